@@ -1,0 +1,21 @@
+"""vecd: real-time vector search for the shell.
+
+`vecd` is the daemon and everything below it; `vec_cli` (the folder `cli/`) is the command line.
+
+Imports go one way, from the bottom of this list to its top (tests/test_layering.py holds it to that):
+
+    errors limits settings     shared with the command line
+    wire/                      bytes in, messages out; no sockets
+    client.py launch.py        blocking client; starting a daemon when none answers
+    store/                     the only place with SQL
+    index/                     vectors in memory; no SQL, no sockets
+    text/                      text in, chunks and vectors out
+    engine/                    the verbs: store + index + text put to work; no sockets
+    server/                    sockets: listener, session, one handler a command
+    daemon.py                  wires it all together
+"""
+
+__version__ = "0.1.0"
+
+#: Version of the wire protocol, an integer of its own (man/vec-protocol.7).
+PROTOCOL = 1

@@ -1,0 +1,331 @@
+"""The blocking client: `from vecd.client import connect`. Imports the standard library and msgpack only.
+
+    with connect() as vec:
+        vec.ingest([{"id": "a", "text": "rotate the logs every night"}])
+        for hit in vec.search("log rotation", k=3):
+            print(hit["score"], hit["document_id"])
+
+One connection carries many requests at once: `submit` sends and returns a Pending at once, `Pending.result` waits.
+While it sends it also reads, because the daemon may have answers for us that must be taken before it reads on.
+Not thread-safe: one thread, one Client.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from . import __version__, limits
+from .errors import Code, VecError
+from .settings import Settings, load
+from .wire.frames import FrameDecoder
+from .wire.messages import Reply, check_protocol, decode, encode, hello, parse_reply
+from .wire.vectors import pack_vector
+
+_RECEIVE_BYTES = 256 * limits.KIB
+
+
+def connect(
+    socket_path: str | os.PathLike[str] | None = None, *, spawn: bool = True, timeout_s: float | None = None
+) -> Client:
+    """A connection to the daemon, which is started if none answers and `spawn` is true.
+
+    `timeout_s` bounds the wait for each answer (None: no bound). VEC_NO_SPAWN=1 in the environment forbids starting.
+    Raises VecError `no_daemon`, `daemon_failed`, `version_mismatch`, `forbidden` or `busy`.
+    """
+    settings = load(socket=os.fspath(socket_path) if socket_path is not None else None)
+    sock = dial(settings)
+    if sock is None:
+        if not spawn or os.environ.get("VEC_NO_SPAWN", "") not in ("", "0"):
+            raise VecError(
+                Code.NO_DAEMON,
+                f"no daemon listens on {settings.socket}",
+                "start one with `vec daemon start`, or leave out --no-spawn and VEC_NO_SPAWN",
+            )
+        from .launch import launch
+
+        sock = launch(settings)
+    return Client(sock, timeout_s=timeout_s)
+
+
+def dial(settings: Settings) -> socket.socket | None:
+    """A connected socket, or None if nobody listens there. Raises VecError `no_daemon` for any other trouble."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(os.fspath(settings.socket))
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        raise VecError(Code.NO_DAEMON, f"cannot connect to {settings.socket} ({error.strerror})") from error
+    return sock
+
+
+class Pending:
+    """A request that has been sent. Its replies wait here until they are asked for."""
+
+    def __init__(self, client: Client, number: int) -> None:
+        self._client = client
+        self.number = number
+        self.done = False  # the last reply is here
+        self._replies: deque[Reply] = deque()
+
+    def result(self) -> dict[str, Any]:
+        """Waits for the one answer. Raises the VecError that the daemon answered with."""
+        reply = self._next()
+        if reply is None or reply.kind not in ("result", "end"):
+            raise VecError(Code.PROTOCOL_ERROR, "the daemon answered with a stream where one result was expected")
+        return dict(reply.body)
+
+    def parts(self) -> Iterator[Reply]:
+        """The replies as they come: any number of `items`, then one `end` (or a single `result`)."""
+        while (reply := self._next()) is not None:
+            yield reply
+            if reply.kind != "items":
+                return
+
+    def _next(self) -> Reply | None:
+        self._client._pump_until(lambda: bool(self._replies) or self.done)
+        if not self._replies:
+            return None
+        reply = self._replies.popleft()
+        if reply.kind == "error":
+            raise VecError.from_wire(reply.body)
+        return reply
+
+    def _take(self, reply: Reply) -> None:
+        self._replies.append(reply)
+        self.done = reply.kind != "items"
+
+
+class Client:
+    """A connection that has said hello. Use `connect`."""
+
+    def __init__(self, sock: socket.socket, *, timeout_s: float | None = None) -> None:
+        self._socket = sock
+        self._socket.setblocking(False)
+        self._timeout_s = timeout_s
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._decoder = FrameDecoder()
+        self._unsent: deque[memoryview] = deque()
+        self._pending: dict[int, Pending] = {}
+        self._number = 0
+        self._lost: VecError | None = None
+        try:
+            answer = self._hello()
+        except BaseException:
+            self.close()
+            raise
+        self.log: str = str(answer.get("log", ""))  # the log id, the first half of every cursor
+        self.server: str = str(answer.get("server", ""))
+        self.limits: dict[str, Any] = dict(answer.get("limits") or {})
+
+    def _hello(self) -> dict[str, Any]:
+        patience, self._timeout_s = self._timeout_s, min(self._timeout_s or limits.HELLO_S, limits.HELLO_S)
+        message = hello(f"vec {__version__}")
+        pending = self._pending[0] = Pending(self, 0)
+        self._send(encode(message))
+        answer = pending.result()
+        self._timeout_s = patience
+        check_protocol(answer.get("protocol"), who="daemon")
+        return answer
+
+    # --- any op -----------------------------------------------------------------------------------------------------
+
+    def submit(self, op: str, **fields: Any) -> Pending:
+        """Sends a request and returns without waiting for its answer. Fields that are None are left out."""
+        self._number += 1
+        message = {"op": op, "id": self._number}
+        message.update((key, value) for key, value in fields.items() if value is not None)
+        frame = encode(message)
+        pending = self._pending[self._number] = Pending(self, self._number)
+        self._send(frame)
+        return pending
+
+    def request(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Sends a request and waits for its answer. Raises VecError."""
+        return self.submit(op, **fields).result()
+
+    def items(self, op: str, key: str, **fields: Any) -> Iterator[dict[str, Any]]:
+        """The items of an answer, whether it came as one result (its list `key`) or as a stream. Leaving the iterator
+        early cancels the stream."""
+        pending = self.submit(op, **fields)
+        try:
+            for reply in pending.parts():
+                yield from reply.body if reply.kind == "items" else reply.body.get(key, ())
+        finally:
+            self._abandon(pending)
+
+    # --- the nouns --------------------------------------------------------------------------------------------------
+
+    def ping(self) -> None:
+        self.request("ping")
+
+    def status(self) -> dict[str, Any]:
+        return self.request("status")
+
+    def ingest(self, documents: Iterable[dict[str, Any]], library: str = "default") -> dict[str, Any]:
+        """Writes one batch; returns `{"added","updated","unchanged","deleted","failed","seq","errors"}` once it is
+        durable and searchable. Documents are as on the command line; a vector may be a list or a numpy array."""
+        return self.request("ingest", library=library, documents=[pack_document(each) for each in documents])
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        vector: Any = None,
+        k: int = 10,
+        library: str = "default",
+        mode: str = "auto",
+    ) -> Iterator[dict[str, Any]]:
+        """The k best chunks, best first: `{"rank","score","document_id","chunk_id","title","text","metadata"}`."""
+        packed = None if vector is None else pack_vector(vector)
+        return self.items("search", "hits", library=library, query=query, vector=packed, k=k, mode=mode)
+
+    def get(self, ids: list[str], library: str = "default", *, vectors: bool = False) -> list[dict[str, Any] | None]:
+        """The documents with these ids, in their order; None for one that is not there."""
+        return list(self.request("get", library=library, ids=ids, vectors=vectors or None)["documents"])
+
+    def delete(self, ids: list[str], library: str = "default") -> dict[str, Any]:
+        """Deletes documents; returns `{"deleted","missing","seq"}`."""
+        return self.request("delete", library=library, ids=ids)
+
+    def count(self, library: str = "default") -> dict[str, Any]:
+        return self.request("count", library=library)
+
+    def watch(self, **fields: Any) -> Iterator[dict[str, Any]]:
+        """Events, in order, each with its `cursor`; the fields are those of the op `watch` (man/vec-protocol.7)."""
+        pending = self.submit("watch", **fields)
+        try:
+            for reply in pending.parts():
+                for event in reply.body if reply.kind == "items" else ():
+                    event["cursor"] = f"{self.log}:{event['seq']}"
+                    yield event
+        finally:
+            self._abandon(pending)
+
+    # --- the socket -------------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """For select and poll: readable when `pump` has something to take."""
+        return self._socket.fileno()
+
+    def pump(self) -> None:
+        """Takes what has arrived, without waiting. Raises VecError `connection_lost`."""
+        self._step(0.0)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _abandon(self, pending: Pending) -> None:
+        """Nobody will read on: ask the daemon to stop, and forget what still comes."""
+        if self._pending.pop(pending.number, None) is not None and self._lost is None and self._socket.fileno() >= 0:
+            self.submit("cancel", target=pending.number)
+
+    def _send(self, frame: bytes) -> None:
+        self._unsent.append(memoryview(frame))
+        self._pump_until(lambda: not self._unsent)
+
+    def _pump_until(self, reached: Any) -> None:
+        deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        while not reached():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise VecError(
+                    Code.TIMEOUT, f"no answer within {self._timeout_s:g} s", "its outcome is unknown; try again"
+                )
+            self._step(left)
+
+    def _step(self, wait_s: float | None) -> None:
+        """Sends and receives what can be, waiting up to `wait_s` for either to be possible."""
+        if self._lost is not None:
+            raise self._lost
+        try:
+            self._write()
+            self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            patience_ms = None if wait_s is None else 0 if wait_s == 0 else max(1, int(wait_s * 1000))
+            if self._poll.poll(patience_ms):
+                self._read()
+        except (OSError, ValueError) as error:
+            self._lose(error)
+        if self._lost is not None:
+            raise self._lost
+
+    def _write(self) -> None:
+        while self._unsent:
+            try:
+                sent = self._socket.send(self._unsent[0])
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                # The daemon has hung up; what it said last may still be there to read.
+                self._unsent.clear()
+                return
+            if sent == len(self._unsent[0]):
+                self._unsent.popleft()
+            else:
+                self._unsent[0] = self._unsent[0][sent:]
+
+    def _read(self) -> None:
+        """Takes what is there, if anything is."""
+        try:
+            data = self._socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._lose(None)
+            return
+        for payload in self._decoder.feed(data):
+            reply = parse_reply(decode(payload))
+            if reply.id is None:
+                self._lose(None, VecError.from_wire(reply.body))
+                return
+            if (pending := self._pending.get(reply.id)) is not None:
+                pending._take(reply)
+                if pending.done:
+                    del self._pending[reply.id]
+
+    def _lose(self, cause: Exception | None, said: VecError | None = None) -> None:
+        """The connection is over: with a reason that the daemon gave, or without one."""
+        if self._lost is None:
+            self._lost = said or VecError(
+                Code.CONNECTION_LOST,
+                "the connection to the daemon was lost" + (f" ({cause})" if cause else ""),
+                "what had no answer may or may not have happened; sending it again is safe",
+            )
+            self._lost.__cause__ = cause
+
+
+def pack_document(document: dict[str, Any]) -> dict[str, Any]:
+    """A document as it travels: its vectors packed. Raises VecError `invalid_document`, naming the field."""
+    vector, vectors = document.get("vector"), document.get("vectors")
+    if vector is None and vectors is None:
+        return document
+    packed = dict(document)
+    try:
+        if vector is not None:
+            packed["vector"] = pack_vector(vector)
+        if vectors is not None:
+            if isinstance(vectors, (str, bytes, dict)):
+                raise VecError(Code.INVALID_DOCUMENT, "'vectors' is a list of vectors")
+            packed["vectors"] = [pack_vector(each) for each in vectors]
+    except VecError as error:
+        error.details["field"] = "vector" if vectors is None else "vectors"
+        raise
+    except TypeError:
+        raise VecError(Code.INVALID_DOCUMENT, "'vectors' is a list of vectors", field="vectors") from None
+    return packed

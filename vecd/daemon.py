@@ -1,0 +1,164 @@
+"""`vecd`: wires store, indexes, engine and listener together; start, stop, signals.
+
+The order of a start: lock the data folder, open the store, bind, listen, say that we are ready. Of a stop (SIGTERM,
+SIGINT, `vec daemon stop`): say so, accept no more, answer what was asked, close the store, remove the socket. After a
+storage failure nothing more is promised, and the daemon exits with status 74 (EX_IOERR).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from . import __version__, logs
+from .errors import Code, VecError
+from .settings import Settings, load, private_folder
+
+log = logging.getLogger("vecd")
+
+_EX_CONFIG, _EX_IOERR, _EX_TEMPFAIL = 78, 74, 75
+
+#: A thread that wants the interpreter lock back waits this long at most. The default, 5 ms, is paid at every SQLite
+#: statement while the event loop is busy: ingest through the socket is several times faster with this.
+_SWITCH_INTERVAL_S = 0.0005
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `vecd`."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = load(socket=arguments.socket)
+        if arguments.log_level:
+            settings = dataclasses.replace(settings, log_level=arguments.log_level)
+        reopening = logs.set_up(settings.log_level, Path(arguments.log_file) if arguments.log_file else None)
+    except (VecError, OSError) as error:
+        print(f"vecd: {error}", file=sys.stderr)
+        sys.exit(_EX_CONFIG)
+    try:
+        status = run(settings, reopening, arguments.ready_fd)
+    except VecError as error:
+        log.critical("cannot start", extra={"code": error.code, "error": str(error)})
+        status = _EX_TEMPFAIL if error.code == Code.BUSY else _EX_CONFIG
+    except Exception:
+        log.critical("cannot start", exc_info=True)
+        status = 1
+    logging.shutdown()
+    # Threads that are stuck in a failed disk must not keep us; everything that matters is closed by now.
+    os._exit(status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vecd", description="The daemon of vec. Runs in the foreground; `vec` starts it by itself when it is needed."
+    )
+    parser.add_argument("--version", action="version", version=f"vecd {__version__}")
+    parser.add_argument("--socket", metavar="PATH", help="listen here instead of in VEC_HOME or the runtime folder")
+    parser.add_argument("--log-file", metavar="PATH", help="log to this file instead of stderr; SIGHUP reopens it")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much to log")
+    parser.add_argument("--ready-fd", type=int, metavar="FD", help="write `ready` to this descriptor when it is so")
+    return parser
+
+
+def run(settings: Settings, reopening: logs.ReopeningHandler | None = None, ready_fd: int | None = None) -> int:
+    """Runs a daemon until it is told to stop; returns its exit status. Raises VecError if it cannot start."""
+    try:
+        import uvloop as loops
+    except ImportError:
+        loops = asyncio  # type: ignore[assignment]
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    with _locked(settings), asyncio.Runner(loop_factory=loops.new_event_loop) as runner:
+        return runner.run(_serve(settings, reopening, ready_fd))
+
+
+async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, ready_fd: int | None) -> int:
+    # Imported here: a daemon that cannot get its lock has no need of numpy.
+    from .engine.core import Engine
+    from .server import listener as sockets
+
+    loop = asyncio.get_running_loop()
+    stop, failures = asyncio.Event(), []
+
+    def fail(failure: VecError) -> None:
+        failures.append(failure)
+        stop.set()
+
+    engine = Engine(settings)
+    engine.open(loop, fail)
+    passed = sockets.inherited()
+    sock = passed or sockets.bind(str(settings.socket))
+    listener = sockets.Listener(engine, sock, stop.set)
+    await listener.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reopening.reopen if reopening else lambda: None)
+    gc.freeze()  # what is here now stays; the collector need not look at it again
+    log.info("ready", extra={"version": __version__, "pid": os.getpid(), "socket": str(settings.socket)})
+    _tell_ready(ready_fd)
+    await stop.wait()
+
+    if failures:
+        # The disk cannot be trusted: those who wait have their error by now, or never get an answer.
+        log.critical("stopping: storage failed", extra={"error": str(failures[0])})
+        await listener.drain(1.0)
+        return _EX_IOERR
+    log.info("stopping")
+    _notify("STOPPING=1")
+    await listener.drain(settings.drain_s)
+    await asyncio.to_thread(engine.close)
+    if passed is None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(settings.socket)
+    log.info("stopped")
+    return 0
+
+
+def _tell_ready(ready_fd: int | None) -> None:
+    if ready_fd is not None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(ready_fd, b"ready")
+        os.close(ready_fd)
+    _notify("READY=1")
+
+
+def _notify(state: str) -> None:
+    """sd_notify(3): tells systemd, if it is listening."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@"):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        sock.connect("\0" + address[1:] if address[0] == "@" else address)
+        sock.sendall(state.encode())
+
+
+@contextlib.contextmanager
+def _locked(settings: Settings) -> Any:
+    """Holds the lock on the data folder. Raises VecError `busy`, naming the daemon that has it."""
+    private_folder(settings.data)
+    file: IO[str]
+    with open(settings.lock, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise VecError(
+                Code.BUSY,
+                f"the data folder {settings.data} is in use by {holder}",
+                "use that daemon's socket (VEC_SOCKET or --socket), or stop it",
+            ) from None
+        file.truncate(0)
+        file.write(f"vecd pid {os.getpid()} on {settings.socket}\n")
+        file.flush()
+        yield

@@ -1,0 +1,78 @@
+"""Engine: the store, the indexes, the embedders and the threads that the verbs share.
+
+Threads: the event loop calls the verbs; `readers` answer what only reads, `preparers` validate, chunk and embed what is
+to be written, the store's writer commits, the indexes' strands search. The writer's news arrives in `_committed`, on
+the writer's thread: first the indexes, then the watchers; whoever wrote is answered after both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple
+
+from .. import limits
+from ..errors import VecError
+from ..settings import Settings
+from ..store.database import Commit, Database
+from ..text import embedders
+from .indexes import Indexes
+from .watch import Feed
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+log = logging.getLogger("vecd.engine")
+
+
+class Engine:
+    """Everything behind the transport. `open`, use on one event loop, `close`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.store, self._committed, self._storage_failed)
+        self.indexes = Indexes(self.database)
+        self.feed = Feed()
+        self._readers = ThreadPoolExecutor(limits.READERS, "vecd-read")
+        self._preparers = ThreadPoolExecutor(limits.PREPARERS, "vecd-prepare")
+        self._embedders: dict[str, embedders.Embedder | None] = {}
+        self._embedders_lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop
+        self._on_fatal: Callable[[VecError], None]
+
+    def open(self, loop: asyncio.AbstractEventLoop, on_fatal: Callable[[VecError], None]) -> None:
+        """Opens the store; `on_fatal` is called on the loop if it fails later. Raises VecError `storage_failed`."""
+        self._loop, self._on_fatal = loop, on_fatal
+        self.database.open()
+
+    def close(self) -> None:
+        """Finishes what was submitted. Blocks."""
+        self._preparers.shutdown(cancel_futures=True)
+        self._readers.shutdown(cancel_futures=True)
+        self.indexes.close()
+        self.database.close()
+
+    async def read(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Runs a verb that blocks but only reads, off the loop."""
+        return await self._loop.run_in_executor(self._readers, verb, *args)
+
+    async def prepare(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Runs the heavy part of a write, off the loop and away from the readers."""
+        return await self._loop.run_in_executor(self._preparers, verb, *args)
+
+    def embedder(self, name: str) -> embedders.Embedder | None:
+        """The embedder of that name, loaded on first use; None for `none`. Blocks; raises VecError."""
+        with self._embedders_lock:
+            if name not in self._embedders:
+                self._embedders[name] = embedders.make(name)
+                log.info("embedder loaded", extra={"embedder": name})
+            return self._embedders[name]
+
+    def _committed(self, commit: Commit) -> None:
+        self.indexes.apply(commit)
+        self._loop.call_soon_threadsafe(self.feed.wake)
+
+    def _storage_failed(self, failure: VecError) -> None:
+        self._loop.call_soon_threadsafe(self._on_fatal, failure)

@@ -1,0 +1,50 @@
+"""One sender's writes take effect in the order they were sent, however long each takes to prepare.
+
+A sender has one Turns; each of its writes takes a Turn when it arrives, prepares whenever it likes, and submits to the
+store inside `async with turn`. A turn that is given up passes on only when all before it have passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+
+class Turns:
+    """The queue of one sender's writes."""
+
+    def __init__(self) -> None:
+        self._last: asyncio.Future[None] | None = None
+
+    def take(self) -> Turn:
+        """The next turn. Whoever takes one must `release` it, whatever happens."""
+        turn = Turn(self._last)
+        self._last = turn.passed
+        return turn
+
+
+class Turn:
+    """`async with turn:` waits for all earlier turns of the sender to have passed, and passes at its end."""
+
+    def __init__(self, before: asyncio.Future[None] | None) -> None:
+        self._before = before
+        self.passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> None:
+        if self._before is not None:
+            await asyncio.shield(self._before)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Passes on, now or when the turns before it have passed. Doing it again does nothing."""
+        if self.passed.done():
+            return
+        if self._before is not None and not self._before.done():
+            self._before.add_done_callback(lambda _: self.release())
+        else:
+            self._before = None  # a chain of finished turns must not be kept alive
+            self.passed.set_result(None)

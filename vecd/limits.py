@@ -1,0 +1,89 @@
+"""Every bound in the program, each with its reason. Units stand last in a name.
+
+A bound that a person may want to move is a field of Settings whose default stands here.
+"""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# --- the wire -------------------------------------------------------------------------------------------------------
+#: One frame. Holds 8,192 documents of 2 KB; a connection's memory is a small multiple of it.
+FRAME_BYTES_MAX: Final = 16 * MIB
+#: Items of one array or map in a message. msgpack allocates an array when it reads its header, and a hostile frame can
+#: nest headers 1,024 deep: 16,384 slots keep the worst case at 128 MiB that is never touched.
+ARRAY_ITEMS_MAX: Final = 16_384
+#: Requests of one connection that have no answer yet, subscriptions not counted; past it the session stops reading.
+UNANSWERED_MAX: Final = 64
+#: Bytes of those requests, per connection: two of the largest frames, so that one can be decoded while one is worked on.
+UNANSWERED_BYTES_MAX: Final = 2 * FRAME_BYTES_MAX
+#: Bytes of unanswered requests over all connections: what a thousand eager writers may cost together.
+BACKLOG_BYTES_MAX: Final = 256 * MIB
+#: Subscriptions and other streams of one connection.
+STREAMS_MAX: Final = 1024
+#: Bytes that may wait in a connection's send buffer before its streams pause and its requests are no longer read.
+SEND_BUFFER_BYTES_MAX: Final = 256 * KIB
+#: How long a peer may leave its hello, half a frame, or our answers lying before its connection is ended.
+STALL_S: Final = 60.0
+#: Connections at once: each costs about 5 KB and a file descriptor.
+CONNECTIONS_MAX: Final = 4096
+#: The listening queue; 1,000 watchers that reconnect at once should all get in.
+LISTEN_BACKLOG: Final = 1024
+
+# --- documents ------------------------------------------------------------------------------------------------------
+#: Documents of one ingest request; more means a longer transaction, and others wait for it.
+BATCH_DOCUMENTS_MAX: Final = 8_192
+#: One line of NDJSON input: a large document with its vectors, and yet a bound on what a file without newlines costs.
+LINE_BYTES_MAX: Final = 8 * MIB
+#: An id is a key that people type and scripts pass on.
+ID_BYTES_MAX: Final = 1_024
+#: A title is a line.
+TITLE_BYTES_MAX: Final = 4 * KIB
+#: Metadata is read with every hit.
+METADATA_BYTES_MAX: Final = 256 * KIB
+#: Chunks of one document: its events are one frame, about 100 bytes each, and never split.
+DOCUMENT_CHUNKS_MAX: Final = 10_000
+#: Components of a vector: the largest embedding models give 8,192 at most.
+DIMENSION_MAX: Final = 16_384
+#: A library's name is a path segment in a shell, a URL and a file name.
+NAME_BYTES_MAX: Final = 128
+#: Characters of a chunk: long enough for a thought, short enough that a mean of token vectors still means something.
+CHUNK_CHARS: Final = 1_000
+CHUNK_CHARS_MAX: Final = 100_000
+
+# --- reading --------------------------------------------------------------------------------------------------------
+#: Hits of one search.
+HITS_MAX: Final = 1_000_000
+#: Up to so many hits, documents or events travel in one message; more come as a stream of messages.
+PAGE_ITEMS: Final = 1_000
+#: Characters of a query: longer ones are documents.
+QUERY_CHARS_MAX: Final = 100_000
+#: Ids of one get or delete request.
+IDS_MAX: Final = 10_000
+#: Events of one frame; a document's events are never split, so a frame may hold up to DOCUMENT_CHUNKS_MAX more.
+EVENTS_PAGE: Final = 1_000
+
+# --- the store ------------------------------------------------------------------------------------------------------
+#: Rows that one transaction gathers from waiting writers. Larger saves fsyncs, and makes the first of them wait longer.
+TRANSACTION_ROWS_MAX: Final = 4_096
+#: Pages in the write-ahead log before it is copied back: 4,000 x 8 KiB = 32 MB, seldom enough not to be felt.
+WAL_PAGES: Final = 4_000
+#: SQLite's page cache per connection.
+CACHE_KIB: Final = 64 * KIB
+
+# --- threads and times ----------------------------------------------------------------------------------------------
+#: Threads that answer searches and reads; more only queue for the interpreter lock.
+READERS: Final = 4
+#: Threads that validate, chunk and embed incoming documents.
+PREPARERS: Final = 2
+#: Threads that all libraries' index strands share.
+INDEX_THREADS: Final = 2
+#: Rows of one block of a flat index: growing never copies what is there, and a block of 256 floats is 16 MB.
+FLAT_BLOCK_ROWS: Final = 16_384
+#: Stopping: how long requests in flight may take to finish before they are cut off.
+DRAIN_S: Final = 10.0
+#: Starting: how long `vec` waits for the daemon it started to say that it is ready.
+START_S: Final = 30.0
+#: The client's wait for the daemon's hello.
+HELLO_S: Final = 10.0

@@ -1,0 +1,79 @@
+"""Typed reading of a request's fields. Every getter raises VecError `invalid_request`, naming the field."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from .. import limits
+from ..errors import Code, VecError
+
+
+class Fields:
+    """The fields of one request. A field that is null counts as missing; fields nobody asks for are ignored."""
+
+    def __init__(self, op: str, fields: dict[str, Any]) -> None:
+        self._op = op
+        self._fields = fields
+
+    def _refuse(self, name: str, wanted: str) -> NoReturn:
+        value = self._fields.get(name)
+        got = "nothing" if value is None else f"{type(value).__name__} {value!r:.60}"
+        raise VecError(Code.INVALID_REQUEST, f"{self._op}: field {name!r} must be {wanted}, got {got}", field=name)
+
+    def text(self, name: str, default: str | None = None, *, chars_max: int = limits.QUERY_CHARS_MAX) -> str:
+        value = self.optional_text(name, chars_max=chars_max)
+        if value is None:
+            value = default
+        return value if value is not None else self._refuse(name, "a string")
+
+    def optional_text(self, name: str, *, chars_max: int = limits.QUERY_CHARS_MAX) -> str | None:
+        value = self._fields.get(name)
+        if value is not None and (not isinstance(value, str) or len(value) > chars_max):
+            self._refuse(name, f"a string of at most {chars_max:,} characters")
+        return value
+
+    def integer(self, name: str, default: int, *, low: int, high: int) -> int:
+        value = self.optional_integer(name, low=low, high=high)
+        return default if value is None else value
+
+    def optional_integer(self, name: str, *, low: int, high: int) -> int | None:
+        value = self._fields.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high):
+            self._refuse(name, f"a whole number from {low:,} to {high:,}")
+        return value
+
+    def optional_seconds(self, name: str) -> float | None:
+        value = self._fields.get(name)
+        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0):
+            self._refuse(name, "a number of seconds")
+        return value
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        value = self._fields.get(name, default)
+        if value is not None and not isinstance(value, bool):
+            self._refuse(name, "true or false")
+        return bool(value)
+
+    def optional_bytes(self, name: str) -> bytes | None:
+        value = self._fields.get(name)
+        if value is not None and not isinstance(value, bytes):
+            self._refuse(name, "bytes")
+        return value
+
+    def items(self, name: str, *, count_max: int) -> list[Any]:
+        value = self._fields.get(name)
+        if not isinstance(value, list) or len(value) > count_max:
+            self._refuse(name, f"a list of at most {count_max:,} items")
+        return value
+
+    def texts(self, name: str, *, count_max: int) -> list[str]:
+        value = self.items(name, count_max=count_max)
+        if not all(isinstance(each, str) for each in value):
+            self._refuse(name, "a list of strings")
+        return value
+
+    def optional_texts(self, name: str, *, count_max: int = 1_000) -> list[str] | None:
+        return None if self._fields.get(name) is None else self.texts(name, count_max=count_max)
+
+    def raw(self, name: str) -> Any:
+        return self._fields.get(name)

@@ -1,0 +1,49 @@
+"""The ops: one visible table. A handler reads the request's fields, calls the engine, and returns the reply's body."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..call import Call
+from . import count, daemon, delete, get, ingest, library, search, status, watch
+from . import list as list_
+
+Body = dict[str, Any]
+Handler = Callable[[Call], Awaitable[Body]]
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Answered at once, on the event loop: it neither blocks nor waits."""
+
+    handler: Callable[[Call], Body]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """Answered by a task."""
+
+    handler: Handler
+    write: bool = False  # takes effect in the order of its connection's other writes
+    stream: bool = False  # a subscription: may be cancelled, and is no back-pressure
+
+
+OPS: Final[dict[str, Op | Now]] = {
+    "ping": Now(status.ping),
+    "status": Now(status.status),
+    "shutdown": Now(daemon.shutdown),
+    "cancel": Now(watch.cancel),
+    "library.create": Op(library.create, write=True),
+    "library.list": Now(library.list_),
+    "library.show": Now(library.show),
+    "library.delete": Op(library.delete, write=True),
+    "ingest": Op(ingest.ingest, write=True),
+    "delete": Op(delete.delete, write=True),
+    "get": Op(get.get),
+    "list": Op(list_.list_),
+    "count": Now(count.count),
+    "search": Op(search.search),
+    "watch": Op(watch.watch, stream=True),
+}

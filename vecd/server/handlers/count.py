@@ -1,0 +1,13 @@
+"""count: how much a library holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...engine import documents as verbs
+from ...engine.libraries import DEFAULT
+from ..call import Call
+
+
+def count(call: Call) -> dict[str, Any]:
+    return verbs.count(call.engine, call.fields.text("library", DEFAULT))

@@ -1,0 +1,38 @@
+"""search: one result for a page of hits, a stream for more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ... import limits
+from ...engine import search as verbs
+from ...errors import Code, VecError
+from ...engine.libraries import DEFAULT
+from ..call import Call
+
+
+async def search(call: Call) -> dict[str, Any]:
+    fields = call.fields
+    query = verbs.Query(
+        library=fields.text("library", DEFAULT),
+        text=fields.optional_text("query"),
+        vector=fields.optional_bytes("vector"),
+        k=fields.integer("k", 10, low=1, high=limits.HITS_MAX),
+        mode=fields.text("mode", "auto"),
+    )
+    if query.mode not in verbs.MODES:
+        modes = ", ".join(verbs.MODES)
+        raise VecError(Code.INVALID_REQUEST, f"there is no mode {query.mode!r:.40}", f"modes: {modes}", field="mode")
+    if query.k <= limits.PAGE_ITEMS:
+        return {"hits": await call.engine.read(_first_page, call, query)}
+    call.streamed = True
+    found = await call.engine.read(verbs.search, call.engine, query)
+    for start in range(0, len(found), limits.PAGE_ITEMS):
+        page = found[start : start + limits.PAGE_ITEMS]
+        await call.items(await call.engine.read(verbs.hits, call.engine, page, start + 1))
+    return {}
+
+
+def _first_page(call: Call, query: verbs.Query) -> list[dict[str, Any]]:
+    """Search and rows in one visit to a reader thread: most searches need no more."""
+    return verbs.hits(call.engine, verbs.search(call.engine, query))

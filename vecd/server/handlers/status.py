@@ -1,0 +1,16 @@
+"""status and ping."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...engine import status as verbs
+from ..call import Call
+
+
+def ping(call: Call) -> dict[str, Any]:
+    return {}
+
+
+def status(call: Call) -> dict[str, Any]:
+    return {**verbs.status(call.engine), "connections": call.listener.connections}

@@ -1,0 +1,151 @@
+"""The listening socket and all its sessions.
+
+Rules: bind, chmod 0600, then listen, in a folder that is ours; the daemon's lock on its data is held by then, so a
+socket file that is there already is a dead one's. A peer must be of our own user (or root): the kernel says who it is.
+Draining: stop accepting, let every session answer what it was asked, close; within a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .. import limits
+from ..engine.core import Engine
+from ..errors import Code, VecError
+from ..settings import private_folder
+from .session import Session
+
+log = logging.getLogger("vecd.listener")
+
+_LOCAL_PEERCRED, _SOL_LOCAL = 1, 0  # <sys/un.h> of macOS and the BSDs; Python does not name them
+_XUCRED = struct.Struct("=II")  # cr_version, cr_uid, …
+_SYSTEMD_FIRST_FD = 3
+
+
+def bind(path: str) -> socket.socket:
+    """A socket bound to the path with mode 0600, not listening yet. Raises VecError `invalid_settings`."""
+    private_folder(Path(path).parent)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if not Path(path).is_socket():
+                if Path(path).exists():
+                    raise VecError(Code.SETTINGS, f"{path} is there and is no socket", "remove it or name another")
+            else:
+                os.unlink(path)
+        sock.bind(path)
+        os.chmod(path, 0o600)
+    except OSError as error:
+        sock.close()
+        raise VecError(Code.SETTINGS, f"cannot listen on {path} ({error.strerror or error})") from error
+    except VecError:
+        sock.close()
+        raise
+    return sock
+
+
+def inherited() -> socket.socket | None:
+    """The socket that systemd listens on for us (sd_listen_fds(3)), if it does."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS", "0") == "0":
+        return None
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    sock = socket.socket(fileno=_SYSTEMD_FIRST_FD)
+    os.set_inheritable(_SYSTEMD_FIRST_FD, False)
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+        raise VecError(Code.SETTINGS, "the socket that systemd passed is no Unix stream socket", "see vecd.socket")
+    return sock
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user at the other end, as the kernel knows it."""
+    if sys.platform == "linux":
+        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(uid)
+    _, uid = _XUCRED.unpack_from(sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 76))
+    return int(uid)
+
+
+class Listener:
+    """Accepts connections and holds what they share."""
+
+    def __init__(self, engine: Engine, sock: socket.socket, stop: Callable[[], None]) -> None:
+        self.engine = engine
+        self.stop = stop  # begins the daemon's shutdown
+        self.backlog_bytes = 0  # of unanswered requests, over all sessions
+        self._sock = sock
+        self._sessions: set[Session] = set()
+        self._empty = asyncio.Event()  # set when the last session has gone
+        self._server: asyncio.Server
+        self._sweeper: asyncio.Task[None]
+
+    @property
+    def connections(self) -> int:
+        return len(self._sessions)
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(
+            lambda: Session(self), sock=self._sock, backlog=limits.LISTEN_BACKLOG
+        )
+        self._sweeper = loop.create_task(self._sweep())
+
+    def admit(self, session: Session) -> VecError | None:
+        """Counts a new session in, or says why it cannot be."""
+        sock = session._transport.get_extra_info("socket")
+        uid = peer_uid(sock)
+        if uid not in (os.getuid(), 0):
+            return VecError(Code.FORBIDDEN, f"this daemon is user {os.getuid()}'s, and you are user {uid}")
+        if len(self._sessions) >= limits.CONNECTIONS_MAX:
+            return VecError(Code.BUSY, f"the daemon has {limits.CONNECTIONS_MAX} connections", "try again later")
+        self._sessions.add(session)
+        self._empty.clear()
+        return None
+
+    def forget(self, session: Session, unanswered_bytes: int) -> None:
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._empty.set()
+        self.answered(unanswered_bytes)
+
+    def answered(self, size: int) -> None:
+        """So many bytes of requests are answered; if that lets the daemon take more, the others are told."""
+        full = self.backlog_bytes >= limits.BACKLOG_BYTES_MAX
+        self.backlog_bytes -= size
+        if full and self.backlog_bytes < limits.BACKLOG_BYTES_MAX:
+            for session in self._sessions:
+                session.look_again()
+
+    async def drain(self, patience_s: float) -> None:
+        """Ends all sessions: politely, then not."""
+        self._sweeper.cancel()
+        self._server.close()
+        for session in list(self._sessions):
+            session.drain()
+        if self._sessions:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), patience_s)
+        if self._sessions:
+            log.warning("connections cut off", extra={"count": len(self._sessions)})
+        for session in list(self._sessions):
+            session.cut()
+        await asyncio.sleep(0)
+
+    async def _sweep(self) -> None:
+        """Ends peers that do not move."""
+        stall_s = self.engine.settings.stall_s
+        while True:
+            await asyncio.sleep(min(stall_s / 4, 5.0))
+            now = time.monotonic()
+            for session in list(self._sessions):
+                if (reason := session.overdue(now, stall_s)) is not None:
+                    session.end_stalled(reason)

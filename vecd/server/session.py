@@ -1,0 +1,297 @@
+"""One connection.
+
+Rules:
+- Every request becomes a task and is answered once: `result`, or `items` … `end`, or `error`. A bug in a handler is
+  answered `internal` and logged; it ends neither the connection nor the daemon.
+- Writes take a Turn when they arrive, so they take effect in the order in which they were sent.
+- Back-pressure: with too many requests unanswered (count or bytes, this connection's or all connections' together), or
+  too much of our output unread, the session stops reading. Streams wait for the peer to read before they go on.
+- Bytes that are no protocol end the connection, with the reason as its last message (id nil).
+- A peer that leaves its hello, half a frame or our replies lying for `stall_s` is ended by the listener's sweep. A
+  connection with a subscription may leave events unread as long as it likes: a slow watcher harms nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from .. import PROTOCOL, __version__, limits
+from ..engine.turns import Turn, Turns
+from ..errors import Code, VecError
+from ..wire.frames import FrameDecoder
+from ..wire.messages import Request, check_protocol, decode, encode, parse_request
+from .call import Call
+from .handlers import OPS, Handler, Now
+
+if TYPE_CHECKING:
+    from .listener import Listener
+
+log = logging.getLogger("vecd.session")
+
+
+class Session(asyncio.Protocol):
+    """A connection's protocol object; all of it runs on the event loop."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.draining = False
+        self._transport: asyncio.Transport
+        self._decoder = FrameDecoder()
+        self._turns = Turns()
+        self._greeted = False
+        self._closed = False
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._streams: set[int] = set()  # of _tasks, those that may be cancelled and are not back-pressure
+        self._unanswered = 0
+        self._unanswered_bytes = 0
+        self._reading = True
+        self._writable = asyncio.Event()
+        self._writable.set()
+        now = time.monotonic()
+        self._since_hello = now  # when the connection was made
+        self._since_read = now  # when bytes last arrived
+        self._since_blocked: float | None = None  # when our output was last taken, if it is stuck
+
+    # --- the transport's side ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(limits.SEND_BUFFER_BYTES_MAX)
+        if (refusal := self.listener.admit(self)) is not None:
+            self._end(refusal)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
+        self._writable.set()
+        for number in self._streams:
+            self._tasks[number].cancel()
+        self.listener.forget(self, self._unanswered_bytes)
+        self._unanswered_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._since_read = time.monotonic()
+        try:
+            for payload in self._decoder.feed(data):
+                if self._closed:
+                    return
+                self._take(parse_request(decode(payload)), len(payload))
+        except VecError as error:
+            self._end(error)
+
+    def eof_received(self) -> bool:
+        """The peer sends no more. It may still read: what was asked is answered before the connection closes."""
+        try:
+            self._decoder.eof()
+        except VecError as error:
+            self._end(error)
+            return False
+        self.draining = True
+        for number in self._streams:
+            self._tasks[number].cancel()
+        self._close_when_done()
+        return True
+
+    def pause_writing(self) -> None:
+        self._since_blocked = time.monotonic()
+        self._writable.clear()
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        self._since_blocked = None
+        self._writable.set()
+        self._update_reading()
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def _take(self, request: Request, size: int) -> None:
+        if not self._greeted:
+            self._greet(request)
+            return
+        op = OPS.get(request.op)
+        if op is None:
+            known = "this daemon may be older than the client: vec daemon restart"
+            self._refuse(request, VecError(Code.UNSUPPORTED, f"unknown op {request.op!r:.60}", known))
+        elif self.draining:
+            self._refuse(request, VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "try again later"))
+        elif request.id in self._tasks:
+            self._refuse(
+                request, VecError(Code.INVALID_REQUEST, f"request {request.id} has not been answered yet", field="id")
+            )
+        elif isinstance(op, Now):
+            self._answer_now(op, Call(self, request, None))
+        elif op.stream and len(self._streams) >= limits.STREAMS_MAX:
+            self._refuse(
+                request, VecError(Code.BUSY, f"this connection has {limits.STREAMS_MAX} streams", "cancel some")
+            )
+        else:
+            turn = self._turns.take() if op.write else None
+            call = Call(self, request, turn)
+            call.streamed = op.stream
+            if op.stream:
+                self._streams.add(request.id)
+            else:
+                self._unanswered += 1
+                self._unanswered_bytes += size
+                self.listener.backlog_bytes += size
+                self._update_reading()
+            task = asyncio.get_running_loop().create_task(self._answer(op.handler, call, turn))
+            self._tasks[request.id] = task
+            task.add_done_callback(lambda _: self._done(request.id, 0 if op.stream else size, op.stream))
+
+    def _answer_now(self, op: Now, call: Call) -> None:
+        try:
+            self.send({"id": call.id, "result": op.handler(call)})
+        except Exception as error:
+            self._send_error(call, error)
+
+    async def _answer(self, handler: Handler, call: Call, turn: Turn | None) -> None:
+        try:
+            body = await handler(call)
+            self.send({"id": call.id, "end" if call.streamed else "result": body})
+        except asyncio.CancelledError:
+            if call.id in self._streams:
+                self.send({"id": call.id, "end": {"reason": "shutting_down" if self.draining else "cancelled"}})
+            else:  # cut off by a drain that ran out of patience
+                self._send_error(call, VecError(Code.SHUTTING_DOWN, "the daemon is stopping"))
+        except Exception as error:
+            self._send_error(call, error)
+        finally:
+            if turn is not None:
+                turn.release()
+
+    def _send_error(self, call: Call, error: Exception) -> None:
+        if not isinstance(error, VecError):
+            log.error("a handler failed", exc_info=error, extra={"op": call.op})
+            bug = f"a bug in the daemon: {type(error).__name__}: {error}"
+            error = VecError(Code.INTERNAL, bug, "the daemon's log has more; please report it")
+        self.send({"id": call.id, "error": error.to_wire()})
+
+    def _done(self, number: int, size: int, stream: bool) -> None:
+        del self._tasks[number]
+        if stream:
+            self._streams.discard(number)
+        else:
+            self._unanswered -= 1
+            if not self._closed:
+                self._unanswered_bytes -= size
+                self.listener.answered(size)
+        self._update_reading()
+        if self.draining:
+            self._close_when_done()
+
+    def _greet(self, request: Request) -> None:
+        if request.op != "hello":
+            raise VecError(Code.PROTOCOL_ERROR, f"the first request must be hello, not {request.op!r:.60}")
+        check_protocol(request.fields.get("protocol"), who="client")
+        self._greeted = True
+        known = {
+            "frame_bytes_max": limits.FRAME_BYTES_MAX,
+            "batch_documents_max": limits.BATCH_DOCUMENTS_MAX,
+            "unanswered_max": limits.UNANSWERED_MAX,
+        }
+        answer = {"protocol": PROTOCOL, "server": f"vecd {__version__}", "log": self.listener.engine.database.log_id}
+        self.send({"id": request.id, "result": {**answer, "limits": known}})
+
+    def cancel(self, target: int) -> bool:
+        """Ends a stream; false if there is none of that number."""
+        if target not in self._streams:
+            return False
+        return self._tasks[target].cancel()
+
+    # --- output and back-pressure -----------------------------------------------------------------------------------
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Writes a message, if there is still somebody to write to."""
+        if self._closed:
+            return
+        try:
+            frame = encode(message)
+        except VecError as error:
+            log.error("a reply could not be sent", extra={"error": error.message})
+            too_large = VecError(Code.TOO_LARGE, f"the answer cannot be sent: {error.message}", "ask for less at once")
+            frame = encode({"id": message["id"], "error": too_large.to_wire()})
+        self._transport.write(frame)
+
+    async def writable(self) -> None:
+        """Waits until the peer has read enough. Raises CancelledError if the connection is gone."""
+        await self._writable.wait()
+        if self._closed:
+            raise asyncio.CancelledError
+
+    def _refuse(self, request: Request, error: VecError) -> None:
+        self.send({"id": request.id, "error": error.to_wire()})
+
+    def _update_reading(self) -> None:
+        if self._closed:
+            return
+        wanted = self._writable.is_set() and (
+            self._unanswered == 0
+            or (
+                self._unanswered < limits.UNANSWERED_MAX
+                and self._unanswered_bytes < limits.UNANSWERED_BYTES_MAX
+                and self.listener.backlog_bytes < limits.BACKLOG_BYTES_MAX
+            )
+        )
+        if wanted != self._reading and not self._transport.is_closing():
+            self._reading = wanted
+            self._since_read = time.monotonic()
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def look_again(self) -> None:
+        """The daemon's backlog has shrunk: this session may read on."""
+        self._update_reading()
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def overdue(self, now: float, stall_s: float) -> VecError | None:
+        """Why the peer should be ended, if it should."""
+        if not self._greeted and now - self._since_hello > stall_s:
+            return VecError(Code.STALLED, f"no hello within {stall_s:g} s")
+        if self._reading and self._decoder.pending_bytes and now - self._since_read > stall_s:
+            return VecError(
+                Code.STALLED, f"a frame has been {self._decoder.pending_bytes} bytes long for more than {stall_s:g} s"
+            )
+        if self._since_blocked is not None and not self._streams and now - self._since_blocked > stall_s:
+            return VecError(Code.STALLED, f"replies have not been read for {stall_s:g} s")
+        return None
+
+    def end_stalled(self, reason: VecError) -> None:
+        """Ends a peer that does not move; what it has not read is thrown away."""
+        self._end(reason)
+        self._transport.abort()
+
+    def drain(self) -> None:
+        """Takes no more requests, ends the streams, closes when all the rest is answered."""
+        self.draining = True
+        for number in self._streams:
+            self._tasks[number].cancel()
+        self._close_when_done()
+
+    def cut(self) -> None:
+        """Closes now, whatever is unanswered."""
+        for task in self._tasks.values():
+            task.cancel()
+        self._transport.abort()
+
+    def _close_when_done(self) -> None:
+        if not self._tasks and not self._closed:
+            self._transport.close()  # after what is in its buffer has been sent
+
+    def _end(self, reason: VecError) -> None:
+        """Says why and closes; nobody else notices."""
+        if self._closed:
+            return
+        log.warning("connection ended", extra={"code": reason.code, "reason": reason.message})
+        with contextlib.suppress(VecError):
+            self._transport.write(encode({"id": None, "error": reason.to_wire()}))
+        self._closed = True
+        for number in self._streams:
+            self._tasks[number].cancel()
+        self._transport.close()

@@ -1,0 +1,174 @@
+"""Paths, environment and configuration file -> one frozen Settings.
+
+Knows the environment and the file system's layout; opens nothing but the configuration file. With VEC_HOME set, one
+folder holds everything of an instance; otherwise the XDG folders do. The order of precedence for a tunable is:
+environment (VEC_NAME), configuration file (name), default.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from . import limits
+from .errors import Code, VecError, nearest
+
+#: sockaddr_un.sun_path, less its closing NUL.
+SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
+
+#: The tunables: what may stand in config.toml and, as VEC_<NAME>, in the environment.
+TUNABLES: dict[str, type] = {
+    "embedder": str,
+    "chunk_chars": int,
+    "stall_s": float,
+    "drain_s": float,
+    "log_level": str,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where an instance lives, and its tunables."""
+
+    home: Path | None  # VEC_HOME, or None for the XDG layout
+    socket: Path  # where vecd listens
+    data: Path  # folder of the store and of the instance's lock
+    config: Path  # config.toml; need not exist
+    log: Path  # where a vecd started by vec writes its log
+    runtime: Path  # folder of the socket and of the start-up lock
+    embedder: str = "wordllama"  # for libraries that do not name one
+    chunk_chars: int = limits.CHUNK_CHARS  # characters of a chunk, for new libraries
+    stall_s: float = limits.STALL_S  # patience with a peer that has stopped
+    drain_s: float = limits.DRAIN_S  # patience with requests in flight at a stop
+    log_level: str = "info"  # debug, info, warning or error
+
+    @property
+    def store(self) -> Path:
+        """The SQLite file."""
+        return self.data / "vec.db"
+
+    @property
+    def lock(self) -> Path:
+        """Locked (flock) by the daemon that owns the data folder; holds its pid and socket, for people to read."""
+        return self.data / "vecd.lock"
+
+
+def load(environ: Mapping[str, str] | None = None, *, socket: str | None = None) -> Settings:
+    """Reads the environment and the configuration file. `socket` is --socket, and beats VEC_SOCKET.
+
+    Raises VecError `invalid_settings`, naming the file or variable, for anything that cannot be used.
+    """
+    env = os.environ if environ is None else environ
+    named = socket or env.get("VEC_SOCKET")
+    if vec_home := env.get("VEC_HOME"):
+        home = Path(vec_home).expanduser().absolute()
+        paths = {"data": home / "data", "config": home / "config.toml", "log": home / "vecd.log", "runtime": home}
+    else:
+        home = None
+        paths = {
+            "data": _xdg(env, "XDG_DATA_HOME", ".local/share") / "vec",
+            "config": _xdg(env, "XDG_CONFIG_HOME", ".config") / "vec" / "config.toml",
+            "log": _xdg(env, "XDG_STATE_HOME", ".local/state") / "vec" / "vecd.log",
+            "runtime": _runtime_folder(env),
+        }
+    path = Path(named).expanduser().absolute() if named else paths["runtime"] / "vecd.sock"
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        raise VecError(
+            Code.SETTINGS,
+            f"the socket's path has {len(os.fsencode(path))} bytes, and a Unix socket's may have "
+            f"{SOCKET_PATH_BYTES_MAX}: {path}",
+            "name a shorter one with VEC_SOCKET or --socket, or a shorter VEC_HOME",
+        )
+    return Settings(home=home, socket=path, **paths, **_tunables(env, paths["config"]))
+
+
+def private_folder(path: Path) -> None:
+    """Makes the folder (mode 0700) if it is missing; refuses one that belongs to somebody else.
+
+    Raises VecError `invalid_settings`.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = path.stat()
+    except OSError as error:
+        raise VecError(Code.SETTINGS, f"cannot make the folder {path} ({error.strerror})") from error
+    if info.st_uid != os.getuid():
+        raise VecError(
+            Code.SETTINGS,
+            f"the folder {path} belongs to user {info.st_uid}, not to you ({os.getuid()})",
+            "remove it, or set VEC_HOME to a folder of your own",
+        )
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not info.st_mode & stat.S_ISVTX:
+        path.chmod(0o700)
+
+
+def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:
+    value = env.get(name, "")
+    # The XDG specification: a relative path is invalid and counts as unset.
+    return Path(value) if value.startswith("/") else Path(env.get("HOME") or Path.home()) / default
+
+
+def _runtime_folder(env: Mapping[str, str]) -> Path:
+    """$XDG_RUNTIME_DIR/vec; cron has no such variable, so the folder it would name is tried before /tmp."""
+    if (value := env.get("XDG_RUNTIME_DIR", "")).startswith("/"):
+        return Path(value) / "vec"
+    usual = Path(f"/run/user/{os.getuid()}")
+    try:
+        if usual.stat().st_uid == os.getuid():
+            return usual / "vec"
+    except OSError:
+        pass
+    return Path(f"/tmp/vec-{os.getuid()}")
+
+
+def _tunables(env: Mapping[str, str], config: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    try:
+        text = config.read_text("utf-8")
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise VecError(Code.SETTINGS, f"cannot read {config}: {error}") from error
+    if text:
+        import tomllib
+
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise VecError(Code.SETTINGS, f"{config} is not valid TOML: {error}") from error
+        for key, value in table.items():
+            if key not in TUNABLES:
+                close = nearest(key, TUNABLES)
+                hint = f"did you mean {close!r}?" if close else f"known settings: {', '.join(TUNABLES)}"
+                raise VecError(Code.SETTINGS, f"{config}: unknown setting {key!r}", hint)
+            values[key] = _typed(key, value, f"{config}: {key}")
+    for key in TUNABLES:
+        if raw := env.get(f"VEC_{key.upper()}"):
+            values[key] = _typed(key, raw, f"VEC_{key.upper()}")
+    return values
+
+
+def _typed(key: str, value: Any, where: str) -> Any:
+    wanted = TUNABLES[key]
+    try:
+        if isinstance(value, bool) or (wanted is str and not isinstance(value, str)):
+            raise ValueError
+        typed = wanted(value)
+    except (TypeError, ValueError):
+        kind = {str: "a string", int: "a whole number", float: "a number"}[wanted]
+        raise VecError(Code.SETTINGS, f"{where} must be {kind}, not {value!r}") from None
+    if key == "log_level" and typed not in ("debug", "info", "warning", "error"):
+        raise VecError(Code.SETTINGS, f"{where} must be debug, info, warning or error, not {value!r}")
+    if key == "chunk_chars" and not 50 <= typed <= limits.CHUNK_CHARS_MAX:
+        raise VecError(Code.SETTINGS, f"{where} must be from 50 to {limits.CHUNK_CHARS_MAX}, not {value!r}")
+    if wanted is float and not 0 < typed < 86_400:
+        raise VecError(Code.SETTINGS, f"{where} must be a number of seconds between 0 and a day, not {value!r}")
+    return typed
+
+
+assert set(TUNABLES) <= {field.name for field in fields(Settings)}

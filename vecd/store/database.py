@@ -1,0 +1,301 @@
+"""One SQLite file: the writer thread with group commit, and read connections.
+
+Rules:
+- One thread writes. It takes whatever work is waiting, from all connections, as one transaction, and answers when the
+  transaction is on disk (WAL, synchronous=FULL). Each piece of work runs in a savepoint, so that one that fails takes
+  nothing with it.
+- After the commit, and before anybody is answered, `on_commit` is told, in commit order, on the writer thread.
+- If storage fails, nobody is answered OK. A full disk fails the transaction and the daemon goes on; any other
+  I/O error cannot be undone (SQLite may hide a row now and show it after reopening), so `on_fatal` is told and the
+  writer takes nothing more.
+- Readers use connections of their own, one a thread; they see committed data only.
+
+Knows nothing of event loops: work is answered through concurrent.futures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import apsw
+
+from .. import limits
+from ..errors import Code, VecError
+from .schema import PAGE_BYTES, migrate
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from .libraries import Catalogue
+
+T = TypeVar("T")
+log = logging.getLogger("vecd.store")
+
+#: SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when a checkpoint races with a writer (fixed in 3.51.3).
+SQLITE_SOUND = (3, 51, 3)
+
+
+@dataclass(slots=True)
+class Change:
+    """What a commit did to one library's vectors."""
+
+    library_id: int
+    seq: int  # the last seq of the change
+    labels: npt.NDArray[np.int64]  # added, ascending
+    vectors: npt.NDArray[np.float32]  # shape (len(labels), dimension), as they were given
+    removed: list[int]  # labels that are dead now
+    dropped: bool = False  # the whole library is gone
+
+
+@dataclass(slots=True)
+class Commit:
+    """A transaction that is on disk."""
+
+    seq: int  # the log's head after it
+    catalogue: Catalogue
+    changes: list[Change]
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What work on the writer thread may touch: the connection, the counters, the catalogue, the list of changes."""
+
+    db: apsw.Connection
+    time_us: int  # the time of all its events; never before an earlier transaction's
+    seq: int  # the last seq given out
+    label: int  # the last label given out
+    catalogue: Catalogue
+    changes: list[Change] = field(default_factory=list)
+
+    def take_seqs(self, count: int) -> int:
+        """Gives out `count` seqs; returns the first."""
+        first = self.seq + 1
+        self.seq += count
+        return first
+
+
+@dataclass(slots=True)
+class _Work:
+    run: Callable[[Transaction], Any]
+    rows: int
+    future: Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Database:
+    """The store's file. `open` it, `submit` writes, `read`, `close` it."""
+
+    def __init__(
+        self, path: Path, on_commit: Callable[[Commit], None], on_fatal: Callable[[VecError], None]
+    ) -> None:
+        self.path = path
+        self._on_commit = on_commit
+        self._on_fatal = on_fatal
+        self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_forever, name="vecd-writer", daemon=True)
+        self._readers = threading.local()
+        self._open_readers: list[apsw.Connection] = []
+        self._lock = threading.Lock()  # guards _open_readers, _closed and the order of _waiting's end mark
+        self._closed = False
+        self._failed: VecError | None = None
+        self.log_id = ""
+        self.head = 0  # the last committed seq
+        self.head_time_us = 0
+        self._label = 0
+        self.catalogue: Catalogue
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Opens or makes the file and starts the writer. Raises VecError `storage_failed`."""
+        from .libraries import read_catalogue
+
+        check_sqlite()
+        try:
+            self._db = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+            self._db.pragma("page_size", PAGE_BYTES)
+            if (mode := self._db.pragma("journal_mode", "wal")) != "wal":
+                raise VecError(
+                    Code.STORAGE_FAILED,
+                    f"{self.path} cannot use a write-ahead log (SQLite says {mode!r})",
+                    "is it on a network file system? Put VEC_HOME on a local disk",
+                )
+            self._db.pragma("synchronous", "full")
+            self._db.wal_autocheckpoint(limits.WAL_PAGES)
+            migrate(self._db, str(self.path))
+            row = self._db.execute("SELECT log_id, seq, label, time_us FROM log").get
+            self.log_id, self.head, self._label, self.head_time_us = row
+            self.catalogue = read_catalogue(self._db)
+        except apsw.Error as error:
+            raise _translated(error, self.path) from error
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finishes the waiting writes, copies the write-ahead log back, closes every connection."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._waiting.put(None)
+        self._thread.join()
+        for connection in (*self._open_readers, self._db):
+            with contextlib.suppress(apsw.Error):  # closing after a storage failure may fail again
+                connection.close()
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def submit(self, run: Callable[[Transaction], T], rows: int = 1) -> Future[T]:
+        """Queues work for the writer; works of one caller run in the order they were submitted.
+
+        The future is done when the work's transaction is on disk; it raises what the work raised, or VecError
+        `storage_failed`, `disk_full` or `shutting_down`. `rows` is about how much it writes.
+        """
+        future: Future[T] = Future()
+        with self._lock:
+            if self._failed is not None:
+                future.set_exception(self._failed)
+            elif self._closed:
+                future.set_exception(VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "try again later"))
+            else:
+                self._waiting.put(_Work(run, rows, future))
+        return future
+
+    def _write_forever(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            group, rows, ended = [first], first.rows, False
+            while rows < limits.TRANSACTION_ROWS_MAX and not ended:
+                try:
+                    work = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if work is None:
+                    ended = True
+                else:
+                    group.append(work)
+                    rows += work.rows
+            try:
+                self._commit(group)
+            except BaseException as error:
+                self._fail(group, error)
+            if ended:
+                return
+
+    def _commit(self, group: list[_Work]) -> None:
+        """One transaction: every work in its savepoint, the counters, the commit; then the news, then the answers."""
+        db = self._db
+        now_us = max(time.time_ns() // 1000, self.head_time_us)
+        tx = Transaction(db, now_us, self.head, self._label, self.catalogue)
+        db.execute("BEGIN IMMEDIATE")
+        for work in group:
+            self._run(tx, work)
+        if tx.seq != self.head:
+            db.execute("UPDATE log SET seq = ?, label = ?, time_us = ?", (tx.seq, tx.label, tx.time_us))
+            self.head_time_us = now_us
+        db.execute("COMMIT")
+        self.head, self._label, self.catalogue = tx.seq, tx.label, tx.catalogue
+        self._on_commit(Commit(tx.seq, tx.catalogue, tx.changes))
+        for work in group:
+            if work.error is not None:
+                work.future.set_exception(work.error)
+            else:
+                work.future.set_result(work.result)
+
+    def _run(self, tx: Transaction, work: _Work) -> None:
+        seq, label, catalogue, changes = tx.seq, tx.label, tx.catalogue, len(tx.changes)
+        tx.db.execute("SAVEPOINT work")
+        try:
+            work.result = work.run(tx)
+            tx.db.execute("RELEASE work")
+        except (apsw.IOError, apsw.FullError, apsw.CorruptError, apsw.NotADBError):
+            raise
+        except Exception as error:
+            tx.db.execute("ROLLBACK TO work; RELEASE work")
+            tx.seq, tx.label, tx.catalogue = seq, label, catalogue
+            del tx.changes[changes:]
+            work.error = error
+
+    def _fail(self, group: list[_Work], error: BaseException) -> None:
+        """The transaction did not happen. Storage that failed stays failed, but for a full disk."""
+        told = _translated(error, self.path) if isinstance(error, apsw.Error) else error
+        if self._db.in_transaction:
+            with contextlib.suppress(apsw.Error):
+                self._db.execute("ROLLBACK")
+        fatal = not (isinstance(told, VecError) and told.code == Code.DISK_FULL)
+        if fatal:
+            failure = told if isinstance(told, VecError) else VecError(Code.STORAGE_FAILED, f"the writer died: {told!r}")
+            log.critical("storage failed", exc_info=error, extra={"error": failure.message})
+            with self._lock:
+                self._failed = failure
+            with contextlib.suppress(queue.Empty):
+                while (work := self._waiting.get_nowait()) is not None:
+                    group.append(work)
+            self._on_fatal(failure)
+        for work in group:
+            if not work.future.done():
+                work.future.set_exception(told)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def reader(self) -> apsw.Connection:
+        """This thread's read connection."""
+        connection: apsw.Connection | None = getattr(self._readers, "connection", None)
+        if connection is None:
+            connection = self._connect(apsw.SQLITE_OPEN_READONLY)
+            self._readers.connection = connection
+            with self._lock:
+                self._open_readers.append(connection)
+        return connection
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[apsw.Connection]:
+        """This thread's read connection inside one read transaction: everything read is as of one commit.
+
+        Raises VecError `storage_failed`.
+        """
+        db = self.reader()
+        try:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("COMMIT")
+        except apsw.Error as error:
+            raise _translated(error, self.path) from error
+
+    def _connect(self, flags: int) -> apsw.Connection:
+        connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)
+        connection.set_busy_timeout(5_000)
+        connection.pragma("cache_size", -limits.CACHE_KIB)
+        return connection
+
+
+def check_sqlite(version: str | None = None) -> None:
+    """Raises VecError `storage_failed` for an SQLite that can corrupt a write-ahead log."""
+    found = version or apsw.sqlite_lib_version()
+    if tuple(int(part) for part in found.split(".")) < SQLITE_SOUND:
+        raise VecError(
+            Code.STORAGE_FAILED,
+            f"this apsw carries SQLite {found}, whose write-ahead log can be corrupted by a race",
+            f"install an apsw with SQLite {'.'.join(map(str, SQLITE_SOUND))} or later: pip install -U apsw",
+        )
+
+
+def _translated(error: apsw.Error, path: Path) -> VecError:
+    if isinstance(error, apsw.FullError):
+        return VecError(
+            Code.DISK_FULL, f"no space left for {path}; nothing of this was written", "free some space, then try again"
+        )
+    if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+        return VecError(Code.STORAGE_FAILED, f"the store {path} is damaged ({error})", "restore it from a backup")
+    return VecError(Code.STORAGE_FAILED, f"the store {path} failed: {type(error).__name__}: {error}")

@@ -1,0 +1,258 @@
+"""Documents and their chunks: the write of a batch, and every read.
+
+A batch is written in waves: a wave holds each id once, so it can be written set by set in a handful of statements and
+still mean the same as its documents sent one by one. Within a transaction labels and seqs are given out in the order
+of the documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from . import events, libraries, text
+from .database import Change, Transaction
+from .libraries import Library
+
+#: Rows a read takes before it hands them on; a page of vectors of 256 floats is 4 MB.
+_PAGE_ROWS = 4_096
+
+
+@dataclass(slots=True)
+class Entry:
+    """One document of a batch, ready to be written. Its chunks are rows `offset … offset + chunks - 1` of the batch."""
+
+    index: int  # its place in the request
+    id: str
+    delete: bool = False
+    title: str | None = None
+    metadata: str = "{}"  # a JSON object
+    digest: str = ""  # 32 hex digits
+    offset: int = 0
+    chunks: int = 0
+
+
+@dataclass(slots=True)
+class Batch:
+    """Documents of one request. `vectors` has shape (total chunks, dimension), float32, C-contiguous."""
+
+    entries: list[Entry]
+    texts: list[str | None]  # by chunk
+    indexed: list[str | None]  # by chunk: what full text sees of it
+    vectors: npt.NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one document: added, updated, unchanged or deleted; `seq` of its event, if there is one."""
+
+    index: int
+    id: str
+    status: str
+    seq: int | None
+
+
+@dataclass(slots=True)
+class Document:
+    """A document as it is read: metadata decoded, chunk texts (and vectors, little-endian float32) by position."""
+
+    label: int
+    id: str
+    title: str | None
+    metadata: dict[str, Any]
+    chunks: int
+    texts: list[str | None] | None = None
+    vectors: list[bytes] | None = None
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def write(tx: Transaction, library: Library, batch: Batch) -> list[Outcome]:
+    """Adds, updates and deletes the batch's documents as if they had been sent one by one."""
+    outcomes: list[Outcome] = []
+    wave: list[Entry] = []
+    ids: set[str] = set()
+    for entry in batch.entries:
+        if entry.id in ids:
+            outcomes += _write_wave(tx, library, batch, wave)
+            wave, ids = [], set()
+        wave.append(entry)
+        ids.add(entry.id)
+    if wave:
+        outcomes += _write_wave(tx, library, batch, wave)
+    return outcomes
+
+
+def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entry]) -> list[Outcome]:
+    there = _living(tx.db, library.library_id, [entry.id for entry in wave])
+    outcomes: list[Outcome] = []
+    documents: list[tuple[int, str, str | None, str, str, int]] = []
+    happened: list[tuple[int, int, int | None, int | None]] = []
+    gone: list[tuple[int, int]] = []
+    gone_chunks: list[int] = []
+    rows: list[int] = []  # of the batch's chunks, those that are new
+    label, seq = tx.label + 1, tx.seq + 1
+    for place, entry in enumerate(wave):
+        old = there.get(place)
+        if entry.delete:
+            if old is None:
+                outcomes.append(Outcome(entry.index, entry.id, "unchanged", None))
+                continue
+            status, kind, new, chunks = "deleted", events.DOCUMENT_DELETED, None, 0
+        else:
+            if old is not None and old[2] == entry.digest:
+                outcomes.append(Outcome(entry.index, entry.id, "unchanged", None))
+                continue
+            status, kind = ("added", events.DOCUMENT_ADDED) if old is None else ("updated", events.DOCUMENT_UPDATED)
+            new, chunks = label, entry.chunks
+            documents.append((label, entry.id, entry.title, entry.metadata, entry.digest, chunks))
+            rows.extend(range(entry.offset, entry.offset + chunks))
+            label += chunks
+        prior = None
+        if old is not None:
+            prior = old[0]
+            gone.append((prior, seq))
+            gone_chunks.extend(range(prior, prior + old[1]))
+            chunks += old[1]
+        happened.append((seq, kind, new, prior))
+        outcomes.append(Outcome(entry.index, entry.id, status, seq))
+        seq += 1 + chunks
+    if not happened:
+        return outcomes
+
+    db, library_id = tx.db, library.library_id
+    if gone:
+        db.execute(
+            "UPDATE documents SET removed_seq = gone.value ->> 1 FROM json_each(?) AS gone"
+            " WHERE documents.label = gone.value ->> 0",
+            (_json(gone),),
+        )
+        text.remove(db, library_id, gone_chunks)
+    vectors = batch.vectors[:0]
+    if documents:
+        everything = len(rows) == len(batch.texts)
+        vectors = batch.vectors if everything else batch.vectors[rows]
+        texts = batch.texts if everything else [batch.texts[row] for row in rows]
+        indexed = batch.indexed if everything else [batch.indexed[row] for row in rows]
+        db.execute(
+            "INSERT INTO documents (label, library_id, id, title, metadata, digest, chunks)"
+            " SELECT value ->> 0, ?2, value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), value ->> 5"
+            " FROM json_each(?1)",
+            (_json(documents), library_id),
+        )
+        db.execute(
+            "INSERT INTO chunks SELECT ?1 + key, value, substr(?3, 1 + key * ?4, ?4) FROM json_each(?2)",
+            (tx.label + 1, _json(texts), memoryview(vectors).cast("B"), 4 * vectors.shape[1]),
+        )
+        text.add(db, library_id, tx.label + 1, _json(indexed))
+    events.append_documents(tx, library_id, _json(happened))
+    labels = np.arange(tx.label + 1, label, dtype=np.int64)
+    tx.label, tx.seq = label - 1, seq - 1
+    tx.changes.append(Change(library_id, tx.seq, labels, vectors, gone_chunks))
+    new_count = len(documents) - len(gone)
+    libraries.count(tx, tx.catalogue.by_id[library_id], new_count, len(rows) - len(gone_chunks))
+    return outcomes
+
+
+def _living(db: apsw.Connection, library_id: int, ids: list[str]) -> dict[int, tuple[int, int, str]]:
+    """Place in `ids` -> (label, chunks, digest) of the documents that are there."""
+    rows = db.execute(
+        "SELECT wanted.key, label, chunks, hex(digest) FROM json_each(?) AS wanted CROSS JOIN documents"
+        " ON library_id = ? AND documents.id = wanted.value AND removed_seq IS NULL",
+        (_json(ids), library_id),
+    )
+    return {place: (label, chunks, digest.lower()) for place, label, chunks, digest in rows}
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def get(
+    db: apsw.Connection, library_id: int, ids: list[str], *, texts: bool = True, vectors: bool = False
+) -> list[Document | None]:
+    """The documents with these ids, in their order; None for one that is not there."""
+    found: list[Document | None] = [None] * len(ids)
+    rows = db.execute(
+        "SELECT wanted.key, label, documents.id, title, metadata, chunks FROM json_each(?) AS wanted CROSS JOIN documents"
+        " ON library_id = ? AND documents.id = wanted.value AND removed_seq IS NULL",
+        (_json(ids), library_id),
+    )
+    for place, *row in rows:
+        found[place] = _document(row)
+    if texts or vectors:
+        for document in found:
+            if document is not None:
+                _fill(db, document, vectors=vectors)
+    return found
+
+
+def page(db: apsw.Connection, library_id: int, after: str | None, count: int) -> list[Document]:
+    """Up to `count` documents without their chunks, by id, beginning behind `after` (exclusive; None: at the first)."""
+    rows = db.execute(
+        "SELECT label, id, title, metadata, chunks FROM documents"
+        " WHERE library_id = ? AND removed_seq IS NULL AND id > ? ORDER BY id LIMIT ?",
+        (library_id, after or "", count),  # no id is empty
+    )
+    return [_document(row) for row in rows]
+
+
+def chunk_rows(
+    db: apsw.Connection, labels: list[int]
+) -> dict[int, tuple[str, int, str | None, str | None, dict[str, Any]]]:
+    """Chunk label -> (document id, position, title, text, metadata), alive or not: what a hit needs."""
+    rows = db.execute(
+        "SELECT chunks.label, documents.id, chunks.label - documents.label, title, text, metadata"
+        " FROM json_each(?) AS hit CROSS JOIN chunks ON chunks.label = hit.value"
+        " CROSS JOIN documents ON documents.label ="
+        " (SELECT label FROM documents WHERE label <= hit.value ORDER BY label DESC LIMIT 1)",
+        (_json(labels),),
+    )
+    return {
+        label: (document_id, position, title, body, orjson.loads(metadata))
+        for label, document_id, position, title, body, metadata in rows
+    }
+
+
+def vectors(db: apsw.Connection, library_id: int) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
+    """All living chunks of a library by pages: labels ascending, and their vectors one behind the other as bytes."""
+    rows = db.execute(
+        "SELECT chunks.label, vector FROM"
+        " (SELECT label, chunks FROM documents WHERE library_id = ? AND removed_seq IS NULL ORDER BY label) AS alive"
+        " CROSS JOIN chunks ON chunks.label BETWEEN alive.label AND alive.label + alive.chunks - 1",
+        (library_id,),
+    )
+    labels: list[int] = []
+    blobs: list[bytes] = []
+    for label, vector in rows:
+        labels.append(label)
+        blobs.append(vector)
+        if len(labels) == _PAGE_ROWS:
+            yield np.array(labels, np.int64), b"".join(blobs)
+            labels, blobs = [], []
+    if labels:
+        yield np.array(labels, np.int64), b"".join(blobs)
+
+
+def _document(row: Any) -> Document:
+    label, document_id, title, metadata, chunks = row
+    return Document(label, document_id, title, orjson.loads(metadata), chunks)
+
+
+def _fill(db: apsw.Connection, document: Document, *, vectors: bool) -> None:
+    rows = db.execute(
+        f"SELECT text, {'vector' if vectors else 'NULL'} FROM chunks WHERE label BETWEEN ? AND ? ORDER BY label",
+        (document.label, document.label + document.chunks - 1),
+    ).fetchall()
+    document.texts = [text for text, _ in rows]
+    document.vectors = [vector for _, vector in rows] if vectors else None
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,159 @@
+"""Libraries: their rows, and the catalogue that everybody reads instead of them.
+
+The catalogue is an immutable picture of the table; a transaction makes a new one, and the commit publishes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apsw
+import numpy as np
+import orjson
+
+from ..errors import Code, VecError, nearest
+from . import events, text
+from .database import Change, Transaction
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A library. Everything but the counts is pinned when it is made (the dimension by the first vector at the latest).
+
+    `chunk_chars` is the length of a chunk that a document's `text` is cut into, in characters.
+    """
+
+    library_id: int
+    name: str
+    dimension: int | None
+    metric: str
+    index: str
+    embedder: str
+    chunk_chars: int
+    documents: int = 0
+    chunks: int = 0
+    created_us: int = 0
+    deleted: bool = False
+
+    def described(self) -> dict[str, Any]:
+        """What an event and `vec library show` say of it."""
+        return {
+            "name": self.name,
+            "dimension": self.dimension,
+            "metric": self.metric,
+            "index": self.index,
+            "embedder": self.embedder,
+            "chunk_chars": self.chunk_chars,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All libraries: the living by name, and all that ever were by id (events refer to them)."""
+
+    by_name: dict[str, Library]
+    by_id: dict[int, Library]
+
+    def find(self, name: str) -> Library:
+        """Raises VecError `not_found` with the nearest name there is."""
+        library = self.by_name.get(name)
+        if library is None:
+            close = nearest(name, list(self.by_name))
+            hint = f"did you mean {close!r}?" if close else f"make it with `vec library create {name}`"
+            raise VecError(Code.NOT_FOUND, f"there is no library {name!r}", hint, library=name)
+        return library
+
+    def replaced(self, library: Library) -> Catalogue:
+        """A copy in which `library` stands in its own place."""
+        by_id = {**self.by_id, library.library_id: library}
+        by_name = dict(self.by_name)
+        if library.deleted:
+            by_name.pop(library.name, None)
+        else:
+            by_name[library.name] = library
+        return Catalogue(by_name, by_id)
+
+
+def read_catalogue(db: apsw.Connection) -> Catalogue:
+    rows = db.execute(
+        "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
+        " deleted_seq IS NOT NULL FROM libraries"
+    )
+    by_id = {row[0]: Library(*row[:10], deleted=bool(row[10])) for row in rows}
+    return Catalogue({each.name: each for each in by_id.values() if not each.deleted}, by_id)
+
+
+def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
+    """Makes the library (its id, counts and time are filled in); returns it and the seq of its event.
+
+    Raises VecError `exists`.
+    """
+    if wanted.name in tx.catalogue.by_name:
+        raise VecError(Code.EXISTS, f"there is a library {wanted.name!r} already", library=wanted.name)
+    library_id = max(tx.catalogue.by_id, default=0) + 1
+    library = replace(wanted, library_id=library_id, documents=0, chunks=0, created_us=tx.time_us, deleted=False)
+    tx.db.execute(
+        "INSERT INTO libraries (library_id, name, dimension, metric, index_kind, embedder, chunk_chars, created_us)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (library_id, library.name, library.dimension, library.metric, library.index, library.embedder,
+         library.chunk_chars, tx.time_us),
+    )  # fmt: skip
+    text.create(tx.db, library_id)
+    tx.catalogue = tx.catalogue.replaced(library)
+    seq = events.append(tx, events.LIBRARY_CREATED, library_id, orjson.dumps(library.described()).decode())
+    return library, seq
+
+
+def pin_dimension(tx: Transaction, library: Library, dimension: int) -> Library:
+    """The library with its dimension set. Raises VecError `dimension_mismatch` if it has another one."""
+    if library.dimension == dimension:
+        return library
+    if library.dimension is not None:
+        raise mismatch(library, dimension)
+    library = replace(library, dimension=dimension)
+    tx.db.execute("UPDATE libraries SET dimension = ? WHERE library_id = ?", (dimension, library.library_id))
+    tx.catalogue = tx.catalogue.replaced(library)
+    return library
+
+
+def count(tx: Transaction, library: Library, documents: int, chunks: int) -> Library:
+    """The library with its counts moved by so many."""
+    library = replace(library, documents=library.documents + documents, chunks=library.chunks + chunks)
+    tx.db.execute(
+        "UPDATE libraries SET documents = ?, chunks = ? WHERE library_id = ?",
+        (library.documents, library.chunks, library.library_id),
+    )
+    tx.catalogue = tx.catalogue.replaced(library)
+    return library
+
+
+def delete(tx: Transaction, name: str) -> tuple[Library, int]:
+    """Deletes a library with all its documents, as one event; returns it and the event's seq.
+
+    Its rows stay while the log refers to them; they are dead because the library is. Raises VecError `not_found`.
+    """
+    library = replace(tx.catalogue.find(name), deleted=True)
+    data = {"name": library.name, "documents": library.documents, "chunks": library.chunks}
+    seq = events.append(tx, events.LIBRARY_DELETED, library.library_id, orjson.dumps(data).decode())
+    tx.db.execute("UPDATE libraries SET deleted_seq = ? WHERE library_id = ?", (seq, library.library_id))
+    text.drop(tx.db, library.library_id)
+    tx.catalogue = tx.catalogue.replaced(library)
+    nothing = np.empty(0, np.int64), np.empty((0, 0), np.float32)
+    tx.changes.append(Change(library.library_id, seq, *nothing, removed=[], dropped=True))
+    return library, seq
+
+
+def mismatch(library: Library, dimension: int, wanted: int | None = None) -> VecError:
+    """The refusal of a vector that does not fit, with both sides named. `wanted` is the library's dimension where the
+    library itself does not know it yet."""
+    made_by = "" if library.embedder == "none" else f" (from its embedder, {library.embedder})"
+    wanted = wanted or library.dimension
+    return VecError(
+        Code.DIMENSION_MISMATCH,
+        f"library {library.name!r} holds {wanted}-dimension vectors{made_by}, and this one has {dimension}",
+        "for vectors of your own make another library: `vec library create NAME --embedder none`",
+        field="vector",
+    )

@@ -1,0 +1,106 @@
+"""The schema, as append-only numbered migrations: a released one is never edited, a change is a new one.
+
+The number of the last migration applied is the file's `user_version`. Each runs in one transaction with its number.
+
+What the tables mean:
+
+- `log` has one row: the log's id (minted with the store), and the counters that only ever grow.
+- `documents` holds versions of documents and is immutable but for `removed_seq`: an update writes a new row and marks
+  the old one with the seq that removed it. A row's key is the label of its first chunk, so its chunks are the labels
+  `label … label + chunks - 1`. A document is alive while `removed_seq` is null and its library is not deleted.
+- `chunks` is immutable: text and vector (little-endian float32, as it was given) by label.
+- `events` holds one row a change. A document's row stands for itself and its chunks' events (events.py expands it), so
+  a row takes more than one seq and `seq` is its first.
+- `text_<library_id>` is a library's full-text index (FTS5, contentless, rowid = label), made with the library; its own
+  table, so that term statistics are the library's and dropping a library is dropping a table.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import apsw
+
+from ..errors import Code, VecError
+
+#: "vecd" in ASCII: lets `file` and us tell our files from other SQLite files.
+APPLICATION_ID = 0x76656364
+
+#: Smaller pages cost writes (tests/bench/ingest.py: 75,000 documents/s at 4 KiB, 92,000 at 8 KiB), larger ones reads.
+PAGE_BYTES = 8192
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE log (
+      one INTEGER PRIMARY KEY CHECK (one = 1),
+      log_id TEXT NOT NULL,
+      seq INTEGER NOT NULL,      -- the last seq given out
+      label INTEGER NOT NULL,    -- the last label given out
+      time_us INTEGER NOT NULL   -- the last event's time; the next is not before it
+    ) STRICT;
+
+    CREATE TABLE libraries (
+      library_id INTEGER PRIMARY KEY,
+      name TEXT NOT NULL,
+      dimension INTEGER,         -- null until the first vector pins it
+      metric TEXT NOT NULL,
+      index_kind TEXT NOT NULL,
+      embedder TEXT NOT NULL,
+      chunk_chars INTEGER NOT NULL,
+      documents INTEGER NOT NULL DEFAULT 0,
+      chunks INTEGER NOT NULL DEFAULT 0,
+      created_us INTEGER NOT NULL,
+      deleted_seq INTEGER
+    ) STRICT;
+    CREATE UNIQUE INDEX libraries_live ON libraries (name) WHERE deleted_seq IS NULL;
+
+    CREATE TABLE documents (
+      label INTEGER PRIMARY KEY,
+      library_id INTEGER NOT NULL,
+      id TEXT NOT NULL,
+      title TEXT,
+      metadata TEXT NOT NULL,    -- a JSON object
+      digest BLOB NOT NULL,      -- of all that was given; the same digest again is no change
+      chunks INTEGER NOT NULL,
+      removed_seq INTEGER
+    ) STRICT;
+    CREATE UNIQUE INDEX documents_live ON documents (library_id, id) WHERE removed_seq IS NULL;
+
+    CREATE TABLE chunks (
+      label INTEGER PRIMARY KEY,
+      text TEXT,                 -- null where only a vector was given
+      vector BLOB NOT NULL
+    ) STRICT;
+
+    CREATE TABLE events (
+      seq INTEGER PRIMARY KEY,
+      time_us INTEGER NOT NULL,
+      type INTEGER NOT NULL,
+      library_id INTEGER,
+      label INTEGER,             -- the document's row as it is after the change
+      prior INTEGER,             -- the document's row that the change replaced or removed
+      data TEXT                  -- JSON, for events that are not about a document
+    ) STRICT;
+    """,
+)
+
+
+def migrate(db: apsw.Connection, path: str) -> None:
+    """Brings the file to the newest schema. Raises VecError `storage_failed` for a file that is not ours or is newer."""
+    application, version = int(db.pragma("application_id") or 0), int(db.pragma("user_version") or 0)
+    empty = not db.execute("SELECT EXISTS (SELECT 1 FROM sqlite_schema)").get
+    if application != APPLICATION_ID and not (empty and application == 0):
+        raise VecError(Code.STORAGE_FAILED, f"{path} is an SQLite file, but not a store of vecd")
+    if version > len(MIGRATIONS):
+        raise VecError(
+            Code.STORAGE_FAILED,
+            f"{path} has schema {version}, and this vecd knows schemas up to {len(MIGRATIONS)}",
+            "it was written by a newer vecd: upgrade this one",
+        )
+    for number in range(version, len(MIGRATIONS)):
+        with db:
+            db.execute(MIGRATIONS[number])
+            if number == 0:
+                db.execute("INSERT INTO log VALUES (1, ?, 0, 0, 0)", (secrets.token_hex(8),))
+                db.pragma("application_id", APPLICATION_ID)
+            db.pragma("user_version", number + 1)

@@ -1,0 +1,77 @@
+"""Frames: a 4-byte big-endian length, then that many bytes.
+
+Rule: a length is checked against the limit before a byte of its frame is kept. After an error the stream has no known
+boundary any more, so a decoder that has raised once refuses to go on.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from .. import limits
+from ..errors import Code, VecError
+
+_HEADER = struct.Struct(">I")
+
+
+def encode_frame(payload: bytes, frame_bytes_max: int = limits.FRAME_BYTES_MAX) -> bytes:
+    """The payload with its length in front. Raises VecError `frame_too_large` rather than send what would be refused."""
+    if len(payload) > frame_bytes_max:
+        raise VecError(
+            Code.FRAME_TOO_LARGE,
+            f"a message of {len(payload):,} bytes is over the limit of {frame_bytes_max:,}",
+            "send fewer documents at once",
+        )
+    return _HEADER.pack(len(payload)) + payload
+
+
+class FrameDecoder:
+    """Cuts a stream of bytes, arriving in any pieces, into the payloads of its frames."""
+
+    def __init__(self, frame_bytes_max: int = limits.FRAME_BYTES_MAX) -> None:
+        self._frame_bytes_max = frame_bytes_max
+        self._buffer = bytearray()
+        self._broken = False
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of a frame that has begun and is not complete."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Takes the next bytes; returns the payloads they completed, in order.
+
+        Raises VecError `frame_too_large` when a header announces more than the limit; frames that were complete
+        before that header are lost with the connection.
+        """
+        if self._broken:
+            raise VecError(Code.PROTOCOL_ERROR, "the stream has no frame boundary any more after an earlier error")
+        buffer = self._buffer
+        buffer += data
+        frames: list[bytes] = []
+        start = 0
+        while len(buffer) - start >= 4:
+            (length,) = _HEADER.unpack_from(buffer, start)
+            if length > self._frame_bytes_max:
+                self._broken = True
+                buffer.clear()
+                raise VecError(
+                    Code.FRAME_TOO_LARGE,
+                    f"a frame announces {length:,} bytes; the limit is {self._frame_bytes_max:,}",
+                    "send fewer documents at once, or check that the peer speaks this protocol",
+                )
+            if len(buffer) - start - 4 < length:
+                break
+            with memoryview(buffer) as view:
+                frames.append(bytes(view[start + 4 : start + 4 + length]))
+            start += 4 + length
+        if start:
+            del buffer[:start]
+        return frames
+
+    def eof(self) -> None:
+        """The stream has ended. Raises VecError `protocol_error` if it ended inside a frame."""
+        if self._buffer:
+            raise VecError(
+                Code.PROTOCOL_ERROR, f"the stream ended inside a frame, {len(self._buffer)} bytes after its beginning"
+            )

@@ -1,0 +1,120 @@
+"""Messages: one msgpack map a frame.
+
+    request   {"op": str, "id": int, …fields}
+    reply     {"id": int|nil, "result": map}            one answer
+              {"id": int, "items": [map, …], …}         a part of a stream
+              {"id": int, "end": map}                   the end of a stream
+              {"id": int|nil, "error": map}             instead of any of these; id nil: the connection itself failed
+
+Rules: unknown keys are ignored, so that either side may be newer; no ext types, no pickle; every array is bounded
+before it is allocated. What decodes here is well formed; whether its fields make sense is for the handler to say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgpack
+
+from .. import PROTOCOL, __version__, limits
+from ..errors import Code, VecError
+from .frames import encode_frame
+
+ReplyKind = Literal["result", "items", "end", "error"]
+
+_REPLY_KINDS: tuple[ReplyKind, ...] = ("items", "result", "end", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: what to do (`op`), the client's number for it (`id`), and its fields."""
+
+    op: str
+    id: int
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply: to which request (None: to the connection), what kind, its body, and the keys beside it."""
+
+    id: int | None
+    kind: ReplyKind
+    body: Any
+    extra: dict[str, Any]
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """A message as one frame. Raises VecError `invalid_request` for values that have no place on the wire."""
+    try:
+        payload = msgpack.packb(message, use_bin_type=True)
+    except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
+        raise VecError(Code.INVALID_REQUEST, f"a value cannot be sent: {error}") from error
+    assert payload is not None
+    return encode_frame(payload)
+
+
+def decode(payload: bytes) -> dict[str, Any]:
+    """A frame's payload as a map with string keys. Raises VecError `protocol_error` for anything else."""
+    try:
+        message = msgpack.unpackb(
+            payload,
+            raw=False,
+            strict_map_key=True,
+            ext_hook=_refuse_ext,
+            max_array_len=limits.ARRAY_ITEMS_MAX,
+            max_map_len=limits.ARRAY_ITEMS_MAX,
+        )
+    except VecError:
+        raise
+    # Whatever msgpack raises for bytes that are not msgpack (it has no common root: ValueError, StackError,
+    # ExtraData, OutOfData, UnicodeDecodeError …) means the same to us.
+    except Exception as error:
+        raise VecError(Code.PROTOCOL_ERROR, f"a frame is not valid msgpack: {error or type(error).__name__}") from error
+    if not isinstance(message, dict):
+        raise VecError(Code.PROTOCOL_ERROR, f"a frame holds {type(message).__name__}, and a message is a map")
+    for key in message:
+        if not isinstance(key, str):
+            raise VecError(Code.PROTOCOL_ERROR, f"a message has the key {key!r:.40}, and keys are strings")
+    return message
+
+
+def parse_request(message: dict[str, Any]) -> Request:
+    """Raises VecError `protocol_error`, because without an op and an id there is nobody to answer."""
+    op, number = message.pop("op", None), message.pop("id", None)
+    if not isinstance(op, str):
+        raise VecError(Code.PROTOCOL_ERROR, "a request has no 'op', or one that is no string")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise VecError(Code.PROTOCOL_ERROR, f"the request {op[:40]!r} has no 'id', or one that is no integer")
+    return Request(op, number, message)
+
+
+def parse_reply(message: dict[str, Any]) -> Reply:
+    """Raises VecError `protocol_error` for a map that is no reply."""
+    number = message.pop("id", None)
+    if number is not None and not isinstance(number, int):
+        raise VecError(Code.PROTOCOL_ERROR, "a reply's 'id' is no integer")
+    for kind in _REPLY_KINDS:
+        if kind in message:
+            return Reply(number, kind, message.pop(kind), message)
+    raise VecError(Code.PROTOCOL_ERROR, "a reply has none of 'result', 'items', 'end' and 'error'")
+
+
+def hello(client: str) -> dict[str, Any]:
+    """The client's first request, always number 0."""
+    return {"op": "hello", "id": 0, "protocol": PROTOCOL, "client": client}
+
+
+def check_protocol(theirs: Any, *, who: Literal["client", "daemon"]) -> None:
+    """Raises VecError `version_mismatch`, naming both sides, unless `theirs` is this program's protocol version."""
+    if theirs != PROTOCOL:
+        raise VecError(
+            Code.VERSION_MISMATCH,
+            f"the {who} speaks protocol {theirs!r:.20}, and this is vecd {__version__}, which speaks {PROTOCOL}",
+            "restart the daemon (`vec daemon restart`) if you have just upgraded" if who == "daemon" else "upgrade it",
+        )
+
+
+def _refuse_ext(code: int, data: bytes) -> Any:
+    raise VecError(Code.PROTOCOL_ERROR, f"a message holds an ext type ({code}), and there are none in this protocol")

@@ -1,0 +1,60 @@
+"""Vectors on the wire: msgpack bin, little-endian float32, `4 * dimension` bytes. Standard library only."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import Any
+
+from ..errors import Code, VecError
+
+_NUMBERS = frozenset((int, float))
+
+
+def pack_vector(values: Any) -> bytes:
+    """A vector as it travels: shape (dimension,), little-endian float32.
+
+    Takes a sequence of numbers, anything that offers a one-dimensional buffer of float32 or float64 (a numpy array),
+    or bytes that are packed already. Raises VecError `invalid_document` for anything else. That all components are
+    finite and that the dimension is the library's is checked where the library is known, in the daemon.
+    """
+    if isinstance(values, bytes):
+        return values
+    if isinstance(values, (list, tuple)):
+        if not set(map(type, values)) <= _NUMBERS:
+            wrong = next(value for value in values if type(value) not in _NUMBERS)
+            raise VecError(
+                Code.INVALID_DOCUMENT, f"a vector is a list of numbers, and this one holds {_described(wrong)}"
+            )
+        try:
+            packed = array("f", values)
+        except OverflowError:
+            raise VecError(Code.INVALID_DOCUMENT, "a vector holds a number too large for a float32") from None
+    else:
+        try:
+            view = memoryview(values)
+        except TypeError:
+            raise VecError(
+                Code.INVALID_DOCUMENT, f"a vector is a list of numbers, not {_described(values)}"
+            ) from None
+        if view.ndim != 1 or view.format not in ("f", "d", "<f", "<d"):
+            raise VecError(
+                Code.INVALID_DOCUMENT, f"a vector has one dimension of floats, not {view.ndim} of {view.format!r}"
+            )
+        packed = array("f", view.tolist())
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def unpack_vector(data: bytes) -> list[float]:
+    """The numbers of a packed vector."""
+    values = array("f", data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values.tolist()
+
+
+def _described(value: Any) -> str:
+    names = {str: "a string", dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
+    return names.get(type(value), type(value).__name__)
