@@ -12,12 +12,13 @@ Not thread-safe: one thread, one Client.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -110,7 +111,7 @@ class Client:
 
     def __init__(self, sock: socket.socket, *, timeout_s: float | None = None) -> None:
         self._socket = sock
-        self._socket.setblocking(False)
+        self._socket.setblocking(True)
         self._timeout_s = timeout_s
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -154,15 +155,22 @@ class Client:
         """Sends a request and waits for its answer. Raises VecError."""
         return self.submit(op, **fields).result()
 
-    def items(self, op: str, key: str, **fields: Any) -> Iterator[dict[str, Any]]:
-        """The items of an answer, whether it came as one result (its list `key`) or as a stream. Leaving the iterator
-        early cancels the stream."""
+    def pages(self, op: str, **fields: Any) -> Generator[Reply, None, None]:
+        """The replies of a stream as they come: any number of `items`, then one `end`; or a single `result`.
+
+        Leaving the iterator early cancels the stream.
+        """
         pending = self.submit(op, **fields)
         try:
-            for reply in pending.parts():
-                yield from reply.body if reply.kind == "items" else reply.body.get(key, ())
+            yield from pending.parts()
         finally:
             self._abandon(pending)
+
+    def items(self, op: str, key: str, **fields: Any) -> Iterator[dict[str, Any]]:
+        """The items of an answer, whether it came as one result (its list `key`) or as a stream."""
+        with contextlib.closing(self.pages(op, **fields)) as pages:
+            for reply in pages:
+                yield from reply.body if reply.kind == "items" else reply.body.get(key, ())
 
     # --- the nouns --------------------------------------------------------------------------------------------------
 
@@ -203,14 +211,9 @@ class Client:
 
     def watch(self, **fields: Any) -> Iterator[dict[str, Any]]:
         """Events, in order, each with its `cursor`; the fields are those of the op `watch` (man/vec-protocol.7)."""
-        pending = self.submit("watch", **fields)
-        try:
-            for reply in pending.parts():
-                for event in reply.body if reply.kind == "items" else ():
-                    event["cursor"] = f"{self.log}:{event['seq']}"
-                    yield event
-        finally:
-            self._abandon(pending)
+        for event in self.items("watch", "events", **fields):
+            event["cursor"] = f"{self.log}:{event['seq']}"
+            yield event
 
     # --- the socket -------------------------------------------------------------------------------------------------
 
@@ -221,6 +224,14 @@ class Client:
     def pump(self) -> None:
         """Takes what has arrived, without waiting. Raises VecError `connection_lost`."""
         self._step(0.0)
+
+    def wait(self) -> None:
+        """Waits until something arrives, and takes it. Raises VecError `connection_lost`."""
+        self._step(self._timeout_s)
+
+    def set_timeout(self, timeout_s: float | None) -> None:
+        """Bounds the wait for each answer from now on (None: no bound)."""
+        self._timeout_s = timeout_s
 
     def close(self) -> None:
         self._socket.close()
@@ -256,10 +267,12 @@ class Client:
             raise self._lost
         try:
             self._write()
+            if wait_s is None and not self._unsent:
+                self._read(0)  # the socket blocks: one system call, where poll and recv would be two
+                return
             self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
-            patience_ms = None if wait_s is None else 0 if wait_s == 0 else max(1, int(wait_s * 1000))
-            if self._poll.poll(patience_ms):
-                self._read()
+            if self._poll.poll(None if wait_s is None else 0 if wait_s == 0 else max(1, int(wait_s * 1000))):
+                self._read(socket.MSG_DONTWAIT)
         except (OSError, ValueError) as error:
             self._lose(error)
         if self._lost is not None:
@@ -268,7 +281,7 @@ class Client:
     def _write(self) -> None:
         while self._unsent:
             try:
-                sent = self._socket.send(self._unsent[0])
+                sent = self._socket.send(self._unsent[0], socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except BrokenPipeError:
@@ -280,10 +293,10 @@ class Client:
             else:
                 self._unsent[0] = self._unsent[0][sent:]
 
-    def _read(self) -> None:
+    def _read(self, flags: int) -> None:
         """Takes what is there, if anything is."""
         try:
-            data = self._socket.recv(_RECEIVE_BYTES)
+            data = self._socket.recv(_RECEIVE_BYTES, flags)
         except BlockingIOError:
             return
         if not data:

@@ -13,14 +13,15 @@ import contextlib
 import dataclasses
 import fcntl
 import gc
+import importlib
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
 
 from . import __version__, logs
 from .errors import Code, VecError
@@ -33,6 +34,9 @@ _EX_CONFIG, _EX_IOERR, _EX_TEMPFAIL = 78, 74, 75
 #: A thread that wants the interpreter lock back waits this long at most. The default, 5 ms, is paid at every SQLite
 #: statement while the event loop is busy: ingest through the socket is several times faster with this.
 _SWITCH_INTERVAL_S = 0.0005
+
+#: How long a new daemon waits for one that has closed its socket and is still closing its store.
+_LOCK_PATIENCE_S = 15.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="vecd", description="The daemon of vec. Runs in the foreground; `vec` starts it by itself when it is needed."
+        prog="vecd",
+        description="The daemon of vec. Runs in the foreground; `vec` starts it by itself when it is needed.",
     )
     parser.add_argument("--version", action="version", version=f"vecd {__version__}")
     parser.add_argument("--socket", metavar="PATH", help="listen here instead of in VEC_HOME or the runtime folder")
@@ -73,12 +78,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(settings: Settings, reopening: logs.ReopeningHandler | None = None, ready_fd: int | None = None) -> int:
     """Runs a daemon until it is told to stop; returns its exit status. Raises VecError if it cannot start."""
-    try:
-        import uvloop as loops
-    except ImportError:
-        loops = asyncio  # type: ignore[assignment]
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):  # there is no uvloop for PyPy
+        new_event_loop = importlib.import_module("uvloop").new_event_loop
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    with _locked(settings), asyncio.Runner(loop_factory=loops.new_event_loop) as runner:
+    with _locked(settings), asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(settings, reopening, ready_fd))
 
 
@@ -143,22 +147,38 @@ def _notify(state: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(settings: Settings) -> Any:
-    """Holds the lock on the data folder. Raises VecError `busy`, naming the daemon that has it."""
+def _locked(settings: Settings) -> Iterator[None]:
+    """Holds the lock on the data folder. One that is just stopping is waited for.
+
+    Raises VecError `busy`, naming the daemon that has it.
+    """
     private_folder(settings.data)
-    file: IO[str]
     with open(settings.lock, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise VecError(
-                Code.BUSY,
-                f"the data folder {settings.data} is in use by {holder}",
-                "use that daemon's socket (VEC_SOCKET or --socket), or stop it",
-            ) from None
+        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                pid, _, path = file.read().strip().partition(" ")
+            if _answers(path) or time.monotonic() > deadline:
+                raise VecError(
+                    Code.BUSY,
+                    f"the data folder {settings.data} is in use by vecd with pid {pid or 'unknown'}, on {path or '?'}",
+                    "use that daemon's socket (VEC_SOCKET or --socket), or stop it",
+                )
+            time.sleep(0.02)
         file.truncate(0)
-        file.write(f"vecd pid {os.getpid()} on {settings.socket}\n")
+        file.write(f"{os.getpid()} {settings.socket}\n")
         file.flush()
         yield
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(path)
+        except OSError:
+            return False
+        return True

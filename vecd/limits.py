@@ -16,7 +16,7 @@ FRAME_BYTES_MAX: Final = 16 * MIB
 ARRAY_ITEMS_MAX: Final = 16_384
 #: Requests of one connection that have no answer yet, subscriptions not counted; past it the session stops reading.
 UNANSWERED_MAX: Final = 64
-#: Bytes of those requests, per connection: two of the largest frames, so that one can be decoded while one is worked on.
+#: Bytes of those requests, per connection: two of the largest frames, one decoded while one is worked on.
 UNANSWERED_BYTES_MAX: Final = 2 * FRAME_BYTES_MAX
 #: Bytes of unanswered requests over all connections: what a thousand eager writers may cost together.
 BACKLOG_BYTES_MAX: Final = 256 * MIB

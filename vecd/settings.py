@@ -84,7 +84,8 @@ def load(environ: Mapping[str, str] | None = None, *, socket: str | None = None)
             f"{SOCKET_PATH_BYTES_MAX}: {path}",
             "name a shorter one with VEC_SOCKET or --socket, or a shorter VEC_HOME",
         )
-    return Settings(home=home, socket=path, **paths, **_tunables(env, paths["config"]))
+    tunables = _tunables(env, paths["config"])
+    return Settings(home, path, paths["data"], paths["config"], paths["log"], paths["runtime"], **tunables)
 
 
 def private_folder(path: Path) -> None:

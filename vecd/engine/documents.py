@@ -31,9 +31,7 @@ def page(engine: Engine, name: str, after: str | None, count: int) -> list[dict[
     library = find(engine, name)
     with engine.database.snapshot() as db:
         found = store.page(db, library.library_id, after, count)
-    return [
-        {"id": each.id, "title": each.title, "metadata": each.metadata, "chunks": each.chunks} for each in found
-    ]
+    return [{"id": each.id, "title": each.title, "metadata": each.metadata, "chunks": each.chunks} for each in found]
 
 
 def count(engine: Engine, name: str) -> dict[str, Any]:

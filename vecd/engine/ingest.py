@@ -154,10 +154,12 @@ class _Draft:
     def _add_delete(self, index: int, document: dict[str, Any]) -> None:
         if document["op"] != "delete":
             raise VecError(
-                Code.INVALID_DOCUMENT, f"unknown op {document['op']!r:.40}; there is only \"delete\"", field="op"
+                Code.INVALID_DOCUMENT, f'unknown op {document["op"]!r:.40}; there is only "delete"', field="op"
             )
         if more := [key for key in document if key not in ("op", "id")]:
-            raise VecError(Code.INVALID_DOCUMENT, f"a delete has an 'id' and nothing else, not {more[0]!r}", field=more[0])
+            raise VecError(
+                Code.INVALID_DOCUMENT, f"a delete has an 'id' and nothing else, not {more[0]!r}", field=more[0]
+            )
         if document.get("id") is None:
             raise VecError(Code.INVALID_DOCUMENT, "a delete needs the 'id' of what to delete", field="id")
         _check_id(document["id"])
@@ -180,7 +182,9 @@ class _Draft:
             found = [text] if own else list(chunks_of(text, self.library.chunk_chars))
         elif texts is not None:
             if not isinstance(texts, list) or not texts:
-                raise VecError(Code.INVALID_DOCUMENT, f"'texts' must be a list of texts, not {_kind(texts)}", field="texts")
+                raise VecError(
+                    Code.INVALID_DOCUMENT, f"'texts' must be a list of texts, not {_kind(texts)}", field="texts"
+                )
             for place, each in enumerate(texts):
                 _check_text(f"texts[{place}]", each)
             found = list(texts)
@@ -209,20 +213,28 @@ class _Draft:
 
     def _check_vectors(self, vectors: Any, chunks: int) -> None:
         if not isinstance(vectors, list) or not vectors:
-            raise VecError(Code.INVALID_DOCUMENT, f"'vectors' must be a list of vectors, not {_kind(vectors)}", field="vectors")
+            raise VecError(
+                Code.INVALID_DOCUMENT, f"'vectors' must be a list of vectors, not {_kind(vectors)}", field="vectors"
+            )
         if len(vectors) != chunks:
             raise VecError(
-                Code.INVALID_DOCUMENT, f"{chunks} text{'s' * (chunks != 1)} and {len(vectors)} vectors do not match", field="vectors"
+                Code.INVALID_DOCUMENT,
+                f"{chunks} text{'s' * (chunks != 1)} and {len(vectors)} vectors do not match",
+                field="vectors",
             )
         for vector in vectors:
             if not isinstance(vector, bytes) or len(vector) % 4 or not vector:
                 raise VecError(
-                    Code.INVALID_DOCUMENT, "a vector travels as bytes: one or more little-endian float32", field="vector"
+                    Code.INVALID_DOCUMENT,
+                    "a vector travels as bytes: one or more little-endian float32",
+                    field="vector",
                 )
             if self.dimension is None:
                 if len(vector) > 4 * limits.DIMENSION_MAX:
                     raise VecError(
-                        Code.INVALID_DOCUMENT, f"a vector of {len(vector) // 4:,} dimensions is over the limit of {limits.DIMENSION_MAX:,}", field="vector"
+                        Code.INVALID_DOCUMENT,
+                        f"a vector of {len(vector) // 4:,} dimensions is over the limit of {limits.DIMENSION_MAX:,}",
+                        field="vector",
                     )
                 self.dimension = len(vector) // 4
             elif len(vector) != 4 * self.dimension:
@@ -300,7 +312,9 @@ def _check_id(value: Any) -> None:
         )
     if len(value) > limits.ID_BYTES_MAX // 4 and len(value.encode()) > limits.ID_BYTES_MAX:
         raise VecError(
-            Code.INVALID_DOCUMENT, f"'id' has {len(value.encode()):,} bytes, the limit is {limits.ID_BYTES_MAX:,}", field="id"
+            Code.INVALID_DOCUMENT,
+            f"'id' has {len(value.encode()):,} bytes, the limit is {limits.ID_BYTES_MAX:,}",
+            field="id",
         )
 
 
@@ -311,7 +325,9 @@ def _check_text(field: str, value: Any, bytes_max: int | None = None) -> None:
         raise VecError(Code.INVALID_DOCUMENT, f"'{field}' is empty", field=field)
     if bytes_max is not None and len(value) > bytes_max // 4 and len(value.encode()) > bytes_max:
         raise VecError(
-            Code.INVALID_DOCUMENT, f"'{field}' has {len(value.encode()):,} bytes, the limit is {bytes_max:,}", field=field
+            Code.INVALID_DOCUMENT,
+            f"'{field}' has {len(value.encode()):,} bytes, the limit is {bytes_max:,}",
+            field=field,
         )
 
 
@@ -327,10 +343,14 @@ def _metadata_json(metadata: Any) -> str:
     try:
         packed = orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)
     except (TypeError, orjson.JSONEncodeError) as error:
-        raise VecError(Code.INVALID_DOCUMENT, f"'metadata' cannot be kept as JSON: {error}", field="metadata") from error
+        raise VecError(
+            Code.INVALID_DOCUMENT, f"'metadata' cannot be kept as JSON: {error}", field="metadata"
+        ) from error
     if len(packed) > limits.METADATA_BYTES_MAX:
         raise VecError(
-            Code.INVALID_DOCUMENT, f"'metadata' has {len(packed):,} bytes, the limit is {limits.METADATA_BYTES_MAX:,}", field="metadata"
+            Code.INVALID_DOCUMENT,
+            f"'metadata' has {len(packed):,} bytes, the limit is {limits.METADATA_BYTES_MAX:,}",
+            field="metadata",
         )
     return packed.decode()
 
@@ -347,5 +367,6 @@ def _kind(value: Any) -> str:
         return "true or false"
     if isinstance(value, (int, float)):
         return "a number"
-    names = {str: "a string", list: "a list" if value else "an empty list", dict: "an object", bytes: "bytes"}
-    return names.get(type(value), type(value).__name__)
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return {"str": "a string", "dict": "an object"}.get(type(value).__name__, type(value).__name__)

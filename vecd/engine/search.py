@@ -124,7 +124,8 @@ def _mode(library: Library, query: Query) -> str:
 def _vector(engine: Engine, library: Library, query: Query) -> npt.NDArray[np.float32]:
     if query.vector is None:
         embedder = engine.embedder(library.embedder)
-        assert embedder is not None and query.text is not None
+        assert embedder is not None
+        assert query.text is not None
         made: npt.NDArray[np.float32] = embedder.embed([query.text])[0]
         return made
     if len(query.vector) % 4 or not query.vector:

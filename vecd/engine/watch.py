@@ -73,7 +73,8 @@ class Feed:
 async def watch(engine: Engine, spec: Spec) -> AsyncGenerator[Page, None]:
     """Pages of events behind `spec.start`, in order, each once; a page may be empty but for where it has read to.
 
-    Raises VecError `invalid_cursor`, `foreign_cursor`, `not_found` (a library that never was) or `invalid_request`.
+    Raises TimeoutError after `spec.timeout_s`, and VecError `invalid_cursor`, `foreign_cursor`, `invalid_request`, or
+    `not_found` for a library that never was.
     """
     _check(engine, spec)
     seq = await engine.read(_start, engine, spec.start)
@@ -95,16 +96,13 @@ async def watch(engine: Engine, spec: Spec) -> AsyncGenerator[Page, None]:
             if engine.database.head > seq:
                 continue
             patience = None if deadline is None else deadline - asyncio.get_running_loop().time()
-            try:
-                await asyncio.wait_for(woken.wait(), patience)
-            except TimeoutError:
-                return
+            await asyncio.wait_for(woken.wait(), patience)
     finally:
         engine.feed.leave(woken)
 
 
 def _read(engine: Engine, spec: Spec, after: int, count: int | None, stop: int | None) -> Page:
-    """Up to `count` wanted events behind `after`, not past `stop` (both bounds: after exclusive, stop inclusive). Blocks."""
+    """Up to `count` wanted events behind `after` (exclusive) and not past `stop` (inclusive). Blocks."""
     libraries = engine.database.catalogue.by_id
     most = min(count or limits.EVENTS_PAGE, limits.EVENTS_PAGE)
     found: list[dict[str, Any]] = []
@@ -169,7 +167,9 @@ def _start(engine: Engine, start: str) -> int:
         )
     if seq > head:
         raise VecError(
-            Code.FOREIGN_CURSOR, f"the cursor {start} is past the head of the log, {head}", "the store was restored from an older copy: start again from the beginning"
+            Code.FOREIGN_CURSOR,
+            f"the cursor {start} is past the head of the log, {head}",
+            "the store was restored from an older copy: start again from the beginning",
         )
     return seq
 
@@ -187,5 +187,3 @@ def _time_us(text: str) -> int | None:
     if moment.tzinfo is None:
         moment = moment.astimezone()  # a time without a zone is the machine's
     return int(moment.timestamp() * 1_000_000)
-
-

@@ -1,7 +1,7 @@
 """Vectors in memory: numpy and faiss; no SQL, no sockets, no event loop.
 
-    flat.py    exact search over blocks of a matrix
-    live.py    LiveIndex: what makes a structure real-time, once, for every kind
+flat.py    exact search over blocks of a matrix
+live.py    LiveIndex: what makes a structure real-time, once, for every kind
 """
 
 from __future__ import annotations

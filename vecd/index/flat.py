@@ -108,8 +108,9 @@ class Flat:
         block = self._blocks[at]
         keep = block.alive[: block.count].nonzero()[0]
         kept = len(keep)
-        for column in (block.rows, block.labels, block.norms):
-            column[:kept] = column[keep]
+        block.rows[:kept] = block.rows[keep]
+        block.labels[:kept] = block.labels[keep]
+        block.norms[:kept] = block.norms[keep]
         block.alive[:] = True
         block.count, block.dead = kept, 0
         if not kept:
@@ -117,12 +118,10 @@ class Flat:
         elif at and self._blocks[at - 1].count + kept <= self._block_rows:
             before = self._blocks[at - 1]
             place = slice(before.count, before.count + kept)
-            for mine, theirs in zip(
-                (before.rows, before.labels, before.norms, before.alive),
-                (block.rows, block.labels, block.norms, block.alive),
-                strict=True,
-            ):
-                mine[place] = theirs[:kept]
+            before.rows[place] = block.rows[:kept]
+            before.labels[place] = block.labels[:kept]
+            before.norms[place] = block.norms[:kept]
+            before.alive[place] = True
             before.count += kept
             del self._blocks[at]
 
@@ -178,5 +177,4 @@ class Flat:
 def _normalised(vectors: Floats) -> Floats:
     """Rows of length 1; a row of zeros stays one, and is equally unlike everything."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    result: Floats = vectors / np.where(lengths == 0, np.float32(1), lengths)
-    return result
+    return np.divide(vectors, np.where(lengths == 0, 1, lengths), dtype=np.float32)

@@ -96,9 +96,7 @@ class _Work:
 class Database:
     """The store's file. `open` it, `submit` writes, `read`, `close` it."""
 
-    def __init__(
-        self, path: Path, on_commit: Callable[[Commit], None], on_fatal: Callable[[VecError], None]
-    ) -> None:
+    def __init__(self, path: Path, on_commit: Callable[[Commit], None], on_fatal: Callable[[VecError], None]) -> None:
         self.path = path
         self._on_commit = on_commit
         self._on_fatal = on_fatal
@@ -233,7 +231,9 @@ class Database:
                 self._db.execute("ROLLBACK")
         fatal = not (isinstance(told, VecError) and told.code == Code.DISK_FULL)
         if fatal:
-            failure = told if isinstance(told, VecError) else VecError(Code.STORAGE_FAILED, f"the writer died: {told!r}")
+            failure = (
+                told if isinstance(told, VecError) else VecError(Code.STORAGE_FAILED, f"the writer died: {told!r}")
+            )
             log.critical("storage failed", exc_info=error, extra={"error": failure.message})
             with self._lock:
                 self._failed = failure

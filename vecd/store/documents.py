@@ -149,7 +149,7 @@ def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entr
         )
         db.execute(
             "INSERT INTO chunks SELECT ?1 + key, value, substr(?3, 1 + key * ?4, ?4) FROM json_each(?2)",
-            (tx.label + 1, _json(texts), memoryview(vectors).cast("B"), 4 * vectors.shape[1]),
+            (tx.label + 1, _json(texts), vectors.tobytes(), 4 * vectors.shape[1]),
         )
         text.add(db, library_id, tx.label + 1, _json(indexed))
     events.append_documents(tx, library_id, _json(happened))
@@ -180,8 +180,8 @@ def get(
     """The documents with these ids, in their order; None for one that is not there."""
     found: list[Document | None] = [None] * len(ids)
     rows = db.execute(
-        "SELECT wanted.key, label, documents.id, title, metadata, chunks FROM json_each(?) AS wanted CROSS JOIN documents"
-        " ON library_id = ? AND documents.id = wanted.value AND removed_seq IS NULL",
+        "SELECT wanted.key, label, documents.id, title, metadata, chunks FROM json_each(?) AS wanted"
+        " CROSS JOIN documents ON library_id = ? AND documents.id = wanted.value AND removed_seq IS NULL",
         (_json(ids), library_id),
     )
     for place, *row in rows:
@@ -246,7 +246,7 @@ def _document(row: Any) -> Document:
 
 
 def _fill(db: apsw.Connection, document: Document, *, vectors: bool) -> None:
-    rows = db.execute(
+    rows: list[Any] = db.execute(
         f"SELECT text, {'vector' if vectors else 'NULL'} FROM chunks WHERE label BETWEEN ? AND ? ORDER BY label",
         (document.label, document.label + document.chunks - 1),
     ).fetchall()

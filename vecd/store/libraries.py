@@ -82,7 +82,7 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
         " deleted_seq IS NOT NULL FROM libraries"
     )
-    by_id = {row[0]: Library(*row[:10], deleted=bool(row[10])) for row in rows}
+    by_id = {int(row[0]): Library(*row) for row in rows}
     return Catalogue({each.name: each for each in by_id.values() if not each.deleted}, by_id)
 
 

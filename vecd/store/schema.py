@@ -86,7 +86,7 @@ MIGRATIONS: tuple[str, ...] = (
 
 
 def migrate(db: apsw.Connection, path: str) -> None:
-    """Brings the file to the newest schema. Raises VecError `storage_failed` for a file that is not ours or is newer."""
+    """Brings the file to the newest schema. Raises VecError `storage_failed` for one that is not ours or newer."""
     application, version = int(db.pragma("application_id") or 0), int(db.pragma("user_version") or 0)
     empty = not db.execute("SELECT EXISTS (SELECT 1 FROM sqlite_schema)").get
     if application != APPLICATION_ID and not (empty and application == 0):

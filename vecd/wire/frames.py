@@ -15,7 +15,7 @@ _HEADER = struct.Struct(">I")
 
 
 def encode_frame(payload: bytes, frame_bytes_max: int = limits.FRAME_BYTES_MAX) -> bytes:
-    """The payload with its length in front. Raises VecError `frame_too_large` rather than send what would be refused."""
+    """The payload with its length in front. Raises VecError `frame_too_large`; the peer would refuse it."""
     if len(payload) > frame_bytes_max:
         raise VecError(
             Code.FRAME_TOO_LARGE,

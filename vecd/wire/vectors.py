@@ -34,9 +34,7 @@ def pack_vector(values: Any) -> bytes:
         try:
             view = memoryview(values)
         except TypeError:
-            raise VecError(
-                Code.INVALID_DOCUMENT, f"a vector is a list of numbers, not {_described(values)}"
-            ) from None
+            raise VecError(Code.INVALID_DOCUMENT, f"a vector is a list of numbers, not {_described(values)}") from None
         if view.ndim != 1 or view.format not in ("f", "d", "<f", "<d"):
             raise VecError(
                 Code.INVALID_DOCUMENT, f"a vector has one dimension of floats, not {view.ndim} of {view.format!r}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from collections import Counter
+from typing import Any
 
 from ... import limits
 from ...engine import ingest as verbs
-from ...engine.libraries import DEFAULT
+from ...store.libraries import DEFAULT
 from ..call import Call
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ... import limits
 from ...engine import documents as verbs
-from ...engine.libraries import DEFAULT
+from ...store.libraries import DEFAULT
 from ..call import Call
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ... import limits
 from ...engine import search as verbs
 from ...errors import Code, VecError
-from ...engine.libraries import DEFAULT
+from ...store.libraries import DEFAULT
 from ..call import Call
 
 

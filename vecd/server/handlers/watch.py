@@ -30,6 +30,8 @@ async def watch(call: Call) -> dict[str, Any]:
                 if page.events:
                     await call.items(page.events, cursor=f"{log_id}:{page.seq}")
                 seq = page.seq
+    except TimeoutError:
+        reason = "timeout"
     except asyncio.CancelledError:
         reason = "shutting_down" if call.stopping else "cancelled"
     return {"reason": reason, "cursor": None if seq is None else f"{log_id}:{seq}"}

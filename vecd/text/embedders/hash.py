@@ -27,4 +27,4 @@ class Hash:
             signs = np.where(codes & 1, np.float32(1), np.float32(-1))
             np.add.at(vectors[row], (codes >> 1) % _DIMENSION, signs)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.where(lengths == 0, np.float32(1), lengths)
+        return np.divide(vectors, np.where(lengths == 0, 1, lengths), dtype=np.float32)

@@ -60,7 +60,7 @@ class WordLlama:
             start = stop
         # The mean's length is divided out, so the sum will do.
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.where(lengths == 0, np.float32(1), lengths)
+        return np.divide(vectors, np.where(lengths == 0, 1, lengths), dtype=np.float32)
 
     def _sum(self, tokens: list[list[int]], into: npt.NDArray[np.float32]) -> None:
         counts = np.array([len(ids) for ids in tokens])

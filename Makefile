@@ -1,0 +1,40 @@
+# On a fresh machine with Python: `make demo` shows what vec does, `make test` runs its tests.
+# `make check` is what CI runs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check lint format bench completions clean
+
+$(BIN)/vec: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(BIN)/vec
+	$(BIN)/vec demo
+
+test: $(BIN)/vec
+	$(BIN)/pytest
+
+lint: $(BIN)/vec
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+format: $(BIN)/vec
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The figures of the README, measured here. Not a test: machines differ.
+bench: $(BIN)/vec
+	$(BIN)/python -m tests.bench
+
+completions: $(BIN)/vec
+	$(BIN)/python -m tests.cli.completions
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,12 @@
+"""`vec`, the command line. Thin: parse flags, call the client, print.
+
+    main.py       the group, exit statuses, errors
+    options.py    options that several commands share
+    output.py     tables for people, NDJSON for pipes
+    ndjson.py     input: lines from files, pipes and gzip
+    commands/     one file a command, named as its handler in vecd/server/handlers/
+
+Start-up time is part of the product: scripts call `vec` thousands of times. A command's module is imported when it is
+run, and what only some runs need (rich, orjson, subprocess) where it is needed; tests/cli/test_startup.py has the list
+of what may be imported. Installed under the name `vec_cli`.
+"""

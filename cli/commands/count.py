@@ -1,0 +1,21 @@
+"""vec count: how much a library holds."""
+
+from __future__ import annotations
+
+from .. import options
+from ..output import Output, plural
+
+app = options.command()
+
+
+@app.command(epilog="Exit status: 0 done, 4 no such library. See vec-count(1).")
+def count(
+    library: options.Library = "default",
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Count a library's documents and chunks."""
+    with options.open_client(socket, no_spawn) as client:
+        body = client.count(library)
+    Output(json).one(body, f"{library}: {plural(body['documents'], 'document')}, {plural(body['chunks'], 'chunk')}")

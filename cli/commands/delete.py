@@ -1,0 +1,45 @@
+"""vec delete: documents by id."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from vecd.errors import Code, VecError
+
+from .. import ndjson, options
+from ..output import Output, plural
+
+app = options.command()
+
+_PAGE_IDS = 1_000
+
+
+@app.command(epilog="Exit status: 0 done (also if some were not there), 4 no such library. See vec-delete(1).")
+def delete(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The documents' ids.")] = None,
+    library: options.Library = "default",
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help='Read ids from stdin, one a line, bare or as {"id": …}.')
+    ] = False,
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Delete documents by id."""
+    if stdin == bool(ids):
+        raise VecError(Code.INVALID_REQUEST, "give ids, or --stdin to read them from stdin")
+    wanted: Iterator[str] = ndjson.ids([]) if stdin else iter(ids or ())
+    deleted, missing, seq = 0, 0, None
+    with options.open_client(socket, no_spawn) as client:
+        while page := list(islice(wanted, _PAGE_IDS)):
+            answer = client.delete(page, library)
+            deleted, missing, seq = deleted + answer["deleted"], missing + answer["missing"], answer["seq"]
+            for document_id in answer["missing_ids"]:
+                print(f"vec: there is no document {document_id!r} in library {library!r}", file=sys.stderr)
+    total = {"deleted": deleted, "missing": missing, "seq": seq}
+    Output(json).one(total, f"{plural(deleted, 'document')} deleted, {missing:,} not there")

@@ -1,0 +1,82 @@
+"""vec get: whole documents by id."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from vecd.errors import Code, VecError
+
+from .. import main, ndjson, options
+from ..output import Output
+
+app = options.command()
+
+_PAGE_IDS = 100
+
+
+@app.command(epilog="Exit status: 0 all printed, 4 some are not there (named on stderr). See vec-get(1).")
+def get(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The documents' ids.")] = None,
+    library: options.Library = "default",
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help='Read ids from stdin, one a line, bare or as {"id": …}.')
+    ] = False,
+    vectors: Annotated[bool, typer.Option("--vectors", help="Print the chunks' vectors too.")] = False,
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Print documents by id."""
+    if stdin == bool(ids):
+        raise VecError(Code.INVALID_REQUEST, "give ids, or --stdin to read them from stdin")
+    wanted: Iterator[str] = ndjson.ids([]) if stdin else iter(ids or ())
+    output = Output(json)
+    missing = False
+    with options.open_client(socket, no_spawn) as client:
+        while page := list(islice(wanted, _PAGE_IDS)):
+            for document_id, document in zip(page, client.get(page, library, vectors=vectors), strict=True):
+                if document is None:
+                    missing = True
+                    print(
+                        f"vec: there is no document {document_id!r} in library {library!r} (not_found)", file=sys.stderr
+                    )
+                elif output.json:
+                    output.objects([_unpacked(document)], flush=stdin)
+                else:
+                    _show(document)
+    if missing:
+        raise typer.Exit(main.NOT_FOUND)
+
+
+def _unpacked(document: dict[str, Any]) -> dict[str, Any]:
+    from vecd.wire.vectors import unpack_vector
+
+    for chunk in document["chunks"]:
+        if "vector" in chunk:
+            chunk["vector"] = unpack_vector(chunk["vector"])
+    return document
+
+
+def _show(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from ..output import printable
+
+    console = Console(highlight=False)
+    console.print(Text(printable(document["id"]), style="bold"), soft_wrap=True)
+    if document["title"]:
+        console.print(Text(f"title     {printable(document['title'])}"), soft_wrap=True)
+    for key, value in document["metadata"].items():
+        console.print(Text(f"{printable(key):<9} {printable(str(value))}", style="cyan"), soft_wrap=True)
+    for chunk in _unpacked(document)["chunks"]:
+        console.print(Text(f"--- {printable(chunk['chunk_id'])}", style="dim"), soft_wrap=True)
+        if chunk["text"]:
+            console.print(Text(printable(chunk["text"])), soft_wrap=True)
+        if "vector" in chunk:
+            console.print(Text(" ".join(f"{value:.4f}" for value in chunk["vector"]), style="dim"))

@@ -1,0 +1,167 @@
+"""vec search: the nearest chunks to a text or a vector."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vecd import limits
+from vecd.errors import Code, VecError
+
+from .. import ndjson, options
+from ..output import Output, printable
+
+if TYPE_CHECKING:
+    from vecd.client import Client, Pending
+
+app = options.command()
+
+#: With --stdin: queries in flight.
+_WINDOW = 16
+
+
+class Mode(StrEnum):
+    """How to search."""
+
+    AUTO = "auto"
+    VECTOR = "vector"
+    TEXT = "text"
+    HYBRID = "hybrid"
+
+
+@app.command(epilog="Exit status: 0 done (also with no hits), 2 usage, 4 no such library. See vec-search(1).")
+def search(
+    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="What to look for.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=limits.HITS_MAX, help="How many hits.", metavar="K")] = 10,
+    library: options.Library = "default",
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="By vectors, full text, or both (auto: both if it can).")
+    ] = Mode.AUTO,
+    vector: Annotated[
+        str | None, typer.Option("--vector", help="Search for this vector, a JSON list.", metavar="JSON")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every vector (a flat index always does).")
+    ] = False,
+    stdin: Annotated[bool, typer.Option("--stdin", help="Read queries from stdin, one a line.")] = False,
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Find the chunks nearest to a text or a vector; higher scores are better."""
+    if stdin == (query is not None or vector is not None):
+        raise VecError(Code.INVALID_REQUEST, "give a QUERY, a --vector, or --stdin", "vec search --help has examples")
+    output = Output(json)
+    common: dict[str, Any] = {"library": library, "k": k, "mode": mode.value, "exact": exact or None}
+    with options.open_client(socket, no_spawn) as client:
+        if stdin:
+            _many(client, output, common)
+            return
+        packed = None if vector is None else _vector(vector, "--vector")
+        hits = client.items("search", "hits", query=query, vector=packed, **common)
+        if output.json:
+            output.objects(hits)
+        else:
+            _show(hits)
+
+
+def _many(client: Client, output: Output, common: dict[str, Any]) -> None:
+    """Queries from stdin, several in flight, answers in the order of the queries."""
+    flying: deque[tuple[str | None, Pending]] = deque()
+
+    def answer() -> None:
+        text, pending = flying.popleft()
+        output.objects(({"query": text, **hit} for hit in _hits(pending)), flush=True)
+
+    for line in ndjson.lines([], lambda fd: _readable(fd, bool(flying))):
+        if line is None:
+            answer()
+            continue
+        if line.data is None or line.data.strip():
+            query = _query(line)
+            text = query.get("query")
+            flying.append((text, client.submit("search", **{**common, **query})))
+            if len(flying) >= _WINDOW:
+                answer()
+    while flying:
+        answer()
+
+
+def _readable(fd: int, busy: bool) -> bool:
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLIN | select.POLLHUP)
+    return bool(poll.poll(0 if busy else None))
+
+
+def _query(line: ndjson.Line) -> dict[str, Any]:
+    """A line of --stdin: a bare text, or an object with "query" and/or "vector", and "k" if it differs."""
+    import orjson
+
+    where = f"{line.file}:{line.number}"
+    if line.data is None:
+        raise VecError(Code.INVALID_REQUEST, f"{where}: a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
+    text = line.data.strip()
+    try:
+        if not text.startswith(b"{"):
+            return {"query": text.decode()}
+        given = orjson.loads(text)
+    except (UnicodeDecodeError, orjson.JSONDecodeError) as error:
+        raise VecError(Code.INVALID_REQUEST, f"{where}: no query: {error}") from error
+    query = {key: given[key] for key in ("query", "k", "mode") if key in given}
+    if "vector" in given:
+        query["vector"] = _vector(given["vector"], where)
+    if "query" not in query and "vector" not in query:
+        raise VecError(Code.INVALID_REQUEST, f'{where}: a query has a "query" or a "vector"')
+    return query
+
+
+def _vector(given: Any, where: str) -> bytes:
+    from vecd.wire.vectors import pack_vector
+
+    try:
+        if isinstance(given, str):
+            import json
+
+            given = json.loads(given)
+        if not isinstance(given, list):
+            raise ValueError("it is no list")
+        return pack_vector(given)
+    except (ValueError, VecError) as error:
+        raise VecError(
+            Code.INVALID_REQUEST, f"{where}: not a vector, which is a JSON list of numbers ({error})"
+        ) from error
+
+
+def _hits(pending: Pending) -> Iterator[dict[str, Any]]:
+    for reply in pending.parts():
+        yield from reply.body if reply.kind == "items" else reply.body.get("hits", ())
+
+
+def _show(hits: Iterable[dict[str, Any]]) -> None:
+    """Hits for people: rank, score, what, and the beginning of the text."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    none = True
+    for hit in hits:
+        none = False
+        head = Text.assemble(
+            (f"{hit['rank']:>3}  ", "dim"), (f"{hit['score']:.4f}  ", "green"), (printable(hit["chunk_id"]), "bold")
+        )
+        if hit["title"]:
+            head.append(f"  {printable(hit['title'])}")
+        console.print(head, soft_wrap=True)
+        if hit["text"]:
+            text = " ".join(printable(hit["text"]).split())
+            room = max(20, console.width - 5)
+            console.print(Text(f"     {text if len(text) <= room else text[: room - 1] + '…'}", style="dim"))
+    if none:
+        print("no hits", file=sys.stderr)

@@ -1,0 +1,38 @@
+"""vec status: what the daemon is and holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import options
+from ..output import Output
+
+app = options.command()
+
+
+@app.command(epilog="Exit status: 0 done, 69 no daemon (with --no-spawn). See vec-status(1).")
+def status(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
+    """Show the daemon: its process, its log, its libraries."""
+    output = Output(json)
+    with options.open_client(socket, no_spawn) as client:
+        body = client.status()
+    if output.json:
+        output.one(body, "")
+    else:
+        show(output, body)
+
+
+def show(output: Output, body: dict[str, Any]) -> None:
+    """The status for people."""
+    from ..output import size
+    from .library import table
+
+    hours, seconds = divmod(int(body["uptime_s"]), 3600)
+    print(f"vecd {body['version']}, pid {body['pid']}, up {hours}:{seconds // 60:02}:{seconds % 60:02}")
+    print(f"socket       {body['socket']}")
+    print(f"data         {body['data']}")
+    print(f"log          {body['log']}, {body['seq']:,} events")
+    print(f"memory       {size(body['memory_bytes'])}")
+    print(f"connections  {body['connections']:,}, {body['watchers']:,} watching")
+    if body["libraries"]:
+        table(output, body["libraries"])

@@ -1,0 +1,134 @@
+"""The command `vec`: the group of commands, exit statuses, and how errors are told.
+
+stdout is data, stderr is talk. The exit statuses are in EXIT_STATUS and in vec(1).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from vecd.errors import Code, VecError
+
+#: Command -> module in commands/. The order is that of `vec --help`.
+COMMANDS = {
+    "ingest": "ingest",
+    "search": "search",
+    "get": "get",
+    "list": "list",
+    "count": "count",
+    "delete": "delete",
+    "library": "library",
+    "watch": "watch",
+    "status": "status",
+    "daemon": "daemon",
+    "demo": "demo",
+}
+
+FAILED, USAGE, PARTLY, NOT_FOUND, HISTORY_LOST = 1, 2, 3, 4, 5
+NO_DAEMON, TRY_AGAIN, TIMED_OUT, INTERRUPTED, BROKEN_PIPE = 69, 75, 124, 130, 141
+
+EXIT_STATUS = {
+    Code.INVALID_REQUEST: USAGE,
+    Code.INVALID_DOCUMENT: USAGE,
+    Code.INVALID_CURSOR: USAGE,
+    Code.DIMENSION_MISMATCH: USAGE,
+    Code.UNSUPPORTED: USAGE,
+    Code.SETTINGS: USAGE,
+    Code.NOT_FOUND: NOT_FOUND,
+    Code.FOREIGN_CURSOR: HISTORY_LOST,
+    Code.NO_DAEMON: NO_DAEMON,
+    Code.DAEMON_FAILED: NO_DAEMON,
+    Code.BUSY: TRY_AGAIN,
+    Code.SHUTTING_DOWN: TRY_AGAIN,
+    Code.CONNECTION_LOST: TRY_AGAIN,
+    Code.DISK_FULL: TRY_AGAIN,
+    Code.TIMEOUT: TIMED_OUT,
+}
+
+
+def tell(error: VecError) -> None:
+    """An error as people read it: what happened, its code, what to do."""
+    hint = f"\n     {error.hint}" if error.hint else ""
+    print(f"vec: {error.message} ({error.code}){hint}", file=sys.stderr)
+
+
+class LazyGroup(TyperGroup):
+    """Imports a command's module when the command is asked for, and turns its exceptions into exit statuses."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".commands.{COMMANDS[cmd_name]}", __package__)
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from vecd.errors import nearest
+
+            close = nearest(args[0], list(COMMANDS))
+            ctx.fail(f"No such command '{args[0]}'." + (f" Did you mean '{close}'?" if close else ""))
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except VecError as error:
+            tell(error)
+            ctx.exit(EXIT_STATUS.get(error.code, FAILED))
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read us has had enough. Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(BROKEN_PIPE)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from vecd import __version__
+
+        print(f"vec {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="vec",
+    help="Real-time vector search for the shell: pipe NDJSON in, search, and watch every change.",
+    epilog="Each command has --help, and a man page: man vec, man vec-ingest, …",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _vec(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

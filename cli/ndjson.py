@@ -1,0 +1,138 @@
+"""Input: lines with their places, from files, pipes and gzip, as they arrive.
+
+Rules: memory is bounded whatever comes (a line over the limit is reported and skipped to its end); a pipe is read as
+soon as it has something, so a trickle is not held back; gzip is known by its magic number, not by its name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from vecd import limits
+from vecd.errors import Code, VecError
+
+_READ_BYTES = 256 * limits.KIB
+_GZIP_MAGIC = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(slots=True)
+class Line:
+    """One line of input; `data` is None if it was over the limit."""
+
+    file: str
+    number: int  # from 1
+    data: bytes | None
+
+
+def lines(paths: list[str], wait: Callable[[int], bool] | None = None) -> Iterator[Line | None]:
+    """All lines of these files (`-` is stdin; none at all is stdin), without their newlines.
+
+    Before each read of a pipe or terminal `wait(fd)` is called; it returns when the descriptor can be read, or false
+    when nothing has come for a while: then None is yielded, and the caller may deal with what it has. Raises VecError
+    `invalid_request` for a file that cannot be read and `invalid_document` for one that is no valid gzip.
+    """
+    for path in paths or ["-"]:
+        name = "stdin" if path == "-" else path
+        try:
+            fd = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise VecError(Code.INVALID_REQUEST, f"cannot read {path} ({error.strerror})", file=path) from error
+        try:
+            yield from _split(name, _unzipped(name, _pieces(name, fd, wait)))
+        finally:
+            if path != "-":
+                os.close(fd)
+
+
+def _pieces(name: str, fd: int, wait: Callable[[int], bool] | None) -> Iterator[bytes | None]:
+    waits = wait is not None and not os.path.isfile(f"/dev/fd/{fd}")
+    while True:
+        if waits and wait is not None and not wait(fd):
+            yield None
+            continue
+        try:
+            piece = os.read(fd, _READ_BYTES)
+        except OSError as error:
+            raise VecError(Code.INVALID_REQUEST, f"cannot read {name} ({error.strerror})", file=name) from error
+        if not piece:
+            return
+        yield piece
+
+
+def _unzipped(name: str, pieces: Iterator[bytes | None]) -> Iterator[bytes | None]:
+    """The pieces, decompressed if the first begins like gzip; gzip files one behind the other are one."""
+    unzip = None
+    first = True
+    for piece in pieces:
+        if piece is None:
+            yield None
+            continue
+        if first:
+            first = False
+            if piece.startswith(_GZIP_MAGIC):
+                unzip = zlib.decompressobj(wbits=31)
+        if unzip is None:
+            yield piece
+            continue
+        try:
+            while piece:
+                yield unzip.decompress(piece, _READ_BYTES)
+                piece = unzip.unconsumed_tail
+                if unzip.eof:
+                    piece = unzip.unused_data.lstrip(b"\0")
+                    if piece:
+                        unzip = zlib.decompressobj(wbits=31)
+        except zlib.error as error:
+            raise VecError(Code.INVALID_DOCUMENT, f"{name} is damaged gzip: {error}", file=name) from error
+    if unzip is not None and not unzip.eof:
+        raise VecError(Code.INVALID_DOCUMENT, f"{name} is gzip that ends too early", "is it complete?", file=name)
+
+
+def _split(name: str, pieces: Iterator[bytes | None]) -> Iterator[Line | None]:
+    number, rest, skipping = 0, b"", False
+    for piece in pieces:
+        if piece is None:
+            yield None
+            continue
+        *whole, tail = piece.split(b"\n")
+        for line in whole:
+            number += 1
+            yield _line(name, number, rest + line if not skipping else None)
+            rest, skipping = b"", False
+        if skipping:
+            continue
+        rest += tail
+        if len(rest) > limits.LINE_BYTES_MAX:
+            rest, skipping = b"", True
+    if rest or skipping:
+        yield _line(name, number + 1, None if skipping else rest)
+
+
+def _line(name: str, number: int, data: bytes | None) -> Line:
+    if data is not None and len(data) > limits.LINE_BYTES_MAX:
+        data = None
+    elif data is not None and number == 1:
+        data = data.removeprefix(_BOM)
+    return Line(name, number, data)
+
+
+def ids(paths: list[str]) -> Iterator[str]:
+    """Ids from stdin or files, one a line: bare, or as an object with an "id"."""
+    import orjson
+
+    for line in lines(paths):
+        if line is None or line.data is None or not (text := line.data.strip()):
+            continue
+        where = f"{line.file}:{line.number}"
+        try:
+            value = orjson.loads(text)["id"] if text.startswith(b"{") else text.decode()
+        except (ValueError, KeyError, UnicodeDecodeError) as error:
+            raise VecError(Code.INVALID_REQUEST, f'{where}: no id, and no object with an "id" ({error})') from error
+        if not isinstance(value, str):
+            raise VecError(Code.INVALID_REQUEST, f'{where}: "id" must be a string')
+        yield value

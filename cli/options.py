@@ -1,0 +1,32 @@
+"""Options that several commands share, and the connection that they describe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vecd.client import Client
+
+Library = Annotated[str, typer.Option("--library", "-l", help="The library to work on.", metavar="NAME")]
+Json = Annotated[bool, typer.Option("--json", help="Print NDJSON, also on a terminal.")]
+Socket = Annotated[str | None, typer.Option("--socket", help="The daemon's socket.", metavar="PATH")]
+NoSpawn = Annotated[bool, typer.Option("--no-spawn", help="Do not start a daemon if none answers.")]
+
+
+def command() -> typer.Typer:
+    """A Typer for one command module, with the settings that all of them share."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def open_client(socket: str | None, no_spawn: bool) -> Client:
+    """A connection, as --socket and --no-spawn want it."""
+    from vecd.client import connect
+
+    return connect(socket, spawn=not no_spawn)

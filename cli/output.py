@@ -1,0 +1,79 @@
+"""stdout: tables for people, NDJSON for pipes.
+
+On a terminal people get tables and lines to read; in a pipe, or with --json, every object is one line of JSON.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class Output:
+    """Where a command prints its data."""
+
+    def __init__(self, json: bool) -> None:
+        self.json = json or not sys.stdout.isatty()
+
+    def objects(self, objects: Iterable[Any], *, flush: bool = False) -> None:
+        """One line of JSON each."""
+        import orjson
+
+        write = sys.stdout.buffer.write
+        sys.stdout.flush()
+        for each in objects:
+            write(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE))
+        if flush:
+            sys.stdout.buffer.flush()
+
+    def one(self, body: dict[str, Any], people: str) -> None:
+        """An object for pipes, a sentence for people. (Without orjson: quick commands should start quickly.)"""
+        if self.json:
+            import json
+
+            people = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        print(people, flush=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+        """A table on a terminal; numbers are set right."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        held = [list(row) for row in rows]
+        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+        for place, column in enumerate(columns):
+            numbers = bool(held) and all(isinstance(row[place], (int, float)) for row in held)
+            table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        for row in held:
+            table.add_row(*(Text(_cell(value)) for value in row))
+        Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """A text from outside as it may be shown on a terminal: control characters, which could command it, are shown."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def size(count: int) -> str:
+    """So many bytes, for people."""
+    amount, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
