@@ -266,7 +266,10 @@ class Client:
         if self._lost is not None:
             raise self._lost
         try:
-            self._write()
+            if self._unsent:
+                self._write()
+                if not self._unsent:
+                    return  # progress; whoever only wanted to send must not wait for an answer
             if wait_s is None and not self._unsent:
                 self._read(0)  # the socket blocks: one system call, where poll and recv would be two
                 return

@@ -117,6 +117,7 @@ class _Draft:
         self.library = library
         self.dimension = library.dimension
         self.embeds = embedders.dimension_of(library.embedder) is not None
+        self.pack = msgpack.Packer().pack
         self.entries: list[Entry] = []
         self.refused: list[tuple[int, VecError]] = []
         self.texts: list[str | None] = []
@@ -138,7 +139,7 @@ class _Draft:
         metadata_json = _metadata_json(metadata) if metadata else _no_metadata(metadata)
         texts, vectors = self._contents(document)
         digest = blake2b(
-            msgpack.packb([title, metadata_json, document.get("text"), document.get("texts"), vectors]), digest_size=16
+            self.pack([title, metadata_json, document.get("text"), document.get("texts"), vectors]), digest_size=16
         ).hexdigest()
         document_id = document.get("id")
         if document_id is None:

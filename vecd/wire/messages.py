@@ -23,6 +23,9 @@ from .frames import encode_frame
 
 ReplyKind = Literal["result", "items", "end", "error"]
 
+#: What packing begins with; it grows. msgpack's default, 1 MiB a message, costs more than most messages themselves.
+_PACK_BYTES = 4096
+
 _REPLY_KINDS: tuple[ReplyKind, ...] = ("items", "result", "end", "error")
 
 
@@ -48,7 +51,7 @@ class Reply:
 def encode(message: dict[str, Any]) -> bytes:
     """A message as one frame. Raises VecError `invalid_request` for values that have no place on the wire."""
     try:
-        payload = msgpack.packb(message, use_bin_type=True)
+        payload = msgpack.packb(message, buf_size=_PACK_BYTES)
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
         raise VecError(Code.INVALID_REQUEST, f"a value cannot be sent: {error}") from error
     assert payload is not None
