@@ -115,6 +115,7 @@ class Client:
         self._timeout_s = timeout_s
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._arriving = memoryview(bytearray(_RECEIVE_BYTES))  # one for all: a fresh one a message costs page faults
         self._decoder = FrameDecoder()
         self._unsent: deque[memoryview] = deque()
         self._pending: dict[int, Pending] = {}
@@ -299,13 +300,13 @@ class Client:
     def _read(self, flags: int) -> None:
         """Takes what is there, if anything is."""
         try:
-            data = self._socket.recv(_RECEIVE_BYTES, flags)
+            count = self._socket.recv_into(self._arriving, _RECEIVE_BYTES, flags)
         except BlockingIOError:
             return
-        if not data:
+        if not count:
             self._lose(None)
             return
-        for payload in self._decoder.feed(data):
+        for payload in self._decoder.feed(self._arriving[:count]):
             reply = parse_reply(decode(payload))
             if reply.id is None:
                 self._lose(None, VecError.from_wire(reply.body))

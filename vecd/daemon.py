@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import fcntl
 import gc
 import importlib
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         settings = load(socket=arguments.socket)
         if arguments.log_level:
-            settings = dataclasses.replace(settings, log_level=arguments.log_level)
+            settings = settings._replace(log_level=arguments.log_level)
         reopening = logs.set_up(settings.log_level, Path(arguments.log_file) if arguments.log_file else None)
     except (VecError, OSError) as error:
         print(f"vecd: {error}", file=sys.stderr)

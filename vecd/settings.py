@@ -11,9 +11,8 @@ import os
 import stat
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import limits
 from .errors import Code, VecError, nearest
@@ -31,9 +30,8 @@ TUNABLES: dict[str, type] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Where an instance lives, and its tunables."""
+class Settings(NamedTuple):
+    """Where an instance lives, and its tunables. (A tuple and no dataclass: `vec` makes one at every start.)"""
 
     home: Path | None  # VEC_HOME, or None for the XDG layout
     socket: Path  # where vecd listens
@@ -172,4 +170,4 @@ def _typed(key: str, value: Any, where: str) -> Any:
     return typed
 
 
-assert set(TUNABLES) <= {field.name for field in fields(Settings)}
+assert set(TUNABLES) <= set(Settings._fields)

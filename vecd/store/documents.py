@@ -221,23 +221,26 @@ def chunk_rows(
 
 
 def vectors(db: apsw.Connection, library_id: int) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
-    """All living chunks of a library by pages: labels ascending, and their vectors one behind the other as bytes."""
-    rows = db.execute(
-        "SELECT chunks.label, vector FROM"
-        " (SELECT label, chunks FROM documents WHERE library_id = ? AND removed_seq IS NULL ORDER BY label) AS alive"
-        " CROSS JOIN chunks ON chunks.label BETWEEN alive.label AND alive.label + alive.chunks - 1",
-        (library_id,),
-    )
-    labels: list[int] = []
-    blobs: list[bytes] = []
-    for label, vector in rows:
-        labels.append(label)
-        blobs.append(vector)
-        if len(labels) == _PAGE_ROWS:
-            yield np.array(labels, np.int64), b"".join(blobs)
-            labels, blobs = [], []
-    if labels:
-        yield np.array(labels, np.int64), b"".join(blobs)
+    """All living chunks of a library by pages: labels ascending, and their vectors one behind the other as bytes.
+
+    Reading one transaction; the page is one statement with one row, because every row is a step (see __init__.py).
+    """
+    alive = db.execute(
+        "SELECT label, chunks FROM documents WHERE library_id = ? AND removed_seq IS NULL", (library_id,)
+    ).fetchall()
+    if not alive:
+        return
+    firsts, counts = np.array(sorted(alive), np.int64).T
+    labels = np.repeat(firsts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    for start in range(0, len(labels), _PAGE_ROWS):
+        page = labels[start : start + _PAGE_ROWS]
+        # group_concat of blobs joins their bytes as they are; the outer json_each sets the order.
+        joined: bytes = db.execute(
+            "SELECT CAST(group_concat(vector, '') AS BLOB) FROM json_each(?) AS wanted"
+            " CROSS JOIN chunks ON chunks.label = wanted.value",
+            (_json(page.tolist()),),
+        ).get
+        yield page, joined
 
 
 def _document(row: Any) -> Document:

@@ -38,7 +38,7 @@ class FrameDecoder:
         """Bytes of a frame that has begun and is not complete."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         """Takes the next bytes; returns the payloads they completed, in order.
 
         Raises VecError `frame_too_large` when a header announces more than the limit; frames that were complete

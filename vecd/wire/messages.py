@@ -12,8 +12,7 @@ before it is allocated. What decodes here is well formed; whether its fields mak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgpack
 
@@ -29,8 +28,7 @@ _PACK_BYTES = 4096
 _REPLY_KINDS: tuple[ReplyKind, ...] = ("items", "result", "end", "error")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request: what to do (`op`), the client's number for it (`id`), and its fields."""
 
     op: str
@@ -38,8 +36,7 @@ class Request:
     fields: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """One reply: to which request (None: to the connection), what kind, its body, and the keys beside it."""
 
     id: int | None

@@ -1,0 +1,14 @@
+"""`python -m tests.bench [NAME…]`: runs the benchmarks, one after the other."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = ("startup", "ping", "ingest", "search", "load", "quality")
+
+for name in sys.argv[1:] or NAMES:
+    if name not in NAMES:
+        sys.exit(f"no benchmark {name!r}; there are {', '.join(NAMES)}")
+    print(f"--- {name}", flush=True)
+    importlib.import_module(f"tests.bench.{name}").main()

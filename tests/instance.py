@@ -1,0 +1,110 @@
+"""A real instance in a folder of its own: the real `vecd`, the real `vec`, a real socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from vecd.client import Client, dial
+from vecd.settings import Settings, load
+
+BIN = Path(sys.executable).parent
+
+
+class Instance:
+    """Everything of one VEC_HOME. Use as a context manager: the daemon is gone at its end, and so is the folder."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="vec-test-")
+        self.home = Path(self._folder.name)
+        # As for a user: the environment's own settings are none of ours, and compiled modules are kept.
+        foreign = ("VEC_", "XDG_", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        self.environment = {**inherited, "VEC_HOME": str(self.home), **(environment or {})}
+
+    @property
+    def settings(self) -> Settings:
+        return load(self.environment)
+
+    def connect(self, timeout_s: float | None = 60.0) -> Client:
+        """A connection to the daemon that runs."""
+        sock = dial(self.settings)
+        assert sock is not None, f"no daemon: {self.log()}"
+        return Client(sock, timeout_s=timeout_s)
+
+    def vec(
+        self, *arguments: str, stdin: str | bytes | None = None, status: int | None = 0, timeout_s: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `vec` to its end; checks its exit status, unless that is None."""
+        done = subprocess.run(
+            [BIN / "vec", *arguments],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            env=self.environment,
+            timeout=timeout_s,
+            check=False,
+        )
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert status is None or done.returncode == status, f"exit {done.returncode}\n{out[-2000:]}\n{err[-2000:]}"
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def objects(self, *arguments: str, stdin: str | bytes | None = None, status: int | None = 0) -> list[Any]:
+        """Runs `vec`; its output as objects."""
+        return [json.loads(line) for line in self.vec(*arguments, stdin=stdin, status=status).stdout.splitlines()]
+
+    def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        """`vec`, running, with pipes."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([BIN / "vec", *arguments], env=self.environment, **{**pipes, **options})
+
+    def start(self, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """`vecd` as our child, ready; its log is a file. `prefix` goes before the command."""
+        read_end, write_end = os.pipe()
+        command = [*prefix, sys.executable, "-m", "vecd", "--log-file", str(self.settings.log)]
+        process = subprocess.Popen(
+            [*command, "--ready-fd", str(write_end), *arguments],
+            env=self.environment,
+            pass_fds=(write_end,),
+            stdin=subprocess.DEVNULL,
+        )
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as pipe:
+            said = pipe.read()
+        if said != b"ready":
+            raise AssertionError(f"vecd did not start ({process.wait()}): {self.log()}")
+        return process
+
+    def pid(self) -> int | None:
+        """The process that holds the data folder, by what it wrote there."""
+        try:
+            pid = int(self.settings.lock.read_text().split()[0])
+            os.kill(pid, 0)
+        except (FileNotFoundError, IndexError, ProcessLookupError):
+            return None
+        return pid
+
+    def log(self) -> str:
+        try:
+            return self.settings.log.read_text("utf-8", "replace")[-4000:]
+        except FileNotFoundError:
+            return "(no log)"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if (pid := self.pid()) is not None:
+            os.kill(pid, signal.SIGKILL)
+        self._folder.cleanup()
+
+
+def ndjson(documents: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(document) + "\n" for document in documents)
