@@ -1,4 +1,4 @@
-"""Ingest through the socket with ready vectors: 256 float32 + about 80 bytes of text a document, 512 a batch, each batch
+"""Ingest through the socket with ready vectors: 256 float32 + about 80 bytes of text a document, 512 a batch, each
 acknowledged when it is on disk, searchable and logged. Wanted: 30,000 documents/s.
 
 Beside it: one process that puts the same rows into SQLite with the same statements' cost (documents and chunks as one
@@ -17,6 +17,7 @@ import apsw
 
 from tests.bench.measure import clustered, sentences
 from tests.instance import Instance
+from vecd.client import Pending
 
 _DOCUMENTS, _BATCH, _WINDOW = 102_400, 512, 4
 
@@ -40,7 +41,7 @@ def _through_the_socket(vectors: list[bytes], texts: list[str], searched: bool) 
             if searched:
                 client.ingest([{"id": "first", "text": texts[0], "vector": vectors[0]}], "bench")
                 list(client.search(vector=vectors[0], library="bench"))
-            flying = deque()
+            flying: deque[Pending] = deque()
             started = time.perf_counter()
             for start in range(0, len(texts), _BATCH):
                 documents = [

@@ -1,4 +1,4 @@
-"""A daemon's start, and the first search of a library that is not in memory yet, by its size. The start must not grow."""
+"""A daemon's start, which must not grow with what it holds, and the first search of a library not in memory yet."""
 
 from __future__ import annotations
 

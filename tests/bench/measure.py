@@ -32,31 +32,13 @@ def clustered(count: int, dimension: int = 256, seed: int = 7) -> npt.NDArray[np
     """Vectors of length 1 in clusters, as text embeddings are: shape (count, dimension), float32."""
     random = np.random.default_rng(seed)
     centres = random.standard_normal((max(1, count // 100), dimension), np.float32)
-    rows = centres[random.integers(0, len(centres), count)]
+    rows: npt.NDArray[np.float32] = centres[random.integers(0, len(centres), count)]
     rows += 0.7 * random.standard_normal((count, dimension), np.float32)
-    return np.divide(rows, np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
 
 
-_WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "log",
-    "rotate",
-    "index",
-    "vector",
-    "search",
-    "daemon",
-    "write",
-    "read",
-    "file",
-    "socket",
-    "query",
-    "cursor",
-    "event",
-    "chunk",
-]
+_WORDS = ("the", "of", "and", "to", "log", "rotate", "index", "vector", "search", "daemon", "socket", "cursor")
 
 
 def sentences(count: int, words: int = 14, seed: int = 7) -> list[str]:
