@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ class Instance:
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="vec-test-")
+        self._children: list[subprocess.Popen[bytes]] = []
         self.home = Path(self._folder.name)
         # As for a user: the environment's own settings are none of ours, and compiled modules are kept.
         foreign = ("VEC_", "XDG_", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
@@ -63,7 +65,11 @@ class Instance:
     def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """`vec`, running, with pipes."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([BIN / "vec", *arguments], env=self.environment, **{**pipes, **options})
+        process: subprocess.Popen[bytes] = subprocess.Popen(
+            [BIN / "vec", *arguments], env=self.environment, **{**pipes, **options}
+        )
+        self._children.append(process)
+        return process
 
     def start(self, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """`vecd` as our child, ready; its log is a file. `prefix` goes before the command."""
@@ -75,6 +81,7 @@ class Instance:
             pass_fds=(write_end,),
             stdin=subprocess.DEVNULL,
         )
+        self._children.append(process)
         os.close(write_end)
         with os.fdopen(read_end, "rb") as pipe:
             said = pipe.read()
@@ -101,8 +108,17 @@ class Instance:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for child in self._children:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout, child.stderr):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
         if (pid := self.pid()) is not None:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._folder.cleanup()
 
 

@@ -1,0 +1,56 @@
+/* Preloaded into vecd: makes the file system fail while the file named by VEC_FAULT holds a word.
+   "fsync": fsync and fdatasync fail with EIO.  "full": writes to files fail with ENOSPC. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static int fault(const char *word)
+{
+    char text[16] = {0};
+    const char *path = getenv("VEC_FAULT");
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return 0;
+    ssize_t (*real_read)(int, void *, size_t) = dlsym(RTLD_NEXT, "read");
+    ssize_t count = real_read(fd, text, sizeof text - 1);
+    close(fd);
+    return count > 0 && strncmp(text, word, strlen(word)) == 0;
+}
+
+static int regular(int fd)
+{
+    struct stat info;
+    return fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+#define SYNC(name)                                                   \
+    int name(int fd)                                                 \
+    {                                                                \
+        int (*real)(int) = dlsym(RTLD_NEXT, #name);                  \
+        if (fault("fsync")) {                                        \
+            errno = EIO;                                             \
+            return -1;                                               \
+        }                                                            \
+        return real(fd);                                             \
+    }
+SYNC(fsync)
+SYNC(fdatasync)
+
+#define WRITE(name, offset_type)                                                          \
+    ssize_t name(int fd, const void *data, size_t count, offset_type offset)              \
+    {                                                                                     \
+        ssize_t (*real)(int, const void *, size_t, offset_type) = dlsym(RTLD_NEXT, #name); \
+        if (regular(fd) && fault("full")) {                                               \
+            errno = ENOSPC;                                                               \
+            return -1;                                                                    \
+        }                                                                                 \
+        return real(fd, data, count, offset);                                             \
+    }
+WRITE(pwrite, off_t)
+WRITE(pwrite64, off64_t)

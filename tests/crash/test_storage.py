@@ -1,0 +1,95 @@
+"""Storage that fails: the real vecd, with a file system that is made to fail under it (faults.c, preloaded)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import history
+from tests.instance import Instance
+from vecd.errors import VecError
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("cc") is None, reason="needs LD_PRELOAD and a C compiler"
+)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = tmp_path_factory.mktemp("faults") / "faults.so"
+    source = Path(__file__).with_name("faults.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", built, source, "-ldl"], check=True)
+    return built
+
+
+@pytest.fixture
+def failing(library: Path, tmp_path: Path) -> Iterator[tuple[Instance, Path]]:
+    """An instance, and the file that a fault's name is written into."""
+    fault = tmp_path / "fault"
+    with Instance({"LD_PRELOAD": str(library), "VEC_FAULT": str(fault)}) as instance:
+        yield instance, fault
+
+
+def test_after_a_failed_fsync_nobody_is_answered_ok_and_the_daemon_exits(failing: tuple[Instance, Path]) -> None:
+    instance, fault = failing
+    daemon = instance.start()
+    with instance.connect() as client:
+        client.ingest([{"id": "safe", "text": "this was acknowledged"}])
+        fault.write_text("fsync")
+        with pytest.raises(VecError) as failure:
+            client.ingest([{"id": "lost", "text": "this was not"}])
+        assert failure.value.code in ("storage_failed", "connection_lost")
+    assert daemon.wait(30) == 74
+    assert "storage failed" in instance.log()
+    fault.unlink()
+    instance.start()
+    with instance.connect() as client:
+        safe, _ = client.get(["safe", "lost"])
+        assert safe is not None
+        history.check(client)
+
+
+def test_every_write_that_waits_is_refused_when_storage_fails(failing: tuple[Instance, Path]) -> None:
+    instance, fault = failing
+    daemon = instance.start()
+    with instance.connect() as client:
+        client.ingest([{"id": "safe", "text": "this was acknowledged"}])
+        fault.write_text("fsync")
+        flying = [client.submit("ingest", documents=[{"id": f"d{n}", "text": f"text {n}"}]) for n in range(20)]
+        for pending in flying:
+            with pytest.raises(VecError):
+                pending.result()
+    assert daemon.wait(30) == 74
+
+
+def test_a_full_disk_refuses_the_write_and_the_daemon_goes_on(failing: tuple[Instance, Path]) -> None:
+    instance, fault = failing
+    daemon = instance.start()
+    with instance.connect() as client:
+        client.ingest([{"id": "safe", "text": "this was acknowledged"}])
+        fault.write_text("full")
+        with pytest.raises(VecError) as failure:
+            client.ingest([{"id": "refused", "text": "there is no room for this"}])
+        assert failure.value.code == "disk_full"
+        assert failure.value.hint
+        assert [hit["document_id"] for hit in client.search("acknowledged")] == ["safe"]
+        fault.unlink()
+        client.ingest([{"id": "later", "text": "there is room again"}])
+        assert client.get(["refused"]) == [None]
+        assert set(history.check(client)["default"]) == {"safe", "later"}
+    assert daemon.poll() is None
+
+
+def test_vec_ingest_says_that_the_disk_is_full_and_what_was_safe(failing: tuple[Instance, Path]) -> None:
+    instance, fault = failing
+    instance.start()
+    instance.vec("ingest", stdin='{"id": "safe", "text": "this was acknowledged"}\n')
+    fault.write_text("full")
+    done = instance.vec("ingest", stdin='{"id": "refused", "text": "no room"}\n', status=75)
+    assert "disk_full" in done.stderr
+    assert '"added":0' in done.stdout

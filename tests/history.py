@@ -1,0 +1,59 @@
+"""Replays an event log and holds it against the tables: what promise 2 (data and events are one transaction) means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from vecd.client import Client
+
+
+def log_of(client: Client) -> list[dict[str, Any]]:
+    """All events from the beginning to the head."""
+    return list(client.watch(**{"from": "beginning", "follow": False}))
+
+
+def replayed(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Library -> document id -> number of chunks, by the events alone. Asserts that they make sense one by one:
+    consecutive seqs, times that never go back, chunks' events behind their document's, nothing added twice."""
+    libraries: dict[str, dict[str, int]] = {}
+    expected: list[tuple[str, str]] = []  # events that must follow, as (type, chunk id)
+    seq, time = 0, ""
+    for event in events:
+        assert event["seq"] == seq + 1, f"seq {event['seq']} follows {seq}"
+        assert event["time"] >= time
+        seq, time = event["seq"], event["time"]
+        kind, name, data = event["type"], event["library"], event["data"]
+        if kind.startswith("chunk."):
+            assert (kind, data["chunk_id"]) == expected.pop(0)
+            continue
+        assert not expected, f"{kind} in the middle of a document's events"
+        if kind == "library.created":
+            assert name not in libraries
+            libraries[name] = {}
+            continue
+        if kind == "library.deleted":
+            del libraries[name]
+            continue
+        documents, document_id = libraries[name], data["id"]
+        before = documents.pop(document_id, 0)
+        assert (kind == "document.added") == (before == 0), f"{kind} of {document_id}"
+        expected = [("chunk.deleted", f"{document_id}#{position}") for position in range(before)]
+        if kind != "document.deleted":
+            documents[document_id] = data["chunks"]
+            expected += [("chunk.added", chunk) for chunk in data["chunk_ids"]]
+            assert len(data["chunk_ids"]) == data["chunks"]
+    assert not expected
+    return libraries
+
+
+def check(client: Client) -> dict[str, dict[str, int]]:
+    """Asserts that replaying the log from empty gives the tables; returns them."""
+    libraries = replayed(log_of(client))
+    assert set(libraries) == {each["name"] for each in client.request("library.list")["libraries"]}
+    for name, documents in libraries.items():
+        there = {each["id"]: each["chunks"] for each in client.items("list", "documents", library=name)}
+        assert there == documents
+        counted = client.count(name)
+        assert (counted["documents"], counted["chunks"]) == (len(documents), sum(documents.values()))
+    return libraries
