@@ -7,15 +7,16 @@ If the connection is lost, what was not acknowledged is sent again: the same doc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -90,13 +91,21 @@ def ingest(
         raise typer.Exit(main.PARTLY)
 
 
+class Place(NamedTuple):
+    """Where a line stands: the how manieth of all input, its file, and its number there (from 1)."""
+
+    order: int
+    file: str
+    number: int
+
+
 @dataclass(slots=True)
 class Batch:
     """Documents that travel together, and what is to be said about the lines that they came from."""
 
     documents: list[Any] = field(default_factory=list)
-    places: list[ndjson.Line] = field(default_factory=list)  # of the documents, without their data
-    refused: list[tuple[ndjson.Line, VecError]] = field(default_factory=list)  # lines that are no documents
+    places: list[Place] = field(default_factory=list)  # of the documents
+    refused: list[tuple[Place, VecError]] = field(default_factory=list)  # lines that are no documents
     size: int = 0  # bytes of input
     pending: Pending | None = None
 
@@ -125,6 +134,7 @@ class Ingest:
         self._batch_documents = batch
         self._name_files = name_files
         self._client: Client
+        self._lines = 0  # read so far
         self._batch = Batch()
         self._flying: deque[Batch] = deque()
         self._wake_read, self._wake_write = os.pipe()
@@ -132,13 +142,14 @@ class Ingest:
         self.seq: int | None = None  # the log's head at the last acknowledgement
         self.interrupted = False
         self._stopped = False  # --strict met its first refused line
+        self._unreadable: VecError | None = None  # why the input ended before its end
 
     def run(self, paths: list[str]) -> None:
         """Reads everything. Raises VecError when it cannot go on; what was acknowledged until then is counted."""
         self._client = self._connect()
         before = signal.signal(signal.SIGINT, self._interrupt)
         try:
-            for line in ndjson.lines(paths, self._wait):
+            for line in self._readable(paths):
                 if line is None:
                     self._send()
                 else:
@@ -148,12 +159,23 @@ class Ingest:
             if not self._stopped:
                 self._send()
             self._finish()
+            if self._unreadable is not None:
+                raise self._unreadable
         except VecError:
             self._salvage()
             raise
         finally:
             signal.signal(signal.SIGINT, before)
             self._client.close()
+
+    def _readable(self, paths: list[str]) -> Iterator[ndjson.Line | None]:
+        """The lines up to where the input can be read: what came before that is as good as any other."""
+        try:
+            yield from ndjson.lines(paths, self._wait)
+        except VecError as error:
+            if "file" not in error.details:
+                raise
+            self._unreadable = error
 
     def _interrupt(self, number: int, frame: object) -> None:
         """Ctrl-C: stop reading, wait for what is in flight. The second one means it."""
@@ -183,12 +205,13 @@ class Ingest:
         size = len(line.data or b"")
         if self._batch.documents and self._batch.size + size > _BATCH_BYTES_MAX:
             self._send()
-        place = ndjson.Line(line.file, line.number, None)
+        place = Place(self._lines, line.file, line.number)
+        self._lines += 1
         try:
             document = _parse(line)
         except VecError as error:
             self._batch.refused.append((place, error))
-            if self._strict:
+            if self._strict or len(self._batch.refused) >= self._batch_documents:
                 self._send()
             return
         if document is None:
@@ -214,6 +237,8 @@ class Ingest:
         self._submit(batch)
         if self._strict:
             self._take()
+        while self._flying and self._flying[0].pending is None:
+            self._take()  # refused lines only: there is nothing to wait for
 
     def _submit(self, batch: Batch) -> None:
         if not batch.documents:
@@ -243,9 +268,9 @@ class Ingest:
             return
         self._flying.pop()
         middle = len(batch.documents) // 2
-        last = batch.places[middle - 1].number
-        early = [pair for pair in batch.refused if pair[0].number <= last]
-        late = [pair for pair in batch.refused if pair[0].number > last]
+        last = batch.places[middle - 1]
+        early = [pair for pair in batch.refused if pair[0] < last]
+        late = [pair for pair in batch.refused if pair[0] > last]
         for half in (
             Batch(batch.documents[:middle], batch.places[:middle], early),
             Batch(batch.documents[middle:], batch.places[middle:], late),
@@ -271,6 +296,7 @@ class Ingest:
                 break
             except VecError as error:
                 if error.code not in (Code.CONNECTION_LOST, Code.SHUTTING_DOWN):
+                    self._flying.popleft()
                     raise
                 self._reconnect(error)
         self._flying.popleft()
@@ -309,14 +335,11 @@ class Ingest:
 
     def _salvage(self) -> None:
         """Something went wrong; acknowledgements that still come count."""
-        try:
-            self._client.set_timeout(_GRACE_S)
-            while self._flying and self._flying[0].pending is not None:
-                batch = self._flying.popleft()
-                assert batch.pending is not None
-                self._tell(batch, batch.pending.result())
-        except VecError:
-            pass
+        self._client.set_timeout(_GRACE_S)
+        while self._flying:
+            batch = self._flying.popleft()
+            with contextlib.suppress(VecError):
+                self._tell(batch, batch.pending.result() if batch.pending is not None else {})
 
     # --- an answer --------------------------------------------------------------------------------------------------
 
@@ -324,7 +347,9 @@ class Ingest:
         refused = list(batch.refused)
         for told in answer.get("errors", ()):
             refused.append((batch.places[told.pop("index")], VecError.from_wire(told)))
-        refused.sort(key=lambda pair: pair[0].number)
+        refused.sort(key=lambda pair: pair[0])
+        if self._strict:
+            del refused[1:]
         for status in _STATUSES[:-1]:
             self.counts[status] += answer.get(status, 0)
         self.counts["failed"] += len(refused)
@@ -337,12 +362,13 @@ class Ingest:
         self._stopped = self._strict and bool(refused)
         self._progress.advance(self.counts, batch.size)
 
-    def _tell_each(self, batch: Batch, answer: dict[str, Any], refused: list[tuple[ndjson.Line, VecError]]) -> None:
-        told = [(place, {"id": None, "status": "failed", "error": error.to_wire()}) for place, error in refused]
+    def _tell_each(self, batch: Batch, answer: dict[str, Any], refused: list[tuple[Place, VecError]]) -> None:
+        ids = {place: document.get("id") for place, document in zip(batch.places, batch.documents, strict=True)}
+        told = [(place, {"id": ids.get(place), "status": "failed", "error": error.to_wire()}) for place, error in refused]
         for outcome in answer.get("documents", ()):
             body = {key: outcome[key] for key in ("id", "status", "seq") if outcome[key] is not None}
             told.append((batch.places[outcome["index"]], body))
-        told.sort(key=lambda pair: pair[0].number)
+        told.sort(key=lambda pair: pair[0])
         self._output.objects(
             (
                 {**({"file": place.file} if self._name_files else {}), "line": place.number, **body}
@@ -425,5 +451,8 @@ class _Progress:
 
 
 def _is_gzip(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"\x1f\x8b"
+    except OSError:
+        return False  # whoever reads it will say why it cannot be read

@@ -72,7 +72,7 @@ class FlatAgainstADict(RuleBasedStateMachine):
             assert len(its_labels) == len(wanted) == len(set(its_labels.tolist()))
             assert set(its_labels.tolist()) <= self.there.keys(), "a dead or foreign label"
             np.testing.assert_allclose(its_scores, [score for score, _ in wanted], atol=2e-3)
-            own = dict((label, score) for score, label in brute_force(self.there, query, self.metric))
+            own = {label: score for score, label in brute_force(self.there, query, self.metric)}
             np.testing.assert_allclose(its_scores, [own[label] for label in its_labels.tolist()], atol=2e-3)
 
     @invariant()

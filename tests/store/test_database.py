@@ -38,7 +38,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def batch(*given: tuple[str, int] | str) -> Batch:
     """Documents as (id, number): one chunk a document, its text and vector made of the number. A bare id: a delete."""
-    entries, texts, rows = [], [], []
+    entries: list[Entry] = []
+    texts: list[str | None] = []
+    rows: list[list[int]] = []
     for index, each in enumerate(given):
         if isinstance(each, str):
             entries.append(Entry(index, each, delete=True))
@@ -48,7 +50,7 @@ def batch(*given: tuple[str, int] | str) -> Batch:
         entries.append(Entry(index, document_id, False, None, "{}", f"{number:032x}", len(texts), chunks))
         texts += [f"{document_id} {number} {position}" for position in range(chunks)]
         rows += [[number, position] for position in range(chunks)]
-    return Batch(entries, list(texts), list(texts), np.array(rows, np.float32).reshape(len(rows), 2))
+    return Batch(entries, texts, texts, np.array(rows, np.float32).reshape(len(rows), 2))
 
 
 def write(database: Database, *given: tuple[str, int] | str) -> list[str]:
@@ -128,7 +130,7 @@ def test_a_file_of_a_newer_vecd_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_log_id_and_the_counters_outlive_the_process(tmp_path: Path) -> None:
-    seen = []
+    seen: list[tuple[str, int, int]] = []
     for _ in range(3):
         database = Database(tmp_path / "vec.db", lambda _: None, unexpected)
         database.open()
@@ -305,7 +307,7 @@ class StoreAgainstADict(RuleBasedStateMachine):
     def look(self) -> None:
         wanted = {} if self.there is None else {"notes": {key: n % 3 + 1 for key, n in self.there.items()}}
         assert tables_of(self.database) == wanted
-        assert replayed(log_of(self.database)) == wanted  # type: ignore[arg-type]
+        assert replayed(log_of(self.database)) == wanted
         if self.there is not None:
             library = self.database.catalogue.find("notes")
             assert library.documents == len(self.there)
