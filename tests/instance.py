@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from vecd.client import Client, dial
+from vecd.client import Client
+from vecd.launch import dial
 from vecd.settings import Settings, load
 
 BIN = Path(sys.executable).parent

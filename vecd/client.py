@@ -24,7 +24,8 @@ from typing import Any, Self
 
 from . import __version__, limits
 from .errors import Code, VecError
-from .settings import Settings, load
+from .launch import dial, launch
+from .settings import load
 from .wire.frames import FrameDecoder
 from .wire.messages import Reply, check_protocol, decode, encode, hello, parse_reply
 from .wire.vectors import pack_vector
@@ -49,24 +50,8 @@ def connect(
                 f"no daemon listens on {settings.socket}",
                 "start one with `vec daemon start`, or leave out --no-spawn and VEC_NO_SPAWN",
             )
-        from .launch import launch
-
         sock = launch(settings)
     return Client(sock, timeout_s=timeout_s)
-
-
-def dial(settings: Settings) -> socket.socket | None:
-    """A connected socket, or None if nobody listens there. Raises VecError `no_daemon` for any other trouble."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.connect(os.fspath(settings.socket))
-    except (FileNotFoundError, ConnectionRefusedError):
-        sock.close()
-        return None
-    except OSError as error:
-        sock.close()
-        raise VecError(Code.NO_DAEMON, f"cannot connect to {settings.socket} ({error.strerror})") from error
-    return sock
 
 
 class Pending:

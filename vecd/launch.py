@@ -1,8 +1,8 @@
-"""Starting a daemon when none answers.
+"""Reaching a daemon, and starting one when none answers.
 
 Rules: a lock file lets one of many callers start the daemon while the others wait for the lock and then simply find
 it; a pipe tells the caller that the daemon is ready, so that nobody polls; when it does not come up, the error carries
-the end of its log. Imported only when it is needed: `subprocess` is slow to import.
+the end of its log. `subprocess` is slow to import, so only a start does.
 """
 
 from __future__ import annotations
@@ -11,17 +11,29 @@ import fcntl
 import os
 import select
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from . import limits
-from .client import dial
 from .errors import Code, VecError
 from .settings import Settings, private_folder
 
 _LOG_TAIL_BYTES = 2_000
+
+
+def dial(settings: Settings) -> socket.socket | None:
+    """A connected socket, or None if nobody listens there. Raises VecError `no_daemon` for any other trouble."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(os.fspath(settings.socket))
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        raise VecError(Code.NO_DAEMON, f"cannot connect to {settings.socket} ({error.strerror})") from error
+    return sock
 
 
 def launch(settings: Settings) -> socket.socket:
@@ -44,6 +56,8 @@ def launch(settings: Settings) -> socket.socket:
 
 
 def _start(settings: Settings) -> None:
+    import subprocess
+
     read_end, write_end = os.pipe()
     log_from = settings.log.stat().st_size if settings.log.exists() else 0
     command = [sys.executable, "-P", "-m", "vecd"]

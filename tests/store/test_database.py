@@ -16,10 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from tests.history import replayed
 from vecd.errors import VecError
 from vecd.store import documents, events, libraries
-from vecd.store.database import Commit, Database, Transaction, check_sqlite
+from vecd.store.catalogue import Library
+from vecd.store.database import Database, check_sqlite
 from vecd.store.documents import Batch, Entry
-from vecd.store.libraries import Library
 from vecd.store.schema import APPLICATION_ID, MIGRATIONS
+from vecd.store.transaction import Commit, Transaction
 
 PLAN = Library(0, "notes", 2, "cosine", "flat", "none", 1_000)
 

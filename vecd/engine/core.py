@@ -17,10 +17,11 @@ from typing import TypeVar, TypeVarTuple
 from .. import limits
 from ..errors import VecError
 from ..settings import Settings
-from ..store.database import Commit, Database
+from ..store.database import Database
+from ..store.transaction import Commit
 from ..text import embedders
+from .feed import Feed
 from .indexes import Indexes
-from .watch import Feed
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from ..store import documents as store
-from ..store.database import Transaction
 from ..store.documents import Batch, Document, Entry, Outcome
 from ..store.events import chunk_id
+from ..store.transaction import Transaction
 from . import ingest
 from .core import Engine
 from .libraries import find

@@ -15,8 +15,9 @@ from typing import Any
 from .. import limits
 from ..index.live import LiveIndex, Loaded, Write, make_pool
 from ..store import documents, events
-from ..store.database import Commit, Database
-from ..store.libraries import Library
+from ..store.catalogue import Library
+from ..store.database import Database
+from ..store.transaction import Commit
 
 log = logging.getLogger("vecd.index")
 

@@ -27,9 +27,9 @@ from .. import limits
 from ..errors import Code, VecError, nearest
 from ..store import documents as store
 from ..store import libraries as store_libraries
-from ..store.database import Transaction
+from ..store.catalogue import DEFAULT, Library
 from ..store.documents import Batch, Entry, Outcome
-from ..store.libraries import DEFAULT, Library
+from ..store.transaction import Transaction
 from ..text import embedders
 from ..text.chunking import chunks_of
 from .core import Engine

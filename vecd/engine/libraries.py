@@ -9,8 +9,8 @@ from typing import Any
 from .. import index, limits
 from ..errors import Code, VecError, nearest
 from ..store import libraries as store
+from ..store.catalogue import DEFAULT, Library
 from ..store.events import format_time
-from ..store.libraries import DEFAULT, Library
 from ..text import embedders
 from .core import Engine
 from .turns import Turn

@@ -19,8 +19,8 @@ from .. import limits
 from ..errors import Code, VecError
 from ..store import documents as store
 from ..store import text
+from ..store.catalogue import Library
 from ..store.events import chunk_id
-from ..store.libraries import Library
 from ..text import embedders
 from .core import Engine
 from .libraries import find

@@ -13,14 +13,12 @@ import re
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import limits
 from ..errors import Code, VecError, nearest
 from ..store import events
-
-if TYPE_CHECKING:
-    from .core import Engine
+from .core import Engine
 
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)([smhdw])")
 _AGO_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -44,30 +42,6 @@ class Page:
 
     events: list[dict[str, Any]]
     seq: int
-
-
-class Feed:
-    """Wakes the watchers after a commit. Lives on the event loop."""
-
-    def __init__(self) -> None:
-        self._waiting: set[asyncio.Event] = set()
-
-    @property
-    def watchers(self) -> int:
-        return len(self._waiting)
-
-    def wake(self) -> None:
-        for event in self._waiting:
-            event.set()
-
-    def join(self) -> asyncio.Event:
-        """An event that is set after every commit until `leave`."""
-        event = asyncio.Event()
-        self._waiting.add(event)
-        return event
-
-    def leave(self, event: asyncio.Event) -> None:
-        self._waiting.discard(event)
 
 
 async def watch(engine: Engine, spec: Spec) -> AsyncGenerator[Page, None]:

@@ -2,6 +2,7 @@
 
     schema.py      append-only numbered migrations
     database.py    the writer thread, group commit, read connections, after-commit hook
+    catalogue.py   transaction.py     what the rest of the program sees of it
     libraries.py   documents.py   events.py   text.py      the statements of each noun
 
 Cross the interpreter lock in few, large steps: whoever lets go of it waits up to the switch interval to get it back

@@ -22,66 +22,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import apsw
 
 from .. import limits
 from ..errors import Code, VecError
+from .catalogue import Catalogue, read_catalogue
 from .schema import PAGE_BYTES, migrate
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from .libraries import Catalogue
+from .transaction import Commit, Transaction
 
 T = TypeVar("T")
 log = logging.getLogger("vecd.store")
 
 #: SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when a checkpoint races with a writer (fixed in 3.51.3).
 SQLITE_SOUND = (3, 51, 3)
-
-
-@dataclass(slots=True)
-class Change:
-    """What a commit did to one library's vectors."""
-
-    library_id: int
-    seq: int  # the last seq of the change
-    labels: npt.NDArray[np.int64]  # added, ascending
-    vectors: npt.NDArray[np.float32]  # shape (len(labels), dimension), as they were given
-    removed: list[int]  # labels that are dead now
-    dropped: bool = False  # the whole library is gone
-
-
-@dataclass(slots=True)
-class Commit:
-    """A transaction that is on disk."""
-
-    seq: int  # the log's head after it
-    catalogue: Catalogue
-    changes: list[Change]
-
-
-@dataclass(slots=True)
-class Transaction:
-    """What work on the writer thread may touch: the connection, the counters, the catalogue, the list of changes."""
-
-    db: apsw.Connection
-    time_us: int  # the time of all its events; never before an earlier transaction's
-    seq: int  # the last seq given out
-    label: int  # the last label given out
-    catalogue: Catalogue
-    changes: list[Change] = field(default_factory=list)
-
-    def take_seqs(self, count: int) -> int:
-        """Gives out `count` seqs; returns the first."""
-        first = self.seq + 1
-        self.seq += count
-        return first
 
 
 @dataclass(slots=True)
@@ -117,8 +74,6 @@ class Database:
 
     def open(self) -> None:
         """Opens or makes the file and starts the writer. Raises VecError `storage_failed`."""
-        from .libraries import read_catalogue
-
         check_sqlite()
         try:
             self._db = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)

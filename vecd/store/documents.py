@@ -17,8 +17,8 @@ import numpy.typing as npt
 import orjson
 
 from . import events, libraries, text
-from .database import Change, Transaction
-from .libraries import Library
+from .catalogue import Library
+from .transaction import Change, Transaction
 
 #: Rows a read takes before it hands them on; a page of vectors of 256 floats is 4 MB.
 _PAGE_ROWS = 4_096

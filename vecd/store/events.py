@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import orjson
 
-from .database import Transaction
+from .transaction import Transaction
 
 LIBRARY_CREATED = 1
 LIBRARY_DELETED = 2

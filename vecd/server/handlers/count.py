@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...engine import documents as verbs
-from ...store.libraries import DEFAULT
+from ...store.catalogue import DEFAULT
 from ..call import Call
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ... import limits
 from ...engine import documents as verbs
-from ...store.libraries import DEFAULT
+from ...store.catalogue import DEFAULT
 from ..call import Call
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ... import limits
 from ...engine import search as verbs
 from ...errors import Code, VecError
-from ...store.libraries import DEFAULT
+from ...store.catalogue import DEFAULT
 from ..call import Call
 
 

@@ -1,0 +1,50 @@
+"""What the writer thread hands to the statements, and what a commit tells the rest of the program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import apsw
+import numpy as np
+import numpy.typing as npt
+
+from .catalogue import Catalogue
+
+
+@dataclass(slots=True)
+class Change:
+    """What a commit did to one library's vectors."""
+
+    library_id: int
+    seq: int  # the last seq of the change
+    labels: npt.NDArray[np.int64]  # added, ascending
+    vectors: npt.NDArray[np.float32]  # shape (len(labels), dimension), as they were given
+    removed: list[int]  # labels that are dead now
+    dropped: bool = False  # the whole library is gone
+
+
+@dataclass(slots=True)
+class Commit:
+    """A transaction that is on disk."""
+
+    seq: int  # the log's head after it
+    catalogue: Catalogue
+    changes: list[Change]
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What work on the writer thread may touch: the connection, the counters, the catalogue, the list of changes."""
+
+    db: apsw.Connection
+    time_us: int  # the time of all its events; never before an earlier transaction's
+    seq: int  # the last seq given out
+    label: int  # the last label given out
+    catalogue: Catalogue
+    changes: list[Change] = field(default_factory=list)
+
+    def take_seqs(self, count: int) -> int:
+        """Gives out `count` seqs; returns the first."""
+        first = self.seq + 1
+        self.seq += count
+        return first
