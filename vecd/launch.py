@@ -72,7 +72,7 @@ def _start(settings: Settings) -> None:
                 cwd="/",
                 pass_fds=(write_end,),
                 start_new_session=True,  # a Ctrl-C at our terminal is not meant for it
-                env={**os.environ, **({"VEC_HOME": str(settings.home)} if settings.home else {})},
+                env=_environment(settings),
             )
     except OSError as error:
         os.close(read_end)
@@ -92,6 +92,14 @@ def _start(settings: Settings) -> None:
     else:
         reason = f"vecd did not start (exit status {process.wait()})"
     raise VecError(Code.DAEMON_FAILED, reason + _tail(settings.log, log_from), f"its log is {settings.log}")
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Ours, but for what a service manager told us about ourselves, and with VEC_HOME absolute."""
+    env = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET" and not key.startswith("LISTEN_")}
+    if settings.home is not None:
+        env["VEC_HOME"] = str(settings.home)
+    return env
 
 
 def _await_ready(fd: int, patience_s: float) -> bytes | None:

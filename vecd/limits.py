@@ -69,8 +69,9 @@ EVENTS_PAGE: Final = 1_000
 TRANSACTION_ROWS_MAX: Final = 4_096
 #: Pages in the write-ahead log before it is copied back: 4,000 x 8 KiB = 32 MB, seldom enough not to be felt.
 WAL_PAGES: Final = 4_000
-#: SQLite's page cache per connection.
-CACHE_KIB: Final = 64 * KIB
+#: SQLite's page cache of the writer, and of each reader; behind both stands the system's own.
+WRITER_CACHE_KIB: Final = 32 * KIB
+READER_CACHE_KIB: Final = 4 * KIB
 
 # --- threads and times ----------------------------------------------------------------------------------------------
 #: Threads that answer searches and reads; more only queue for the interpreter lock.

@@ -58,6 +58,9 @@ class Indexes:
         return live.describe() if live is not None else {"state": "unloaded"}
 
     def close(self) -> None:
+        with self._lock:
+            for live in self._live.values():
+                live.close()
         self._pool.shutdown(cancel_futures=True)
 
     @contextlib.contextmanager

@@ -7,16 +7,17 @@ have it. tests/bench/quality.py measures all three on a judged collection.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import limits
 from ..errors import Code, VecError
+from ..index.flat import Floats, Labels
 from ..store import documents as store
 from ..store import text
 from ..store.catalogue import Library
@@ -46,28 +47,28 @@ class Query:
     mode: str = "auto"
 
 
-def search(engine: Engine, query: Query) -> list[tuple[int, float]]:
-    """The k best chunks as (label, score), best first; fewer only if the library holds fewer. Blocks.
+async def search(engine: Engine, query: Query) -> list[tuple[int, float]]:
+    """The k best chunks as (label, score), best first; fewer only if the library holds fewer.
 
     Raises VecError `not_found`, `invalid_request`, `dimension_mismatch`, `index_failed` or `embedder_failed`.
     """
     library = find(engine, query.library)
     mode = _mode(library, query)
-    vector = None if mode == "text" else _vector(engine, library, query)
+    vector = None if mode == "text" else await _vector(engine, library, query)
     if not library.chunks:
         return []
     depth = query.k if mode != "hybrid" else max(query.k, _FUSED_DEPTH_MIN)
-    near: list[tuple[int, float]] = []
+    near: asyncio.Future[tuple[Floats, Labels]] | None = None
     if vector is not None:
-        found = engine.indexes.of(library).search(vector, depth)
-        scores, labels = found.result()
-        near = list(zip(labels.tolist(), scores.tolist(), strict=True))
-    if mode == "vector":
-        return near
-    words = list(dict.fromkeys(_WORD.findall((query.text or "").lower())))[:_WORDS_MAX]
-    with engine.database.snapshot() as db:
-        matching = text.search(db, library.library_id, words, depth)
-    return matching if mode == "text" else fuse([near, matching])[: query.k]
+        # Awaited here and not in a reader thread: a library that is still loading must not hold up other reads.
+        near = asyncio.wrap_future(engine.indexes.of(library).search(vector, depth))
+    rankings: list[list[tuple[int, float]]] = []
+    if mode != "vector":
+        rankings.append(await engine.read(_full_text, engine, library, query.text or "", depth))
+    if near is not None:
+        scores, labels = await near
+        rankings.append(list(zip(labels.tolist(), scores.tolist(), strict=True)))
+    return rankings[0] if mode != "hybrid" else fuse(rankings)[: query.k]
 
 
 def hits(engine: Engine, found: list[tuple[int, float]], first_rank: int = 1) -> list[dict[str, Any]]:
@@ -121,13 +122,15 @@ def _mode(library: Library, query: Query) -> str:
     return query.mode
 
 
-def _vector(engine: Engine, library: Library, query: Query) -> npt.NDArray[np.float32]:
+def _full_text(engine: Engine, library: Library, query: str, k: int) -> list[tuple[int, float]]:
+    words = list(dict.fromkeys(_WORD.findall(query.lower())))[:_WORDS_MAX]
+    with engine.database.snapshot() as db:
+        return text.search(db, library.library_id, words, k)
+
+
+async def _vector(engine: Engine, library: Library, query: Query) -> Floats:
     if query.vector is None:
-        embedder = engine.embedder(library.embedder)
-        assert embedder is not None
-        assert query.text is not None
-        made: npt.NDArray[np.float32] = embedder.embed([query.text])[0]
-        return made
+        return await engine.read(_embedded, engine, library.embedder, query.text or "")
     if len(query.vector) % 4 or not query.vector:
         raise VecError(Code.INVALID_REQUEST, "a vector travels as bytes: little-endian float32", field="vector")
     vector = np.frombuffer(query.vector, "<f4")
@@ -139,6 +142,13 @@ def _vector(engine: Engine, library: Library, query: Query) -> npt.NDArray[np.fl
         )
     if not np.isfinite(vector).all():
         raise VecError(Code.INVALID_REQUEST, "the query's vector holds a number that is not finite", field="vector")
+    return vector
+
+
+def _embedded(engine: Engine, embedder_name: str, query: str) -> Floats:
+    embedder = engine.embedder(embedder_name)
+    assert embedder is not None  # _mode has seen to that
+    (vector,) = embedder.embed([query])
     return vector
 
 

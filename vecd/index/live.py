@@ -84,6 +84,7 @@ class LiveIndex:
         self._structure = Flat(dimension, metric)
         self._seq: int | None = None  # what was loaded stands for the log up to here; None before that
         self.failure: VecError | None = None
+        self._closed = False  # gives up a load; a large one would hold up the daemon's stop
         self._lock = threading.Lock()  # guards the three below
         self._writes: deque[Write] = deque()
         self._searches: deque[_Search] = deque()
@@ -122,6 +123,10 @@ class LiveIndex:
             "memory_bytes": structure.memory_bytes,
         }
 
+    def close(self) -> None:
+        """Gives up what it is at; searches that wait are told."""
+        self._closed = True
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -155,6 +160,8 @@ class LiveIndex:
     def _fill(self) -> None:
         with self._load() as (seq, pages):
             for labels, packed in pages:
+                if self._closed:
+                    raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "try again later")
                 self._structure.add(labels, np.frombuffer(packed, "<f4").reshape(len(labels), self.dimension))
         self._seq = seq
 
@@ -175,10 +182,16 @@ class LiveIndex:
 
     def _fail(self, searches: list[_Search], error: Exception) -> None:
         """The vectors cannot be trusted any more: everybody who waits is told, and the next search loads anew."""
-        failure = VecError(
-            Code.INDEX_FAILED, f"the index could not be loaded or searched: {error}", "try again; `vecd`'s log has more"
+        failure = (
+            error
+            if isinstance(error, VecError)
+            else VecError(
+                Code.INDEX_FAILED,
+                f"the index could not be loaded or searched: {error!r}",
+                "try again; vecd's log has more",
+            )
         )
-        failure.__cause__ = error
+        failure.__cause__ = None if failure is error else error
         with self._lock:
             self.failure = failure
             searches += self._searches

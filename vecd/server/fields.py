@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any, NoReturn
 
 from .. import limits
@@ -17,7 +18,7 @@ class Fields:
 
     def _refuse(self, name: str, wanted: str) -> NoReturn:
         value = self._fields.get(name)
-        got = "nothing" if value is None else f"{type(value).__name__} {value!r:.60}"
+        got = "nothing" if value is None else f"{type(value).__name__} {reprlib.repr(value):.60}"
         raise VecError(Code.INVALID_REQUEST, f"{self._op}: field {name!r} must be {wanted}, got {got}", field=name)
 
     def text(self, name: str, default: str | None = None, *, chars_max: int = limits.QUERY_CHARS_MAX) -> str:

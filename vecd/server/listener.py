@@ -111,11 +111,10 @@ class Listener:
         self._empty.clear()
         return None
 
-    def forget(self, session: Session, unanswered_bytes: int) -> None:
+    def forget(self, session: Session) -> None:
         self._sessions.discard(session)
         if not self._sessions:
             self._empty.set()
-        self.answered(unanswered_bytes)
 
     def answered(self, size: int) -> None:
         """So many bytes of requests are answered; if that lets the daemon take more, the others are told."""

@@ -54,7 +54,8 @@ class Session(asyncio.Protocol):
         now = time.monotonic()
         self._since_hello = now  # when the connection was made
         self._since_read = now  # when bytes last arrived
-        self._since_blocked: float | None = None  # when our output was last taken, if it is stuck
+        self._since_blocked: float | None = None  # when our output was last taken, as far as known, if it is stuck
+        self._unread_bytes = 0  # of our output, when the sweep last looked
 
     # --- the transport's side ---------------------------------------------------------------------------------------
 
@@ -69,8 +70,7 @@ class Session(asyncio.Protocol):
         self._writable.set()
         for number in self._streams:
             self._tasks[number].cancel()
-        self.listener.forget(self, self._unanswered_bytes)
-        self._unanswered_bytes = 0
+        self.listener.forget(self)
 
     def data_received(self, data: bytes) -> None:
         self._since_read = time.monotonic()
@@ -176,9 +176,8 @@ class Session(asyncio.Protocol):
             self._streams.discard(number)
         else:
             self._unanswered -= 1
-            if not self._closed:
-                self._unanswered_bytes -= size
-                self.listener.answered(size)
+            self._unanswered_bytes -= size
+            self.listener.answered(size)  # not before, though the peer may be gone: until now it was held in memory
         self._update_reading()
         if self.draining:
             self._close_when_done()
@@ -258,6 +257,12 @@ class Session(asyncio.Protocol):
             return VecError(
                 Code.STALLED, f"a frame has been {self._decoder.pending_bytes} bytes long for more than {stall_s:g} s"
             )
+        unread_bytes = self._transport.get_write_buffer_size()
+        if unread_bytes < self._unread_bytes and self._since_blocked is not None:
+            self._since_blocked = now  # slow, but it moves
+        self._unread_bytes = unread_bytes
+        if self._transport.is_closing() and self._since_blocked is None:
+            self._since_blocked = now  # it closes when all is read, however little that is
         if self._since_blocked is not None and not self._streams and now - self._since_blocked > stall_s:
             return VecError(Code.STALLED, f"replies have not been read for {stall_s:g} s")
         return None

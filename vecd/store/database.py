@@ -76,7 +76,7 @@ class Database:
         """Opens or makes the file and starts the writer. Raises VecError `storage_failed`."""
         check_sqlite()
         try:
-            self._db = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+            self._db = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, limits.WRITER_CACHE_KIB)
             self._db.pragma("page_size", PAGE_BYTES)
             if (mode := self._db.pragma("journal_mode", "wal")) != "wal":
                 raise VecError(
@@ -206,7 +206,7 @@ class Database:
         """This thread's read connection."""
         connection: apsw.Connection | None = getattr(self._readers, "connection", None)
         if connection is None:
-            connection = self._connect(apsw.SQLITE_OPEN_READONLY)
+            connection = self._connect(apsw.SQLITE_OPEN_READONLY, limits.READER_CACHE_KIB)
             self._readers.connection = connection
             with self._lock:
                 self._open_readers.append(connection)
@@ -228,10 +228,10 @@ class Database:
         except apsw.Error as error:
             raise _translated(error, self.path) from error
 
-    def _connect(self, flags: int) -> apsw.Connection:
+    def _connect(self, flags: int, cache_kib: int) -> apsw.Connection:
         connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)
         connection.set_busy_timeout(5_000)
-        connection.pragma("cache_size", -limits.CACHE_KIB)
+        connection.pragma("cache_size", -cache_kib)
         return connection
 
 

@@ -12,6 +12,8 @@ before it is allocated. What decodes here is well formed; whether its fields mak
 
 from __future__ import annotations
 
+import reprlib
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import msgpack
@@ -71,12 +73,15 @@ def decode(payload: bytes) -> dict[str, Any]:
     # Whatever msgpack raises for bytes that are not msgpack (it has no common root: ValueError, StackError,
     # ExtraData, OutOfData, UnicodeDecodeError …) means the same to us.
     except Exception as error:
-        raise VecError(Code.PROTOCOL_ERROR, f"a frame is not valid msgpack: {error or type(error).__name__}") from error
+        what = str(error) or type(error).__name__  # StackError, the nesting too deep, says nothing
+        raise VecError(Code.PROTOCOL_ERROR, f"a frame is not valid msgpack: {what}") from error
     if not isinstance(message, dict):
         raise VecError(Code.PROTOCOL_ERROR, f"a frame holds {type(message).__name__}, and a message is a map")
     for key in message:
         if not isinstance(key, str):
             raise VecError(Code.PROTOCOL_ERROR, f"a message has the key {key!r:.40}, and keys are strings")
+    if b"\xff" in payload:
+        _refuse_timestamps(message)
     return message
 
 
@@ -93,11 +98,17 @@ def parse_request(message: dict[str, Any]) -> Request:
 def parse_reply(message: dict[str, Any]) -> Reply:
     """Raises VecError `protocol_error` for a map that is no reply."""
     number = message.pop("id", None)
-    if number is not None and not isinstance(number, int):
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
         raise VecError(Code.PROTOCOL_ERROR, "a reply's 'id' is no integer")
     for kind in _REPLY_KINDS:
         if kind in message:
-            return Reply(number, kind, message.pop(kind), message)
+            body = message.pop(kind)
+            wanted = list if kind == "items" else dict
+            if not isinstance(body, wanted):
+                raise VecError(
+                    Code.PROTOCOL_ERROR, f"a reply's {kind!r} is {type(body).__name__}, not {wanted.__name__}"
+                )
+            return Reply(number, kind, body, message)
     raise VecError(Code.PROTOCOL_ERROR, "a reply has none of 'result', 'items', 'end' and 'error'")
 
 
@@ -111,10 +122,27 @@ def check_protocol(theirs: Any, *, who: Literal["client", "daemon"]) -> None:
     if theirs != PROTOCOL:
         raise VecError(
             Code.VERSION_MISMATCH,
-            f"the {who} speaks protocol {theirs!r:.20}, and this is vecd {__version__}, which speaks {PROTOCOL}",
+            f"the {who} speaks protocol {reprlib.repr(theirs):.20}, and this is vecd {__version__}, "
+            f"which speaks {PROTOCOL}",
             "restart the daemon (`vec daemon restart`) if you have just upgraded" if who == "daemon" else "upgrade it",
         )
 
 
 def _refuse_ext(code: int, data: bytes) -> Any:
     raise VecError(Code.PROTOCOL_ERROR, f"a message holds an ext type ({code}), and there are none in this protocol")
+
+
+def _refuse_timestamps(message: dict[str, Any]) -> None:
+    """msgpack makes a Timestamp of ext type -1 by itself, without asking the ext_hook.
+
+    That type is the byte 0xff, which text in UTF-8 never holds: mostly, only frames with vectors pay for this walk.
+    """
+    maps: list[dict[str, Any]] = [message]
+    lists: list[list[Any]] = []
+    while maps or lists:
+        level = [*chain.from_iterable(map(dict.values, maps)), *chain.from_iterable(lists)]
+        kinds = set(map(type, level))
+        if msgpack.Timestamp in kinds:
+            _refuse_ext(-1, b"")
+        maps = [each for each in level if type(each) is dict] if dict in kinds else []
+        lists = [each for each in level if type(each) is list] if list in kinds else []

@@ -33,7 +33,7 @@ def pack_vector(values: Any) -> bytes:
     else:
         try:
             view = memoryview(values)
-        except TypeError:
+        except (TypeError, ValueError):  # no buffer, or one of things that have no format
             raise VecError(Code.INVALID_DOCUMENT, f"a vector is a list of numbers, not {_described(values)}") from None
         if view.ndim != 1 or view.format not in ("f", "d", "<f", "<d"):
             raise VecError(

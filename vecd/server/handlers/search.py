@@ -23,16 +23,11 @@ async def search(call: Call) -> dict[str, Any]:
     if query.mode not in verbs.MODES:
         modes = ", ".join(verbs.MODES)
         raise VecError(Code.INVALID_REQUEST, f"there is no mode {query.mode!r:.40}", f"modes: {modes}", field="mode")
+    found = await verbs.search(call.engine, query)
     if query.k <= limits.PAGE_ITEMS:
-        return {"hits": await call.engine.read(_first_page, call, query)}
+        return {"hits": await call.engine.read(verbs.hits, call.engine, found)}
     call.streamed = True
-    found = await call.engine.read(verbs.search, call.engine, query)
     for start in range(0, len(found), limits.PAGE_ITEMS):
         page = found[start : start + limits.PAGE_ITEMS]
         await call.items(await call.engine.read(verbs.hits, call.engine, page, start + 1))
     return {}
-
-
-def _first_page(call: Call, query: verbs.Query) -> list[dict[str, Any]]:
-    """Search and rows in one visit to a reader thread: most searches need no more."""
-    return verbs.hits(call.engine, verbs.search(call.engine, query))

@@ -1,0 +1,44 @@
+"""A store of every schema there has been still opens, with all that it holds. (data/schema-N.db.gz; never edited.)"""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from tests import history
+from tests.instance import Instance
+from vecd.store.schema import MIGRATIONS
+
+DATA = Path(__file__).with_name("data")
+
+
+def test_there_is_a_store_of_every_schema() -> None:
+    assert {path.name for path in DATA.iterdir()} == {f"schema-{n}.db.gz" for n in range(1, len(MIGRATIONS) + 1)}
+
+
+@pytest.mark.parametrize("path", sorted(DATA.iterdir()), ids=lambda path: path.name)
+def test_an_old_store_opens_with_all_that_it_holds(path: Path) -> None:
+    with Instance() as instance:
+        instance.settings.data.mkdir(mode=0o700)
+        instance.settings.store.write_bytes(gzip.decompress(path.read_bytes()))
+        instance.start()
+        with instance.connect() as client:
+            assert history.check(client) == {"words": {"a": 1, "b": 2}, "points": {f"p{n}": 1 for n in range(5)}}
+            a, b, gone = client.get(["a", "b", "gone"], "words")
+            assert a == {
+                "id": "a",
+                "title": "Logs",
+                "metadata": {"lang": "en", "year": 2026},
+                "chunks": [{"chunk_id": "a#0", "text": "rotate the logs every week"}],
+            }
+            assert b is not None
+            assert [chunk["text"] for chunk in b["chunks"]] == ["one chunk", "another chunk"]
+            assert gone is None
+            for mode in ("text", "vector", "hybrid"):
+                assert next(client.search("logs", library="words", mode=mode))["document_id"] == "a"
+            nearest = client.search(vector=[3.2, 1.0, -0.5], library="points", k=2)
+            assert [hit["document_id"] for hit in nearest] == ["p3", "p4"]
+            assert client.ingest([{"id": "new", "text": "still takes writes"}], "words")["added"] == 1
+            history.check(client)
