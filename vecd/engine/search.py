@@ -148,7 +148,7 @@ async def _vector(engine: Engine, library: Library, query: Query) -> Floats:
 def _embedded(engine: Engine, embedder_name: str, query: str) -> Floats:
     embedder = engine.embedder(embedder_name)
     assert embedder is not None  # _mode has seen to that
-    (vector,) = embedder.embed([query])
+    vector: Floats = embedder.embed([query])[0]
     return vector
 
 
