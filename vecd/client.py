@@ -186,7 +186,7 @@ class Client:
 
     def get(self, ids: list[str], library: str = "default", *, vectors: bool = False) -> list[dict[str, Any] | None]:
         """The documents with these ids, in their order; None for one that is not there."""
-        return list(self.request("get", library=library, ids=ids, vectors=vectors or None)["documents"])
+        return list(self.items("get", "documents", library=library, ids=ids, vectors=vectors or None))
 
     def delete(self, ids: list[str], library: str = "default") -> dict[str, Any]:
         """Deletes documents; returns `{"deleted","missing","seq"}`."""

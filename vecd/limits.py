@@ -36,14 +36,17 @@ LISTEN_BACKLOG: Final = 1024
 BATCH_DOCUMENTS_MAX: Final = 8_192
 #: One line of NDJSON input: a large document with its vectors, and yet a bound on what a file without newlines costs.
 LINE_BYTES_MAX: Final = 8 * MIB
-#: An id is a key that people type and scripts pass on.
-ID_BYTES_MAX: Final = 1_024
+#: An id is a key that people type and scripts pass on: a URL or a path. (It stands in each of its chunks' events.)
+ID_BYTES_MAX: Final = 512
 #: A title is a line.
 TITLE_BYTES_MAX: Final = 4 * KIB
 #: Metadata is read with every hit.
 METADATA_BYTES_MAX: Final = 256 * KIB
-#: Chunks of one document: its events are one frame, about 100 bytes each, and never split.
-DOCUMENT_CHUNKS_MAX: Final = 10_000
+#: Chunks of one document. Its events are never split over two frames: an update may take two for each chunk, of up to
+#: 110 bytes and two or three times the id, which together stay under FRAME_BYTES_MAX.
+DOCUMENT_CHUNKS_MAX: Final = 5_000
+#: Characters of a chunk that is given as it is (`texts`, or `text` with a vector): it travels with every hit.
+GIVEN_CHUNK_CHARS_MAX: Final = 1_000_000
 #: Components of a vector: the largest embedding models give 8,192 at most.
 DIMENSION_MAX: Final = 16_384
 #: A library's name is a path segment in a shell, a URL and a file name.
@@ -61,7 +64,7 @@ PAGE_ITEMS: Final = 1_000
 QUERY_CHARS_MAX: Final = 100_000
 #: Ids of one get or delete request.
 IDS_MAX: Final = 10_000
-#: Events of one frame; a document's events are never split, so a frame may hold up to DOCUMENT_CHUNKS_MAX more.
+#: Events of one frame, but for a document that has more by itself: those are never split.
 EVENTS_PAGE: Final = 1_000
 
 # --- the store ------------------------------------------------------------------------------------------------------

@@ -78,13 +78,14 @@ async def watch(engine: Engine, spec: Spec) -> AsyncGenerator[Page, None]:
 def _read(engine: Engine, spec: Spec, after: int, count: int | None, stop: int | None) -> Page:
     """Up to `count` wanted events behind `after` (exclusive) and not past `stop` (inclusive). Blocks."""
     libraries = engine.database.catalogue.by_id
-    most = min(count or limits.EVENTS_PAGE, limits.EVENTS_PAGE)
     found: list[dict[str, Any]] = []
     with engine.database.snapshot() as db:
         rows = events.read(db, after, limits.EVENTS_PAGE)
     seq = after
     for row in rows:
         if stop is not None and row.seq > stop:
+            break
+        if found and len(found) + row.last_seq - row.seq >= limits.EVENTS_PAGE:
             break
         library = libraries.get(row.library_id) if row.library_id is not None else None
         name = library.name if library is not None else None
@@ -95,8 +96,6 @@ def _read(engine: Engine, spec: Spec, after: int, count: int | None, stop: int |
                     if count is not None and len(found) == count:
                         return Page(found, event["seq"])
         seq = row.last_seq
-        if len(found) >= most:
-            break
     return Page(found, seq)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.core import Engine
 from ..engine.turns import Turn
+from ..errors import Code, VecError
 from ..wire.messages import Request
 from .fields import Fields
 
@@ -34,9 +35,22 @@ class Call:
         return self._turn
 
     async def items(self, items: list[Any], **extra: Any) -> None:
-        """Sends a part of a stream, and waits until the peer has read enough of what was sent."""
+        """Sends a part of a stream, in as many messages as it takes, and waits until the peer has read enough of it.
+
+        Raises VecError `too_large` for a single item that fits no frame.
+        """
         self.streamed = True
-        self._session.send({"id": self.id, "items": items, **extra})
+        try:
+            self._session.send({"id": self.id, "items": items, **extra})
+        except VecError as error:
+            if error.code != Code.FRAME_TOO_LARGE:
+                raise
+            if len(items) == 1:
+                raise VecError(Code.TOO_LARGE, f"an item of the answer cannot be sent: {error.message}") from error
+            middle = len(items) // 2
+            await self.items(items[:middle])
+            await self.items(items[middle:], **extra)
+            return
         await self._session.writable()
 
     def cancel(self, target: int) -> bool:

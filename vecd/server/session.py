@@ -151,7 +151,10 @@ class Session(asyncio.Protocol):
     async def _answer(self, handler: Handler, call: Call, turn: Turn | None) -> None:
         try:
             body = await handler(call)
-            self.send({"id": call.id, "end" if call.streamed else "result": body})
+            if not call.streamed:
+                body = await self._send_result(call, body)
+            if call.streamed:
+                self.send({"id": call.id, "end": body})
         except asyncio.CancelledError:
             if call.id in self._streams:
                 self.send({"id": call.id, "end": {"reason": "shutting_down" if self.draining else "cancelled"}})
@@ -162,6 +165,18 @@ class Session(asyncio.Protocol):
         finally:
             if turn is not None:
                 turn.release()
+
+    async def _send_result(self, call: Call, body: dict[str, Any]) -> dict[str, Any]:
+        """Sends a result. One that is too large for a frame because of its one list goes as a stream of that list's
+        items; then what is left of the body is returned, for the stream's end."""
+        try:
+            self.send({"id": call.id, "result": body})
+        except VecError as error:
+            lists = [key for key, value in body.items() if isinstance(value, list)]
+            if error.code != Code.FRAME_TOO_LARGE or len(lists) != 1:
+                raise
+            await call.items(body.pop(lists[0]))
+        return body
 
     def _send_error(self, call: Call, error: Exception) -> None:
         if not isinstance(error, VecError):
@@ -204,16 +219,9 @@ class Session(asyncio.Protocol):
     # --- output and back-pressure -----------------------------------------------------------------------------------
 
     def send(self, message: dict[str, Any]) -> None:
-        """Writes a message, if there is still somebody to write to."""
-        if self._closed:
-            return
-        try:
-            frame = encode(message)
-        except VecError as error:
-            log.error("a reply could not be sent", extra={"error": error.message})
-            too_large = VecError(Code.TOO_LARGE, f"the answer cannot be sent: {error.message}", "ask for less at once")
-            frame = encode({"id": message["id"], "error": too_large.to_wire()})
-        self._transport.write(frame)
+        """Writes a message, if there is still somebody to write to. Raises VecError `frame_too_large`."""
+        if not self._closed:
+            self._transport.write(encode(message))
 
     async def writable(self) -> None:
         """Waits until the peer has read enough. Raises CancelledError if the connection is gone."""
