@@ -15,6 +15,7 @@ import gc
 import importlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,13 +23,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from . import __version__, logs
+from . import __version__, limits, logs
 from .errors import Code, VecError
 from .settings import Settings, load, private_folder
 
 log = logging.getLogger("vecd")
 
 _EX_CONFIG, _EX_IOERR, _EX_TEMPFAIL = 78, 74, 75
+
+#: Why a daemon could not start -> its exit status.
+_START_STATUS = {Code.BUSY: _EX_TEMPFAIL, Code.STORAGE_FAILED: _EX_IOERR, Code.DISK_FULL: _EX_IOERR}
 
 #: A thread that wants the interpreter lock back waits this long at most. The default, 5 ms, is paid at every SQLite
 #: statement while the event loop is busy: ingest through the socket is several times faster with this.
@@ -53,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = run(settings, reopening, arguments.ready_fd)
     except VecError as error:
         log.critical("cannot start", extra={"code": error.code, "error": str(error)})
-        status = _EX_TEMPFAIL if error.code == Code.BUSY else _EX_CONFIG
+        status = _START_STATUS.get(error.code, _EX_CONFIG)
     except Exception:
         log.critical("cannot start", exc_info=True)
         status = 1
@@ -81,8 +85,18 @@ def run(settings: Settings, reopening: logs.ReopeningHandler | None = None, read
     with contextlib.suppress(ImportError):  # there is no uvloop for PyPy
         new_event_loop = importlib.import_module("uvloop").new_event_loop
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    _raise_descriptor_limit()
     with _locked(settings), asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(settings, reopening, ready_fd))
+
+
+def _raise_descriptor_limit() -> None:
+    """Each connection takes a descriptor, and the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.CONNECTIONS_MAX + limits.OWN_DESCRIPTORS
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
 
 
 async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, ready_fd: int | None) -> int:

@@ -21,7 +21,7 @@ class Code:
     EXISTS: Final = "exists"  # a library of that name is there already
     INVALID_CURSOR: Final = "invalid_cursor"  # a position in the log that cannot be read as one
     FOREIGN_CURSOR: Final = "foreign_cursor"  # a cursor of another log, or past this log's head
-    TOO_LARGE: Final = "too_large"  # an answer or a request over a limit
+    TOO_LARGE: Final = "too_large"  # an item of an answer that fits no frame
     PROTOCOL_ERROR: Final = "protocol_error"  # bytes that are no message; the connection ends
     FRAME_TOO_LARGE: Final = "frame_too_large"  # a frame over the limit; the connection ends
     UNSUPPORTED: Final = "unsupported"  # an op, an index kind or an embedder that this version lacks

@@ -28,6 +28,8 @@ SEND_BUFFER_BYTES_MAX: Final = 256 * KIB
 STALL_S: Final = 60.0
 #: Connections at once: each costs about 5 KB and a file descriptor.
 CONNECTIONS_MAX: Final = 4096
+#: File descriptors that the daemon needs beside its connections: the store's, the log's, the threads'.
+OWN_DESCRIPTORS: Final = 64
 #: The listening queue; 1,000 watchers that reconnect at once should all get in.
 LISTEN_BACKLOG: Final = 1024
 
@@ -45,8 +47,6 @@ METADATA_BYTES_MAX: Final = 256 * KIB
 #: Chunks of one document. Its events are never split over two frames: an update may take two for each chunk, of up to
 #: 110 bytes and two or three times the id, which together stay under FRAME_BYTES_MAX.
 DOCUMENT_CHUNKS_MAX: Final = 5_000
-#: Characters of a chunk that is given as it is (`texts`, or `text` with a vector): it travels with every hit.
-GIVEN_CHUNK_CHARS_MAX: Final = 1_000_000
 #: Components of a vector: the largest embedding models give 8,192 at most.
 DIMENSION_MAX: Final = 16_384
 #: A library's name is a path segment in a shell, a URL and a file name.

@@ -1,4 +1,4 @@
-"""Structured log lines: `time=… level=… event="…" key=value …` (logfmt), to stderr or to a file.
+"""Structured log lines: `time=… level=… logger=… event="…" key=value …` (logfmt), to stderr or to a file.
 
 A file is opened anew on SIGHUP, so that logrotate can move it away.
 """

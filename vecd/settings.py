@@ -157,6 +157,8 @@ def _typed(key: str, value: Any, where: str) -> Any:
     try:
         if isinstance(value, bool) or (wanted is str and not isinstance(value, str)):
             raise ValueError
+        if wanted is int and isinstance(value, float):
+            raise ValueError
         typed = wanted(value)
     except (TypeError, ValueError):
         kind = {str: "a string", int: "a whole number", float: "a number"}[wanted]

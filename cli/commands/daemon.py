@@ -43,7 +43,7 @@ def start(json: options.Json = False, socket: options.Socket = None) -> None:
     )
 
 
-@app.command(epilog="Exit status: 0 it does not run any more, or did not, 1 it does not stop.")
+@app.command(epilog="Exit status: 0 it does not run any more, or did not, 124 it does not stop.")
 def stop(json: options.Json = False, socket: options.Socket = None) -> None:
     """Stop the daemon: it answers what it was asked, closes its store, and ends."""
     pid = _stop(socket)

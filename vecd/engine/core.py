@@ -1,7 +1,7 @@
 """Engine: the store, the indexes, the embedders and the threads that the verbs share.
 
 Threads: the event loop calls the verbs; `readers` answer what only reads, `preparers` validate, chunk and embed what is
-to be written, the store's writer commits, the indexes' strands search. The writer's news arrives in `_committed`, on
+to be written, the store's writer commits, the indexes' strands search. The writer's news arrives in two steps on
 the writer's thread: first the indexes, then the watchers; whoever wrote is answered after both.
 """
 
@@ -33,7 +33,7 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database = Database(settings.store, self._committed, self._storage_failed)
+        self.database = Database(settings.store, self._committed, self._storage_failed, self._published)
         self.indexes = Indexes(self.database)
         self.feed = Feed()
         self._readers = ThreadPoolExecutor(limits.READERS, "vecd-read")
@@ -73,6 +73,8 @@ class Engine:
 
     def _committed(self, commit: Commit) -> None:
         self.indexes.apply(commit)
+
+    def _published(self) -> None:
         self._loop.call_soon_threadsafe(self.feed.wake)
 
     def _storage_failed(self, failure: VecError) -> None:

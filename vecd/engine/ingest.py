@@ -180,8 +180,6 @@ class _Draft:
         found: list[str | None]
         if text is not None:
             _check_text("text", text)
-            if own:
-                _check_chunk("text", text)
             found = [text] if own else list(chunks_of(text, self.library.chunk_chars))
         elif texts is not None:
             if not isinstance(texts, list) or not texts:
@@ -190,7 +188,6 @@ class _Draft:
                 )
             for place, each in enumerate(texts):
                 _check_text(f"texts[{place}]", each)
-                _check_chunk(f"texts[{place}]", each)
             found = list(texts)
         elif own:
             found = [None] * len(vectors) if isinstance(vectors, list) else []
@@ -331,16 +328,6 @@ def _check_text(field: str, value: Any, bytes_max: int | None = None) -> None:
         raise VecError(
             Code.INVALID_DOCUMENT,
             f"'{field}' has {len(value.encode()):,} bytes, the limit is {bytes_max:,}",
-            field=field,
-        )
-
-
-def _check_chunk(field: str, text: str) -> None:
-    if len(text) > limits.GIVEN_CHUNK_CHARS_MAX:
-        raise VecError(
-            Code.INVALID_DOCUMENT,
-            f"'{field}' is a chunk of {len(text):,} characters, the limit is {limits.GIVEN_CHUNK_CHARS_MAX:,}",
-            "send it in parts, or as a 'text' without vectors, which is cut into chunks",
             field=field,
         )
 

@@ -45,7 +45,8 @@ class Page:
 
 
 async def watch(engine: Engine, spec: Spec) -> AsyncGenerator[Page, None]:
-    """Pages of events behind `spec.start`, in order, each once; a page may be empty but for where it has read to.
+    """Pages of events behind `spec.start`, in order, each once; a page may be empty but for where it has read to, and
+    the first always is.
 
     Raises TimeoutError after `spec.timeout_s`, and VecError `invalid_cursor`, `foreign_cursor`, `invalid_request`, or
     `not_found` for a library that never was.
@@ -57,6 +58,7 @@ async def watch(engine: Engine, spec: Spec) -> AsyncGenerator[Page, None]:
     left = spec.limit
     woken = engine.feed.join()
     try:
+        yield Page([], seq)
         while True:
             woken.clear()  # before reading: a commit during the read wakes us again
             page = await engine.read(_read, engine, spec, seq, left, stop)
@@ -67,23 +69,26 @@ async def watch(engine: Engine, spec: Spec) -> AsyncGenerator[Page, None]:
                     left -= len(page.events)
             if (stop is not None and seq >= stop) or left == 0:
                 return
-            if engine.database.head > seq:
-                continue
             patience = None if deadline is None else deadline - asyncio.get_running_loop().time()
-            await asyncio.wait_for(woken.wait(), patience)
+            if patience is not None and patience <= 0:
+                raise TimeoutError
+            if engine.database.head <= seq:
+                await asyncio.wait_for(woken.wait(), patience)
     finally:
         engine.feed.leave(woken)
 
 
 def _read(engine: Engine, spec: Spec, after: int, count: int | None, stop: int | None) -> Page:
     """Up to `count` wanted events behind `after` (exclusive) and not past `stop` (inclusive). Blocks."""
+    head = engine.database.head  # first: the catalogue is at least as new, and knows every library up to it
+    stop = head if stop is None else min(stop, head)
     libraries = engine.database.catalogue.by_id
     found: list[dict[str, Any]] = []
     with engine.database.snapshot() as db:
         rows = events.read(db, after, limits.EVENTS_PAGE)
     seq = after
     for row in rows:
-        if stop is not None and row.seq > stop:
+        if row.seq > stop:
             break
         if found and len(found) + row.last_seq - row.seq >= limits.EVENTS_PAGE:
             break

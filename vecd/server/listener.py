@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import socket
 import struct
 import sys
@@ -83,6 +84,8 @@ class Listener:
         self.stop = stop  # begins the daemon's shutdown
         self.backlog_bytes = 0  # of unanswered requests, over all sessions
         self._sock = sock
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._connections_max = max(1, min(limits.CONNECTIONS_MAX, descriptors - limits.OWN_DESCRIPTORS))
         self._sessions: set[Session] = set()
         self._empty = asyncio.Event()  # set when the last session has gone
         self._server: asyncio.Server
@@ -105,8 +108,8 @@ class Listener:
         uid = peer_uid(sock)
         if uid not in (os.getuid(), 0):
             return VecError(Code.FORBIDDEN, f"this daemon is user {os.getuid()}'s, and you are user {uid}")
-        if len(self._sessions) >= limits.CONNECTIONS_MAX:
-            return VecError(Code.BUSY, f"the daemon has {limits.CONNECTIONS_MAX} connections", "try again later")
+        if len(self._sessions) >= self._connections_max:
+            return VecError(Code.BUSY, f"the daemon has {self._connections_max} connections", "try again later")
         self._sessions.add(session)
         self._empty.clear()
         return None

@@ -140,7 +140,7 @@ class Session(asyncio.Protocol):
                 self._update_reading()
             task = asyncio.get_running_loop().create_task(self._answer(op.handler, call, turn))
             self._tasks[request.id] = task
-            task.add_done_callback(lambda _: self._done(request.id, 0 if op.stream else size, op.stream))
+            task.add_done_callback(lambda task: self._done(task, call, turn, 0 if op.stream else size, op.stream))
 
     def _answer_now(self, op: Now, call: Call) -> None:
         try:
@@ -156,10 +156,7 @@ class Session(asyncio.Protocol):
             if call.streamed:
                 self.send({"id": call.id, "end": body})
         except asyncio.CancelledError:
-            if call.id in self._streams:
-                self.send({"id": call.id, "end": {"reason": "shutting_down" if self.draining else "cancelled"}})
-            else:  # cut off by a drain that ran out of patience
-                self._send_error(call, VecError(Code.SHUTTING_DOWN, "the daemon is stopping"))
+            self._send_cancelled(call)
         except Exception as error:
             self._send_error(call, error)
         finally:
@@ -178,6 +175,12 @@ class Session(asyncio.Protocol):
             await call.items(body.pop(lists[0]))
         return body
 
+    def _send_cancelled(self, call: Call) -> None:
+        if call.id in self._streams:
+            self.send({"id": call.id, "end": {"reason": "shutting_down" if self.draining else "cancelled"}})
+        else:  # cut off by a drain that ran out of patience
+            self._send_error(call, VecError(Code.SHUTTING_DOWN, "the daemon is stopping"))
+
     def _send_error(self, call: Call, error: Exception) -> None:
         if not isinstance(error, VecError):
             log.error("a handler failed", exc_info=error, extra={"op": call.op})
@@ -185,10 +188,14 @@ class Session(asyncio.Protocol):
             error = VecError(Code.INTERNAL, bug, "the daemon's log has more; please report it")
         self.send({"id": call.id, "error": error.to_wire()})
 
-    def _done(self, number: int, size: int, stream: bool) -> None:
-        del self._tasks[number]
+    def _done(self, task: asyncio.Task[None], call: Call, turn: Turn | None, size: int, stream: bool) -> None:
+        if task.cancelled():  # before its first step: nothing of `_answer` has run
+            self._send_cancelled(call)
+            if turn is not None:
+                turn.release()
+        del self._tasks[call.id]
         if stream:
-            self._streams.discard(number)
+            self._streams.discard(call.id)
         else:
             self._unanswered -= 1
             self._unanswered_bytes -= size

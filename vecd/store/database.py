@@ -4,7 +4,8 @@ Rules:
 - One thread writes. It takes whatever work is waiting, from all connections, as one transaction, and answers when the
   transaction is on disk (WAL, synchronous=FULL). Each piece of work runs in a savepoint, so that one that fails takes
   nothing with it.
-- After the commit, and before anybody is answered, `on_commit` is told, in commit order, on the writer thread.
+- After the commit, and before anybody is answered, `on_commit` is told, in commit order, on the writer thread; then
+  `head` and `catalogue` move, and `on_published` is told. So whoever reads up to `head` finds everything applied.
 - If storage fails, nobody is answered OK. A full disk fails the transaction and the daemon goes on; any other
   I/O error cannot be undone (SQLite may hide a row now and show it after reopening), so `on_fatal` is told and the
   writer takes nothing more.
@@ -53,10 +54,17 @@ class _Work:
 class Database:
     """The store's file. `open` it, `submit` writes, `read`, `close` it."""
 
-    def __init__(self, path: Path, on_commit: Callable[[Commit], None], on_fatal: Callable[[VecError], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_commit: Callable[[Commit], None],
+        on_fatal: Callable[[VecError], None],
+        on_published: Callable[[], None] = lambda: None,
+    ) -> None:
         self.path = path
         self._on_commit = on_commit
         self._on_fatal = on_fatal
+        self._on_published = on_published
         self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_forever, name="vecd-writer", daemon=True)
         self._readers = threading.local()
@@ -156,8 +164,11 @@ class Database:
             db.execute("UPDATE log SET seq = ?, label = ?, time_us = ?", (tx.seq, tx.label, tx.time_us))
             self.head_time_us = now_us
         db.execute("COMMIT")
-        self.head, self._label, self.catalogue = tx.seq, tx.label, tx.catalogue
         self._on_commit(Commit(tx.seq, tx.catalogue, tx.changes))
+        self._label = tx.label
+        self.catalogue = tx.catalogue  # before the head: whoever sees the head finds its libraries
+        self.head = tx.seq
+        self._on_published()
         for work in group:
             if work.error is not None:
                 work.future.set_exception(work.error)

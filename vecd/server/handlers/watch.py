@@ -11,7 +11,8 @@ from ..call import Call
 
 
 async def watch(call: Call) -> dict[str, Any]:
-    """Fields: from, libraries, types, follow, limit, timeout_s. Each message carries the cursor it has read to."""
+    """Fields: from, libraries, types, follow, limit, timeout_s. Each message carries the cursor it has read to; the
+    first, which may be empty, tells that the subscription stands."""
     fields = call.fields
     libraries, types = fields.optional_texts("libraries"), fields.optional_texts("types")
     spec = verbs.Spec(
@@ -27,8 +28,9 @@ async def watch(call: Call) -> dict[str, Any]:
     try:
         async with contextlib.aclosing(verbs.watch(call.engine, spec)) as pages:
             async for page in pages:
-                if page.events:
-                    await call.items(page.events, cursor=f"{log_id}:{page.seq}")
+                if page.events or seq is None:
+                    seq = page.seq  # before the wait in `items`: by then the events are on their way
+                    await call.items(page.events, cursor=f"{log_id}:{seq}")
                 seq = page.seq
     except TimeoutError:
         reason = "timeout"

@@ -1,0 +1,335 @@
+"""The man pages say what the program does: commands, options, exit statuses, codes, ops, events, settings, limits."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from vecd import daemon, limits, settings
+from vecd.errors import Code
+from vecd.server.handlers import OPS
+from vecd.store.events import ALL_TYPES
+
+ROOT = Path(__file__).resolve().parents[2]
+MAN = ROOT / "man"
+PAGES = sorted(path.name for path in MAN.iterdir())
+
+# mypy knows cli/ by its folder's name; it is imported by the name that it is installed under.
+main: Any = importlib.import_module("vec_cli.main")
+vec: Any = typer.main.get_command(main.app)
+COMMANDS: dict[str, Any] = {name: vec.get_command(None, name) for name in vec.list_commands(None)}
+
+CODES = {value for name, value in vars(Code).items() if name.isupper()}
+
+
+# --- mdoc -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def page(name: str) -> str:
+    return (MAN / name).read_text("ascii")
+
+
+def words(line: str) -> list[str]:
+    """The words of a macro line, the macro first; none for a line of text."""
+    if not line.startswith("."):
+        return []
+    return [
+        word[1:-1].replace('""', '"') if word[0] == '"' else word
+        for word in re.findall(r'"(?:[^"]|"")*"|\S+', line[1:])
+    ]
+
+
+def flags(text: str) -> set[str]:
+    """The options that a text mentions: what stands behind Fl."""
+    found = set()
+    for line in text.splitlines():
+        macro = words(line)
+        found |= {f"-{flag}" for fl, flag in pairwise(macro) if fl == "Fl"}
+    return found
+
+
+def behind(text: str, macro: str) -> set[str]:
+    """The words that stand behind a macro, wherever it is called: A and B of `.Ev A , B`."""
+    found = set()
+    for line in text.splitlines():
+        at = words(line)
+        for place, word in enumerate(at):
+            if word == macro:
+                found |= {each for each in at[place + 1 :] if each not in ".,:;()"}
+    return found
+
+
+def section(name: str, title: str, macro: str = "Sh") -> str:
+    """The text under a heading, up to the next one of its rank."""
+    match = re.search(rf"^\.{macro} {re.escape(title)}\n(.*?)(?=^\.Sh|^\.{macro}|\Z)", page(name), re.M | re.S)
+    assert match, f"{name} has no {macro} {title}"
+    return match[1]
+
+
+def items(text: str, macro: str) -> dict[str, str]:
+    """The items of lists whose heads begin with a macro: its word -> the item's text. Without a macro: the head."""
+    head = rf"^\.It {macro} (\S+).*\n" if macro else r"^\.It (.+)\n"
+    return {match[1]: match[2] for match in re.finditer(head + r"((?:(?!\.It |\.El).*\n)*)", text, re.M)}
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+def options(name: str, command: Any) -> Iterator[Any]:
+    """A command's options and, if it is a group, those of its commands."""
+    context = command.make_context(name, [], resilient_parsing=True)
+    yield from (each for each in command.get_params(context) if each.opts[0].startswith("-"))
+    for sub in getattr(command, "commands", {}):
+        yield from options(sub, command.commands[sub])
+
+
+def spelled(name: str, command: Any) -> set[str]:
+    return {spelling for option in options(name, command) for spelling in (*option.opts, *option.secondary_opts)}
+
+
+def root_options() -> set[str]:
+    context = vec.make_context("vec", [], resilient_parsing=True)
+    return {spelling for each in vec.get_params(context) for spelling in each.opts}
+
+
+def test_every_command_has_a_man_page_and_every_page_a_subject() -> None:
+    assert set(PAGES) == {"vec.1", "vecd.8", "vec-protocol.7", "vec-events.7", *(f"vec-{name}.1" for name in COMMANDS)}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_titled_as_its_file(name: str) -> None:
+    title, _, number = name.rpartition(".")
+    assert page(name).splitlines()[1] == f".Dt {title.upper()} {number}"
+    assert f".Sh NAME\n.Nm {title}\n" in page(name)
+
+
+def test_every_command_stands_in_vec_1() -> None:
+    listed = items(section("vec.1", "DESCRIPTION"), "Cm")
+    assert list(listed) == list(COMMANDS)
+    for name, text in listed.items():
+        assert f".Xr vec-{name} 1" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_of_a_group_stands_in_its_man_page(name: str) -> None:
+    text = page(f"vec-{name}.1")
+    for sub in getattr(COMMANDS[name], "commands", {}):
+        assert f".Nm vec Cm {name} {sub}\n" in text
+        assert f".It Cm {sub}\n" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_stands_in_its_man_page(name: str) -> None:
+    described = {
+        flag for line in page(f"vec-{name}.1").splitlines() if line.startswith(".It Fl") for flag in flags(line)
+    }
+    assert described == spelled(name, COMMANDS[name])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_man_page_mentions_an_option_that_does_not_exist(name: str) -> None:
+    assert flags(page(f"vec-{name}.1")) <= spelled(name, COMMANDS[name])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_stands_in_the_synopsis(name: str) -> None:
+    synopsis = flags(section(f"vec-{name}.1", "SYNOPSIS"))
+    for option in options(name, COMMANDS[name]):
+        assert synopsis & set(option.opts) or "--help" in option.opts, option.opts
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_bound_and_choice_of_an_option_stands_in_its_man_page(name: str) -> None:
+    told = [f".It Fl {item}" for item in page(f"vec-{name}.1").split(".It Fl ")[1:]]
+    for option in {option.opts[0]: option for option in options(name, COMMANDS[name])}.values():
+        kind = option.type
+        expected = [str(bound) for bound in (getattr(kind, "min", None), getattr(kind, "max", None)) if bound]
+        expected += [str(choice) for choice in getattr(kind, "choices", ())]
+        (item,) = (item for item in told if set(option.opts) & flags(item.splitlines()[0]))
+        for each in expected:
+            if each != "1":  # at least one of something goes without saying
+                assert re.search(rf"\b{each}\b", item), f"{option.opts[0]}: {each}"
+
+
+def test_the_options_of_vec_itself_stand_in_vec_1() -> None:
+    everywhere = set().union(*(spelled(name, command) for name, command in COMMANDS.items()))
+    lines = section("vec.1", "DESCRIPTION").splitlines()
+    assert {flag for line in lines if line.startswith(".It Fl") for flag in flags(line)} == root_options()
+    assert flags(page("vec.1")) <= root_options() | everywhere
+
+
+def test_the_options_of_vecd_stand_in_vecd_8() -> None:
+    there = {spelling for action in daemon._parser()._actions for spelling in action.option_strings}
+    described = {flag for line in page("vecd.8").splitlines() if line.startswith(".It Fl") for flag in flags(line)}
+    assert described == there
+    assert flags(page("vecd.8")) == there
+
+
+# --- examples -------------------------------------------------------------------------------------------------------
+
+_ESCAPES = {r"\-": "-", r"\(aq": "'", r"\(ga": "`", r"\(ti": "~", r"\(ha": "^", r"\e": "\\", r"\&": ""}
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\\(?:\(..|.)", lambda match: _ESCAPES[match[0]], text)
+
+
+def literals(name: str) -> Iterator[str]:
+    for match in re.finditer(r"^\.Bd -literal[^\n]*\n(.*?)^\.Ed", page(name), re.M | re.S):
+        yield plain(match[1])
+
+
+def commands_at_prompts(name: str) -> Iterator[list[str]]:
+    """Each `vec …` and `vecd …` behind a prompt, as words, up to what is the shell's."""
+    for block in literals(name):
+        shown = re.sub(r"\\\n *|\|\n *", lambda match: match[0][0].replace("\\", ""), block)
+        for line in shown.splitlines():
+            if not line.startswith("$ "):
+                continue
+            lexer = shlex.shlex(line[2:], posix=True, punctuation_chars=True)
+            lexer.whitespace_split = True
+            command: list[str] = []
+            for word in [*lexer, ";"]:
+                if set(word) <= set("|&;<>()"):
+                    if command and command[0] in ("vec", "vecd"):
+                        yield command
+                    command = []
+                elif command or word in ("vec", "vecd"):
+                    command.append(word)
+
+
+def test_every_command_page_has_examples() -> None:
+    for name in PAGES:
+        assert list(commands_at_prompts(name)) or name == "vec-protocol.7", name
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_example_is_a_command_that_can_be_parsed(name: str) -> None:
+    for program, *arguments in commands_at_prompts(name):
+        if program == "vecd":
+            daemon._parser().parse_args(arguments)
+            continue
+        command = COMMANDS[arguments[0]]
+        while hasattr(command, "commands"):
+            arguments = arguments[1:]
+            command = command.commands[arguments[0]]
+        command.make_context(arguments[0], arguments[1:])  # parses, and calls nothing
+
+
+def test_python_in_the_protocols_examples_compiles() -> None:
+    blocks = [block for block in literals("vec-protocol.7") if "import " in block]
+    assert len(blocks) == 2
+    for block in blocks:
+        compile(block, "vec-protocol.7", "exec")
+
+
+# --- what the pages list --------------------------------------------------------------------------------------------
+
+
+def test_every_exit_status_stands_in_vec_1_with_its_codes() -> None:
+    listed = {int(number): behind(text, "Er") for number, text in items(section("vec.1", "EXIT STATUS"), "").items()}
+    others = {0, main.FAILED, main.PARTLY, main.INTERRUPTED, main.BROKEN_PIPE}
+    assert set(listed) == set(main.EXIT_STATUS.values()) | others
+    for number, codes in listed.items():
+        assert codes == {code for code in CODES if main.EXIT_STATUS.get(code, main.FAILED) == number}, number
+
+
+def test_every_exit_status_of_a_command_is_one_of_vecs() -> None:
+    known = set(items(section("vec.1", "EXIT STATUS"), ""))
+    for name in COMMANDS:
+        assert set(items(section(f"vec-{name}.1", "EXIT STATUS"), "")) <= known
+
+
+def test_every_code_stands_in_the_protocol() -> None:
+    assert set(items(section("vec-protocol.7", "ERROR CODES"), "Er")) == CODES
+
+
+def test_every_op_stands_in_the_protocol() -> None:
+    headings = re.findall(r"^\.Ss (.*)", section("vec-protocol.7", "OPERATIONS"), re.M)
+    assert sorted(headings) == sorted(OPS)
+    assert '"op": "hello"' in plain(section("vec-protocol.7", "Hello", "Ss"))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_field_that_an_op_reads_stands_with_it(op: str) -> None:
+    read = set(re.findall(r'fields\.\w+\(\s*"(\w+)"', inspect.getsource(OPS[op].handler)))
+    assert read <= behind(section("vec-protocol.7", op, "Ss"), "Va")
+
+
+def test_every_event_type_stands_in_vec_events() -> None:
+    assert set(items(section("vec-events.7", "Types", "Ss"), "Cm")) == set(ALL_TYPES)
+
+
+def test_every_setting_stands_in_vecd_8_with_its_default(tmp_path: Path) -> None:
+    listed = items(section("vecd.8", "CONFIGURATION"), "Va")
+    assert set(listed) == set(settings.TUNABLES)
+    defaults = settings.load({"VEC_HOME": str(tmp_path)})
+    for key, text in listed.items():
+        value = getattr(defaults, key)
+        told = re.search(r"default:\s+(?:\.Ql )?(\w+)", text)
+        assert told, key
+        assert told[1] == (f"{value:g}" if isinstance(value, float) else str(value)), key
+        for name in ("vec.1", "vecd.8"):
+            assert f"VEC_{key.upper()}" in behind(section(name, "ENVIRONMENT"), "Ev")
+
+
+def test_every_variable_that_is_read_stands_in_vec_1_or_vecd_8() -> None:
+    sources = [path.read_text("utf-8") for folder in ("vecd", "cli") for path in (ROOT / folder).rglob("*.py")]
+    read = {name for text in sources for name in re.findall(r'"((?:VEC|XDG|LISTEN|NOTIFY)_[A-Z_]*[A-Z])"', text)}
+    assert {"VEC_HOME", "NOTIFY_SOCKET"} <= read
+    assert read - {"LISTEN_FDNAMES"} <= behind(page("vec.1") + page("vecd.8"), "Ev")
+
+
+def test_every_dependency_stands_in_vecd_8_with_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    names = {re.match(r"[\w-]+", dependency)[0] for dependency in project["dependencies"]}  # type: ignore[index]
+    assert set(items(section("vecd.8", "DEPENDENCIES"), "")) == names
+
+
+def test_the_limits_of_the_protocol_are_those_of_the_program() -> None:
+    listed = re.findall(r"^\.It ([\d,]+) Ta (.*)", section("vec-protocol.7", "LIMITS"), re.M)
+    assert {what: int(number.replace(",", "")) for number, what in listed} == {
+        "bytes of a frame": limits.FRAME_BYTES_MAX,
+        "items of an array or a map": limits.ARRAY_ITEMS_MAX,
+        "unanswered requests of a connection": limits.UNANSWERED_MAX,
+        "bytes of those": limits.UNANSWERED_BYTES_MAX,
+        "bytes of unanswered requests of all connections": limits.BACKLOG_BYTES_MAX,
+        "bytes sent and not taken": limits.SEND_BUFFER_BYTES_MAX,
+        "subscriptions of a connection": limits.STREAMS_MAX,
+        "connections": limits.CONNECTIONS_MAX,
+        "seconds that a peer may stop, unless set otherwise": limits.STALL_S,
+        "documents of an ingest": limits.BATCH_DOCUMENTS_MAX,
+        "bytes of an id": limits.ID_BYTES_MAX,
+        "bytes of a title": limits.TITLE_BYTES_MAX,
+        "bytes of metadata, as JSON": limits.METADATA_BYTES_MAX,
+        "chunks of a document": limits.DOCUMENT_CHUNKS_MAX,
+        "components of a vector": limits.DIMENSION_MAX,
+        "bytes of a library's name": limits.NAME_BYTES_MAX,
+        "characters of a query": limits.QUERY_CHARS_MAX,
+        "ids of a get or a delete": limits.IDS_MAX,
+        "hits of a search": limits.HITS_MAX,
+        "hits or documents of a message": limits.PAGE_ITEMS,
+    }
+
+
+def test_mandoc_has_nothing_to_complain_about() -> None:
+    if shutil.which("mandoc") is None:
+        pytest.skip("mandoc is not installed")
+    done = subprocess.run(
+        ["mandoc", "-T", "lint", "-W", "warning", *PAGES], cwd=MAN, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
