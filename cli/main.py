@@ -5,6 +5,7 @@ stdout is data, stderr is talk. The exit statuses are in EXIT_STATUS and in vec(
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -51,6 +52,9 @@ EXIT_STATUS = {
     Code.TIMEOUT: TIMED_OUT,
 }
 
+#: Whatever else goes wrong with a file or a socket is a VecError by the time it comes here.
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 
 def tell(error: VecError) -> None:
     """An error as people read it: what happened, its code, what to do."""
@@ -91,9 +95,27 @@ class LazyGroup(TyperGroup):
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read us has had enough. Python would complain again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()  # whoever read us has had enough
             ctx.exit(BROKEN_PIPE)
+        except OSError as error:
+            if error.errno not in _CANNOT_WRITE:
+                raise
+            _drop_stdout()
+            print(f"vec: cannot write the output ({error.strerror})", file=sys.stderr)
+            ctx.exit(FAILED)
+
+
+def _drop_stdout() -> None:
+    """What is still in stdout's buffer cannot be written. Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_what_is_closed() -> None:
+    """A closed stdin is an empty one, and what goes to a closed stdout or stderr goes nowhere. Python has None there,
+    and a file or socket of ours must not get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - it gets the lowest free number
 
 
 def _version(value: bool) -> None:
@@ -127,6 +149,7 @@ def _vec(
 
 def main() -> None:
     """The entry point."""
+    _open_what_is_closed()
     app()
 
 

@@ -68,11 +68,16 @@ def _unzipped(name: str, pieces: Iterator[bytes | None]) -> Iterator[bytes | Non
     """The pieces, decompressed if the first begins like gzip; gzip files one behind the other are one."""
     unzip = None
     first = True
+    begun = b""  # of a magic number that arrived in two pieces
     for piece in pieces:
         if piece is None:
             yield None
             continue
         if first:
+            begun, piece = b"", begun + piece
+            if piece == _GZIP_MAGIC[:1]:
+                begun = piece
+                continue
             first = False
             if piece.startswith(_GZIP_MAGIC):
                 unzip = zlib.decompressobj(wbits=31)
@@ -89,6 +94,8 @@ def _unzipped(name: str, pieces: Iterator[bytes | None]) -> Iterator[bytes | Non
                         unzip = zlib.decompressobj(wbits=31)
         except zlib.error as error:
             raise VecError(Code.INVALID_DOCUMENT, f"{name} is damaged gzip: {error}", file=name) from error
+    if begun:
+        yield begun
     if unzip is not None and not unzip.eof:
         raise VecError(Code.INVALID_DOCUMENT, f"{name} is gzip that ends too early", "is it complete?", file=name)
 
@@ -123,12 +130,16 @@ def _line(name: str, number: int, data: bytes | None) -> Line:
 
 def ids(paths: list[str]) -> Iterator[str]:
     """Ids from stdin or files, one a line: bare, or as an object with an "id"."""
-    import orjson
+    from .output import load_orjson
 
+    orjson = load_orjson()
     for line in lines(paths):
-        if line is None or line.data is None or not (text := line.data.strip()):
-            continue
+        assert line is not None  # nothing waits here
         where = f"{line.file}:{line.number}"
+        if line.data is None:
+            raise VecError(Code.INVALID_REQUEST, f"{where}: a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
+        if not (text := line.data.strip()):
+            continue
         try:
             value = orjson.loads(text)["id"] if text.startswith(b"{") else text.decode()
         except (ValueError, KeyError, UnicodeDecodeError) as error:

@@ -5,9 +5,13 @@ On a terminal people get tables and lines to read; in a pipe, or with --json, ev
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Output:
@@ -18,8 +22,7 @@ class Output:
 
     def objects(self, objects: Iterable[Any], *, flush: bool = False) -> None:
         """One line of JSON each."""
-        import orjson
-
+        orjson = load_orjson()
         write = sys.stdout.buffer.write
         sys.stdout.flush()
         for each in objects:
@@ -38,18 +41,36 @@ class Output:
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
         """A table on a terminal; numbers are set right."""
         from rich.box import SIMPLE_HEAD
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
         held = [list(row) for row in rows]
-        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
         for place, column in enumerate(columns):
             numbers = bool(held) and all(isinstance(row[place], (int, float)) for row in held)
             table.add_column(column, justify="right" if numbers else "left", overflow="fold")
         for row in held:
             table.add_row(*(Text(_cell(value)) for value in row))
-        Console().print(table)
+        console().print(table)
+
+
+def load_orjson() -> Any:
+    """The module orjson. Ctrl-C waits until it is imported: interrupted in the middle of that, orjson crashes."""
+    import signal
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        import orjson
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return orjson
+
+
+def console() -> Console:
+    """Rich's console on stdout. With NO_COLOR it writes no escape codes at all; rich alone would leave bold and dim."""
+    from rich.console import Console
+
+    return Console(highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
 
 def _cell(value: Any) -> str:
@@ -57,12 +78,17 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else printable(str(value))
+    return f"{value:,}" if isinstance(value, int) else one_line(str(value))
 
 
 def printable(text: str) -> str:
     """A text from outside as it may be shown on a terminal: control characters, which could command it, are shown."""
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def one_line(text: str) -> str:
+    """As `printable`, for what must not begin a line of its own: titles and ids."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def size(count: int) -> str:

@@ -316,6 +316,7 @@ def pack_document(document: dict[str, Any]) -> dict[str, Any]:
     """A document as it travels: its vectors packed. Raises VecError `invalid_document`, naming the field."""
     vector, vectors = document.get("vector"), document.get("vectors")
     if vector is None and vectors is None:
+        _check_sizes(document)
         return document
     packed = dict(document)
     try:
@@ -330,4 +331,23 @@ def pack_document(document: dict[str, Any]) -> dict[str, Any]:
         raise
     except TypeError:
         raise VecError(Code.INVALID_DOCUMENT, "'vectors' is a list of vectors", field="vectors") from None
+    _check_sizes(packed)
     return packed
+
+
+def _check_sizes(document: dict[str, Any]) -> None:
+    """Refuses a list or an object that is too long to travel: it would take its whole batch down with it."""
+    for field, value in document.items():
+        inside = [value] if isinstance(value, (list, dict)) else []
+        while inside:
+            each = inside.pop()
+            if len(each) > limits.ARRAY_ITEMS_MAX:
+                raise VecError(
+                    Code.INVALID_DOCUMENT,
+                    f"'{field}' holds {len(each):,} items in one place, which is over the limit of"
+                    f" {limits.ARRAY_ITEMS_MAX:,}",
+                    field=field,
+                )
+            inside += [
+                item for item in (each.values() if isinstance(each, dict) else each) if type(item) in (list, dict)
+            ]

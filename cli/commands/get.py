@@ -63,20 +63,19 @@ def _unpacked(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(document: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    from ..output import printable
+    from ..output import console, one_line, printable
 
-    console = Console(highlight=False)
-    console.print(Text(printable(document["id"]), style="bold"), soft_wrap=True)
+    terminal = console()
+    terminal.print(Text(one_line(document["id"]), style="bold"), soft_wrap=True)
     if document["title"]:
-        console.print(Text(f"title     {printable(document['title'])}"), soft_wrap=True)
+        terminal.print(Text(f"title     {one_line(document['title'])}"), soft_wrap=True)
     for key, value in document["metadata"].items():
-        console.print(Text(f"{printable(key):<9} {printable(str(value))}", style="cyan"), soft_wrap=True)
+        terminal.print(Text(f"{one_line(key):<9} {one_line(str(value))}", style="cyan"), soft_wrap=True)
     for chunk in _unpacked(document)["chunks"]:
-        console.print(Text(f"--- {printable(chunk['chunk_id'])}", style="dim"), soft_wrap=True)
+        terminal.print(Text(f"--- {one_line(chunk['chunk_id'])}", style="dim"), soft_wrap=True)
         if chunk["text"]:
-            console.print(Text(printable(chunk["text"])), soft_wrap=True)
+            terminal.print(Text(printable(chunk["text"])), soft_wrap=True)
         if "vector" in chunk:
-            console.print(Text(" ".join(f"{value:.4f}" for value in chunk["vector"]), style="dim"))
+            terminal.print(Text(" ".join(f"{value:.4f}" for value in chunk["vector"]), style="dim"))

@@ -7,7 +7,6 @@ If the connection is lost, what was not acknowledged is sent again: the same doc
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -338,8 +337,11 @@ class Ingest:
         self._client.set_timeout(_GRACE_S)
         while self._flying:
             batch = self._flying.popleft()
-            with contextlib.suppress(VecError):
+            try:
                 self._tell(batch, batch.pending.result() if batch.pending is not None else {})
+            except VecError as error:
+                if error.code in (Code.CONNECTION_LOST, Code.TIMEOUT):
+                    return
 
     # --- an answer --------------------------------------------------------------------------------------------------
 
@@ -364,7 +366,11 @@ class Ingest:
 
     def _tell_each(self, batch: Batch, answer: dict[str, Any], refused: list[tuple[Place, VecError]]) -> None:
         ids = {place: document.get("id") for place, document in zip(batch.places, batch.documents, strict=True)}
-        told = [(place, {"id": ids.get(place), "status": "failed", "error": error.to_wire()}) for place, error in refused]
+        told = []
+        for place, error in refused:
+            given = ids.get(place)
+            its_id = given if isinstance(given, str) else None
+            told.append((place, {"id": its_id, "status": "failed", "error": error.to_wire()}))
         for outcome in answer.get("documents", ()):
             body = {key: outcome[key] for key in ("id", "status", "seq") if outcome[key] is not None}
             told.append((batch.places[outcome["index"]], body))

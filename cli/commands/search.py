@@ -14,7 +14,7 @@ from vecd import limits
 from vecd.errors import Code, VecError
 
 from .. import ndjson, options
-from ..output import Output, printable
+from ..output import Output, console, load_orjson, one_line, printable
 
 if TYPE_CHECKING:
     from vecd.client import Client, Pending
@@ -78,18 +78,25 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> None:
         text, pending = flying.popleft()
         output.objects(({"query": text, **hit} for hit in _hits(pending)), flush=True)
 
+    wrong: VecError | None = None
     for line in ndjson.lines([], lambda fd: _readable(fd, bool(flying))):
         if line is None:
             answer()
             continue
         if line.data is None or line.data.strip():
-            query = _query(line)
+            try:
+                query = _query(line)
+            except VecError as error:
+                wrong = error
+                break
             text = query.get("query")
             flying.append((text, client.submit("search", **{**common, **query})))
             if len(flying) >= _WINDOW:
                 answer()
-    while flying:
+    while flying:  # also those before a line that is no query
         answer()
+    if wrong is not None:
+        raise wrong
 
 
 def _readable(fd: int, busy: bool) -> bool:
@@ -102,8 +109,7 @@ def _readable(fd: int, busy: bool) -> bool:
 
 def _query(line: ndjson.Line) -> dict[str, Any]:
     """A line of --stdin: a bare text, or an object with "query" and/or "vector", and "k" if it differs."""
-    import orjson
-
+    orjson = load_orjson()
     where = f"{line.file}:{line.number}"
     if line.data is None:
         raise VecError(Code.INVALID_REQUEST, f"{where}: a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
@@ -146,22 +152,21 @@ def _hits(pending: Pending) -> Iterator[dict[str, Any]]:
 
 def _show(hits: Iterable[dict[str, Any]]) -> None:
     """Hits for people: rank, score, what, and the beginning of the text."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    terminal = console()
     none = True
     for hit in hits:
         none = False
         head = Text.assemble(
-            (f"{hit['rank']:>3}  ", "dim"), (f"{hit['score']:.4f}  ", "green"), (printable(hit["chunk_id"]), "bold")
+            (f"{hit['rank']:>3}  ", "dim"), (f"{hit['score']:.4f}  ", "green"), (one_line(hit["chunk_id"]), "bold")
         )
         if hit["title"]:
-            head.append(f"  {printable(hit['title'])}")
-        console.print(head, soft_wrap=True)
+            head.append(f"  {one_line(hit['title'])}")
+        terminal.print(head, soft_wrap=True)
         if hit["text"]:
             text = " ".join(printable(hit["text"]).split())
-            room = max(20, console.width - 5)
-            console.print(Text(f"     {text if len(text) <= room else text[: room - 1] + '…'}", style="dim"))
+            room = max(20, terminal.width - 5)
+            terminal.print(Text(f"     {text if len(text) <= room else text[: room - 1] + '…'}", style="dim"))
     if none:
         print("no hits", file=sys.stderr)

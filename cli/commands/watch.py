@@ -13,7 +13,7 @@ import typer
 from vecd.errors import Code, VecError
 
 from .. import main, options
-from ..output import Output, printable
+from ..output import Output, one_line
 
 app = options.command()
 
@@ -83,7 +83,7 @@ def _print(output: Output, events: list[dict[str, Any]]) -> None:
         about = data.get("chunk_id") or data.get("id") or data.get("name") or ""
         title = f"  {data['title']}" if data.get("title") else ""
         place = f"{event['time']}  {event['seq']:>8}  {event['type']:<16}  {event['library'] or '':<12}"
-        print(printable(f"{place}  {about}{title}"))
+        print(one_line(f"{place}  {about}{title}"))
     sys.stdout.flush()
 
 

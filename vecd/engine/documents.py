@@ -41,7 +41,7 @@ def count(engine: Engine, name: str) -> dict[str, Any]:
 
 async def delete(engine: Engine, name: str, ids: list[str], turn: Turn) -> dict[str, Any]:
     """Deletes documents by id: `{"deleted","missing","missing_ids","seq"}`. Raises VecError `not_found`."""
-    library = find(engine, name)
+    library = await ingest.settled(engine, name, turn)
     entries = [Entry(index, each, delete=True) for index, each in enumerate(ids)]
     batch = Batch(entries, [], [], ingest.NO_VECTORS)
 

@@ -14,6 +14,7 @@ This runs for every document of every stream, so it is written for few steps a d
 from __future__ import annotations
 
 import asyncio
+import reprlib
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -25,6 +26,7 @@ import orjson
 
 from .. import limits
 from ..errors import Code, VecError, nearest
+from ..index import LENGTH_MAX
 from ..store import documents as store
 from ..store import libraries as store_libraries
 from ..store.catalogue import DEFAULT, Library
@@ -56,21 +58,45 @@ async def ingest(engine: Engine, name: str, documents: list[Any], turn: Turn, *,
     With `strict`, nothing from the first refused document on is written. Raises VecError `not_found`,
     `embedder_failed`, or what the store raises; then nothing of the request is promised.
     """
-    library = find(engine, name)
+    library = await settled(engine, name, turn)
     batch, refused = await engine.prepare(prepare, engine, library, documents, strict)
+    if not batch.entries:
+        return Result([], refused, engine.database.head)
+    async with turn:
+        written = _submit(engine, library, batch)
+        if library.dimension is None:
+            try:
+                await written
+            except VecError as error:
+                if error.code != Code.DIMENSION_MISMATCH:
+                    raise
+                # Somebody else's vector has set the dimension meanwhile; now each document can be judged by it.
+                library = find(engine, name)
+                batch, refused = await engine.prepare(prepare, engine, library, documents, strict)
+                written = _submit(engine, library, batch)
+    outcomes, seq = await written
+    return Result(outcomes, refused, seq)
 
+
+def _submit(engine: Engine, library: Library, batch: Batch) -> asyncio.Future[tuple[list[Outcome], int]]:
     def write(tx: Transaction) -> tuple[list[Outcome], int]:
         target = same_library(tx, library)
         if len(batch.vectors):
             target = store_libraries.pin_dimension(tx, target, batch.vectors.shape[1])
         return store.write(tx, target, batch), tx.seq
 
-    if not batch.entries:
-        return Result([], refused, engine.database.head)
-    async with turn:
-        future = engine.database.submit(write, len(batch.entries))
-    outcomes, seq = await asyncio.wrap_future(future)
-    return Result(outcomes, refused, seq)
+    return asyncio.wrap_future(engine.database.submit(write, len(batch.entries)))
+
+
+async def settled(engine: Engine, name: str, turn: Turn) -> Library:
+    """The library, as the sender's earlier writes leave it: one of them may be making it just now.
+
+    Raises VecError `not_found`.
+    """
+    if name not in engine.database.catalogue.by_name:
+        await turn.wait()
+        await asyncio.wrap_future(engine.database.submit(lambda tx: None))
+    return find(engine, name)
 
 
 def same_library(tx: Transaction, library: Library) -> Library:
@@ -102,7 +128,7 @@ def prepare(
             draft.refused.append((index, error))
             if strict:
                 break
-    draft.check_finite()
+    draft.check_lengths()
     draft.refused.sort(key=lambda pair: pair[0])
     if strict and draft.refused:
         draft.keep_below(draft.refused[0][0])
@@ -155,7 +181,7 @@ class _Draft:
     def _add_delete(self, index: int, document: dict[str, Any]) -> None:
         if document["op"] != "delete":
             raise VecError(
-                Code.INVALID_DOCUMENT, f'unknown op {document["op"]!r:.40}; there is only "delete"', field="op"
+                Code.INVALID_DOCUMENT, f'unknown op {reprlib.repr(document["op"])}; there is only "delete"', field="op"
             )
         if more := [key for key in document if key not in ("op", "id")]:
             raise VecError(
@@ -241,21 +267,20 @@ class _Draft:
             elif len(vector) != 4 * self.dimension:
                 raise store_libraries.mismatch(self.library, len(vector) // 4, self.dimension)
 
-    def check_finite(self) -> None:
-        """Refuses documents whose own vectors hold NaN or infinity, all at once."""
-        given = [vector for vector in self.given if vector is not None]
-        if not given or np.isfinite(np.frombuffer(b"".join(given), "<f4").sum()):
-            return  # a sum is finite only if all its terms are
+    def check_lengths(self) -> None:
+        """Refuses documents whose own vectors hold NaN or infinity or are too long, all at once."""
+        given = b"".join(vector for vector in self.given if vector is not None)
+        if why_unusable(np.frombuffer(given, "<f4")) is None:
+            return  # together they are short enough, so each is
         kept = []
         for entry in self.entries:
-            own = b"".join(v for v in self.given[entry.offset : entry.offset + entry.chunks] if v is not None)
-            finite = np.isfinite(np.frombuffer(own, "<f4"))
-            if finite.all():
-                kept.append(entry)
+            own = (vector for vector in self.given[entry.offset : entry.offset + entry.chunks] if vector is not None)
+            reasons = [why for vector in own if (why := why_unusable(np.frombuffer(vector, "<f4")))]
+            if reasons:
+                refusal = VecError(Code.INVALID_DOCUMENT, f"the vector {reasons[0]}", field="vector")
+                self.refused.append((entry.index, refusal))
             else:
-                place = int(finite.argmin()) % (self.dimension or 1)
-                message = f"the vector's component {place} is not a finite number (NaN, infinity, or over 3.4e38)"
-                self.refused.append((entry.index, VecError(Code.INVALID_DOCUMENT, message, field="vector")))
+                kept.append(entry)
         self.entries = kept
 
     def keep_below(self, index: int) -> None:
@@ -294,6 +319,18 @@ class _Draft:
         self.texts = [self.texts[row] for row in rows]
         self.titles = [self.titles[row] for row in rows]
         self.given = [self.given[row] for row in rows]
+
+
+def why_unusable(vector: npt.NDArray[np.float32]) -> str | None:
+    """Why a vector, shape (dimension,), cannot be compared, as what follows "the vector"; None if it can."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(vector @ vector)
+    if square <= LENGTH_MAX**2:
+        return None
+    finite = np.isfinite(vector)
+    if not finite.all():
+        return f"holds a number that is not finite (component {int(finite.argmin())}: NaN, infinity, or over 3.4e38)"
+    return f"is too large: longer than {LENGTH_MAX:.0e}, it cannot be compared in 32 bits"
 
 
 def _unknown_key(document: dict[str, Any]) -> VecError:

@@ -24,6 +24,7 @@ from ..store.catalogue import Library
 from ..store.events import chunk_id
 from ..text import embedders
 from .core import Engine
+from .ingest import why_unusable
 from .libraries import find
 
 MODES: Final = ("auto", "vector", "text", "hybrid")
@@ -140,8 +141,8 @@ async def _vector(engine: Engine, library: Library, query: Query) -> Floats:
             f"library {library.name!r} holds {library.dimension}-dimension vectors, and the query's has {len(vector)}",
             field="vector",
         )
-    if not np.isfinite(vector).all():
-        raise VecError(Code.INVALID_REQUEST, "the query's vector holds a number that is not finite", field="vector")
+    if (why := why_unusable(vector)) is not None:
+        raise VecError(Code.INVALID_REQUEST, f"the query's vector {why}", field="vector")
     return vector
 
 

@@ -30,9 +30,13 @@ class Turn:
         self._before = before
         self.passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def __aenter__(self) -> None:
+    async def wait(self) -> None:
+        """Until all earlier turns of the sender have passed: their writes are in the store's queue."""
         if self._before is not None:
             await asyncio.shield(self._before)
+
+    async def __aenter__(self) -> None:
+        await self.wait()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None

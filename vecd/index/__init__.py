@@ -15,5 +15,8 @@ METRICS: Final[dict[str, str]] = {
     "l2": "their Euclidean distance, negated: 0 is the same vector",
 }
 
+#: The longest a vector may be: two of them, squared and added, are still a float32.
+LENGTH_MAX: Final = 9e18
+
 #: The kinds of structure a library can have.
 KINDS: Final[tuple[str, ...]] = ("flat",)

@@ -176,5 +176,7 @@ class Flat:
 
 def _normalised(vectors: Floats) -> Floats:
     """Rows of length 1; a row of zeros stays one, and is equally unlike everything."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, np.where(lengths == 0, 1, lengths), dtype=np.float32)
+    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
+    scaled = vectors / np.where(largest == 0, 1, largest)  # so that no square is too small or too large for a float32
+    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+    return np.divide(scaled, np.where(lengths == 0, 1, lengths), dtype=np.float32)

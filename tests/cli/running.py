@@ -1,0 +1,97 @@
+"""What the tests of the command line share: waiting for a condition, a command that runs, a library of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from tests.instance import Instance
+
+T = TypeVar("T")
+
+#: Far more than anything here takes; what waits longer has failed.
+PATIENCE_S = 60.0
+
+_numbers = itertools.count(1)
+
+
+def until(condition: Callable[[], T], what: str = "it") -> T:
+    """Waits until `condition()` is true; returns what it gave."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE_S:g} s"
+        time.sleep(0.005)
+    return value
+
+
+@contextlib.contextmanager
+def running(instance: Instance, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """`vec`, running, with pipes; gone at the end. One that outlasts all patience is killed: no read waits forever."""
+    process = instance.spawn(*arguments, **options)
+    bound = threading.Timer(PATIENCE_S, process.kill)
+    bound.start()
+    try:
+        yield process
+    finally:
+        bound.cancel()
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def feed(process: subprocess.Popen[bytes], data: bytes | str) -> None:
+    """Writes to a running command's stdin, and leaves it open."""
+    assert process.stdin is not None
+    process.stdin.write(data.encode() if isinstance(data, str) else data)
+    process.stdin.flush()
+
+
+def end_of_input(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def line_of(pipe: IO[bytes] | None) -> Any:
+    """The next object that a running command prints."""
+    assert pipe is not None
+    line = pipe.readline()
+    assert line, "the command ended where a line was expected"
+    return json.loads(line)
+
+
+def rest_of(pipe: IO[bytes] | None) -> str:
+    """Whatever a command still prints, to its end."""
+    assert pipe is not None
+    return pipe.read().decode()
+
+
+def fresh(instance: Instance, **fields: Any) -> str:
+    """A new, empty library; `fields` as the op library.create has them (embedder, dimension, metric …)."""
+    name = f"library-{next(_numbers)}"
+    with instance.connect() as client:
+        client.request("library.create", library=name, **fields)
+    return name
+
+
+def ids_in(instance: Instance, library: str) -> list[str]:
+    """The ids of all documents of a library, sorted."""
+    with instance.connect() as client:
+        return [document["id"] for document in client.items("list", "documents", library=library)]
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process has had resident so far (Linux)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"/proc/{pid}/status has no VmHWM")

@@ -1,0 +1,914 @@
+"""vec ingest: what goes in is counted, acknowledged and there; what cannot go in is named and costs nothing else."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.instance import BIN, Instance, ndjson
+from vecd import limits
+
+from .running import end_of_input, feed, fresh, ids_in, line_of, peak_bytes, rest_of, running
+
+COUNTS = ("added", "updated", "unchanged", "deleted", "failed")
+
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[Instance]:
+    with Instance({"VEC_EMBEDDER": "hash"}) as made:
+        made.vec("status")
+        yield made
+
+
+@pytest.fixture
+def library(instance: Instance) -> str:
+    """A library of texts."""
+    return fresh(instance)
+
+
+@pytest.fixture
+def vectors(instance: Instance) -> str:
+    """A library of 3-dimension vectors."""
+    return fresh(instance, embedder="none", dimension=3)
+
+
+def counted(summary: dict[str, Any]) -> dict[str, int]:
+    """A summary's counts that are not 0."""
+    return {status: summary[status] for status in COUNTS if summary[status]}
+
+
+def ingested(instance: Instance, library: str, lines: str | bytes, *options: str, status: int = 0) -> dict[str, int]:
+    return counted(instance.objects("ingest", "-l", library, *options, stdin=lines, status=status)[-1])
+
+
+def documents(instance: Instance, library: str, *ids: str) -> list[dict[str, Any]]:
+    return instance.objects("get", "-l", library, "--vectors", *ids)
+
+
+def numbered(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [{"id": f"d{number:06}", "text": f"text {number}"} for number in range(start, start + count)]
+
+
+# --- the summary ----------------------------------------------------------------------------------------------------
+
+
+def test_the_last_line_counts_what_became_of_every_line(instance: Instance, library: str) -> None:
+    ingested(instance, library, ndjson([{"id": each, "text": "one"} for each in "abc"]))
+    lines = [
+        {"id": "a", "text": "one"},
+        {"id": "b", "text": "changed"},
+        {"op": "delete", "id": "c"},
+        {"id": "d", "text": "new"},
+        {"id": "e", "text": "new"},
+        {"id": "f", "colour": "red"},
+    ]
+    done = instance.vec("ingest", "-l", library, stdin=ndjson(lines), status=3)
+    (line,) = done.stdout.splitlines()
+    summary = json.loads(line)
+    assert list(summary) == [*COUNTS, "seq", "elapsed_s"]
+    assert counted(summary) == {"added": 2, "updated": 1, "unchanged": 1, "deleted": 1, "failed": 1}
+    assert summary["elapsed_s"] >= 0
+    with instance.connect() as client:
+        assert summary["seq"] == client.status()["seq"]
+
+
+def test_nothing_in_is_nothing_done_and_no_error(instance: Instance, library: str) -> None:
+    assert ingested(instance, library, "") == {}
+    assert ingested(instance, library, "\n \r\n\n") == {}
+
+
+def test_the_default_library_is_made_by_the_first_write() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as fresh_instance:
+        assert fresh_instance.objects("ingest", stdin='{"id": "a", "text": "hello"}\n')[0]["added"] == 1
+        assert [each["name"] for each in fresh_instance.objects("library", "list")] == ["default"]
+
+
+# --- where lines come from ------------------------------------------------------------------------------------------
+
+
+def test_files_and_stdin_are_read_in_the_order_they_are_named(instance: Instance, library: str, tmp_path: Path) -> None:
+    first, last = tmp_path / "first.ndjson", tmp_path / "last.ndjson"
+    first.write_text(ndjson([{"id": "a", "text": "of the first"}, {"id": "x", "text": "of the first"}]))
+    last.write_text(ndjson([{"id": "c", "text": "of the last"}, {"id": "x", "text": "of the last"}]))
+    between = ndjson([{"id": "b", "text": "of stdin"}, {"id": "x", "text": "of stdin"}])
+    summary = instance.objects("ingest", "-l", library, str(first), "-", str(last), stdin=between)[-1]
+    assert counted(summary) == {"added": 4, "updated": 2}
+    (x,) = documents(instance, library, "x")
+    assert x["chunks"][0]["text"] == "of the last"
+
+
+def test_a_named_pipe_can_be_read_like_a_file(instance: Instance, library: str, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with running(instance, "ingest", "-l", library, str(fifo)) as process:
+        with open(fifo, "wb") as writer:
+            writer.write(ndjson(numbered(3)).encode())
+        assert line_of(process.stdout)["added"] == 3
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize("name", ["docs.ndjson.gz", "docs.ndjson"])
+def test_gzip_is_known_by_what_it_is_not_by_its_name(
+    instance: Instance, library: str, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(ndjson(numbered(1_000)).encode()))
+    summary = instance.objects("ingest", "-l", library, str(tmp_path / name))[-1]
+    assert counted(summary) == {"added": 1_000}
+
+
+def test_a_text_file_called_gz_is_read_as_text(instance: Instance, library: str, tmp_path: Path) -> None:
+    (tmp_path / "docs.gz").write_text(ndjson(numbered(3)))
+    assert counted(instance.objects("ingest", "-l", library, str(tmp_path / "docs.gz"))[-1]) == {"added": 3}
+
+
+def test_gzip_of_several_members_is_read_to_the_last(instance: Instance, library: str) -> None:
+    """As `cat a.gz b.gz`, `bgzip` and log rotation make it; a line may go on in the next member."""
+    text = ndjson(numbered(300)).encode()
+    members = [gzip.compress(text[start : start + 997]) for start in range(0, len(text), 997)]
+    assert ingested(instance, library, b"".join(members)) == {"added": 300}
+
+
+def test_gzip_that_trickles_in_is_read_as_it_comes(instance: Instance, library: str) -> None:
+    """Also if the magic number itself comes in two pieces, and a member ends where a piece does."""
+    first, second = (gzip.compress(ndjson(numbered(1, start)).encode()) for start in (0, 1))
+    with running(instance, "ingest", "-l", library, "--ack") as process:
+        feed(process, first[:1])
+        feed(process, first[1:])
+        assert line_of(process.stdout)["id"] == "d000000"
+        feed(process, second)
+        assert line_of(process.stdout)["id"] == "d000001"
+        end_of_input(process)
+        assert counted(line_of(process.stdout)) == {"added": 2}
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize("source", ["file", "stdin"])
+def test_gzip_that_ends_too_early_is_an_error_and_its_whole_lines_are_in(
+    instance: Instance, library: str, tmp_path: Path, source: str
+) -> None:
+    noise = random.Random(7)
+    lines = ndjson([{"id": f"d{number:06}", "text": noise.randbytes(20).hex()} for number in range(2_000)])
+    cut = gzip.compress(lines.encode())[:40_000]
+    whole = zlib.decompressobj(31).decompress(cut).count(b"\n")
+    assert 0 < whole < 2_000
+    path = tmp_path / "cut.gz"
+    path.write_bytes(cut)
+    done = instance.vec(
+        *("ingest", "-l", library), *([str(path)] if source == "file" else []),
+        stdin=cut if source == "stdin" else None, status=2,
+    )  # fmt: skip
+    assert counted(json.loads(done.stdout)) == {"added": whole}
+    assert f"{path if source == 'file' else 'stdin'} is gzip that ends too early" in done.stderr
+    assert ids_in(instance, library) == [f"d{number:06}" for number in range(whole)]
+
+
+def test_damaged_gzip_is_an_error_and_the_lines_before_the_damage_are_in(instance: Instance, library: str) -> None:
+    done = instance.vec(
+        "ingest", "-l", library, stdin=gzip.compress(ndjson(numbered(10)).encode()) + b"garbage", status=2
+    )
+    assert counted(json.loads(done.stdout)) == {"added": 10}
+    assert "stdin is damaged gzip" in done.stderr
+    assert len(ids_in(instance, library)) == 10
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b'{"id":"a","text":"one"}\r\n{"id":"b","text":"two"}\r\n', id="crlf"),
+        pytest.param(b'\xef\xbb\xbf{"id":"a","text":"one"}\n{"id":"b","text":"two"}\n', id="bom"),
+        pytest.param(b'\n\n{"id":"a","text":"one"}\n  \n\t\n{"id":"b","text":"two"}\n\n', id="blank-lines"),
+        pytest.param(b'{"id":"a","text":"one"}\n{"id":"b","text":"two"}', id="no-last-newline"),
+        pytest.param(b'  {"id":"a", "text":"one"}  \n\t{"text":"two","id":"b"}\t\n', id="spaces"),
+        pytest.param(b'\xef\xbb\xbf\r\n{"id":"a","text":"one"}\r\n\r\n{"id":"b","text":"two"}', id="all-at-once"),
+    ],
+)
+def test_what_other_systems_write_is_read_as_it_was_meant(instance: Instance, library: str, data: bytes) -> None:
+    assert ingested(instance, library, data) == {"added": 2}
+    a, b = documents(instance, library, "a", "b")
+    assert [a["chunks"][0]["text"], b["chunks"][0]["text"]] == ["one", "two"]
+
+
+@pytest.mark.parametrize("path", ["missing.ndjson", "folder", "file/below"])
+def test_a_file_that_cannot_be_read_is_named_and_what_came_before_it_is_in(
+    instance: Instance, library: str, tmp_path: Path, path: str
+) -> None:
+    (tmp_path / "good.ndjson").write_text(ndjson(numbered(3)))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    done = instance.vec("ingest", "-l", library, str(tmp_path / "good.ndjson"), str(tmp_path / path), status=2)
+    assert f"cannot read {tmp_path / path} (" in done.stderr
+    assert counted(json.loads(done.stdout)) == {"added": 3}
+    assert len(ids_in(instance, library)) == 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_a_file_without_permission_is_named(instance: Instance, library: str, tmp_path: Path) -> None:
+    path = tmp_path / "secret.ndjson"
+    path.write_text(ndjson(numbered(1)))
+    path.chmod(0)
+    done = instance.vec("ingest", "-l", library, str(path), status=2)
+    assert f"cannot read {path} (Permission denied)" in done.stderr
+
+
+def test_a_closed_stdin_is_an_empty_one(instance: Instance, library: str) -> None:
+    command = ["sh", "-c", f'exec "$0" ingest -l {library} <&-', str(BIN / "vec")]
+    done = subprocess.run(command, env=instance.environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert counted(json.loads(done.stdout)) == {}
+
+
+# --- what a line means ----------------------------------------------------------------------------------------------
+
+
+def test_an_id_that_is_not_given_comes_from_the_content(instance: Instance, library: str) -> None:
+    lines = (
+        '{"text": "same", "title": "t"}\n{"title": "t", "text": "same"}\n{"id": null, "text": "same", "title": "t"}\n'
+    )
+    assert ingested(instance, library, lines) == {"added": 1, "unchanged": 2}
+    assert ingested(instance, library, '{"text": "y", "title": "t"}\n{"text": "x"}\n') == {"added": 2}
+    assert ingested(instance, library, lines, "--batch", "1") == {"unchanged": 3}
+
+
+def test_the_same_file_again_changes_nothing(instance: Instance, library: str, tmp_path: Path) -> None:
+    path = tmp_path / "docs.ndjson"
+    path.write_text(
+        ndjson([*numbered(500), {"text": "without an id"}, {"id": "m", "text": "x", "metadata": {"b": 1, "a": [1.5]}}])
+    )
+    first = instance.objects("ingest", "-l", library, str(path))[-1]
+    again = instance.objects("ingest", "-l", library, str(path))[-1]
+    assert (counted(first), counted(again)) == ({"added": 502}, {"unchanged": 502})
+    assert again["seq"] == first["seq"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"text": "b"}, {"title": "b"}, {"title": None}, {"metadata": {"k": 2}}, {"metadata": None}],
+    ids=["text", "title", "no-title", "metadata", "no-metadata"],
+)
+def test_any_change_of_a_document_is_an_update(instance: Instance, library: str, change: dict[str, Any]) -> None:
+    before = {"id": "x", "text": "a", "title": "a", "metadata": {"k": 1}}
+    after = {**before, **change}
+    assert ingested(instance, library, ndjson([before])) == {"added": 1}
+    assert ingested(instance, library, ndjson([after])) == {"updated": 1}
+    (found,) = documents(instance, library, "x")
+    assert (found["title"], found["metadata"]) == (after["title"], after["metadata"] or {})
+    assert [chunk["text"] for chunk in found["chunks"]] == [after["text"]]
+
+
+def test_a_delete_line_deletes_and_of_a_missing_id_changes_nothing(instance: Instance, library: str) -> None:
+    ingested(instance, library, ndjson(numbered(3)))
+    deletes = [{"op": "delete", "id": "d000001"}, {"op": "delete", "id": "no"}]
+    acks = instance.objects("ingest", "-l", library, "--ack", stdin=ndjson(deletes))
+    assert [(ack["id"], ack["status"], "seq" in ack) for ack in acks[:-1]] == [
+        ("d000001", "deleted", True),
+        ("no", "unchanged", False),
+    ]
+    assert counted(acks[-1]) == {"deleted": 1, "unchanged": 1}
+    assert ids_in(instance, library) == ["d000000", "d000002"]
+
+
+def test_an_id_many_times_in_a_batch_is_as_if_sent_one_by_one(instance: Instance) -> None:
+    lines: list[dict[str, Any]] = [
+        {"id": "a", "text": "first"},
+        {"id": "b", "text": "other"},
+        {"id": "a", "texts": ["second", "with two chunks"]},
+        {"id": "a", "texts": ["second", "with two chunks"]},
+        {"op": "delete", "id": "a"},
+        {"op": "delete", "id": "a"},
+        {"id": "a", "text": "third"},
+        {"op": "delete", "id": "b"},
+    ]
+    told: list[Any] = []
+    for batch in ("512", "1"):
+        library = fresh(instance)
+        with instance.connect() as client:
+            head = client.status()["seq"]
+        *acks, summary = instance.objects("ingest", "-l", library, "--ack", "--batch", batch, stdin=ndjson(lines))
+        statuses = [(ack["line"], ack["id"], ack["status"], ack.get("seq", head) - head) for ack in acks]
+        with instance.connect() as client:
+            wanted = {"from": f"{client.log}:{head}", "follow": False, "libraries": [library]}
+            events = [(event["seq"] - head, event["type"], event["data"]) for event in client.watch(**wanted)]
+        told.append((statuses, counted(summary), events, documents(instance, library, "a")))
+        assert ids_in(instance, library) == ["a"]
+    assert told[0] == told[1]
+    assert [status for _, _, status, _ in told[0][0]] == [
+        "added", "added", "updated", "unchanged", "deleted", "unchanged", "added", "deleted",
+    ]  # fmt: skip
+    assert told[0][3][0]["chunks"][0]["text"] == "third"
+
+
+@pytest.mark.parametrize(
+    ("line", "texts", "brought"),
+    [
+        ({"text": "one"}, ["one"], None),
+        ({"texts": ["one", "two", "one"]}, ["one", "two", "one"], None),
+        ({"text": "one", "vector": [1, 2.5, -3]}, ["one"], [[1, 2.5, -3]]),
+        ({"text": "one", "vectors": [[1, 2, 3]]}, ["one"], [[1, 2, 3]]),
+        ({"texts": ["one"], "vector": [1, 2, 3]}, ["one"], [[1, 2, 3]]),
+        ({"texts": ["a", "b"], "vectors": [[1, 2, 3], [0.25, 0, -0.5]]}, ["a", "b"], [[1, 2, 3], [0.25, 0, -0.5]]),
+        ({"vector": [1e-3, 2, 3]}, [None], [[1e-3, 2, 3]]),
+        ({"vectors": [[1, 2, 3], [4, 5, 6]]}, [None, None], [[1, 2, 3], [4, 5, 6]]),
+    ],
+)  # fmt: skip
+def test_each_shape_of_a_document_is_kept_as_it_was_given(
+    instance: Instance, library: str, vectors: str, line: dict[str, Any], texts: list[str], brought: list[Any] | None
+) -> None:
+    into = library if brought is None else vectors
+    given = {"id": "x", "title": "The Title", "metadata": {"n": 1, "deep": {"list": [None, True, "ü"]}}, **line}
+    assert ingested(instance, into, ndjson([given])) == {"added": 1}
+    (found,) = documents(instance, into, "x")
+    assert {key: found[key] for key in ("id", "title", "metadata")} == {
+        key: given[key] for key in ("id", "title", "metadata")
+    }
+    assert [chunk["chunk_id"] for chunk in found["chunks"]] == [f"x#{position}" for position in range(len(texts))]
+    assert [chunk["text"] for chunk in found["chunks"]] == texts
+    if brought is not None:
+        assert [chunk["vector"] for chunk in found["chunks"]] == [pytest.approx(vector) for vector in brought]
+    else:
+        assert {len(chunk["vector"]) for chunk in found["chunks"]} == {256}
+
+
+def test_a_long_text_is_cut_into_chunks_and_no_word_is_lost(instance: Instance) -> None:
+    library = fresh(instance, chunk_chars=100)
+    text = " ".join(f"word{number}" for number in range(500))
+    ingested(instance, library, ndjson([{"id": "x", "text": text}]))
+    (found,) = documents(instance, library, "x")
+    assert len(found["chunks"]) > 10
+    assert all(len(chunk["text"]) <= 100 for chunk in found["chunks"])
+    assert " ".join(chunk["text"] for chunk in found["chunks"]).split() == text.split()
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\x1b[31mred\x7f", "e\u0301 \u202e \U0001f600 \ufeff", "a\nb\r\nc\td"])
+def test_any_character_comes_back_as_it_went_in(instance: Instance, library: str, text: str) -> None:
+    given: dict[str, Any] = {
+        "id": text.replace("\0", "0").replace("\n", "n"),
+        "text": text,
+        "title": text,
+        "metadata": {text: text},
+    }
+    assert ingested(instance, library, ndjson([given])) == {"added": 1}
+    (found,) = documents(instance, library, given["id"])
+    assert (found["id"], found["title"], found["metadata"]) == (given["id"], text, {text: text})
+    assert found["chunks"][0]["text"] == text
+
+
+def test_whole_numbers_of_64_bits_are_kept_exactly_and_larger_ones_as_near_as_floats_are(
+    instance: Instance, library: str
+) -> None:
+    numbers = {"a": 2**63 - 1, "b": -(2**63), "c": 2**64 - 1, "d": 2**53 + 1}
+    large = {"e": 2**64, "f": -(2**63) - 1, "g": 10**30}
+    lines = ndjson([{"id": "x", "text": "x", "metadata": {**numbers, **large}}])
+    assert ingested(instance, library, lines) == {"added": 1}
+    (found,) = documents(instance, library, "x")
+    assert {key: found["metadata"][key] for key in numbers} == numbers
+    assert {key: found["metadata"][key] for key in large} == {key: float(value) for key, value in large.items()}
+
+
+# --- acknowledgements -----------------------------------------------------------------------------------------------
+
+
+def test_ack_prints_a_line_a_document_in_the_order_of_the_input(instance: Instance, library: str) -> None:
+    lines = ndjson(numbered(3)) + "\nbroken\n" + ndjson([{"id": "e", "colour": 1}, {"text": "f"}, *numbered(1)])
+    with instance.connect() as client:
+        head = client.status()["seq"]
+    *acks, summary = instance.objects("ingest", "-l", library, "--ack", stdin=lines, status=3)
+    assert [(ack["line"], ack["status"]) for ack in acks] == [
+        (1, "added"), (2, "added"), (3, "added"), (5, "failed"), (6, "failed"), (7, "added"), (8, "unchanged"),
+    ]  # fmt: skip
+    assert [ack["id"] for ack in acks[:3]] == ["d000000", "d000001", "d000002"]
+    assert (acks[3]["id"], acks[4]["id"], acks[6]["id"]) == (None, "e", "d000000")
+    assert [acks[3]["error"]["code"], acks[4]["error"]["code"]] == ["invalid_document", "invalid_document"]
+    assert acks[4]["error"]["field"] == "colour"
+    assert [ack["seq"] - head for ack in acks if "seq" in ack] == [1, 3, 5, 7]
+    assert counted(summary) == {"added": 4, "unchanged": 1, "failed": 2}
+    # Each seq is that of the document's event.
+    with instance.connect() as client:
+        events = {e["seq"]: e for e in client.watch(**{"from": f"{client.log}:{head}", "follow": False})}
+    for ack in acks:
+        if "seq" in ack:
+            assert (events[ack["seq"]]["type"], events[ack["seq"]]["data"]["id"]) == ("document.added", ack["id"])
+
+
+def test_ack_of_several_files_names_the_file_and_keeps_their_order(
+    instance: Instance, library: str, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "one", tmp_path / "two"]
+    paths[0].write_text(ndjson(numbered(2)) + "broken\n" + ndjson(numbered(2, 2)))
+    paths[1].write_text("broken\n" + ndjson(numbered(2, 4)) + '{"id": "x", "colour": 1}\n')
+    done = instance.vec("ingest", "-l", library, "--ack", *map(str, paths), status=3)
+    acks = [json.loads(line) for line in done.stdout.splitlines()][:-1]
+    assert [(Path(ack["file"]).name, ack["line"]) for ack in acks] == [
+        ("one", 1), ("one", 2), ("one", 3), ("one", 4), ("one", 5), ("two", 1), ("two", 2), ("two", 3), ("two", 4),
+    ]  # fmt: skip
+    told = re.findall(r"(one|two):(\d+): ", done.stderr)
+    assert told == [("one", "3"), ("two", "1"), ("two", "4")]
+
+
+def test_ack_goes_on_over_many_batches_without_a_line_lost_or_out_of_order(instance: Instance, library: str) -> None:
+    *acks, summary = instance.objects("ingest", "-l", library, "--ack", "--batch", "7", stdin=ndjson(numbered(1_000)))
+    assert [ack["line"] for ack in acks] == list(range(1, 1_001))
+    assert [ack["id"] for ack in acks] == [f"d{number:06}" for number in range(1_000)]
+    seqs = [ack["seq"] for ack in acks]
+    assert seqs == list(range(seqs[0], seqs[0] + 2_000, 2))
+    assert summary["seq"] == seqs[-1] + 1
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_is_in_and_acknowledged_while_stdin_stays_open(instance: Instance, library: str) -> None:
+    with running(instance, "ingest", "-l", library, "--ack") as process:
+        for number in range(3):
+            feed(process, ndjson(numbered(1, number)))
+            ack = line_of(process.stdout)
+            assert (ack["line"], ack["id"], ack["status"]) == (number + 1, f"d{number:06}", "added")
+            assert instance.objects("count", "-l", library)[0]["documents"] == number + 1
+        assert process.poll() is None
+        end_of_input(process)
+        assert counted(line_of(process.stdout)) == {"added": 3}
+        assert process.wait() == 0
+
+
+def test_a_refused_line_is_told_while_stdin_stays_open(instance: Instance, library: str) -> None:
+    with running(instance, "ingest", "-l", library, "--ack") as process:
+        for number, line in enumerate((b"broken\n", b'{"id": "a", "colour": 1}\n', b"broken again\n"), 1):
+            feed(process, line)
+            ack = line_of(process.stdout)
+            assert (ack["line"], ack["status"]) == (number, "failed")
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith(b"vec: stdin:%d: " % number)
+        end_of_input(process)
+        assert process.wait() == 3
+
+
+def test_half_a_line_waits_for_its_other_half(instance: Instance, library: str) -> None:
+    with running(instance, "ingest", "-l", library, "--ack") as process:
+        feed(process, '{"id": "whole", "text": "x"}\n{"id": "ha')
+        assert line_of(process.stdout)["id"] == "whole"
+        feed(process, 'lf", "text": "y"}\n')
+        assert line_of(process.stdout)["id"] == "half"
+
+
+@linux_only
+@pytest.mark.parametrize("kind", ["documents", "refused"])
+def test_memory_stays_flat_however_much_comes(instance: Instance, vectors: str, kind: str) -> None:
+    """200 MB of large documents, and 100,000 small lines that are refused."""
+    if kind == "documents":
+        one = {"vector": [1, 2, 3], "metadata": {"much": "x" * 100_000}}
+        block = "".join(json.dumps({"id": f"d{number}", **one}) + "\n" for number in range(20)).encode()
+        blocks, bound = 100, 24 * limits.MIB
+    else:
+        block, blocks, bound = b"[]\n" * 1_000, 100, 8 * limits.MIB
+    with running(instance, "ingest", "-l", vectors, stderr=subprocess.DEVNULL) as process:
+        peaks = []
+        for _ in range(5):
+            for _ in range(blocks // 5):
+                feed(process, block)
+            peaks.append(peak_bytes(process.pid))
+        end_of_input(process)
+        summary = line_of(process.stdout)
+        assert process.wait() == (0 if kind == "documents" else 3)
+    if kind == "documents":
+        assert counted(summary) == {"added": 20, "unchanged": 20 * blocks - 20}
+    else:
+        assert counted(summary) == {"failed": 1_000 * blocks}
+    assert peaks[-1] - peaks[0] < bound, f"peaks in MiB: {[peak >> 20 for peak in peaks]}"
+
+
+def test_documents_too_large_to_travel_together_all_arrive(instance: Instance, vectors: str) -> None:
+    """40 MB in lines of 1 to 7.9 MB: a frame holds 16 MiB, a batch would hold them all."""
+    sizes = [*([10] * 12), *([40] * 5), 79]  # texts of 100,000 characters
+    text, vector = "y" * 100_000, [1, 2, 3]
+    lines = ndjson(
+        [{"id": f"d{n:02}", "texts": [text] * size, "vectors": [vector] * size} for n, size in enumerate(sizes)]
+    )
+    assert ingested(instance, vectors, lines) == {"added": len(sizes)}
+    assert ids_in(instance, vectors) == [f"d{n:02}" for n in range(len(sizes))]
+    (largest,) = documents(instance, vectors, f"d{len(sizes) - 1:02}")
+    assert [chunk["text"] for chunk in largest["chunks"]] == [text] * sizes[-1]
+
+
+# --- interruptions --------------------------------------------------------------------------------------------------
+
+
+def pump(process: subprocess.Popen[bytes], count: int | None = None) -> threading.Thread:
+    """Writes numbered documents to a command's stdin, and then ends it; endlessly if `count` is None."""
+
+    def write() -> None:
+        assert process.stdin is not None
+        start = 0
+        try:
+            while count is None or start < count:
+                many = 100 if count is None else min(100, count - start)
+                process.stdin.write(ndjson(numbered(many, start)).encode())
+                start += many
+            process.stdin.close()
+        except (BrokenPipeError, ValueError):
+            pass  # it has gone
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_ctrl_c_in_a_silence_ends_with_the_summary_of_what_is_in(instance: Instance, library: str) -> None:
+    with running(instance, "ingest", "-l", library, "--ack") as process:
+        feed(process, ndjson(numbered(2)))
+        assert [line_of(process.stdout)["line"] for _ in range(2)] == [1, 2]
+        process.send_signal(signal.SIGINT)
+        assert counted(line_of(process.stdout)) == {"added": 2}
+        assert process.wait() == 130
+        assert rest_of(process.stderr) == ""
+
+
+def test_ctrl_c_in_the_middle_of_a_stream_counts_exactly_what_is_in(instance: Instance, library: str) -> None:
+    with running(instance, "ingest", "-l", library, "--ack") as process:
+        writer = pump(process)
+        for _ in range(1_000):
+            assert line_of(process.stdout)["status"] == "added"
+        process.send_signal(signal.SIGINT)
+        *acks, summary = (json.loads(line) for line in rest_of(process.stdout).splitlines())
+        assert process.wait() == 130
+        assert rest_of(process.stderr) == ""
+    writer.join()
+    assert counted(summary) == {"added": 1_000 + len(acks)}
+    assert ids_in(instance, library) == [f"d{number:06}" for number in range(1_000 + len(acks))]
+
+
+def test_a_daemon_killed_in_the_middle_costs_nothing(tmp_path: Path) -> None:
+    """The stream goes on with a new daemon; every line is acknowledged once and there once."""
+    count = 20_000
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        own.vec("status")
+        first = own.pid()
+        assert first is not None
+        with running(own, "ingest", "--ack") as process:
+            writer = pump(process, count)
+            acks = [line_of(process.stdout) for _ in range(2_000)]
+            os.kill(first, signal.SIGKILL)
+            told = [json.loads(line) for line in rest_of(process.stdout).splitlines()]
+            said = rest_of(process.stderr)
+            assert process.wait() == 0, said
+        writer.join()
+        acks += told[:-1]
+        assert [ack["line"] for ack in acks] == list(range(1, count + 1))
+        assert [ack["id"] for ack in acks] == [f"d{number:06}" for number in range(count)]
+        # What was committed and not acknowledged was sent again, and changed nothing.
+        summary = told[-1]
+        assert summary["added"] + summary["unchanged"] == count
+        assert summary["failed"] == summary["updated"] == 0
+        assert "sending again" in said
+        assert own.pid() != first
+        assert len(ids_in(own, "default")) == count
+        with own.connect() as client:
+            wanted = {"from": "beginning", "follow": False, "types": ["document.*"]}
+            added = [event["data"]["id"] for event in client.watch(**wanted)]
+            assert sorted(added) == [f"d{number:06}" for number in range(count)]
+
+
+def test_a_daemon_killed_for_good_ends_it_with_the_summary_of_what_is_in() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        daemon = own.start()
+        with running(own, "ingest", "--ack", "--no-spawn") as process:
+            writer = pump(process)
+            acks = [line_of(process.stdout) for _ in range(1_000)]
+            daemon.kill()
+            daemon.wait()
+            told = [json.loads(line) for line in rest_of(process.stdout).splitlines()]
+            said = rest_of(process.stderr)
+            assert process.wait() in (69, 75), said
+        writer.join()
+        acks += told[:-1]
+        assert counted(told[-1]) == {"added": len(acks)}
+        assert "sending it again is safe" in said
+        assert "Traceback" not in said
+        own.vec("status")
+        there = set(ids_in(own, "default"))
+        assert there >= {ack["id"] for ack in acks}
+
+
+def test_a_daemon_that_is_stopped_in_the_middle_costs_nothing() -> None:
+    count = 20_000
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        own.vec("status")
+        with running(own, "ingest", "--ack") as process:
+            writer = pump(process, count)
+            for _ in range(2_000):
+                line_of(process.stdout)
+            own.vec("daemon", "stop")
+            *acks, summary = (json.loads(line) for line in rest_of(process.stdout).splitlines())
+            assert process.wait() == 0, rest_of(process.stderr)
+        writer.join()
+        assert len(acks) == count - 2_000
+        assert summary["added"] + summary["unchanged"] == count
+        assert len(ids_in(own, "default")) == count
+
+
+@pytest.mark.parametrize("options", [["--ack"], []], ids=["ack", "summary"])
+def test_a_reader_that_has_had_enough_ends_it_quietly(instance: Instance, library: str, options: list[str]) -> None:
+    with running(instance, "ingest", "-l", library, *options) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        feed(process, ndjson(numbered(10)))
+        end_of_input(process)
+        assert process.wait() == 141
+        assert rest_of(process.stderr) == ""
+
+
+def test_a_disk_that_is_full_under_the_output_is_told_as_that(instance: Instance, library: str) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    with open("/dev/full", "wb") as full, running(instance, "ingest", "-l", library, stdout=full) as process:
+        feed(process, ndjson(numbered(1)))
+        end_of_input(process)
+        assert process.wait() == 1
+        assert rest_of(process.stderr) == "vec: cannot write the output (No space left on device)\n"
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def test_a_library_that_is_not_there_is_exit_4_with_what_to_do(instance: Instance) -> None:
+    name = fresh(instance)
+    done = instance.vec("ingest", "-l", "nothing-like-it", stdin=ndjson(numbered(1)), status=4)
+    assert "there is no library 'nothing-like-it'" in done.stderr
+    assert "vec library create nothing-like-it" in done.stderr
+    assert counted(json.loads(done.stdout)) == {}
+    mistyped = name.replace("library", "libary")
+    done = instance.vec("ingest", "-l", mistyped, stdin=ndjson(numbered(1)), status=4)
+    assert f"did you mean {name!r}?" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--batch", "0"], ["--batch", "8193"], ["--batch", "x"], ["--no-such-option"]])
+def test_options_that_make_no_sense_are_usage_errors(instance: Instance, arguments: list[str]) -> None:
+    assert instance.vec("ingest", *arguments, status=2).stdout == ""
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+TOO_MANY_CHUNKS = f"{limits.DOCUMENT_CHUNKS_MAX + 1:,} chunks is over the limit of {limits.DOCUMENT_CHUNKS_MAX:,}"
+
+#: id -> (the line, what its refusal must say). The library's texts are embedded, its vectors have 256 dimensions.
+REFUSED_TEXTS: dict[str, tuple[str | bytes, str]] = {
+    "half-an-object": ('{"id": "x", "text": ', "not JSON"),
+    "two-objects": ('{"id": "x", "text": "a"} {"id": "y", "text": "b"}', "not JSON"),
+    "single-quotes": ("{'id': 'x', 'text': 'a'}", "not JSON"),
+    "no-json": ("hello", "not JSON"),
+    "list": ('[{"id": "x", "text": "a"}]', "JSON object.*list"),
+    "string": ('"x"', "JSON object"),
+    "number": ("5", "JSON object"),
+    "null": ("null", "JSON object"),
+    "true": ("true", "JSON object"),
+    "empty-object": ("{}", "needs a 'text'"),
+    "only-an-id": ('{"id": "x"}', "needs a 'text'"),
+    "only-null": ('{"id": "x", "text": null}', "needs a 'text'"),
+    "id-number": ('{"id": 5, "text": "a"}', "'id' must be a string, not a number; write it as a string: \"5\""),
+    "id-list": ('{"id": ["x"], "text": "a"}', "'id' must be a string, not a list"),
+    "id-true": ('{"id": true, "text": "a"}', "'id' must be a string, not true or false"),
+    "id-empty": ('{"id": "", "text": "a"}', "'id' must not be empty"),
+    "id-newline": ('{"id": "x\\ny", "text": "a"}', "'id' must not .* line break"),
+    "id-nul": ('{"id": "x\\u0000y", "text": "a"}', "'id' must not .* NUL"),
+    "id-too-long": (
+        json.dumps({"id": "x" * (limits.ID_BYTES_MAX + 1), "text": "a"}),
+        f"'id' has {limits.ID_BYTES_MAX + 1:,} bytes, the limit is {limits.ID_BYTES_MAX:,}",
+    ),
+    "id-too-long-in-bytes": (json.dumps({"id": "ü" * (limits.ID_BYTES_MAX // 2 + 1), "text": "a"}), "'id' has .* byte"),
+    "title-number": ('{"id": "x", "title": 5, "text": "a"}', "'title' must be a string, not a number"),
+    "title-empty": ('{"id": "x", "title": "", "text": "a"}', "'title' is empty"),
+    "title-too-long": (json.dumps({"id": "x", "title": "t" * 5_000, "text": "a"}), "'title' has 5,000 bytes"),
+    "text-number": ('{"id": "x", "text": 5}', "'text' must be a string, not a number"),
+    "text-list": ('{"id": "x", "text": ["a"]}', "'text' must be a string, not a list"),
+    "text-object": ('{"id": "x", "text": {}}', "'text' must be a string, not an object"),
+    "text-false": ('{"id": "x", "text": false}', "'text' must be a string, not true or false"),
+    "text-empty": ('{"id": "x", "text": ""}', "'text' is empty"),
+    "text-blank": ('{"id": "x", "text": " \\n\\t "}', "'text' is empty"),
+    "texts-string": ('{"id": "x", "texts": "a"}', "'texts' must be a list of texts, not a string"),
+    "texts-empty": ('{"id": "x", "texts": []}', "'texts' must be a list of texts, not an empty list"),
+    "texts-of-numbers": ('{"id": "x", "texts": ["a", 5]}', r"'texts\[1\]' must be a string, not a number"),
+    "texts-of-empty": ('{"id": "x", "texts": ["", "b"]}', r"'texts\[0\]' is empty"),
+    "texts-of-null": ('{"id": "x", "texts": ["a", null]}', r"'texts\[1\]' must be a string, not null"),
+    "text-and-texts": ('{"id": "x", "text": "a", "texts": ["b"]}', "'text' or 'texts', not both"),
+    "metadata-list": ('{"id": "x", "text": "a", "metadata": [1]}', "'metadata' must be an object, not a list"),
+    "metadata-empty-list": ('{"id": "x", "text": "a", "metadata": []}', "'metadata' must be an object, not an empty"),
+    "metadata-string": ('{"id": "x", "text": "a", "metadata": "m"}', "'metadata' must be an object, not a string"),
+    "metadata-empty-string": ('{"id": "x", "text": "a", "metadata": ""}', "'metadata' must be an object"),
+    "metadata-zero": ('{"id": "x", "text": "a", "metadata": 0}', "'metadata' must be an object, not a number"),
+    "metadata-false": ('{"id": "x", "text": "a", "metadata": false}', "'metadata' must be an object, not true or"),
+    "metadata-too-large": (
+        json.dumps({"id": "x", "text": "a", "metadata": {"much": "y" * limits.METADATA_BYTES_MAX}}),
+        f"'metadata' has .* the limit is {limits.METADATA_BYTES_MAX:,}",
+    ),
+    "metadata-deep": (f'{{"id": "x", "text": "a", "metadata": {{"k": {nested(300)}}}}}', "'metadata' .*[Rr]ecursion"),
+    "metadata-deeper": (f'{{"id": "x", "text": "a", "metadata": {{"k": {nested(800)}}}}}', "[Rr]ecursion|depth"),
+    "metadata-deepest": (f'{{"id": "x", "text": "a", "metadata": {{"k": {nested(100_000)}}}}}', "[Rr]ecursion|depth"),
+    "metadata-infinite": ('{"id": "x", "text": "a", "metadata": {"k": 1e999}}', "infinity"),
+    "unknown-key-near": ('{"id": "x", "txt": "a"}', "unknown key 'txt'; did you mean 'text'"),
+    "unknown-key-case": ('{"ID": "x", "text": "a"}', "unknown key 'ID'"),
+    "unknown-key-far": ('{"id": "x", "text": "a", "colour": "red"}', "unknown key 'colour'; .*'metadata'"),
+    "unknown-key-long": (json.dumps({"id": "x", "text": "a", "k" * 100_000: 1}), "unknown key 'kkk"),
+    "unknown-op": ('{"op": "upsert", "id": "x"}', "unknown op 'upsert'.*delete"),
+    "op-null": ('{"op": null, "id": "x", "text": "a"}', "unknown op"),
+    "delete-nothing": ('{"op": "delete"}', "a delete needs the 'id'"),
+    "delete-with-text": ('{"op": "delete", "id": "x", "text": "a"}', "'id' and nothing else, not 'text'"),
+    "delete-number": ('{"op": "delete", "id": 5}', "'id' must be a string"),
+    "NaN": ('{"id": "x", "text": "a", "metadata": {"k": NaN}}', "JSON, which has no NaN"),
+    "Infinity": ('{"id": "x", "text": "a", "metadata": {"k": -Infinity}}', "JSON, which has no NaN and no Infinity"),
+    "invalid-utf-8": (b'{"id": "x", "text": "caf\xe9"}', "invalid UTF-8: byte 0xe9 at offset 24"),
+    "utf-16": ('{"id": "x", "text": "a"}'.encode("utf-16-le").replace(b"\n", b""), "not JSON"),
+    "lone-surrogate": ('{"id": "x", "text": "\\ud800"}', "not JSON.*surrogate"),
+    "lone-surrogate-id": ('{"id": "\\udfff", "text": "a"}', "not JSON.*surrogate"),
+    "raw-control-character": ('{"id": "x", "text": "a\tb"}', "not JSON"),
+    "over-the-limit": (b'{"id": "x", "text": "' + b"y" * limits.LINE_BYTES_MAX + b'"}', "over the limit of 8,388,608"),
+    "own-vector-of-another-dimension": ('{"id": "x", "text": "a", "vector": [1, 2, 3]}', "256-dimension.* has 3"),
+    "too-many-texts": (
+        json.dumps({"id": "x", "texts": ["a"] * (limits.DOCUMENT_CHUNKS_MAX + 1)}), TOO_MANY_CHUNKS
+    ),
+    "far-too-many-texts": (json.dumps({"id": "x", "texts": ["a"] * 20_000}), "over the limit"),
+    "too-long-a-text": (
+        json.dumps({"id": "x", "text": "One sentence. And another one, then a line.\n" * 13_000}),
+        f"chunks is over the limit of {limits.DOCUMENT_CHUNKS_MAX:,}",
+    ),
+}  # fmt: skip
+
+#: The same where the library has no embedder and 3 dimensions.
+REFUSED_VECTORS: dict[str, tuple[str | bytes, str]] = {
+    "text-without-an-embedder": ('{"id": "x", "text": "a"}', "has no embedder, so a document must bring its 'vector'"),
+    "texts-without-an-embedder": ('{"id": "x", "texts": ["a"]}', "has no embedder"),
+    "wrong-dimension": ('{"id": "x", "vector": [1, 2]}', "3-dimension vectors.* has 2"),
+    "one-wrong-dimension": ('{"id": "x", "vectors": [[1, 2, 3], [1, 2, 3, 4]]}', "3-dimension vectors.* has 4"),
+    "too-many-dimensions": (json.dumps({"id": "x", "vector": [0] * 20_000}), "3-dimension vectors.* has 20000"),
+    "vector-string": ('{"id": "x", "vector": "abc"}', "vector.* list of numbers.*string"),
+    "vector-number": ('{"id": "x", "vector": 5}', "vector.* list of numbers"),
+    "vector-object": ('{"id": "x", "vector": {"a": 1}}', "vector.* list of numbers"),
+    "vector-empty": ('{"id": "x", "vector": []}', "vector"),
+    "vector-of-strings": ('{"id": "x", "vector": [1, "2", 3]}', "list of numbers.* holds a string"),
+    "vector-of-null": ('{"id": "x", "vector": [1, null, 3]}', "list of numbers.* holds null"),
+    "vector-of-true": ('{"id": "x", "vector": [1, true, 3]}', "list of numbers.* holds true or false"),
+    "vector-of-lists": ('{"id": "x", "vector": [[1, 2, 3]]}', "list of numbers.* holds a list"),
+    "vector-NaN": ('{"id": "x", "vector": [1, NaN, 3]}', "JSON, which has no NaN"),
+    "vector-1e999": ('{"id": "x", "vector": [1, 1e999, 3]}', "infinity|not finite|too large"),
+    "vector-1e39": ('{"id": "x", "vector": [1, 1e39, 3]}', "not finite|too large"),
+    "vectors-number": ('{"id": "x", "vectors": 5}', "'vectors' .*list of vectors"),
+    "vectors-string": ('{"id": "x", "vectors": "abc"}', "'vectors' .*list of vectors"),
+    "vectors-object": ('{"id": "x", "vectors": {"a": [1, 2, 3]}}', "'vectors' .*list of vectors"),
+    "vectors-empty": ('{"id": "x", "vectors": []}', "'vectors' .*list of vectors"),
+    "vectors-flat": ('{"id": "x", "vectors": [1, 2, 3]}', "vector is a list of numbers"),
+    "vectors-of-strings": ('{"id": "x", "vectors": [[1, 2, 3], ["a", "b", "c"]]}', "list of numbers.* holds a string"),
+    "vector-and-vectors": ('{"id": "x", "vector": [1, 2, 3], "vectors": [[1, 2, 3]]}', "'vector' or 'vectors'"),
+    "more-vectors-than-texts": ('{"id": "x", "texts": ["a"], "vectors": [[1, 2, 3], [4, 5, 6]]}', "1 text and 2"),
+    "more-texts-than-vectors": ('{"id": "x", "texts": ["a", "b"], "vector": [1, 2, 3]}', "2 texts and 1 vector"),
+    "text-and-two-vectors": ('{"id": "x", "text": "a", "vectors": [[1, 2, 3], [4, 5, 6]]}', "1 text and 2 vec"),
+    "too-many-vectors": (
+        json.dumps({"id": "x", "vectors": [[1, 2, 3]] * (limits.DOCUMENT_CHUNKS_MAX + 1)}), TOO_MANY_CHUNKS
+    ),
+    "far-too-many-vectors": (json.dumps({"id": "x", "vectors": [[1, 2, 3]] * 20_000}), "over the limit"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def text_library(instance: Instance) -> str:
+    return fresh(instance, chunk_chars=50)
+
+
+@pytest.fixture(scope="module")
+def vector_library(instance: Instance) -> str:
+    return fresh(instance, embedder="none", dimension=3)
+
+
+def refuse(instance: Instance, library: str, path: Path, good: dict[str, Any], line: str | bytes, reason: str) -> None:
+    """A file of three lines, the middle one bad: it is named with its reason, the others are in."""
+    before = len(ids_in(instance, library))
+    ids = [f"{path}-first", f"{path}-last"]
+    first, last = (json.dumps({"id": each, **good}).encode() for each in ids)
+    path.write_bytes(b"\n".join((first, line.encode() if isinstance(line, str) else line, last, b"")))
+    done = instance.vec("ingest", "-l", library, str(path), status=3)
+    (told,) = done.stderr.splitlines()
+    assert told.startswith(f"vec: {path}:2: ")
+    assert re.search(reason, told), told[:1_000]
+    assert len(told) < 1_000
+    assert counted(json.loads(done.stdout)) == {"added": 2, "failed": 1}
+    there = ids_in(instance, library)
+    assert set(ids) <= set(there)
+    assert len(there) == before + 2
+
+
+@pytest.mark.parametrize("case", REFUSED_TEXTS)
+def test_a_bad_line_is_named_with_its_reason_and_costs_no_other(
+    instance: Instance, text_library: str, tmp_path: Path, case: str
+) -> None:
+    refuse(instance, text_library, tmp_path / "docs.ndjson", {"text": "good"}, *REFUSED_TEXTS[case])
+
+
+@pytest.mark.parametrize("case", REFUSED_VECTORS)
+def test_a_bad_vector_is_named_with_its_reason_and_costs_no_other(
+    instance: Instance, vector_library: str, tmp_path: Path, case: str
+) -> None:
+    refuse(instance, vector_library, tmp_path / "docs.ndjson", {"vector": [1, 2, 3]}, *REFUSED_VECTORS[case])
+
+
+@pytest.mark.parametrize("shape", ["list", "object"])
+def test_metadata_of_any_shape_is_kept_or_refused_by_its_line(instance: Instance, library: str, shape: str) -> None:
+    """Twenty thousand items are well within the bytes that metadata may have."""
+    metadata = {"k": [1] * 20_000} if shape == "list" else {str(number): 1 for number in range(20_000)}
+    bad = {"id": "x", "text": "t", "metadata": metadata}
+    lines: list[dict[str, Any]] = [{"id": "a", "text": "good"}, bad, {"id": "z", "text": "good"}]
+    done = instance.vec("ingest", "-l", library, stdin=ndjson(lines), status=None)
+    there = ids_in(instance, library)
+    assert {"a", "z"} <= set(there), done.stderr
+    if done.returncode == 0:
+        assert documents(instance, library, "x")[0]["metadata"] == metadata
+    else:
+        assert done.returncode == 3
+        assert there == ["a", "z"]
+        assert re.match("vec: stdin:2: .*16,384", done.stderr), done.stderr
+
+
+def test_many_bad_lines_among_many_good_ones_are_each_named(instance: Instance, library: str) -> None:
+    lines = [json.dumps(document) for document in numbered(3_000)]
+    bad = ("broken", '{"id": 5, "text": "x"}', f'{{"id": "x", "text": "x", "metadata": {nested(700)}}}')
+    for place in range(0, 3_000, 7):
+        lines[place] = bad[place % 3]
+    done = instance.vec("ingest", "-l", library, stdin="\n".join(lines), status=3)
+    told = [int(line.split(":")[2]) for line in done.stderr.splitlines()]
+    assert told == list(range(1, 3_001, 7))
+    assert counted(json.loads(done.stdout)) == {"added": 3_000 - len(told), "failed": len(told)}
+    assert len(ids_in(instance, library)) == 3_000 - len(told)
+
+
+def test_a_wrong_dimension_is_one_documents_fault_also_before_the_dimension_is_known(instance: Instance) -> None:
+    """Two requests at once, to a library whose dimension the first vector is to set."""
+    library = fresh(instance, embedder="none")
+
+    def packed(document_id: str, dimension: int) -> dict[str, Any]:
+        return {"id": document_id, "vector": bytes(4 * dimension)}
+
+    with instance.connect() as client:
+        first = client.submit("ingest", library=library, documents=[packed("a", 3)])
+        second = client.submit("ingest", library=library, documents=[packed("b", 4), packed("c", 3)])
+        assert first.result()["added"] == 1
+        answer = second.result()
+    assert (answer["added"], [error["index"] for error in answer["errors"]]) == (1, [0])
+    assert answer["errors"][0]["code"] == "dimension_mismatch"
+    assert ids_in(instance, library) == ["a", "c"]
+
+
+# --- strict ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", ["1", "100", "512"])
+@pytest.mark.parametrize("bad", ["broken", '{"id": "x", "colour": 1}'], ids=["not-json", "refused-by-the-daemon"])
+def test_strict_stops_at_the_first_bad_line(
+    instance: Instance, library: str, tmp_path: Path, bad: str, batch: str
+) -> None:
+    lines = [json.dumps(document) for document in numbered(400)]
+    lines[349] = bad
+    lines[350] = "broken, too"
+    path = tmp_path / "docs.ndjson"
+    path.write_text("\n".join(lines))
+    done = instance.vec("ingest", "-l", library, "--strict", "--batch", batch, str(path), status=3)
+    assert counted(json.loads(done.stdout)) == {"added": 349, "failed": 1}
+    (told,) = done.stderr.splitlines()
+    assert told.startswith(f"vec: {path}:350: ")
+    assert ids_in(instance, library) == [f"d{number:06}" for number in range(349)]
+
+
+def test_strict_stops_in_a_stream_that_stays_open(instance: Instance, library: str) -> None:
+    with running(instance, "ingest", "-l", library, "--strict") as process:
+        feed(process, ndjson(numbered(2)) + "broken\n")
+        assert counted(line_of(process.stdout)) == {"added": 2, "failed": 1}
+        assert process.wait() == 3
+
+
+def test_strict_with_nothing_wrong_changes_nothing(instance: Instance, library: str) -> None:
+    assert ingested(instance, library, ndjson(numbered(1_200)), "--strict") == {"added": 1_200}
+
+
+# --- speed ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_slow_trickle_is_not_held_back_for_a_full_batch(instance: Instance, library: str) -> None:
+    """A line is acknowledged soon after it came: many in a row, none of which fills a batch."""
+    with running(instance, "ingest", "-l", library, "--ack", "--batch", "8192") as process:
+        started = time.monotonic()
+        for number in range(20):
+            feed(process, ndjson(numbered(1, number)))
+            assert line_of(process.stdout)["line"] == number + 1
+        assert time.monotonic() - started < 30  # 20 x 50 ms, and much room

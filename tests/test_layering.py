@@ -1,0 +1,230 @@
+"""Imports go one way, as `vecd/__init__.py` lists them; also those inside functions, not those for type checking."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import vecd
+
+ROOT = Path(vecd.__file__).parent.parent
+SHARED = {"errors", "limits", "settings"}
+
+#: A room of vecd -> the other rooms that it may import from. `vecd` itself (its version numbers) is open to all.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "limits": set(),
+    "settings": {"errors", "limits"},
+    "logs": set(),
+    "wire": {"errors", "limits"},
+    "launch": SHARED,
+    "client": {*SHARED, "wire", "launch"},
+    "store": SHARED,
+    "index": SHARED,
+    "text": SHARED,
+    "engine": {*SHARED, "store", "index", "text"},
+    "server": {*SHARED, "wire", "store", "engine"},
+    "daemon": {*SHARED, "logs", "engine", "server"},
+    "__main__": {"daemon"},
+}
+#: What the command line may know of vecd.
+CLI_MAY_IMPORT = {*SHARED, "wire", "client", "launch"}
+
+#: Modules that are the business of some rooms only.
+ONLY_IN: dict[str, set[str]] = {
+    "apsw": {"store"},
+    "sqlite3": set(),
+    "socket": {"client", "launch", "server", "daemon"},
+    "asyncio": {"engine", "server", "daemon"},
+    "uvloop": {"daemon"},
+    "numpy": {"store", "index", "text", "engine"},
+    "faiss": {"index"},
+    "sklearn": {"index"},
+    "tokenizers": {"text"},
+    "semantic_text_splitter": {"text"},
+    "wordllama": {"text"},
+    "msgpack": {"wire", "engine"},
+    "typer": set(),
+    "rich": set(),
+    "pickle": set(),
+}
+
+
+class Import(NamedTuple):
+    """One import: where it stands, and the full name of the module that it names."""
+
+    where: str  # module
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}:{self.line} imports {self.what}"
+
+
+class _Imports(ast.NodeVisitor):
+    """The imports of one module that happen when it runs."""
+
+    def __init__(self, module: str, package: str) -> None:
+        self._module, self._package = module, package
+        self.found: list[Import] = []
+
+    def visit_If(self, node: ast.If) -> None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for each in node.orelse:
+                self.visit(each)
+        else:
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found += [Import(self._module, node.lineno, alias.name) for alias in node.names]
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if node.module == "__future__":
+            return
+        base = node.module or ""
+        if node.level:
+            above = self._package.split(".")
+            above = above[: len(above) - node.level + 1]
+            base = ".".join([*above, base] if base else above)
+        # `from package import name` names a module if there is one of that name, and else something inside the package.
+        names = (f"{base}.{alias.name}" for alias in node.names)
+        self.found += [Import(self._module, node.lineno, name if name in modules() else base) for name in names]
+
+    def visit_Call(self, node: ast.Call) -> None:
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in ("import_module", "__import__") and node.args and isinstance(node.args[0], ast.Constant):
+            self.found.append(Import(self._module, node.lineno, str(node.args[0].value)))
+        self.generic_visit(node)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """All our modules, by their full names; `cli` under the name that it is installed as."""
+    found = {}
+    for folder, name in (("vecd", "vecd"), ("cli", "vec_cli")):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = [name, *path.relative_to(ROOT / folder).with_suffix("").parts]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    """All imports of all our modules."""
+    found: list[Import] = []
+    for module, path in modules().items():
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        visitor = _Imports(module, package)
+        visitor.visit(ast.parse(path.read_text("utf-8"), str(path)))
+        found += visitor.found
+    return tuple(found)
+
+
+def room(module: str) -> str:
+    """The room of a module of vecd: its part behind `vecd.`; empty for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def test_the_imports_are_found() -> None:
+    """So that a change of style does not leave the other tests here with nothing to look at."""
+    found = {(each.where, each.what) for each in imports()}
+    for where, what in [
+        ("vecd.client", "vecd.errors"),  # from .errors import …
+        ("vecd.client", "vecd.limits"),  # from . import limits
+        ("vecd.client", "vecd"),  # from . import __version__
+        ("vecd.server.handlers.get", "vecd.engine.documents"),  # from ...engine import documents as verbs
+        ("vecd.daemon", "vecd.engine.core"),  # inside a function
+        ("vecd.daemon", "uvloop"),  # import_module
+        ("vec_cli.options", "vecd.client"),
+        ("vec_cli.commands.get", "vec_cli.output"),
+        ("vecd.store.database", "apsw"),
+    ]:
+        assert (where, what) in found, f"{where} imports {what}"
+    assert ("vecd.server.call", "vecd.server.session") not in found  # for type checking only
+
+
+def test_every_room_has_its_place_in_the_list() -> None:
+    rooms = {room(module) for module in modules() if inside(module, "vecd")} - {""}
+    assert rooms == set(MAY_IMPORT)
+
+
+def test_imports_go_one_way() -> None:
+    def wrong(each: Import) -> bool:
+        here, there = room(each.where), room(each.what)
+        return bool(there) and here != there and there not in MAY_IMPORT.get(here, set())
+
+    ours = [each for each in imports() if inside(each.where, "vecd") and inside(each.what, "vecd")]
+    assert [str(each) for each in ours if wrong(each)] == []
+    assert [str(each) for each in imports() if inside(each.where, "vecd") and inside(each.what, "vec_cli")] == []
+
+
+def test_the_rules_themselves_allow_no_circle() -> None:
+    rest = {here: set(there) for here, there in MAY_IMPORT.items()}
+    while free := [here for here, there in rest.items() if not there & rest.keys()]:
+        for here in free:
+            del rest[here]
+    assert rest == {}
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert [str(each) for each in imports() if each.where == "vecd"] == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    rest = {
+        module: {each.what for each in imports() if each.where == module and each.what in modules()} - {module}
+        for module in modules()
+    }
+    while free := [here for here, there in rest.items() if not there & rest.keys()]:
+        for here in free:
+            del rest[here]
+    assert {here: sorted(there & rest.keys()) for here, there in rest.items()} == {}
+
+
+@pytest.mark.parametrize("what", ONLY_IN)
+def test_a_library_is_known_only_where_it_belongs(what: str) -> None:
+    users = [each for each in imports() if inside(each.where, "vecd") and inside(each.what, what)]
+    assert [str(each) for each in users if room(each.where) not in ONLY_IN[what]] == []
+
+
+def test_the_command_line_knows_only_what_it_shares_with_the_daemon() -> None:
+    known = [each for each in imports() if inside(each.where, "vec_cli") and inside(each.what, "vecd")]
+    assert known
+    assert [str(each) for each in known if room(each.what) not in {"", *CLI_MAY_IMPORT}] == []
+
+
+def test_the_command_line_brings_no_databases_and_no_vectors() -> None:
+    heavy = ("apsw", "sqlite3", "numpy", "faiss", "asyncio", "uvloop", "tokenizers", "wordllama")
+    users = [each for each in imports() if inside(each.where, "vec_cli")]
+    assert [str(each) for each in users if any(inside(each.what, one) for one in heavy)] == []
+
+
+def loaded_by(statement: str) -> Iterator[str]:
+    """The modules that a fresh interpreter loads for this statement."""
+    script = f"import sys; before = set(sys.modules); {statement}; print(*set(sys.modules) - before, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    yield from done.stdout.split()
+
+
+def test_the_client_needs_the_standard_library_and_msgpack_only() -> None:
+    loaded = {name.partition(".")[0] for name in loaded_by("import vecd.client")}
+    assert {"vecd", "msgpack", "socket"} <= loaded
+    compiled = {name for name in loaded if name.startswith(("_cython", "cython_runtime"))}  # msgpack's own
+    assert loaded - compiled - set(sys.stdlib_module_names) == {"vecd", "msgpack"}
+    assert loaded & {"asyncio", "tomllib", "subprocess", "logging", "json", "dataclasses"} == set()
+
+
+def test_the_client_loads_nothing_of_the_daemon() -> None:
+    loaded = {room(name) for name in loaded_by("import vecd.client") if inside(name, "vecd")}
+    assert loaded <= {"", *CLI_MAY_IMPORT}
