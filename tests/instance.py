@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from vecd.client import Client
-from vecd.launch import dial
+from vecd.dial import dial
 from vecd.settings import Settings, load
 
 BIN = Path(sys.executable).parent

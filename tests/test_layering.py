@@ -24,24 +24,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"errors", "limits"},
     "logs": set(),
     "wire": {"errors", "limits"},
-    "launch": SHARED,
-    "client": {*SHARED, "wire", "launch"},
+    "dial": SHARED,
+    "launch": {*SHARED, "dial"},
+    "client": {*SHARED, "wire", "dial", "launch"},
     "store": SHARED,
     "index": SHARED,
     "text": SHARED,
     "engine": {*SHARED, "store", "index", "text"},
-    "server": {*SHARED, "wire", "store", "engine"},
-    "daemon": {*SHARED, "logs", "engine", "server"},
+    "server": {*SHARED, "wire", "dial", "store", "engine"},
+    "daemon": {*SHARED, "logs", "dial", "engine", "server"},
     "__main__": {"daemon"},
 }
 #: What the command line may know of vecd.
-CLI_MAY_IMPORT = {*SHARED, "wire", "client", "launch"}
+CLI_MAY_IMPORT = {*SHARED, "wire", "dial", "client", "launch"}
 
 #: Modules that are the business of some rooms only.
 ONLY_IN: dict[str, set[str]] = {
     "apsw": {"store"},
     "sqlite3": set(),
-    "socket": {"client", "launch", "server", "daemon"},
+    "socket": {"dial", "client", "launch", "server", "daemon"},
     "asyncio": {"engine", "server", "daemon"},
     "uvloop": {"daemon"},
     "numpy": {"store", "index", "text", "engine"},

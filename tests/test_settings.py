@@ -7,12 +7,14 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.instance import Instance
+from tests.instance import BIN, Instance
 from vecd import limits, settings
 from vecd.client import connect
 from vecd.errors import Code, VecError
@@ -26,6 +28,12 @@ def refused(environment: dict[str, str], socket: str | None = None) -> VecError:
     return caught.value
 
 
+def run(command: list[str], home: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command that fails before it does anything, with this VEC_HOME."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "VEC_HOME": str(home)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
 def configured(home: Path, text: str) -> dict[str, str]:
     """An environment whose config.toml holds this."""
     home.mkdir(exist_ok=True)
@@ -37,7 +45,7 @@ def configured(home: Path, text: str) -> dict[str, str]:
 
 
 def test_vec_home_holds_everything_of_an_instance(tmp_path: Path) -> None:
-    elsewhere = {name: "/elsewhere" for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "HOME")}
+    elsewhere = dict.fromkeys(("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "HOME"), "/elsewhere")
     found = load({"VEC_HOME": str(tmp_path), "XDG_RUNTIME_DIR": "/elsewhere", **elsewhere})
     assert found == Settings(
         home=tmp_path,
@@ -141,12 +149,10 @@ def test_the_length_of_a_socket_path_is_counted_in_bytes() -> None:
 
 
 def test_a_home_too_long_for_a_socket_is_a_usage_error_on_the_command_line(tmp_path: Path) -> None:
-    with Instance() as instance:
-        instance.environment["VEC_HOME"] = str(tmp_path / ("long" * 30))
-        done = instance.vec("status", status=2)
-        assert "bytes" in done.stderr
-        assert "shorter" in done.stderr
-        assert done.stdout == ""
+    done = run([str(BIN / "vec"), "status"], tmp_path / ("long" * 30))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "bytes" in done.stderr
+    assert "shorter" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -163,11 +169,18 @@ def test_a_missing_folder_is_made_for_us_alone(tmp_path: Path) -> None:
     private_folder(tmp_path / "a" / "b")
 
 
-@pytest.mark.parametrize(("mode", "then"), [(0o755, 0o755), (0o700, 0o700), (0o770, 0o700), (0o707, 0o700)])
-def test_a_folder_that_others_may_write_to_is_closed_to_them(tmp_path: Path, mode: int, then: int) -> None:
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o2770])
+def test_a_folder_that_is_there_is_left_as_it_is(tmp_path: Path, mode: int) -> None:
     tmp_path.chmod(mode)
     private_folder(tmp_path)
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == then
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == mode
+
+
+def test_a_folder_that_anybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(VecError, match="anybody may write") as caught:
+        private_folder(tmp_path)
+    assert "chmod o-w" in (caught.value.hint or "")
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,13 +354,14 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert str(tmp_path / "config.toml") in refused({"VEC_HOME": str(tmp_path)}).message
 
 
-def test_the_daemon_and_the_command_line_refuse_a_wrong_file_and_say_what_to_do() -> None:
-    with Instance() as instance:
-        configured(instance.home, 'log_levle = "debug"')
-        done = instance.vec("status", status=2)
-        assert "'log_level'" in done.stderr
-        with pytest.raises(AssertionError, match=r"did not start \(78\)"):
-            instance.start()
+def test_the_daemon_and_the_command_line_refuse_a_wrong_file_and_say_what_to_do(tmp_path: Path) -> None:
+    configured(tmp_path, 'log_levle = "debug"')
+    for command, status in ([str(BIN / "vec"), "status"], 2), ([sys.executable, "-m", "vecd"], 78):
+        done = run(command, tmp_path)
+        assert (done.returncode, done.stdout) == (status, "")
+        assert "'log_levle'" in done.stderr
+        assert "did you mean 'log_level'?" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
 
 
 def test_the_daemon_does_what_the_file_says() -> None:

@@ -23,8 +23,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from . import __version__, limits
+from .dial import dial
 from .errors import Code, VecError
-from .launch import dial, launch
+from .launch import launch
 from .settings import load
 from .wire.frames import FrameDecoder
 from .wire.messages import Reply, check_protocol, decode, encode, hello, parse_reply

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import __version__, limits, logs
+from .dial import answers
 from .errors import Code, VecError
 from .settings import Settings, load, private_folder
 
@@ -114,7 +115,10 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
     engine = Engine(settings)
     engine.open(loop, fail)
     passed = sockets.inherited()
+    if passed is None and settings.socket.parent == settings.runtime:
+        private_folder(settings.runtime)
     sock = passed or sockets.bind(str(settings.socket))
+    inode = os.stat(settings.socket).st_ino if passed is None else 0
     listener = sockets.Listener(engine, sock, stop.set)
     await listener.start()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,8 +139,7 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
     await listener.drain(settings.drain_s)
     await asyncio.to_thread(engine.close)
     if passed is None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(settings.socket)
+        sockets.unbind(str(settings.socket), inode)
     log.info("stopped")
     return 0
 
@@ -175,7 +178,7 @@ def _locked(settings: Settings) -> Iterator[None]:
             except BlockingIOError:
                 file.seek(0)
                 pid, _, path = file.read().strip().partition(" ")
-            if _answers(path) or time.monotonic() > deadline:
+            if answers(path) or time.monotonic() > deadline:
                 raise VecError(
                     Code.BUSY,
                     f"the data folder {settings.data} is in use by vecd with pid {pid or 'unknown'}, on {path or '?'}",
@@ -186,12 +189,3 @@ def _locked(settings: Settings) -> Iterator[None]:
         file.write(f"{os.getpid()} {settings.socket}\n")
         file.flush()
         yield
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        try:
-            sock.connect(path)
-        except OSError:
-            return False
-        return True

@@ -1,4 +1,4 @@
-"""Reaching a daemon, and starting one when none answers.
+"""Starting a daemon when none answers.
 
 Rules: a lock file lets one of many callers start the daemon while the others wait for the lock and then simply find
 it; a pipe tells the caller that the daemon is ready, so that nobody polls; when it does not come up, the error carries
@@ -16,24 +16,11 @@ import time
 from pathlib import Path
 
 from . import limits
+from .dial import dial
 from .errors import Code, VecError
 from .settings import Settings, private_folder
 
 _LOG_TAIL_BYTES = 2_000
-
-
-def dial(settings: Settings) -> socket.socket | None:
-    """A connected socket, or None if nobody listens there. Raises VecError `no_daemon` for any other trouble."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.connect(os.fspath(settings.socket))
-    except (FileNotFoundError, ConnectionRefusedError):
-        sock.close()
-        return None
-    except OSError as error:
-        sock.close()
-        raise VecError(Code.NO_DAEMON, f"cannot connect to {settings.socket} ({error.strerror})") from error
-    return sock
 
 
 def launch(settings: Settings) -> socket.socket:
@@ -41,7 +28,7 @@ def launch(settings: Settings) -> socket.socket:
 
     Raises VecError `daemon_failed` with what the daemon said, or `invalid_settings` for folders that cannot be used.
     """
-    for folder in (settings.runtime, settings.socket.parent, settings.data, settings.log.parent):
+    for folder in (settings.runtime, settings.data, settings.log.parent):
         private_folder(folder)
     with open(settings.runtime / "launch.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

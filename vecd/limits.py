@@ -36,6 +36,8 @@ LISTEN_BACKLOG: Final = 1024
 # --- documents ------------------------------------------------------------------------------------------------------
 #: Documents of one ingest request; more means a longer transaction, and others wait for it.
 BATCH_DOCUMENTS_MAX: Final = 8_192
+#: Chunks that are embedded and written at once: a request with more is worked off in parts, in bounded memory.
+PART_CHUNKS: Final = 8_192
 #: One line of NDJSON input: a large document with its vectors, and yet a bound on what a file without newlines costs.
 LINE_BYTES_MAX: Final = 8 * MIB
 #: An id is a key that people type and scripts pass on: a URL or a path. (It stands in each of its chunks' events.)
@@ -58,8 +60,11 @@ CHUNK_CHARS_MAX: Final = 100_000
 # --- reading --------------------------------------------------------------------------------------------------------
 #: Hits of one search.
 HITS_MAX: Final = 1_000_000
-#: Up to so many hits, documents or events travel in one message; more come as a stream of messages.
-PAGE_ITEMS: Final = 1_000
+#: Up to so many hits or documents are read and sent at once; more come as a stream of messages. Few, because a chunk
+#: may be megabytes long.
+PAGE_ITEMS: Final = 100
+#: The same for whole documents.
+PAGE_DOCUMENTS: Final = 16
 #: Characters of a query: longer ones are documents.
 QUERY_CHARS_MAX: Final = 100_000
 #: Ids of one get or delete request.
@@ -72,6 +77,9 @@ EVENTS_PAGE: Final = 1_000
 TRANSACTION_ROWS_MAX: Final = 4_096
 #: Pages in the write-ahead log before it is copied back: 4,000 x 8 KiB = 32 MB, seldom enough not to be felt.
 WAL_PAGES: Final = 4_000
+#: How long the writer waits for readers when the log must be restarted, and anybody for another program's lock.
+CHECKPOINT_WAIT_MS: Final = 100
+LOCK_WAIT_MS: Final = 5_000
 #: SQLite's page cache of the writer, and of each reader; behind both stands the system's own.
 WRITER_CACHE_KIB: Final = 32 * KIB
 READER_CACHE_KIB: Final = 4 * KIB
@@ -79,6 +87,8 @@ READER_CACHE_KIB: Final = 4 * KIB
 # --- threads and times ----------------------------------------------------------------------------------------------
 #: Threads that answer searches and reads; more only queue for the interpreter lock.
 READERS: Final = 4
+#: Threads that read the log for watchers.
+FOLLOWERS: Final = 2
 #: Threads that validate, chunk and embed incoming documents.
 PREPARERS: Final = 2
 #: Threads that all libraries' index strands share.

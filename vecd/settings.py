@@ -87,23 +87,31 @@ def load(environ: Mapping[str, str] | None = None, *, socket: str | None = None)
 
 
 def private_folder(path: Path) -> None:
-    """Makes the folder (mode 0700) if it is missing; refuses one that belongs to somebody else.
+    """Makes the folder (mode 0700) if it is missing; refuses one of somebody else's, or one that others may write to.
 
-    Raises VecError `invalid_settings`.
+    One that is there is left as it is. Raises VecError `invalid_settings`.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        info = path.stat()
     except OSError as error:
         raise VecError(Code.SETTINGS, f"cannot make the folder {path} ({error.strerror})") from error
-    if info.st_uid != os.getuid():
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Raises VecError `invalid_settings` for a folder of somebody else's, or one that others may write to."""
+    try:
+        uids, mode = {path.lstat().st_uid, path.stat().st_uid}, path.stat().st_mode
+    except FileNotFoundError:
+        return
+    for uid in uids - {os.getuid()}:
         raise VecError(
             Code.SETTINGS,
-            f"the folder {path} belongs to user {info.st_uid}, not to you ({os.getuid()})",
+            f"the folder {path} belongs to user {uid}, not to you ({os.getuid()})",
             "remove it, or set VEC_HOME to a folder of your own",
         )
-    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not info.st_mode & stat.S_ISVTX:
-        path.chmod(0o700)
+    if mode & stat.S_IWOTH:
+        raise VecError(Code.SETTINGS, f"anybody may write to the folder {path}", f"chmod o-w {path}")
 
 
 def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:

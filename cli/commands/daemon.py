@@ -29,7 +29,8 @@ def daemon() -> None:
 def start(json: options.Json = False, socket: options.Socket = None) -> None:
     """Start the daemon, if it does not run."""
     from vecd.client import Client
-    from vecd.launch import dial, launch
+    from vecd.dial import dial
+    from vecd.launch import launch
     from vecd.settings import load
 
     settings = load(socket=socket)
@@ -85,7 +86,7 @@ def logs(
 def _stop(socket: str | None) -> int | None:
     """Stops the daemon and waits until it has let go of its data; returns its pid, None if none ran."""
     from vecd.client import Client
-    from vecd.launch import dial
+    from vecd.dial import dial
     from vecd.settings import load
 
     settings = load(socket=socket)

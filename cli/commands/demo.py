@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import sys
 import sysconfig
 import tempfile
@@ -39,11 +40,21 @@ def demo(json: options.Json = False) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("VEC_")}
         os.environ.clear()
         os.environ.update(environment, VEC_HOME=home)
-        with Client(launch(settings.load())) as client:
+        interrupted: list[int] = []
+        # A Ctrl-C in the middle of starting a daemon must not leave it behind: it waits until we know the daemon.
+        before = signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
+        try:
+            client = Client(launch(settings.load()))
+            pid = int(client.status()["pid"])
+        finally:
+            signal.signal(signal.SIGINT, before)
+        with client:
             try:
+                if interrupted:
+                    raise KeyboardInterrupt
                 _show(client, Output(json))
             finally:
-                _stop(client)
+                _stop(client, pid)
 
 
 def _show(client: Any, output: Output) -> None:
@@ -150,12 +161,12 @@ def _docstrings(module: str, path: Path) -> Iterator[dict[str, Any]]:
                 stack.append((f"{name}.{child.name}", child))
 
 
-def _stop(client: Any) -> None:
+def _stop(client: Any, pid: int) -> None:
     """Stops the throw-away daemon and waits until it has let go of its folder."""
     import contextlib
 
-    pid = client.status()["pid"]
-    client.request("shutdown")
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGTERM)
     with contextlib.suppress(VecError):
         while True:
             client.wait()

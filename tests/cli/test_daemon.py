@@ -80,15 +80,18 @@ def test_what_needs_no_daemon_starts_none_and_leaves_no_trace(arguments: list[st
 
 
 def test_a_daemon_that_was_started_goes_on_when_the_command_has_ended() -> None:
-    """Also with its session and its terminal gone, and Ctrl-C meant for the command."""
+    """Also after a Ctrl-C, which a terminal sends to all processes of its foreground: the daemon is none of them."""
     with Instance(HASH) as own:
         with running(own, "watch", start_new_session=True) as process:
             until(own.pid, "a daemon")
-            until(lambda: own.settings.socket.exists() and logged(own, "ready"), "its being ready")
+            until(lambda: logged(own, "ready"), "its being ready")
+            until(lambda: own.objects("status", "--no-spawn")[0]["watchers"] == 1, "its watcher")
             os.killpg(process.pid, signal.SIGINT)
-            process.wait()
-            os.killpg(os.getpgid(process.pid), signal.SIGHUP) if alive(process.pid) else None
-        assert own.objects("status", "--no-spawn")[0]["pid"] == own.pid()
+            assert process.wait() == 130
+        pid = own.pid()
+        assert pid is not None
+        assert os.getsid(pid) == pid
+        assert own.objects("status", "--no-spawn")[0]["pid"] == pid
 
 
 def test_twenty_at_once_start_one_daemon() -> None:
@@ -195,6 +198,9 @@ def test_a_daemon_that_cannot_start_says_why(spoil: Callable[[Instance], None], 
             assert all(part in done.stderr for part in says), done.stderr
             assert "Traceback" not in done.stderr
             assert done.stdout == ""
+        if own.settings.data.is_file():
+            assert own.settings.data.read_text() == "precious"
+            own.settings.data.unlink()  # for whoever clears up
 
 
 def test_a_damaged_store_is_left_as_it_is() -> None:
@@ -222,14 +228,18 @@ def test_a_configuration_that_cannot_be_is_exit_2_and_named(config: str, says: s
     with Instance() as own:
         (own.home / "config.toml").write_text(config)
         done = own.vec("status", status=2)
+        assert [path.name for path in own.home.iterdir()] == ["config.toml"]
+        (own.home / "config.toml").unlink()  # for whoever clears up
         assert says in done.stderr
         assert "config.toml" in done.stderr
-        assert own.pid() is None
 
 
 def test_an_environment_variable_that_cannot_be_is_exit_2_and_named() -> None:
-    with Instance({"VEC_CHUNK_CHARS": "many"}) as own:
-        assert "VEC_CHUNK_CHARS must be a whole number" in own.vec("status", status=2).stderr
+    with Instance() as own:
+        own.environment["VEC_CHUNK_CHARS"] = "many"
+        done = own.vec("status", status=2)
+        del own.environment["VEC_CHUNK_CHARS"]  # for whoever clears up
+        assert "VEC_CHUNK_CHARS must be a whole number" in done.stderr
 
 
 def test_an_embedder_that_there_is_not_is_named_where_it_is_set() -> None:
@@ -264,7 +274,6 @@ def test_start_stop_and_restart_do_nothing_twice() -> None:
         assert not alive(first["pid"])
         assert own.objects("daemon", "stop") == [{"stopped": True, "pid": second["pid"]}]
         until(lambda: not alive(second["pid"]), "its end")
-        assert own.pid() is None
         assert not own.settings.socket.exists()
         assert own.objects("daemon", "stop") == [{"stopped": False, "pid": None}]
 
@@ -272,9 +281,12 @@ def test_start_stop_and_restart_do_nothing_twice() -> None:
 def test_what_was_written_is_there_after_a_stop_and_after_a_kill() -> None:
     with Instance(HASH) as own:
         log = own.objects("status")[0]["log"]
-        for number, end in enumerate(
-            (lambda: own.vec("daemon", "stop"), lambda: kill(own), lambda: own.vec("daemon", "restart"))
-        ):
+        ends: list[Callable[[], object]] = [
+            lambda: own.vec("daemon", "stop"),
+            lambda: kill(own),
+            lambda: own.vec("daemon", "restart"),
+        ]
+        for number, end in enumerate(ends):
             own.vec("ingest", stdin=ndjson([{"id": f"d{number}", "text": f"word{number}"}]))
             end()
             assert own.objects("count")[0]["documents"] == number + 1
@@ -296,7 +308,7 @@ def test_after_a_kill_the_next_command_simply_works() -> None:
 
 def test_stopping_answers_what_was_asked_before() -> None:
     with Instance(HASH) as own:
-        own.vec("status")
+        (status,) = own.objects("status")
         with own.connect() as client:
             pending = [
                 client.submit("ingest", documents=[{"id": f"{n}-{m}", "text": f"text {m}"} for m in range(500)])
@@ -304,7 +316,7 @@ def test_stopping_answers_what_was_asked_before() -> None:
             ]
             client.submit("shutdown")
             assert [each.result()["added"] for each in pending] == [500] * 10
-        until(lambda: own.pid() is None, "its end")
+        until(lambda: not alive(status["pid"]), "its end")
         assert own.objects("count")[0]["documents"] == 5_000
 
 
@@ -400,18 +412,25 @@ def test_the_demo_works_in_a_pipe_and_leaves_nothing_behind() -> None:
 
 
 @linux_only
-def test_the_demo_leaves_nothing_behind_when_it_is_interrupted() -> None:
+@pytest.mark.parametrize("when", ["starting", "serving"])
+def test_the_demo_leaves_nothing_behind_when_it_is_interrupted(when: str) -> None:
     with Instance() as own, tempfile.TemporaryDirectory(prefix="d") as folder:
         own.environment["TMPDIR"] = folder
         with running(own, "demo", stdin=subprocess.DEVNULL) as process:
 
-            def ingesting() -> int:
+            def daemon() -> int:
                 lines = [each.read_text() for each in Path(folder).glob("*/data/vecd.lock")]
                 return int(lines[0].split()[0]) if lines and lines[0].strip() else 0
 
-            pid = until(ingesting, "its daemon")
-            until(lambda: list(Path(folder).glob("*/vecd.sock")), "its socket")
-            process.send_signal(signal.SIGINT)
-            assert process.wait() == 130
-        until(lambda: not alive(pid), "its daemon's end")
-        assert os.listdir(folder) == []
+            pid = until(daemon, "its daemon")
+            try:
+                if when == "serving":
+                    assert process.stderr is not None
+                    process.stderr.readline()  # it talks when its daemon stands
+                process.send_signal(signal.SIGINT)
+                assert process.wait() == 130
+                until(lambda: not alive(pid), "its daemon's end")
+                assert os.listdir(folder) == []
+            finally:
+                if alive(pid):
+                    os.kill(pid, signal.SIGKILL)

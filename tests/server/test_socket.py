@@ -18,8 +18,8 @@ import pytest
 
 from tests.instance import Instance
 from vecd.client import Client
+from vecd.dial import peer_uid
 from vecd.errors import Code, VecError
-from vecd.server.listener import peer_uid
 
 PATIENCE_S = 60.0  # more than anything here takes; a test that waits so long has failed
 NOBODY = 65534
@@ -71,12 +71,22 @@ def test_the_socket_and_its_folder_are_ours_alone_whatever_the_umask(instance: I
         client.ping()
 
 
-def test_a_folder_that_others_may_write_to_is_closed_to_them(instance: Instance) -> None:
+def test_the_folder_of_a_socket_that_was_named_is_left_as_it_is(instance: Instance) -> None:
     folder = instance.home / "run"
     folder.mkdir()
-    folder.chmod(0o777)
+    folder.chmod(0o2775)
     instance.start("--socket", str(folder / "vecd.sock"))
-    assert mode(folder) == 0o700
+    assert mode(folder) == 0o2775
+    assert mode(folder / "vecd.sock") == 0o600
+
+
+def test_a_socket_that_another_daemon_listens_on_is_not_taken_from_it(instance: Instance) -> None:
+    daemon = instance.start()
+    with Instance({"VEC_SOCKET": str(instance.settings.socket)}) as other:
+        with pytest.raises(AssertionError, match="another daemon listens"):
+            other.start()
+        with instance.connect() as client:
+            assert client.status()["pid"] == daemon.pid
 
 
 def test_a_stale_socket_file_is_replaced(instance: Instance) -> None:

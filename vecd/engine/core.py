@@ -37,6 +37,7 @@ class Engine:
         self.indexes = Indexes(self.database)
         self.feed = Feed()
         self._readers = ThreadPoolExecutor(limits.READERS, "vecd-read")
+        self._followers = ThreadPoolExecutor(limits.FOLLOWERS, "vecd-feed")
         self._preparers = ThreadPoolExecutor(limits.PREPARERS, "vecd-prepare")
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
@@ -52,12 +53,17 @@ class Engine:
         """Finishes what was submitted. Blocks."""
         self._preparers.shutdown(cancel_futures=True)
         self._readers.shutdown(cancel_futures=True)
+        self._followers.shutdown(cancel_futures=True)
+        self.database.close()  # its last commits still tell the indexes
         self.indexes.close()
-        self.database.close()
 
     async def read(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
         """Runs a verb that blocks but only reads, off the loop."""
         return await self._loop.run_in_executor(self._readers, verb, *args)
+
+    async def follow(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Reads for the feed, off the loop and away from the other readers: many watchers must not hold up searches."""
+        return await self._loop.run_in_executor(self._followers, verb, *args)
 
     async def prepare(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
         """Runs the heavy part of a write, off the loop and away from the readers."""

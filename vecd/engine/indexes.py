@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import limits
+from ..errors import Code, VecError
 from ..index.live import LiveIndex, Loaded, Write, make_pool
 from ..store import documents, events
 from ..store.catalogue import Library
@@ -29,11 +30,14 @@ class Indexes:
         self._database = database
         self._pool = make_pool(limits.INDEX_THREADS)
         self._live: dict[int, LiveIndex] = {}
+        self._dropped: set[int] = set()  # who found a library just before it was deleted must not load it again
         self._lock = threading.Lock()  # guards _live: a commit and a first search may meet here
 
     def of(self, library: Library) -> LiveIndex:
-        """The library's LiveIndex. The library must have a dimension."""
+        """The library's LiveIndex. The library must have a dimension. Raises VecError `not_found` if it was deleted."""
         with self._lock:
+            if library.library_id in self._dropped:
+                raise VecError(Code.NOT_FOUND, f"library {library.name!r} has just been deleted", library=library.name)
             live = self._live.get(library.library_id)
             if live is None:
                 assert library.dimension is not None
@@ -48,6 +52,7 @@ class Indexes:
             for change in commit.changes:
                 if change.dropped:
                     self._live.pop(change.library_id, None)
+                    self._dropped.add(change.library_id)
                 elif (live := self._live.get(change.library_id)) is not None:
                     live.write(Write(change.seq, change.labels, change.vectors, change.removed))
 

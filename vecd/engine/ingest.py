@@ -29,7 +29,7 @@ from ..errors import Code, VecError, nearest
 from ..index import LENGTH_MAX
 from ..store import documents as store
 from ..store import libraries as store_libraries
-from ..store.catalogue import DEFAULT, Library
+from ..store.catalogue import Library
 from ..store.documents import Batch, Entry, Outcome
 from ..store.transaction import Transaction
 from ..text import embedders
@@ -44,12 +44,27 @@ NO_VECTORS: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
 
 
 @dataclass(slots=True)
+class Part:
+    """Documents `start … stop - 1` of a request, prepared: as many as are embedded and written at once."""
+
+    start: int
+    stop: int
+    batch: Batch
+    refused: list[tuple[int, VecError]]  # (index, why), in the order of their indexes
+
+
+@dataclass(slots=True)
 class Result:
-    """What became of a request's documents: `refused` are (index, error), in the order of their indexes."""
+    """What became of a request's documents: `refused` are (index, why), in the order of their indexes."""
 
     outcomes: list[Outcome]
     refused: list[tuple[int, VecError]]
-    seq: int  # the log's head at the commit
+    seq: int  # the log's head at the last commit
+
+    def add(self, part: Part, written: tuple[list[Outcome], int]) -> None:
+        outcomes, self.seq = written
+        self.outcomes += outcomes
+        self.refused += part.refused
 
 
 async def ingest(engine: Engine, name: str, documents: list[Any], turn: Turn, *, strict: bool = False) -> Result:
@@ -59,41 +74,48 @@ async def ingest(engine: Engine, name: str, documents: list[Any], turn: Turn, *,
     `embedder_failed`, or what the store raises; then nothing of the request is promised.
     """
     library = await settled(engine, name, turn)
-    batch, refused = await engine.prepare(prepare, engine, library, documents, strict)
-    if not batch.entries:
-        return Result([], refused, engine.database.head)
+    part = await engine.prepare(prepare, engine, library, documents, 0, strict)
+    result = Result([], [], engine.database.head)
     async with turn:
-        written = _submit(engine, library, batch)
-        if library.dimension is None:
+        while part.stop < len(documents) or library.dimension is None:
+            # What comes next hangs on what becomes of this part: it is waited for.
+            start = part.stop
             try:
-                await written
+                result.add(part, await _write(engine, library, part.batch))
             except VecError as error:
-                if error.code != Code.DIMENSION_MISMATCH:
+                if error.code != Code.DIMENSION_MISMATCH or library.dimension is not None:
                     raise
-                # Somebody else's vector has set the dimension meanwhile; now each document can be judged by it.
-                library = find(engine, name)
-                batch, refused = await engine.prepare(prepare, engine, library, documents, strict)
-                written = _submit(engine, library, batch)
-    outcomes, seq = await written
-    return Result(outcomes, refused, seq)
+                start = part.start  # somebody else's vector has just set the dimension: judge each document by it
+            if start == len(documents):
+                return result
+            library = find(engine, name)
+            part = await engine.prepare(prepare, engine, library, documents, start, strict)
+        written = _write(engine, library, part.batch)  # the sender's next write may pass while this is on its way
+    result.add(part, await written)
+    return result
 
 
-def _submit(engine: Engine, library: Library, batch: Batch) -> asyncio.Future[tuple[list[Outcome], int]]:
+def _write(engine: Engine, library: Library, batch: Batch) -> asyncio.Future[tuple[list[Outcome], int]]:
+    """Puts a batch into the store's queue; the future is done when it is on disk."""
+
     def write(tx: Transaction) -> tuple[list[Outcome], int]:
+        if not batch.texts and library.library_id == 0:  # nothing to add to `default`, which is not there yet
+            return [Outcome(entry.index, entry.id, "unchanged", None) for entry in batch.entries], tx.seq
         target = same_library(tx, library)
         if len(batch.vectors):
             target = store_libraries.pin_dimension(tx, target, batch.vectors.shape[1])
         return store.write(tx, target, batch), tx.seq
 
-    return asyncio.wrap_future(engine.database.submit(write, len(batch.entries)))
+    return asyncio.wrap_future(engine.database.submit(write, len(batch.entries) + len(batch.texts)))
 
 
 async def settled(engine: Engine, name: str, turn: Turn) -> Library:
-    """The library, as the sender's earlier writes leave it: one of them may be making it just now.
+    """The library, as the sender's earlier writes leave it: one of them may be making or deleting it just now.
 
     Raises VecError `not_found`.
     """
-    if name not in engine.database.catalogue.by_name:
+    await turn.libraries_settled()
+    if name not in engine.database.catalogue.by_name:  # the first write to `default` makes it
         await turn.wait()
         await asyncio.wrap_future(engine.database.submit(lambda tx: None))
     return find(engine, name)
@@ -102,38 +124,41 @@ async def settled(engine: Engine, name: str, turn: Turn) -> Library:
 def same_library(tx: Transaction, library: Library) -> Library:
     """The library that a batch was prepared for, as it is now; `default` is made here on its first write.
 
-    Raises VecError `not_found` or, if another library has taken its name meanwhile, `busy`.
+    Raises VecError `not_found`, or `busy` if somebody has put a different library in its place meanwhile.
     """
-    if library.name == DEFAULT and DEFAULT not in tx.catalogue.by_name:
-        library, _ = store_libraries.create(tx, library)
-        return library
+    if library.library_id == 0 and library.name not in tx.catalogue.by_name:
+        return store_libraries.create(tx, library)[0]
     now = tx.catalogue.find(library.name)
-    if now.library_id != library.library_id and (now.embedder, now.chunk_chars) != (
-        library.embedder,
-        library.chunk_chars,
+    if now.library_id != library.library_id and (
+        (now.embedder, now.chunk_chars) != (library.embedder, library.chunk_chars)
+        or (None not in (now.dimension, library.dimension) and now.dimension != library.dimension)
     ):
         raise VecError(Code.BUSY, f"library {library.name!r} was deleted and made anew meanwhile", "send it again")
     return now
 
 
-def prepare(
-    engine: Engine, library: Library, documents: list[Any], strict: bool
-) -> tuple[Batch, list[tuple[int, VecError]]]:
-    """Validates, chunks and embeds. Blocks. Raises VecError `embedder_failed`."""
+def prepare(engine: Engine, library: Library, documents: list[Any], start: int, strict: bool) -> Part:
+    """Validates, chunks and embeds the documents from `start` on, until there are chunks enough for a part. Blocks.
+
+    Raises VecError `embedder_failed`.
+    """
     draft = _Draft(library)
-    for index, document in enumerate(documents):
+    stop = start
+    while stop < len(documents) and len(draft.texts) < limits.PART_CHUNKS:
         try:
-            draft.add(index, document)
+            draft.add(stop, documents[stop])
         except VecError as error:
-            draft.refused.append((index, error))
-            if strict:
-                break
+            draft.refused.append((stop, error))
+        stop += 1
+        if strict and draft.refused:
+            break
     draft.check_lengths()
     draft.refused.sort(key=lambda pair: pair[0])
     if strict and draft.refused:
         draft.keep_below(draft.refused[0][0])
         del draft.refused[1:]
-    return draft.batch(engine), draft.refused
+        stop = len(documents)
+    return Part(start, stop, draft.batch(engine), draft.refused)
 
 
 class _Draft:
@@ -164,6 +189,7 @@ class _Draft:
             _check_text("title", title, limits.TITLE_BYTES_MAX)
         metadata_json = _metadata_json(metadata) if metadata else _no_metadata(metadata)
         texts, vectors = self._contents(document)
+        dimension = self._check_vectors(vectors, len(texts)) if vectors is not None else self.dimension
         digest = blake2b(
             self.pack([title, metadata_json, document.get("text"), document.get("texts"), vectors]), digest_size=16
         ).hexdigest()
@@ -172,6 +198,7 @@ class _Draft:
             document_id = digest
         else:
             _check_id(document_id)
+        self.dimension = dimension  # by now nothing can refuse the document, whose vector may be the first
         entry = Entry(index, document_id, False, title, metadata_json, digest, len(self.texts), len(texts))
         self.entries.append(entry)
         self.texts += texts
@@ -228,7 +255,6 @@ class _Draft:
                 "send it as several documents",
             )
         if own:
-            self._check_vectors(vectors, len(found))
             return found, vectors
         if not self.embeds:
             raise VecError(
@@ -238,7 +264,9 @@ class _Draft:
             )
         return found, None
 
-    def _check_vectors(self, vectors: Any, chunks: int) -> None:
+    def _check_vectors(self, vectors: Any, chunks: int) -> int:
+        """Their dimension, which is the library's if that is known."""
+        dimension = self.dimension
         if not isinstance(vectors, list) or not vectors:
             raise VecError(
                 Code.INVALID_DOCUMENT, f"'vectors' must be a list of vectors, not {_kind(vectors)}", field="vectors"
@@ -256,16 +284,20 @@ class _Draft:
                     "a vector travels as bytes: one or more little-endian float32",
                     field="vector",
                 )
-            if self.dimension is None:
+            if dimension is None:
                 if len(vector) > 4 * limits.DIMENSION_MAX:
                     raise VecError(
                         Code.INVALID_DOCUMENT,
                         f"a vector of {len(vector) // 4:,} dimensions is over the limit of {limits.DIMENSION_MAX:,}",
                         field="vector",
                     )
-                self.dimension = len(vector) // 4
-            elif len(vector) != 4 * self.dimension:
-                raise store_libraries.mismatch(self.library, len(vector) // 4, self.dimension)
+                if (why := why_unusable(np.frombuffer(vector, "<f4"))) is not None:
+                    raise VecError(Code.INVALID_DOCUMENT, f"the vector {why}", field="vector")
+                dimension = len(vector) // 4
+            elif len(vector) != 4 * dimension:
+                raise store_libraries.mismatch(self.library, len(vector) // 4, dimension)
+        assert dimension is not None
+        return dimension
 
     def check_lengths(self) -> None:
         """Refuses documents whose own vectors hold NaN or infinity or are too long, all at once."""

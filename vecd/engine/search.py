@@ -19,7 +19,7 @@ from .. import limits
 from ..errors import Code, VecError
 from ..index.flat import Floats, Labels
 from ..store import documents as store
-from ..store import text
+from ..store import libraries, text
 from ..store.catalogue import Library
 from ..store.events import chunk_id
 from ..text import embedders
@@ -126,6 +126,8 @@ def _mode(library: Library, query: Query) -> str:
 def _full_text(engine: Engine, library: Library, query: str, k: int) -> list[tuple[int, float]]:
     words = list(dict.fromkeys(_WORD.findall(query.lower())))[:_WORDS_MAX]
     with engine.database.snapshot() as db:
+        if not libraries.alive(db, library.library_id):
+            raise VecError(Code.NOT_FOUND, f"library {library.name!r} has just been deleted", library=library.name)
         return text.search(db, library.library_id, words, k)
 
 

@@ -52,7 +52,8 @@ async def watch(engine: Engine, spec: Spec) -> AsyncGenerator[Page, None]:
     `not_found` for a library that never was.
     """
     _check(engine, spec)
-    seq = await engine.read(_start, engine, spec.start)
+    # `now` is when the request arrived: what the same sender writes behind it must be in the feed.
+    seq = engine.database.head if spec.start == "now" else await engine.follow(_start, engine, spec.start)
     stop = None if spec.follow else engine.database.head
     deadline = None if spec.timeout_s is None else asyncio.get_running_loop().time() + spec.timeout_s
     left = spec.limit
@@ -61,7 +62,7 @@ async def watch(engine: Engine, spec: Spec) -> AsyncGenerator[Page, None]:
         yield Page([], seq)
         while True:
             woken.clear()  # before reading: a commit during the read wakes us again
-            page = await engine.read(_read, engine, spec, seq, left, stop)
+            page = await engine.follow(_read, engine, spec, seq, left, stop)
             if page.seq > seq:
                 seq = page.seq
                 yield page
@@ -94,7 +95,7 @@ def _read(engine: Engine, spec: Spec, after: int, count: int | None, stop: int |
             break
         library = libraries.get(row.library_id) if row.library_id is not None else None
         name = library.name if library is not None else None
-        if spec.libraries is None or name in spec.libraries:
+        if (spec.libraries is None or name in spec.libraries) and any(_wanted(spec, kind) for kind in row.kinds):
             for event in events.expand(row, name):
                 if event["seq"] > after and _wanted(spec, event["type"]):
                     found.append(event)
@@ -124,13 +125,11 @@ def _start(engine: Engine, start: str) -> int:
     """The seq behind which a watcher begins (exclusive)."""
     if start == "beginning":
         return 0
-    if start == "now":
-        return engine.database.head
     if (moment_us := _time_us(start)) is not None:
         with engine.database.snapshot() as db:
             return events.seq_at(db, moment_us)
     log_id, colon, digits = start.rpartition(":")
-    if not colon or not digits.isdecimal() or not re.fullmatch("[0-9a-f]+", log_id):
+    if not colon or not re.fullmatch("[0-9]{1,19}", digits) or not re.fullmatch("[0-9a-f]+", log_id):
         raise VecError(
             Code.INVALID_CURSOR,
             f"{start!r:.80} is no place to start from",
@@ -155,13 +154,12 @@ def _start(engine: Engine, start: str) -> int:
 def _time_us(text: str) -> int | None:
     """Microseconds since the epoch of an RFC 3339 time or a time ago; None for anything else."""
     if match := _AGO.fullmatch(text):
-        return int((time.time() - float(match[1]) * _AGO_S[match[2]]) * 1_000_000)
+        return max(0, int((time.time() - min(float(match[1]), 1e9) * _AGO_S[match[2]]) * 1_000_000))
     if not re.match(r"\d{4}-\d\d-\d\d", text):
         return None
     try:
         moment = datetime.datetime.fromisoformat(text)
-    except ValueError as error:
+        # A time without a zone is the machine's.
+        return max(0, int((moment if moment.tzinfo else moment.astimezone()).timestamp() * 1_000_000))
+    except (ValueError, OverflowError) as error:
         raise VecError(Code.INVALID_CURSOR, f"{text!r:.80} is no RFC 3339 time: {error}") from error
-    if moment.tzinfo is None:
-        moment = moment.astimezone()  # a time without a zone is the machine's
-    return int(moment.timestamp() * 1_000_000)

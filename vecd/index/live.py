@@ -137,7 +137,8 @@ class LiveIndex:
     def _turn(self) -> None:
         with self._lock:
             writes, self._writes = self._writes, deque()
-            searches = [self._searches.popleft() for _ in range(min(len(self._searches), _SEARCHES_A_TURN))]
+            waiting = [self._searches.popleft() for _ in range(min(len(self._searches), _SEARCHES_A_TURN))]
+        searches = [search for search in waiting if search.future.set_running_or_notify_cancel()]
         more = False
         try:
             if self._seq is None:
@@ -194,7 +195,7 @@ class LiveIndex:
         failure.__cause__ = None if failure is error else error
         with self._lock:
             self.failure = failure
-            searches += self._searches
+            searches += [search for search in self._searches if search.future.set_running_or_notify_cancel()]
             self._searches.clear()
             self._writes.clear()
         self._on_failure(self)

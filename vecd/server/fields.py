@@ -50,10 +50,10 @@ class Fields:
         return value
 
     def flag(self, name: str, default: bool = False) -> bool:
-        value = self._fields.get(name, default)
+        value = self._fields.get(name)
         if value is not None and not isinstance(value, bool):
             self._refuse(name, "true or false")
-        return bool(value)
+        return default if value is None else value
 
     def optional_bytes(self, name: str) -> bytes | None:
         value = self._fields.get(name)

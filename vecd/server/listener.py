@@ -13,36 +13,36 @@ import logging
 import os
 import resource
 import socket
-import struct
-import sys
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from .. import limits
+from ..dial import answers, peer_uid
 from ..engine.core import Engine
 from ..errors import Code, VecError
-from ..settings import private_folder
 from .session import Session
 
 log = logging.getLogger("vecd.listener")
 
-_LOCAL_PEERCRED, _SOL_LOCAL = 1, 0  # <sys/un.h> of macOS and the BSDs; Python does not name them
-_XUCRED = struct.Struct("=II")  # cr_version, cr_uid, …
 _SYSTEMD_FIRST_FD = 3
 
 
 def bind(path: str) -> socket.socket:
-    """A socket bound to the path with mode 0600, not listening yet. Raises VecError `invalid_settings`."""
-    private_folder(Path(path).parent)
+    """A socket bound to the path with mode 0600, not listening yet.
+
+    Raises VecError `invalid_settings`, or `busy` if another daemon listens there.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with contextlib.suppress(FileNotFoundError):
-            if not Path(path).is_socket():
-                if Path(path).exists():
-                    raise VecError(Code.SETTINGS, f"{path} is there and is no socket", "remove it or name another")
-            else:
-                os.unlink(path)
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise VecError(Code.SETTINGS, f"{path} is there and is no socket", "remove it or name another")
+            if answers(path):
+                raise VecError(Code.BUSY, f"another daemon listens on {path}", "stop it, or name another socket")
+            os.unlink(path)
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         sock.bind(path)
         os.chmod(path, 0o600)
     except OSError as error:
@@ -52,6 +52,13 @@ def bind(path: str) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def unbind(path: str, inode: int) -> None:
+    """Removes our socket, but not one that somebody has put in its place."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.stat(path).st_ino == inode:
+            os.unlink(path)
 
 
 def inherited() -> socket.socket | None:
@@ -65,15 +72,6 @@ def inherited() -> socket.socket | None:
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
         raise VecError(Code.SETTINGS, "the socket that systemd passed is no Unix stream socket", "see vecd.socket")
     return sock
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """The user at the other end, as the kernel knows it."""
-    if sys.platform == "linux":
-        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return int(uid)
-    _, uid = _XUCRED.unpack_from(sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 76))
-    return int(uid)
 
 
 class Listener:

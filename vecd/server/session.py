@@ -17,6 +17,9 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from .. import PROTOCOL, __version__, limits
@@ -41,6 +44,8 @@ class Session(asyncio.Protocol):
         self.draining = False
         self._transport: asyncio.Transport
         self._decoder = FrameDecoder()
+        self._frames: deque[bytes] = deque()  # complete, and not taken yet
+        self._ended = False  # the peer has said all it will
         self._turns = Turns()
         self._greeted = False
         self._closed = False
@@ -75,12 +80,21 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._since_read = time.monotonic()
         try:
-            for payload in self._decoder.feed(data):
-                if self._closed:
-                    return
+            self._frames.extend(self._decoder.feed(data))
+        except VecError as error:
+            self._end(error)
+        self._work()
+
+    def _work(self) -> None:
+        """Takes the requests that have arrived, as long as there is room for more."""
+        try:
+            while self._frames and self._reading and not self._closed:
+                payload = self._frames.popleft()
                 self._take(parse_request(decode(payload)), len(payload))
         except VecError as error:
             self._end(error)
+        if self._ended and not self._frames and not self.draining:
+            self.drain()
 
     def eof_received(self) -> bool:
         """The peer sends no more. It may still read: what was asked is answered before the connection closes."""
@@ -89,10 +103,8 @@ class Session(asyncio.Protocol):
         except VecError as error:
             self._end(error)
             return False
-        self.draining = True
-        for number in self._streams:
-            self._tasks[number].cancel()
-        self._close_when_done()
+        self._ended = True
+        self._work()
         return True
 
     def pause_writing(self) -> None:
@@ -128,7 +140,7 @@ class Session(asyncio.Protocol):
                 request, VecError(Code.BUSY, f"this connection has {limits.STREAMS_MAX} streams", "cancel some")
             )
         else:
-            turn = self._turns.take() if op.write else None
+            turn = self._turns.take(makes_libraries=op.makes_libraries) if op.write else None
             call = Call(self, request, turn)
             call.streamed = op.stream
             if op.stream:
@@ -138,9 +150,10 @@ class Session(asyncio.Protocol):
                 self._unanswered_bytes += size
                 self.listener.backlog_bytes += size
                 self._update_reading()
-            task = asyncio.get_running_loop().create_task(self._answer(op.handler, call, turn))
+            done = partial(self._done, call, turn, size, op.stream)
+            task = asyncio.get_running_loop().create_task(self._answer(op.handler, call, done))
             self._tasks[request.id] = task
-            task.add_done_callback(lambda task: self._done(task, call, turn, 0 if op.stream else size, op.stream))
+            task.add_done_callback(lambda task: self._never_began(call, done) if task.cancelled() else None)
 
     def _answer_now(self, op: Now, call: Call) -> None:
         try:
@@ -148,7 +161,7 @@ class Session(asyncio.Protocol):
         except Exception as error:
             self._send_error(call, error)
 
-    async def _answer(self, handler: Handler, call: Call, turn: Turn | None) -> None:
+    async def _answer(self, handler: Handler, call: Call, done: Callable[[], None]) -> None:
         try:
             body = await handler(call)
             if not call.streamed:
@@ -160,12 +173,17 @@ class Session(asyncio.Protocol):
         except Exception as error:
             self._send_error(call, error)
         finally:
-            if turn is not None:
-                turn.release()
+            done()  # in the same step as the answer: whoever has it may use its number again
+
+    def _never_began(self, call: Call, done: Callable[[], None]) -> None:
+        """Cancelled before its first step: nothing of `_answer` has run."""
+        self._send_cancelled(call)
+        done()
 
     async def _send_result(self, call: Call, body: dict[str, Any]) -> dict[str, Any]:
         """Sends a result. One that is too large for a frame because of its one list goes as a stream of that list's
         items; then what is left of the body is returned, for the stream's end."""
+        await self.writable()
         try:
             self.send({"id": call.id, "result": body})
         except VecError as error:
@@ -188,11 +206,9 @@ class Session(asyncio.Protocol):
             error = VecError(Code.INTERNAL, bug, "the daemon's log has more; please report it")
         self.send({"id": call.id, "error": error.to_wire()})
 
-    def _done(self, task: asyncio.Task[None], call: Call, turn: Turn | None, size: int, stream: bool) -> None:
-        if task.cancelled():  # before its first step: nothing of `_answer` has run
-            self._send_cancelled(call)
-            if turn is not None:
-                turn.release()
+    def _done(self, call: Call, turn: Turn | None, size: int, stream: bool) -> None:
+        if turn is not None:
+            turn.release()
         del self._tasks[call.id]
         if stream:
             self._streams.discard(call.id)
@@ -255,6 +271,7 @@ class Session(asyncio.Protocol):
             self._since_read = time.monotonic()
             if wanted:
                 self._transport.resume_reading()
+                asyncio.get_running_loop().call_soon(self._work)
             else:
                 self._transport.pause_reading()
 

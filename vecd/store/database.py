@@ -6,9 +6,9 @@ Rules:
   nothing with it.
 - After the commit, and before anybody is answered, `on_commit` is told, in commit order, on the writer thread; then
   `head` and `catalogue` move, and `on_published` is told. So whoever reads up to `head` finds everything applied.
-- If storage fails, nobody is answered OK. A full disk fails the transaction and the daemon goes on; any other
-  I/O error cannot be undone (SQLite may hide a row now and show it after reopening), so `on_fatal` is told and the
-  writer takes nothing more.
+- If storage fails, nobody is answered OK. A full disk, or another program's lock, fails the transaction and the daemon
+  goes on; any other I/O error cannot be undone (SQLite may hide a row now and show it after reopening), so `on_fatal`
+  is told and the writer takes nothing more. That holds for checkpoints too, which is why the writer makes them itself.
 - Readers use connections of their own, one a thread; they see committed data only.
 
 Knows nothing of event loops: work is answered through concurrent.futures.
@@ -76,6 +76,8 @@ class Database:
         self.head = 0  # the last committed seq
         self.head_time_us = 0
         self._label = 0
+        self._wal_pages = 0  # in the write-ahead log after the last commit
+        self._checkpoint_at = limits.WAL_PAGES
         self.catalogue: Catalogue
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -93,7 +95,8 @@ class Database:
                     "is it on a network file system? Put VEC_HOME on a local disk",
                 )
             self._db.pragma("synchronous", "full")
-            self._db.wal_autocheckpoint(limits.WAL_PAGES)
+            # SQLite's own checkpoints throw their result away, and a failed fsync of the file must not go unnoticed.
+            self._db.set_wal_hook(self._note_wal)
             migrate(self._db, str(self.path))
             row = self._db.execute("SELECT log_id, seq, label, time_us FROM log").get
             self.log_id, self.head, self._label, self.head_time_us = row
@@ -133,8 +136,9 @@ class Database:
         return future
 
     def _write_forever(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            group, rows, ended = [first], first.rows, False
+        ended = False
+        while not ended and (first := self._waiting.get()) is not None:
+            group, rows = [first], first.rows
             while rows < limits.TRANSACTION_ROWS_MAX and not ended:
                 try:
                     work = self._waiting.get_nowait()
@@ -145,12 +149,14 @@ class Database:
                 else:
                     group.append(work)
                     rows += work.rows
+            # From here on a future cannot be cancelled; one that was before is not worked on.
+            group = [work for work in group if work.future.set_running_or_notify_cancel()]
             try:
                 self._commit(group)
+                self._checkpoint()
             except BaseException as error:
-                self._fail(group, error)
-            if ended:
-                return
+                if self._fail(group, error):
+                    return
 
     def _commit(self, group: list[_Work]) -> None:
         """One transaction: every work in its savepoint, the counters, the commit; then the news, then the answers."""
@@ -189,13 +195,35 @@ class Database:
             del tx.changes[changes:]
             work.error = error
 
-    def _fail(self, group: list[_Work], error: BaseException) -> None:
-        """The transaction did not happen. Storage that failed stays failed, but for a full disk."""
+    def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
+        if pages < self._wal_pages:
+            self._checkpoint_at = limits.WAL_PAGES  # it has begun anew
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        """Copies a long write-ahead log back into the file. While somebody reads, it cannot begin anew; when it has
+        become much too long, the readers are waited for."""
+        if self._wal_pages < self._checkpoint_at:
+            return
+        overdue = self._wal_pages >= 4 * limits.WAL_PAGES
+        mode = apsw.SQLITE_CHECKPOINT_RESTART if overdue else apsw.SQLITE_CHECKPOINT_PASSIVE
+        self._db.set_busy_timeout(limits.CHECKPOINT_WAIT_MS)
+        try:
+            self._db.wal_checkpoint(mode=mode)
+        except apsw.BusyError:
+            log.debug("checkpoint held up by readers", extra={"wal_pages": self._wal_pages})
+        finally:
+            self._db.set_busy_timeout(limits.LOCK_WAIT_MS)
+        self._checkpoint_at = self._wal_pages + limits.WAL_PAGES // 2  # not at every commit
+
+    def _fail(self, group: list[_Work], error: BaseException) -> bool:
+        """The transaction did not happen. True if storage failed for good: anything but a full disk or a lock."""
         told = _translated(error, self.path) if isinstance(error, apsw.Error) else error
         if self._db.in_transaction:
             with contextlib.suppress(apsw.Error):
                 self._db.execute("ROLLBACK")
-        fatal = not (isinstance(told, VecError) and told.code == Code.DISK_FULL)
+        fatal = not (isinstance(told, VecError) and told.code in (Code.DISK_FULL, Code.BUSY))
         if fatal:
             failure = (
                 told if isinstance(told, VecError) else VecError(Code.STORAGE_FAILED, f"the writer died: {told!r}")
@@ -205,11 +233,13 @@ class Database:
                 self._failed = failure
             with contextlib.suppress(queue.Empty):
                 while (work := self._waiting.get_nowait()) is not None:
-                    group.append(work)
+                    if work.future.set_running_or_notify_cancel():
+                        group.append(work)
             self._on_fatal(failure)
         for work in group:
             if not work.future.done():
                 work.future.set_exception(told)
+        return fatal
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -241,7 +271,7 @@ class Database:
 
     def _connect(self, flags: int, cache_kib: int) -> apsw.Connection:
         connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)
-        connection.set_busy_timeout(5_000)
+        connection.set_busy_timeout(limits.LOCK_WAIT_MS)
         connection.pragma("cache_size", -cache_kib)
         return connection
 
@@ -262,6 +292,8 @@ def _translated(error: apsw.Error, path: Path) -> VecError:
         return VecError(
             Code.DISK_FULL, f"no space left for {path}; nothing of this was written", "free some space, then try again"
         )
+    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        return VecError(Code.BUSY, f"another program holds a lock on {path}; nothing of this was written", "try again")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return VecError(Code.STORAGE_FAILED, f"the store {path} is damaged ({error})", "restore it from a backup")
     return VecError(Code.STORAGE_FAILED, f"the store {path} failed: {type(error).__name__}: {error}")

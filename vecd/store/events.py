@@ -51,6 +51,12 @@ class Row:
     removed: int = 0  # chunks that went
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The types of the events that it stands for."""
+        chunks = (CHUNK_DELETED,) * (self.removed > 0) + (CHUNK_ADDED,) * (self.added > 0)
+        return (TYPE_NAMES.get(self.type, f"unknown.{self.type}"), *chunks)
+
+    @property
     def last_seq(self) -> int:
         return self.seq + self.added + self.removed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import apsw
 import numpy as np
 import orjson
 
@@ -32,6 +33,12 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
     tx.catalogue = tx.catalogue.replaced(library)
     seq = events.append(tx, events.LIBRARY_CREATED, library_id, orjson.dumps(library.described()).decode())
     return library, seq
+
+
+def alive(db: apsw.Connection, library_id: int) -> bool:
+    """Whether the library is there, as this connection sees it."""
+    sql = "SELECT EXISTS (SELECT 1 FROM libraries WHERE library_id = ? AND deleted_seq IS NULL)"
+    return bool(db.execute(sql, (library_id,)).get)
 
 
 def pin_dimension(tx: Transaction, library: Library, dimension: int) -> Library:

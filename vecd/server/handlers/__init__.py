@@ -27,6 +27,7 @@ class Op:
 
     handler: Handler
     write: bool = False  # takes effect in the order of its connection's other writes
+    makes_libraries: bool = False  # of the writes, those that make or delete a library
     stream: bool = False  # a subscription: may be cancelled, and is no back-pressure
 
 
@@ -35,10 +36,10 @@ OPS: Final[dict[str, Op | Now]] = {
     "status": Now(status.status),
     "shutdown": Now(daemon.shutdown),
     "cancel": Now(watch.cancel),
-    "library.create": Op(library.create, write=True),
+    "library.create": Op(library.create, write=True, makes_libraries=True),
     "library.list": Now(library.list_),
     "library.show": Now(library.show),
-    "library.delete": Op(library.delete, write=True),
+    "library.delete": Op(library.delete, write=True, makes_libraries=True),
     "ingest": Op(ingest.ingest, write=True),
     "delete": Op(delete.delete, write=True),
     "get": Op(get.get),

@@ -13,5 +13,11 @@ from ..call import Call
 async def get(call: Call) -> dict[str, Any]:
     ids = call.fields.texts("ids", count_max=limits.IDS_MAX)
     library = call.fields.text("library", DEFAULT)
-    found = await call.engine.read(verbs.get, call.engine, library, ids, call.fields.flag("vectors"))
-    return {"documents": found}
+    vectors = call.fields.flag("vectors")
+    if len(ids) <= limits.PAGE_DOCUMENTS:
+        return {"documents": await call.engine.read(verbs.get, call.engine, library, ids, vectors)}
+    call.streamed = True
+    for start in range(0, len(ids), limits.PAGE_DOCUMENTS):
+        page = ids[start : start + limits.PAGE_DOCUMENTS]
+        await call.items(await call.engine.read(verbs.get, call.engine, library, page, vectors))
+    return {}

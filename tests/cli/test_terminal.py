@@ -1,0 +1,319 @@
+"""On a terminal: tables and lines for people, nothing that could command the terminal, progress on stderr only."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.instance import BIN, Instance, ndjson
+
+from .running import PATIENCE_S, fresh
+
+ESCAPE = "\x1b"
+
+#: What must not reach a terminal from a document: colours, a title, a beep, a clearing, 8-bit and other control
+#: characters, a reversal of the writing's direction.
+HOSTILE = "\x1b[31mred \x1b]0;title\x07 \x1b[2J \x9b31m \x7f \x08\x08 \r \u202e \x00 \x85 \u2028 end"
+
+
+class Terminal(NamedTuple):
+    """What a command left on its terminal, and on what is none."""
+
+    status: int
+    out: str  # of stdout, if that was the terminal
+    err: str  # of stderr, likewise
+
+
+def on_a_terminal(
+    instance: Instance, *arguments: str, streams: str = "out", columns: int = 100, stdin: str = "", **environment: str
+) -> Terminal:
+    """Runs `vec` with stdout ("out") or stderr ("err"), or both ("out err"), on a terminal of its own each."""
+    read: dict[str, str] = {}
+    masters: dict[str, int] = {}
+    slaves: dict[str, int] = {}
+    for name in streams.split():
+        masters[name], slaves[name] = pty.openpty()
+        fcntl.ioctl(slaves[name], termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+
+    def drain(name: str) -> None:
+        pieces = []
+        # A terminal whose last writer has gone gives EIO on Linux, nothing elsewhere.
+        with contextlib.suppress(OSError):
+            while piece := os.read(masters[name], 65_536):
+                pieces.append(piece)
+        read[name] = b"".join(pieces).decode().replace("\r\n", "\n")
+
+    plain = {key: value for key, value in instance.environment.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        [BIN / "vec", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=slaves.get("out", subprocess.PIPE),
+        stderr=slaves.get("err", subprocess.PIPE),
+        env={**plain, "TERM": "xterm-256color", **environment},
+    )
+    for slave in slaves.values():
+        os.close(slave)
+    drains = [threading.Thread(target=drain, args=(name,)) for name in masters]
+    for each in drains:
+        each.start()
+    piped_out, piped_err = process.communicate(stdin.encode(), timeout=PATIENCE_S)
+    for each in drains:
+        each.join()
+    for master in masters.values():
+        os.close(master)
+    read.setdefault("out", (piped_out or b"").decode())
+    read.setdefault("err", (piped_err or b"").decode())
+    return Terminal(process.returncode, read["out"], read["err"])
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[Instance]:
+    with Instance({"VEC_EMBEDDER": "hash"}) as made:
+        documents: list[dict[str, Any]] = [
+            {"id": "logs", "title": "Log rotation", "text": "Rotate the logs every night.", "metadata": {"by": "cron"}},
+            {"id": "mail", "text": "The mail server answers on port 25."},
+        ]
+        made.vec("ingest", stdin=ndjson(documents))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def hostile(instance: Instance) -> str:
+    """A library of one document, hostile wherever it can be."""
+    library = fresh(instance)
+    no_id = HOSTILE.replace("\0", "")
+    document = {"id": no_id, "title": HOSTILE, "text": f"word {HOSTILE}", "metadata": {HOSTILE: HOSTILE}}
+    assert instance.objects("ingest", "-l", library, stdin=ndjson([document]))[0]["added"] == 1
+    return library
+
+
+#: Every command that prints data, with what a person should see of it.
+SEEN = {
+    "status": (["status"], r"pid \d+"),
+    "list": (["list"], r"logs +Log rotation +1 +.*cron"),
+    "count": (["count"], r"^default: 2 documents, 2 chunks$"),
+    "search": (["search", "rotate logs"], r"1  0\.\d{4}  logs#0  Log rotation"),
+    "get": (["get", "logs"], r"(?s)logs.*title +Log rotation.*cron.*Rotate the logs every night\."),
+    "library list": (["library", "list"], r"default +2 +2 +256 +cosine +flat +hash"),
+    "library show": (["library", "show", "default"], r"default +2 +2 +256 +cosine +flat +hash"),
+    "watch": (["watch", "--from", "beginning", "-n", "2"], r"document\.added +default +logs  Log rotation"),
+    "ingest": (["ingest"], r"^nothing in \d+\.\d s"),
+    "delete": (["delete", "nobody"], r"^0 documents deleted, 1 not there"),
+    "daemon start": (["daemon", "start"], r"^vecd was running, pid \d+$"),
+}
+
+
+def is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except json.JSONDecodeError:
+        return False
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_people_see_words_and_tables_and_no_json(instance: Instance, name: str) -> None:
+    arguments, pattern = SEEN[name]
+    seen = on_a_terminal(instance, *arguments, NO_COLOR="1")
+    assert seen.status == 0
+    assert re.search(pattern, seen.out, re.MULTILINE), seen.out
+    assert not any(is_json(line) for line in seen.out.splitlines())
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_json_is_json_also_on_a_terminal(instance: Instance, name: str) -> None:
+    arguments, _ = SEEN[name]
+    seen = on_a_terminal(instance, *arguments, "--json")
+    lines = seen.out.splitlines()
+    assert lines
+    assert all(is_json(line) for line in lines), seen.out
+    assert ESCAPE not in seen.out
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_no_color_and_dumb_terminals_get_no_escape_codes(instance: Instance, name: str) -> None:
+    arguments, _ = SEEN[name]
+    without = on_a_terminal(instance, *arguments, NO_COLOR="1").out
+    dumb = on_a_terminal(instance, *arguments, TERM="dumb").out
+    assert ESCAPE not in without
+    assert ESCAPE not in dumb
+
+
+def test_an_empty_no_color_is_none(instance: Instance) -> None:
+    assert ESCAPE in on_a_terminal(instance, "search", "rotate logs", NO_COLOR="").out
+    assert ESCAPE in on_a_terminal(instance, "search", "rotate logs").out
+
+
+@pytest.mark.parametrize("name", ["list", "search", "get", "watch", "get --vectors"])
+@pytest.mark.parametrize("colour", ["colour", "no colour"])
+def test_nothing_in_a_document_can_command_the_terminal(
+    instance: Instance, hostile: str, name: str, colour: str
+) -> None:
+    arguments = {
+        "list": ["list"],
+        "search": ["search", "word"],
+        "get": ["get", HOSTILE.replace("\0", "")],
+        "get --vectors": ["get", "--vectors", HOSTILE.replace("\0", "")],
+        "watch": ["watch", "--from", "beginning", "--no-follow"],
+    }[name]
+    environment = {"NO_COLOR": "1"} if colour == "no colour" else {}
+    # Wide, so that no table folds in the middle of an escape sequence that is shown.
+    seen = on_a_terminal(instance, *arguments, "-l", hostile, columns=2_000, **environment)
+    assert seen.status == 0
+    # Our own colours are all that may be there: SGR sequences that end what they begin.
+    own = re.sub(r"\x1b\[[0-9;]*m", "", seen.out) if colour == "colour" else seen.out
+    raw = {character for character in own if not character.isprintable() and character != "\n"}
+    assert raw == set(), f"{raw} in {own!r}"
+    if colour == "colour":
+        assert "\x1b[31m" not in seen.out
+    assert "\\x1b[31mred" in own  # it is shown
+
+
+def test_what_is_not_there_is_told_without_commanding_the_terminal(instance: Instance, hostile: str) -> None:
+    for arguments in (["get", HOSTILE.replace("\0", "") + "x"], ["delete", HOSTILE.replace("\0", "") + "x"]):
+        seen = on_a_terminal(instance, *arguments, "-l", hostile, streams="err")
+        assert "there is no document" in seen.err
+        assert {character for character in seen.err if not character.isprintable()} <= {"\n"}
+
+
+def test_a_refused_line_is_told_without_commanding_the_terminal(instance: Instance, hostile: str) -> None:
+    line = json.dumps({"id": "x", "text": "a", HOSTILE[:40]: 1}) + "\n" + json.dumps({"op": HOSTILE, "id": "x"}) + "\n"
+    seen = on_a_terminal(instance, "ingest", "-l", hostile, streams="err", stdin=line, TERM="dumb")
+    assert seen.status == 3
+    assert seen.err.count("(invalid_document)") == 2
+    assert {character for character in seen.err if not character.isprintable()} <= {"\n", "\r"}
+
+
+def test_a_line_break_in_a_title_makes_no_line_of_its_own(instance: Instance) -> None:
+    """Or a title could pass itself off as an event."""
+    library = fresh(instance)
+    fake = "t\n2026-01-01T00:00:00.000000Z         1  document.deleted  default       everything"
+    instance.vec("ingest", "-l", library, stdin=ndjson([{"id": "a\tb", "title": fake, "text": "word"}]))
+    for arguments in (
+        ["watch", "--from", "beginning", "--no-follow"], ["search", "word"], ["list"], ["get", "a\tb"],
+    ):  # fmt: skip
+        seen = on_a_terminal(instance, *arguments, "-l", library, columns=300, NO_COLOR="1")
+        assert "everything" in seen.out
+        assert not [line for line in seen.out.splitlines() if line.startswith("2026-01-01")]
+
+
+def test_a_table_fits_the_terminal(instance: Instance) -> None:
+    for columns in (80, 100, 132):
+        for arguments in (["list"], ["library", "list"], ["search", "rotate logs"]):
+            seen = on_a_terminal(instance, *arguments, columns=columns, NO_COLOR="1")
+            assert max(map(len, seen.out.splitlines())) <= columns
+        head = next(
+            line
+            for line in on_a_terminal(instance, "library", "list", columns=columns, NO_COLOR="1").out.splitlines()
+            if line.strip()
+        )
+        assert head.split() == [
+            "library",
+            "documents",
+            "chunks",
+            "dimension",
+            "metric",
+            "index",
+            "embedder",
+            "in",
+            "memory",
+        ]
+
+
+def test_columns_may_be_set_for_a_terminal_that_lies(instance: Instance) -> None:
+    seen = on_a_terminal(instance, "library", "list", columns=100, COLUMNS="60", NO_COLOR="1")
+    assert max(map(len, seen.out.splitlines())) <= 60
+
+
+def test_a_long_text_is_shortened_to_a_line_and_a_pipe_gets_all_of_it(instance: Instance) -> None:
+    library = fresh(instance)
+    text = "word " * 100
+    instance.vec("ingest", "-l", library, stdin=ndjson([{"id": "a", "text": text}]))
+    seen = on_a_terminal(instance, "search", "word", "-l", library, columns=80, NO_COLOR="1")
+    assert "…" in seen.out
+    assert len(seen.out.splitlines()) == 2
+    assert instance.objects("search", "word", "-l", library)[0]["text"] == text
+
+
+def test_no_hits_is_said_on_stderr(instance: Instance) -> None:
+    seen = on_a_terminal(instance, "search", "word", "-l", fresh(instance))
+    assert (seen.out, seen.err) == ("", "no hits\n")
+
+
+def test_a_list_of_very_many_is_cut_on_a_terminal_and_says_so(instance: Instance) -> None:
+    library = fresh(instance, embedder="none", dimension=1)
+    instance.vec("ingest", "-l", library, stdin=ndjson([{"id": f"d{n:04}", "vector": [1]} for n in range(1_001)]))
+    seen = on_a_terminal(instance, "list", "-l", library, NO_COLOR="1")
+    assert "d0999" in seen.out
+    assert "d1000" not in seen.out
+    assert "the first 1,000" in seen.err
+    assert len(instance.objects("list", "-l", library)) == 1_001
+
+
+# --- progress -------------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_on_stderr_and_only_if_that_is_a_terminal(instance: Instance, tmp_path: Path) -> None:
+    path = tmp_path / "docs.ndjson"
+    path.write_text(ndjson([{"id": f"d{n}", "text": f"text {n}"} for n in range(2_000)]))
+    library = fresh(instance)
+    piped = instance.vec("ingest", "-l", library, str(path))
+    assert piped.stderr == ""
+    out_only = on_a_terminal(instance, "ingest", "-l", library, str(path), streams="out")
+    assert out_only.err == ""
+    assert out_only.out.startswith("2,000 unchanged in ")
+    err_only = on_a_terminal(instance, "ingest", "-l", library, str(path), streams="err")
+    assert "documents" in err_only.err
+    assert [json.loads(line)["unchanged"] for line in err_only.out.splitlines()] == [2_000]
+    both = on_a_terminal(instance, "ingest", "-l", library, str(path), streams="out err")
+    assert "documents" in both.err
+    assert both.out.startswith("2,000 unchanged in ")
+
+
+@pytest.mark.parametrize("bad", ["missing.ndjson", "folder", "docs.ndjson"])
+def test_with_progress_what_goes_wrong_is_told_as_without(instance: Instance, tmp_path: Path, bad: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "docs.ndjson").write_text('{"id": "a", "text": "x"}\nbroken\n')
+    arguments = ["ingest", "-l", fresh(instance), str(tmp_path / bad)]
+    piped = instance.vec(*arguments, status=None)
+    seen = on_a_terminal(instance, *arguments, streams="err", columns=500)
+    assert seen.status == piped.returncode
+    assert piped.stderr.strip() in seen.err
+    assert "Traceback" not in seen.err
+
+
+def test_reading_from_a_keyboard_says_so(instance: Instance) -> None:
+    """A person who types `vec ingest` alone should not wonder what it waits for."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [BIN / "vec", "ingest"], stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=instance.environment
+    )
+    os.close(slave)
+    os.write(master, b'{"id": "typed", "text": "x"}\n\x04')
+    out, err = process.communicate(timeout=PATIENCE_S)
+    os.close(master)
+    assert (process.returncode, json.loads(out)["added"]) == (0, 1)
+    assert err == b"vec: reading documents from the terminal; end with Ctrl-D\n"
+    instance.vec("delete", "typed")
+
+
+def test_errors_are_told_without_colour_or_boxes(instance: Instance) -> None:
+    """One line to read and one of what to do, the same for people and for logs."""
+    for arguments in (["count", "-l", "nowhere"], ["search"], ["watch", "--from", "x"], ["library", "create", "a b"]):
+        piped = instance.vec(*arguments, status=None)
+        seen = on_a_terminal(instance, *arguments, streams="out err")
+        assert seen.err == piped.stderr
+        assert seen.err.startswith("vec: ")
+        assert seen.status == piped.returncode != 0
