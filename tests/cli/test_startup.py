@@ -43,6 +43,8 @@ STATUS_MODULES = {
     "vec_cli.output",
     "vecd",
     "vecd.client",
+    "vecd.dial",
+    "vecd.dial",
     "vecd.errors",
     "vecd.launch",
     "vecd.limits",

@@ -1,9 +1,12 @@
 /* Preloaded into vecd: makes the file system fail while the file named by VEC_FAULT holds a word.
-   "fsync": fsync and fdatasync fail with EIO.  "full": writes to files fail with ENOSPC. */
+   "fsync": fsync and fdatasync fail with EIO.  "store": only those of vec.db itself, which is what a checkpoint does.
+   "full": writes to files fail with ENOSPC. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -23,6 +26,14 @@ static int fault(const char *word)
     return count > 0 && strncmp(text, word, strlen(word)) == 0;
 }
 
+static int store(int fd)
+{
+    char link[64], path[PATH_MAX] = {0};
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    return length > 7 && strcmp(path + length - 7, "/vec.db") == 0;
+}
+
 static int regular(int fd)
 {
     struct stat info;
@@ -33,7 +44,7 @@ static int regular(int fd)
     int name(int fd)                                                 \
     {                                                                \
         int (*real)(int) = dlsym(RTLD_NEXT, #name);                  \
-        if (fault("fsync")) {                                        \
+        if (fault("fsync") || (store(fd) && fault("store"))) {       \
             errno = EIO;                                             \
             return -1;                                               \
         }                                                            \

@@ -54,6 +54,31 @@ def test_after_a_failed_fsync_nobody_is_answered_ok_and_the_daemon_exits(failing
         history.check(client)
 
 
+def test_a_failed_fsync_of_a_checkpoint_does_not_go_unnoticed(failing: tuple[Instance, Path]) -> None:
+    instance, fault = failing
+    daemon = instance.start()
+    acknowledged: list[str] = []
+    with instance.connect() as client:
+        client.request("library.create", library="wide", embedder="none", dimension=8_192)
+        fault.write_text("store")
+        try:
+            for start in range(0, 10_000, 100):  # far more than the write-ahead log holds before it is copied back
+                ids = [f"d{number}" for number in range(start, start + 100)]
+                client.ingest([{"id": each, "vector": b"\0\0\x80?" * 8_192} for each in ids], "wide")
+                acknowledged += ids
+        except VecError as error:
+            failure = error.code
+        else:
+            raise AssertionError("the daemon went on")
+        assert failure in ("storage_failed", "connection_lost")
+    assert daemon.wait(30) == 74
+    fault.unlink()
+    instance.start()
+    with instance.connect() as client:
+        assert len(acknowledged) > 100
+        assert set(acknowledged) <= history.check(client)["wide"].keys()
+
+
 def test_every_write_that_waits_is_refused_when_storage_fails(failing: tuple[Instance, Path]) -> None:
     instance, fault = failing
     daemon = instance.start()

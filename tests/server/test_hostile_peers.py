@@ -678,9 +678,9 @@ def test_a_delete_right_behind_the_first_ingest_of_all_deletes() -> None:
 def test_a_half_closed_connection_still_gets_all_its_answers(instance: Instance) -> None:
     with Peer(instance, greet=False) as peer:
         documents = [{"id": f"half-{n}", "text": f"half closed {n} " * 50} for n in range(300)]
-        numbers = range(10, 60)
+        numbers = range(10, 10 + 4 * limits.UNANSWERED_MAX)  # more than are taken at once
         peer.send(HELLO + frame("ingest", 1, documents=documents) + frame("search", 2, query="half closed", k=5))
-        peer.send(b"".join(frame("ping", number) for number in numbers) + frame("list", 3))
+        peer.send(b"".join(frame("get", number, ids=["half-1"]) for number in numbers) + frame("list", 3))
         peer.half_close()
         peer.to_the_end()
     assert peer.answers(1)[0]["result"]["failed"] == 0
