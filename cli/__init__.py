@@ -4,6 +4,8 @@
     options.py    options that several commands share
     output.py     tables for people, NDJSON for pipes
     ndjson.py     input: lines from files, pipes and gzip
+    pipeline.py   documents on their way: batches in flight, acknowledgements in order
+    progress.py   progress on stderr
     commands/     one file a command, named as its handler in vecd/server/handlers/
 
 Start-up time is part of the product: scripts call `vec` thousands of times. A command's module is imported when it is

@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from vecd import limits
 from vecd.errors import Code, VecError
@@ -126,6 +127,36 @@ def _line(name: str, number: int, data: bytes | None) -> Line:
     elif data is not None and number == 1:
         data = data.removeprefix(_BOM)
     return Line(name, number, data)
+
+
+def document(line: Line) -> dict[str, Any] | None:
+    """A line as a document that can travel; None for a blank line. Raises VecError `invalid_document`."""
+    import orjson
+
+    from vecd.client import pack_document
+
+    if line.data is None:
+        raise VecError(Code.INVALID_DOCUMENT, f"a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
+    try:
+        document = orjson.loads(line.data)
+    except orjson.JSONDecodeError as error:
+        if not line.data.strip():
+            return None
+        raise VecError(Code.INVALID_DOCUMENT, _why_not_json(line.data, str(error))) from error
+    if not isinstance(document, dict):
+        kind = "a list" if isinstance(document, list) else "no object"
+        raise VecError(Code.INVALID_DOCUMENT, f"a document is a JSON object, and this line is {kind}")
+    return pack_document(document)
+
+
+def _why_not_json(data: bytes, said: str) -> str:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        return f"invalid UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
+    if "NaN" in text or "Infinity" in text:
+        return f"not JSON, which has no NaN and no Infinity ({said})"
+    return f"not JSON ({said})"
 
 
 def ids(paths: list[str]) -> Iterator[str]:

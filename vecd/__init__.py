@@ -13,7 +13,7 @@ Imports go one way, from the bottom of this list to its top (tests/test_layering
     text/                      text in, chunks and vectors out
     engine/                    the verbs: store + index + text put to work; no sockets
     server/                    sockets: listener, session, one handler a command
-    daemon.py                  wires it all together
+    daemon.py logs.py          wires it all together; structured log lines
 """
 
 __version__ = "0.1.0"

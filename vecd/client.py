@@ -339,6 +339,8 @@ def pack_document(document: dict[str, Any]) -> dict[str, Any]:
 def _check_sizes(document: dict[str, Any]) -> None:
     """Refuses a list or an object that is too long to travel: it would take its whole batch down with it."""
     for field, value in document.items():
+        if type(field) is not str:
+            raise VecError(Code.INVALID_DOCUMENT, f"the key {field!r:.40} is not a string", field=str(field))
         inside = [value] if isinstance(value, (list, dict)) else []
         while inside:
             each = inside.pop()
@@ -349,6 +351,7 @@ def _check_sizes(document: dict[str, Any]) -> None:
                     f" {limits.ARRAY_ITEMS_MAX:,}",
                     field=field,
                 )
-            inside += [
-                item for item in (each.values() if isinstance(each, dict) else each) if type(item) in (list, dict)
-            ]
+            if isinstance(each, dict) and not all(type(key) is str for key in each):
+                raise VecError(Code.INVALID_DOCUMENT, f"'{field}' has a key that is not a string", field=field)
+            items = each.values() if isinstance(each, dict) else each
+            inside += [item for item in items if isinstance(item, (list, dict))]

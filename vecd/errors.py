@@ -45,7 +45,7 @@ class Code:
 class VecError(Exception):
     """What went wrong (`message`), where (`details`: line, field, file …), what to do (`hint`), and a stable `code`."""
 
-    def __init__(self, code: str, message: str, hint: str | None = None, **details: Any) -> None:
+    def __init__(self, code: str, message: str, hint: str | None = None, /, **details: Any) -> None:
         super().__init__(message)
         self.code = code
         self.message = message

@@ -9,7 +9,8 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 # --- the wire -------------------------------------------------------------------------------------------------------
-#: One frame. Holds 8,192 documents of 2 KB; a connection's memory is a small multiple of it.
+#: One frame: 8,192 documents of 2 KB. What it is decoded to is a small multiple of it for text and vectors, and a large
+#: one (1.2 GiB) for a frame of nothing but empty maps.
 FRAME_BYTES_MAX: Final = 16 * MIB
 #: Items of one array or map in a message. msgpack allocates an array when it reads its header, and a hostile frame can
 #: nest headers 1,024 deep: 16,384 slots keep the worst case at 128 MiB that is never touched.

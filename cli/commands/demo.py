@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import sysconfig
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -32,6 +31,8 @@ _WINDOW = 4
 @app.command(epilog="Exit status: 0 done. See vec-demo(1).")
 def demo(json: options.Json = False) -> None:
     """Show what vec does, on the standard library's docstrings; leaves nothing behind."""
+    import tempfile
+
     from vecd import settings
     from vecd.client import Client
     from vecd.launch import launch

@@ -1,46 +1,22 @@
-"""vec ingest: NDJSON in, acknowledged when durable, searchable and logged.
-
-Several batches are in flight at once, so that reading, preparing and committing overlap; at most _WINDOW of them, so
-memory stays flat on an endless input. A batch goes out when it is full, or when the input is silent for a moment.
-If the connection is lost, what was not acknowledged is sent again: the same document twice changes nothing.
-"""
+"""vec ingest: NDJSON in, acknowledged when durable, searchable and logged. The work is pipeline.py's."""
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated
 
 import typer
 
 from vecd import limits
-from vecd.errors import Code, VecError
+from vecd.errors import VecError
 
-from .. import main, ndjson, options
+from .. import main, options
 from ..output import Output
-
-if TYPE_CHECKING:
-    from vecd.client import Client, Pending
+from ..pipeline import STATUSES, Pipeline
+from ..progress import Progress
 
 app = options.command()
-
-#: Batches in flight: one being prepared, one being committed, one on the way, one to spare.
-_WINDOW = 4
-#: Bytes of input of one batch; its frame stays well under the wire's limit.
-_BATCH_BYTES_MAX = limits.FRAME_BYTES_MAX // 4
-#: A batch that is not full goes out when the input has been silent for so long.
-_IDLE_S = 0.05
-#: After Ctrl-C: how long to wait for what is in flight.
-_GRACE_S = 5.0
-_RECONNECTS_MAX = 6
-
-_STATUSES = ("added", "updated", "unchanged", "deleted", "failed")
 
 
 @app.command(
@@ -65,8 +41,8 @@ def ingest(
     if not paths and sys.stdin.isatty():
         print("vec: reading documents from the terminal; end with Ctrl-D", file=sys.stderr)
     output = Output(json)
-    progress = _Progress(paths)
-    run = Ingest(
+    progress = Progress(paths)
+    run = Pipeline(
         lambda: options.open_client(socket, no_spawn), library, output, progress,
         strict=strict, ack=ack, batch=batch, name_files=len(paths) > 1,
     )  # fmt: skip
@@ -78,9 +54,9 @@ def ingest(
     except (VecError, KeyboardInterrupt) as error:
         failure = error
     counts, elapsed_s = run.counts, time.monotonic() - started
-    done = sum(counts[status] for status in _STATUSES[:-1])
-    summary = {**{status: counts[status] for status in _STATUSES}, "seq": run.seq, "elapsed_s": round(elapsed_s, 3)}
-    told = ", ".join(f"{counts[status]:,} {status}" for status in _STATUSES if counts[status]) or "nothing"
+    done = sum(counts[status] for status in STATUSES[:-1])
+    summary = {**{status: counts[status] for status in STATUSES}, "seq": run.seq, "elapsed_s": round(elapsed_s, 3)}
+    told = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status]) or "nothing"
     output.one(summary, f"{told} in {elapsed_s:.1f} s ({done / max(elapsed_s, 1e-9):,.0f}/s)")
     if isinstance(failure, VecError):
         raise failure
@@ -88,377 +64,3 @@ def ingest(
         raise typer.Exit(main.INTERRUPTED)
     if counts["failed"]:
         raise typer.Exit(main.PARTLY)
-
-
-class Place(NamedTuple):
-    """Where a line stands: the how manieth of all input, its file, and its number there (from 1)."""
-
-    order: int
-    file: str
-    number: int
-
-
-@dataclass(slots=True)
-class Batch:
-    """Documents that travel together, and what is to be said about the lines that they came from."""
-
-    documents: list[Any] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)  # of the documents
-    refused: list[tuple[Place, VecError]] = field(default_factory=list)  # lines that are no documents
-    size: int = 0  # bytes of input
-    pending: Pending | None = None
-
-
-class Ingest:
-    """One run: reads lines, keeps batches in flight, takes acknowledgements in order."""
-
-    def __init__(
-        self,
-        connect: Callable[[], Client],
-        library: str,
-        output: Output,
-        progress: _Progress,
-        *,
-        strict: bool,
-        ack: bool,
-        batch: int,
-        name_files: bool,
-    ) -> None:
-        self._connect = connect
-        self._library = library
-        self._output = output
-        self._progress = progress
-        self._strict = strict
-        self._ack = ack
-        self._batch_documents = batch
-        self._name_files = name_files
-        self._client: Client
-        self._lines = 0  # read so far
-        self._batch = Batch()
-        self._flying: deque[Batch] = deque()
-        self._wake_read, self._wake_write = os.pipe()
-        self.counts: Counter[str] = Counter()
-        self.seq: int | None = None  # the log's head at the last acknowledgement
-        self.interrupted = False
-        self._stopped = False  # --strict met its first refused line
-        self._unreadable: VecError | None = None  # why the input ended before its end
-
-    def run(self, paths: list[str]) -> None:
-        """Reads everything. Raises VecError when it cannot go on; what was acknowledged until then is counted."""
-        self._client = self._connect()
-        before = signal.signal(signal.SIGINT, self._interrupt)
-        try:
-            for line in self._readable(paths):
-                if line is None:
-                    self._send()
-                else:
-                    self._add(line)
-                if self.interrupted or self._stopped:
-                    break
-            if not self._stopped:
-                self._send()
-            self._finish()
-            if self._unreadable is not None:
-                raise self._unreadable
-        except VecError:
-            self._salvage()
-            raise
-        finally:
-            signal.signal(signal.SIGINT, before)
-            self._client.close()
-
-    def _readable(self, paths: list[str]) -> Iterator[ndjson.Line | None]:
-        """The lines up to where the input can be read: what came before that is as good as any other."""
-        try:
-            yield from ndjson.lines(paths, self._wait)
-        except VecError as error:
-            if "file" not in error.details:
-                raise
-            self._unreadable = error
-
-    def _interrupt(self, number: int, frame: object) -> None:
-        """Ctrl-C: stop reading, wait for what is in flight. The second one means it."""
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        os.write(self._wake_write, b"!")
-
-    def _wait(self, fd: int) -> bool:
-        """Waits until `fd` can be read, taking acknowledgements; false when the batch should not wait longer."""
-        poll = select.poll()
-        poll.register(fd, select.POLLIN | select.POLLHUP)
-        poll.register(self._wake_read, select.POLLIN)
-        if self._flying:
-            poll.register(self._client, select.POLLIN)
-        idle = bool(self._batch.documents or self._batch.refused)
-        ready = {each for each, _ in poll.poll(_IDLE_S * 1000 if idle else None)}
-        if self._wake_read in ready:
-            return False
-        if self._flying and self._client.fileno() in ready:
-            self._take_ready()
-        return fd in ready
-
-    # --- a line -----------------------------------------------------------------------------------------------------
-
-    def _add(self, line: ndjson.Line) -> None:
-        size = len(line.data or b"")
-        if self._batch.documents and self._batch.size + size > _BATCH_BYTES_MAX:
-            self._send()
-        place = Place(self._lines, line.file, line.number)
-        self._lines += 1
-        try:
-            document = _parse(line)
-        except VecError as error:
-            self._batch.refused.append((place, error))
-            if self._strict or len(self._batch.refused) >= self._batch_documents:
-                self._send()
-            return
-        if document is None:
-            return
-        self._batch.documents.append(document)
-        self._batch.places.append(place)
-        self._batch.size += size
-        if len(self._batch.documents) >= self._batch_documents:
-            self._send()
-
-    # --- a batch ----------------------------------------------------------------------------------------------------
-
-    def _send(self) -> None:
-        """Sends the batch that has been gathered, waiting for the oldest one's acknowledgement if there are enough."""
-        batch, self._batch = self._batch, Batch()
-        if not batch.documents and not batch.refused:
-            return
-        while len(self._flying) >= (1 if self._strict else _WINDOW):
-            self._take()
-        if self._stopped:
-            return
-        self._flying.append(batch)
-        self._submit(batch)
-        if self._strict:
-            self._take()
-        while self._flying and self._flying[0].pending is None:
-            self._take()  # refused lines only: there is nothing to wait for
-
-    def _submit(self, batch: Batch) -> None:
-        if not batch.documents:
-            return
-        try:
-            batch.pending = self._client.submit(
-                "ingest",
-                library=self._library,
-                documents=batch.documents,
-                strict=self._strict or None,
-                detail=self._ack or None,
-            )
-        except VecError as error:
-            if error.code == Code.CONNECTION_LOST:
-                self._reconnect(error)
-            elif error.code in (Code.FRAME_TOO_LARGE, Code.INVALID_REQUEST):
-                self._split(batch, error)
-            else:
-                raise
-
-    def _split(self, batch: Batch, error: VecError) -> None:
-        """A batch that cannot travel as one frame: send it in halves; a single document is refused."""
-        assert self._flying[-1] is batch
-        if len(batch.documents) == 1:
-            batch.refused.append((batch.places[0], error))
-            batch.documents, batch.places = [], []
-            return
-        self._flying.pop()
-        middle = len(batch.documents) // 2
-        last = batch.places[middle - 1]
-        early = [pair for pair in batch.refused if pair[0] < last]
-        late = [pair for pair in batch.refused if pair[0] > last]
-        for half in (
-            Batch(batch.documents[:middle], batch.places[:middle], early),
-            Batch(batch.documents[middle:], batch.places[middle:], late),
-        ):
-            self._flying.append(half)
-            self._submit(half)
-
-    def _take_ready(self) -> None:
-        """Takes acknowledgements that are there, without waiting."""
-        try:
-            self._client.pump()
-        except VecError as error:
-            self._reconnect(error)
-        while self._flying and (self._flying[0].pending is None or self._flying[0].pending.done):
-            self._take()
-
-    def _take(self) -> None:
-        """Waits for the oldest batch's acknowledgement and tells it."""
-        while True:
-            batch = self._flying[0]
-            try:
-                answer = batch.pending.result() if batch.pending is not None else {}
-                break
-            except VecError as error:
-                if error.code not in (Code.CONNECTION_LOST, Code.SHUTTING_DOWN):
-                    self._flying.popleft()
-                    raise
-                self._reconnect(error)
-        self._flying.popleft()
-        self._tell(batch, answer)
-
-    def _reconnect(self, cause: VecError) -> None:
-        """A new connection, and all that is unacknowledged sent again. Raises `cause` if none is to be had."""
-        self._client.close()
-        if self.interrupted:
-            raise cause
-        self._progress.say(f"vec: {cause.message}; sending again what was not acknowledged")
-        for attempt in range(_RECONNECTS_MAX):
-            time.sleep(0.05 * 2**attempt)
-            try:
-                self._client = self._connect()
-                for batch in self._flying:
-                    if batch.documents:
-                        batch.pending = self._client.submit(
-                            "ingest",
-                            library=self._library,
-                            documents=batch.documents,
-                            strict=self._strict or None,
-                            detail=self._ack or None,
-                        )
-                return
-            except VecError as error:
-                if error.code not in (Code.CONNECTION_LOST, Code.NO_DAEMON, Code.SHUTTING_DOWN):
-                    raise
-        raise cause
-
-    def _finish(self) -> None:
-        if self.interrupted:
-            self._client.set_timeout(_GRACE_S)
-        while self._flying:
-            self._take()
-
-    def _salvage(self) -> None:
-        """Something went wrong; acknowledgements that still come count."""
-        self._client.set_timeout(_GRACE_S)
-        while self._flying:
-            batch = self._flying.popleft()
-            try:
-                self._tell(batch, batch.pending.result() if batch.pending is not None else {})
-            except VecError as error:
-                if error.code in (Code.CONNECTION_LOST, Code.TIMEOUT):
-                    return
-
-    # --- an answer --------------------------------------------------------------------------------------------------
-
-    def _tell(self, batch: Batch, answer: dict[str, Any]) -> None:
-        refused = list(batch.refused)
-        for told in answer.get("errors", ()):
-            refused.append((batch.places[told.pop("index")], VecError.from_wire(told)))
-        refused.sort(key=lambda pair: pair[0])
-        if self._strict:
-            del refused[1:]
-        for status in _STATUSES[:-1]:
-            self.counts[status] += answer.get(status, 0)
-        self.counts["failed"] += len(refused)
-        self.seq = answer.get("seq", self.seq)
-        for place, error in refused:
-            hint = f"; {error.hint}" if error.hint else ""
-            self._progress.say(f"vec: {place.file}:{place.number}: {error.message}{hint} ({error.code})")
-        if self._ack:
-            self._tell_each(batch, answer, refused)
-        self._stopped = self._strict and bool(refused)
-        self._progress.advance(self.counts, batch.size)
-
-    def _tell_each(self, batch: Batch, answer: dict[str, Any], refused: list[tuple[Place, VecError]]) -> None:
-        ids = {place: document.get("id") for place, document in zip(batch.places, batch.documents, strict=True)}
-        told = []
-        for place, error in refused:
-            given = ids.get(place)
-            its_id = given if isinstance(given, str) else None
-            told.append((place, {"id": its_id, "status": "failed", "error": error.to_wire()}))
-        for outcome in answer.get("documents", ()):
-            body = {key: outcome[key] for key in ("id", "status", "seq") if outcome[key] is not None}
-            told.append((batch.places[outcome["index"]], body))
-        told.sort(key=lambda pair: pair[0])
-        self._output.objects(
-            (
-                {**({"file": place.file} if self._name_files else {}), "line": place.number, **body}
-                for place, body in told
-            ),
-            flush=True,
-        )
-
-
-def _parse(line: ndjson.Line) -> dict[str, Any] | None:
-    """A line as a document that can travel; None for a blank line. Raises VecError `invalid_document`."""
-    import orjson
-
-    from vecd.client import pack_document
-
-    if line.data is None:
-        raise VecError(Code.INVALID_DOCUMENT, f"a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
-    try:
-        document = orjson.loads(line.data)
-    except orjson.JSONDecodeError as error:
-        if not line.data.strip():
-            return None
-        raise VecError(Code.INVALID_DOCUMENT, _why_not_json(line.data, str(error))) from error
-    if not isinstance(document, dict):
-        kind = "a list" if isinstance(document, list) else "no object"
-        raise VecError(Code.INVALID_DOCUMENT, f"a document is a JSON object, and this line is {kind}")
-    return pack_document(document)
-
-
-def _why_not_json(data: bytes, said: str) -> str:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        return f"invalid UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
-    if "NaN" in text or "Infinity" in text:
-        return f"not JSON, which has no NaN and no Infinity ({said})"
-    return f"not JSON ({said})"
-
-
-class _Progress:
-    """Progress on stderr when that is a terminal: documents, rate, refused lines, and a bar if the size is known."""
-
-    def __init__(self, paths: list[str]) -> None:
-        self._shown = sys.stderr.isatty()
-        self._paths = paths
-        self._rich: Any = None
-        self._started = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        if self._shown:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
-            known = self._paths and all(os.path.isfile(p) and not _is_gzip(p) for p in self._paths)
-            total = sum(os.path.getsize(p) for p in self._paths) if known else None
-            columns = [SpinnerColumn(), TextColumn("{task.description}"), *([BarColumn()] if total else [])]
-            self._rich = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._rich.add_task("0 documents", total=total)
-            self._rich.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._rich is not None:
-            self._rich.stop()
-
-    def say(self, line: str) -> None:
-        """A line of talk, above the bar if there is one."""
-        if self._rich is not None:
-            self._rich.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-    def advance(self, counts: Counter[str], size: int) -> None:
-        if self._rich is None:
-            return
-        done = sum(counts[status] for status in _STATUSES[:-1])
-        rate = done / max(time.monotonic() - self._started, 1e-9)
-        refused = f"  {counts['failed']:,} refused" if counts["failed"] else ""
-        self._rich.update(self._task, advance=size, description=f"{done:,} documents  {rate:,.0f}/s{refused}")
-
-
-def _is_gzip(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(2) == b"\x1f\x8b"
-    except OSError:
-        return False  # whoever reads it will say why it cannot be read

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +56,13 @@ def feed(process: subprocess.Popen[bytes], data: bytes | str) -> None:
     assert process.stdin is not None
     process.stdin.write(data.encode() if isinstance(data, str) else data)
     process.stdin.flush()
+
+
+def taken(process: subprocess.Popen[bytes]) -> None:
+    """Waits until a running command has read all that was written to its stdin."""
+    assert process.stdin is not None
+    fd = process.stdin.fileno()
+    until(lambda: not any(fcntl.ioctl(fd, termios.FIONREAD, bytes(4))), "its reading")
 
 
 def end_of_input(process: subprocess.Popen[bytes]) -> None:

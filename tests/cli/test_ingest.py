@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 from tests.instance import BIN, Instance, ndjson
 from vecd import limits
 
-from .running import end_of_input, feed, fresh, ids_in, line_of, peak_bytes, rest_of, running
+from .running import end_of_input, feed, fresh, ids_in, line_of, peak_bytes, rest_of, running, taken
 
 COUNTS = ("added", "updated", "unchanged", "deleted", "failed")
 
@@ -149,6 +150,7 @@ def test_gzip_that_trickles_in_is_read_as_it_comes(instance: Instance, library: 
     first, second = (gzip.compress(ndjson(numbered(1, start)).encode()) for start in (0, 1))
     with running(instance, "ingest", "-l", library, "--ack") as process:
         feed(process, first[:1])
+        taken(process)
         feed(process, first[1:])
         assert line_of(process.stdout)["id"] == "d000000"
         feed(process, second)
@@ -460,6 +462,7 @@ def test_a_refused_line_is_told_while_stdin_stays_open(instance: Instance, libra
 def test_half_a_line_waits_for_its_other_half(instance: Instance, library: str) -> None:
     with running(instance, "ingest", "-l", library, "--ack") as process:
         feed(process, '{"id": "whole", "text": "x"}\n{"id": "ha')
+        taken(process)
         assert line_of(process.stdout)["id"] == "whole"
         feed(process, 'lf", "text": "y"}\n')
         assert line_of(process.stdout)["id"] == "half"
@@ -502,6 +505,37 @@ def test_documents_too_large_to_travel_together_all_arrive(instance: Instance, v
     assert ids_in(instance, vectors) == [f"d{n:02}" for n in range(len(sizes))]
     (largest,) = documents(instance, vectors, f"d{len(sizes) - 1:02}")
     assert [chunk["text"] for chunk in largest["chunks"]] == [text] * sizes[-1]
+
+
+def test_a_daemon_that_does_not_keep_up_holds_the_stream_back() -> None:
+    """It is stopped altogether: what `vec` takes from the pipe meanwhile is a few batches, and then nothing more."""
+    with Instance({"VEC_EMBEDDER": "none"}) as own:
+        daemon = own.start()
+        block = ndjson([{"id": "x", "vector": [1], "metadata": {"much": "y" * 200_000}}] * 5).encode()
+        try:
+            with running(own, "ingest") as process:
+                assert process.stdin is not None
+                feed(process, block)
+                taken(process)
+                daemon.send_signal(signal.SIGSTOP)
+                fd = process.stdin.fileno()
+                os.set_blocking(fd, False)
+                written, rest = 0, b""
+                while written < 100_000_000 and select.select([], [fd], [], 1.0)[1]:
+                    rest = rest or block
+                    sent = os.write(fd, rest[:4096])  # a pipe that can be written takes as much
+                    written, rest = written + sent, rest[sent:]
+                assert written < 50_000_000
+                os.set_blocking(fd, True)
+                daemon.send_signal(signal.SIGCONT)
+                feed(process, rest)
+                end_of_input(process)
+                summary = line_of(process.stdout)
+                assert summary["added"] + summary["unchanged"] == 5 + -(-written // len(block)) * 5
+                assert process.wait() == 0
+        finally:
+            daemon.kill()
+            daemon.wait()
 
 
 # --- interruptions --------------------------------------------------------------------------------------------------

@@ -44,7 +44,6 @@ STATUS_MODULES = {
     "vecd",
     "vecd.client",
     "vecd.dial",
-    "vecd.dial",
     "vecd.errors",
     "vecd.launch",
     "vecd.limits",

@@ -326,9 +326,17 @@ def test_a_watcher_killed_again_and_again_leaves_no_gap(instance: Instance, tmp_
     file.write_text(head(instance) + "\n")
     start = int(file.read_text().split(":")[1])
     printed: list[int] = []  # seqs in the order they were printed, over all watchers
+    done, halves = threading.Event(), []
 
+    def read_again_and_again() -> None:
+        while not done.is_set():
+            if not re.fullmatch(r"[0-9a-f]+:\d+\n", text := file.read_text()):
+                halves.append(text)
+
+    reader = threading.Thread(target=read_again_and_again, daemon=True)
+    reader.start()
     with running(instance, "ingest", "-l", library, "--batch", "20") as ingest:
-        writer = threading.Thread(target=feed, args=(ingest, ndjson(numbered(count))))
+        writer = threading.Thread(target=feed, args=(ingest, ndjson(numbered(count))), daemon=True)
         writer.start()
         for round_ in range(6):
             with running(instance, "watch", "--library", library, "--cursor-file", str(file)) as watcher:
@@ -337,11 +345,13 @@ def test_a_watcher_killed_again_and_again_leaves_no_gap(instance: Instance, tmp_
                 for line in rest_of(watcher.stdout).splitlines(keepends=True):
                     if line.endswith("\n"):
                         printed.append(json.loads(line)["seq"])
-            assert re.fullmatch(r"[0-9a-f]+:\d+\n", file.read_text())
             assert int(file.read_text().split(":")[1]) <= max(printed)
         writer.join()
         end_of_input(ingest)
         assert ingest.wait() == 0
+    done.set()
+    reader.join()
+    assert halves == []
     printed += [event["seq"] for event in past(instance, "--library", library, "--cursor-file", str(file))]
     # Each watcher went on at most one page before where the last one ended, and never behind it.
     seen = start
@@ -409,6 +419,7 @@ def test_a_timeout_is_exit_124_after_what_there_was(instance: Instance) -> None:
 
 def test_a_timeout_also_ends_what_would_go_on_for_ever(instance: Instance) -> None:
     """Events come without a pause, so that the watcher is never at the head."""
+    start = head(instance)
     library = fresh(instance, embedder="none", dimension=1)
     stop = threading.Event()
 
@@ -422,7 +433,7 @@ def test_a_timeout_also_ends_what_would_go_on_for_ever(instance: Instance) -> No
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        assert instance.objects("watch", "--library", library, "--timeout", "1", status=124)
+        assert instance.objects("watch", "--from", start, "--library", library, "--timeout", "1", status=124)
     finally:
         stop.set()
         writer.join()

@@ -131,6 +131,24 @@ def test_a_second_daemon_on_the_same_data_names_the_first_and_leaves_it_alone(in
         assert client.status()["pid"] == first.pid
 
 
+def test_a_home_that_anybody_may_write_to_is_refused(instance: Instance) -> None:
+    instance.home.chmod(0o777)
+    done = failing(instance)
+    assert done.returncode == 78
+    assert f"anybody may write to the folder {instance.home}" in done.stderr
+    assert not instance.settings.socket.exists()
+
+
+def test_a_daemon_that_stops_leaves_a_socket_that_took_the_place_of_its_own(instance: Instance) -> None:
+    process = instance.start()
+    with socket.socket(socket.AF_UNIX) as another:
+        another.bind(f"{instance.settings.socket}.new")
+        os.rename(f"{instance.settings.socket}.new", instance.settings.socket)
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+        assert instance.settings.socket.is_socket()
+
+
 def test_a_daemon_that_stops_takes_its_socket_file_along(instance: Instance) -> None:
     process = instance.start()
     process.send_signal(signal.SIGINT)

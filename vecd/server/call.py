@@ -41,7 +41,7 @@ class Call:
         """
         self.streamed = True
         try:
-            self._session.send({"id": self.id, "items": items, **extra})
+            await self._session.send_page({"id": self.id, "items": items, **extra})
         except VecError as error:
             if error.code != Code.FRAME_TOO_LARGE:
                 raise
@@ -50,8 +50,6 @@ class Call:
             middle = len(items) // 2
             await self.items(items[:middle])
             await self.items(items[middle:], **extra)
-            return
-        await self._session.writable()
 
     def cancel(self, target: int) -> bool:
         return self._session.cancel(target)

@@ -51,6 +51,7 @@ class Session(asyncio.Protocol):
         self._closed = False
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._streams: set[int] = set()  # of _tasks, those that may be cancelled and are not back-pressure
+        self._paged: set[int] = set()  # of _tasks, answers that come in pages, each sent when there is room for it
         self._unanswered = 0
         self._unanswered_bytes = 0
         self._reading = True
@@ -210,6 +211,7 @@ class Session(asyncio.Protocol):
         if turn is not None:
             turn.release()
         del self._tasks[call.id]
+        self._paged.discard(call.id)
         if stream:
             self._streams.discard(call.id)
         else:
@@ -245,6 +247,14 @@ class Session(asyncio.Protocol):
         """Writes a message, if there is still somebody to write to. Raises VecError `frame_too_large`."""
         if not self._closed:
             self._transport.write(encode(message))
+
+    async def send_page(self, message: dict[str, Any]) -> None:
+        """Writes a part of a stream, and waits until the peer has read enough of it. However long that takes: somebody
+        may be reading page by page at a terminal, and what waits for them is bounded."""
+        self.send(message)
+        if message["id"] in self._tasks:
+            self._paged.add(message["id"])
+        await self.writable()
 
     async def writable(self) -> None:
         """Waits until the peer has read enough. Raises CancelledError if the connection is gone."""
@@ -295,7 +305,8 @@ class Session(asyncio.Protocol):
         self._unread_bytes = unread_bytes
         if self._transport.is_closing() and self._since_blocked is None:
             self._since_blocked = now  # it closes when all is read, however little that is
-        if self._since_blocked is not None and not self._streams and now - self._since_blocked > stall_s:
+        patient = self._streams or self._paged
+        if self._since_blocked is not None and not patient and now - self._since_blocked > stall_s:
             return VecError(Code.STALLED, f"replies have not been read for {stall_s:g} s")
         return None
 

@@ -1,0 +1,59 @@
+"""Progress on stderr, when that is a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+
+class Progress:
+    """Progress on stderr when that is a terminal: documents, rate, refused lines, and a bar if the size is known."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self._shown = sys.stderr.isatty()
+        self._paths = paths
+        self._rich: Any = None
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if self._shown:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+            known = self._paths and all(os.path.isfile(p) and not _is_gzip(p) for p in self._paths)
+            total = sum(os.path.getsize(p) for p in self._paths) if known else None
+            columns = [SpinnerColumn(), TextColumn("{task.description}"), *([BarColumn()] if total else [])]
+            self._rich = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._rich.add_task("0 documents", total=total)
+            self._rich.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+
+    def say(self, line: str) -> None:
+        """A line of talk, above the bar if there is one."""
+        if self._rich is not None:
+            self._rich.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def advance(self, counts: Counter[str], size: int) -> None:
+        if self._rich is None:
+            return
+        done = counts.total() - counts["failed"]
+        rate = done / max(time.monotonic() - self._started, 1e-9)
+        refused = f"  {counts['failed']:,} refused" if counts["failed"] else ""
+        self._rich.update(self._task, advance=size, description=f"{done:,} documents  {rate:,.0f}/s{refused}")
+
+
+def _is_gzip(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"\x1f\x8b"
+    except OSError:
+        return False  # whoever reads it will say why it cannot be read
