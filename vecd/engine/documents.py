@@ -11,6 +11,7 @@ from ..store.events import chunk_id
 from ..store.transaction import Transaction
 from . import ingest
 from .core import Engine
+from .draft import NO_VECTORS
 from .libraries import find
 from .turns import Turn
 
@@ -43,7 +44,7 @@ async def delete(engine: Engine, name: str, ids: list[str], turn: Turn) -> dict[
     """Deletes documents by id: `{"deleted","missing","missing_ids","seq"}`. Raises VecError `not_found`."""
     library = await ingest.settled(engine, name, turn)
     entries = [Entry(index, each, delete=True) for index, each in enumerate(ids)]
-    batch = Batch(entries, [], [], ingest.NO_VECTORS)
+    batch = Batch(entries, [], [], NO_VECTORS)
 
     def write(tx: Transaction) -> tuple[list[Outcome], int]:
         return store.write(tx, ingest.same_library(tx, library), batch), tx.seq

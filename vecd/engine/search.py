@@ -24,7 +24,7 @@ from ..store.catalogue import Library
 from ..store.events import chunk_id
 from ..text import embedders
 from .core import Engine
-from .ingest import why_unusable
+from .draft import why_unusable
 from .libraries import find
 
 MODES: Final = ("auto", "vector", "text", "hybrid")

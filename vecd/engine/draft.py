@@ -1,0 +1,353 @@
+"""Drafting: documents as people send them -> validated, chunked, embedded -> one batch for the store.
+
+A document is a map, one of
+    {"id"?, "title"?, "text": str, "metadata"?: object}                        cut into chunks
+    {"id"?, "title"?, "texts": [str, …], "metadata"?: object}                  one chunk each
+either with "vector" (one chunk) or "vectors" (one a chunk), packed, which may also stand without a text; or
+    {"op": "delete", "id": str}
+
+Rules: a document that is refused costs no other; its error names the field. A missing id is derived from the content,
+so the same document twice is one. The digest is of everything that was given: the same document again changes nothing.
+This runs for every document of every stream, so it is written for few steps a document and one call a batch.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from .. import limits
+from ..errors import Code, VecError, nearest
+from ..index import LENGTH_MAX
+from ..store import libraries as store_libraries
+from ..store.catalogue import Library
+from ..store.documents import Batch, Entry
+from ..text import embedders
+from ..text.chunking import chunks_of
+from .core import Engine
+
+_KEYS = frozenset(("op", "id", "title", "text", "texts", "metadata", "vector", "vectors"))
+
+NO_VECTORS: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
+
+
+@dataclass(slots=True)
+class Part:
+    """Documents `start … stop - 1` of a request, prepared: as many as are embedded and written at once."""
+
+    start: int
+    stop: int
+    batch: Batch
+    refused: list[tuple[int, VecError]]  # (index, why), in the order of their indexes
+
+
+def prepare(engine: Engine, library: Library, documents: list[Any], start: int, strict: bool) -> Part:
+    """Validates, chunks and embeds the documents from `start` on, until there are chunks enough for a part. Blocks.
+
+    Raises VecError `embedder_failed`.
+    """
+    draft = Draft(library)
+    stop = start
+    while stop < len(documents) and len(draft.texts) < limits.PART_CHUNKS:
+        try:
+            draft.add(stop, documents[stop])
+        except VecError as error:
+            draft.refused.append((stop, error))
+        stop += 1
+        if strict and draft.refused:
+            break
+    draft.check_lengths()
+    draft.refused.sort(key=lambda pair: pair[0])
+    if strict and draft.refused:
+        draft.keep_below(draft.refused[0][0])
+        del draft.refused[1:]
+        stop = len(documents)
+    return Part(start, stop, draft.batch(engine), draft.refused)
+
+
+class Draft:
+    """A batch being put together; chunks are columns, documents are Entries that point into them."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.dimension = library.dimension
+        self.embeds = embedders.dimension_of(library.embedder) is not None
+        self.pack = msgpack.Packer().pack
+        self.entries: list[Entry] = []
+        self.refused: list[tuple[int, VecError]] = []
+        self.texts: list[str | None] = []
+        self.titles: list[str | None] = []
+        self.given: list[bytes | None] = []  # packed vectors; None: to be embedded
+
+    def add(self, index: int, document: Any) -> None:
+        """Takes one document, or raises VecError `invalid_document` or `dimension_mismatch`."""
+        if not isinstance(document, dict):
+            raise VecError(Code.INVALID_DOCUMENT, f"a document is a JSON object, not {_kind(document)}")
+        if not _KEYS.issuperset(document):
+            raise _unknown_key(document)
+        if "op" in document:
+            self._add_delete(index, document)
+            return
+        title, metadata = document.get("title"), document.get("metadata")
+        if title is not None:
+            _check_text("title", title, limits.TITLE_BYTES_MAX)
+        metadata_json = _metadata_json(metadata) if metadata else _no_metadata(metadata)
+        texts, vectors = self._contents(document)
+        dimension = self._check_vectors(vectors, len(texts)) if vectors is not None else self.dimension
+        digest = blake2b(
+            self.pack([title, metadata_json, document.get("text"), document.get("texts"), vectors]), digest_size=16
+        ).hexdigest()
+        document_id = document.get("id")
+        if document_id is None:
+            document_id = digest
+        else:
+            _check_id(document_id)
+        self.dimension = dimension  # by now nothing can refuse the document, whose vector may be the first
+        entry = Entry(index, document_id, False, title, metadata_json, digest, len(self.texts), len(texts))
+        self.entries.append(entry)
+        self.texts += texts
+        self.titles += [title] * len(texts)
+        self.given += vectors or [None] * len(texts)
+
+    def _add_delete(self, index: int, document: dict[str, Any]) -> None:
+        if document["op"] != "delete":
+            raise VecError(
+                Code.INVALID_DOCUMENT, f'unknown op {reprlib.repr(document["op"])}; there is only "delete"', field="op"
+            )
+        if more := [key for key in document if key not in ("op", "id")]:
+            raise VecError(
+                Code.INVALID_DOCUMENT, f"a delete has an 'id' and nothing else, not {more[0]!r}", field=more[0]
+            )
+        if document.get("id") is None:
+            raise VecError(Code.INVALID_DOCUMENT, "a delete needs the 'id' of what to delete", field="id")
+        _check_id(document["id"])
+        self.entries.append(Entry(index, document["id"], delete=True))
+
+    def _contents(self, document: dict[str, Any]) -> tuple[list[str | None], list[bytes | None] | None]:
+        """The texts of its chunks, and their packed vectors, if it brings its own."""
+        text, texts = document.get("text"), document.get("texts")
+        vector, vectors = document.get("vector"), document.get("vectors")
+        if text is not None and texts is not None:
+            raise VecError(Code.INVALID_DOCUMENT, "give 'text' or 'texts', not both", field="texts")
+        if vector is not None and vectors is not None:
+            raise VecError(Code.INVALID_DOCUMENT, "give 'vector' or 'vectors', not both", field="vectors")
+        own = vector is not None or vectors is not None
+        if vector is not None:
+            vectors = [vector]
+        found: list[str | None]
+        if text is not None:
+            _check_text("text", text)
+            found = [text] if own else list(chunks_of(text, self.library.chunk_chars))
+        elif texts is not None:
+            if not isinstance(texts, list) or not texts:
+                raise VecError(
+                    Code.INVALID_DOCUMENT, f"'texts' must be a list of texts, not {_kind(texts)}", field="texts"
+                )
+            for place, each in enumerate(texts):
+                _check_text(f"texts[{place}]", each)
+            found = list(texts)
+        elif own:
+            found = [None] * len(vectors) if isinstance(vectors, list) else []
+        else:
+            raise VecError(
+                Code.INVALID_DOCUMENT, "a document needs a 'text', 'texts', a 'vector' or 'vectors'", field="text"
+            )
+        if len(found) > limits.DOCUMENT_CHUNKS_MAX:
+            raise VecError(
+                Code.INVALID_DOCUMENT,
+                f"a document of {len(found):,} chunks is over the limit of {limits.DOCUMENT_CHUNKS_MAX:,}",
+                "send it as several documents",
+            )
+        if own:
+            return found, vectors
+        if not self.embeds:
+            raise VecError(
+                Code.INVALID_DOCUMENT,
+                f"library {self.library.name!r} has no embedder, so a document must bring its 'vector'",
+                field="vector",
+            )
+        return found, None
+
+    def _check_vectors(self, vectors: Any, chunks: int) -> int:
+        """Their dimension, which is the library's if that is known."""
+        dimension = self.dimension
+        if not isinstance(vectors, list) or not vectors:
+            raise VecError(
+                Code.INVALID_DOCUMENT, f"'vectors' must be a list of vectors, not {_kind(vectors)}", field="vectors"
+            )
+        if len(vectors) != chunks:
+            raise VecError(
+                Code.INVALID_DOCUMENT,
+                f"{chunks} text{'s' * (chunks != 1)} and {len(vectors)} vectors do not match",
+                field="vectors",
+            )
+        for vector in vectors:
+            if not isinstance(vector, bytes) or len(vector) % 4 or not vector:
+                raise VecError(
+                    Code.INVALID_DOCUMENT,
+                    "a vector travels as bytes: one or more little-endian float32",
+                    field="vector",
+                )
+            if dimension is None:
+                if len(vector) > 4 * limits.DIMENSION_MAX:
+                    raise VecError(
+                        Code.INVALID_DOCUMENT,
+                        f"a vector of {len(vector) // 4:,} dimensions is over the limit of {limits.DIMENSION_MAX:,}",
+                        field="vector",
+                    )
+                if (why := why_unusable(np.frombuffer(vector, "<f4"))) is not None:
+                    raise VecError(Code.INVALID_DOCUMENT, f"the vector {why}", field="vector")
+                dimension = len(vector) // 4
+            elif len(vector) != 4 * dimension:
+                raise store_libraries.mismatch(self.library, len(vector) // 4, dimension)
+        assert dimension is not None
+        return dimension
+
+    def check_lengths(self) -> None:
+        """Refuses documents whose own vectors hold NaN or infinity or are too long, all at once."""
+        given = b"".join(vector for vector in self.given if vector is not None)
+        if why_unusable(np.frombuffer(given, "<f4")) is None:
+            return  # together they are short enough, so each is
+        kept = []
+        for entry in self.entries:
+            own = (vector for vector in self.given[entry.offset : entry.offset + entry.chunks] if vector is not None)
+            reasons = [why for vector in own if (why := why_unusable(np.frombuffer(vector, "<f4")))]
+            if reasons:
+                refusal = VecError(Code.INVALID_DOCUMENT, f"the vector {reasons[0]}", field="vector")
+                self.refused.append((entry.index, refusal))
+            else:
+                kept.append(entry)
+        self.entries = kept
+
+    def keep_below(self, index: int) -> None:
+        """Drops the documents from this index on."""
+        self.entries = [entry for entry in self.entries if entry.index < index]
+
+    def batch(self, engine: Engine) -> Batch:
+        """Embeds what needs it and closes the ranks where documents were refused after they had been taken."""
+        if sum(entry.chunks for entry in self.entries) != len(self.texts):
+            self._repack()
+        indexed = [
+            text if not title else f"{title}\n{text}" if text else title
+            for title, text in zip(self.titles, self.texts, strict=True)
+        ]
+        missing = [row for row, vector in enumerate(self.given) if vector is None]
+        if not self.texts:
+            vectors = NO_VECTORS
+        elif not missing:
+            vectors = np.frombuffer(b"".join(self.given), "<f4").reshape(len(self.texts), -1)  # type: ignore[arg-type]
+        else:
+            embedder = engine.embedder(self.library.embedder)
+            assert embedder is not None
+            made = embedder.embed([indexed[row] or "" for row in missing])
+            vectors = np.empty((len(self.texts), embedder.dimension), np.float32)
+            vectors[missing] = made
+            for row, vector in enumerate(self.given):
+                if vector is not None:
+                    vectors[row] = np.frombuffer(vector, "<f4")
+        return Batch(self.entries, self.texts, indexed, vectors)
+
+    def _repack(self) -> None:
+        rows: list[int] = []
+        for entry in self.entries:
+            rows += range(entry.offset, entry.offset + entry.chunks)
+            entry.offset = len(rows) - entry.chunks
+        self.texts = [self.texts[row] for row in rows]
+        self.titles = [self.titles[row] for row in rows]
+        self.given = [self.given[row] for row in rows]
+
+
+def why_unusable(vector: npt.NDArray[np.float32]) -> str | None:
+    """Why a vector, shape (dimension,), cannot be compared, as what follows "the vector"; None if it can."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(vector @ vector)
+    if square <= LENGTH_MAX**2:
+        return None
+    finite = np.isfinite(vector)
+    if not finite.all():
+        return f"holds a number that is not finite (component {int(finite.argmin())}: NaN, infinity, or over 3.4e38)"
+    return f"is too large: longer than {LENGTH_MAX:.0e}, it cannot be compared in 32 bits"
+
+
+def _unknown_key(document: dict[str, Any]) -> VecError:
+    key = next(key for key in document if key not in _KEYS)
+    close = nearest(str(key), _KEYS)
+    hint = f"did you mean {close!r}?" if close else "what is your own belongs under 'metadata'"
+    return VecError(Code.INVALID_DOCUMENT, f"unknown key {key!r:.60}", hint, field=str(key))
+
+
+def _check_id(value: Any) -> None:
+    if not isinstance(value, str):
+        hint = f'write it as a string: "{value}"' if isinstance(value, int) and not isinstance(value, bool) else None
+        raise VecError(Code.INVALID_DOCUMENT, f"'id' must be a string, not {_kind(value)}", hint, field="id")
+    if not value or "\0" in value or "\n" in value:
+        raise VecError(
+            Code.INVALID_DOCUMENT, "'id' must not be empty or hold a line break or a NUL character", field="id"
+        )
+    if len(value) > limits.ID_BYTES_MAX // 4 and len(value.encode()) > limits.ID_BYTES_MAX:
+        raise VecError(
+            Code.INVALID_DOCUMENT,
+            f"'id' has {len(value.encode()):,} bytes, the limit is {limits.ID_BYTES_MAX:,}",
+            field="id",
+        )
+
+
+def _check_text(field: str, value: Any, bytes_max: int | None = None) -> None:
+    if not isinstance(value, str):
+        raise VecError(Code.INVALID_DOCUMENT, f"'{field}' must be a string, not {_kind(value)}", field=field)
+    if not value or value.isspace():
+        raise VecError(Code.INVALID_DOCUMENT, f"'{field}' is empty", field=field)
+    if bytes_max is not None and len(value) > bytes_max // 4 and len(value.encode()) > bytes_max:
+        raise VecError(
+            Code.INVALID_DOCUMENT,
+            f"'{field}' has {len(value.encode()):,} bytes, the limit is {bytes_max:,}",
+            field=field,
+        )
+
+
+def _no_metadata(metadata: Any) -> str:
+    if metadata is None or metadata == {}:
+        return "{}"
+    raise _not_an_object(metadata)
+
+
+def _metadata_json(metadata: Any) -> str:
+    if not isinstance(metadata, dict):
+        raise _not_an_object(metadata)
+    try:
+        packed = orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)
+    except (TypeError, orjson.JSONEncodeError) as error:
+        raise VecError(
+            Code.INVALID_DOCUMENT, f"'metadata' cannot be kept as JSON: {error}", field="metadata"
+        ) from error
+    if len(packed) > limits.METADATA_BYTES_MAX:
+        raise VecError(
+            Code.INVALID_DOCUMENT,
+            f"'metadata' has {len(packed):,} bytes, the limit is {limits.METADATA_BYTES_MAX:,}",
+            field="metadata",
+        )
+    return packed.decode()
+
+
+def _not_an_object(value: Any) -> VecError:
+    return VecError(Code.INVALID_DOCUMENT, f"'metadata' must be an object, not {_kind(value)}", field="metadata")
+
+
+def _kind(value: Any) -> str:
+    """What a value is, in JSON's words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, (int, float)):
+        return "a number"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return {"str": "a string", "dict": "an object"}.get(type(value).__name__, type(value).__name__)
