@@ -2,10 +2,12 @@
 
     core.py        Engine: what the verbs share, and its life
     indexes.py     the libraries' LiveIndexes, loaded when they are first needed
-    ingest.py      write documents; draft.py validates, chunks and embeds them; turns.py keeps a sender's writes in order
+    ingest.py      write documents; draft.py validates, chunks and embeds, turns.py keeps a sender's writes in order
     documents.py   get, list, count, delete
     libraries.py   create, show, list, delete
     search.py      vector, text and hybrid search
     watch.py       the event feed; feed.py wakes those who wait for it
     status.py      what the daemon is and holds
+
+A verb that blocks says so; a transport runs it with Engine.read. The others belong to the event loop.
 """
