@@ -7,6 +7,7 @@ soon as it has something, so a trickle is not held back; gzip is known by its ma
 from __future__ import annotations
 
 import os
+import select
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -159,22 +160,57 @@ def _why_not_json(data: bytes, said: str) -> str:
     return f"not JSON ({said})"
 
 
-def ids(paths: list[str]) -> Iterator[str]:
-    """Ids from stdin or files, one a line: bare, or as an object with an "id"."""
+def readable(fd: int, busy: bool) -> bool:
+    """For `lines`: waits until there is something to read, but not while the caller has something to do."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN | select.POLLHUP)
+    return bool(poll.poll(0 if busy else None))
+
+
+def id_pages(given: list[str], stdin: bool, size: int) -> Iterator[list[str]]:
+    """The ids that were given, or those on stdin, `size` at a time; from stdin also fewer, when no more are there yet.
+
+    What stands before a line that is no id is yielded before the VecError `invalid_request` is raised.
+    """
+    if not stdin:
+        yield from (given[start : start + size] for start in range(0, len(given), size))
+        return
+    page: list[str] = []
+    wrong: VecError | None = None
+
+    def wait(fd: int) -> bool:
+        return readable(fd, bool(page))
+
+    try:
+        for line in lines([], wait):
+            found = _id(line) if line is not None else None
+            if found is not None:
+                page.append(found)
+            if len(page) == size or line is None:
+                yield page
+                page = []
+    except VecError as error:
+        wrong = error
+    if page:
+        yield page
+    if wrong is not None:
+        raise wrong
+
+
+def _id(line: Line) -> str | None:
+    """A line's id: bare, or an object's "id"; None for a blank line."""
     from .output import load_orjson
 
     orjson = load_orjson()
-    for line in lines(paths):
-        assert line is not None  # nothing waits here
-        where = f"{line.file}:{line.number}"
-        if line.data is None:
-            raise VecError(Code.INVALID_REQUEST, f"{where}: a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
-        if not (text := line.data.strip()):
-            continue
-        try:
-            value = orjson.loads(text)["id"] if text.startswith(b"{") else text.decode()
-        except (ValueError, KeyError, UnicodeDecodeError) as error:
-            raise VecError(Code.INVALID_REQUEST, f'{where}: no id, and no object with an "id" ({error})') from error
-        if not isinstance(value, str):
-            raise VecError(Code.INVALID_REQUEST, f'{where}: "id" must be a string')
-        yield value
+    where = f"{line.file}:{line.number}"
+    if line.data is None:
+        raise VecError(Code.INVALID_REQUEST, f"{where}: a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
+    if not (text := line.data.strip()):
+        return None
+    try:
+        value = orjson.loads(text)["id"] if text.startswith(b"{") else text.decode()
+    except (ValueError, KeyError, UnicodeDecodeError) as error:
+        raise VecError(Code.INVALID_REQUEST, f'{where}: no id, and no object with an "id" ({error})') from error
+    if not isinstance(value, str):
+        raise VecError(Code.INVALID_REQUEST, f'{where}: "id" must be a string')
+    return value

@@ -96,6 +96,7 @@ class Pipeline:
     def run(self, paths: list[str]) -> None:
         """Reads everything. Raises VecError when it cannot go on; what was acknowledged until then is counted."""
         self._client = self._connect()
+        self._client.count(self._library)  # a library that is not there is told before anything is read
         before = signal.signal(signal.SIGINT, self._interrupt)
         try:
             for line in self._readable(paths):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from itertools import islice
 from typing import Annotated
 
 import typer
@@ -33,13 +31,20 @@ def delete(
     """Delete documents by id."""
     if stdin == bool(ids):
         raise VecError(Code.INVALID_REQUEST, "give ids, or --stdin to read them from stdin")
-    wanted: Iterator[str] = ndjson.ids([]) if stdin else iter(ids or ())
     deleted, missing, seq = 0, 0, None
-    with options.open_client(socket, no_spawn) as client:
-        while page := list(islice(wanted, _PAGE_IDS)):
-            answer = client.delete(page, library)
-            deleted, missing, seq = deleted + answer["deleted"], missing + answer["missing"], answer["seq"]
-            for document_id in answer["missing_ids"]:
-                print(f"vec: there is no document {document_id!r} in library {library!r}", file=sys.stderr)
+    failure: VecError | None = None
+    try:
+        with options.open_client(socket, no_spawn) as client:
+            for page in ndjson.id_pages(ids or [], stdin, _PAGE_IDS):
+                answer = client.delete(page, library)
+                deleted, missing, seq = deleted + answer["deleted"], missing + answer["missing"], answer["seq"]
+                for document_id in answer["missing_ids"]:
+                    print(f"vec: there is no document {document_id!r} in library {library!r}", file=sys.stderr)
+    except VecError as error:
+        if not deleted:
+            raise
+        failure = error  # after the summary: what is deleted is deleted
     total = {"deleted": deleted, "missing": missing, "seq": seq}
     Output(json).one(total, f"{plural(deleted, 'document')} deleted, {missing:,} not there")
+    if failure is not None:
+        raise failure

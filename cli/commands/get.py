@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -34,11 +32,10 @@ def get(
     """Print documents by id."""
     if stdin == bool(ids):
         raise VecError(Code.INVALID_REQUEST, "give ids, or --stdin to read them from stdin")
-    wanted: Iterator[str] = ndjson.ids([]) if stdin else iter(ids or ())
     output = Output(json)
     missing = False
     with options.open_client(socket, no_spawn) as client:
-        while page := list(islice(wanted, _PAGE_IDS)):
+        for page in ndjson.id_pages(ids or [], stdin, _PAGE_IDS):
             for document_id, document in zip(page, client.get(page, library, vectors=vectors), strict=True):
                 if document is None:
                     missing = True

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 app = options.command()
 
+#: What a query of --stdin may hold.
+_QUERY_KEYS = ("query", "vector", "k", "mode")
 #: With --stdin: queries in flight.
 _WINDOW = 16
 
@@ -79,7 +81,7 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> None:
         output.objects(({"query": text, **hit} for hit in _hits(pending)), flush=True)
 
     wrong: VecError | None = None
-    for line in ndjson.lines([], lambda fd: _readable(fd, bool(flying))):
+    for line in ndjson.lines([], lambda fd: ndjson.readable(fd, bool(flying))):
         if line is None:
             answer()
             continue
@@ -99,14 +101,6 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> None:
         raise wrong
 
 
-def _readable(fd: int, busy: bool) -> bool:
-    import select
-
-    poll = select.poll()
-    poll.register(fd, select.POLLIN | select.POLLHUP)
-    return bool(poll.poll(0 if busy else None))
-
-
 def _query(line: ndjson.Line) -> dict[str, Any]:
     """A line of --stdin: a bare text, or an object with "query" and/or "vector", and "k" if it differs."""
     orjson = load_orjson()
@@ -120,6 +114,10 @@ def _query(line: ndjson.Line) -> dict[str, Any]:
         given = orjson.loads(text)
     except (UnicodeDecodeError, orjson.JSONDecodeError) as error:
         raise VecError(Code.INVALID_REQUEST, f"{where}: no query: {error}") from error
+    for key in given:
+        if key not in _QUERY_KEYS:
+            hint = f"a query has {', '.join(_QUERY_KEYS)}"
+            raise VecError(Code.INVALID_REQUEST, f"{where}: unknown key {key!r}", hint)
     query = {key: given[key] for key in ("query", "k", "mode") if key in given}
     if "vector" in given:
         query["vector"] = _vector(given["vector"], where)

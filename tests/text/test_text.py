@@ -36,6 +36,15 @@ def test_chunks_are_the_text_in_order_and_none_is_too_long(text: str, chunk_char
     assert "".join("".join(chunks).split()) == "".join(text.split())
 
 
+@pytest.mark.parametrize("unit", ["word ", "x", "Ein Satz. ", "line\n", "para\n\n"])
+def test_a_very_long_text_of_any_kind_is_cut_whole(unit: str) -> None:
+    text = unit * (300_000 // len(unit))
+    for chunk_chars in (50, 1_000):
+        chunks = chunks_of(text, chunk_chars)
+        assert all(len(chunk) <= chunk_chars for chunk in chunks)
+        assert "".join("".join(chunks).split()) == "".join(text.split())
+
+
 def test_a_text_is_cut_at_its_paragraphs() -> None:
     paragraphs = [f"Paragraph {n} says something about logs." for n in range(4)]
     assert chunks_of("\n\n".join(paragraphs), 60) == paragraphs

@@ -106,6 +106,8 @@ def _mode(library: Library, query: Query) -> str:
     """The mode that `auto` stands for; otherwise the one that was asked for, if it can be done."""
     if query.text is None and query.vector is None:
         raise VecError(Code.INVALID_REQUEST, "a search needs a query text or a vector", field="query")
+    if query.text is not None and not query.text.strip():
+        raise VecError(Code.INVALID_REQUEST, "the query is empty", field="query")
     can_embed = query.vector is not None or embedders.dimension_of(library.embedder) is not None
     if query.mode == "auto":
         if query.text is None:
