@@ -14,9 +14,11 @@ import os
 import resource
 import socket
 import stat
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .. import limits
 from ..dial import answers, peer_uid
@@ -95,8 +97,10 @@ class Listener:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
+        # From 3.13 on, Python would remove the socket's file when it closes: also a service manager's.
+        kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         self._server = await loop.create_unix_server(
-            lambda: Session(self), sock=self._sock, backlog=limits.LISTEN_BACKLOG
+            lambda: Session(self), sock=self._sock, backlog=limits.LISTEN_BACKLOG, **kept
         )
         self._sweeper = loop.create_task(self._sweep())
 
