@@ -1,8 +1,8 @@
 """The listening socket and all its sessions.
 
-Rules: bind, chmod 0600, then listen, in a folder that is ours; the daemon's lock on its data is held by then, so a
-socket file that is there already is a dead one's. A peer must be of our own user (or root): the kernel says who it is.
-Draining: stop accepting, let every session answer what it was asked, close; within a bound.
+Rules: bind, chmod 0600, then listen, so that nobody gets in between. A socket file on which nobody answers is a dead
+daemon's and is replaced; one on which somebody does is not taken. A peer must be of our own user (or root): the kernel
+says who it is. Draining: stop accepting, let every session answer what it was asked, close; within a bound.
 """
 
 from __future__ import annotations
