@@ -104,3 +104,24 @@ def peak_bytes(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise AssertionError(f"/proc/{pid}/status has no VmHWM")
+
+
+#: The statuses of a summary.
+COUNTS = ("added", "updated", "unchanged", "deleted", "failed")
+
+
+def counted(summary: dict[str, Any]) -> dict[str, int]:
+    """A summary's counts that are not 0."""
+    return {status: summary[status] for status in COUNTS if summary[status]}
+
+
+def ingested(instance: Instance, library: str, lines: str | bytes, *options: str, status: int = 0) -> dict[str, int]:
+    return counted(instance.objects("ingest", "-l", library, *options, stdin=lines, status=status)[-1])
+
+
+def documents(instance: Instance, library: str, *ids: str) -> list[dict[str, Any]]:
+    return instance.objects("get", "-l", library, "--vectors", *ids)
+
+
+def numbered(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [{"id": f"d{number:06}", "text": f"text {number}"} for number in range(start, start + count)]

@@ -1,8 +1,9 @@
 """Engine: the store, the indexes, the embedders and the threads that the verbs share.
 
-Threads: the event loop calls the verbs; `readers` answer what only reads, `preparers` validate, chunk and embed what is
-to be written, the store's writer commits, the indexes' strands search. The writer's news arrives in two steps on
-the writer's thread: first the indexes, then the watchers; whoever wrote is answered after both.
+Threads: the event loop calls the verbs; `readers` answer what only reads, `followers` read the log for watchers,
+`preparers` validate, chunk and embed what is to be written, the store's writer commits, the indexes' strands search.
+The writer's news arrives in two steps on the writer's thread: first the indexes, then the watchers; whoever wrote is
+answered after both.
 """
 
 from __future__ import annotations

@@ -238,14 +238,15 @@ class Draft:
             text if not title else f"{title}\n{text}" if text else title
             for title, text in zip(self.titles, self.texts, strict=True)
         ]
-        missing = [row for row, vector in enumerate(self.given) if vector is None]
+        given = [vector for vector in self.given if vector is not None]
         if not self.texts:
             vectors = NO_VECTORS
-        elif not missing:
-            vectors = np.frombuffer(b"".join(self.given), "<f4").reshape(len(self.texts), -1)  # type: ignore[arg-type]
+        elif len(given) == len(self.given):
+            vectors = np.frombuffer(b"".join(given), "<f4").reshape(len(self.texts), -1)
         else:
             embedder = engine.embedder(self.library.embedder)
             assert embedder is not None
+            missing = [row for row, vector in enumerate(self.given) if vector is None]
             made = embedder.embed([indexed[row] or "" for row in missing])
             vectors = np.empty((len(self.texts), embedder.dimension), np.float32)
             vectors[missing] = made

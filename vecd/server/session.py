@@ -8,7 +8,8 @@ Rules:
   too much of our output unread, the session stops reading. Streams wait for the peer to read before they go on.
 - Bytes that are no protocol end the connection, with the reason as its last message (id nil).
 - A peer that leaves its hello, half a frame or our replies lying for `stall_s` is ended by the listener's sweep. A
-  connection with a subscription may leave events unread as long as it likes: a slow watcher harms nobody.
+  connection with a subscription, or with an answer that comes in pages, may be read as slowly as its reader likes:
+  what waits for it is bounded, and a slow watcher harms nobody.
 """
 
 from __future__ import annotations

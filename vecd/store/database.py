@@ -123,7 +123,7 @@ class Database:
         """Queues work for the writer; works of one caller run in the order they were submitted.
 
         The future is done when the work's transaction is on disk; it raises what the work raised, or VecError
-        `storage_failed`, `disk_full` or `shutting_down`. `rows` is about how much it writes.
+        `storage_failed`, `disk_full`, `busy` or `shutting_down`. `rows` is about how much it writes.
         """
         future: Future[T] = Future()
         with self._lock:
