@@ -1,4 +1,4 @@
-"""An instance for the tests of a module, and libraries of their own for its tests; a module may have another instance."""
+"""An instance for the tests of a module, and libraries of their own; a module may have another instance."""
 
 from __future__ import annotations
 
