@@ -38,6 +38,7 @@ EXIT_STATUS = {
     Code.INVALID_REQUEST: USAGE,
     Code.INVALID_DOCUMENT: USAGE,
     Code.INVALID_CURSOR: USAGE,
+    Code.INVALID_FILTER: USAGE,
     Code.DIMENSION_MISMATCH: USAGE,
     Code.UNSUPPORTED: USAGE,
     Code.SETTINGS: USAGE,
@@ -52,6 +53,9 @@ EXIT_STATUS = {
     Code.TIMEOUT: TIMED_OUT,
 }
 
+#: Characters of a filter that are shown on either side of an error.
+_POINTED_CHARS = 60
+
 #: Whatever else goes wrong with a file or a socket is a VecError by the time it comes here.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -59,7 +63,16 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def tell(error: VecError) -> None:
     """An error as people read it: what happened, its code, what to do."""
     hint = f"\n     {error.hint}" if error.hint else ""
-    print(f"vec: {error.message} ({error.code}){hint}", file=sys.stderr)
+    print(f"vec: {error.message} ({error.code}){_pointed(error)}{hint}", file=sys.stderr)
+
+
+def _pointed(error: VecError) -> str:
+    """For an error in a filter: the filter, and a caret under the column that the error is about."""
+    where, column = error.details.get("where"), error.details.get("column")
+    if not isinstance(where, str) or not isinstance(column, int) or not where.strip() or not where.isprintable():
+        return ""
+    start = max(0, column - _POINTED_CHARS)
+    return f"\n     {where[start : start + 2 * _POINTED_CHARS]}\n     {' ' * (column - 1 - start)}^"
 
 
 class LazyGroup(TyperGroup):

@@ -10,6 +10,15 @@ if TYPE_CHECKING:
     from vecd.client import Client
 
 Library = Annotated[str, typer.Option("--library", "-l", help="The library to work on.", metavar="NAME")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        "-w",
+        help="Only documents for which this holds: 'year >= 2020'. May be repeated.",
+        metavar="FILTER",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print NDJSON, also on a terminal.")]
 Socket = Annotated[str | None, typer.Option("--socket", help="The daemon's socket.", metavar="PATH")]
 NoSpawn = Annotated[bool, typer.Option("--no-spawn", help="Do not start a daemon if none answers.")]

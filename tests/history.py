@@ -35,6 +35,10 @@ def replayed(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
         if kind == "library.deleted":
             del libraries[name]
             continue
+        if kind == "index.rebuilt":
+            assert name in libraries
+            assert data.keys() == {"kind", "parameters", "vectors", "seconds", "reason"}
+            continue
         documents, document_id = libraries[name], data["id"]
         before = documents.pop(document_id, 0)
         assert (kind == "document.added") == (before == 0), f"{kind} of {document_id}"

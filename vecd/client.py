@@ -18,7 +18,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -180,21 +180,34 @@ class Client:
         k: int = 10,
         library: str = "default",
         mode: str = "auto",
+        where: str | Sequence[str] = (),
+        ef: int | None = None,
+        exact: bool = False,
     ) -> Iterator[dict[str, Any]]:
-        """The k best chunks, best first: `{"rank","score","document_id","chunk_id","title","text","metadata"}`."""
+        """The k best chunks, best first: `{"rank","score","document_id","chunk_id","title","text","metadata"}`.
+
+        `where` are filters, all of which must hold; their language is in vec-search(1). `ef` is the effort of an
+        approximate search, `exact` makes it none.
+        """
         packed = None if vector is None else pack_vector(vector)
-        return self.items("search", "hits", library=library, query=query, vector=packed, k=k, mode=mode)
+        return self.items(
+            "search", "hits", library=library, query=query, vector=packed, k=k, mode=mode,
+            where=_filters(where), ef=ef, exact=exact or None,
+        )  # fmt: skip
 
     def get(self, ids: list[str], library: str = "default", *, vectors: bool = False) -> list[dict[str, Any] | None]:
         """The documents with these ids, in their order; None for one that is not there."""
         return list(self.items("get", "documents", library=library, ids=ids, vectors=vectors or None))
 
-    def delete(self, ids: list[str], library: str = "default") -> dict[str, Any]:
-        """Deletes documents; returns `{"deleted","missing","seq"}`."""
-        return self.request("delete", library=library, ids=ids)
+    def delete(
+        self, ids: list[str] | None = None, library: str = "default", *, where: str | Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Deletes documents by id or by filters; returns `{"deleted","missing","missing_ids","seq"}`."""
+        return self.request("delete", library=library, ids=ids, where=_filters(where))
 
-    def count(self, library: str = "default") -> dict[str, Any]:
-        return self.request("count", library=library)
+    def count(self, library: str = "default", *, where: str | Sequence[str] = ()) -> dict[str, Any]:
+        """`{"library","documents","chunks"}`: all, or those that the filters let through."""
+        return self.request("count", library=library, where=_filters(where))
 
     def watch(self, **fields: Any) -> Iterator[dict[str, Any]]:
         """Events, in order, each with its `cursor`; the fields are those of the op `watch` (man/vec-protocol.7)."""
@@ -311,6 +324,10 @@ class Client:
                 "what had no answer may or may not have happened; sending it again is safe",
             )
             self._lost.__cause__ = cause
+
+
+def _filters(where: str | Sequence[str]) -> list[str] | None:
+    return ([where] if isinstance(where, str) else list(where)) or None
 
 
 def pack_document(document: dict[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,9 @@ def _raise_descriptor_limit() -> None:
 
 
 async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, ready_fd: int | None) -> int:
+    # faiss's idle threads are to sleep: by default they spin for a while, on cores that others could use. OpenMP reads
+    # this when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Imported here: a daemon that cannot get its lock has no need of numpy.
     from .engine.core import Engine
     from .server import listener as sockets
@@ -136,6 +139,7 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
         return _EX_IOERR
     log.info("stopping")
     _notify("STOPPING=1")
+    engine.indexes.stop_building()
     await listener.drain(settings.drain_s)
     await asyncio.to_thread(engine.close)
     if passed is None:

@@ -16,6 +16,7 @@ class Code:
 
     INVALID_REQUEST: Final = "invalid_request"  # a request's field is missing, mistyped or out of bounds
     INVALID_DOCUMENT: Final = "invalid_document"  # one document of a batch is refused; the others are not
+    INVALID_FILTER: Final = "invalid_filter"  # a --where that cannot be read, or that compares what cannot be compared
     DIMENSION_MISMATCH: Final = "dimension_mismatch"  # a vector's length is not the library's
     NOT_FOUND: Final = "not_found"  # no such library or document
     EXISTS: Final = "exists"  # a library of that name is there already

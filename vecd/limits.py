@@ -66,8 +66,20 @@ HITS_MAX: Final = 1_000_000
 PAGE_ITEMS: Final = 100
 #: The same for whole documents.
 PAGE_DOCUMENTS: Final = 16
+#: Filters of one request, the characters of one, and how deep its parentheses go: they are parsed by recursion.
+FILTERS_MAX: Final = 100
+FILTER_CHARS_MAX: Final = 100_000
+FILTER_DEPTH_MAX: Final = 100
+#: Filters whose masks are kept; each takes a byte a document.
+FILTER_MASKS_KEPT: Final = 32
+#: Documents that may wait to be taken into the columns of a library whose filters nobody uses any more.
+ATTRIBUTES_PENDING: Final = 20_000
 #: Characters of a query: longer ones are documents.
 QUERY_CHARS_MAX: Final = 100_000
+#: Documents of one transaction of a delete by filter: others are let in between.
+DELETE_DOCUMENTS: Final = 2_000
+#: The effort of an approximate search; beyond it an exact one is cheaper.
+EF_MAX: Final = 100_000
 #: Ids of one get or delete request.
 IDS_MAX: Final = 10_000
 #: Events of one frame, but for a document that has more by itself: those are never split.
@@ -86,7 +98,9 @@ WRITER_CACHE_KIB: Final = 32 * KIB
 READER_CACHE_KIB: Final = 4 * KIB
 
 # --- threads and times ----------------------------------------------------------------------------------------------
-#: Threads that answer searches and reads; more only queue for the interpreter lock.
+#: Threads that search: as many searches as an index may be given at once, to answer them together.
+SEARCHERS: Final = 8
+#: Threads that answer reads; more only queue for the interpreter lock.
 READERS: Final = 4
 #: Threads that read the log for watchers.
 FOLLOWERS: Final = 2
@@ -94,6 +108,12 @@ FOLLOWERS: Final = 2
 PREPARERS: Final = 2
 #: Threads that all libraries' index strands share.
 INDEX_THREADS: Final = 2
+#: Memory from this size on is mapped by itself: blocks of vectors and the arrays of a graph.
+ALLOCATED_APART_BYTES: Final = MIB
+#: As many queries as one turn of an index answers, so that writes left meanwhile do not wait long.
+SEARCHES_A_TURN: Final = 64
+#: From so many waiting searches on, they are spread over the cores; below, waking the other threads costs more.
+SEARCHES_SHARED: Final = 4
 #: Rows of one block of a flat index: growing never copies what is there, and a block of 256 floats is 16 MB.
 FLAT_BLOCK_ROWS: Final = 16_384
 #: Stopping: how long requests in flight may take to finish before they are cut off.

@@ -1,4 +1,4 @@
-"""vec count: how much a library holds."""
+"""vec count: how much a library holds, or of it a filter lets through."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from ..output import Output, plural
 app = options.command()
 
 
-@app.command(epilog="Exit status: 0 done, 4 no such library. See vec-count(1).")
+@app.command(epilog="Exit status: 0 done, 2 usage, 4 no such library. See vec-count(1).")
 def count(
     library: options.Library = "default",
+    where: options.Where = None,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Count a library's documents and chunks."""
+    """Count a library's documents and chunks, or those that a filter lets through."""
     with options.open_client(socket, no_spawn) as client:
-        body = client.count(library)
+        body = client.count(library, where=where or ())
     Output(json).one(body, f"{library}: {plural(body['documents'], 'document')}, {plural(body['chunks'], 'chunk')}")

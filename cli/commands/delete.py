@@ -1,4 +1,4 @@
-"""vec delete: documents by id."""
+"""vec delete: documents by id, or by a filter."""
 
 from __future__ import annotations
 
@@ -24,13 +24,20 @@ def delete(
     stdin: Annotated[
         bool, typer.Option("--stdin", help='Read ids from stdin, one a line, bare or as {"id": …}.')
     ] = False,
+    where: options.Where = None,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Delete documents by id."""
-    if stdin == bool(ids):
-        raise VecError(Code.INVALID_REQUEST, "give ids, or --stdin to read them from stdin")
+    """Delete documents by id, or those that a filter lets through."""
+    if stdin + bool(ids) + bool(where) != 1:
+        raise VecError(Code.INVALID_REQUEST, "give ids, or --where, or --stdin to read ids from stdin")
+    if where:
+        with options.open_client(socket, no_spawn) as client:
+            answer = client.delete(library=library, where=where)
+        total = {key: answer[key] for key in ("deleted", "missing", "seq")}
+        Output(json).one(total, f"{plural(total['deleted'], 'document')} deleted")
+        return
     deleted, missing, seq = 0, 0, None
     failure: VecError | None = None
     try:

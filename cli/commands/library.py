@@ -26,9 +26,19 @@ class Metric(StrEnum):
 
 
 class Index(StrEnum):
-    """What holds the vectors in memory."""
+    """What finds the nearest vectors."""
 
+    HNSW = "hnsw"
     FLAT = "flat"
+    LSH = "lsh"
+    KDTREE = "kdtree"
+
+
+class Vectors(StrEnum):
+    """How a graph holds its vectors."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
 
 
 class Embedder(StrEnum):
@@ -39,12 +49,41 @@ class Embedder(StrEnum):
     NONE = "none"
 
 
+Links = Annotated[int | None, typer.Option("--m", help="hnsw: links of a vector; 24 unless set.", metavar="N")]
+EfConstruction = Annotated[
+    int | None,
+    typer.Option(
+        "--ef-construction", help="hnsw: candidates looked at when a vector is linked; 128 unless set.", metavar="N"
+    ),
+]
+VectorsAs = Annotated[
+    Vectors | None, typer.Option("--vectors", help="hnsw: how vectors are held in memory; float32 unless set.")
+]
+Bits = Annotated[
+    int | None, typer.Option("--bits", help="lsh: bits of a code, a multiple of 8; 512 unless set.", metavar="N")
+]
+LeafSize = Annotated[
+    int | None, typer.Option("--leaf-size", help="kdtree: vectors in a leaf; 32 unless set.", metavar="N")
+]
+
+
+def _parameters(
+    m: int | None, ef_construction: int | None, vectors: Vectors | None, bits: int | None, leaf_size: int | None
+) -> dict[str, Any]:
+    """What the index was given; what does not belong to its kind is the daemon's to refuse."""
+    given = {
+        "m": m, "ef_construction": ef_construction, "vectors": vectors and vectors.value, "bits": bits,
+        "leaf_size": leaf_size,
+    }  # fmt: skip
+    return {name: value for name, value in given.items() if value is not None}
+
+
 @app.callback()
 def library() -> None:
-    """Create, list, show and delete libraries."""
+    """Create, list, show, rebuild and delete libraries."""
 
 
-@app.command(epilog="Everything that is set here is set for good. Exit status: 1 there is one of that name already.")
+@app.command(epilog="All but the index is set for good. Exit status: 1 there is one of that name already, 2 usage.")
 def create(
     name: Name,
     embedder: Annotated[
@@ -64,7 +103,14 @@ def create(
         ),
     ] = None,
     metric: Annotated[Metric, typer.Option("--metric", help="How near two vectors are.")] = Metric.COSINE,
-    index: Annotated[Index, typer.Option("--index", help="What holds the vectors in memory.")] = Index.FLAT,
+    index: Annotated[
+        Index | None, typer.Option("--index", help="What finds the nearest vectors. Default: hnsw.")
+    ] = None,
+    m: Links = None,
+    ef_construction: EfConstruction = None,
+    vectors: VectorsAs = None,
+    bits: Bits = None,
+    leaf_size: LeafSize = None,
     chunk_chars: Annotated[
         int | None,
         typer.Option(
@@ -83,7 +129,8 @@ def create(
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
             "library.create", library=name, embedder=embedder and embedder.value, dimension=dimension,
-            metric=metric.value, index=index.value, chunk_chars=chunk_chars,
+            metric=metric.value, index=index and index.value, chunk_chars=chunk_chars,
+            parameters=_parameters(m, ef_construction, vectors, bits, leaf_size),
         )  # fmt: skip
     dimension_told = f"{body['dimension']} dimensions" if body["dimension"] else "the first vector's dimension"
     Output(json).one(body, f"library {name}: {body['embedder']}, {dimension_told}, {body['metric']}, {body['index']}")
@@ -105,14 +152,37 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
 def show(
     name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:
-    """Show one library."""
+    """Show one library, and how its index does."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         body = client.request("library.show", library=name)
     if output.json:
         output.objects([body])
     else:
-        table(output, [body])
+        _describe(body)
+
+
+@app.command(epilog="Reads and writes go on meanwhile. Exit status: 2 usage, 4 no such library.")
+def rebuild(
+    name: Name,
+    index: Annotated[Index | None, typer.Option("--index", help="Make it one of this kind.")] = None,
+    m: Links = None,
+    ef_construction: EfConstruction = None,
+    vectors: VectorsAs = None,
+    bits: Bits = None,
+    leaf_size: LeafSize = None,
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Build a library's index anew, perhaps of another kind."""
+    with options.open_client(socket, no_spawn) as client:
+        body = client.request(
+            "library.rebuild", library=name, index=index and index.value,
+            parameters=_parameters(m, ef_construction, vectors, bits, leaf_size),
+        )  # fmt: skip
+    told = f"library {name}: {_index(body)}, {plural(body['vectors'], 'vector')} in {body['seconds']:.1f} s"
+    Output(json).one(body, told)
 
 
 @app.command()
@@ -138,6 +208,34 @@ def table(output: Output, libraries: list[dict[str, Any]]) -> None:
             for each in libraries
         ],
     )  # fmt: skip
+
+
+def _describe(body: dict[str, Any]) -> None:
+    """One library for people."""
+    memory, probe = body["memory"], body["probe"]
+    dimension = "the first one's dimension" if body["dimension"] is None else f"{body['dimension']:,} dimensions"
+    print(f"library      {body['name']}, made {body['created_at']}")
+    print(f"holds        {plural(body['documents'], 'document')}, {plural(body['chunks'], 'chunk')}")
+    print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters")
+    print(f"vectors      {dimension}, {body['metric']}")
+    print(f"index        {_index(body)}")
+    print(f"in memory    {_in_memory(memory)}")
+    if memory["state"] == "ready":
+        print(f"             {memory['structure']:,} in the structure, {memory['tail']:,} in the tail", end="")
+        print(f", {memory['dead']:,} dead and masked")
+        print(f"maintenance  {memory['maintenance'] or 'none'}")
+        found = (
+            f"{probe['recall']:.3f} at {probe['k']}, by a sample of {probe['sample']}" if probe else "1, all is exact"
+        )
+        print(f"recall       {found}")
+    if "damage" in memory:
+        print(f"damage       {memory['damage']}")
+
+
+def _index(body: dict[str, Any]) -> str:
+    """The kind and its parameters."""
+    parameters = ", ".join(f"{name} {value}" for name, value in body["parameters"].items())
+    return f"{body['index']} ({parameters})" if parameters else str(body["index"])
 
 
 def _in_memory(memory: dict[str, Any]) -> str:

@@ -10,17 +10,18 @@ from ..output import Output
 app = options.command()
 
 
-@app.command("list", epilog="Exit status: 0 done, 4 no such library. See vec-list(1).")
+@app.command("list", epilog="Exit status: 0 done, 2 usage, 4 no such library. See vec-list(1).")
 def list_(
     library: options.Library = "default",
+    where: options.Where = None,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """List a library's documents, by id."""
+    """List a library's documents, or those that a filter lets through, by id."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
-        documents = client.items("list", "documents", library=library)
+        documents = client.items("list", "documents", library=library, where=where)
         if output.json:
             output.objects(documents)
             return

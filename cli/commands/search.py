@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = options.command()
 
 #: What a query of --stdin may hold.
-_QUERY_KEYS = ("query", "vector", "k", "mode")
+_QUERY_KEYS = ("query", "vector", "k", "mode", "where", "ef", "exact")
 #: With --stdin: queries in flight.
 _WINDOW = 16
 
@@ -47,9 +47,18 @@ def search(
     vector: Annotated[
         str | None, typer.Option("--vector", help="Search for this vector, a JSON list.", metavar="JSON")
     ] = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Compare with every vector (a flat index always does).")
-    ] = False,
+    where: options.Where = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, whatever the index.")] = False,
+    ef: Annotated[
+        int | None,
+        typer.Option(
+            "--ef",
+            min=1,
+            max=limits.EF_MAX,
+            help="The effort of an approximate search: more finds more, and takes longer.",
+            metavar="N",
+        ),
+    ] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read queries from stdin, one a line.")] = False,
     json: options.Json = False,
     socket: options.Socket = None,
@@ -59,7 +68,9 @@ def search(
     if stdin == (query is not None or vector is not None):
         raise VecError(Code.INVALID_REQUEST, "give a QUERY, a --vector, or --stdin", "vec search --help has examples")
     output = Output(json)
-    common: dict[str, Any] = {"library": library, "k": k, "mode": mode.value, "exact": exact or None}
+    common: dict[str, Any] = {
+        "library": library, "k": k, "mode": mode.value, "where": where, "exact": exact or None, "ef": ef,
+    }  # fmt: skip
     with options.open_client(socket, no_spawn) as client:
         if stdin:
             _many(client, output, common)
@@ -102,7 +113,7 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> None:
 
 
 def _query(line: ndjson.Line) -> dict[str, Any]:
-    """A line of --stdin: a bare text, or an object with "query" and/or "vector", and "k" if it differs."""
+    """A line of --stdin: a bare text, or an object with "query" and/or "vector", and what differs from the options."""
     orjson = load_orjson()
     where = f"{line.file}:{line.number}"
     if line.data is None:
@@ -118,7 +129,9 @@ def _query(line: ndjson.Line) -> dict[str, Any]:
         if key not in _QUERY_KEYS:
             hint = f"a query has {', '.join(_QUERY_KEYS)}"
             raise VecError(Code.INVALID_REQUEST, f"{where}: unknown key {key!r}", hint)
-    query = {key: given[key] for key in ("query", "k", "mode") if key in given}
+    query = {key: given[key] for key in _QUERY_KEYS if key in given and key != "vector"}
+    if isinstance(query.get("where"), str):
+        query["where"] = [query["where"]]
     if "vector" in given:
         query["vector"] = _vector(given["vector"], where)
     if "query" not in query and "vector" not in query:

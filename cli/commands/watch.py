@@ -13,7 +13,7 @@ import typer
 from vecd.errors import Code, VecError
 
 from .. import main, options
-from ..output import Output, one_line
+from ..output import Output, one_line, plural
 
 app = options.command()
 
@@ -81,6 +81,8 @@ def _print(output: Output, events: list[dict[str, Any]]) -> None:
     for event in events:
         data = event["data"]
         about = data.get("chunk_id") or data.get("id") or data.get("name") or ""
+        if event["type"] == "index.rebuilt":
+            about = f"{data['kind']}, {plural(data['vectors'], 'vector')}, {data['seconds']:.1f} s, {data['reason']}"
         title = f"  {data['title']}" if data.get("title") else ""
         place = f"{event['time']}  {event['seq']:>8}  {event['type']:<16}  {event['library'] or '':<12}"
         print(one_line(f"{place}  {about}{title}"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("startup", "ping", "ingest", "search", "load", "quality")
+NAMES = (
+    "startup", "ping", "ingest", "search", "load", "quality", "hnsw", "stream", "churn", "filters", "kinds",
+)  # fmt: skip
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:

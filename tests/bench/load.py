@@ -15,7 +15,7 @@ def main() -> None:
         with Instance() as instance:
             daemon = instance.start()
             with instance.connect() as client:
-                client.request("library.create", library="bench", embedder="none", dimension=256)
+                client.request("library.create", library="bench", embedder="none", dimension=256, index="flat")
                 for start in range(0, count, 1_000):
                     rows = range(start, start + 1_000)
                     client.ingest([{"id": str(r), "text": texts[r], "vector": vectors[r]} for r in rows], "bench")

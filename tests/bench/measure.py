@@ -47,3 +47,9 @@ def sentences(count: int, words: int = 14, seed: int = 7) -> list[str]:
     picks = random.zipf(1.3, (count, words)) % 20_000
     names = [*_WORDS, *(f"w{number}" for number in range(20_000))]
     return [" ".join(names[pick] for pick in row) for row in picks.tolist()]
+
+
+def resident_bytes(pid: int) -> int:
+    """A process's resident size now (Linux)."""
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * 4096

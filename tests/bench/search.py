@@ -24,7 +24,7 @@ def main() -> None:
     with Instance() as instance:
         instance.start()
         with instance.connect() as client:
-            client.request("library.create", library="bench", embedder="none", dimension=256)
+            client.request("library.create", library="bench", embedder="none", dimension=256, index="flat")
             for start in range(0, _VECTORS, _BATCH):
                 client.ingest(
                     [

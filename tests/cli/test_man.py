@@ -20,6 +20,7 @@ import typer
 
 from vecd import daemon, limits, settings
 from vecd.errors import Code
+from vecd.index.kinds import DEFAULT, KINDS
 from vecd.server.handlers import OPS
 from vecd.store.events import ALL_TYPES
 
@@ -274,6 +275,30 @@ def test_every_event_type_stands_in_vec_events() -> None:
     assert set(items(section("vec-events.7", "Types", "Ss"), "Cm")) == set(ALL_TYPES)
 
 
+def test_every_index_stands_in_vec_library_with_what_it_refuses_and_from_when_on_it_pays() -> None:
+    text = section("vec-library.1", "Indexes", "Ss")
+    assert set(items(text, "Cm")) == set(KINDS)
+    assert re.search(rf"^\.It Cm {DEFAULT}\n(?:(?!\.It ).*\n)*.*the default", text, re.M)
+    for name, kind in KINDS.items():
+        for metric in kind.refuses:
+            assert f".Cm {name}\nrefuses\n.Cm {metric} " in text
+        if kind.rows_min:
+            assert re.search(rf"\b{kind.rows_min:,}\b[^.]*\n\.Cm {name}\b", text), name
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in KINDS[kind].parameters])
+def test_every_parameter_of_an_index_stands_in_the_pages_with_its_range_and_default(kind: str, name: str) -> None:
+    parameter = KINDS[kind].parameters[name]
+    item = items(page("vec-library.1"), f"Fl -{name.replace('_', '-')} Ar")["N" if not parameter.choices else "TYPE"]
+    assert item.startswith(f".Cm {kind} :\n")
+    if parameter.choices:
+        assert set(parameter.choices) <= behind(item, "Cm")
+        assert f"default:\n.Cm {parameter.default} " in item
+    else:
+        assert re.search(rf"from {parameter.low} to {parameter.high}; default: {parameter.default}\.", item)
+    assert {kind, name} <= behind(section("vec-protocol.7", "library.create", "Ss"), "Va") | {kind}
+
+
 def test_every_setting_stands_in_vecd_8_with_its_default(tmp_path: Path) -> None:
     listed = items(section("vecd.8", "CONFIGURATION"), "Va")
     assert set(listed) == set(settings.TUNABLES)
@@ -320,6 +345,11 @@ def test_the_limits_of_the_protocol_are_those_of_the_program() -> None:
         "components of a vector": limits.DIMENSION_MAX,
         "bytes of a library's name": limits.NAME_BYTES_MAX,
         "characters of a query": limits.QUERY_CHARS_MAX,
+        "filters of a request": limits.FILTERS_MAX,
+        "characters of a filter": limits.FILTER_CHARS_MAX,
+        "levels of parentheses in a filter": limits.FILTER_DEPTH_MAX,
+        "documents of a transaction of a delete by filter": limits.DELETE_DOCUMENTS,
+        "effort of a search": limits.EF_MAX,
         "ids of a get or a delete": limits.IDS_MAX,
         "hits of a search": limits.HITS_MAX,
         "hits or documents of a message": limits.PAGE_ITEMS,

@@ -436,10 +436,13 @@ def test_a_line_that_is_no_id_is_named(instance: Instance, texts: str, command: 
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["get", "delete"])
-def test_ids_come_from_arguments_or_from_stdin(instance: Instance, texts: str, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [("get", "give ids, or --stdin"), ("delete", "give ids, or --where, or --stdin")],
+)
+def test_ids_come_from_arguments_or_from_stdin(instance: Instance, texts: str, command: str, told: str) -> None:
     for arguments in ([], ["csv", "--stdin"]):
-        assert "give ids, or --stdin" in instance.vec(command, "-l", texts, *arguments, status=2).stderr
+        assert told in instance.vec(command, "-l", texts, *arguments, status=2).stderr
     assert "there is no library" in instance.vec(command, "-l", "nowhere-at-all", "x", status=4).stderr
 
 
@@ -526,14 +529,15 @@ def test_a_library_is_made_shown_listed_and_deleted(instance: Instance) -> None:
     arguments = ["--embedder", "none", "--dimension", "3", "--metric", "l2", "--index", "flat", "--chunk-chars", "200"]
     (made,) = instance.objects("library", "create", "notes", *arguments)
     described = {
-        "name": "notes", "dimension": 3, "metric": "l2", "index": "flat", "embedder": "none", "chunk_chars": 200,
-        "documents": 0, "chunks": 0,
+        "name": "notes", "dimension": 3, "metric": "l2", "index": "flat", "parameters": {}, "embedder": "none",
+        "chunk_chars": 200, "documents": 0, "chunks": 0,
     }  # fmt: skip
     assert {key: made[key] for key in described} == described
     put(instance, "notes", [{"id": "a", "vectors": [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]}])
     (shown,) = instance.objects("library", "show", "notes")
     assert {key: shown[key] for key in described} == {**described, "documents": 1, "chunks": 2}
     assert shown["created_at"] == made["created_at"]
+    assert shown.pop("probe") is None  # every search is exact
     listed = instance.objects("library", "list")
     assert shown in listed
     assert [each["name"] for each in listed] == sorted(each["name"] for each in listed)

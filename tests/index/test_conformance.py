@@ -1,112 +1,217 @@
-"""One conformance suite for every kind of structure, against a dict of vectors: what brute force gives, they give."""
+"""One conformance suite for every kind and every metric: whatever happened before, a LiveIndex answers as a dict would.
+
+The exact kinds, and every exact search, give what brute force gives. The approximate ones give as many hits as there
+are to find, each of them alive, let through by the filter, there once, and with its own score; best first.
+"""
 
 from __future__ import annotations
 
+import tempfile
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
 import numpy as np
-import numpy.typing as npt
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from vecd.index import METRICS
-from vecd.index.flat import Flat
+from tests.index.source import KINDS, WAIT_S, Driven, Filter, MemorySource, check, spec, takes
+from vecd.errors import VecError
+from vecd.index import METRICS, kdtree, kinds
+from vecd.index.live import Options, Tuning
+from vecd.index.loading import Rebuilt
+from vecd.index.rows import Floats
+from vecd.index.structure import Spec
 
-_DIMENSION = 5
-_COMPONENT = st.sampled_from((-2.0, -1.0, -0.5, 0.0, 0.25, 1.0, 3.0))  # few, so that equal scores and zeros happen
-_VECTOR = st.lists(_COMPONENT, min_size=_DIMENSION, max_size=_DIMENSION)
+_DIMENSION = 3
+_COMPONENT = st.sampled_from((-2.0, -1.0, 0.0, 0.5, 3.0))  # few, so that equal scores and zeros happen
+_VECTOR = st.tuples(*(_COMPONENT,) * _DIMENSION)
+_VECTORS = st.lists(_VECTOR, min_size=1, max_size=12)
+_WHICH = st.lists(st.integers(0, 1_000), min_size=1, max_size=8)  # of those that are there, modulo how many
+_ASKED = st.lists(st.tuples(_VECTOR, st.sampled_from((1, 3, 3, 3, 200))), min_size=1, max_size=6)
+_EF = st.sampled_from((None, 1, 4, 64))
+
+#: So small that every mechanism is met with few vectors.
+_TUNING = Tuning(
+    rows_min=8, slice_s=0.001, quiet_slice_s=0.001, quiet_s=0, tail_pressing=8, save_rows_min=1, save_rows_at_stop=1,
+    retry_s=0,
+)  # fmt: skip
+_EXACT = ("flat", "kdtree")
 
 
-def brute_force(
-    vectors: dict[int, npt.NDArray[np.float32]], query: npt.NDArray[np.float32], metric: str
-) -> list[tuple[float, int]]:
-    """(score, label) of all, best first, by the definition of the metric."""
+class AgainstADict(RuleBasedStateMachine):
+    """A LiveIndex and its source, beginning with one kind; the source's dict is what is right."""
 
-    def score(vector: npt.NDArray[np.float32]) -> float:
-        if metric == "l2":
-            return -float(np.linalg.norm(query - vector))
-        product = float(query @ vector)
-        lengths = float(np.linalg.norm(query) * np.linalg.norm(vector))
-        return product if metric == "dot" else product / lengths if lengths else 0.0
+    name: str
+    metric: str
 
-    return sorted(((score(vector), label) for label, vector in vectors.items()), key=lambda pair: (-pair[0], pair[1]))
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        # A tree of few vectors is worth asking here.
+        self.patch = mock.patch.object(kdtree, "_ASK_SHARE_MAX", 1.0)
+        self.patch.start()
+        self.source = MemorySource(
+            spec(self.name, self.metric, _DIMENSION), Path(self.folder.name, "snapshot"), page_rows=5
+        )
+        self.basis = object()
+        self.documents: dict[int, int] = {}  # label -> number of its document
+        self.next_document = 0
+        self.begin()
 
+    def begin(self) -> None:
+        self.driven = Driven(self.source, _TUNING)
+        self.rebuilding: list[tuple[Spec, Future[Rebuilt]]] = []
 
-class FlatAgainstADict(RuleBasedStateMachine):
-    """Adds, removes, searches and maintenance in any order; blocks of 8 rows, so that every edge of one is met."""
+    def teardown(self) -> None:
+        self.driven.stop()
+        self.patch.stop()
+        self.folder.cleanup()
 
-    @initialize(metric=st.sampled_from(sorted(METRICS)))
-    def begin(self, metric: str) -> None:
-        self.metric = metric
-        self.flat = Flat(_DIMENSION, metric, block_rows=8)
-        self.there: dict[int, npt.NDArray[np.float32]] = {}
-        self.next_label = 1
+    @property
+    def there(self) -> dict[int, Floats]:
+        return self.source.vectors
 
-    @rule(vectors=st.lists(_VECTOR, min_size=1, max_size=20), gap=st.integers(0, 3))
-    def add(self, vectors: list[list[float]], gap: int) -> None:
-        labels = np.arange(len(vectors), dtype=np.int64) + self.next_label + gap
-        rows = np.array(vectors, np.float32)
-        self.flat.add(labels, rows)
-        self.there.update(zip(labels.tolist(), rows, strict=True))
-        self.next_label = int(labels[-1]) + 1
+    def specs(self) -> list[Spec]:
+        """Of all structures that may answer now."""
+        self.rebuilding = [pair for pair in self.rebuilding if not pair[1].done()]
+        return [self.source.spec, *(pair[0] for pair in self.rebuilding)]
 
-    @rule(data=st.data())
-    def remove(self, data: st.DataObject) -> None:
-        labels = data.draw(st.lists(st.integers(0, self.next_label + 2), max_size=12, unique=True))
-        self.flat.remove(labels)
-        for label in labels:
-            self.there.pop(label, None)
+    def chosen(self, which: list[int]) -> list[int]:
+        labels = list(self.there)
+        return sorted({labels[each % len(labels)] for each in which})
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    @rule(vectors=_VECTORS)
+    def add(self, vectors: list[tuple[float, ...]]) -> None:
+        for label in self.driven.write(vectors):
+            self.documents[label] = self.next_document
+        self.next_document += 1
+
+    @precondition(lambda self: self.there)
+    @rule(which=_WHICH, vectors=_VECTORS)
+    def update(self, which: list[int], vectors: list[tuple[float, ...]]) -> None:
+        removed = self.chosen(which)
+        document = self.documents[removed[0]]
+        for label in self.driven.write(vectors, removed):
+            self.documents[label] = document
+
+    @precondition(lambda self: self.there)
+    @rule(which=_WHICH)
+    def delete(self, which: list[int]) -> None:
+        self.driven.write(removed=self.chosen(which))
+
+    @precondition(lambda self: len(self.there) > 10)
+    @rule()
+    def delete_nearly_all(self) -> None:
+        self.driven.write(removed=list(self.there)[1:-1])
 
     @rule()
-    def maintain(self) -> None:
-        while self.flat.maintain():
-            pass
-        assert self.flat.dead <= 0.2 * (len(self.flat) + self.flat.dead)
+    def settle(self) -> None:
+        described = self.driven.settle()
+        assert described["vectors"] == len(self.there)
+        assert described["maintenance"] is None
+        if described["structure"]:
+            grows = self.source.spec.kind != "kdtree"
+            assert described["tail"] <= (0 if grows else max(8, described["structure"]))
 
-    @rule(queries=st.lists(_VECTOR, min_size=1, max_size=5), k=st.integers(1, 30))
-    def search(self, queries: list[list[float]], k: int) -> None:
-        rows = np.array(queries, np.float32)
-        scores, labels = self.flat.search(rows, k)
-        for query, its_scores, its_labels in zip(rows, scores, labels, strict=True):
-            wanted = brute_force(self.there, query, self.metric)[:k]
-            assert len(its_labels) == len(wanted) == len(set(its_labels.tolist()))
-            assert set(its_labels.tolist()) <= self.there.keys(), "a dead or foreign label"
-            np.testing.assert_allclose(its_scores, [score for score, _ in wanted], atol=2e-3)
-            own = {label: score for score, label in brute_force(self.there, query, self.metric)}
-            np.testing.assert_allclose(its_scores, [own[label] for label in its_labels.tolist()], atol=2e-3)
+    @rule(name=st.sampled_from(sorted(KINDS)), wait=st.booleans())
+    def rebuild(self, name: str, wait: bool) -> None:
+        if not takes(name, self.metric):
+            return
+        wanted = spec(name, self.metric, _DIMENSION)
+        future = self.driven.live.rebuild(wanted)
+        self.rebuilding.append((wanted, future))
+        if wait:
+            report = future.result(WAIT_S)
+            assert report in self.source.reports
+            assert (report.spec, report.reason, report.vectors) == (wanted, "requested", len(self.there))
+
+    @rule()
+    def rebuild_as_it_is(self) -> None:
+        wait = not self.rebuilding
+        future = self.driven.live.rebuild()
+        if wait:
+            assert future.result(WAIT_S).spec.kind == self.source.spec.kind
+
+    @rule(save=st.booleans(), snapshot=st.booleans(), load=st.booleans())
+    def stop_and_load(self, save: bool, snapshot: bool, load: bool) -> None:
+        """In order, or by a crash; with the snapshot there was, or without."""
+        self.driven.stop(save=save)
+        assert self.source.path is not None
+        if not snapshot:
+            self.source.path.unlink(missing_ok=True)
+        self.begin()
+        if load:
+            assert self.driven.settle()["vectors"] == len(self.there)
+            assert "damage" not in self.driven.live.describe()
+
+    @rule()
+    def renumber_the_documents(self) -> None:
+        self.basis = object()
+        used = sorted({self.documents[label] for label in self.there})
+        numbers = {number: place for place, number in enumerate(reversed(used))}
+        self.documents = {label: numbers[self.documents[label]] for label in self.there}
+        self.next_document = len(used)
+
+    # --- what is asked ----------------------------------------------------------------------------------------------
+
+    @rule(asked=_ASKED, ef=_EF, exact=st.booleans())
+    def search(self, asked: list[tuple[tuple[float, ...], int]], ef: int | None, exact: bool) -> None:
+        self.check(asked, {"ef": ef, "exact": exact}, self.there)
+
+    @rule(asked=_ASKED, ef=_EF, exact=st.booleans(), modulus=st.sampled_from((1, 2, 2, 5)), rest=st.integers(0, 5))
+    def search_with_a_filter(
+        self, asked: list[tuple[tuple[float, ...], int]], ef: int | None, exact: bool, modulus: int, rest: int
+    ) -> None:
+        mask = np.arange(self.next_document) % modulus == rest
+        selection = Filter(
+            self.basis, {label: self.documents[label] for label in self.there}, mask, self.source.last_label
+        )
+        matching = {label: vector for label, vector in self.there.items() if mask[self.documents[label]]}
+        self.check(asked, {"ef": ef, "exact": exact, "select": lambda: selection}, matching)
+
+    def check(
+        self, asked: list[tuple[tuple[float, ...], int]], options: dict[str, Any], matching: dict[int, Floats]
+    ) -> None:
+        specs = self.specs()
+        searches = [(np.array(query, np.float32), k) for query, k in asked]
+        if len(searches) == 1:
+            answers = [self.driven.search(searches[0][0], searches[0][1], **options)]
+        else:
+            answers = self.driven.together([(query, Options(k, **options)) for query, k in searches])
+        exact = options["exact"] or all(each.kind in _EXACT for each in specs)
+        half = any(each.parameters.get("vectors") == "float16" for each in specs)
+        for (query, k), answer in zip(searches, answers, strict=True):
+            check(answer, query, k, matching, self.metric, exact=exact, half=half)
 
     @invariant()
-    def counts_what_is_alive(self) -> None:
-        if hasattr(self, "flat"):
-            assert len(self.flat) == len(self.there)
-
-
-TestFlatAgainstADict = FlatAgainstADict.TestCase
-TestFlatAgainstADict.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+    def nothing_has_failed(self) -> None:
+        assert not self.driven.failed, self.driven.live.failure
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))
-@pytest.mark.parametrize("queries", [1, 40])
-def test_flat_finds_exactly_what_brute_force_finds_among_many(metric: str, queries: int) -> None:
-    random = np.random.default_rng(3)
-    vectors = random.standard_normal((5_000, 32), np.float32)
-    flat = Flat(32, metric, block_rows=1_024)
-    flat.add(np.arange(5_000, dtype=np.int64), vectors)
-    gone = random.choice(5_000, 700, replace=False).tolist()
-    flat.remove(gone)
-    there = {label: vectors[label] for label in range(5_000) if label not in set(gone)}
-    asked = random.standard_normal((queries, 32), np.float32)
-    _, labels = flat.search(asked, 10)
-    for query, found in zip(asked, labels.tolist(), strict=True):
-        assert found == [label for _, label in brute_force(there, query, metric)[:10]]
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_whatever_happened_before_an_index_answers_as_a_dict_would(name: str, metric: str) -> None:
+    if not takes(name, metric):
+        return
+    run_state_machine_as_test(
+        type("ItAgainstADict", (AgainstADict,), {"name": name, "metric": metric}),
+        settings=settings(
+            max_examples=12, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
 
 
-def test_a_packed_index_gives_back_the_memory_of_the_dead() -> None:
-    flat = Flat(8, "dot", block_rows=64)
-    flat.add(np.arange(1_000, dtype=np.int64), np.ones((1_000, 8), np.float32))
-    before = flat.memory_bytes
-    flat.remove(list(range(0, 1_000, 2)))
-    while flat.maintain():
-        pass
-    assert flat.dead == 0
-    assert flat.memory_bytes * 2 == before
+def test_a_metric_that_a_kind_cannot_do_is_refused_with_what_to_use_instead() -> None:
+    with pytest.raises(VecError) as refused:
+        kinds.checked("kdtree", "dot", {})
+    assert refused.value.code == "unsupported"
+    assert "'dot'" in refused.value.message
+    assert refused.value.hint is not None
+    assert "cosine, l2" in refused.value.hint
+    assert refused.value.details == {"field": "metric"}

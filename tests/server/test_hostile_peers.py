@@ -244,7 +244,7 @@ def test_a_stream_that_ends_inside_a_frame_is_told_of(instance: Instance, bystan
 
 def test_what_came_before_the_garbage_is_answered(instance: Instance) -> None:
     with Peer(instance) as peer:
-        peer.send(frame("ping", 1) + frame("count", 2) + encode_frame(b"garbage"))
+        peer.send(frame("ping", 1) + frame("status", 2) + encode_frame(b"garbage"))
         assert [reply["id"] for reply in peer.to_the_end()] == [1, 2, None]
 
 

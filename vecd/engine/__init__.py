@@ -4,7 +4,8 @@
     indexes.py     the libraries' LiveIndexes, loaded when they are first needed
     ingest.py      write documents; draft.py validates, chunks and embeds, turns.py keeps a sender's writes in order
     documents.py   get, list, count, delete
-    libraries.py   create, show, list, delete
+    libraries.py   create, show, list, rebuild, delete
+    selections.py  the libraries' attributes, for filters
     search.py      vector, text and hybrid search
     watch.py       the event feed; feed.py wakes those who wait for it
     status.py      what the daemon is and holds

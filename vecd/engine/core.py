@@ -1,6 +1,7 @@
 """Engine: the store, the indexes, the embedders and the threads that the verbs share.
 
-Threads: the event loop calls the verbs; `readers` answer what only reads, `followers` read the log for watchers,
+Threads: the event loop calls the verbs; `searchers` search, `readers` answer what only
+reads, `followers` read the log for watchers,
 `preparers` validate, chunk and embed what is to be written, the store's writer commits, the indexes' strands search.
 The writer's news arrives in two steps on the writer's thread: first the indexes, then the watchers; whoever wrote is
 answered after both.
@@ -23,6 +24,7 @@ from ..store.transaction import Commit
 from ..text import embedders
 from .feed import Feed
 from .indexes import Indexes
+from .selections import Selections
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -35,9 +37,11 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.database = Database(settings.store, self._committed, self._storage_failed, self._published)
-        self.indexes = Indexes(self.database)
+        self.indexes = Indexes(self.database, settings.data / "indexes")
+        self.selections = Selections(self.database)
         self.feed = Feed()
         self._readers = ThreadPoolExecutor(limits.READERS, "vecd-read")
+        self._searchers = ThreadPoolExecutor(limits.SEARCHERS, "vecd-search")
         self._followers = ThreadPoolExecutor(limits.FOLLOWERS, "vecd-feed")
         self._preparers = ThreadPoolExecutor(limits.PREPARERS, "vecd-prepare")
         self._embedders: dict[str, embedders.Embedder | None] = {}
@@ -49,18 +53,25 @@ class Engine:
         """Opens the store; `on_fatal` is called on the loop if it fails later. Raises VecError `storage_failed`."""
         self._loop, self._on_fatal = loop, on_fatal
         self.database.open()
+        self.indexes.open()
 
     def close(self) -> None:
         """Finishes what was submitted. Blocks."""
         self._preparers.shutdown(cancel_futures=True)
         self._readers.shutdown(cancel_futures=True)
+        self._searchers.shutdown(cancel_futures=True)
         self._followers.shutdown(cancel_futures=True)
+        self.indexes.stop()
         self.database.close()  # its last commits still tell the indexes
         self.indexes.close()
 
     async def read(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
         """Runs a verb that blocks but only reads, off the loop."""
         return await self._loop.run_in_executor(self._readers, verb, *args)
+
+    async def search(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Runs a search, off the loop and away from the readers: while an index is busy, it waits."""
+        return await self._loop.run_in_executor(self._searchers, verb, *args)
 
     async def follow(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
         """Reads for the feed, off the loop and away from the other readers: many watchers must not hold up searches."""
@@ -79,6 +90,7 @@ class Engine:
             return self._embedders[name]
 
     def _committed(self, commit: Commit) -> None:
+        self.selections.apply(commit)
         self.indexes.apply(commit)
 
     def _published(self) -> None:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
+import numpy as np
+
+from .. import limits
+from ..filters.attributes import DocumentSelection
 from ..store import documents as store
+from ..store.catalogue import Library
 from ..store.documents import Batch, Document, Entry, Outcome
 from ..store.events import chunk_id
 from ..store.transaction import Transaction
@@ -13,6 +19,7 @@ from . import ingest
 from .core import Engine
 from .draft import NO_VECTORS
 from .libraries import find
+from .selections import Filter
 from .turns import Turn
 
 
@@ -31,13 +38,43 @@ def page(engine: Engine, name: str, after: str | None, count: int) -> list[dict[
     """Up to `count` documents without their chunks' text, by id, behind `after` (exclusive). Blocks."""
     library = find(engine, name)
     with engine.database.snapshot() as db:
-        found = store.page(db, library.library_id, after, count)
-    return [{"id": each.id, "title": each.title, "metadata": each.metadata, "chunks": each.chunks} for each in found]
+        return [_outlined(each) for each in store.page(db, library.library_id, after, count)]
 
 
-def count(engine: Engine, name: str) -> dict[str, Any]:
+async def matching(engine: Engine, name: str, where: Filter) -> list[tuple[int, str]]:
+    """Label and id of the documents that a filter lets through, in the order of their ids.
+
+    Raises VecError `not_found` or `invalid_filter`.
+    """
+    selection = await _select(engine, find(engine, name), where)
+    return await engine.read(_by_id, engine, selection.firsts[selection.matching].tolist())
+
+
+def outlines(engine: Engine, labels: list[int]) -> list[dict[str, Any]]:
+    """The documents with these labels without their chunks' text, in their order. Blocks."""
+    with engine.database.snapshot() as db:
+        return [_outlined(each) for each in store.at(db, labels)]
+
+
+async def count(engine: Engine, name: str, where: Filter) -> dict[str, Any]:
+    """How many documents and chunks there are, or how many a filter lets through."""
     library = find(engine, name)
-    return {"library": library.name, "documents": library.documents, "chunks": library.chunks}
+    documents, chunks = library.documents, library.chunks
+    if where:
+        selection = await _select(engine, library, where)
+        matching = selection.matching
+        documents, chunks = int(np.count_nonzero(matching)), int(selection.chunks[matching].sum())
+    return {"library": library.name, "documents": documents, "chunks": chunks}
+
+
+async def _select(engine: Engine, library: Library, where: Filter) -> DocumentSelection:
+    with engine.selections.hold(library) as attributes:
+        return await engine.read(engine.selections.load, library, attributes, where)
+
+
+def _by_id(engine: Engine, labels: list[int]) -> list[tuple[int, str]]:
+    with engine.database.snapshot() as db:
+        return store.by_id(db, labels)
 
 
 async def delete(engine: Engine, name: str, ids: list[str], turn: Turn) -> dict[str, Any]:
@@ -57,6 +94,38 @@ async def delete(engine: Engine, name: str, ids: list[str], turn: Turn) -> dict[
     outcomes, seq = await asyncio.wrap_future(future)
     missing = [outcome.id for outcome in outcomes if outcome.seq is None]
     return {"deleted": len(outcomes) - len(missing), "missing": len(missing), "missing_ids": missing, "seq": seq}
+
+
+async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> dict[str, Any]:
+    """Deletes the documents that a filter lets through: `{"deleted","missing","missing_ids","seq"}`.
+
+    They are those that match after all that this sender wrote before. One that is changed by somebody else before its
+    turn comes is left as it is. Many are deleted in several transactions. Raises VecError.
+    """
+    library = await ingest.settled(engine, name, turn)
+    deleted, seq = 0, engine.database.head
+    if library.library_id:
+        async with turn:
+            await asyncio.wrap_future(engine.database.submit(lambda tx: None))  # behind the sender's earlier writes
+            found = await matching(engine, name, where)
+            for start in range(0, len(found), limits.DELETE_DOCUMENTS):
+                page = found[start : start + limits.DELETE_DOCUMENTS]
+                future = engine.database.submit(partial(_delete_unchanged, library, page), len(page))
+                gone, seq = await asyncio.wrap_future(future)
+                deleted += gone
+    return {"deleted": deleted, "missing": 0, "missing_ids": [], "seq": seq}
+
+
+def _delete_unchanged(library: Library, page: list[tuple[int, str]], tx: Transaction) -> tuple[int, int]:
+    """Deletes those documents that still have the label they were found with; returns how many, and the seq."""
+    there = {each_id for _, each_id in store.by_id(tx.db, [label for label, _ in page])}
+    entries = [Entry(index, each, delete=True) for index, each in enumerate(sorted(there))]
+    store.write(tx, ingest.same_library(tx, library), Batch(entries, [], [], NO_VECTORS))
+    return len(entries), tx.seq
+
+
+def _outlined(document: Document) -> dict[str, Any]:
+    return {"id": document.id, "title": document.title, "metadata": document.metadata, "chunks": document.chunks}
 
 
 def _whole(document: Document) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 A LiveIndex is registered before its load reads the store, and a commit tells the indexes before anybody is answered.
 So whatever an acknowledged write did is either in what the load reads or left at the LiveIndex: nothing falls between.
+
+Snapshots stand in the data folder under `indexes/`, one file a library, named by the library's number.
 """
 
 from __future__ import annotations
@@ -10,12 +12,17 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from .. import limits
+import numpy as np
+
 from ..errors import Code, VecError
-from ..index.live import LiveIndex, Loaded, Write, make_pool
-from ..store import documents, events
+from ..index.live import LiveIndex, Write, make_pools
+from ..index.loading import Rebuilt
+from ..index.rows import Floats, Labels
+from ..index.structure import Spec
+from ..store import documents, events, libraries
 from ..store.catalogue import Library
 from ..store.database import Database
 from ..store.transaction import Commit
@@ -23,61 +30,135 @@ from ..store.transaction import Commit
 log = logging.getLogger("vecd.index")
 
 
+class _Stored:
+    """A library's living vectors as of one read transaction."""
+
+    def __init__(self, db: Any, library_id: int, dimension: int) -> None:
+        self._db, self._dimension = db, dimension
+        self.seq = events.head(db)
+        self.labels = documents.living(db, library_id)
+
+    def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
+        for its_labels, packed in documents.vectors(self._db, labels):
+            yield its_labels, np.frombuffer(packed, "<f4").reshape(len(its_labels), self._dimension)
+
+
+class _LibrarySource:
+    """Where a library's LiveIndex takes its vectors from, and tells of its structures."""
+
+    def __init__(self, database: Database, folder: Path, library: Library, dimension: int) -> None:
+        self._database = database
+        self._library = library
+        self._dimension = dimension
+        self.path = folder / f"{library.library_id}.index"
+        self.identity = {"log": database.log_id, "library": library.library_id}
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[_Stored]:
+        with self._database.snapshot() as db:
+            yield _Stored(db, self._library.library_id, self._dimension)
+
+    def rebuilt(self, report: Rebuilt) -> None:
+        parameters = dict(report.spec.parameters)
+        data = {"vectors": report.vectors, "seconds": round(report.seconds, 3), "reason": report.reason}
+        self._database.submit(
+            lambda tx: libraries.rebuilt(tx, self._library.library_id, report.spec.kind, parameters, data)
+        ).result()
+        log.info("index built", extra={"library": self._library.name, "kind": report.spec.kind, **data})
+
+
 class Indexes:
     """LiveIndexes by library id."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
-        self._pool = make_pool(limits.INDEX_THREADS)
+        self._folder = folder
+        self._pools = make_pools()
         self._live: dict[int, LiveIndex] = {}
         self._dropped: set[int] = set()  # who found a library just before it was deleted must not load it again
         self._lock = threading.Lock()  # guards _live: a commit and a first search may meet here
+
+    def open(self) -> None:
+        """Removes snapshots of libraries that are no more."""
+        alive = {f"{library.library_id}.index" for library in self._database.catalogue.by_name.values()}
+        for path in self._folder.glob("*.index*"):
+            if path.name.removesuffix(".new").removesuffix(".damaged") not in alive or path.suffix == ".new":
+                path.unlink(missing_ok=True)
 
     def of(self, library: Library) -> LiveIndex:
         """The library's LiveIndex. The library must have a dimension. Raises VecError `not_found` if it was deleted."""
         with self._lock:
             if library.library_id in self._dropped:
-                raise VecError(Code.NOT_FOUND, f"library {library.name!r} has just been deleted", library=library.name)
+                raise self._gone(library)
             live = self._live.get(library.library_id)
             if live is None:
                 assert library.dimension is not None
-                live = self._live[library.library_id] = LiveIndex(
-                    library.dimension, library.metric, self._pool, lambda: self._load(library), self._discard
-                )
+                # The index may have been changed since the caller took its picture of the library.
+                library = self._database.catalogue.by_id[library.library_id]
+                spec = spec_of(library)
+                source = _LibrarySource(self._database, self._folder, library, spec.dimension)
+                live = self._live[library.library_id] = LiveIndex(spec, self._pools, source, self._discard)
             return live
 
     def apply(self, commit: Commit) -> None:
         """Leaves a commit's changes at the LiveIndexes that there are. On the writer's thread, in commit order."""
         with self._lock:
             for change in commit.changes:
+                live = self._live.get(change.library_id)
                 if change.dropped:
                     self._live.pop(change.library_id, None)
                     self._dropped.add(change.library_id)
-                elif (live := self._live.get(change.library_id)) is not None:
+                    if live is not None:
+                        live.close(self._gone(commit.catalogue.by_id[change.library_id]))
+                    (self._folder / f"{change.library_id}.index").unlink(missing_ok=True)
+                elif live is not None:
                     live.write(Write(change.seq, change.labels, change.vectors, change.removed))
+
+    def loaded(self, library: Library) -> LiveIndex | None:
+        """The library's LiveIndex, if it is in memory."""
+        with self._lock:
+            return self._live.get(library.library_id)
 
     def describe(self, library: Library) -> dict[str, Any]:
         """For status: what is in memory of this library."""
-        with self._lock:
-            live = self._live.get(library.library_id)
+        live = self.loaded(library)
         return live.describe() if live is not None else {"state": "unloaded"}
 
-    def close(self) -> None:
+    def stop_building(self) -> None:
+        """Gives up builds, which may take minutes, and begins no other; searches and writes go on."""
+        with self._lock:
+            for live in self._live.values():
+                live.stop_building()
+
+    def stop(self) -> None:
+        """Gives up what is going on aside; searches and writes go on."""
         with self._lock:
             for live in self._live.values():
                 live.close()
-        self._pool.shutdown(cancel_futures=True)
 
-    @contextlib.contextmanager
-    def _load(self, library: Library) -> Iterator[Loaded]:
-        """What a LiveIndex begins with: a seq, and the vectors as of it. Runs on its strand."""
-        with self._database.snapshot() as db:
-            yield events.head(db), documents.vectors(db, library.library_id)
-        log.info("index loaded", extra={"library": library.name})
+    def close(self) -> None:
+        """Saves what is worth it. Blocks."""
+        self.stop()
+        self._pools.close()
+        for live in self._live.values():
+            try:
+                live.save()
+            except OSError as error:
+                log.error("snapshot not saved", exc_info=error)
+
+    @staticmethod
+    def _gone(library: Library) -> VecError:
+        return VecError(Code.NOT_FOUND, f"library {library.name!r} has just been deleted", library=library.name)
 
     def _discard(self, failed: LiveIndex) -> None:
-        log.error("index failed", exc_info=failed.failure, extra={"dimension": failed.dimension})
+        log.error("index failed", exc_info=failed.failure, extra={"kind": failed.spec.kind})
         with self._lock:
             for library_id, live in list(self._live.items()):
                 if live is failed:
                     del self._live[library_id]
+
+
+def spec_of(library: Library) -> Spec:
+    """What index the library wants; its dimension must be known."""
+    assert library.dimension is not None
+    return Spec(library.dimension, library.metric, library.index, library.parameters)

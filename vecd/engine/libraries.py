@@ -1,20 +1,27 @@
-"""The verbs of libraries: create, list, show, delete."""
+"""The verbs of libraries: create, list, show, rebuild, delete."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from .. import index, limits
-from ..errors import Code, VecError, nearest
+from .. import limits
+from ..errors import Code, VecError
+from ..index import kinds
+from ..index.live import Options
 from ..store import libraries as store
 from ..store.catalogue import DEFAULT, Library
 from ..store.events import format_time
 from ..text import embedders
 from .core import Engine
+from .indexes import spec_of
 from .turns import Turn
 
+#: The sample of a recall probe: each costs an exact search.
+_PROBES, _PROBE_K = 20, 10
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -31,7 +38,8 @@ def planned(
     *,
     dimension: int | None = None,
     metric: str = "cosine",
-    kind: str = "flat",
+    kind: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
     embedder: str | None = None,
     chunk_chars: int | None = None,
 ) -> Library:
@@ -43,11 +51,8 @@ def planned(
             f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-', beginning with a letter or digit",
             field="library",
         )
-    for what, value, known in (("metric", metric, tuple(index.METRICS)), ("index", kind, index.KINDS)):
-        if value not in known:
-            close = nearest(value, known)
-            hint = f"did you mean {close!r}?" if close else f"known: {', '.join(known)}"
-            raise VecError(Code.UNSUPPORTED, f"there is no {what} {value!r:.40}", hint, field=what)
+    kind = kind or kinds.DEFAULT
+    parameters = kinds.checked(kind, metric, parameters or {})
     embedder = embedder or engine.settings.embedder
     own = embedders.dimension_of(embedder)
     if own is not None and dimension not in (None, own):
@@ -63,6 +68,7 @@ def planned(
         dimension=own or dimension,
         metric=metric,
         index=kind,
+        parameters=parameters,
         embedder=embedder,
         chunk_chars=chunk_chars or engine.settings.chunk_chars,
     )
@@ -82,6 +88,49 @@ async def delete(engine: Engine, name: str, turn: Turn) -> dict[str, Any]:
         future = engine.database.submit(lambda tx: store.delete(tx, name))
     library, seq = await asyncio.wrap_future(future)
     return {"library": name, "documents": library.documents, "chunks": library.chunks, "seq": seq}
+
+
+async def rebuild(engine: Engine, name: str, kind: str | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds a library's index anew, as another kind or with other parameters if these are given, while everything else
+    goes on; returns the library as `show` does, with `vectors`, `seconds` and the head as `seq`.
+
+    Raises VecError `not_found`, `unsupported`, `invalid_request` or `index_failed`.
+    """
+    library = engine.database.catalogue.find(name)
+    kept = library.parameters if kind in (None, library.index) else {}
+    parameters = kinds.checked(kind or library.index, library.metric, {**kept, **parameters})
+    wanted = replace(library, index=kind or library.index, parameters=parameters)
+    if library.dimension is None:  # nothing to build yet
+        data = {"vectors": 0, "seconds": 0.0, "reason": "requested"}
+        await asyncio.wrap_future(
+            engine.database.submit(lambda tx: store.rebuilt(tx, library.library_id, wanted.index, parameters, data))
+        )
+    else:
+        report = await asyncio.wrap_future(engine.indexes.of(library).rebuild(spec_of(wanted)))
+        data = {"vectors": report.vectors, "seconds": round(report.seconds, 3)}
+    found = engine.database.catalogue.by_id[library.library_id]
+    return {**show(engine, found), "vectors": data["vectors"], "seconds": data["seconds"], "seq": engine.database.head}
+
+
+async def probe(engine: Engine, library: Library) -> dict[str, Any] | None:
+    """How much of what an exact search finds the index finds: recall@10 over a sample of the library's own vectors,
+    each of them left out of its own answer. None where every search is exact, or nothing is loaded.
+
+    The searches are ordinary ones, one after the other, so that others are not held up.
+    """
+    live = engine.indexes.loaded(library)
+    if live is None or live.exact or not live.ready:
+        return None
+    sample = await asyncio.wrap_future(live.sample(_PROBES, seed=engine.database.head))
+    found = wanted = 0
+    for vector in sample:
+        exact, near = await asyncio.gather(
+            *(asyncio.wrap_future(live.search(vector, Options(_PROBE_K + 1, exact=exact))) for exact in (True, False))
+        )
+        best = exact[1].tolist()
+        found += len(set(best[1:]) & set(near[1].tolist()))
+        wanted += len(best) - 1
+    return {"recall": round(found / wanted, 4), "k": _PROBE_K, "sample": len(sample)} if wanted else None
 
 
 def show(engine: Engine, library: Library) -> dict[str, Any]:

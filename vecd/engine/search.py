@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from .. import limits
 from ..errors import Code, VecError
-from ..index.flat import Floats, Labels
+from ..index.live import Options
+from ..index.rows import Floats, Labels, Selection
 from ..store import documents as store
 from ..store import libraries, text
 from ..store.catalogue import Library
@@ -26,6 +28,9 @@ from ..text import embedders
 from .core import Engine
 from .draft import why_unusable
 from .libraries import find
+from .selections import Filter
+
+Select = Callable[[], Selection]
 
 MODES: Final = ("auto", "vector", "text", "hybrid")
 
@@ -46,30 +51,70 @@ class Query:
     vector: bytes | None
     k: int
     mode: str = "auto"
+    where: Filter = ()
+    ef: int | None = None  # the effort of an approximate search
+    exact: bool = False
 
 
-async def search(engine: Engine, query: Query) -> list[tuple[int, float]]:
-    """The k best chunks as (label, score), best first; fewer only if the library holds fewer.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A ranking of chunks as (label, score), best first, and its first hits as people see them."""
 
-    Raises VecError `not_found`, `invalid_request`, `dimension_mismatch`, `index_failed` or `embedder_failed`.
+    ranking: list[tuple[int, float]]
+    hits: list[dict[str, Any]]
+
+
+async def search(engine: Engine, query: Query) -> Found:
+    """The k best chunks; fewer only if fewer are there that the filter lets through.
+
+    Raises VecError `not_found`, `invalid_request`, `invalid_filter`, `dimension_mismatch`, `index_failed` or
+    `embedder_failed`.
     """
     library = find(engine, query.library)
     mode = _mode(library, query)
-    vector = None if mode == "text" else await _vector(engine, library, query)
+    vector = _given(library, query) if query.vector is not None else None
     if not library.chunks:
-        return []
+        return Found([], [])
+    if mode != "text":
+        live = engine.indexes.of(library)
+        if not live.ready:  # awaited here and not in a searcher's thread: loading must not hold up other libraries
+            await asyncio.wrap_future(live.loaded())
+    if not query.where:
+        return await engine.search(_search, engine, library, query, mode, vector, None)
+    with engine.selections.hold(library) as attributes:
+        await engine.read(engine.selections.load, library, attributes, query.where)
+        select = partial(attributes.select, query.where)
+        return await engine.search(_search, engine, library, query, mode, vector, select)
+
+
+def _search(
+    engine: Engine, library: Library, query: Query, mode: str, vector: Floats | None, select: Select | None
+) -> Found:
+    """All of it on one thread: handing a search from thread to thread costs more than it does. Blocks."""
+    ranking = _ranking(engine, library, query, mode, vector, select)
+    return Found(ranking, hits(engine, ranking[: limits.PAGE_ITEMS]))
+
+
+def _ranking(
+    engine: Engine, library: Library, query: Query, mode: str, vector: Floats | None, select: Select | None
+) -> list[tuple[int, float]]:
     depth = query.k if mode != "hybrid" else max(query.k, _FUSED_DEPTH_MIN)
-    near: asyncio.Future[tuple[Floats, Labels]] | None = None
-    if vector is not None:
-        # Awaited here and not in a reader thread: a library that is still loading must not hold up other reads.
-        near = asyncio.wrap_future(engine.indexes.of(library).search(vector, depth))
-    rankings: list[list[tuple[int, float]]] = []
-    if mode != "vector":
-        rankings.append(await engine.read(_full_text, engine, library, query.text or "", depth))
-    if near is not None:
-        scores, labels = await near
-        rankings.append(list(zip(labels.tolist(), scores.tolist(), strict=True)))
-    return rankings[0] if mode != "hybrid" else fuse(rankings)[: query.k]
+    if mode == "text":
+        return _full_text(engine, library, query.text or "", depth, select)
+    if vector is None:
+        embedder = engine.embedder(library.embedder)
+        assert embedder is not None  # _mode has seen to that
+        vector = embedder.embed([query.text or ""])[0]
+    live, options = engine.indexes.of(library), Options(depth, query.ef, query.exact, select)
+    if mode == "vector":
+        return _pairs(*live.find(vector, options))
+    near = live.search(vector, options)  # while this thread looks through the texts
+    worded = _full_text(engine, library, query.text or "", depth, select)
+    return fuse([worded, _pairs(*near.result())])[: query.k]
+
+
+def _pairs(scores: Floats, labels: Labels) -> list[tuple[int, float]]:
+    return list(zip(labels.tolist(), scores.tolist(), strict=True))
 
 
 def hits(engine: Engine, found: list[tuple[int, float]], first_rank: int = 1) -> list[dict[str, Any]]:
@@ -125,17 +170,36 @@ def _mode(library: Library, query: Query) -> str:
     return query.mode
 
 
-def _full_text(engine: Engine, library: Library, query: str, k: int) -> list[tuple[int, float]]:
+def _full_text(engine: Engine, library: Library, query: str, k: int, select: Select | None) -> list[tuple[int, float]]:
     words = list(dict.fromkeys(_WORD.findall(query.lower())))[:_WORDS_MAX]
     with engine.database.snapshot() as db:
         if not libraries.alive(db, library.library_id):
             raise VecError(Code.NOT_FOUND, f"library {library.name!r} has just been deleted", library=library.name)
-        return text.search(db, library.library_id, words, k)
+        if select is None:
+            return text.search(db, library.library_id, words, k)
+        # Full text knows nothing of the filter: what it finds is sifted, and more asked for until it is enough.
+        selection = select()
+        share = np.count_nonzero(selection.mask) / len(selection.mask)
+        count = int(k / max(share, 1e-6) * 1.5) + _FUSED_DEPTH_MIN
+        while True:
+            found = text.search(db, library.library_id, words, count)
+            kept = _let_through(selection, found)
+            if len(kept) >= k or len(found) < count:
+                return kept[:k]
+            count *= 8
 
 
-async def _vector(engine: Engine, library: Library, query: Query) -> Floats:
-    if query.vector is None:
-        return await engine.read(_embedded, engine, library.embedder, query.text or "")
+def _let_through(selection: Selection, found: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    labels = np.array([label for label, _ in found], np.int64)
+    order = np.argsort(labels)
+    passes = np.empty(len(labels), np.bool_)
+    passes[order] = selection.mask[selection.numbers(labels[order])]
+    return [pair for pair, passed in zip(found, passes.tolist(), strict=True) if passed]
+
+
+def _given(library: Library, query: Query) -> Floats:
+    """The vector that the query brings, checked."""
+    assert query.vector is not None
     if len(query.vector) % 4 or not query.vector:
         raise VecError(Code.INVALID_REQUEST, "a vector travels as bytes: little-endian float32", field="vector")
     vector = np.frombuffer(query.vector, "<f4")
@@ -147,13 +211,6 @@ async def _vector(engine: Engine, library: Library, query: Query) -> Floats:
         )
     if (why := why_unusable(vector)) is not None:
         raise VecError(Code.INVALID_REQUEST, f"the query's vector {why}", field="vector")
-    return vector
-
-
-def _embedded(engine: Engine, embedder_name: str, query: str) -> Floats:
-    embedder = engine.embedder(embedder_name)
-    assert embedder is not None  # _mode has seen to that
-    vector: Floats = embedder.embed([query])[0]
     return vector
 
 

@@ -1,7 +1,17 @@
-"""Vectors in memory: numpy and faiss; no SQL, no sockets, no event loop.
+"""Vectors in memory: numpy, faiss and scipy; no SQL, no sockets, no event loop.
 
-flat.py    exact search over blocks of a matrix
-live.py    LiveIndex: what makes a structure real-time, once, for every kind
+    structure.py   what a structure is
+    kinds.py       the kinds of index and their parameters: one visible table
+    rows.py        the labels of a structure's rows, which are alive, what a filter lets through
+    native.py      faiss, and on how many cores
+    kernels.py     exact nearest rows of a matrix
+    flat.py hnsw.py lsh.py kdtree.py     one structure a file
+    snapshot.py    a structure in a file, with checksums
+    loading.py     a structure made from the store, or from its snapshot and the store
+    live.py        LiveIndex: what makes a structure real-time, once, for every kind
+
+A structure compares under one of two *spaces*: `ip`, the inner product, or `l2`, the squared distance negated; in both,
+more is nearer. LiveIndex makes the metrics of them: vectors are brought to length 1 for `cosine` before they come here.
 """
 
 from __future__ import annotations
@@ -17,6 +27,3 @@ METRICS: Final[dict[str, str]] = {
 
 #: The longest a vector may be: two of them, squared and added, are still a float32.
 LENGTH_MAX: Final = 9e18
-
-#: The kinds of structure a library can have.
-KINDS: Final[tuple[str, ...]] = ("flat",)

@@ -76,5 +76,16 @@ class Fields:
     def optional_texts(self, name: str, *, count_max: int = 1_000) -> list[str] | None:
         return None if self._fields.get(name) is None else self.texts(name, count_max=count_max)
 
+    def filters(self, name: str) -> list[str]:
+        """The expressions of a filter; none if there is none."""
+        return self.optional_texts(name, count_max=limits.FILTERS_MAX) or []
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """A map with strings for keys; empty if it is missing."""
+        value = self._fields.get(name)
+        if value is not None and (not isinstance(value, dict) or not all(isinstance(key, str) for key in value)):
+            self._refuse(name, "a map")
+        return value or {}
+
     def raw(self, name: str) -> Any:
         return self._fields.get(name)

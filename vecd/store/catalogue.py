@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apsw
+import orjson
 
 from ..errors import Code, VecError, nearest
 
@@ -14,7 +15,8 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library. Everything but the counts is pinned when it is made (the dimension by the first vector at the latest).
+    """A library. Everything but the counts and the index is pinned when it is made (the dimension by the first vector
+    at the latest).
 
     `chunk_chars` is the length of a chunk that a document's `text` is cut into, in characters.
     """
@@ -30,6 +32,7 @@ class Library:
     chunks: int = 0
     created_us: int = 0
     deleted: bool = False
+    parameters: dict[str, Any] = field(default_factory=dict)  # the index's
 
     def described(self) -> dict[str, Any]:
         """What an event and `vec library show` say of it."""
@@ -38,6 +41,7 @@ class Library:
             "dimension": self.dimension,
             "metric": self.metric,
             "index": self.index,
+            "parameters": self.parameters,
             "embedder": self.embedder,
             "chunk_chars": self.chunk_chars,
         }
@@ -73,7 +77,7 @@ class Catalogue:
 def read_catalogue(db: apsw.Connection) -> Catalogue:
     rows = db.execute(
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
-        " deleted_seq IS NOT NULL FROM libraries"
+        " deleted_seq IS NOT NULL, index_parameters FROM libraries"
     )
-    by_id = {int(row[0]): Library(*row) for row in rows}
+    by_id = {int(row[0]): replace(Library(*row[:-1]), parameters=orjson.loads(row[-1])) for row in rows}
     return Catalogue({each.name: each for each in by_id.values() if not each.deleted}, by_id)

@@ -18,7 +18,7 @@ import orjson
 
 from . import events, libraries, text
 from .catalogue import Library
-from .transaction import Change, Transaction
+from .transaction import Change, NewDocument, Transaction
 
 #: Rows a read takes before it hands them on; a page of vectors of 256 floats is 4 MB.
 _PAGE_ROWS = 4_096
@@ -93,7 +93,7 @@ def write(tx: Transaction, library: Library, batch: Batch) -> list[Outcome]:
 def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entry]) -> list[Outcome]:
     there = _living(tx.db, library.library_id, [entry.id for entry in wave])
     outcomes: list[Outcome] = []
-    documents: list[tuple[int, str, str | None, str, str, int]] = []
+    documents: list[NewDocument] = []
     happened: list[tuple[int, int, int | None, int | None]] = []
     gone: list[tuple[int, int]] = []
     gone_chunks: list[int] = []
@@ -155,7 +155,7 @@ def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entr
     events.append_documents(tx, library_id, _json(happened))
     labels = np.arange(tx.label + 1, label, dtype=np.int64)
     tx.label, tx.seq = label - 1, seq - 1
-    tx.changes.append(Change(library_id, tx.seq, labels, vectors, gone_chunks))
+    tx.changes.append(Change(library_id, tx.seq, labels, vectors, gone_chunks, documents))
     new_count = len(documents) - len(gone)
     libraries.count(tx, tx.catalogue.by_id[library_id], new_count, len(rows) - len(gone_chunks))
     return outcomes
@@ -220,18 +220,23 @@ def chunk_rows(
     }
 
 
-def vectors(db: apsw.Connection, library_id: int) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
-    """All living chunks of a library by pages: labels ascending, and their vectors one behind the other as bytes.
-
-    Reading one transaction; the page is one statement with one row, because every row is a step (see __init__.py).
-    """
+def living(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:
+    """The labels of all living chunks of a library, ascending."""
     alive = db.execute(
         "SELECT label, chunks FROM documents WHERE library_id = ? AND removed_seq IS NULL", (library_id,)
     ).fetchall()
     if not alive:
-        return
+        return np.empty(0, np.int64)
     firsts, counts = np.array(sorted(alive), np.int64).T
-    labels = np.repeat(firsts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    labels: npt.NDArray[np.int64] = np.repeat(firsts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    return labels
+
+
+def vectors(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
+    """The vectors of these chunks, alive or not, by pages: labels, and their vectors one behind the other as bytes.
+
+    A page is one statement with one row, because every row is a step (see __init__.py).
+    """
     for start in range(0, len(labels), _PAGE_ROWS):
         page = labels[start : start + _PAGE_ROWS]
         # group_concat of blobs joins their bytes as they are; the outer json_each sets the order.
@@ -241,6 +246,37 @@ def vectors(db: apsw.Connection, library_id: int) -> Iterator[tuple[npt.NDArray[
             (_json(page.tolist()),),
         ).get
         yield page, joined
+
+
+def rows(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str, str | None, str]]:
+    """All living documents of a library by label: label, chunks, id, title, metadata (JSON)."""
+    return iter(
+        db.execute(
+            "SELECT label, chunks, id, title, metadata FROM documents"
+            " WHERE library_id = ? AND removed_seq IS NULL ORDER BY label",
+            (library_id,),
+        )
+    )
+
+
+def by_id(db: apsw.Connection, labels: list[int]) -> list[tuple[int, str]]:
+    """Label and id of these documents, in the order of their ids; those that are dead are left out."""
+    found = db.execute(
+        "SELECT label, documents.id FROM json_each(?) AS wanted CROSS JOIN documents"
+        " ON documents.label = wanted.value AND removed_seq IS NULL ORDER BY documents.id",
+        (_json(labels),),
+    )
+    return list(found)
+
+
+def at(db: apsw.Connection, labels: list[int]) -> list[Document]:
+    """The documents with these labels, alive or not, without their chunks, in their order."""
+    found = db.execute(
+        "SELECT label, documents.id, title, metadata, chunks FROM json_each(?) AS wanted CROSS JOIN documents"
+        " ON documents.label = wanted.value",
+        (_json(labels),),
+    )
+    return [_document(row) for row in found]
 
 
 def _document(row: Any) -> Document:

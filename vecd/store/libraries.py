@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import apsw
 import numpy as np
@@ -24,10 +26,10 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
     library_id = max(tx.catalogue.by_id, default=0) + 1
     library = replace(wanted, library_id=library_id, documents=0, chunks=0, created_us=tx.time_us, deleted=False)
     tx.db.execute(
-        "INSERT INTO libraries (library_id, name, dimension, metric, index_kind, embedder, chunk_chars, created_us)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (library_id, library.name, library.dimension, library.metric, library.index, library.embedder,
-         library.chunk_chars, tx.time_us),
+        "INSERT INTO libraries (library_id, name, dimension, metric, index_kind, index_parameters, embedder,"
+        " chunk_chars, created_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (library_id, library.name, library.dimension, library.metric, library.index,
+         orjson.dumps(library.parameters).decode(), library.embedder, library.chunk_chars, tx.time_us),
     )  # fmt: skip
     text.create(tx.db, library_id)
     tx.catalogue = tx.catalogue.replaced(library)
@@ -62,6 +64,26 @@ def count(tx: Transaction, library: Library, documents: int, chunks: int) -> Lib
     )
     tx.catalogue = tx.catalogue.replaced(library)
     return library
+
+
+def rebuilt(tx: Transaction, library_id: int, kind: str, parameters: dict[str, Any], told: Mapping[str, Any]) -> int:
+    """Notes what index the library has now, and that it was built, with what else is told of that; returns the seq of
+    the event.
+
+    Raises VecError `not_found` if the library is gone.
+    """
+    library = tx.catalogue.by_id[library_id]
+    if library.deleted:
+        raise VecError(Code.NOT_FOUND, f"library {library.name!r} has been deleted", library=library.name)
+    if (library.index, library.parameters) != (kind, parameters):
+        library = replace(library, index=kind, parameters=parameters)
+        tx.db.execute(
+            "UPDATE libraries SET index_kind = ?, index_parameters = ? WHERE library_id = ?",
+            (kind, orjson.dumps(library.parameters).decode(), library_id),
+        )
+        tx.catalogue = tx.catalogue.replaced(library)
+    data = {"kind": kind, "parameters": parameters, **told}
+    return events.append(tx, events.INDEX_REBUILT, library_id, orjson.dumps(data).decode())
 
 
 def delete(tx: Transaction, name: str) -> tuple[Library, int]:

@@ -82,6 +82,9 @@ MIGRATIONS: tuple[str, ...] = (
       data TEXT                  -- JSON, for events that are not about a document
     ) STRICT;
     """,
+    """
+    ALTER TABLE libraries ADD COLUMN index_parameters TEXT NOT NULL DEFAULT '{}';  -- a JSON object
+    """,
 )
 
 

@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from .catalogue import Catalogue
 
+#: The row of a document: label, id, title, metadata (JSON), digest (hex), chunks.
+NewDocument = tuple[int, str, str | None, str, str, int]
+
 
 @dataclass(slots=True)
 class Change:
@@ -20,6 +23,7 @@ class Change:
     labels: npt.NDArray[np.int64]  # added, ascending
     vectors: npt.NDArray[np.float32]  # shape (len(labels), dimension), as they were given
     removed: list[int]  # labels that are dead now
+    documents: list[NewDocument] = field(default_factory=list)  # added, by label
     dropped: bool = False  # the whole library is gone
 
 

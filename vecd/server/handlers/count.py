@@ -1,13 +1,15 @@
-"""count: how much a library holds."""
+"""count: how much a library holds, or of it a filter lets through."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ...engine import documents as verbs
+from ...engine import selections
 from ...store.catalogue import DEFAULT
 from ..call import Call
 
 
-def count(call: Call) -> dict[str, Any]:
-    return verbs.count(call.engine, call.fields.text("library", DEFAULT))
+async def count(call: Call) -> dict[str, Any]:
+    where = selections.parse(call.fields.filters("where"))
+    return await verbs.count(call.engine, call.fields.text("library", DEFAULT), where)

@@ -1,4 +1,4 @@
-"""library.create, library.list, library.show, library.delete."""
+"""library.create, library.list, library.show, library.rebuild, library.delete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ async def create(call: Call) -> dict[str, Any]:
         fields.text("library"),
         dimension=fields.optional_integer("dimension", low=1, high=limits.DIMENSION_MAX),
         metric=fields.text("metric", "cosine"),
-        kind=fields.text("index", "flat"),
+        kind=fields.optional_text("index"),
+        parameters=fields.mapping("parameters"),
         embedder=fields.optional_text("embedder"),
         chunk_chars=fields.optional_integer("chunk_chars", low=50, high=limits.CHUNK_CHARS_MAX),
     )
@@ -27,8 +28,18 @@ def list_(call: Call) -> dict[str, Any]:
     return {"libraries": [verbs.show(call.engine, each) for each in verbs.everything(call.engine)]}
 
 
-def show(call: Call) -> dict[str, Any]:
-    return verbs.show(call.engine, call.engine.database.catalogue.find(call.fields.text("library")))
+async def show(call: Call) -> dict[str, Any]:
+    library = call.engine.database.catalogue.find(call.fields.text("library"))
+    probe = await verbs.probe(call.engine, library)
+    return {**verbs.show(call.engine, library), "probe": probe}
+
+
+async def rebuild(call: Call) -> dict[str, Any]:
+    """Fields: library, index, parameters."""
+    fields = call.fields
+    return await verbs.rebuild(
+        call.engine, fields.text("library"), fields.optional_text("index"), fields.mapping("parameters")
+    )
 
 
 async def delete(call: Call) -> dict[str, Any]:

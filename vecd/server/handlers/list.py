@@ -1,4 +1,4 @@
-"""list: all documents of a library, by id, as a stream of pages."""
+"""list: the documents of a library, or those that a filter lets through, by id, as a stream of pages."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ from typing import Any
 
 from ... import limits
 from ...engine import documents as verbs
+from ...engine import selections
 from ...store.catalogue import DEFAULT
 from ..call import Call
 
 
 async def list_(call: Call) -> dict[str, Any]:
+    library = call.fields.text("library", DEFAULT)
+    after: str | None = None
+    where = selections.parse(call.fields.filters("where"))
     call.streamed = True
-    library, after = call.fields.text("library", DEFAULT), None
+    if where:
+        labels = [label for label, _ in await verbs.matching(call.engine, library, where)]
+        for start in range(0, len(labels), limits.PAGE_ITEMS):
+            some = labels[start : start + limits.PAGE_ITEMS]
+            await call.items(await call.engine.read(verbs.outlines, call.engine, some))
+        return {}
     while page := await call.engine.read(verbs.page, call.engine, library, after, limits.PAGE_ITEMS):
         after = page[-1]["id"]
         await call.items(page)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ... import limits
 from ...engine import search as verbs
+from ...engine import selections
 from ...errors import Code, VecError
 from ...store.catalogue import DEFAULT
 from ..call import Call
@@ -19,15 +20,19 @@ async def search(call: Call) -> dict[str, Any]:
         vector=fields.optional_bytes("vector"),
         k=fields.integer("k", 10, low=1, high=limits.HITS_MAX),
         mode=fields.text("mode", "auto"),
+        where=selections.parse(fields.filters("where")),
+        ef=fields.optional_integer("ef", low=1, high=limits.EF_MAX),
+        exact=fields.flag("exact"),
     )
     if query.mode not in verbs.MODES:
         modes = ", ".join(verbs.MODES)
         raise VecError(Code.INVALID_REQUEST, f"there is no mode {query.mode!r:.40}", f"modes: {modes}", field="mode")
     found = await verbs.search(call.engine, query)
     if query.k <= limits.PAGE_ITEMS:
-        return {"hits": await call.engine.read(verbs.hits, call.engine, found)}
+        return {"hits": found.hits}
     call.streamed = True
-    for start in range(0, len(found), limits.PAGE_ITEMS):
-        page = found[start : start + limits.PAGE_ITEMS]
+    await call.items(found.hits)
+    for start in range(limits.PAGE_ITEMS, len(found.ranking), limits.PAGE_ITEMS):
+        page = found.ranking[start : start + limits.PAGE_ITEMS]
         await call.items(await call.engine.read(verbs.hits, call.engine, page, start + 1))
     return {}

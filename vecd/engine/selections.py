@@ -1,0 +1,92 @@
+"""What a filter lets through: the libraries' Attributes, loaded when a filter first needs them, told of every commit.
+
+They are told before the indexes are, so a selection that is made on an index's strand knows every document whose
+vectors are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+
+from ..errors import Code, VecError
+from ..filters import language
+from ..filters.attributes import Attributes, DocumentSelection, Row
+from ..filters.language import Where
+from ..store import documents, events
+from ..store.catalogue import Library
+from ..store.database import Database
+from ..store.transaction import Commit
+
+log = logging.getLogger("vecd.filters")
+
+Filter = tuple[Where, ...]
+
+
+def parse(expressions: list[str] | None) -> Filter:
+    """The filter that all of these expressions make together; empty: none. Raises VecError `invalid_filter`."""
+    return language.parse(tuple(expressions or ()))
+
+
+class Selections:
+    """Attributes by library id."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._attributes: dict[int, Attributes] = {}
+        self._users: dict[int, int] = {}  # by library id: those who hold its Attributes just now
+        self._dropped: set[int] = set()
+        self._lock = threading.Lock()  # guards the three
+
+    @contextlib.contextmanager
+    def hold(self, library: Library) -> Iterator[Attributes]:
+        """The library's Attributes, told of every commit at least until the block ends. Raises VecError `not_found`."""
+        library_id = library.library_id
+        with self._lock:
+            if library_id in self._dropped:
+                raise VecError(Code.NOT_FOUND, f"library {library.name!r} has just been deleted", library=library.name)
+            attributes = self._attributes.setdefault(library_id, Attributes())
+            self._users[library_id] = self._users.get(library_id, 0) + 1
+        try:
+            yield attributes
+        finally:
+            with self._lock:
+                self._users[library_id] -= 1
+                if not self._users[library_id]:
+                    del self._users[library_id]
+
+    def load(self, library: Library, attributes: Attributes, where: Filter) -> DocumentSelection:
+        """What the filter lets through as of now; its fields are in memory from then on. Blocks.
+
+        Raises VecError `invalid_filter`.
+        """
+        fields = frozenset().union(*(each.fields for each in where))
+
+        def read() -> tuple[int, Iterator[Row]]:
+            return events.head(db), (Row(*row) for row in documents.rows(db, library.library_id))
+
+        if not fields <= attributes.fields or not attributes.loaded:
+            with self._database.snapshot() as db:
+                attributes.load(fields, read)
+            log.info("attributes loaded", extra={"library": library.name, "fields": len(attributes.fields)})
+        return attributes.select(where)
+
+    def apply(self, commit: Commit) -> None:
+        """Leaves a commit's changes at the Attributes that there are. On the writer's thread, in commit order."""
+        with self._lock:
+            for change in commit.changes:
+                attributes = self._attributes.get(change.library_id)
+                if change.dropped:
+                    self._attributes.pop(change.library_id, None)
+                    self._dropped.add(change.library_id)
+                elif attributes is not None:
+                    if attributes.worn and change.library_id not in self._users:
+                        del self._attributes[change.library_id]
+                        continue
+                    rows = [
+                        Row(label, chunks, id, title, metadata)
+                        for label, id, title, metadata, _, chunks in change.documents
+                    ]
+                    attributes.leave(change.seq, rows, change.removed)

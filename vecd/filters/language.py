@@ -1,0 +1,292 @@
+"""The language of `--where`: text -> a tree. Its public text is vec-search(1), FILTERS.
+
+    expression  = term { "or" term }
+    term        = factor { "and" factor }
+    factor      = "not" factor | "(" expression ")" | test
+    test        = field ( "=" | "!=" | "<" | "<=" | ">" | ">=" | "^=" ) value
+                | field [ "not" ] "in" "(" value { "," value } ")"
+                | field [ "not" ] "exists" | "exists" field
+    field       = a bare word with dots between the keys of nested objects, or one quoted key
+    value       = a number, true, false, null, a quoted string, or a bare word
+
+Rules: `!=` and `not in` are the negations of `=` and `in`, so they hold for documents that lack the field. A list is
+compared by each of its items: one that matches is enough. `^=` asks for a prefix. `document_id` and `title` are the
+document's own, and strings, so a value without quotes is one too; everything else is metadata, also `metadata.title`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple, NoReturn
+
+from .. import limits
+from ..errors import Code, VecError
+
+#: The fields that every document has, outside its metadata.
+OWN: Final = ("document_id", "title")
+_KEYWORDS: Final = ("and", "or", "not", "in", "exists")
+_OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=", "^=")
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<operator><=|>=|!=|==|\^=|[=<>])|(?P<mark>[(),])"""
+    r"""|(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<bare>(?:[^\s(),<>=!'"^]|\^(?!=))+))""",
+    re.S,
+)
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+
+
+class Field(NamedTuple):
+    """A field of a document: one of its own, or the keys that lead to it in the metadata."""
+
+    own: bool
+    path: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return ".".join(self.path)
+
+
+class Value(NamedTuple):
+    """A value to compare with: a number (float), a string or a bool; where it stands, and as it stands there."""
+
+    value: float | str | bool
+    column: int
+    text: str
+    quoted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """`field operator value`; `in` has several values, `exists` none."""
+
+    field: Field
+    operator: str  # one of = < <= > >= ^= in exists
+    values: tuple[Value, ...]
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    inner: Node
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    inner: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Any:
+    inner: tuple[Node, ...]
+
+
+Node = Test | Not | All | Any
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A filter: all of its expressions hold."""
+
+    text: str
+    node: Node
+
+    @property
+    def tests(self) -> Iterator[Test]:
+        waiting = [self.node]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, Test):
+                yield node
+            elif isinstance(node, Not):
+                waiting.append(node.inner)
+            else:
+                waiting.extend(node.inner)
+
+    @property
+    def fields(self) -> frozenset[Field]:
+        return frozenset(test.field for test in self.tests)
+
+
+def refuse(text: str, column: int, message: str, hint: str | None = None) -> NoReturn:
+    """Raises VecError `invalid_filter`, pointing at the column (from 1)."""
+    raise VecError(
+        Code.INVALID_FILTER,
+        f"{message}, at column {column} of the filter {text!r:.200}",
+        hint or "vec-search(1) has the language, under FILTERS",
+        field="where",
+        where=text,
+        column=column,
+    )
+
+
+@lru_cache(maxsize=256)
+def parse(texts: tuple[str, ...]) -> tuple[Where, ...]:
+    """Each expression by itself, so that errors found later still know their text. Raises VecError `invalid_filter`."""
+    return tuple(Where(text, _Parser(text).whole()) for text in texts)
+
+
+class _Token(NamedTuple):
+    kind: str  # operator, mark, quoted, bare or end
+    text: str
+    column: int
+
+    @property
+    def keyword(self) -> str:
+        """The keyword that it is, or an empty string."""
+        word = self.text.lower()
+        return word if self.kind == "bare" and word in _KEYWORDS else ""
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        if len(text) > limits.FILTER_CHARS_MAX:
+            refuse(text[:100], 1, f"a filter of {len(text):,} characters, over {limits.FILTER_CHARS_MAX:,}, begins")
+        self._tokens = list(self._cut())
+        self._at = 0
+        self._depth = 0
+
+    def _cut(self) -> Iterator[_Token]:
+        at = 0
+        while match := _TOKEN.match(self._text, at):
+            kind = match.lastgroup or ""
+            yield _Token(kind, match[kind], match.start(kind) + 1)
+            at = match.end()
+        rest = self._text[at:]
+        column = at + 1 + len(rest) - len(rest.lstrip())
+        if rest.strip():
+            quote = rest.lstrip()[0] in "'\""
+            refuse(self._text, column, "a quote that is not closed" if quote else f"{rest.strip()[0]!r} means nothing")
+        yield _Token("end", "", len(self._text.rstrip()) + 1)
+
+    def _peek(self) -> _Token:
+        return self._tokens[self._at]
+
+    def _next(self) -> _Token:
+        token = self._tokens[self._at]
+        self._at = min(self._at + 1, len(self._tokens) - 1)
+        return token
+
+    def _wanted(self, what: str, token: _Token) -> NoReturn:
+        found = "the end" if token.kind == "end" else repr(token.text)
+        refuse(self._text, token.column, f"{what} was expected, not {found}")
+
+    def whole(self) -> Node:
+        node = self._expression()
+        if (token := self._peek()).kind != "end":
+            self._wanted("'and', 'or' or the end", token)
+        return node
+
+    def _expression(self) -> Node:
+        return self._joined("or", self._term, Any)
+
+    def _term(self) -> Node:
+        return self._joined("and", self._factor, All)
+
+    def _joined(self, keyword: str, inner: Callable[[], Node], join: type[All] | type[Any]) -> Node:
+        nodes = [inner()]
+        while self._peek().keyword == keyword:
+            self._next()
+            nodes.append(inner())
+        return join(tuple(nodes)) if len(nodes) > 1 else nodes[0]
+
+    def _factor(self) -> Node:
+        token = self._peek()
+        self._depth += 1
+        if self._depth > limits.FILTER_DEPTH_MAX:
+            refuse(self._text, token.column, f"more than {limits.FILTER_DEPTH_MAX} levels of parentheses and 'not'")
+        if token.keyword == "not":
+            self._next()
+            node: Node = Not(self._factor())
+        elif token.text == "(" and token.kind == "mark":
+            self._next()
+            node = self._expression()
+            if (closing := self._next()).text != ")":
+                self._wanted("')'", closing)
+        else:
+            node = self._test()
+        self._depth -= 1
+        return node
+
+    def _test(self) -> Node:
+        token = self._next()
+        if token.keyword == "exists" and self._peek().kind in ("bare", "quoted"):
+            column = self._peek().column
+            return Test(self._field(self._next()), "exists", (), column)
+        field = self._field(token)
+        negated = self._peek().keyword == "not"
+        if negated:
+            self._next()
+        operator = self._next()
+        node: Node
+        if operator.keyword == "exists":
+            node = Test(field, "exists", (), token.column)
+        elif operator.keyword == "in":
+            values = self._list()
+            if field.own:
+                values = tuple(value if value.quoted else value._replace(value=value.text) for value in values)
+            node = Test(field, "in", values, token.column)
+        elif operator.kind == "operator" and not negated:
+            node = self._comparison(field, operator, token.column)
+        else:
+            self._wanted("'in' or 'exists'" if negated else f"one of {' '.join(_OPERATORS)} in exists", operator)
+        return Not(node) if negated else node
+
+    def _comparison(self, field: Field, operator: _Token, column: int) -> Node:
+        sign = "=" if operator.text in ("==", "!=") else operator.text
+        token = self._next()
+        if token.kind == "bare" and token.text.lower() == "null":
+            if sign != "=":
+                refuse(self._text, token.column, f"null cannot stand behind {sign}", "ask `exists` or `not exists`")
+            node: Node = Not(Test(field, "exists", (), column))
+        else:
+            value = self._value(token)
+            if isinstance(value.value, bool) and sign != "=" and not field.own:
+                refuse(self._text, value.column, f"{value.text} cannot stand behind {sign}", "use = or !=")
+            text = sign == "^=" or field.own
+            node = Test(
+                field, sign, (value._replace(value=value.text) if text and not value.quoted else value,), column
+            )
+        return Not(node) if operator.text == "!=" else node
+
+    def _list(self) -> tuple[Value, ...]:
+        if (opening := self._next()).text != "(":
+            self._wanted("'(' and a list of values", opening)
+        values = [self._value(self._next())]
+        while (token := self._next()).text == ",":
+            values.append(self._value(self._next()))
+        if token.text != ")":
+            self._wanted("',' or ')'", token)
+        return tuple(values)
+
+    def _field(self, token: _Token) -> Field:
+        if token.kind == "quoted":
+            return Field(False, (_unquoted(token.text),))
+        if token.kind != "bare" or token.keyword:
+            self._wanted("a field", token)
+        path = tuple(token.text.split("."))
+        if not all(path):
+            refuse(self._text, token.column, f"the field {token.text!r} has an empty key between its dots")
+        if path[0] == "metadata" and len(path) > 1:
+            return Field(False, path[1:])
+        return Field(token.text in OWN, path)
+
+    def _value(self, token: _Token) -> Value:
+        if token.kind == "quoted":
+            return Value(_unquoted(token.text), token.column, token.text, quoted=True)
+        if token.kind != "bare" or token.keyword:
+            self._wanted("a value", token)
+        word = token.text.lower()
+        if word in ("true", "false"):
+            return Value(word == "true", token.column, token.text)
+        if word == "null":
+            refuse(self._text, token.column, "null cannot stand in a list", "ask `exists` or `not exists`")
+        if _NUMBER.fullmatch(token.text) and math.isfinite(number := float(token.text)):
+            return Value(number, token.column, token.text)
+        return Value(token.text, token.column, token.text)
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.S)

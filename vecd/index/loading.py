@@ -1,0 +1,206 @@
+"""A library's vectors out of the store: into a new structure, or beside what a snapshot has kept.
+
+A label's vector never changes. So a snapshot is right for every label that it holds and that is still alive, whatever
+happened since it was saved: the dead ones are masked, the ones that are not in it come from the store. A snapshot that
+cannot be used costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import Code, VecError
+from . import kernels, native, snapshot
+from .flat import Flat
+from .kinds import KINDS
+from .rows import Floats, Labels
+from .structure import Spec, Structure
+
+log = logging.getLogger("vecd.index")
+
+#: Labels whose vectors in the snapshot are compared with the store's: a store that was put back to an older state may
+#: have given the same labels to other vectors.
+_SPOT_CHECKS = 16
+#: A float16 has eleven bits.
+_SAME = 2e-3
+
+
+class Stored(Protocol):
+    """A library's living vectors as of one seq."""
+
+    @property
+    def seq(self) -> int: ...
+
+    @property
+    def labels(self) -> Labels:
+        """Ascending."""
+
+    def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
+        """The vectors of these labels, a bounded number at a time, as they were given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A structure has been built and is in use. `reason`: growth, compaction, requested or damaged."""
+
+    spec: Spec
+    vectors: int
+    seconds: float
+    reason: str
+
+
+class Source(Protocol):
+    """Where a LiveIndex's vectors come from, and who is told of its structures."""
+
+    @property
+    def path(self) -> Path | None:
+        """Its snapshot's; None: it has none."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Of the library: a snapshot of another is not ours."""
+
+    def read(self) -> AbstractContextManager[Stored]: ...
+
+    def rebuilt(self, report: Rebuilt) -> None:
+        """Blocks until it is logged. Raises VecError."""
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What a LiveIndex begins with."""
+
+    seq: int
+    structure: Structure | None
+    tail: Flat
+    damage: str | None = None  # what was wrong with the snapshot that was found
+
+
+class Stopped(Exception):
+    """Nobody wants it any more."""
+
+
+def load(spec: Spec, source: Source, stopped: Callable[[], bool]) -> Loaded:
+    """The vectors as of now: the snapshot's structure if there is one, and the rest as the tail."""
+    with source.read() as stored:
+        structure, damage = _restored(spec, source, stored)
+        missing = stored.labels
+        if structure is not None:
+            structure.rows.keep_only(stored.labels)
+            missing = stored.labels[np.searchsorted(stored.labels, structure.rows.last_label, "right") :]
+        tail = Flat(spec.dimension, spec.space)
+        for labels, vectors in _pages(spec, stored, missing, stopped):
+            tail.add(labels, vectors)
+        return Loaded(stored.seq, structure, tail, damage)
+
+
+def build(
+    spec: Spec, source: Source, rows_min: int, stopped: Callable[[], bool], progress: Callable[[float], None]
+) -> tuple[Structure | Flat, int]:
+    """A new structure of everything in the store, and the last label of the store's that it stands for. Of fewer than
+    `rows_min` rows none is made but a Flat: all of them are the tail."""
+    make = KINDS[spec.kind].make
+    with source.read() as stored, native.threads(native.CORES):
+        small = len(stored.labels) < rows_min
+        structure: Structure | Flat = Flat(spec.dimension, spec.space) if make is None or small else make(spec)
+        done = 0
+        for labels, vectors in _pages(spec, stored, stored.labels, stopped):
+            if isinstance(structure, Flat):
+                structure.add(labels, vectors)
+            else:
+                structure.extend(labels, vectors)
+            done += len(labels)
+            progress(done / len(stored.labels))
+    if not isinstance(structure, Flat):
+        structure.finish()
+    return structure, int(stored.labels[-1]) if len(stored.labels) else -1
+
+
+def save(spec: Spec, source: Source, structure: Structure, seq: int) -> None:
+    """Keeps the structure in the source's file. Raises OSError."""
+    arrays = structure.arrays()
+    assert arrays is not None
+    assert source.path is not None
+    about = {"of": source.identity, "spec": _told(spec), "seq": seq, "vectors": structure.rows.count}
+    size = snapshot.save(source.path, about, arrays)
+    log.info("snapshot saved", extra={"file": source.path.name, "vectors": structure.rows.count, "bytes": size})
+
+
+def prepared(spec: Spec, vectors: Floats) -> Floats:
+    """Vectors, shape (n, dimension), as a structure of that metric takes them."""
+    return kernels.normalised(vectors) if spec.metric == "cosine" else vectors
+
+
+def _pages(spec: Spec, stored: Stored, labels: Labels, stopped: Callable[[], bool]) -> Iterator[tuple[Labels, Floats]]:
+    for its_labels, vectors in stored.pages(labels):
+        if stopped():
+            raise Stopped
+        yield its_labels, prepared(spec, vectors)
+
+
+def _told(spec: Spec) -> dict[str, Any]:
+    return {"dimension": spec.dimension, "metric": spec.metric, "kind": spec.kind, "parameters": {**spec.parameters}}
+
+
+def _restored(spec: Spec, source: Source, stored: Stored) -> tuple[Structure | None, str | None]:
+    """The structure that the snapshot holds, if it can be used, and why it cannot, if somebody should know."""
+    restore, path = KINDS[spec.kind].restore, source.path
+    if path is None or restore is None:
+        return None, None
+    try:
+        about, arrays = snapshot.load(path)
+        if about["of"] != source.identity:
+            raise snapshot.UnusableSnapshot("is of another library")
+        if about["spec"] != _told(spec):  # the index was changed before this could be saved anew
+            path.unlink()
+            return None, None
+        try:
+            structure = restore(spec, arrays)
+        except ValueError as error:
+            raise snapshot.UnusableSnapshot(f"is damaged: {error}") from error
+        _spot_check(spec, structure, stored)
+        return structure, None
+    except FileNotFoundError:
+        return None, None
+    except (snapshot.UnusableSnapshot, OSError) as error:
+        aside = path.with_name(path.name + ".damaged")
+        with contextlib.suppress(OSError):
+            path.replace(aside)
+        damage = f"the snapshot {error}; it is set aside as {aside}"
+        log.warning("snapshot unusable", extra={"file": str(aside), "error": str(error)})
+        return None, damage
+
+
+def _spot_check(spec: Spec, structure: Structure, stored: Stored) -> None:
+    """Raises UnusableSnapshot if the structure's rows are not the store's."""
+    labels = stored.labels[: np.searchsorted(stored.labels, structure.rows.last_label, "right")]
+    structure.rows.keep_only(labels)
+    if len(structure.rows) != len(labels):
+        raise snapshot.UnusableSnapshot("is of another state of the store: it lacks vectors")
+    places = np.unique(np.linspace(0, len(labels) - 1, _SPOT_CHECKS).astype(np.int64)) if len(labels) else labels
+    for its_labels, vectors in stored.pages(labels[places]):
+        ours = structure.sample(np.searchsorted(labels, its_labels))
+        theirs = prepared(spec, vectors)
+        if not np.allclose(ours, theirs, rtol=_SAME, atol=_SAME * max(1e-30, float(np.abs(theirs).max()))):
+            raise snapshot.UnusableSnapshot("is of another state of the store: its vectors differ")
+
+
+def failed(error: BaseException) -> VecError:
+    """What everybody is told whose index could not be loaded or searched."""
+    if isinstance(error, VecError):
+        return error
+    failure = VecError(
+        Code.INDEX_FAILED,
+        f"the index could not be loaded or searched: {error!r}",
+        "try again; vecd's log has more",
+    )
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,126 @@
+"""LSH: each vector is a code of bits, one a random hyperplane (Charikar, 2002, "Similarity estimation techniques from
+rounding algorithms"); the codes nearest to the query's by Hamming distance are compared exactly.
+
+How the bits come to stand for each metric's notion of near:
+
+- cosine: on which side of a hyperplane through the origin. Two vectors differ in a share of bits that is their angle.
+- l2: the hyperplane goes through a vector of the data instead, so that what is near is on the same side of most.
+- dot: vectors get one component more, which brings all to the length of the longest; then as cosine (Neyshabur and
+  Srebro, 2015, "On symmetric and asymmetric LSHs for inner product search"). A later one that is longer still is as
+  if it had that length.
+
+The hyperplanes are drawn from a fixed seed: the same rows make the same index.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import kernels
+from .native import faiss
+from .rows import Allowed, Floats, Labels, Rows
+from .structure import Spec
+
+#: Candidates that are compared exactly, at least; and by default for each hit that is wanted.
+_CANDIDATES_MIN, _CANDIDATES_PER_HIT = 500, 20
+#: Microseconds of a search on one core for a code looked at, a candidate compared, and a row scanned or picked.
+_CODE_US, _CANDIDATE_US, _SCAN_US, _PICK_US = 0.005, 0.6, 0.04, 0.15
+#: What a code's bytes cost to look at, relative to the 512 bits that _CODE_US was measured with.
+_BITS_MEASURED = 512
+_SEED = 20_020_519
+
+
+class Lsh:
+    """Codes of `bits` bits in faiss's binary index, and the vectors themselves."""
+
+    grows = True
+
+    def __init__(self, spec: Spec) -> None:
+
+        self.rows = Rows()
+        self._spec = spec
+        self._bits = int(spec.parameters["bits"])
+        self._codes: Any = faiss().IndexBinaryFlat(self._bits)
+        self._matrix: Floats = np.empty((0, spec.dimension), np.float32)  # with room to grow
+        self._planes: Floats | None = None  # shape (dimension, bits), drawn when the first rows are here
+        self._offsets: Floats = np.zeros(self._bits, np.float32)
+        self._length = 0.0  # for dot: what all vectors are brought to
+
+    @property
+    def memory_bytes(self) -> int:
+        planes = 0 if self._planes is None else self._planes.nbytes
+        return self._vectors.nbytes + self.rows.count * self._bits // 8 + planes + self.rows.memory_bytes
+
+    @property
+    def _vectors(self) -> Floats:
+        return self._matrix[: self.rows.count]
+
+    def extend(self, labels: Labels, vectors: Floats) -> None:
+        if not len(labels):
+            return
+        if self._planes is None:
+            self._draw(vectors)
+        start = self.rows.count
+        if start + len(labels) > len(self._matrix):
+            grown = np.empty((max(start + len(labels), 2 * len(self._matrix)), self._spec.dimension), np.float32)
+            grown[:start] = self._vectors
+            self._matrix = grown
+        self._matrix[start : start + len(labels)] = vectors
+        self._codes.add(self._coded(vectors, stored=True))
+        self.rows.append(labels)
+
+    def finish(self) -> None:
+        pass
+
+    def _draw(self, vectors: Floats) -> None:
+        random = np.random.default_rng(_SEED)
+        dimension = self._spec.dimension + (self._spec.metric == "dot")
+        self._planes = random.standard_normal((dimension, self._bits), np.float32)
+        if self._spec.metric == "dot":
+            self._length = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
+        elif self._spec.metric == "l2":
+            through = vectors[random.integers(0, len(vectors), self._bits)]
+            self._offsets = np.einsum("ij,ji->i", through, self._planes)
+
+    def _coded(self, vectors: Floats, *, stored: bool) -> npt.NDArray[np.uint8]:
+        """The codes, shape (n, bits // 8)."""
+        assert self._planes is not None
+        if self._spec.metric == "dot":
+            rest = np.zeros((len(vectors), 1))
+            if stored:
+                squares = np.square(vectors.astype(np.float64)).sum(axis=1, keepdims=True)
+                rest = np.sqrt(np.maximum(self._length**2 - squares, 0))
+            vectors = np.hstack((vectors, rest.astype(np.float32)))
+        return np.packbits(vectors @ self._planes > self._offsets, axis=1)
+
+    def search(self, queries: Floats, k: int, allowed: Allowed, ef: int | None, exact: bool) -> tuple[Floats, Labels]:
+        candidates = min(allowed.count, max(k, ef or max(_CANDIDATES_MIN, _CANDIDATES_PER_HIT * k)))
+        if exact or candidates == allowed.count or (ef is None and self._scan_is_cheaper(candidates, allowed)):
+            scores, rows = kernels.nearest(self._vectors, queries, k, allowed, self._spec.space)
+            return scores, self.rows.labels[rows]
+
+        parameters = faiss().SearchParameters(sel=allowed.selector)
+        _, near = self._codes.search(self._coded(queries, stored=False), candidates, params=parameters)
+        scores, labels = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        for place, rows in enumerate(near):
+            those = Allowed(candidates, None)
+            found, at = kernels.nearest(self._matrix[rows], queries[place : place + 1], k, those, self._spec.space)
+            scores[place], labels[place] = found[0], self.rows.labels[rows[at[0]]]
+        return scores, labels
+
+    def _scan_is_cheaper(self, candidates: int, allowed: Allowed) -> bool:
+        count = self.rows.count
+        scan_us = _SCAN_US * count
+        if allowed.count < kernels.PICK_SHARE * count:
+            scan_us = min(scan_us, _PICK_US * allowed.count)
+        return scan_us <= _CODE_US * count * math.ceil(self._bits / _BITS_MEASURED) + _CANDIDATE_US * candidates
+
+    def sample(self, places: Labels) -> Floats:
+        return self._vectors[self.rows.alive.nonzero()[0][places]]
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]] | None:
+        return None

@@ -1,0 +1,155 @@
+"""Rows: the labels of a structure's rows, which of them are alive, and what a filter lets through.
+
+Rules: labels ascend, so a label's place is a binary search. A row is never moved, only masked; what needs room back
+makes new Rows. Not thread-safe: whoever owns the structure owns these.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .native import faiss
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class Selection(Protocol):
+    """What a filter lets through, as of one moment: a mask over numbered documents."""
+
+    @property
+    def basis(self) -> object:
+        """Numbers of documents mean the same in all selections with the same basis."""
+
+    @property
+    def mask(self) -> Bools:
+        """By document number; one more at the end, False, for labels of no known document (number -1)."""
+
+    @property
+    def last_label(self) -> int:
+        """Labels above this one belong to no document that the selection knows."""
+
+    def numbers(self, labels: Labels) -> npt.NDArray[np.int32]:
+        """The number of each label's document, -1 for none; labels ascend."""
+
+
+class Allowed:
+    """The rows that a search may find: `count` of them, by `mask` (None: all)."""
+
+    def __init__(self, count: int, mask: Bools | None) -> None:
+        self.count = count
+        self.mask = mask
+
+    @cached_property
+    def ids(self) -> Labels:
+        """Their row numbers."""
+        assert self.mask is not None
+        return self.mask.nonzero()[0]
+
+    @cached_property
+    def selector(self) -> Any:
+        """For faiss; keeps the bits it points into alive."""
+
+        if self.mask is None:
+            return None
+        self._bits = np.packbits(self.mask, bitorder="little")
+        return faiss().IDSelectorBitmap(len(self.mask), faiss().swig_ptr(self._bits))
+
+
+class Rows:
+    """Labels of shape (count,), int64, ascending; `alive` of the same shape."""
+
+    def __init__(self, capacity: int = 1_024) -> None:
+        self._labels: Labels = np.empty(capacity, np.int64)
+        self._alive: Bools = np.ones(capacity, np.bool_)
+        self.count = 0
+        self.dead = 0
+        self._basis: object = None
+        self._numbers: npt.NDArray[np.int32] = np.empty(0, np.int32)  # of the first rows' documents, under that basis
+
+    def __len__(self) -> int:
+        """Rows that are alive."""
+        return self.count - self.dead
+
+    @property
+    def labels(self) -> Labels:
+        return self._labels[: self.count]
+
+    @property
+    def alive(self) -> Bools:
+        return self._alive[: self.count]
+
+    @property
+    def last_label(self) -> int:
+        """-1 if there are no rows."""
+        return int(self._labels[self.count - 1]) if self.count else -1
+
+    @property
+    def memory_bytes(self) -> int:
+        return 9 * self.count + 4 * len(self._numbers)
+
+    def append(self, labels: Labels) -> None:
+        """Adds rows at the end; labels ascend, from above the last."""
+        assert not len(labels) or labels[0] > self.last_label
+        total = self.count + len(labels)
+        if total > len(self._labels):
+            room = max(total, 2 * len(self._labels))
+            grown, alive = np.empty(room, np.int64), np.ones(room, np.bool_)
+            grown[: self.count], alive[: self.count] = self.labels, self.alive
+            self._labels, self._alive = grown, alive
+        self._labels[self.count : total] = labels
+        self._alive[self.count : total] = True
+        self.count = total
+
+    def find(self, labels: Labels) -> Labels:
+        """The rows of those labels that are here."""
+        if not self.count or not len(labels):
+            return np.empty(0, np.int64)
+        places = np.minimum(np.searchsorted(self.labels, labels), self.count - 1)
+        found: Labels = places[self.labels[places] == labels]
+        return found
+
+    def remove(self, labels: Labels) -> None:
+        """Masks these labels; those that are not here are passed over."""
+        places = self.find(labels)
+        self._alive[places] = False
+        self.dead = self.count - int(np.count_nonzero(self.alive)) if len(places) else self.dead
+
+    def keep_only(self, labels: Labels) -> None:
+        """Masks every label but these, which ascend."""
+        self._alive[: self.count] = False
+        self._alive[self.find(labels)] = True
+        self.dead = self.count - int(np.count_nonzero(self.alive))
+
+    def drop_front(self, count: int) -> None:
+        """Forgets the first rows."""
+        self._labels, self._alive = self._labels[count:], self._alive[count:]
+        self._numbers = self._numbers[count:]
+        self.count -= count
+        self.dead = self.count - int(np.count_nonzero(self.alive))
+
+    def allowed(self, selection: Selection | None) -> Allowed:
+        """The rows that are alive and that the selection lets through."""
+        if selection is None:
+            return Allowed(len(self), self.alive if self.dead else None)
+        self._number(selection)
+        mask = np.zeros(self.count, np.bool_)
+        known = len(self._numbers)
+        np.take(selection.mask, self._numbers, out=mask[:known], mode="wrap")  # -1 is the last, which is False
+        if self.dead:
+            mask &= self.alive
+        return Allowed(int(np.count_nonzero(mask)), mask)
+
+    def _number(self, selection: Selection) -> None:
+        """Brings `_numbers` up to what the selection knows."""
+        if selection.basis is not self._basis:
+            self._basis, self._numbers = selection.basis, np.empty(0, np.int32)
+        start = len(self._numbers)
+        stop = int(np.searchsorted(self.labels, selection.last_label, "right"))
+        if stop > start:
+            self._numbers = np.concatenate((self._numbers, selection.numbers(self.labels[start:stop])))
