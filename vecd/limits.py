@@ -98,8 +98,12 @@ WRITER_CACHE_KIB: Final = 32 * KIB
 READER_CACHE_KIB: Final = 4 * KIB
 
 # --- threads and times ----------------------------------------------------------------------------------------------
-#: Threads that search: as many searches as an index may be given at once, to answer them together.
-SEARCHERS: Final = 8
+#: Threads of the desk that answers vector searches: one, unless it is stuck.
+DESK_THREADS: Final = 8
+#: For so long a batch of searches may take before what has come since is begun on another thread.
+DESK_STUCK_S: Final = 0.02
+#: Threads that look through texts.
+SEARCHERS: Final = 4
 #: Threads that answer reads; more only queue for the interpreter lock.
 READERS: Final = 4
 #: Threads that read the log for watchers.

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vecd.errors import VecError
-from vecd.index import kinds
-from vecd.index.live import LiveIndex, Options, Pools, Tuning, Write, make_pools
+from vecd.index import METRICS, kinds
+from vecd.index.live import LiveIndex, Options, Write
 from vecd.index.loading import Rebuilt, Stored
 from vecd.index.rows import Bools, Floats, Labels, Selection
 from vecd.index.structure import Spec
+from vecd.index.upkeep import Pools, Tuning, make_pools
 
 #: Whatever is waited for is there long before this, or never.
 WAIT_S: Final = 60.0
@@ -33,6 +34,10 @@ KINDS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "kdtree": ("kdtree", {"leaf_size": 2}),
 }
 
+#: What is refused: a tree finds what is near, and float16 holds vectors of length 1 only.
+REFUSED: Final = {("kdtree", "dot"), ("hnsw float16", "dot"), ("hnsw float16", "l2")}
+COMBINATIONS: Final = [(name, metric) for name in KINDS for metric in METRICS if (name, metric) not in REFUSED]
+
 Answer = tuple[Floats, Labels]
 
 
@@ -40,11 +45,6 @@ def spec(name: str, metric: str, dimension: int, **parameters: Any) -> Spec:
     """What `KINDS` has under that name, with other parameters where they are given."""
     kind, its_parameters = KINDS[name]
     return Spec(dimension, metric, kind, kinds.checked(kind, metric, {**its_parameters, **parameters}))
-
-
-def takes(name: str, metric: str) -> bool:
-    """Whether that kind does that metric."""
-    return metric not in kinds.KINDS[KINDS[name][0]].refuses
 
 
 class Gate:
@@ -94,7 +94,7 @@ class MemorySource:
         self.last_label = 0
         self.reports: list[Rebuilt] = []
         self.before_page: Callable[[], None] = lambda: None
-        self.pages_read = 0
+        self.reads = self.pages_read = 0
         self._lock = threading.Lock()
 
     def commit(self, vectors: Floats | None = None, removed: Iterable[int] = ()) -> Write:
@@ -114,6 +114,7 @@ class MemorySource:
     def read(self) -> Iterator[Stored]:
         with self._lock:
             state = _State(self, self.seq, dict(self.vectors))
+            self.reads += 1
         yield state
 
     def rebuilt(self, report: Rebuilt) -> None:
@@ -147,12 +148,17 @@ class Driven:
         labels: list[int] = write.labels.tolist()
         return labels
 
-    def search(self, query: npt.ArrayLike, k: int, **options: Any) -> Answer:
+    def search(self, query: npt.ArrayLike, k: int, *, here: bool = False, **options: Any) -> Answer:
+        """`here`: on this thread, if it may be the strand."""
+        if here:
+            found = self.live.search(query, Options(k, **options), wake=False)
+            self.live.turn()
+            return found.result(WAIT_S)
         return self.live.search(query, Options(k, **options)).result(WAIT_S)
 
-    def labels(self, k: int = 1_000_000) -> set[int]:
+    def labels(self, *, here: bool = False) -> set[int]:
         """All that there is."""
-        return set(self.search(np.zeros(self.source.spec.dimension), k)[1].tolist())
+        return set(self.search(np.zeros(self.source.spec.dimension), 1_000_000, here=here)[1].tolist())
 
     def together(self, searches: Sequence[tuple[npt.ArrayLike, Options]]) -> list[Answer]:
         """Searches that one turn answers: they are left while another one holds the strand."""
@@ -205,8 +211,10 @@ def true_scores(vectors: Floats, queries: Floats, metric: str) -> npt.NDArray[np
     if metric == "dot":
         return products
     if metric == "l2":
-        distances = [np.linalg.norm(rows - query, axis=1) for query in asked]
-        return -np.array(distances)
+        squares: npt.NDArray[np.float64] = np.square(asked).sum(axis=1)[:, None] - 2 * products
+        squares += np.square(rows).sum(axis=1)
+        distances: npt.NDArray[np.float64] = np.sqrt(np.maximum(squares, 0))
+        return -distances
     lengths = np.linalg.norm(asked, axis=1)[:, None] * np.linalg.norm(rows, axis=1)
     cosines: npt.NDArray[np.float64] = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
     return cosines

@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.index.source import KINDS, WAIT_S, Driven, Filter, MemorySource, check, spec, takes
-from vecd.errors import VecError
-from vecd.index import METRICS, kdtree, kinds
-from vecd.index.live import Options, Tuning
+from tests.index.source import COMBINATIONS, KINDS, REFUSED, WAIT_S, Driven, Filter, MemorySource, check, spec
+from vecd.index import kdtree
+from vecd.index.live import Options
 from vecd.index.loading import Rebuilt
 from vecd.index.rows import Floats
 from vecd.index.structure import Spec
+from vecd.index.upkeep import Tuning
 
 _DIMENSION = 3
 _COMPONENT = st.sampled_from((-2.0, -1.0, 0.0, 0.5, 3.0))  # few, so that equal scores and zeros happen
@@ -121,7 +121,7 @@ class AgainstADict(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(sorted(KINDS)), wait=st.booleans())
     def rebuild(self, name: str, wait: bool) -> None:
-        if not takes(name, self.metric):
+        if (name, self.metric) in REFUSED:
             return
         wanted = spec(name, self.metric, _DIMENSION)
         future = self.driven.live.rebuild(wanted)
@@ -164,6 +164,10 @@ class AgainstADict(RuleBasedStateMachine):
     def search(self, asked: list[tuple[tuple[float, ...], int]], ef: int | None, exact: bool) -> None:
         self.check(asked, {"ef": ef, "exact": exact}, self.there)
 
+    @rule(query=_VECTOR, ef=_EF, exact=st.booleans())
+    def search_on_this_thread(self, query: tuple[float, ...], ef: int | None, exact: bool) -> None:
+        self.check([(query, 3)], {"here": True, "ef": ef, "exact": exact}, self.there)
+
     @rule(asked=_ASKED, ef=_EF, exact=st.booleans(), modulus=st.sampled_from((1, 2, 2, 5)), rest=st.integers(0, 5))
     def search_with_a_filter(
         self, asked: list[tuple[tuple[float, ...], int]], ef: int | None, exact: bool, modulus: int, rest: int
@@ -194,24 +198,11 @@ class AgainstADict(RuleBasedStateMachine):
         assert not self.driven.failed, self.driven.live.failure
 
 
-@pytest.mark.parametrize("metric", sorted(METRICS))
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize(("name", "metric"), COMBINATIONS)
 def test_whatever_happened_before_an_index_answers_as_a_dict_would(name: str, metric: str) -> None:
-    if not takes(name, metric):
-        return
     run_state_machine_as_test(
         type("ItAgainstADict", (AgainstADict,), {"name": name, "metric": metric}),
         settings=settings(
-            max_examples=12, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
-
-
-def test_a_metric_that_a_kind_cannot_do_is_refused_with_what_to_use_instead() -> None:
-    with pytest.raises(VecError) as refused:
-        kinds.checked("kdtree", "dot", {})
-    assert refused.value.code == "unsupported"
-    assert "'dot'" in refused.value.message
-    assert refused.value.hint is not None
-    assert "cosine, l2" in refused.value.hint
-    assert refused.value.details == {"field": "metric"}

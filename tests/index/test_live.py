@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.index.source import KINDS, WAIT_S, Driven, Filter, Gate, MemorySource, check, spec, takes
+from tests.index.source import COMBINATIONS, KINDS, WAIT_S, Driven, Filter, Gate, MemorySource, check, spec
 from vecd import limits
 from vecd.errors import VecError
-from vecd.index import METRICS
-from vecd.index.live import Options, Pools, Tuning, Write, make_pools
+from vecd.index.live import Options, Write
 from vecd.index.rows import Floats, Selection
+from vecd.index.upkeep import Pools, Tuning, make_pools
 
 _SMALL = Tuning(rows_min=16, slice_s=0.001, quiet_slice_s=0.001, quiet_s=0, retry_s=0)
 
@@ -42,12 +42,12 @@ def vectors(*numbers: float) -> Floats:
 # --- writes and searches --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
-def test_a_search_sees_every_write_that_was_left_before_it(pools: Pools, name: str) -> None:
-    driven = driven_by(pools, name, tuning=_SMALL)
+@pytest.mark.parametrize(("name", "metric"), COMBINATIONS)
+def test_a_search_sees_every_write_that_was_left_before_it(pools: Pools, name: str, metric: str) -> None:
+    driven = driven_by(pools, name, metric, _SMALL)
     for number in range(1, 300):
         driven.write(vectors(number), [number - 40] if number > 40 else [])
-        assert driven.labels() == set(range(max(1, number - 39), number + 1))
+        assert driven.labels(here=number % 2 == 0) == set(range(max(1, number - 39), number + 1))
     assert not driven.failed
 
 
@@ -77,13 +77,27 @@ def test_a_write_that_only_removes_and_one_that_does_nothing_are_applied(pools: 
     assert driven.labels() == {1, 3}
 
 
-def test_searches_from_many_threads_are_each_answered_with_their_own_k(pools: Pools) -> None:
+@pytest.mark.parametrize("here", [True, False])
+def test_an_index_is_loaded_by_whoever_asks_first(pools: Pools, here: bool) -> None:
+    driven = driven_by(pools)
+    driven.source.commit(vectors(1, 2))
+    assert not driven.live.ready
+    assert driven.labels(here=here) == {1, 2}
+    assert driven.live.ready
+    assert driven.live.loaded().done()
+    other = driven_by(pools)
+    other.live.loaded().result(WAIT_S)
+    assert other.live.ready
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_searches_from_many_threads_are_each_answered_with_their_own_k(pools: Pools, here: bool) -> None:
     driven = driven_by(pools, tuning=_SMALL)
     driven.write(vectors(*range(1, 101)))
     answers: dict[int, list[int]] = {}
 
     def ask(k: int) -> None:
-        answers[k] = driven.search(vector(50), k, ef=200)[1].tolist()
+        answers[k] = driven.search(vector(50), k, here=here, ef=200)[1].tolist()
 
     threads = [threading.Thread(target=ask, args=(k,)) for k in range(1, 60)]
     for thread in threads:
@@ -97,6 +111,24 @@ def test_searches_from_many_threads_are_each_answered_with_their_own_k(pools: Po
         assert [abs(n - 50) for n in found] == sorted(abs(n - 50) for n in range(1, 101))[:k]
 
 
+def test_searches_that_are_left_without_waking_anybody_are_answered_by_the_turn_of_who_left_them(pools: Pools) -> None:
+    driven = driven_by(pools)
+    driven.write(vectors(1, 2, 3))
+    driven.settle()
+    left = [driven.live.search(vector(number), Options(1), wake=False) for number in (3, 1)]
+    threads: list[threading.Thread] = []
+
+    def select() -> Selection:
+        threads.append(threading.current_thread())
+        return Filter(object(), {2: 0}, np.array([True]), 3)
+
+    left.append(driven.live.search(vector(1), Options(1, select=select), wake=False))
+    assert not any(future.done() for future in left)
+    driven.live.turn()
+    assert [future.result(WAIT_S)[1].tolist() for future in left] == [[3], [1], [2]]
+    assert threads == [threading.current_thread()]
+
+
 def test_more_searches_than_one_turn_takes_are_all_answered(pools: Pools) -> None:
     driven = driven_by(pools)
     driven.write(vectors(*range(1, 11)))
@@ -105,11 +137,8 @@ def test_more_searches_than_one_turn_takes_are_all_answered(pools: Pools) -> Non
     assert [answer[1].tolist() for answer in answers] == [[number % 10 + 1] for number in range(count)]
 
 
-@pytest.mark.parametrize("metric", sorted(METRICS))
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize(("name", "metric"), COMBINATIONS)
 def test_an_empty_index_finds_nothing_also_after_it_was_built(pools: Pools, name: str, metric: str) -> None:
-    if not takes(name, metric):
-        return
     driven = driven_by(pools, name, metric, Tuning(rows_min=1))
     assert driven.labels() == set()
     assert driven.live.rebuild().result(WAIT_S).vectors == 0
@@ -230,7 +259,7 @@ def test_a_load_that_fails_is_told_to_everybody_who_waits(pools: Pools) -> None:
     driven.write(vectors(1))
     live = driven.live
     waiting: list[Future[Any]] = [live.search(vector(0), Options(1)), live.search(vector(1), Options(2))]
-    waiting += [live.settle(), live.rebuild()]
+    waiting += [live.settle(), live.rebuild(), live.loaded()]
     gate.wait()
     gate.open.set()
     for future in waiting:
@@ -242,9 +271,13 @@ def test_a_load_that_fails_is_told_to_everybody_who_waits(pools: Pools) -> None:
     assert not live.ready
     live.write(Write(2, np.array([2]), vectors(2), []))
     late: list[Future[Any]] = [live.search(vector(0), Options(1)), live.settle(), live.rebuild(), live.sample(1)]
+    late += [live.loaded(), live.search(vector(0), Options(1), wake=False)]
+    live.turn()
     for later in late:
         with pytest.raises(VecError, match="too short"):
             later.result(WAIT_S)
+    with pytest.raises(VecError, match="too short"):
+        live.search(vector(0), Options(1)).result(WAIT_S)
     assert driven.failed == [live], "who owns it is told once"
 
 
@@ -277,19 +310,24 @@ def test_who_gives_up_waiting_for_maintenance_does_not_disturb_the_index(pools: 
     assert not driven.failed
 
 
-def test_who_gives_up_waiting_for_a_rebuild_does_not_disturb_the_index(pools: Pools) -> None:
+@pytest.mark.parametrize("stop", [False, True])
+def test_who_gives_up_waiting_for_a_rebuild_does_not_disturb_the_index(pools: Pools, stop: bool) -> None:
     driven = driven_by(pools)
     driven.write(vectors(1, 2))
     driven.settle()
     driven.source.before_page = gate = Gate()
-    given_up, other = driven.live.rebuild(), driven.live.rebuild()
+    begun, queued = driven.live.rebuild(), driven.live.rebuild()
     gate.wait()
-    given_up.cancel()
+    assert driven.labels() == {1, 2}, "both are asked for"
+    begun.cancel()
+    assert queued.cancel()
+    if stop:
+        driven.live.stop_building()
     gate.open.set()
-    assert other.result(WAIT_S).vectors == 2
     driven.settle()
     assert driven.labels() == {1, 2}
     assert not driven.failed
+    assert len(driven.source.reports) == (0 if stop else 1), "who is waited for by nobody is not built"
 
 
 # --- how things stand -----------------------------------------------------------------------------------------------

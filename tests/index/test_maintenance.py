@@ -14,11 +14,12 @@ import pytest
 
 from tests.index.source import KINDS, WAIT_S, Driven, Filter, Gate, MemorySource, check, spec
 from vecd.errors import VecError
-from vecd.index.live import Options, Pools, Tuning, make_pools
+from vecd.index.live import Options
 from vecd.index.loading import Rebuilt
 from vecd.index.rows import Floats, Selection
+from vecd.index.upkeep import Pools, Tuning, make_pools
 
-_DIMENSION = 4
+_METRIC, _DIMENSION = "cosine", 4
 _TUNING = Tuning(rows_min=64, slice_s=0.001, quiet_slice_s=0.001, quiet_s=0)
 _RANDOM = np.random.default_rng(11)
 _BEGINNING = _RANDOM.bit_generator.state
@@ -37,7 +38,7 @@ def pools() -> Iterator[Pools]:
 
 
 def driven_by(pools: Pools, name: str = "hnsw float32", tuning: Tuning = _TUNING, path: Path | None = None) -> Driven:
-    return Driven(MemorySource(spec(name, "l2", _DIMENSION), path, page_rows=50), tuning, pools)
+    return Driven(MemorySource(spec(name, _METRIC, _DIMENSION), path, page_rows=50), tuning, pools)
 
 
 def some(count: int) -> Floats:
@@ -50,7 +51,7 @@ def check_all(driven: Driven) -> None:
         query = some(1)[0]
         answer = driven.search(query, k, ef=500, exact=exact)
         half = driven.live.spec.parameters.get("vectors") == "float16"
-        check(answer, query, k, driven.source.vectors, "l2", exact=exact or k == 10_000, half=half)
+        check(answer, query, k, driven.source.vectors, _METRIC, exact=exact or k == 10_000, half=half)
 
 
 # --- while it is going on -------------------------------------------------------------------------------------------
@@ -62,7 +63,7 @@ def test_what_comes_and_goes_during_a_build_is_right_during_it_and_after_it(pool
     first = driven.write(some(200))
     driven.settle()
     driven.source.before_page = gate = Gate()
-    rebuilt = driven.live.rebuild(spec(name, "l2", _DIMENSION))
+    rebuilt = driven.live.rebuild(spec(name, _METRIC, _DIMENSION))
     gate.wait()  # the build has its picture of the store
     assert driven.live.describe()["maintenance"] == "building: requested, 0%"
     later = driven.write(some(30), first[:20])
@@ -72,7 +73,7 @@ def test_what_comes_and_goes_during_a_build_is_right_during_it_and_after_it(pool
     assert not rebuilt.done()
     gate.open.set()
     report = rebuilt.result(WAIT_S)
-    assert (report.spec, report.reason) == (spec(name, "l2", _DIMENSION), "requested")
+    assert (report.spec, report.reason) == (spec(name, _METRIC, _DIMENSION), "requested")
     assert driven.source.reports == [report]
     check_all(driven)
     described = driven.settle()
@@ -105,7 +106,7 @@ def test_rebuilds_that_are_asked_for_during_another_are_done_one_after_the_other
     driven.settle()
     driven.source.reports.clear()
     driven.source.before_page = gate = Gate()
-    wanted = [spec(name, "l2", _DIMENSION) for name in ("kdtree", "lsh", "hnsw float16")]
+    wanted = [spec(name, _METRIC, _DIMENSION) for name in ("kdtree", "lsh", "hnsw float16")]
     futures = [driven.live.rebuild(each) for each in wanted]
     gate.wait()
     driven.write(some(10))
@@ -255,15 +256,15 @@ def test_a_build_that_fails_leaves_the_old_structure_answering(pools: Pools) -> 
 
     driven.source.before_page = fail
     with pytest.raises(VecError, match="disk is gone"):
-        driven.live.rebuild(spec("kdtree", "l2", _DIMENSION)).result(WAIT_S)
+        driven.live.rebuild(spec("kdtree", _METRIC, _DIMENSION)).result(WAIT_S)
     driven.write(some(10), labels[:10])
     described = driven.settle()
     assert (described["state"], described["structure"]) == ("ready", 100)
-    assert driven.live.spec == driven.source.spec == spec("hnsw float32", "l2", _DIMENSION)
+    assert driven.live.spec == driven.source.spec == spec("hnsw float32", _METRIC, _DIMENSION)
     assert not driven.failed
     check_all(driven)
     driven.source.before_page = lambda: None
-    driven.live.rebuild(spec("kdtree", "l2", _DIMENSION)).result(WAIT_S)
+    driven.live.rebuild(spec("kdtree", _METRIC, _DIMENSION)).result(WAIT_S)
     check_all(driven)
 
 
@@ -321,6 +322,17 @@ def test_a_load_is_given_up_at_the_next_page_when_the_index_is_closed(pools: Poo
     assert driven.source.pages_read == 1
 
 
+def test_an_index_that_nobody_asked_for_is_closed_without_a_load() -> None:
+    pools = make_pools()
+    driven = driven_by(pools)
+    driven.source.commit(some(100))
+    driven.live.close()
+    pools.strands.shutdown()
+    pools.close()
+    assert driven.source.reads == 0
+    assert not driven.failed
+
+
 def test_a_build_is_given_up_at_the_next_page_when_the_index_is_closed(pools: Pools) -> None:
     driven = driven_by(pools)
     driven.write(some(1_000))
@@ -336,6 +348,30 @@ def test_a_build_is_given_up_at_the_next_page_when_the_index_is_closed(pools: Po
     assert told.value.code == "shutting_down"
     assert driven.source.pages_read == before + 1
     check_all(driven)  # what is on its way is answered yet
+
+
+def test_who_stops_building_stops_neither_searches_nor_writes(pools: Pools, tmp_path: Path) -> None:
+    driven = driven_by(pools, path=tmp_path / "snapshot", tuning=Tuning(rows_min=64, save_rows_at_stop=1, quiet_s=0))
+    driven.write(some(100))
+    driven.settle()
+    driven.source.before_page = gate = Gate()
+    begun, queued = driven.live.rebuild(), driven.live.rebuild()
+    gate.wait()
+    driven.live.stop_building()
+    gate.open.set()
+    for future in (begun, queued, driven.live.rebuild()):
+        with pytest.raises(VecError) as told:
+            future.result(WAIT_S)
+        assert told.value.code == "shutting_down"
+    driven.write(some(200), list(driven.source.vectors)[:50])
+    check_all(driven)
+    assert driven.settle()["maintenance"] is None
+    assert reasons(driven) == ["growth"], "the first"
+    assert not driven.failed
+    driven.live.close()
+    pools.close()
+    driven.live.save()
+    assert (tmp_path / "snapshot").exists()
 
 
 def test_a_rebuild_that_waits_for_another_is_told_when_the_index_is_closed(pools: Pools) -> None:

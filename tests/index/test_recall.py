@@ -14,8 +14,9 @@ import pytest
 
 from tests.index.source import WAIT_S, Driven, MemorySource, spec, true_scores
 from vecd.index import METRICS
-from vecd.index.live import Options, Tuning
+from vecd.index.live import Options
 from vecd.index.rows import Floats
+from vecd.index.upkeep import Tuning
 
 _DIMENSION: Final = 64
 _QUERIES: Final = 200
@@ -107,7 +108,7 @@ def test_recall_stays_above_the_floor_whatever_happened_to_the_index(kind: str, 
         before = recall(driven, queries, case.ef)
         assert before >= case.floor, "after it was built anew"
 
-        if kind == "hnsw":
+        if kind == "hnsw" and metric == "cosine":
             driven.live.rebuild(spec("hnsw float16", metric, _DIMENSION, **case.parameters)).result(WAIT_S)
             assert abs(recall(driven, queries, case.ef) - before) <= 0.005, "float16 finds something else"
     finally:

@@ -22,6 +22,7 @@ from ..settings import Settings
 from ..store.database import Database
 from ..store.transaction import Commit
 from ..text import embedders
+from .desk import Desk
 from .feed import Feed
 from .indexes import Indexes
 from .selections import Selections
@@ -41,6 +42,7 @@ class Engine:
         self.selections = Selections(self.database)
         self.feed = Feed()
         self._readers = ThreadPoolExecutor(limits.READERS, "vecd-read")
+        self.desk = Desk("vecd-desk", limits.DESK_THREADS)
         self._searchers = ThreadPoolExecutor(limits.SEARCHERS, "vecd-search")
         self._followers = ThreadPoolExecutor(limits.FOLLOWERS, "vecd-feed")
         self._preparers = ThreadPoolExecutor(limits.PREPARERS, "vecd-prepare")
@@ -52,6 +54,7 @@ class Engine:
     def open(self, loop: asyncio.AbstractEventLoop, on_fatal: Callable[[VecError], None]) -> None:
         """Opens the store; `on_fatal` is called on the loop if it fails later. Raises VecError `storage_failed`."""
         self._loop, self._on_fatal = loop, on_fatal
+        self.desk.open(loop)
         self.database.open()
         self.indexes.open()
 
@@ -59,6 +62,7 @@ class Engine:
         """Finishes what was submitted. Blocks."""
         self._preparers.shutdown(cancel_futures=True)
         self._readers.shutdown(cancel_futures=True)
+        self.desk.close()
         self._searchers.shutdown(cancel_futures=True)
         self._followers.shutdown(cancel_futures=True)
         self.indexes.stop()

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import Code, VecError
-from ..index.live import LiveIndex, Write, make_pools
+from ..index.live import LiveIndex, Write
 from ..index.loading import Rebuilt
 from ..index.rows import Floats, Labels
 from ..index.structure import Spec
+from ..index.upkeep import make_pools
 from ..store import documents, events, libraries
 from ..store.catalogue import Library
 from ..store.database import Database

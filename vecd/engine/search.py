@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -18,7 +19,7 @@ import numpy as np
 
 from .. import limits
 from ..errors import Code, VecError
-from ..index.live import Options
+from ..index.live import LiveIndex, Options
 from ..index.rows import Floats, Labels, Selection
 from ..store import documents as store
 from ..store import libraries, text
@@ -26,6 +27,7 @@ from ..store.catalogue import Library
 from ..store.events import chunk_id
 from ..text import embedders
 from .core import Engine
+from .desk import Asked
 from .draft import why_unusable
 from .libraries import find
 from .selections import Filter
@@ -64,6 +66,21 @@ class Found:
     hits: list[dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A search that has been checked and can be made: its vector, if it brought one, and what it may find."""
+
+    engine: Engine
+    library: Library
+    query: Query
+    mode: str
+    vector: Floats | None
+    select: Select | None
+
+    def options(self, k: int) -> Options:
+        return Options(k, self.query.ef, self.query.exact, self.select)
+
+
 async def search(engine: Engine, query: Query) -> Found:
     """The k best chunks; fewer only if fewer are there that the filter lets through.
 
@@ -80,37 +97,66 @@ async def search(engine: Engine, query: Query) -> Found:
         if not live.ready:  # awaited here and not in a searcher's thread: loading must not hold up other libraries
             await asyncio.wrap_future(live.loaded())
     if not query.where:
-        return await engine.search(_search, engine, library, query, mode, vector, None)
+        return await _answer(Asking(engine, library, query, mode, vector, None))
     with engine.selections.hold(library) as attributes:
         await engine.read(engine.selections.load, library, attributes, query.where)
         select = partial(attributes.select, query.where)
-        return await engine.search(_search, engine, library, query, mode, vector, select)
+        return await _answer(Asking(engine, library, query, mode, vector, select))
 
 
-def _search(
-    engine: Engine, library: Library, query: Query, mode: str, vector: Floats | None, select: Select | None
-) -> Found:
-    """All of it on one thread: handing a search from thread to thread costs more than it does. Blocks."""
-    ranking = _ranking(engine, library, query, mode, vector, select)
+async def _answer(asking: Asking) -> Found:
+    """Vector searches are answered together at the desk; those that look through texts, each on a thread of its own."""
+    if asking.mode == "vector":
+        return await asking.engine.desk.ask(_together, asking)
+    return await asking.engine.search(_worded, asking)
+
+
+def _together(batch: list[Asked[Asking, Found]]) -> None:
+    """Answers vector searches: all of a batch in one turn of each index, all rows for their hits at once. Blocks."""
+    engine = batch[0].question.engine
+    flying: list[tuple[Asked[Asking, Found], Future[tuple[Floats, Labels]]]] = []
+    lives: dict[int, LiveIndex] = {}
+    for asked in batch:
+        with asked.failing():
+            asking = asked.question
+            live = lives[asking.library.library_id] = engine.indexes.of(asking.library)
+            flying.append((asked, live.search(_embedded(asking), asking.options(asking.query.k), wake=False)))
+    for live in lives.values():
+        live.turn()
+    rankings: list[tuple[Asked[Asking, Found], list[tuple[int, float]]]] = []
+    for asked, near in flying:
+        with asked.failing():
+            rankings.append((asked, _pairs(*near.result())))
+    with engine.database.snapshot() as db:
+        wanted = {label for _, ranking in rankings for label, _ in ranking[: limits.PAGE_ITEMS]}
+        rows = store.chunk_rows(db, list(wanted))
+    for asked, ranking in rankings:
+        asked.answer = Found(ranking, list(_hits(rows, ranking[: limits.PAGE_ITEMS], 1)))
+
+
+def _worded(asking: Asking) -> Found:
+    """A search in mode text or hybrid. Blocks."""
+    engine, query = asking.engine, asking.query
+    words = query.text or ""
+    if asking.mode == "text":
+        ranking = _full_text(engine, asking.library, words, query.k, asking.select)
+    else:
+        depth = max(query.k, _FUSED_DEPTH_MIN)
+        # While this thread looks through the texts:
+        near = engine.indexes.of(asking.library).search(_embedded(asking), asking.options(depth))
+        worded = _full_text(engine, asking.library, words, depth, asking.select)
+        ranking = fuse([worded, _pairs(*near.result())])[: query.k]
     return Found(ranking, hits(engine, ranking[: limits.PAGE_ITEMS]))
 
 
-def _ranking(
-    engine: Engine, library: Library, query: Query, mode: str, vector: Floats | None, select: Select | None
-) -> list[tuple[int, float]]:
-    depth = query.k if mode != "hybrid" else max(query.k, _FUSED_DEPTH_MIN)
-    if mode == "text":
-        return _full_text(engine, library, query.text or "", depth, select)
-    if vector is None:
-        embedder = engine.embedder(library.embedder)
-        assert embedder is not None  # _mode has seen to that
-        vector = embedder.embed([query.text or ""])[0]
-    live, options = engine.indexes.of(library), Options(depth, query.ef, query.exact, select)
-    if mode == "vector":
-        return _pairs(*live.find(vector, options))
-    near = live.search(vector, options)  # while this thread looks through the texts
-    worded = _full_text(engine, library, query.text or "", depth, select)
-    return fuse([worded, _pairs(*near.result())])[: query.k]
+def _embedded(asking: Asking) -> Floats:
+    """The vector to search for."""
+    if asking.vector is not None:
+        return asking.vector
+    embedder = asking.engine.embedder(asking.library.embedder)
+    assert embedder is not None  # _mode has seen to that
+    made: Floats = embedder.embed([asking.query.text or ""])[0]
+    return made
 
 
 def _pairs(scores: Floats, labels: Labels) -> list[tuple[int, float]]:

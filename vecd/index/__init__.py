@@ -8,6 +8,7 @@
     flat.py hnsw.py lsh.py kdtree.py     one structure a file
     snapshot.py    a structure in a file, with checksums
     loading.py     a structure made from the store, or from its snapshot and the store
+    upkeep.py      draining, building, saving: what keeps a LiveIndex fast
     live.py        LiveIndex: what makes a structure real-time, once, for every kind
 
 A structure compares under one of two *spaces*: `ip`, the inner product, or `l2`, the squared distance negated; in both,

@@ -177,6 +177,7 @@ def _check_graph(arrays: dict[str, npt.NDArray[Any]], links_below: npt.NDArray[A
     entry, level = arrays["entry"].tolist()
     sound = (
         len(arrays["codes"]) == count * code_bytes
+        and labels[0] >= 0
         and (np.diff(labels) > 0).all()
         and levels.min() >= 1
         and levels.max() < len(links_below)

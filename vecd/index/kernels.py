@@ -3,7 +3,7 @@
 Which way is fastest depends on how many queries there are and how many rows may be found. Measured for 200,000 x 256
 on one core: faiss's kernel over all rows 38 ns a row; the same with a selector 75 ns for each row it lets through, so
 that is never used; picked by their numbers 150 ns a row, because memory is jumped about in. From three queries on,
-one matrix product for all is faster.
+one matrix product for all is faster; not for l2, where far from the origin it would lose all that is to be compared.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def nearest(matrix: Floats, queries: Floats, k: int, allowed: Allowed, space: st
     if not k:
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     few = allowed.mask is not None and allowed.count < PICK_SHARE * len(matrix)
-    if len(queries) >= _BLAS_FROM_QUERIES:
+    if space == "ip" and len(queries) >= _BLAS_FROM_QUERIES:
         ids = allowed.ids if few else None
-        return _by_product(matrix if ids is None else matrix[ids], queries, k, None if few else allowed, space, ids)
+        return _by_product(matrix if ids is None else matrix[ids], queries, k, None if few else allowed, ids)
     scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     for place, query in enumerate(queries):
         if few:
@@ -68,7 +68,6 @@ def best(scores: Floats, labels: Labels, k: int) -> tuple[Floats, Labels]:
 
 
 def _all(matrix: Floats, query: Floats, space: str, scores: Floats, rows: Labels) -> None:
-
     kernel: Any = faiss().knn_L2sqr if space == "l2" else faiss().knn_inner_product
     kernel(
         faiss().swig_ptr(query), faiss().swig_ptr(matrix), matrix.shape[1], 1, len(matrix), len(scores),
@@ -79,19 +78,16 @@ def _all(matrix: Floats, query: Floats, space: str, scores: Floats, rows: Labels
 
 
 def _picked(matrix: Floats, query: Floats, ids: Labels, space: str, scores: Floats, rows: Labels) -> None:
-
     kernel = faiss().knn_L2sqr_by_idx if space == "l2" else faiss().knn_inner_products_by_idx
-    total = () if space == "l2" else (len(matrix),)  # only one of the two asks for it
     kernel(
-        faiss().swig_ptr(query), faiss().swig_ptr(matrix), faiss().swig_ptr(ids), matrix.shape[1], 1, *total, len(ids),
-        len(scores), faiss().swig_ptr(scores), faiss().swig_ptr(rows),
+        faiss().swig_ptr(query), faiss().swig_ptr(matrix), faiss().swig_ptr(ids), matrix.shape[1], 1, len(matrix),
+        len(ids), len(scores), faiss().swig_ptr(scores), faiss().swig_ptr(rows),
     )  # fmt: skip
     if space == "l2":
         np.negative(scores, out=scores)
 
 
 def _masked(matrix: Floats, query: Floats, allowed: Allowed, space: str, scores: Floats, rows: Labels) -> None:
-
     every = np.empty(len(matrix), np.float32)
     kernel: Any = faiss().fvec_L2sqr_ny if space == "l2" else faiss().fvec_inner_products_ny
     kernel(faiss().swig_ptr(every), faiss().swig_ptr(query), faiss().swig_ptr(matrix), matrix.shape[1], len(matrix))
@@ -104,7 +100,7 @@ def _masked(matrix: Floats, query: Floats, allowed: Allowed, space: str, scores:
 
 
 def _by_product(
-    matrix: Floats, queries: Floats, k: int, allowed: Allowed | None, space: str, ids: Labels | None
+    matrix: Floats, queries: Floats, k: int, allowed: Allowed | None, ids: Labels | None
 ) -> tuple[Floats, Labels]:
     """One matrix product a block of rows, so that its scores stay a bounded size."""
     mask = None if allowed is None else allowed.mask
@@ -112,9 +108,6 @@ def _by_product(
     for start in range(0, len(matrix), limits.FLAT_BLOCK_ROWS):
         block = matrix[start : start + limits.FLAT_BLOCK_ROWS]
         products = queries @ block.T
-        if space == "l2":
-            products = 2 * products - np.einsum("ij,ij->i", block, block)
-            products -= np.einsum("ij,ij->i", queries, queries)[:, None]
         if mask is not None:
             products[:, ~mask[start : start + len(block)]] = -np.inf
         its_k = min(k, len(block))

@@ -139,8 +139,9 @@ class Rows:
             return Allowed(len(self), self.alive if self.dead else None)
         self._number(selection)
         mask = np.zeros(self.count, np.bool_)
-        known = len(self._numbers)
-        np.take(selection.mask, self._numbers, out=mask[:known], mode="wrap")  # -1 is the last, which is False
+        known = min(len(self._numbers), int(np.searchsorted(self.labels, selection.last_label, "right")))
+        # Number -1 is the mask's last, which is False.
+        np.take(selection.mask, self._numbers[:known], out=mask[:known], mode="wrap")
         if self.dead:
             mask &= self.alive
         return Allowed(int(np.count_nonzero(mask)), mask)

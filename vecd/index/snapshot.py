@@ -111,4 +111,4 @@ def _header(file: Any) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
 
 def _bytes(array: npt.NDArray[Any]) -> memoryview:
     """The array's own memory."""
-    return array.data.cast("B") if len(array) else memoryview(b"")
+    return array.data.cast("B") if len(array) else memoryview(bytearray())

@@ -1,0 +1,220 @@
+"""Hnsw: a graph of arrays that contradict each other never gets to native code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.index.source import MemorySource, spec
+from vecd.index import loading, snapshot
+from vecd.index.hnsw import Hnsw
+from vecd.index.rows import Floats, Labels
+from vecd.index.structure import Spec
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+_DIMENSION = 3
+_SPEC = spec("hnsw float32", "l2", _DIMENSION)
+_COUNT = 300  # so many that there are levels
+
+
+@cache
+def _built() -> tuple[Labels, Floats, Arrays]:
+    vectors = np.random.default_rng(4).standard_normal((_COUNT, _DIMENSION), np.float32)
+    labels = np.arange(_COUNT, dtype=np.int64) * 2 + 1
+    structure = Hnsw(_SPEC)
+    structure.extend(labels, vectors)
+    arrays = {name: array.copy() for name, array in (structure.arrays() or {}).items()}
+    assert arrays["levels"].max() > 2, "there must be levels to get wrong"
+    return labels, vectors, arrays
+
+
+def sound() -> Arrays:
+    return {name: array.copy() for name, array in _built()[2].items()}
+
+
+def check_found(structure: Hnsw) -> None:
+    """All are found, by a walk."""
+    labels, vectors, _ = _built()
+    queries = vectors[:20].copy()
+    for k in (1, 10, _COUNT):
+        scores, found = structure.search(queries, k, structure.rows.allowed(None), 400, False)
+        assert scores.shape == found.shape == (20, k)
+        for row in found:
+            assert len(set(row.tolist())) == k
+            assert set(row.tolist()) <= set(labels.tolist())
+
+
+def test_what_was_given_is_restored() -> None:
+    structure = Hnsw.restore(_SPEC, sound())
+    assert len(structure.rows) == _COUNT
+    check_found(structure)
+    labels = structure.search(_built()[1][:20].copy(), 1, structure.rows.allowed(None), 64, False)[1]
+    assert labels[:, 0].tolist() == _built()[0][:20].tolist()
+
+
+def put(name: str, place: int, value: int) -> Callable[[Arrays], None]:
+    def do(arrays: Arrays) -> None:
+        arrays[name][place] = value
+
+    return do
+
+
+def cut(name: str, count: int = 1) -> Callable[[Arrays], None]:
+    def do(arrays: Arrays) -> None:
+        arrays[name] = arrays[name][:-count]
+
+    return do
+
+
+def cast(name: str, dtype: str) -> Callable[[Arrays], None]:
+    def do(arrays: Arrays) -> None:
+        arrays[name] = arrays[name].astype(dtype)
+
+    return do
+
+
+def swap_labels(arrays: Arrays) -> None:
+    arrays["labels"][[10, 11]] = arrays["labels"][[11, 10]]
+
+
+def shift_offsets(arrays: Arrays) -> None:
+    arrays["offsets"][5:-1] += np.uint64(1)
+
+
+def shift_labels_below_zero(arrays: Arrays) -> None:
+    arrays["labels"] -= 100
+
+
+def empty(arrays: Arrays) -> None:
+    for name in arrays:
+        arrays[name] = arrays[name][:0]
+
+
+def link_to_a_lower_level(arrays: Arrays) -> None:
+    """On its highest level, the entry gets a link to a vector that is on the lowest only."""
+    entry = int(arrays["entry"][0])
+    last_link = int(arrays["offsets"][entry + 1]) - 1
+    arrays["neighbors"][last_link] = int((arrays["levels"] == 1).nonzero()[0][0])
+
+
+def raise_a_level(arrays: Arrays) -> None:
+    arrays["levels"][int((arrays["levels"] == 1).nonzero()[0][0])] = 2
+
+
+def enter_below(arrays: Arrays) -> None:
+    arrays["entry"][0] = int((arrays["levels"] == 1).nonzero()[0][0])
+
+
+def without(name: str) -> Callable[[Arrays], None]:
+    def do(arrays: Arrays) -> None:
+        del arrays[name]
+
+    return do
+
+
+CONTRADICTIONS: dict[str, Callable[[Arrays], None]] = {
+    "a link past the last": put("neighbors", 0, _COUNT),
+    "a link far past the last": put("neighbors", 7, 2**31 - 1),
+    "a link before the first": put("neighbors", 0, -2),
+    "a link to a level that is not there": link_to_a_lower_level,
+    "a link too few": cut("neighbors"),
+    "no links": cut("neighbors", 10**9),
+    "an offset past the end": put("offsets", _COUNT, 2**40),
+    "an offset past all ends": put("offsets", 3, 2**64 - 1),
+    "offsets that do not begin at the beginning": put("offsets", 0, 1),
+    "offsets in the middle of another's links": shift_offsets,
+    "offsets too few": cut("offsets"),
+    "a level too high": put("levels", 4, 10_000),
+    "no level": put("levels", 4, 0),
+    "a level below": put("levels", 4, -1),
+    "a level more than there are links for": raise_a_level,
+    "levels too few": cut("levels"),
+    "an entry past the last": put("entry", 0, _COUNT),
+    "an entry before the first": put("entry", 0, -1),
+    "an entry that is not on the highest level": enter_below,
+    "a highest level that is too high": put("entry", 1, 7),
+    "a highest level that is too low": put("entry", 1, 0),
+    "an entry without a level": cut("entry"),
+    "labels that do not ascend": swap_labels,
+    "a label twice": put("labels", 6, 11),
+    "labels below zero": shift_labels_below_zero,
+    "labels too few": cut("labels"),
+    "vectors too few": cut("codes"),
+    "nothing": empty,
+    "other links": cast("neighbors", "<i8"),
+    "other offsets": cast("offsets", "<i8"),
+    "other levels": cast("levels", "<u8"),
+    "other labels": cast("labels", "<i4"),
+    "other vectors": cast("codes", "<f4"),
+    "no labels": without("labels"),
+    "no entry": without("entry"),
+}
+
+
+@pytest.mark.parametrize("contradiction", CONTRADICTIONS)
+def test_arrays_that_contradict_each_other_are_refused(contradiction: str, tmp_path: Path) -> None:
+    arrays = sound()
+    CONTRADICTIONS[contradiction](arrays)
+    source = MemorySource(_SPEC, tmp_path / "snapshot")
+    labels, vectors, _ = _built()
+    source.vectors = dict(zip(labels.tolist(), vectors, strict=True))
+    about = {"of": source.identity, "spec": loading._told(_SPEC), "seq": 0, "vectors": _COUNT}
+    snapshot.save(tmp_path / "snapshot", about, arrays)
+    assert snapshot.load(tmp_path / "snapshot")[0] == about, "its checksums are right"
+    loaded = loading.load(_SPEC, source, lambda: False)
+    assert loaded.structure is None
+    assert loaded.damage is not None
+    assert "is damaged" in loaded.damage
+    assert len(loaded.tail) == _COUNT
+    with pytest.raises(ValueError):
+        Hnsw.restore(_SPEC, arrays)
+
+
+def test_the_graph_of_other_parameters_is_refused() -> None:
+    for other in (
+        spec("hnsw float32", "l2", _DIMENSION, m=5),
+        spec("hnsw float32", "l2", _DIMENSION + 1),
+        Spec(_DIMENSION, "l2", "hnsw", {**_SPEC.parameters, "vectors": "float16"}),
+    ):
+        with pytest.raises(ValueError):
+            Hnsw.restore(other, sound())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(("neighbors", "neighbors", "levels", "offsets", "entry", "codes")),
+    changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(-2, _COUNT + 1)), min_size=1, max_size=20),
+)
+def test_arrays_with_anything_in_them_are_refused_or_a_graph_that_can_be_walked(
+    name: str, changes: list[tuple[int, int]]
+) -> None:
+    arrays = sound()
+    for place, value in changes:
+        arrays[name][place % len(arrays[name])] = np.array(value).astype(arrays[name].dtype)
+    try:
+        structure = Hnsw.restore(_SPEC, arrays)
+    except ValueError:
+        return
+    if name != "codes":
+        check_found(structure)
+
+
+def test_float16_takes_half_of_what_float32_takes() -> None:
+    vectors = np.random.default_rng(4).standard_normal((100, 512), np.float32)
+    labels = np.arange(100, dtype=np.int64)
+    taken = []
+    for name in ("hnsw float32", "hnsw float16"):
+        structure = Hnsw(spec(name, "cosine", 512))
+        before = structure.memory_bytes
+        structure.extend(labels, vectors)
+        taken.append(structure.memory_bytes - before)
+    assert taken[0] - taken[1] == 100 * 512 * 2

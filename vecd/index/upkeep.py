@@ -1,0 +1,341 @@
+"""Upkeep: what keeps a LiveIndex fast, behind its searches and writes.
+
+What takes no longer than a slice is done on the strand, when nothing else waits: draining the tail into the structure,
+packing the tail. Draining adapts: while nobody searches its slices are longer and on all cores; when the tail has grown
+long under constant searches, it has its share of the time all the same.
+
+What takes longer is done aside, one thing at a time, and handed to the strand when it is ready:
+
+- loading, by the first turn: from the snapshot and the store (loading.py). Writes left meanwhile are applied on top;
+  those that the load saw already are passed over by their seq, or by their labels.
+- building a new structure from the store, at a low priority on all cores: when the tail has outgrown the structure,
+  when a fifth of the structure is dead, when somebody asks for it. Meanwhile the old one answers and the tail grows;
+  labels that go are noted and masked in the new one.
+- saving a snapshot. While it is written, the structure takes no rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .. import limits
+from ..errors import Code, VecError
+from . import loading, native
+from .flat import Flat
+from .kinds import KINDS
+from .loading import Loaded, Rebuilt, Source
+from .rows import Labels
+from .structure import Spec, Structure
+
+T = TypeVar("T")
+log = logging.getLogger("vecd.index")
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """When maintenance is due, and how much of it at once."""
+
+    rows_min: int | None = None  # before a structure is made of a tail; None: the kind's own
+    dead_share_max: float = 0.2  # of a structure's rows, before it is built anew
+    tail_share_max: float = 0.1  # of its rows, before a structure that cannot grow is built anew
+    slice_s: float = 0.004  # of draining while there are searches
+    quiet_slice_s: float = 0.02  # the same, on all cores, while there have been none for `quiet_s`
+    quiet_s: float = 1.0
+    tail_pressing: int = 4_096  # rows; from there on draining has its share of the time also while searches wait
+    save_share: float = 0.1  # of its rows that are new, before a structure is saved again
+    save_rows_min: int = 5_000  # new rows that are worth a snapshot
+    save_rows_at_stop: int = 1_000  # the same, when the daemon stops
+    retry_s: float = 60.0  # after a build or a save that failed
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The threads that all LiveIndexes share: strands, and those for what is done aside."""
+
+    strands: Executor
+    loaders: Executor
+    builders: Executor
+
+    def close(self) -> None:
+        """What is aside is given up, what is on a strand is finished."""
+        for pool in (self.builders, self.loaders, self.strands):
+            pool.shutdown(cancel_futures=True)
+
+
+def make_pools() -> Pools:
+    """For the whole process, which is told how to hold memory."""
+    native.keep_large_memory_apart()
+
+    def one_core() -> None:
+
+        native.faiss().omp_set_num_threads(1)
+
+    def behind_the_others() -> None:
+        if sys.platform == "linux":  # a thread's own priority; elsewhere it would be the whole process's
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+    return Pools(
+        ThreadPoolExecutor(limits.INDEX_THREADS, "vecd-index", initializer=one_core),
+        ThreadPoolExecutor(limits.INDEX_THREADS, "vecd-load"),
+        ThreadPoolExecutor(1, "vecd-build", initializer=behind_the_others),
+    )
+
+
+class Upkeep(ABC):
+    """The structure, the tail, and all that is done to them but searches and writes. Its methods run on the strand,
+    unless they say otherwise."""
+
+    def __init__(self, spec: Spec, pools: Pools, source: Source, tuning: Tuning) -> None:
+        self.spec = spec
+        self._pools = pools
+        self._source = source
+        self._tuning = tuning
+        # The strand's own:
+        self._structure: Structure | None = None
+        self._tail = Flat(spec.dimension, spec.space)
+        self._seq: int | None = None  # what is here stands for the log up to here; None before it is loaded
+        self._last_label = -1  # of all that ever came here
+        self._removed: list[Labels] = []  # since what is going on aside began
+        self._wanted: deque[tuple[Spec, Future[Rebuilt]]] = deque()  # rebuilds that were asked for
+        self._settling: list[Future[None]] = []
+        self._saved_rows = 0  # of the structure, those that its snapshot holds
+        self._damage: str | None = None  # what was wrong with the snapshot that was found
+        self._retry_at = 0.0  # a build or a save failed: not before this time
+        self._searched_at = 0.0
+        self._drained_at = 0.0
+        self._row_s = {1: 0.0003, native.CORES: 0.0002}  # of draining one row, by the cores it is done on
+        # Set by any thread:
+        self._aside: str | None = None  # what is going on aside, if anything
+        self._progress = 0.0
+        self._closed = False  # gives up what is going on aside; a long one would hold up the daemon's stop
+        self._no_more_builds = False
+        self._farewell = VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "try again later")
+
+    @abstractmethod
+    def _call(self, call: Callable[[], T]) -> Future[T]:
+        """Has the strand do this, once it is loaded. Any thread."""
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Has the strand take a turn. Any thread."""
+
+    @abstractmethod
+    def _fail(self, error: BaseException) -> None:
+        """The vectors cannot be had, or not be trusted any more: everybody who waits is told."""
+
+    # --- on the strand ----------------------------------------------------------------------------------------------
+
+    def _maintain(self, idle: bool) -> bool:
+        """One slice of what is due, when idle; draining has its share of the time also otherwise. True if there is
+        something due."""
+        step = self._due()
+        if step is None:
+            return False
+        if idle or (step == self._drain and self._pressing()) or isinstance(step, functools.partial):
+            step()
+        return True
+
+    def _due(self) -> Callable[[], Any] | None:
+        """The maintenance that is to be done next; None if there is none, or none that could be done now. What is only
+        begun here, and done aside, is a `partial`."""
+        if (self._no_more_builds and self._wanted) or (self._closed and self._settling):
+            return self._refuse
+        if self._aside is not None or self._closed:
+            return None  # what is aside calls when it is done
+        if self._wanted:
+            return functools.partial(self._begin_wanted, *self._wanted[0])
+        waiting = self._no_more_builds or time.monotonic() < self._retry_at
+        if not waiting and (reason := self._build_due()) is not None:
+            return functools.partial(self._begin_build, self.spec, reason, Future())
+        if self._structure is not None and self._structure.grows and len(self._tail):
+            return self._drain
+        if self._tail.worn:
+            return self._tail.maintain
+        if not waiting and self._save_due(
+            max(self._tuning.save_rows_min, int(self._tuning.save_share * self._saved_rows))
+        ):
+            return functools.partial(self._begin, "saving", self._pools.builders, self._save_aside)
+        return self._settled if self._settling else None
+
+    def _refuse(self) -> None:
+        """Tells those who wait for what will not be done any more."""
+        for _, future in self._wanted:
+            tell(future, self._farewell)
+        self._wanted.clear()
+        if self._closed:
+            for settling in self._settling:
+                tell(settling, self._farewell)
+            self._settling.clear()
+
+    def _settled(self) -> None:
+        for future in self._settling:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
+        self._settling.clear()
+
+    def _pressing(self) -> bool:
+        """Whether the tail has grown so long that searches must wait for a slice of draining now and then."""
+        rested_s = time.monotonic() - self._drained_at
+        return len(self._tail) > self._tuning.tail_pressing and rested_s > 5 * self._tuning.slice_s
+
+    def _build_due(self) -> str | None:
+        if KINDS[self.spec.kind].make is None:
+            return None
+        rows_min = self._rows_min(self.spec)
+        structure, tail = self._structure, len(self._tail)
+        if structure is None:
+            return None if tail < rows_min else "damaged" if self._damage else "growth"
+        if structure.rows.dead > self._tuning.dead_share_max * structure.rows.count:
+            return "compaction"
+        grown = max(rows_min, structure.rows.count * (1 if structure.grows else self._tuning.tail_share_max))
+        return "growth" if tail >= grown else None
+
+    def _rows_min(self, spec: Spec) -> int:
+        """From how many rows on a structure is made of them."""
+        return max(1, KINDS[spec.kind].rows_min if self._tuning.rows_min is None else self._tuning.rows_min)
+
+    def _drain(self) -> None:
+        """Moves as many rows into the structure as fit into a slice."""
+        assert self._structure is not None
+        quiet = time.monotonic() - self._searched_at > self._tuning.quiet_s
+        cores = native.CORES if quiet else 1
+        budget_s = self._tuning.quiet_slice_s if quiet else self._tuning.slice_s
+        labels, vectors = self._tail.take(max(1, int(budget_s / self._row_s[cores])))
+        if len(labels):
+            started = time.perf_counter()
+            with native.threads(cores):
+                self._structure.extend(labels, vectors)
+            taken_s = (time.perf_counter() - started) / len(labels)
+            self._row_s[cores] += 0.2 * (taken_s - self._row_s[cores])
+        self._drained_at = time.monotonic()
+
+    def _save_due(self, rows: int) -> bool:
+        structure = self._structure
+        return (
+            structure is not None
+            and self._source.path is not None
+            and KINDS[self.spec.kind].restore is not None
+            and structure.rows.count - self._saved_rows >= rows
+        )
+
+    # --- aside ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, what: str, pool: Executor, work: Callable[[], None]) -> None:
+        """Begins something aside; `_end` must be called on the strand when it is over."""
+        self._aside, self._progress = what, 0.0
+        self._removed.clear()
+        try:
+            pool.submit(work)
+        except RuntimeError:  # shut down
+            self._closed = True
+
+    def _begin_wanted(self, spec: Spec, future: Future[Rebuilt]) -> None:
+        self._wanted.popleft()
+        if future.set_running_or_notify_cancel():
+            self._begin_build(spec, "requested", future)
+
+    def _begin_build(self, spec: Spec, reason: str, future: Future[Rebuilt]) -> None:
+        work = functools.partial(self._build, spec, reason, future)
+        self._begin(f"building: {reason}", self._pools.builders, work)
+
+    def _end(self, failed: bool = False) -> None:
+        self._aside = None
+        self._removed.clear()
+        self._retry_at = time.monotonic() + self._tuning.retry_s if failed else self._retry_at
+
+    def _load(self) -> None:
+        try:
+            loaded = loading.load(self.spec, self._source, lambda: self._closed)
+        except Exception as error:
+            self._fail(error)
+            return
+        self._adopt(loaded)
+        self._wake()
+
+    def _adopt(self, loaded: Loaded) -> None:
+        """The load is over. No turn touches anything before `_seq` is set, so this need not be on the strand."""
+        self._structure, self._tail, self._damage = loaded.structure, loaded.tail, loaded.damage
+        self._last_label = loaded.tail.last_label
+        if loaded.structure is not None:
+            self._saved_rows = loaded.structure.rows.count
+            self._last_label = max(self._last_label, loaded.structure.rows.last_label)
+        self._seq = loaded.seq
+        self._aside = None
+
+    def _build(self, spec: Spec, reason: str, future: Future[Rebuilt]) -> None:
+        started = time.perf_counter()
+        try:
+            structure, last_label = loading.build(
+                spec, self._source, self._rows_min(spec), lambda: self._no_more_builds, self._make_progress
+            )
+            vectors = self._call(functools.partial(self._swap, spec, structure, last_label)).result()
+            native.give_memory_back()  # the old one's, and the tail's
+            if KINDS[spec.kind].restore is None and self._source.path is not None:
+                self._source.path.unlink(missing_ok=True)  # the old one's
+            report = Rebuilt(spec, vectors, time.perf_counter() - started, reason)
+            self._source.rebuilt(report)
+        except Exception as error:
+            if not self._no_more_builds:
+                log.error("index not built", exc_info=error, extra={"kind": spec.kind, "reason": reason})
+            self._call(functools.partial(self._end, failed=True))
+            stopped = isinstance(error, loading.Stopped)
+            future.set_exception(self._farewell if stopped else loading.failed(error))
+            return
+        self._call(self._end).result()
+        future.set_result(report)
+
+    def _make_progress(self, share: float) -> None:
+        self._progress = share
+
+    def _swap(self, spec: Spec, structure: Structure | Flat, last_label: int) -> int:
+        """The new structure takes the old one's place, and the rows of the tail that it holds. Returns its rows."""
+        tail = self._tail
+        tail.drop_through(last_label)
+        if isinstance(structure, Flat):
+            while len(tail):
+                structure.add(*tail.take(limits.FLAT_BLOCK_ROWS))
+            self._structure, self._tail = None, structure
+            rows = len(structure)
+        else:
+            self._structure, self._tail = structure, tail
+            rows = len(structure.rows)
+        for removed in self._removed:
+            self._tail.remove(removed)
+            if self._structure is not None:
+                self._structure.rows.remove(removed)
+        self._last_label = max(self._last_label, last_label)
+        self.spec = spec
+        self._saved_rows, self._damage = 0, None
+        return rows
+
+    def _save_aside(self) -> None:
+        try:
+            self._save()
+        except OSError as error:
+            log.error("snapshot not saved", exc_info=error)
+            self._call(functools.partial(self._end, failed=True))
+        else:
+            self._call(self._end)
+
+    def _save(self) -> None:
+        assert self._structure is not None
+        assert self._seq is not None
+        loading.save(self.spec, self._source, self._structure, self._seq)
+        self._saved_rows = self._structure.rows.count
+
+
+def tell(future: Future[Any], error: BaseException) -> None:
+    """Gives an error to whoever waits, if they still do."""
+    if not future.done() and (future.running() or future.set_running_or_notify_cancel()):
+        future.set_exception(error)
