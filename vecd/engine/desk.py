@@ -9,6 +9,7 @@ Only when it has been at a batch for STUCK_S does another thread begin on what h
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 import time
 from collections import deque
@@ -53,13 +54,13 @@ class Desk:
         self._name = name
         self._threads_max = threads_max
         self._loop: asyncio.AbstractEventLoop
-        self._waiting: deque[tuple[Work[Any, Any], Asked[Any, Any]]] = deque()
-        self._changed = threading.Condition()  # guards all that follows, and _waiting
         self._threads: list[threading.Thread] = []
-        self._idle = 0
-        self._begun: dict[int, float] = {}  # by thread: since when it has been at its batch
+        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()  # wakes one thread; false ends it
+        self._lock = threading.Lock()  # guards all that follows
+        self._waiting: deque[tuple[Work[Any, Any], Asked[Any, Any]]] = deque()
+        self._busy: dict[int, float] = {}  # by thread: since when it has been at its batch
+        self._called = 0  # threads that were woken and have not begun yet
         self._looking = False  # a look for threads that are stuck is due on the loop
-        self._closed = False
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -67,9 +68,9 @@ class Desk:
     def ask(self, work: Work[Q, A], question: Q) -> asyncio.Future[A]:
         """On the event loop. The future raises what the work sets as the error."""
         future: asyncio.Future[A] = self._loop.create_future()
-        with self._changed:
+        with self._lock:
             self._waiting.append((work, Asked(question, future)))
-            if not self._begun:
+            if not self._busy and not self._called:
                 self._call_a_thread()
             elif not self._looking:
                 self._looking = True
@@ -78,56 +79,59 @@ class Desk:
 
     def close(self) -> None:
         """Ends the threads when they are done with what they are at. Blocks."""
-        with self._changed:
-            self._closed = True
+        with self._lock:
             self._waiting.clear()
-            self._changed.notify_all()
+        for _ in self._threads:
+            self._bell.put(False)
         for thread in self._threads:
             thread.join()
 
     def _look(self) -> None:
         """Whether all threads that work are stuck while something waits."""
-        with self._changed:
-            self._looking = False
-            if self._waiting and not self._closed:
-                if time.monotonic() - max(self._begun.values(), default=0.0) >= limits.DESK_STUCK_S:
-                    self._call_a_thread()
-                self._looking = True
-                self._loop.call_later(limits.DESK_STUCK_S, self._look)
+        with self._lock:
+            self._looking = bool(self._waiting)
+            if not self._waiting:
+                return
+            stuck_s = time.monotonic() - max(self._busy.values(), default=0.0)
+            if not self._called and stuck_s >= limits.DESK_STUCK_S:
+                self._call_a_thread()
+        self._loop.call_later(limits.DESK_STUCK_S, self._look)
 
     def _call_a_thread(self) -> None:
-        """With the condition held."""
-        if self._idle:
-            self._changed.notify()
-        elif len(self._threads) < self._threads_max:
+        """With the lock held."""
+        if len(self._busy) == len(self._threads):
+            if len(self._threads) == self._threads_max:
+                return
             thread = threading.Thread(target=self._run, name=f"{self._name}_{len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
+        self._called += 1
+        self._bell.put(True)
 
     def _run(self) -> None:
         me = threading.get_ident()
-        while True:
-            with self._changed:
-                self._begun.pop(me, None)
-                while not self._waiting and not self._closed:
-                    self._idle += 1
-                    self._changed.wait()
-                    self._idle -= 1
-                if self._closed:
-                    return
-                work, batch = self._take()
-                self._begun[me] = time.monotonic()
-            try:
-                work(batch)
-            except BaseException as error:
-                for asked in batch:
-                    asked.error = asked.error or error
-            self._loop.call_soon_threadsafe(self._deliver, batch)
+        while self._bell.get():
+            with self._lock:
+                self._called -= 1
+                work, batch = self._take(me)
+            while work is not None:
+                try:
+                    work(batch)
+                except BaseException as error:
+                    for asked in batch:
+                        asked.error = asked.error or error
+                self._loop.call_soon_threadsafe(self._deliver, batch)
+                with self._lock:
+                    work, batch = self._take(me)
 
-    def _take(self) -> tuple[Work[Any, Any], list[Asked[Any, Any]]]:
-        """What waits, as long as it is the same work. With the condition held."""
-        work = self._waiting[0][0]
+    def _take(self, me: int) -> tuple[Work[Any, Any] | None, list[Asked[Any, Any]]]:
+        """What waits, as long as it is the same work; notes that this thread is at it. With the lock held."""
         batch: list[Asked[Any, Any]] = []
+        if not self._waiting:
+            self._busy.pop(me, None)
+            return None, batch
+        self._busy[me] = time.monotonic()
+        work = self._waiting[0][0]
         while self._waiting and self._waiting[0][0] is work and len(batch) < limits.SEARCHES_A_TURN:
             batch.append(self._waiting.popleft()[1])
         return work, batch

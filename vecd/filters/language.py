@@ -194,19 +194,19 @@ class _Parser:
 
     def _factor(self) -> Node:
         token = self._peek()
+        if token.keyword != "not" and (token.kind, token.text) != ("mark", "("):
+            return self._test()
         self._depth += 1
         if self._depth > limits.FILTER_DEPTH_MAX:
             refuse(self._text, token.column, f"more than {limits.FILTER_DEPTH_MAX} levels of parentheses and 'not'")
+        self._next()
+        node: Node
         if token.keyword == "not":
-            self._next()
-            node: Node = Not(self._factor())
-        elif token.text == "(" and token.kind == "mark":
-            self._next()
+            node = Not(self._factor())
+        else:
             node = self._expression()
             if (closing := self._next()).text != ")":
                 self._wanted("')'", closing)
-        else:
-            node = self._test()
         self._depth -= 1
         return node
 
