@@ -192,14 +192,6 @@ def test_strings_are_ordered_by_code_points_and_numbers_by_size() -> None:
     assert store.found("n >= 1e300") == [4]
 
 
-def test_whole_numbers_past_what_a_float_holds_are_told_apart() -> None:
-    """The ids of many services are such numbers, and a delete by one must not take its neighbour along."""
-    first = 1_234_567_890_123_456_788
-    store = stored(document(1, post=first), document(2, post=first + 1))
-    assert store.found(f"post = {first}") == [1]
-    assert store.found(f"post > {first}") == [2]
-
-
 @pytest.mark.parametrize(
     ("text", "column", "told", "hint"),
     [

@@ -204,6 +204,35 @@ class Filter:
         return np.array([self._documents.get(label, -1) for label in labels.tolist()], np.int32)
 
 
+class NeverCeasing:
+    """Searches of which each, when it is answered, leaves the next: no turn of the strand is without one."""
+
+    def __init__(self, driven: Driven) -> None:
+        self._driven = driven
+        self._enough = threading.Event()
+        self._ended = threading.Event()
+        self.asked = 0
+
+    def __enter__(self) -> NeverCeasing:
+        self._ask()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        assert self._ended.wait(WAIT_S)
+
+    def _ask(self) -> None:
+        self._driven.live.search(np.zeros(self._driven.source.spec.dimension), Options(1, select=self._select))
+
+    def _select(self) -> Selection:
+        self.asked += 1
+        if self._enough.is_set():
+            self._ended.set()
+        else:
+            self._ask()
+        return Filter(self, {}, np.zeros(0, np.bool_), 0)
+
+
 def true_scores(vectors: Floats, queries: Floats, metric: str) -> npt.NDArray[np.float64]:
     """By the definition of the metric, for each query all vectors."""
     rows, asked = vectors.astype(np.float64), queries.astype(np.float64)

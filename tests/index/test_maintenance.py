@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.index.source import KINDS, WAIT_S, Driven, Filter, Gate, MemorySource, check, spec
+from tests.index.source import KINDS, WAIT_S, Driven, Gate, MemorySource, NeverCeasing, check, spec
 from vecd.errors import VecError
 from vecd.index.live import Options
 from vecd.index.loading import Rebuilt
-from vecd.index.rows import Floats, Selection
+from vecd.index.rows import Floats
 from vecd.index.upkeep import Pools, Tuning, make_pools
 
 _METRIC, _DIMENSION = "cosine", 4
@@ -122,7 +122,7 @@ def test_a_rebuild_begins_also_while_searches_never_cease(pools: Pools) -> None:
     driven = driven_by(pools)
     driven.write(some(100))
     driven.settle()
-    with never_ceasing(driven):
+    with NeverCeasing(driven):
         assert driven.live.rebuild().result(5).vectors == 100
 
 
@@ -130,41 +130,12 @@ def test_a_tail_that_presses_is_drained_also_while_searches_never_cease(pools: P
     driven = driven_by(pools, tuning=Tuning(rows_min=64, tail_pressing=0, slice_s=0.001))
     driven.write(some(100))
     driven.settle()
-    with never_ceasing(driven) as asked:
+    with NeverCeasing(driven) as asked:
         driven.write(some(50))
         until(lambda: driven.live.describe()["tail"] == 0, asked)
 
 
-class never_ceasing:
-    """Searches of which each, when it is answered, leaves the next: no turn of the strand is without one."""
-
-    def __init__(self, driven: Driven) -> None:
-        self._driven = driven
-        self._enough = threading.Event()
-        self._ended = threading.Event()
-        self.asked = 0
-
-    def __enter__(self) -> never_ceasing:
-        self._ask()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._enough.set()
-        assert self._ended.wait(WAIT_S)
-
-    def _ask(self) -> None:
-        self._driven.live.search(np.zeros(_DIMENSION), Options(1, select=self._select))
-
-    def _select(self) -> Selection:
-        self.asked += 1
-        if self._enough.is_set():
-            self._ended.set()
-        else:
-            self._ask()
-        return Filter(self, {}, np.zeros(0, np.bool_), 0)
-
-
-def until(met: Callable[[], bool], searches: never_ceasing) -> None:
+def until(met: Callable[[], bool], searches: NeverCeasing) -> None:
     deadline = time.monotonic() + 5
     while not met():
         assert time.monotonic() < deadline, f"not after {searches.asked} searches"
@@ -383,6 +354,22 @@ def test_a_rebuild_that_waits_for_another_is_told_when_the_index_is_closed(pools
     gate.wait()
     driven.live.close(VecError("not_found", "the library is gone"))
     gate.open.set()
-    for future in (first, second, driven.live.rebuild(), driven.live.settle()):
+    for future in (first, second, driven.live.rebuild()):
+        with pytest.raises(VecError, match="the library is gone"):
+            future.result(5)
+
+
+def test_who_waits_for_maintenance_is_told_when_the_index_is_closed(pools: Pools) -> None:
+    driven = driven_by(pools)
+    driven.write(some(100))
+    driven.settle()
+    driven.source.before_page = gate = Gate()
+    driven.live.rebuild()
+    gate.wait()
+    early = driven.live.settle()
+    assert driven.labels() == set(driven.source.vectors), "it is asked for"
+    driven.live.close(VecError("not_found", "the library is gone"))
+    gate.open.set()
+    for future in (early, driven.live.settle()):
         with pytest.raises(VecError, match="the library is gone"):
             future.result(5)

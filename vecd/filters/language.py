@@ -243,12 +243,11 @@ class _Parser:
             node: Node = Not(Test(field, "exists", (), column))
         else:
             value = self._value(token)
-            if isinstance(value.value, bool) and sign != "=" and not field.own:
+            if (sign == "^=" or field.own) and not value.quoted:
+                value = value._replace(value=value.text)
+            if isinstance(value.value, bool) and sign != "=":
                 refuse(self._text, value.column, f"{value.text} cannot stand behind {sign}", "use = or !=")
-            text = sign == "^=" or field.own
-            node = Test(
-                field, sign, (value._replace(value=value.text) if text and not value.quoted else value,), column
-            )
+            node = Test(field, sign, (value,), column)
         return Not(node) if operator.text == "!=" else node
 
     def _list(self) -> tuple[Value, ...]:
