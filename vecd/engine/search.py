@@ -99,7 +99,8 @@ async def search(engine: Engine, query: Query) -> Found:
     if not query.where:
         return await _answer(Asking(engine, library, query, mode, vector, None))
     with engine.selections.hold(library) as attributes:
-        await engine.read(engine.selections.load, library, attributes, query.where)
+        if engine.selections.lacks(attributes, query.where):
+            await engine.read(engine.selections.load, library, attributes, query.where)
         select = partial(attributes.select, query.where)
         return await _answer(Asking(engine, library, query, mode, vector, select))
 

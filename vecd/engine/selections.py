@@ -57,6 +57,11 @@ class Selections:
                 if not self._users[library_id]:
                     del self._users[library_id]
 
+    @staticmethod
+    def lacks(attributes: Attributes, where: Filter) -> bool:
+        """Whether the filter needs fields that are not in memory."""
+        return not attributes.loaded or not all(each.fields <= attributes.fields for each in where)
+
     def load(self, library: Library, attributes: Attributes, where: Filter) -> DocumentSelection:
         """What the filter lets through as of now; its fields are in memory from then on. Blocks.
 
@@ -67,7 +72,7 @@ class Selections:
         def read() -> tuple[int, Iterator[Row]]:
             return events.head(db), (Row(*row) for row in documents.rows(db, library.library_id))
 
-        if not fields <= attributes.fields or not attributes.loaded:
+        if self.lacks(attributes, where):
             with self._database.snapshot() as db:
                 attributes.load(fields, read)
             log.info("attributes loaded", extra={"library": library.name, "fields": len(attributes.fields)})

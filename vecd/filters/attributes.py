@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
@@ -62,7 +62,7 @@ class DocumentSelection:
     last_label: int
     firsts: Labels  # by document number, ascending: the label of its first chunk
     chunks: npt.NDArray[np.int32]  # by document number
-    alive: Bools  # by document number
+    alive: Bools  # by document number; those that die are taken out while the selection is held
 
     def numbers(self, labels: Labels) -> npt.NDArray[np.int32]:
         """The number of each label's document, -1 for none; labels ascend."""
@@ -121,7 +121,7 @@ class _Typed:
 
     def since(self, start: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Document numbers from `start` on, and their values."""
-        first = int(np.searchsorted(self.numbers.values, start))
+        first = int(np.searchsorted(self.numbers.values, np.int32(start)))  # another type would copy them all
         return self.numbers.values[first:], self.values.values[first:]
 
 
@@ -246,7 +246,7 @@ class Attributes:
                 self._inbox.extendleft(reversed(self._taken))
                 self._taken = None
 
-    def select(self, where: Iterable[Where]) -> DocumentSelection:
+    def select(self, where: Sequence[Where]) -> DocumentSelection:
         """What these filters let through together, as of all that has been left here.
 
         Raises VecError `invalid_filter` if a field holds values only of types that the filter cannot compare with.
@@ -310,29 +310,31 @@ class _Table:
             places = np.minimum(np.searchsorted(firsts, gone), len(firsts) - 1)
             self.alive.values[places[firsts[places] == gone]] = False
 
-    def select(self, where: Iterable[Where]) -> DocumentSelection:
+    def select(self, where: Sequence[Where]) -> DocumentSelection:
         count = self.firsts.count
-        mask = np.ones(count + 1, np.bool_)
-        mask[-1] = False
+        masks = [] if where else [np.arange(count + 1) < count]
         for each in where:
             for test in each.tests:
                 self._check(each.text, test)
-            mask[:-1] &= self._mask(each.node)
+            masks.append(self._mask(each.node))
+        mask: Bools = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
         last_label = int(self.firsts.values[-1] + self.chunks.values[-1] - 1) if count else -1
-        alive = self.alive.values.copy()
-        return DocumentSelection(self._basis, mask, last_label, self.firsts.values, self.chunks.values, alive)
+        return DocumentSelection(
+            self._basis, mask, last_label, self.firsts.values, self.chunks.values, self.alive.values
+        )
 
     def _mask(self, node: Node) -> Bools:
-        """By document number; what was worked out before is only added to."""
+        """By document number, and one more, False; what was worked out before is only added to."""
         count = self.firsts.count
         known = self._masks.pop(node, None)
-        start = 0 if known is None else len(known)
-        mask = self._work_out(node, start, count)
-        mask = mask if known is None else np.concatenate((known, mask))
-        self._masks[node] = mask
+        start = 0 if known is None else len(known) - 1
+        if known is None or start < count:
+            new = self._work_out(node, start, count)
+            known = np.concatenate((new[:0] if known is None else known[:-1], new, np.zeros(1, np.bool_)))
+        self._masks[node] = known
         if len(self._masks) > limits.FILTER_MASKS_KEPT:
             self._masks.popitem(last=False)
-        return mask
+        return known
 
     def _work_out(self, node: Node, start: int, stop: int) -> Bools:
         """By document number, from `start` on."""

@@ -71,6 +71,7 @@ class Rows:
         self.dead = 0
         self._basis: object = None
         self._numbers: npt.NDArray[np.int32] = np.empty(0, np.int32)  # of the first rows' documents, under that basis
+        self._in_a_row = False  # each number is the one before and one: then a piece of a mask can be copied
 
     def __len__(self) -> int:
         """Rows that are alive."""
@@ -140,8 +141,10 @@ class Rows:
         self._number(selection)
         mask = np.zeros(self.count, np.bool_)
         known = min(len(self._numbers), int(np.searchsorted(self.labels, selection.last_label, "right")))
-        # Number -1 is the mask's last, which is False.
-        np.take(selection.mask, self._numbers[:known], out=mask[:known], mode="wrap")
+        if self._in_a_row and known:
+            mask[:known] = selection.mask[self._numbers[0] : self._numbers[0] + known]
+        else:  # number -1 is the mask's last, which is False
+            np.take(selection.mask, self._numbers[:known], out=mask[:known], mode="wrap")
         if self.dead:
             mask &= self.alive
         return Allowed(int(np.count_nonzero(mask)), mask)
@@ -154,3 +157,5 @@ class Rows:
         stop = int(np.searchsorted(self.labels, selection.last_label, "right"))
         if stop > start:
             self._numbers = np.concatenate((self._numbers, selection.numbers(self.labels[start:stop])))
+            following = np.arange(self._numbers[0], self._numbers[0] + stop, dtype=np.int32)
+            self._in_a_row = self._numbers[0] >= 0 and np.array_equal(self._numbers, following)
