@@ -149,6 +149,23 @@ def test_a_restored_structure_goes_on_growing_and_is_saved_again(pools: Pools, t
     check_answers(pools, source)
 
 
+def test_what_is_restored_is_not_saved_again_and_what_is_built_anew_is(pools: Pools, tmp_path: Path) -> None:
+    path = tmp_path / "snapshot"
+    source = filled(path)
+    path.write_bytes(saved())
+    before = path.stat().st_ino
+    driven = Driven(source, _TUNING, pools)
+    driven.write(removed=[1, 2, 3])
+    driven.settle()
+    assert path.stat().st_ino == before, "there is nothing new in it"
+    driven.live.rebuild().result(WAIT_S)
+    driven.settle()
+    driven.stop()
+    loaded = load(source)
+    assert loaded.structure is not None
+    assert loaded.structure.rows.count == _COUNT - 3, "the dead are in the old one"
+
+
 def test_a_snapshot_of_other_parameters_is_removed_without_a_word(tmp_path: Path) -> None:
     other = spec("hnsw float32", "l2", _DIMENSION, m=8)
     for wanted in (other, Spec(_DIMENSION, "cosine", "hnsw", _SPEC.parameters)):

@@ -62,7 +62,7 @@ class DocumentSelection:
     last_label: int
     firsts: Labels  # by document number, ascending: the label of its first chunk
     chunks: npt.NDArray[np.int32]  # by document number
-    alive: Bools  # by document number; those that die are taken out while the selection is held
+    alive: Bools  # by document number
 
     def numbers(self, labels: Labels) -> npt.NDArray[np.int32]:
         """The number of each label's document, -1 for none; labels ascend."""
@@ -319,9 +319,8 @@ class _Table:
             masks.append(self._mask(each.node))
         mask: Bools = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
         last_label = int(self.firsts.values[-1] + self.chunks.values[-1] - 1) if count else -1
-        return DocumentSelection(
-            self._basis, mask, last_label, self.firsts.values, self.chunks.values, self.alive.values
-        )
+        alive = self.alive.values.copy()
+        return DocumentSelection(self._basis, mask, last_label, self.firsts.values, self.chunks.values, alive)
 
     def _mask(self, node: Node) -> Bools:
         """By document number, and one more, False; what was worked out before is only added to."""
