@@ -62,8 +62,10 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 def tell(error: VecError) -> None:
     """An error as people read it: what happened, its code, what to do."""
-    hint = f"\n     {error.hint}" if error.hint else ""
-    print(f"vec: {error.message} ({error.code}){_pointed(error)}{hint}", file=sys.stderr)
+    from .output import printable  # what went wrong may have come from outside
+
+    hint = f"\n     {printable(error.hint)}" if error.hint else ""
+    print(f"vec: {printable(error.message)} ({error.code}){_pointed(error)}{hint}", file=sys.stderr)
 
 
 def _pointed(error: VecError) -> str:

@@ -70,6 +70,8 @@ PAGE_DOCUMENTS: Final = 16
 FILTERS_MAX: Final = 100
 FILTER_CHARS_MAX: Final = 100_000
 FILTER_DEPTH_MAX: Final = 100
+#: Characters that are parsed on the event loop; more take milliseconds, and are parsed off it.
+FILTER_CHARS_AT_ONCE: Final = 2_000
 #: Filters whose masks are kept; each takes a byte a document.
 FILTER_MASKS_KEPT: Final = 32
 #: Documents that may wait to be taken into the columns of a library whose filters nobody uses any more.

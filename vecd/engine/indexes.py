@@ -152,7 +152,8 @@ class Indexes:
         return VecError(Code.NOT_FOUND, f"library {library.name!r} has just been deleted", library=library.name)
 
     def _discard(self, failed: LiveIndex) -> None:
-        log.error("index failed", exc_info=failed.failure, extra={"kind": failed.spec.kind})
+        if failed.failure is not None and failed.failure.code not in (Code.NOT_FOUND, Code.SHUTTING_DOWN):
+            log.error("index failed", exc_info=failed.failure, extra={"kind": failed.spec.kind})
         with self._lock:
             for library_id, live in list(self._live.items()):
                 if live is failed:

@@ -51,7 +51,7 @@ def planned(
             f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-', beginning with a letter or digit",
             field="library",
         )
-    kind = kind or kinds.DEFAULT
+    kind = kinds.DEFAULT if kind is None else kind
     parameters = kinds.checked(kind, metric, parameters or {})
     embedder = embedder or engine.settings.embedder
     own = embedders.dimension_of(embedder)
@@ -97,9 +97,10 @@ async def rebuild(engine: Engine, name: str, kind: str | None, parameters: Mappi
     Raises VecError `not_found`, `unsupported`, `invalid_request` or `index_failed`.
     """
     library = engine.database.catalogue.find(name)
-    kept = library.parameters if kind in (None, library.index) else {}
-    parameters = kinds.checked(kind or library.index, library.metric, {**kept, **parameters})
-    wanted = replace(library, index=kind or library.index, parameters=parameters)
+    kind = library.index if kind is None else kind
+    kept = library.parameters if kind == library.index else {}
+    parameters = kinds.checked(kind, library.metric, {**kept, **parameters})
+    wanted = replace(library, index=kind, parameters=parameters)
     if library.dimension is None:  # nothing to build yet
         data = {"vectors": 0, "seconds": 0.0, "reason": "requested"}
         await asyncio.wrap_future(

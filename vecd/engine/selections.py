@@ -10,7 +10,9 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from .. import limits
 from ..errors import Code, VecError
 from ..filters import language
 from ..filters.attributes import Attributes, DocumentSelection, Row
@@ -20,14 +22,20 @@ from ..store.catalogue import Library
 from ..store.database import Database
 from ..store.transaction import Commit
 
+if TYPE_CHECKING:
+    from .core import Engine
+
 log = logging.getLogger("vecd.filters")
 
 Filter = tuple[Where, ...]
 
 
-def parse(expressions: list[str] | None) -> Filter:
+async def parse(engine: Engine, expressions: list[str]) -> Filter:
     """The filter that all of these expressions make together; empty: none. Raises VecError `invalid_filter`."""
-    return language.parse(tuple(expressions or ()))
+    texts = tuple(expressions)
+    if sum(map(len, texts)) <= limits.FILTER_CHARS_AT_ONCE:
+        return language.parse(texts)
+    return await engine.read(language.parse, texts)
 
 
 class Selections:

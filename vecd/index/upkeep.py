@@ -49,7 +49,7 @@ class Tuning:
     rows_min: int | None = None  # before a structure is made of a tail; None: the kind's own
     dead_share_max: float = 0.2  # of a structure's rows, before it is built anew
     tail_share_max: float = 0.1  # of its rows, before a structure that cannot grow is built anew
-    slice_s: float = 0.004  # of draining while there are searches
+    slice_s: float = 0.001  # of draining while there are searches: three or four rows of a graph
     quiet_slice_s: float = 0.02  # the same, on all cores, while there have been none for `quiet_s`
     quiet_s: float = 1.0
     tail_pressing: int = 4_096  # rows; from there on draining has its share of the time also while searches wait
@@ -281,7 +281,8 @@ class Upkeep(ABC):
             )
             vectors = self._call(functools.partial(self._swap, spec, structure, last_label)).result()
             native.give_memory_back()  # the old one's, and the tail's
-            if KINDS[spec.kind].restore is None and self._source.path is not None:
+            kept = KINDS[spec.kind].restore is not None and not isinstance(structure, Flat)
+            if not kept and self._source.path is not None:
                 self._source.path.unlink(missing_ok=True)  # the old one's
             report = Rebuilt(spec, vectors, time.perf_counter() - started, reason)
             self._source.rebuilt(report)

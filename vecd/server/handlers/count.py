@@ -11,5 +11,5 @@ from ..call import Call
 
 
 async def count(call: Call) -> dict[str, Any]:
-    where = selections.parse(call.fields.filters("where"))
+    where = await selections.parse(call.engine, call.fields.filters("where"))
     return await verbs.count(call.engine, call.fields.text("library", DEFAULT), where)

@@ -15,7 +15,7 @@ from ..call import Call
 async def delete(call: Call) -> dict[str, Any]:
     """Fields: library, and either ids or where."""
     library = call.fields.text("library", DEFAULT)
-    where = selections.parse(call.fields.filters("where"))
+    where = await selections.parse(call.engine, call.fields.filters("where"))
     if not where:
         ids = call.fields.texts("ids", count_max=limits.IDS_MAX)
         return await verbs.delete(call.engine, library, ids, call.turn)

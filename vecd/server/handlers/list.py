@@ -14,7 +14,7 @@ from ..call import Call
 async def list_(call: Call) -> dict[str, Any]:
     library = call.fields.text("library", DEFAULT)
     after: str | None = None
-    where = selections.parse(call.fields.filters("where"))
+    where = await selections.parse(call.engine, call.fields.filters("where"))
     call.streamed = True
     if where:
         labels = [label for label, _ in await verbs.matching(call.engine, library, where)]

@@ -20,7 +20,7 @@ async def search(call: Call) -> dict[str, Any]:
         vector=fields.optional_bytes("vector"),
         k=fields.integer("k", 10, low=1, high=limits.HITS_MAX),
         mode=fields.text("mode", "auto"),
-        where=selections.parse(fields.filters("where")),
+        where=await selections.parse(call.engine, fields.filters("where")),
         ef=fields.optional_integer("ef", low=1, high=limits.EF_MAX),
         exact=fields.flag("exact"),
     )

@@ -1,0 +1,271 @@
+"""Snapshots: after a restart a graph is there at once; one that is damaged costs time, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import history
+from tests.instance import Instance
+from vecd.client import Client
+
+from .vectors import create, drawn, ids, memory, put, rows, structured, until
+
+_COUNT = 8_500
+_VECTORS = drawn(_COUNT + 1_000, 16)
+_KILL = signal.SIGKILL
+_QUICK = {"m": 8, "ef_construction": 32}  # a graph that is soon built
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of an instance that was stopped, with a snapshot of the library `docs`; not to be changed."""
+    kept = tmp_path_factory.mktemp("saved")
+    with Instance({"VEC_EMBEDDER": "hash"}) as instance:
+        daemon = instance.start()
+        with instance.connect() as client:
+            create(client, "docs", dimension=16, parameters=_QUICK)
+            put(client, "docs", rows(_VECTORS[:_COUNT]))
+            structured(client, "docs")
+        stop(daemon)
+        assert [path.name for path in (instance.settings.data / "indexes").iterdir()] == ["1.index"]
+        shutil.copytree(instance.settings.data, kept / "data")
+    return kept / "data"
+
+
+@pytest.fixture
+def instance(saved: Path) -> Iterator[Instance]:
+    with Instance({"VEC_EMBEDDER": "hash"}) as made:
+        shutil.copytree(saved, made.settings.data, dirs_exist_ok=True)
+        yield made
+
+
+def stop(daemon: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> None:
+    daemon.send_signal(how)
+    assert daemon.wait(30) == (0 if how == signal.SIGTERM else -how)
+
+
+def snapshot(instance: Instance) -> Path:
+    return instance.settings.data / "indexes" / "1.index"
+
+
+def reasons(client: Client) -> list[str]:
+    watched = client.watch(**{"from": "beginning", "follow": False, "types": ["index.rebuilt"]})
+    return [event["data"]["reason"] for event in watched]
+
+
+def right(client: Client, there: int = _COUNT) -> None:
+    """Every vector is found, by itself and among all."""
+    for row in range(0, there, there // 8):
+        assert ids(client.search(vector=_VECTORS[row], k=1, exact=True, library="docs")) == [str(row)]
+        assert len(list(client.search(vector=_VECTORS[row], k=100, library="docs"))) == 100
+    found = ids(client.search(vector=_VECTORS[0], k=100_000, library="docs"))
+    assert sorted(found, key=int) == [str(row) for row in range(there)]
+
+
+def test_after_a_clean_stop_the_graph_is_there_with_the_first_search(instance: Instance) -> None:
+    assert snapshot(instance).stat().st_mode & 0o777 == 0o600
+    assert snapshot(instance).parent.stat().st_mode & 0o777 == 0o700
+    instance.start()
+    with instance.connect() as client:
+        assert memory(client, "docs") == {"state": "unloaded"}
+        assert ids(client.search(vector=_VECTORS[5], k=1, library="docs")) == ["5"]
+        said = memory(client, "docs")
+        assert (said["state"], said["structure"], said["tail"], said["maintenance"]) == ("ready", _COUNT, 0, None)
+        assert "damage" not in said
+        assert client.request("library.show", library="docs")["probe"]["recall"] >= 0.9
+        right(client)
+        assert reasons(client) == ["growth"]  # it was not built again
+
+
+def test_what_happened_since_the_snapshot_is_there_after_a_kill(instance: Instance) -> None:
+    daemon = instance.start()
+    before = snapshot(instance).stat().st_mtime_ns
+    with instance.connect() as client:
+        list(client.search(vector=_VECTORS[5], library="docs"))
+        client.delete(library="docs", where=["n < 100"])
+        put(client, "docs", rows(_VECTORS)[_COUNT:])
+        put(client, "docs", [{"id": "200", "vector": _VECTORS[5] + 50, "metadata": {"n": 200}}])
+    stop(daemon, _KILL)
+    assert snapshot(instance).stat().st_mtime_ns == before
+    instance.start()
+    with instance.connect() as client:
+        assert ids(client.search(vector=_VECTORS[5] + 50, k=1, library="docs")) == ["200"]
+        said = memory(client, "docs")
+        assert (said["dead"], said["structure"] >= _COUNT - 101) == (101, True)
+        assert structured(client, "docs")["vectors"] == len(_VECTORS) - 100
+        found = ids(client.search(vector=_VECTORS[0], k=100_000, library="docs"))
+        assert sorted(found, key=int) == [str(row) for row in range(100, len(_VECTORS))]
+        for row in (*range(101, 200, 10), *range(_COUNT, len(_VECTORS), 100)):
+            assert ids(client.search(vector=_VECTORS[row], k=1, library="docs")) == [str(row)]
+        history.check(client)
+
+
+def flip(place: float) -> Callable[[Path], None]:
+    """A bit of the file turns over, so far into it."""
+
+    def damage(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[int(place * (len(data) - 1))] ^= 4
+        path.write_bytes(data)
+
+    return damage
+
+
+def cut(share: float) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+    return damage
+
+
+def fill(path: Path) -> None:
+    path.write_bytes(b"\xff" * 5_000)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip(0.00003), flip(0.3), flip(0.9), cut(0.5), fill],
+    ids=["header", "vectors", "links", "half of it", "noise"],
+)
+def test_a_damaged_snapshot_is_set_aside_told_of_and_made_anew(
+    instance: Instance, damage: Callable[[Path], None]
+) -> None:
+    damage(snapshot(instance))
+    spoilt = snapshot(instance).read_bytes()
+    aside = snapshot(instance).with_name("1.index.damaged")
+    instance.start()
+    with instance.connect() as client:
+        assert ids(client.search(vector=_VECTORS[5], k=1, library="docs")) == ["5"]
+        said = memory(client, "docs")
+        shown = client.request("library.show", library="docs")
+        assert said["state"] == "ready"
+        for told in (said["damage"], shown["memory"]["damage"]):
+            assert str(aside) in told
+            assert "the snapshot" in told
+        assert aside.read_bytes() == spoilt
+        right(client)
+        until(lambda: "damaged" in reasons(client), "the rebuild")
+        said = structured(client, "docs")
+        assert "damage" not in said
+        assert said["structure"] == _COUNT
+        right(client)
+        assert reasons(client) == ["growth", "damaged"]
+    assert "snapshot unusable" in instance.log()
+    assert "level=warning" in instance.log()
+    assert "Traceback" not in instance.log()
+    assert snapshot(instance).stat().st_size > 0  # saved anew
+
+
+def test_a_graph_whose_checksums_are_right_and_whose_links_are_not_is_not_used(instance: Instance) -> None:
+    """Nothing in a file may lead native code out of its memory, whoever wrote it."""
+    from vecd.index import snapshot as format_
+
+    about, arrays = format_.load(snapshot(instance))
+    arrays["neighbors"][100] = 2**31 - 1
+    format_.save(snapshot(instance), about, arrays)
+    daemon = instance.start()
+    with instance.connect() as client:
+        assert ids(client.search(vector=_VECTORS[5], k=1, library="docs")) == ["5"]
+        until(lambda: "damaged" in reasons(client), "the rebuild")
+    assert daemon.poll() is None
+
+
+def test_another_librarys_snapshot_is_not_used(instance: Instance) -> None:
+    daemon = instance.start()
+    with instance.connect() as client:
+        create(client, "other", dimension=16, parameters=_QUICK)
+        put(client, "other", rows(_VECTORS[-8_300:]))
+        structured(client, "other")
+    stop(daemon)
+    other = snapshot(instance).with_name("2.index")
+    other.replace(snapshot(instance))
+    instance.start()
+    with instance.connect() as client:
+        right(client)
+        until(lambda: "damaged" in reasons(client), "the rebuild")
+
+
+def test_a_snapshot_goes_with_its_library_and_so_does_what_was_left_of_others(instance: Instance) -> None:
+    folder = snapshot(instance).parent
+    for name in ("1.index.new", "7.index", "7.index.damaged"):
+        (folder / name).write_bytes(b"left over")
+    daemon = instance.start()
+    assert [path.name for path in folder.iterdir()] == ["1.index"]
+    with instance.connect() as client:
+        list(client.search(vector=_VECTORS[5], library="docs"))
+        client.request("library.delete", library="docs")
+        assert list(folder.iterdir()) == []
+        create(client, "docs", dimension=16)
+        put(client, "docs", rows(_VECTORS[:10]))
+        assert len(list(client.search(vector=_VECTORS[0], library="docs"))) == 10
+    stop(daemon)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, _KILL])
+def test_the_snapshot_of_what_the_index_was_before_is_not_used(instance: Instance, how: int) -> None:
+    daemon = instance.start()
+    with instance.connect() as client:
+        client.request("library.rebuild", library="docs", parameters={"m": 6})
+    stop(daemon, how)
+    instance.start()
+    with instance.connect() as client:
+        right(client)
+        said = structured(client, "docs")
+        assert "damage" not in said
+        assert client.request("library.show", library="docs")["parameters"]["m"] == 6
+        if how == signal.SIGTERM:
+            assert reasons(client)[-1] == "requested"  # it was saved at the stop
+
+
+def test_a_snapshot_that_cannot_be_written_is_only_logged(instance: Instance) -> None:
+    shutil.rmtree(snapshot(instance).parent)
+    snapshot(instance).parent.write_text("in the way")
+    daemon = instance.start()
+    with instance.connect() as client:
+        right(client)
+        until(lambda: memory(client, "docs")["structure"], "the build")
+        right(client)
+        until(lambda: memory(client, "docs")["maintenance"] is None, "its end")
+    stop(daemon)
+    assert "snapshot not saved" in instance.log()
+    instance.start()
+    with instance.connect() as client:
+        right(client)
+
+
+def test_what_has_mostly_been_deleted_is_not_built_anew_at_every_start(instance: Instance) -> None:
+    daemon = instance.start()
+    built = 0
+    with instance.connect() as client:
+        list(client.search(vector=_VECTORS[5], library="docs"))
+        client.delete(library="docs", where=["n >= 3000"])
+        until(lambda: "compaction" in reasons(client), "the compaction")
+        until(lambda: memory(client, "docs")["maintenance"] is None, "its end")
+        built = len(reasons(client))
+    stop(daemon)
+    for _ in range(2):
+        daemon = instance.start()
+        with instance.connect() as client:
+            right(client, 3_000)
+            until(lambda: memory(client, "docs")["maintenance"] is None, "the end of it")
+            assert len(reasons(client)) == built
+        stop(daemon)
+
+
+def test_kinds_that_are_made_as_fast_as_they_are_read_leave_no_file(instance: Instance) -> None:
+    daemon = instance.start()
+    with instance.connect() as client:
+        client.request("library.rebuild", library="docs", index="kdtree")
+    stop(daemon)
+    assert list(snapshot(instance).parent.iterdir()) == []
+    instance.start()
+    with instance.connect() as client:
+        right(client)
+        assert client.request("library.show", library="docs")["index"] == "kdtree"
