@@ -26,7 +26,7 @@ def main() -> None:
     vectors, queries = vectors[:_VECTORS], vectors[_VECTORS:]
     print(f"  {_VECTORS:,} vectors: {what}")
     alone = faiss.IndexHNSWFlat(256, 24, faiss.METRIC_INNER_PRODUCT)
-    alone.hnsw.efConstruction, alone.hnsw.efSearch = 128, 80
+    alone.hnsw.efConstruction, alone.hnsw.efSearch = 128, 96
     alone.add(vectors)
     faiss.omp_set_num_threads(1)
     classes = np.array([document(row, vectors[row])["metadata"]["thousandth"] for row in range(_VECTORS)])
@@ -43,7 +43,7 @@ def main() -> None:
             ours = times_ms(in_turn(queries, partial(_search, client, where)), 500)
             bits = np.packbits(classes < thousandths, bitorder="little")
             selector = faiss.IDSelectorBitmap(_VECTORS, faiss.swig_ptr(bits))
-            its: Any = native.faiss().SearchParametersHNSW(sel=selector, efSearch=80)
+            its: Any = native.faiss().SearchParametersHNSW(sel=selector, efSearch=96)
             raw = times_ms(in_turn(queries, partial(_search_alone, alone, its)), 500)
             its_recall = recall(alone.search(queries, 10, params=its)[1], wanted)
             print(

@@ -18,7 +18,7 @@ from tests.bench.library import NAME, Floats, found, in_turn, library, recall, s
 from tests.bench.measure import resident_bytes, times_ms, told
 
 _VECTORS, _QUERIES, _CLIENTS = 200_000, 1_000, 8
-_M, _EF_CONSTRUCTION, _EF = 24, 128, 80
+_M, _EF_CONSTRUCTION, _EF = 24, 128, 96
 
 
 def main() -> None:

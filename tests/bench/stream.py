@@ -31,7 +31,7 @@ def main() -> None:
     queries, coming = vectors[_VECTORS:], vectors[:_VECTORS]
     print(f"  {_VECTORS:,} vectors: {what}; up to {extra:,} more, copies of them moved a little")
     alone = faiss.IndexHNSWFlat(256, 24, faiss.METRIC_INNER_PRODUCT)
-    alone.hnsw.efConstruction, alone.hnsw.efSearch = 128, 80
+    alone.hnsw.efConstruction, alone.hnsw.efSearch = 128, 96
     alone.add(vectors[:_VECTORS])
     faiss.omp_set_num_threads(1)
     with library(vectors[:_VECTORS]) as (instance, client, _):

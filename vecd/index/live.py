@@ -163,7 +163,7 @@ class LiveIndex(Upkeep):
             maintenance = "draining"
         described = {
             "state": "failed" if self.failure else "loading" if self._seq is None else "ready",
-            "vectors": len(tail) + (len(rows) if rows is not None else 0),
+            "vectors": self._count,
             "structure": len(rows) if rows is not None else 0,
             "tail": len(tail),
             "dead": tail.dead + (rows.dead if rows is not None else 0),
@@ -274,6 +274,7 @@ class LiveIndex(Upkeep):
         if new < len(write.labels):
             self._tail.add(write.labels[new:], loading.prepared(self.spec, write.vectors[new:]))
             self._last_label = int(write.labels[-1])
+        self._recount()
         self._seq = write.seq
 
     def _answer(self, searches: list[_Search]) -> None:
@@ -320,7 +321,8 @@ class LiveIndex(Upkeep):
 
     def _fail(self, error: BaseException, waiting: Sequence[Future[Any]] = ()) -> None:
         """The next search loads anew."""
-        failure = self._farewell if isinstance(error, loading.Stopped) else loading.failed(error)
+        stopped = self._closed or isinstance(error, loading.Stopped)  # closed: what was being read has been closed too
+        failure = self._farewell if stopped else loading.failed(error)
         with self._lock:
             self.failure = failure
             self._closed = self._no_more_builds = True

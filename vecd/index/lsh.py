@@ -27,8 +27,8 @@ from .structure import Spec
 
 #: Candidates that are compared exactly, at least; and by default for each hit that is wanted.
 _CANDIDATES_MIN, _CANDIDATES_PER_HIT = 500, 20
-#: Microseconds of a search on one core for a code looked at, a candidate compared, and a row scanned or picked.
-_CODE_US, _CANDIDATE_US, _SCAN_US, _PICK_US = 0.005, 0.6, 0.04, 0.15
+#: Microseconds of a search on one core for a code looked at, and for a candidate compared.
+_CODE_US, _CANDIDATE_US = 0.005, 0.6
 #: What a code's bytes cost to look at, relative to the 512 bits that _CODE_US was measured with.
 _BITS_MEASURED = 512
 _SEED = 20_020_519
@@ -114,10 +114,10 @@ class Lsh:
 
     def _scan_is_cheaper(self, candidates: int, allowed: Allowed) -> bool:
         count = self.rows.count
-        scan_us = _SCAN_US * count
-        if allowed.count < kernels.PICK_SHARE * count:
-            scan_us = min(scan_us, _PICK_US * allowed.count)
-        return scan_us <= _CODE_US * count * math.ceil(self._bits / _BITS_MEASURED) + _CANDIDATE_US * candidates
+        return (
+            kernels.cost_us(allowed, count)
+            <= _CODE_US * count * math.ceil(self._bits / _BITS_MEASURED) + _CANDIDATE_US * candidates
+        )
 
     def sample(self, places: Labels) -> Floats:
         return self._vectors[self.rows.alive.nonzero()[0][places]]

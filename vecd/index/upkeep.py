@@ -109,6 +109,7 @@ class Upkeep(ABC):
         self._removed: list[Labels] = []  # since what is going on aside began
         self._wanted: deque[tuple[Spec, Future[Rebuilt]]] = deque()  # rebuilds that were asked for
         self._settling: list[Future[None]] = []
+        self._count = 0  # vectors; between taking rows from the tail and adding them to the structure it is still right
         self._saved_rows = 0  # of the structure, those that its snapshot holds
         self._damage: str | None = None  # what was wrong with the snapshot that was found
         self._retry_at = 0.0  # a build or a save failed: not before this time
@@ -183,6 +184,9 @@ class Upkeep(ABC):
             if future.set_running_or_notify_cancel():
                 future.set_result(None)
         self._settling.clear()
+
+    def _recount(self) -> None:
+        self._count = len(self._tail) + (len(self._structure.rows) if self._structure is not None else 0)
 
     def _pressing(self) -> bool:
         """Whether the tail has grown so long that searches must wait for a slice of draining now and then."""
@@ -266,6 +270,7 @@ class Upkeep(ABC):
     def _adopt(self, loaded: Loaded) -> None:
         """The load is over. No turn touches anything before `_seq` is set, so this need not be on the strand."""
         self._structure, self._tail, self._damage = loaded.structure, loaded.tail, loaded.damage
+        self._recount()
         self._last_label = loaded.tail.last_label
         if loaded.structure is not None:
             self._saved_rows = loaded.structure.rows.count
@@ -315,6 +320,7 @@ class Upkeep(ABC):
             self._tail.remove(removed)
             if self._structure is not None:
                 self._structure.rows.remove(removed)
+        self._recount()
         self._last_label = max(self._last_label, last_label)
         self.spec = spec
         self._saved_rows, self._damage = 0, None
