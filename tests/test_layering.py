@@ -15,13 +15,14 @@ import pytest
 import vecd
 
 ROOT = Path(vecd.__file__).parent.parent
-SHARED = {"errors", "limits", "settings"}
+SHARED = {"errors", "limits", "units", "settings"}
 
 #: A room of vecd -> the other rooms that it may import from. `vecd` itself (its version numbers) is open to all.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "limits": set(),
-    "settings": {"errors", "limits"},
+    "units": {"errors"},
+    "settings": {"errors", "limits", "units"},
     "logs": set(),
     "wire": {"errors", "limits"},
     "dial": SHARED,

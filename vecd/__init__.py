@@ -4,7 +4,8 @@
 
 Imports go one way, from the bottom of this list to its top (tests/test_layering.py holds it to that):
 
-    errors limits settings     shared with the command line
+    errors limits units settings
+                               shared with the command line
     wire/                      bytes in, messages out; no sockets
     dial.py                    reaching a socket, and who is at its other end
     client.py launch.py        blocking client; starting a daemon when none answers

@@ -109,6 +109,7 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
     for name, value in _NATIVE_THREADS.items():
         os.environ.setdefault(name, value)
     # Imported here: a daemon that cannot get its lock has no need of numpy.
+    from .engine import retention
     from .engine.core import Engine
     from .server import listener as sockets
 
@@ -128,6 +129,7 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
     inode = os.stat(settings.socket).st_ino if passed is None else 0
     listener = sockets.Listener(engine, sock, stop.set)
     await listener.start()
+    upkeep = loop.create_task(retention.Upkeep(engine).run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reopening.reopen if reopening else lambda: None)
@@ -145,6 +147,8 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
     _notify("STOPPING=1")
     engine.indexes.stop_building()
     await listener.drain(settings.drain_s)
+    upkeep.cancel()
+    engine.rest()
     await asyncio.to_thread(engine.close)
     if passed is None:
         sockets.unbind(str(settings.socket), inode)

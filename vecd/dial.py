@@ -51,3 +51,11 @@ def peer_uid(sock: socket.socket) -> int:
         return int(uid)
     _, uid = _XUCRED.unpack_from(sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 76))
     return int(uid)
+
+
+def peer_pid(sock: socket.socket) -> int | None:
+    """The process at the other end, where the kernel knows it."""
+    if sys.platform == "linux":
+        pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
+    return None

@@ -22,6 +22,8 @@ class Code:
     EXISTS: Final = "exists"  # a library of that name is there already
     INVALID_CURSOR: Final = "invalid_cursor"  # a position in the log that cannot be read as one
     FOREIGN_CURSOR: Final = "foreign_cursor"  # a cursor of another log, or past this log's head
+    COMPACTED: Final = "compacted"  # a position that was trimmed away; `oldest` is the first there is
+    CONSUMER_HELD: Final = "consumer_held"  # another watcher has the consumer; try again later
     TOO_LARGE: Final = "too_large"  # an item of an answer that fits no frame
     PROTOCOL_ERROR: Final = "protocol_error"  # bytes that are no message; the connection ends
     FRAME_TOO_LARGE: Final = "frame_too_large"  # a frame over the limit; the connection ends

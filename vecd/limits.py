@@ -86,6 +86,27 @@ EF_MAX: Final = 100_000
 IDS_MAX: Final = 10_000
 #: Events of one frame, but for a document that has more by itself: those are never split.
 EVENTS_PAGE: Final = 1_000
+#: Bytes of documents in one message of a watch with payload, but for a document that has more by itself; and of that,
+#: as much as fits a frame: beyond it, what does not fit is left out, and the event says so.
+PAYLOAD_BYTES: Final = MIB
+PAYLOAD_BYTES_MAX: Final = FRAME_BYTES_MAX - MIB
+#: Bytes of encoded events that are kept for those who watch the same thing and are not quite at the head. Whoever is
+#: further behind reads the store.
+RING_BYTES: Final = 4 * MIB
+#: A watch at the head hears at least so often how far the log has been read for it.
+HEARTBEAT_S: Final = 5.0
+#: Silence of so many heartbeats means that the daemon is dead or stopped.
+HEARTBEATS_MISSED: Final = 6
+#: After events were handed to all who watch, the next wait for as long as that took, but no longer than this: what
+#: comes meanwhile goes together, so a thousand watchers leave half of the event loop's time to everybody else.
+FEED_REST_S: Final = 0.05
+#: Rows that one step of the vacuum deletes, and pages that one gives back: others' writes go between two steps.
+VACUUM_ROWS: Final = 2_000
+VACUUM_PAGES: Final = 256
+#: How often the log is held against the settings of how much of it is kept.
+RETENTION_EVERY_S: Final = 60.0
+#: A consumer's name is typed by people and stands in lists.
+CONSUMER_NAME_BYTES_MAX: Final = 128
 
 # --- the store ------------------------------------------------------------------------------------------------------
 #: Rows that one transaction gathers from waiting writers. Larger saves fsyncs, and makes the first of them wait longer.

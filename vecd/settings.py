@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import limits
 from .errors import Code, VecError, nearest
+from .units import duration_s, size_bytes
 
 #: sockaddr_un.sun_path, less its closing NUL.
 SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
@@ -26,8 +27,15 @@ TUNABLES: dict[str, type] = {
     "chunk_chars": int,
     "stall_s": float,
     "drain_s": float,
+    "keep_age": float,
+    "keep_count": int,
+    "keep_bytes": int,
     "log_level": str,
 }
+
+
+#: Those that may be written with a unit.
+_UNITS: dict[str, Callable[[str], float]] = {"keep_age": duration_s, "keep_bytes": size_bytes}
 
 
 class Settings(NamedTuple):
@@ -39,6 +47,9 @@ class Settings(NamedTuple):
     config: Path  # config.toml; need not exist
     log: Path  # where a vecd started by vec writes its log
     runtime: Path  # folder of the socket and of the start-up lock
+    keep_age: float = 0.0  # seconds of the log that are kept; 0: all
+    keep_count: int = 0  # events of it; 0: all
+    keep_bytes: int = 0  # bytes of it; 0: all
     embedder: str = "wordllama"  # for libraries that do not name one
     chunk_chars: int = limits.CHUNK_CHARS  # characters of a chunk, for new libraries
     stall_s: float = limits.STALL_S  # patience with a peer that has stopped
@@ -162,6 +173,11 @@ def _tunables(env: Mapping[str, str], config: Path) -> dict[str, Any]:
 
 def _typed(key: str, value: Any, where: str) -> Any:
     wanted = TUNABLES[key]
+    if key in _UNITS and isinstance(value, str):
+        try:
+            value = _UNITS[key](value)
+        except VecError as error:
+            raise VecError(Code.SETTINGS, f"{where}: {error.message}", error.hint) from error
     try:
         if isinstance(value, bool) or (wanted is str and not isinstance(value, str)):
             raise ValueError
@@ -175,7 +191,10 @@ def _typed(key: str, value: Any, where: str) -> Any:
         raise VecError(Code.SETTINGS, f"{where} must be debug, info, warning or error, not {value!r}")
     if key == "chunk_chars" and not 50 <= typed <= limits.CHUNK_CHARS_MAX:
         raise VecError(Code.SETTINGS, f"{where} must be from 50 to {limits.CHUNK_CHARS_MAX}, not {value!r}")
-    if wanted is float and not 0 < typed < 86_400:
+    if key.startswith("keep_"):
+        if not 0 <= typed < 2**62:
+            raise VecError(Code.SETTINGS, f"{where} must not be negative, and is {value!r}", "0 keeps everything")
+    elif wanted is float and not 0 < typed < 86_400:
         raise VecError(Code.SETTINGS, f"{where} must be a number of seconds between 0 and a day, not {value!r}")
     return typed
 

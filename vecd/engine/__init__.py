@@ -7,7 +7,10 @@
     libraries.py   create, show, list, rebuild, delete
     selections.py  the libraries' attributes, for filters
     search.py      vector, text and hybrid search
-    watch.py       the event feed; feed.py wakes those who wait for it
+    watch.py       watch and flush; positions.py cursors, view.py which events and how much of each, pages.py pieces of
+                   the log as they are sent, feed.py hands them on to all who watch, pulse.py wakes them
+    consumers.py   cursors that the daemon keeps
+    retention.py   trim; vacuum.py follows behind it
     status.py      what the daemon is and holds
 
 A verb that blocks says so; a transport runs it with Engine.read. The others belong to the event loop.

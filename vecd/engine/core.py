@@ -22,10 +22,12 @@ from ..settings import Settings
 from ..store.database import Database
 from ..store.transaction import Commit
 from ..text import embedders
+from .consumers import Consumers
 from .desk import Desk
 from .feed import Feed
 from .indexes import Indexes
 from .selections import Selections
+from .vacuum import Vacuum
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -40,7 +42,9 @@ class Engine:
         self.database = Database(settings.store, self._committed, self._storage_failed, self._published)
         self.indexes = Indexes(self.database, settings.data / "indexes")
         self.selections = Selections(self.database)
-        self.feed = Feed()
+        self.feed = Feed(self.database, self.follow)
+        self.consumers = Consumers(self.database)
+        self.vacuum = Vacuum(self.database)
         self._readers = ThreadPoolExecutor(limits.READERS, "vecd-read")
         self.desk = Desk("vecd-desk", limits.DESK_THREADS)
         self._searchers = ThreadPoolExecutor(limits.SEARCHERS, "vecd-search")
@@ -57,6 +61,11 @@ class Engine:
         self.desk.open(loop)
         self.database.open()
         self.indexes.open()
+
+    def rest(self) -> None:
+        """Ends what goes on by itself. On the event loop, before `close`."""
+        self.feed.close()
+        self.vacuum.close()
 
     def close(self) -> None:
         """Finishes what was submitted. Blocks."""

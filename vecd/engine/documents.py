@@ -13,7 +13,6 @@ from ..filters.attributes import DocumentSelection
 from ..store import documents as store
 from ..store.catalogue import Library
 from ..store.documents import Batch, Document, Entry, Outcome
-from ..store.events import chunk_id
 from ..store.transaction import Transaction
 from . import ingest
 from .core import Engine
@@ -21,6 +20,7 @@ from .draft import NO_VECTORS
 from .libraries import find
 from .selections import Filter
 from .turns import Turn
+from .view import whole
 
 
 def get(engine: Engine, name: str, ids: list[str], vectors: bool) -> list[dict[str, Any] | None]:
@@ -129,10 +129,4 @@ def _outlined(document: Document) -> dict[str, Any]:
 
 
 def _whole(document: Document) -> dict[str, Any]:
-    chunks: list[dict[str, Any]] = [
-        {"chunk_id": chunk_id(document.id, position), "text": text}
-        for position, text in enumerate(document.texts or ())
-    ]
-    for chunk, vector in zip(chunks, document.vectors or (), strict=False):
-        chunk["vector"] = vector
-    return {"id": document.id, "title": document.title, "metadata": document.metadata, "chunks": chunks}
+    return whole(document.id, document.title, document.metadata, document.texts or (), document.vectors)

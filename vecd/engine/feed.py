@@ -1,29 +1,206 @@
-"""Who waits for the next commit."""
+"""The feed: hands the log on to all who watch, as it grows.
+
+A subscription is a cursor over the log, not a queue: nothing is dropped, nothing grows. Watchers with the same view
+share a channel, a ring of the newest pages, encoded once. Whoever is at the head waits for the channel's next page;
+whoever has fallen behind the ring reads the store until it meets the ring again. Catch-up and live are one loop
+(watch.py), and it cannot tell the two apart.
+
+One pump reads what commits bring, once for all channels, on one thread; so a hundred watchers with views of their own
+cost a hundred selections, not a hundred readings. It rests after each round as long as the round took: with few
+watchers that is nothing, with a thousand it gathers events into fewer, larger pages.
+
+Everything here lives on the event loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from .. import limits
+from ..errors import VecError
+from ..store.database import Database
+from .pages import Encode, Page, read, read_for_all
+from .pulse import Pulse
+from .view import View
+
+if TYPE_CHECKING:
+    from .watch import Watch
+
+#: Has a function that blocks run off the loop.
+Follow = Callable[..., Awaitable[Any]]
+
+log = logging.getLogger("vecd.feed")
+
+
+class Channel:
+    """The newest pages of one view: contiguous, each behind the one before, from `start` on (exclusive)."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.users = 0
+        self.grown = Pulse()
+        self._pages: list[Page] = []
+        self._seqs: list[int] = []  # of the pages
+        self._bytes = 0
+
+    def restart(self, start: int) -> None:
+        """Nothing before `start` is known here."""
+        self.start, self._pages, self._seqs, self._bytes = start, [], [], 0
+
+    def append(self, page: Page) -> None:
+        self._pages.append(page)
+        self._seqs.append(page.seq)
+        self._bytes += len(page.body or ())
+        drop = 0
+        while self._bytes > limits.RING_BYTES and drop < len(self._pages) - 1:
+            self._bytes -= len(self._pages[drop].body or ())
+            drop += 1
+        if drop:
+            self.start = self._seqs[drop - 1]
+            del self._pages[:drop], self._seqs[:drop]
+
+    def behind(self, seq: int) -> Page | int | None:
+        """The page that a watcher gets next who has seen everything up to `seq`, which is not before `start`; or, for
+        one in the middle of a page, up to where it must read by itself; None if there is nothing more here."""
+        place = bisect_right(self._seqs, seq)
+        if place == len(self._pages):
+            return None
+        page = self._pages[place]
+        return page if seq < page.first else page.seq
 
 
 class Feed:
-    """Wakes the watchers after a commit. Lives on the event loop."""
+    """The channels, and those who watch."""
 
-    def __init__(self) -> None:
-        self._waiting: set[asyncio.Event] = set()
+    def __init__(self, database: Database, follow: Follow) -> None:
+        self._database = database
+        self._follow = follow
+        self.seq = 0  # the log has been read up to here for all channels
+        self.ticks = 0
+        self.moved = Pulse()  # something was read or handed on
+        self._committed = asyncio.Event()
+        self._channels: dict[tuple[View, Encode], Channel] = {}
+        self._readings: dict[Any, asyncio.Future[Page]] = {}  # from the store, that are going on
+        self._tasks: list[asyncio.Task[None]] = []
+        self.watches: set[Watch] = set()
 
-    @property
-    def watchers(self) -> int:
-        return len(self._waiting)
+    # --- those who watch --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def join(self, view: View, encode: Encode) -> Iterator[Channel]:
+        """The channel of that view, until the block ends."""
+        if not self._channels:
+            self.seq = self._database.head
+        channel = self._channels.get((view, encode))
+        if channel is None:
+            channel = self._channels[view, encode] = Channel(self.seq)
+        channel.users += 1
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._tick())]
+        self._committed.set()  # the pump looks what has come since
+        try:
+            yield channel
+        finally:
+            channel.users -= 1
+            if not channel.users:
+                del self._channels[view, encode]
+
+    @contextlib.contextmanager
+    def counted(self, watch: Watch) -> Iterator[None]:
+        """Among `watches` until the block ends."""
+        self.watches.add(watch)
+        try:
+            yield
+        finally:
+            self.watches.discard(watch)
+            self.moved.beat()  # nobody need wait for it any more
+
+    async def read(self, view: View, encode: Encode, after: int, stop: int, count: int | None) -> Page:
+        """The page behind `after`, from the store; those who want the same at the same time share one reading.
+
+        Raises VecError `compacted`.
+        """
+        wanted = (view, encode, after, stop, count)
+        reading = self._readings.get(wanted)
+        if reading is None:
+            reading = asyncio.ensure_future(self._follow(read, self._database, *wanted))
+            self._readings[wanted] = reading
+            reading.add_done_callback(lambda done: self._read(wanted, done))
+        return await asyncio.shield(reading)
+
+    def _read(self, wanted: Any, done: asyncio.Future[Page]) -> None:
+        del self._readings[wanted]
+        if not done.cancelled():
+            done.exception()  # whoever wanted it may have gone
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    # --- the pump ---------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        for event in self._waiting:
-            event.set()
+        """There has been a commit."""
+        if self._channels:
+            self._committed.set()
 
-    def join(self) -> asyncio.Event:
-        """An event that is set after every commit until `leave`."""
-        event = asyncio.Event()
-        self._waiting.add(event)
-        return event
+    def tick(self) -> None:
+        """Has every watch say how far it is."""
+        self.ticks += 1
+        for channel in self._channels.values():
+            channel.grown.beat()
 
-    def leave(self, event: asyncio.Event) -> None:
-        self._waiting.discard(event)
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(limits.HEARTBEAT_S)
+            self.tick()
+
+    async def _pump(self) -> None:
+        while True:
+            await self._committed.wait()
+            self._committed.clear()  # before reading: a commit during the read wakes us again
+            while self._channels and self.seq < self._database.head:
+                try:
+                    await self._round()
+                except VecError as error:  # storage: the writer will notice, or those who read by themselves are told
+                    log.error("the log could not be read for those who watch", exc_info=error)
+                    await asyncio.sleep(1)
+
+    async def _round(self) -> None:
+        """Reads on, hands it to the channels, and rests as long as that kept the loop busy."""
+        if self.seq < self._database.horizon:  # nobody watched, and a trim has passed
+            self._skip_to(self._database.horizon)
+        reading = list(self._channels.items())
+        seq, pages = await self._follow(read_for_all, self._database, [key for key, _ in reading], self.seq)
+        self.seq = seq
+        for (_, channel), its_pages in zip(reading, pages, strict=True):
+            for page in its_pages:
+                channel.append(page)
+        known = {id(channel) for _, channel in reading}
+        for channel in self._channels.values():
+            if id(channel) not in known:  # it came during the reading, and lacks what was read
+                channel.restart(seq)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for (_, channel), its_pages in zip(reading, pages, strict=True):
+            if its_pages:
+                channel.grown.beat()
+        for channel in self._channels.values():
+            if id(channel) not in known:
+                channel.grown.beat()
+        self.moved.beat()
+        await asyncio.sleep(0)  # behind all who were woken
+        took_s = loop.time() - started
+        if took_s > 0.001:
+            await asyncio.sleep(min(took_s, limits.FEED_REST_S))
+
+    def _skip_to(self, seq: int) -> None:
+        self.seq = seq
+        for channel in self._channels.values():
+            channel.restart(seq)
+            channel.grown.beat()

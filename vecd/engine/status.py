@@ -26,7 +26,7 @@ def status(engine: Engine) -> dict[str, Any]:
         "seq": engine.database.head,
         "uptime_s": round(time.monotonic() - _STARTED, 3),
         "memory_bytes": _resident_bytes(),
-        "watchers": engine.feed.watchers,
+        "watchers": len(engine.feed.watches),
         "libraries": [libraries.show(engine, library) for library in libraries.everything(engine)],
     }
 

@@ -1,165 +1,193 @@
-"""The event feed. A subscription is a cursor over the log, not a queue: nothing is dropped, nothing grows.
+"""watch: the log from any position, as it happens; flush: a barrier for those who watch.
 
-Catch-up and live are one loop: read on from the cursor, hand it on, and when there is nothing more wait for a commit.
-A cursor is `<log id>:<seq>`, the last event seen; what follows it begins with the event behind it.
+Catch-up and live are one loop: the next page behind the position, from the channel (feed.py) if it is there and from
+the store otherwise. A snapshot is a position too (positions.py), and is gone through in the same loop.
 """
 
 from __future__ import annotations
 
-import asyncio
-import datetime
-import fnmatch
-import re
-import time
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
-from .. import limits
-from ..errors import Code, VecError, nearest
-from ..store import events
+from ..errors import Code, VecError
+from . import pages, positions
 from .core import Engine
+from .feed import Channel
+from .pages import Encode, Page
+from .positions import Position
+from .view import View
 
-_AGO = re.compile(r"-(\d+(?:\.\d+)?)([smhdw])")
-_AGO_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+#: What is done about a position that was trimmed away.
+ON_GAP: Final = ("fail", "oldest", "snapshot")
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What a watcher wants."""
 
+    view: View
     start: str = "now"  # `beginning`, `now`, a cursor, an RFC 3339 time, or a time ago as `-15m`
-    libraries: frozenset[str] | None = None  # None: all
-    types: tuple[str, ...] = ()  # names or globs; (): all
     follow: bool = True  # wait for more at the head; otherwise end at the head as it was at the start
+    until: str | None = None  # end at this cursor (inclusive)
     limit: int | None = None  # end after so many events
-    timeout_s: float | None = None  # end after so long
+    snapshot: bool = False  # begin with the state, unless `start` is a cursor or the consumer has one
+    consumer: str | None = None  # begin where it is, or make it
+    holder: str = ""  # who watches, for others who want the same consumer
+    on_gap: str = "fail"
 
 
-@dataclass(slots=True)
-class Page:
-    """Events that follow each other, and the seq up to which the log has been read for them (inclusive)."""
+class Watch:
+    """A subscription. Iterate over `pages` once."""
 
-    events: list[dict[str, Any]]
-    seq: int
+    def __init__(self, engine: Engine, spec: Spec, encode: Encode) -> None:
+        """Raises VecError `invalid_request`, `invalid_cursor`, `foreign_cursor`, or `not_found` for a library that
+        never was."""
+        self._engine = engine
+        self._spec = spec
+        self._encode = encode
+        self._left = spec.limit
+        self._channel: Channel | None = None
+        # Behind all that was handed on. `now` is when the request arrived: what the same sender writes behind it must
+        # be in the feed.
+        self.position = Position(engine.database.head)
+        _check(engine, spec)
+        self._stop = None if spec.follow else engine.database.head
+        if spec.until is not None:
+            until = positions.parse(engine.database, spec.until).seq
+            self._stop = until if self._stop is None else min(until, self._stop)
 
+    async def pages(self) -> AsyncGenerator[Page, None]:
+        """Pages in order, each event once; a page may have nothing to send. The first tells that the watch stands, and
+        where.
 
-async def watch(engine: Engine, spec: Spec) -> AsyncGenerator[Page, None]:
-    """Pages of events behind `spec.start`, in order, each once; a page may be empty but for where it has read to, and
-    the first always is.
-
-    Raises TimeoutError after `spec.timeout_s`, and VecError `invalid_cursor`, `foreign_cursor`, `invalid_request`, or
-    `not_found` for a library that never was.
-    """
-    _check(engine, spec)
-    # `now` is when the request arrived: what the same sender writes behind it must be in the feed.
-    seq = engine.database.head if spec.start == "now" else await engine.follow(_start, engine, spec.start)
-    stop = None if spec.follow else engine.database.head
-    deadline = None if spec.timeout_s is None else asyncio.get_running_loop().time() + spec.timeout_s
-    left = spec.limit
-    woken = engine.feed.join()
-    try:
-        yield Page([], seq)
-        while True:
-            woken.clear()  # before reading: a commit during the read wakes us again
-            page = await engine.follow(_read, engine, spec, seq, left, stop)
-            if page.seq > seq:
-                seq = page.seq
+        Raises VecError `invalid_cursor`, `foreign_cursor`, `compacted` or `consumer_held`.
+        """
+        engine, spec, feed = self._engine, self._spec, self._engine.feed
+        with ExitStack() as stack:
+            if spec.consumer is not None:
+                stack.enter_context(engine.consumers.hold(spec.consumer, spec.holder))
+            gap = await self._begin()
+            self._channel = stack.enter_context(feed.join(spec.view, self._encode))
+            stack.enter_context(feed.counted(self))
+            yield self._standing(gap)
+            while not self._ended():
+                try:
+                    page = await self._next(self._channel)
+                except VecError as error:
+                    gap = self._gap(error)
+                    page = self._standing(gap)
+                self.position = page.position
+                if self._left is not None:
+                    self._left -= page.count
                 yield page
-                if left is not None:
-                    left -= len(page.events)
-            if (stop is not None and seq >= stop) or left == 0:
-                return
-            patience = None if deadline is None else deadline - asyncio.get_running_loop().time()
-            if patience is not None and patience <= 0:
-                raise TimeoutError
-            if engine.database.head <= seq:
-                await asyncio.wait_for(woken.wait(), patience)
-    finally:
-        engine.feed.leave(woken)
+                feed.moved.beat()
+
+    @property
+    def reached(self) -> Position:
+        """Behind all that was wanted and has been handed on, and all that was not wanted."""
+        channel, feed = self._channel, self._engine.feed
+        seq, label = self.position
+        if label is None and channel is not None and seq >= channel.start and channel.behind(seq) is None:
+            return Position(max(seq, feed.seq))
+        return self.position
+
+    async def _begin(self) -> VecError | None:
+        """Finds the place to begin at; returns what was wrong with the one that was asked for, if it was mended."""
+        engine, spec = self._engine, self._spec
+        gap = None
+        if spec.snapshot and spec.start == "now":
+            self.position = Position(self.position.seq, 0)
+        elif spec.start != "now":
+            try:
+                self.position = await engine.follow(positions.resolve, engine.database, spec.start)
+            except VecError as error:
+                gap = self._gap(error)
+        if spec.consumer is not None:
+            self.position = await engine.consumers.enter(spec.consumer, self.position)
+        return gap
+
+    def _gap(self, error: VecError) -> VecError:
+        """Goes on behind a gap, if that is wanted; raises the error otherwise."""
+        if error.code != Code.COMPACTED or self._spec.on_gap == "fail":
+            raise error
+        database = self._engine.database
+        oldest = self._spec.on_gap == "oldest"
+        self.position = Position(database.horizon) if oldest else Position(database.head, 0)
+        return error
+
+    def _standing(self, gap: VecError | None) -> Page:
+        more = {} if gap is None else {"gap": gap.to_wire()}
+        body = pages.bookmark(self._engine.database, self.position, self._encode, **more)
+        return Page(self.position.seq, self.position, body=body)
+
+    def _ended(self) -> bool:
+        stop = self._stop
+        return self._left == 0 or (stop is not None and self.position.label is None and self.position.seq >= stop)
+
+    async def _next(self, channel: Channel) -> Page:
+        """What comes behind the position, when it comes; at a tick of the feed, how far the log has been read."""
+        engine, feed, view = self._engine, self._engine.feed, self._spec.view
+        seq, label = self.position
+        if label is not None:
+            return await engine.follow(pages.read_state, engine.database, view, self._encode, self.position)
+        if self._stop is not None:
+            return await feed.read(view, self._encode, seq, self._stop, self._left)
+        while True:
+            found = channel.behind(seq) if seq >= channel.start else channel.start
+            if isinstance(found, Page):
+                if self._left is None or found.count <= self._left:
+                    return found
+                found = found.seq
+            if found is not None:
+                return await feed.read(view, self._encode, seq, found, self._left)
+            ticks = feed.ticks
+            await channel.grown.wait()
+            if feed.ticks != ticks and self.reached.seq >= seq and channel.behind(seq) is None:
+                body = pages.bookmark(engine.database, self.reached, self._encode)
+                return Page(seq, self.reached, body=body)
 
 
-def _read(engine: Engine, spec: Spec, after: int, count: int | None, stop: int | None) -> Page:
-    """Up to `count` wanted events behind `after` (exclusive) and not past `stop` (inclusive). Blocks."""
-    head = engine.database.head  # first: the catalogue is at least as new, and knows every library up to it
-    stop = head if stop is None else min(stop, head)
-    libraries = engine.database.catalogue.by_id
-    found: list[dict[str, Any]] = []
-    with engine.database.snapshot() as db:
-        rows = events.read(db, after, limits.EVENTS_PAGE)
-    seq = after
-    for row in rows:
-        if row.seq > stop:
-            break
-        if found and len(found) + row.last_seq - row.seq >= limits.EVENTS_PAGE:
-            break
-        library = libraries.get(row.library_id) if row.library_id is not None else None
-        name = library.name if library is not None else None
-        if (spec.libraries is None or name in spec.libraries) and any(_wanted(spec, kind) for kind in row.kinds):
-            for event in events.expand(row, name):
-                if event["seq"] > after and _wanted(spec, event["type"]):
-                    found.append(event)
-                    if count is not None and len(found) == count:
-                        return Page(found, event["seq"])
-        seq = row.last_seq
-    return Page(found, seq)
+async def flush(engine: Engine, watch: Watch | None, consumer: str | None) -> str:
+    """Waits until all that is committed now has been handed to a watch, or to all there are now; or until a consumer
+    has acknowledged it. Returns the cursor of that.
 
-
-def _wanted(spec: Spec, kind: str) -> bool:
-    return not spec.types or any(fnmatch.fnmatchcase(kind, pattern) for pattern in spec.types)
+    Raises VecError `not_found` for a consumer that is not there.
+    """
+    target = engine.database.head
+    if consumer is not None:
+        while True:
+            engine.feed.tick()  # who has nothing to acknowledge hears how far the log has been read
+            beats = engine.consumers.acked.beats
+            position = await engine.read(engine.consumers.position, consumer)
+            if position.label is None and position.seq >= target:
+                break
+            await engine.consumers.acked.wait(beats)
+    else:
+        wanted = engine.feed.watches.copy() if watch is None else {watch}
+        while any(each.reached.label is not None or each.reached.seq < target for each in wanted):
+            await engine.feed.moved.wait()
+            wanted &= engine.feed.watches
+    return positions.cursor(engine.database, Position(target))
 
 
 def _check(engine: Engine, spec: Spec) -> None:
-    for pattern in spec.types:
-        if not fnmatch.filter(events.ALL_TYPES, pattern):
-            close = nearest(pattern, events.ALL_TYPES)
-            hint = f"did you mean {close!r}?" if close else f"types: {', '.join(events.ALL_TYPES)}"
-            raise VecError(Code.INVALID_REQUEST, f"no event is of type {pattern!r}", hint, field="types")
-    if spec.libraries is not None:
+    if spec.on_gap not in ON_GAP:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"there is no on_gap {spec.on_gap!r:.40}",
+            f"one of {', '.join(ON_GAP)}",
+            field="on_gap",
+        )
+    if spec.snapshot and (spec.start == "beginning" or positions.time_us(spec.start) is not None):
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"a snapshot is of now, and the watch is to begin at {spec.start}",
+            "leave out one of the two; with a cursor, the snapshot that it is of goes on",
+            field="from",
+        )
+    if spec.view.libraries is not None:
         ever = {library.name for library in engine.database.catalogue.by_id.values()} | {"default"}
-        for name in spec.libraries - ever:
+        for name in spec.view.libraries - ever:
             engine.database.catalogue.find(name)  # raises, naming the nearest
-
-
-def _start(engine: Engine, start: str) -> int:
-    """The seq behind which a watcher begins (exclusive)."""
-    if start == "beginning":
-        return 0
-    if (moment_us := _time_us(start)) is not None:
-        with engine.database.snapshot() as db:
-            return events.seq_at(db, moment_us)
-    log_id, colon, digits = start.rpartition(":")
-    if not colon or not re.fullmatch("[0-9]{1,19}", digits) or not re.fullmatch("[0-9a-f]+", log_id):
-        raise VecError(
-            Code.INVALID_CURSOR,
-            f"{start!r:.80} is no place to start from",
-            "give beginning, now, a cursor as an event carries it, an RFC 3339 time, or a time ago like -15m",
-        )
-    seq, head = int(digits), engine.database.head
-    if log_id != engine.database.log_id:
-        raise VecError(
-            Code.FOREIGN_CURSOR,
-            f"the cursor {start} is of another log; this one is {engine.database.log_id}",
-            "the store was made anew or restored: start again from the beginning",
-        )
-    if seq > head:
-        raise VecError(
-            Code.FOREIGN_CURSOR,
-            f"the cursor {start} is past the head of the log, {head}",
-            "the store was restored from an older copy: start again from the beginning",
-        )
-    return seq
-
-
-def _time_us(text: str) -> int | None:
-    """Microseconds since the epoch of an RFC 3339 time or a time ago; None for anything else."""
-    if match := _AGO.fullmatch(text):
-        return max(0, int((time.time() - min(float(match[1]), 1e9) * _AGO_S[match[2]]) * 1_000_000))
-    if not re.match(r"\d{4}-\d\d-\d\d", text):
-        return None
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-        # A time without a zone is the machine's.
-        return max(0, int((moment if moment.tzinfo else moment.astimezone()).timestamp() * 1_000_000))
-    except (ValueError, OverflowError) as error:
-        raise VecError(Code.INVALID_CURSOR, f"{text!r:.80} is no RFC 3339 time: {error}") from error

@@ -268,6 +268,14 @@ class Attributes:
                 self._seq = each.seq
 
 
+def passing(where: Sequence[Where], rows: Sequence[Row]) -> list[bool]:
+    """Which of these documents, alive or not, the filters let through together. A type that cannot be compared does not
+    pass: these are some documents of many, and others may hold another."""
+    table = _Table(frozenset().union(*(each.fields for each in where)))
+    table.take(rows)
+    return table.passing(where)
+
+
 class _Table:
     """The columns themselves, and the masks that were worked out of them."""
 
@@ -321,6 +329,14 @@ class _Table:
         last_label = int(self.firsts.values[-1] + self.chunks.values[-1] - 1) if count else -1
         alive = self.alive.values.copy()
         return DocumentSelection(self._basis, mask, last_label, self.firsts.values, self.chunks.values, alive)
+
+    def passing(self, where: Sequence[Where]) -> list[bool]:
+        """By document number, whether all of these let it through."""
+        mask = np.ones(self.firsts.count, np.bool_)
+        for each in where:
+            mask &= self._work_out(each.node, 0, self.firsts.count)
+        found: list[bool] = mask.tolist()
+        return found
 
     def _mask(self, node: Node) -> Bools:
         """By document number, and one more, False; what was worked out before is only added to."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..engine.core import Engine
 from ..engine.turns import Turn
+from ..engine.watch import Watch
 from ..errors import Code, VecError
-from ..wire.messages import Request
+from ..wire.messages import Part, Request
 from .fields import Fields
 
 if TYPE_CHECKING:
@@ -50,6 +53,29 @@ class Call:
             middle = len(items) // 2
             await self.items(items[:middle])
             await self.items(items[middle:], **extra)
+
+    async def part(self, body: Sized) -> None:
+        """Sends a part of a stream that has been encoded for all who get the same, and waits as `items` does."""
+        assert isinstance(body, Part)
+        await self._session.send_part(self.id, body)
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, for people."""
+        return self._session.peer
+
+    @contextmanager
+    def subscribed(self, watch: Watch) -> Iterator[None]:
+        """The connection knows the watch by this request's number until the block ends."""
+        self._session.watches[self.id] = watch
+        try:
+            yield
+        finally:
+            del self._session.watches[self.id]
+
+    def subscription(self, target: int) -> Watch | None:
+        """The connection's watch with that number."""
+        return self._session.watches.get(target)
 
     def cancel(self, target: int) -> bool:
         return self._session.cancel(target)

@@ -24,10 +24,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from .. import PROTOCOL, __version__, limits
+from ..dial import peer_pid
 from ..engine.turns import Turn, Turns
+from ..engine.watch import Watch
 from ..errors import Code, VecError
 from ..wire.frames import FrameDecoder
-from ..wire.messages import Request, check_protocol, decode, encode, parse_request
+from ..wire.messages import Part, Request, check_protocol, decode, encode, frame_of, parse_request
 from .call import Call
 from .handlers import OPS, Handler, Now
 
@@ -51,6 +53,8 @@ class Session(asyncio.Protocol):
         self._greeted = False
         self._closed = False
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self.watches: dict[int, Watch] = {}  # of _tasks, by number
+        self.peer = "somebody"
         self._streams: set[int] = set()  # of _tasks, those that may be cancelled and are not back-pressure
         self._paged: set[int] = set()  # of _tasks, answers that come in pages, each sent when there is room for it
         self._unanswered = 0
@@ -228,10 +232,14 @@ class Session(asyncio.Protocol):
             raise VecError(Code.PROTOCOL_ERROR, f"the first request must be hello, not {request.op!r:.60}")
         check_protocol(request.fields.get("protocol"), who="client")
         self._greeted = True
+        pid = peer_pid(self._transport.get_extra_info("socket"))
+        client = request.fields.get("client")
+        self.peer = f"{client if isinstance(client, str) else 'a client':.80}" + (f", process {pid}" if pid else "")
         known = {
             "frame_bytes_max": limits.FRAME_BYTES_MAX,
             "batch_documents_max": limits.BATCH_DOCUMENTS_MAX,
             "unanswered_max": limits.UNANSWERED_MAX,
+            "heartbeat_s": limits.HEARTBEAT_S,
         }
         answer = {"protocol": PROTOCOL, "server": f"vecd {__version__}", "log": self.listener.engine.database.log_id}
         self.send({"id": request.id, "result": {**answer, "limits": known}})
@@ -256,6 +264,13 @@ class Session(asyncio.Protocol):
         if message["id"] in self._tasks:
             self._paged.add(message["id"])
         await self.writable()
+
+    async def send_part(self, number: int, part: Part) -> None:
+        """Writes a part of a subscription as it was encoded, and waits until the peer has read enough of it."""
+        if not self._closed:
+            self._transport.writelines(frame_of(number, part))
+        if not self._writable.is_set() or self._closed:
+            await self.writable()
 
     async def writable(self) -> None:
         """Waits until the peer has read enough. Raises CancelledError if the connection is gone."""

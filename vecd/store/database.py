@@ -75,6 +75,7 @@ class Database:
         self.log_id = ""
         self.head = 0  # the last committed seq
         self.head_time_us = 0
+        self.horizon = 0  # the last seq that was trimmed away
         self._label = 0
         self._wal_pages = 0  # in the write-ahead log after the last commit
         self._checkpoint_at = limits.WAL_PAGES
@@ -88,6 +89,7 @@ class Database:
         try:
             self._db = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, limits.WRITER_CACHE_KIB)
             self._db.pragma("page_size", PAGE_BYTES)
+            self._db.pragma("auto_vacuum", "incremental")  # of a new file; so that a trim can give space back
             if (mode := self._db.pragma("journal_mode", "wal")) != "wal":
                 raise VecError(
                     Code.STORAGE_FAILED,
@@ -98,8 +100,8 @@ class Database:
             # SQLite's own checkpoints throw their result away, and a failed fsync of the file must not go unnoticed.
             self._db.set_wal_hook(self._note_wal)
             migrate(self._db, str(self.path))
-            row = self._db.execute("SELECT log_id, seq, label, time_us FROM log").get
-            self.log_id, self.head, self._label, self.head_time_us = row
+            row = self._db.execute("SELECT log_id, seq, label, time_us, horizon FROM log").get
+            self.log_id, self.head, self._label, self.head_time_us, self.horizon = row
             self.catalogue = read_catalogue(self._db)
         except apsw.Error as error:
             raise _translated(error, self.path) from error
@@ -161,8 +163,8 @@ class Database:
     def _commit(self, group: list[_Work]) -> None:
         """One transaction: every work in its savepoint, the counters, the commit; then the news, then the answers."""
         db = self._db
-        now_us = max(time.time_ns() // 1000, self.head_time_us)
-        tx = Transaction(db, now_us, self.head, self._label, self.catalogue)
+        now_us = self.now_us()
+        tx = Transaction(db, now_us, self.head, self._label, self.catalogue, self.horizon)
         db.execute("BEGIN IMMEDIATE")
         for work in group:
             self._run(tx, work)
@@ -173,6 +175,7 @@ class Database:
         self._on_commit(Commit(tx.seq, tx.catalogue, tx.changes))
         self._label = tx.label
         self.catalogue = tx.catalogue  # before the head: whoever sees the head finds its libraries
+        self.horizon = tx.horizon
         self.head = tx.seq
         self._on_published()
         for work in group:
@@ -181,8 +184,12 @@ class Database:
             else:
                 work.future.set_result(work.result)
 
+    def now_us(self) -> int:
+        """Microseconds since the epoch; never before an event's time, whatever becomes of the machine's clock."""
+        return max(time.time_ns() // 1000, self.head_time_us)
+
     def _run(self, tx: Transaction, work: _Work) -> None:
-        seq, label, catalogue, changes = tx.seq, tx.label, tx.catalogue, len(tx.changes)
+        seq, label, catalogue, horizon, changes = tx.seq, tx.label, tx.catalogue, tx.horizon, len(tx.changes)
         tx.db.execute("SAVEPOINT work")
         try:
             work.result = work.run(tx)
@@ -191,7 +198,7 @@ class Database:
             raise
         except Exception as error:
             tx.db.execute("ROLLBACK TO work; RELEASE work")
-            tx.seq, tx.label, tx.catalogue = seq, label, catalogue
+            tx.seq, tx.label, tx.catalogue, tx.horizon = seq, label, catalogue, horizon
             del tx.changes[changes:]
             work.error = error
 

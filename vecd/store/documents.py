@@ -279,6 +279,71 @@ def at(db: apsw.Connection, labels: list[int]) -> list[Document]:
     return [_document(row) for row in found]
 
 
+def sizes(db: apsw.Connection, versions: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Bytes of the texts and of the vectors of these versions of documents, (label, chunks) each, alive or not."""
+    packed: str = db.execute(
+        "SELECT json_group_array((SELECT json_array(coalesce(sum(octet_length(text)), 0), sum(octet_length(vector)))"
+        " FROM chunks WHERE label BETWEEN value ->> 0 AND (value ->> 0) + (value ->> 1) - 1)) FROM json_each(?)",
+        (_json(versions),),
+    ).get
+    return [(texts, vectors) for texts, vectors in map(orjson.loads, orjson.loads(packed))]
+
+
+def contents(
+    db: apsw.Connection, versions: list[tuple[int, int]], *, vectors: bool
+) -> dict[int, tuple[list[str | None], list[bytes] | None]]:
+    """Label -> texts and, if asked for, vectors of the chunks of these versions of documents, (label, chunks) each,
+    alive or not."""
+    column = "CAST(group_concat(vector, '') AS BLOB)" if vectors else "NULL"
+    rows = db.execute(
+        f"SELECT value ->> 0, (SELECT json_group_array(text) FROM {_CHUNKS_OF}), (SELECT {column} FROM {_CHUNKS_OF})"
+        " FROM json_each(?)",
+        (_json(versions),),
+    )
+    chunks = dict(versions)
+    return {
+        label: (orjson.loads(texts), None if joined is None else _cut(joined, chunks[label]))
+        for label, texts, joined in rows
+    }
+
+
+#: The chunks of the version of a document that `value` names, in their order.
+_CHUNKS_OF = "(SELECT text, vector FROM chunks WHERE label BETWEEN value ->> 0 AND (value ->> 0) + (value ->> 1) - 1 ORDER BY label)"  # noqa: E501
+
+
+def _cut(joined: bytes, count: int) -> list[bytes]:
+    size = len(joined) // count
+    return [joined[place * size : (place + 1) * size] for place in range(count)]
+
+
+def state(
+    db: apsw.Connection, seq: int, after: int, count: int, libraries: list[int] | None
+) -> list[tuple[int, int, int, str, str | None, str]]:
+    """Up to `count` documents that were alive at that seq, behind the label `after` (exclusive), by label: label,
+    chunks, library's id, id, title, metadata (JSON). `libraries` None: all that there were.
+
+    The seq must not be before the log's horizon.
+    """
+    packed: str = db.execute(
+        "SELECT '[' || coalesce(group_concat(line, ','), '') || ']' FROM ("
+        "SELECT json_array(label, documents.chunks, documents.library_id, id, title, metadata) AS line"
+        " FROM documents CROSS JOIN libraries ON libraries.library_id = documents.library_id"
+        " WHERE label > ?2 AND label < coalesce(?5, label + 1) AND (removed_seq IS NULL OR removed_seq > ?1)"
+        " AND (deleted_seq IS NULL OR deleted_seq > ?1)"
+        " AND (?4 IS NULL OR documents.library_id IN (SELECT value FROM json_each(?4)))"
+        " ORDER BY label LIMIT ?3)",
+        (seq, after, count, None if libraries is None else _json(libraries), _first_label_behind(db, seq)),
+    ).get
+    return [tuple(each) for each in orjson.loads(packed)]
+
+
+def _first_label_behind(db: apsw.Connection, seq: int) -> int | None:
+    """The label of the first document that came after that seq."""
+    sql = "SELECT label FROM events WHERE seq > ? AND label IS NOT NULL ORDER BY seq LIMIT 1"
+    label: int | None = db.execute(sql, (seq,)).get
+    return label
+
+
 def _document(row: Any) -> Document:
     label, document_id, title, metadata, chunks = row
     return Document(label, document_id, title, orjson.loads(metadata), chunks)

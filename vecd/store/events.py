@@ -2,15 +2,18 @@
 
 A row about a document stands for the document's event and, behind it, one for each chunk that went and each that came:
 `document.updated` of a document with 2 chunks that now has 3 is 1 + 2 + 3 events, on one row, with consecutive seqs.
-A row about anything else is one event. The log is in the order of its seqs, without gaps, across all libraries.
+A row about anything else is one event. The log is in the order of its seqs, without gaps, across all libraries; it
+reaches back to its horizon (exclusive), which lies between two rows.
+
+A row refers to documents by label. They are immutable and stay while the log refers to them, so what an event tells of
+a document is exact however often it has changed since.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import apsw
 import orjson
@@ -37,26 +40,31 @@ TYPE_NAMES: dict[int, str] = {
 CHUNK_ADDED, CHUNK_DELETED = "chunk.added", "chunk.deleted"
 ALL_TYPES: tuple[str, ...] = (*TYPE_NAMES.values(), CHUNK_ADDED, CHUNK_DELETED)
 
+Event = dict[str, Any]
 
-@dataclass(slots=True)
-class Row:
-    """A row of the log with what is needed to expand it. `seq` is its first event's."""
+
+class Row(NamedTuple):
+    """A row of the log with what is needed to expand it. `seq` is its first event's; the fields of documents are None
+    in a row that is not about one, those with `old_` in one that has nothing before it."""
 
     seq: int
     time_us: int
     type: int
     library_id: int | None
     data: str | None
-    id: str | None = None  # the document's
-    title: str | None = None  # as it is after the change, or was before it was deleted
-    added: int = 0  # chunks that came
-    removed: int = 0  # chunks that went
+    id: str | None  # the document's
+    label: int | None  # the document as it is after the change
+    added: int  # its chunks
+    title: str | None
+    metadata: str | None  # JSON; None unless it was asked for
+    old_label: int | None  # the document as it was before
+    removed: int  # its chunks
+    old_title: str | None
+    old_metadata: str | None
 
     @property
-    def kinds(self) -> tuple[str, ...]:
-        """The types of the events that it stands for."""
-        chunks = (CHUNK_DELETED,) * (self.removed > 0) + (CHUNK_ADDED,) * (self.added > 0)
-        return (TYPE_NAMES.get(self.type, f"unknown.{self.type}"), *chunks)
+    def type_name(self) -> str:
+        return TYPE_NAMES.get(self.type, f"unknown.{self.type}")
 
     @property
     def last_seq(self) -> int:
@@ -83,17 +91,29 @@ def head(db: apsw.Connection) -> int:
     return int(db.execute("SELECT seq FROM log").get)
 
 
-def read(db: apsw.Connection, after: int, count: int) -> list[Row]:
-    """Up to `count` rows, beginning with the one that holds the event behind `after` (exclusive)."""
-    rows = db.execute(
-        "SELECT seq, time_us, type, events.library_id, data, coalesce(new.id, old.id),"
-        " iif(new.label IS NULL, old.title, new.title), coalesce(new.chunks, 0), coalesce(old.chunks, 0)"
+def horizon(db: apsw.Connection) -> tuple[int, int]:
+    """The last seq that was trimmed away, and its time in microseconds; (0, 0) if the log is whole."""
+    seq, time_us = db.execute("SELECT horizon, horizon_us FROM log").get
+    return int(seq), int(time_us)
+
+
+def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False) -> list[Row]:
+    """Up to `count` rows, beginning with the one that holds the event behind `after` (exclusive).
+
+    They come as one row of JSON, because every row is a step (see __init__.py).
+    """
+    new_metadata, old_metadata = ("new.metadata", "old.metadata") if metadata else ("NULL", "NULL")
+    packed: str = db.execute(
+        "SELECT '[' || coalesce(group_concat(line, ','), '') || ']' FROM ("
+        "SELECT json_array(seq, time_us, type, events.library_id, data, coalesce(new.id, old.id), events.label,"
+        f" coalesce(new.chunks, 0), new.title, {new_metadata},"
+        f" events.prior, coalesce(old.chunks, 0), old.title, {old_metadata}) AS line"
         " FROM events LEFT JOIN documents AS new ON new.label = events.label"
         " LEFT JOIN documents AS old ON old.label = events.prior"
-        " WHERE seq >= coalesce((SELECT max(seq) FROM events WHERE seq <= ?1 + 1), 0) ORDER BY seq LIMIT ?2",
+        " WHERE seq >= coalesce((SELECT max(seq) FROM events WHERE seq <= ?1 + 1), 0) ORDER BY seq LIMIT ?2)",
         (after, count),
-    )
-    return [Row(*row) for row in rows]
+    ).get
+    return [Row._make(each) for each in orjson.loads(packed)]
 
 
 def seq_at(db: apsw.Connection, time_us: int) -> int:
@@ -111,31 +131,43 @@ def seq_at(db: apsw.Connection, time_us: int) -> int:
     return following - 1 if following else head(db)
 
 
-def expand(row: Row, library: str | None) -> Iterator[dict[str, Any]]:
+def time_at(db: apsw.Connection, seq: int) -> int:
+    """The time of the last event up to that seq (inclusive), in microseconds; 0 if there is none."""
+    found: int | None = db.execute("SELECT time_us FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", (seq,)).get
+    return horizon(db)[1] if found is None else found
+
+
+def expand(row: Row, library: str | None) -> list[Event]:
     """The events of a row, in order, as they travel: `{"seq","type","library","time","data"}`."""
     time = format_time(row.time_us)
-    kind = TYPE_NAMES.get(row.type, f"unknown.{row.type}")
-    if row.id is None:
+    seq, document_id = row.seq, row.id
+    if document_id is None:
         data = orjson.loads(row.data) if row.data else {}
-        yield {"seq": row.seq, "type": kind, "library": library, "time": time, "data": data}
-        return
-    data = {"id": row.id, "title": row.title, "chunks": row.added or row.removed}
-    data["chunk_ids"] = [chunk_id(row.id, position) for position in range(row.added or row.removed)]
-    if row.added and row.removed:
-        data["chunks_replaced"] = row.removed
-    yield {"seq": row.seq, "type": kind, "library": library, "time": time, "data": data}
-    seq = row.seq
-    for chunk_kind, chunks in ((CHUNK_DELETED, row.removed), (CHUNK_ADDED, row.added)):
+        return [{"seq": seq, "type": row.type_name, "library": library, "time": time, "data": data}]
+    added, removed = row.added, row.removed
+    chunk_ids = [f"{document_id}#{position}" for position in range(added or removed)]
+    data = {
+        "id": document_id,
+        "title": row.title if added else row.old_title,
+        "chunks": len(chunk_ids),
+        "chunk_ids": chunk_ids,
+    }
+    if added and removed:
+        data["chunks_replaced"] = removed
+    events = [{"seq": seq, "type": row.type_name, "library": library, "time": time, "data": data}]
+    for kind, chunks in ((CHUNK_DELETED, removed), (CHUNK_ADDED, added)):
         for position in range(chunks):
             seq += 1
-            about = {"chunk_id": chunk_id(row.id, position), "document_id": row.id, "position": position}
-            yield {"seq": seq, "type": chunk_kind, "library": library, "time": time, "data": about}
+            about = {"chunk_id": f"{document_id}#{position}", "document_id": document_id, "position": position}
+            events.append({"seq": seq, "type": kind, "library": library, "time": time, "data": about})
+    return events
 
 
 def chunk_id(document_id: str, position: int) -> str:
     return f"{document_id}#{position}"
 
 
+@lru_cache(1_024)  # the events of one transaction have the same
 def format_time(time_us: int) -> str:
     """RFC 3339 in UTC with microseconds: `2026-11-23T19:10:31.123456Z`."""
     at = datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC)

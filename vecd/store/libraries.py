@@ -37,6 +37,16 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
     return library, seq
 
 
+def state(db: apsw.Connection, seq: int) -> list[tuple[int, str]]:
+    """The libraries that were there at that seq, which must not be before the log's horizon: id and name, by id."""
+    rows = db.execute(
+        "SELECT library_id, name FROM libraries WHERE (deleted_seq IS NULL OR deleted_seq > ?1) AND library_id NOT IN"
+        " (SELECT library_id FROM events WHERE seq > ?1 AND type = ?2) ORDER BY library_id",
+        (seq, events.LIBRARY_CREATED),
+    )
+    return [(int(library_id), str(name)) for library_id, name in rows]
+
+
 def alive(db: apsw.Connection, library_id: int) -> bool:
     """Whether the library is there, as this connection sees it."""
     sql = "SELECT EXISTS (SELECT 1 FROM libraries WHERE library_id = ? AND deleted_seq IS NULL)"

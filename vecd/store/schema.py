@@ -11,6 +11,10 @@ What the tables mean:
 - `chunks` is immutable: text and vector (little-endian float32, as it was given) by label.
 - `events` holds one row a change. A document's row stands for itself and its chunks' events (events.py expands it), so
   a row takes more than one seq and `seq` is its first.
+- `events` reaches back to the log's `horizon`. What only trimmed events referred to (dead versions of documents with
+  their chunks) is deleted behind it, step by step (retention.py). The rows of deleted libraries stay: their ids are
+  never given out again.
+- `consumers` are cursors that the daemon keeps for watchers, by name.
 - `text_<library_id>` is a library's full-text index (FTS5, contentless, rowid = label), made with the library; its own
   table, so that term statistics are the library's and dropping a library is dropping a table.
 """
@@ -84,6 +88,18 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     """
     ALTER TABLE libraries ADD COLUMN index_parameters TEXT NOT NULL DEFAULT '{}';  -- a JSON object
+    """,
+    """
+    ALTER TABLE log ADD COLUMN horizon INTEGER NOT NULL DEFAULT 0;     -- the last seq that was trimmed away
+    ALTER TABLE log ADD COLUMN horizon_us INTEGER NOT NULL DEFAULT 0;  -- and its time
+    CREATE INDEX documents_dead ON documents (removed_seq) WHERE removed_seq IS NOT NULL;
+    CREATE TABLE consumers (
+      name TEXT PRIMARY KEY,
+      seq INTEGER NOT NULL,      -- the last event that it has done with, or the moment of the snapshot that it is in
+      label INTEGER,             -- in a snapshot: the last document that it has done with
+      created_us INTEGER NOT NULL,
+      acked_us INTEGER           -- when it last said so; null: never
+    ) STRICT, WITHOUT ROWID;
     """,
 )
 

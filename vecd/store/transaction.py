@@ -45,6 +45,7 @@ class Transaction:
     seq: int  # the last seq given out
     label: int  # the last label given out
     catalogue: Catalogue
+    horizon: int = 0  # the last seq that was trimmed away
     changes: list[Change] = field(default_factory=list)
 
     def take_seqs(self, count: int) -> int:

@@ -14,15 +14,20 @@ from ..errors import Code, VecError
 _HEADER = struct.Struct(">I")
 
 
-def encode_frame(payload: bytes, frame_bytes_max: int = limits.FRAME_BYTES_MAX) -> bytes:
-    """The payload with its length in front. Raises VecError `frame_too_large`; the peer would refuse it."""
-    if len(payload) > frame_bytes_max:
+def frame_header(length: int, frame_bytes_max: int = limits.FRAME_BYTES_MAX) -> bytes:
+    """What goes before so many bytes. Raises VecError `frame_too_large`; the peer would refuse them."""
+    if length > frame_bytes_max:
         raise VecError(
             Code.FRAME_TOO_LARGE,
-            f"a message of {len(payload):,} bytes is over the limit of {frame_bytes_max:,}",
+            f"a message of {length:,} bytes is over the limit of {frame_bytes_max:,}",
             "send fewer documents at once",
         )
-    return _HEADER.pack(len(payload)) + payload
+    return _HEADER.pack(length)
+
+
+def encode_frame(payload: bytes, frame_bytes_max: int = limits.FRAME_BYTES_MAX) -> bytes:
+    """The payload with its length in front. Raises VecError `frame_too_large`."""
+    return frame_header(len(payload), frame_bytes_max) + payload
 
 
 class FrameDecoder:

@@ -20,7 +20,7 @@ import msgpack
 
 from .. import PROTOCOL, __version__, limits
 from ..errors import Code, VecError
-from .frames import encode_frame
+from .frames import encode_frame, frame_header
 
 ReplyKind = Literal["result", "items", "end", "error"]
 
@@ -55,6 +55,39 @@ def encode(message: dict[str, Any]) -> bytes:
         raise VecError(Code.INVALID_REQUEST, f"a value cannot be sent: {error}") from error
     assert payload is not None
     return encode_frame(payload)
+
+
+class Part:
+    """A message without its `id`, encoded once for all who are sent the same: how many keys it has, and their bytes."""
+
+    __slots__ = ("data", "keys")
+
+    def __init__(self, keys: int, data: bytes) -> None:
+        self.keys = keys
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+def encode_part(message: dict[str, Any]) -> Part:
+    """Raises VecError `invalid_request` for values that have no place on the wire."""
+    assert 0 < len(message) < 15
+    try:
+        packed = msgpack.packb(message, buf_size=_PACK_BYTES)
+    except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
+        raise VecError(Code.INVALID_REQUEST, f"a value cannot be sent: {error}") from error
+    assert packed is not None
+    return Part(len(message), packed[1:])  # without the map's header, which counts the keys
+
+
+def frame_of(number: int, part: Part) -> tuple[bytes, bytes]:
+    """The part as one frame of the stream `number`, in two pieces: only the first is made anew.
+
+    Raises VecError `frame_too_large`.
+    """
+    beginning: bytes = bytes([0x81 + part.keys]) + b"\xa2id" + msgpack.packb(number)
+    return frame_header(len(beginning) + len(part.data)) + beginning, part.data
 
 
 def decode(payload: bytes) -> dict[str, Any]:

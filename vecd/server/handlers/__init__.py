@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..call import Call
-from . import count, daemon, delete, get, ingest, library, search, status, watch
+from . import consumers, count, daemon, delete, get, ingest, library, search, status, trim, watch
 from . import list as list_
 
 Body = dict[str, Any]
@@ -48,4 +48,10 @@ OPS: Final[dict[str, Op | Now]] = {
     "count": Op(count.count),
     "search": Op(search.search),
     "watch": Op(watch.watch, stream=True),
+    "ack": Op(watch.ack),
+    "flush": Op(watch.flush, stream=True),
+    "trim": Op(trim.trim),
+    "consumers.list": Op(consumers.list_),
+    "consumers.reset": Op(consumers.reset),
+    "consumers.delete": Op(consumers.delete),
 }

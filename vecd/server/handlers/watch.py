@@ -1,4 +1,4 @@
-"""watch: a subscription to the log. cancel: the end of one."""
+"""watch: a subscription to the log. ack: its consumer has done with what came. flush: a barrier. cancel: the end."""
 
 from __future__ import annotations
 
@@ -6,37 +6,86 @@ import asyncio
 import contextlib
 from typing import Any
 
+from ... import limits
+from ...engine import pages, positions, selections
 from ...engine import watch as verbs
+from ...engine.view import View, types_of
+from ...errors import Code, VecError
+from ...wire.messages import encode_part
 from ..call import Call
 
 
 async def watch(call: Call) -> dict[str, Any]:
-    """Fields: from, libraries, types, follow, limit, timeout_s. Each message carries the cursor it has read to; the
-    first, which may be empty, tells that the subscription stands."""
-    fields = call.fields
-    libraries, types = fields.optional_texts("libraries"), fields.optional_texts("types")
-    spec = verbs.Spec(
-        start=fields.text("from", "now"),
-        libraries=None if libraries is None else frozenset(libraries),
-        types=tuple(types or ()),
-        follow=fields.flag("follow", True),
-        limit=fields.optional_integer("limit", low=1, high=2**62),
-        timeout_s=fields.optional_seconds("timeout_s"),
-    )
-    log_id, seq = call.engine.database.log_id, None
-    reason = "done"
+    """Each message carries the cursor it has read to and the log's head; the first, which may be empty, tells that the
+    subscription stands."""
+    spec = await _spec(call)
+    timeout_s = call.fields.optional_seconds("timeout_s")
+    subscription = verbs.Watch(call.engine, spec, encode_part)
+    database, loop = call.engine.database, asyncio.get_running_loop()
+    reason, sent_at = "done", loop.time()
     try:
-        async with contextlib.aclosing(verbs.watch(call.engine, spec)) as pages:
-            async for page in pages:
-                if page.events or seq is None:
-                    seq = page.seq  # before the wait in `items`: by then the events are on their way
-                    await call.items(page.events, cursor=f"{log_id}:{seq}")
-                seq = page.seq
+        async with asyncio.timeout(timeout_s), contextlib.aclosing(subscription.pages()) as them:
+            with call.subscribed(subscription):
+                async for page in them:
+                    if page.body is not None:
+                        await call.part(page.body)
+                        sent_at = loop.time()
+                    elif loop.time() - sent_at > limits.HEARTBEAT_S:
+                        await call.part(pages.bookmark(database, page.position, encode_part))
+                        sent_at = loop.time()
     except TimeoutError:
         reason = "timeout"
     except asyncio.CancelledError:
         reason = "shutting_down" if call.stopping else "cancelled"
-    return {"reason": reason, "cursor": None if seq is None else f"{log_id}:{seq}"}
+    return {"reason": reason, "cursor": positions.cursor(database, subscription.reached)}
+
+
+async def _spec(call: Call) -> verbs.Spec:
+    fields = call.fields
+    libraries = fields.optional_texts("libraries")
+    payload = fields.flag("payload")
+    view = View(
+        libraries=None if libraries is None else frozenset(libraries),
+        types=types_of(fields.optional_texts("types") or ()),
+        where=await selections.parse(call.engine, fields.filters("where")),
+        payload=payload,
+        replaced=payload and fields.flag("replaced", True),
+        vectors=payload and fields.flag("vectors"),
+    )
+    return verbs.Spec(
+        view=view,
+        start=fields.text("from", "now"),
+        follow=fields.flag("follow", True),
+        until=fields.optional_text("until"),
+        limit=fields.optional_integer("limit", low=1, high=2**62),
+        snapshot=fields.flag("snapshot"),
+        consumer=fields.optional_text("consumer"),
+        holder=call.peer,
+        on_gap=fields.text("on_gap", "fail"),
+    )
+
+
+async def ack(call: Call) -> dict[str, Any]:
+    """Fields: consumer, cursor."""
+    engine, fields = call.engine, call.fields
+    position = positions.parse(engine.database, fields.text("cursor"))
+    await engine.consumers.ack(fields.text("consumer"), position)
+    return {"cursor": positions.cursor(engine.database, position)}
+
+
+async def flush(call: Call) -> dict[str, Any]:
+    """Fields: target (a watch of this connection), or consumer, or neither (all who watch now); timeout_s."""
+    fields = call.fields
+    target, consumer = fields.optional_integer("target", low=0, high=2**62), fields.optional_text("consumer")
+    timeout_s = fields.optional_seconds("timeout_s")
+    watch = None if target is None else call.subscription(target)
+    if target is not None and watch is None:
+        raise VecError(Code.NOT_FOUND, f"there is no watch {target} on this connection", field="target")
+    try:
+        async with asyncio.timeout(timeout_s):
+            return {"cursor": await verbs.flush(call.engine, watch, consumer)}
+    except TimeoutError:
+        raise VecError(Code.TIMEOUT, f"not all has been delivered within {timeout_s:g} s", "try again") from None
 
 
 def cancel(call: Call) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""Retention: how much of the log is kept. trim moves its horizon; the vacuum follows behind it, step by step.
+
+Nothing is trimmed unless somebody says so: by `vec trim`, or by the settings keep_age, keep_count and keep_bytes, which
+the daemon then holds the log against now and then. A trim stops at the hindmost consumer, unless told to go past it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from .. import limits
+from ..errors import VecError
+from ..store import consumers, retention
+from ..store.retention import Limits
+from ..store.transaction import Transaction
+from .core import Engine
+from .positions import Position, cursor
+
+log = logging.getLogger("vecd.retention")
+
+
+async def trim(engine: Engine, keep: Limits, *, past_consumers: bool = False, wait: bool = False) -> dict[str, Any]:
+    """Trims what the limits let go: `{"trimmed","oldest","held_by","bytes","free_bytes"}`. `trimmed` counts events,
+    `oldest` is the cursor that all that is left is behind, `held_by` the consumer that kept it from going further, and
+    the bytes are of the store's file. With `wait` it returns when the space is free and given back."""
+    upto = await engine.read(_wanted, engine, keep)
+    trimmed, held_by = await asyncio.wrap_future(engine.database.submit(lambda tx: _trim(tx, upto, past_consumers)))
+    if trimmed:
+        log.info("log trimmed", extra={"events": trimmed, "horizon": engine.database.horizon})
+    engine.vacuum.begin()
+    if wait:
+        await engine.vacuum.done()
+    size, free = await engine.read(_size, engine)
+    oldest = cursor(engine.database, Position(engine.database.horizon))
+    return {"trimmed": trimmed, "oldest": oldest, "held_by": held_by, "bytes": size, "free_bytes": free}
+
+
+def _wanted(engine: Engine, keep: Limits) -> int:
+    with engine.database.snapshot() as db:
+        return retention.wanted(db, keep, engine.database.now_us())
+
+
+def _trim(tx: Transaction, upto: int, past_consumers: bool) -> tuple[int, str | None]:
+    held_by = None
+    if not past_consumers and (hindmost := consumers.hindmost(tx.db)) is not None and hindmost.seq < upto:
+        upto, held_by = retention.boundary(tx.db, max(hindmost.seq, tx.horizon)), hindmost.name
+    return retention.trim(tx, upto), held_by
+
+
+def _size(engine: Engine) -> tuple[int, int]:
+    with engine.database.snapshot() as db:
+        return retention.size(db)
+
+
+class Upkeep:
+    """Holds the log against the settings, every limits.RETENTION_EVERY_S."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        settings = engine.settings
+        self._keep = Limits(settings.keep_age or None, settings.keep_count or None, settings.keep_bytes or None)
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        self._engine.vacuum.begin()  # what the last run of the daemon may have left
+        while self._keep != Limits():
+            try:
+                await trim(self._engine, self._keep)
+            except VecError as error:
+                log.error("log not trimmed", extra={"error": str(error)})
+            await asyncio.sleep(limits.RETENTION_EVERY_S)

@@ -1,0 +1,23 @@
+"""consumers.list, consumers.reset, consumers.delete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...engine import positions
+from ..call import Call
+
+
+async def list_(call: Call) -> dict[str, Any]:
+    return {"consumers": await call.engine.read(call.engine.consumers.everyone)}
+
+
+async def reset(call: Call) -> dict[str, Any]:
+    """Fields: consumer, and `to`, a position as `watch` has it in `from`."""
+    engine = call.engine
+    position = await engine.read(positions.resolve, engine.database, call.fields.text("to"))
+    return await engine.consumers.reset(call.fields.text("consumer"), position.seq)
+
+
+async def delete(call: Call) -> dict[str, Any]:
+    return await call.engine.consumers.delete(call.fields.text("consumer"))

@@ -1,0 +1,148 @@
+"""Retention: trimming the log, and the vacuum that follows.
+
+A trim moves the log's horizon, which takes no time however much it trims: from then on nobody reads what is behind it.
+The vacuum deletes that, in steps that hold the writer up for a moment each: the events, the dead versions of documents
+that only those referred to, and the documents of libraries that were deleted behind the horizon. Then it gives the free
+pages back to the file system. A crash between two steps costs nothing: the next vacuum goes on.
+
+Files made before schema 3 have no map of their free pages: in these the space is used again, and not given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+import orjson
+
+from . import events
+from .transaction import Transaction
+
+#: A step of the vacuum: how much it did; 0 if there is nothing left to do.
+Step = Callable[[Transaction], int]
+
+#: Bytes that an event's row takes beside its data, about: key, time, type, three numbers, and its share of the tree.
+_ROW_BYTES = 40
+
+#: What SQLite calls a file that knows where its free pages are.
+_INCREMENTAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of the log is kept; None: as much as there is. What any of them lets go is trimmed."""
+
+    age_s: float | None = None
+    count: int | None = None  # events
+    bytes: int | None = None  # of events, and of the dead documents that they refer to
+
+
+def boundary(db: apsw.Connection, seq: int) -> int:
+    """The last seq that is not after `seq` and is the last of its row: a trim never splits a document's events."""
+    head = events.head(db)
+    following = db.execute("SELECT min(seq) FROM events WHERE seq > ?", (seq,)).get or head + 1
+    if seq >= head or following == seq + 1:
+        return min(seq, head)
+    begun = db.execute("SELECT max(seq) FROM events WHERE seq <= ?", (seq,)).get
+    return int(begun) - 1 if begun is not None else seq
+
+
+def wanted(db: apsw.Connection, keep: Limits, now_us: int) -> int:
+    """Up to which seq (inclusive) the log may go, by these limits; not before its horizon."""
+    horizon, _ = events.horizon(db)
+    upto = horizon
+    if keep.age_s is not None:
+        upto = max(upto, events.seq_at(db, max(0, now_us - int(keep.age_s * 1_000_000))))
+    if keep.count is not None:
+        upto = max(upto, events.head(db) - keep.count)
+    if keep.bytes is not None:
+        upto = max(upto, _before_the_last_bytes(db, keep.bytes))
+    return max(horizon, boundary(db, upto))
+
+
+def _before_the_last_bytes(db: apsw.Connection, size: int) -> int:
+    """The last seq (0: none) that is not among the newest events of so many bytes."""
+    found = db.execute(
+        "SELECT max(seq) FROM (SELECT seq, sum(?1 + coalesce(octet_length(data), 0) + coalesce("
+        " (SELECT sum(coalesce(octet_length(text), 0) + octet_length(vector)) FROM chunks"
+        "  WHERE label BETWEEN dead.label AND dead.label + dead.chunks - 1) + octet_length(dead.metadata), 0))"
+        " OVER (ORDER BY seq DESC) AS newer FROM events LEFT JOIN documents AS dead ON dead.label = events.prior)"
+        " WHERE newer > ?2",
+        (_ROW_BYTES, size),
+    ).get
+    if found is None:
+        return 0
+    following = db.execute("SELECT min(seq) FROM events WHERE seq > ?", (found,)).get
+    return int(following) - 1 if following is not None else events.head(db)
+
+
+def trim(tx: Transaction, upto: int) -> int:
+    """Moves the horizon to `upto`, which must be a boundary; returns how many events that trims."""
+    if upto <= tx.horizon:
+        return 0
+    trimmed = upto - tx.horizon
+    time_us = tx.db.execute("SELECT time_us FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", (upto,)).get
+    tx.db.execute("UPDATE log SET horizon = ?, horizon_us = ?", (upto, time_us or 0))
+    tx.horizon = upto
+    return trimmed
+
+
+def vacuum(tx: Transaction, rows: int) -> int:
+    """Deletes up to about so many rows that are behind the horizon; returns how many went. 0: there are no more."""
+    db, horizon = tx.db, tx.horizon
+    db.execute("DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq <= ? LIMIT ?)", (horizon, rows))
+    gone = db.changes()
+    if gone < rows:
+        gone += _delete_documents(
+            db,
+            db.execute(
+                "SELECT label, chunks FROM documents WHERE removed_seq <= ? ORDER BY removed_seq LIMIT ?",
+                (horizon, rows - gone),
+            ).fetchall(),
+            rows,
+        )
+    if gone < rows:  # a deleted library's documents are dead because it is
+        gone += _delete_documents(
+            db,
+            db.execute(
+                "SELECT label, documents.chunks FROM libraries CROSS JOIN documents"
+                " ON documents.library_id = libraries.library_id AND removed_seq IS NULL"
+                " WHERE deleted_seq <= ? LIMIT ?",
+                (horizon, rows - gone),
+            ).fetchall(),
+            rows,
+        )
+    return gone
+
+
+def _delete_documents(db: apsw.Connection, documents: list[Any], rows: int) -> int:
+    """Deletes these (label, chunks) with their chunks, as far as that is about so many rows; returns how many."""
+    labels: list[int] = []
+    chunks: list[int] = []
+    for label, count in documents:
+        if labels and len(labels) + len(chunks) + count > rows:
+            break
+        labels.append(label)
+        chunks += range(label, label + count)
+    for table, its in (("chunks", chunks), ("documents", labels)):
+        db.execute(
+            f"DELETE FROM {table} WHERE label IN (SELECT value FROM json_each(?))", (orjson.dumps(its).decode(),)
+        )
+    return len(labels) + len(chunks)
+
+
+def give_back(tx: Transaction, pages: int) -> int:
+    """Gives up to so many free pages at the file's end back to the file system; returns how many it gave."""
+    free = int(tx.db.pragma("freelist_count"))
+    if not free or tx.db.pragma("auto_vacuum") != _INCREMENTAL:
+        return 0
+    tx.db.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
+    return free - int(tx.db.pragma("freelist_count"))
+
+
+def size(db: apsw.Connection) -> tuple[int, int]:
+    """Bytes of the store's file, and how many of them are free."""
+    page = int(db.pragma("page_size"))
+    return page * int(db.pragma("page_count")), page * int(db.pragma("freelist_count"))

@@ -1,0 +1,31 @@
+"""Durations and sizes as people write them: `90s`, `15m`, `7d`; `500000`, `64KB`, `1.5GiB`. Shared with the CLI."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import Code, VecError
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_DURATION_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def duration_s(text: str) -> float:
+    """Seconds. Raises VecError `invalid_request`."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise VecError(Code.INVALID_REQUEST, f"{text!r:.40} is no duration", "write a number and s, m, h, d or w: 7d")
+    return min(float(match[1]), 1e9) * _DURATION_S[match[2]]
+
+
+def size_bytes(text: str) -> int:
+    """Bytes: KB, MB … are powers of 1,000, KiB, MiB … of 1,024. Raises VecError `invalid_request`."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise VecError(
+            Code.INVALID_REQUEST, f"{text!r:.40} is no size", "write a number of bytes, or one with a unit: 500MB, 2GiB"
+        )
+    base = 1_024 if match[3] else 1_000
+    return int(min(float(match[1]), 1e15) * base ** (_POWERS[match[2].lower()] if match[2] else 0))
