@@ -42,7 +42,7 @@ _SWITCH_INTERVAL_S = 0.0005
 #: Read by libraries when they are loaded. Threads that have nothing to do are to sleep: by default they spin for a
 #: while, on cores that others could use. For OpenBLAS that cannot be had, so it works on the calling thread only: with
 #: eight clients searching, its threads took the daemon from 2,000 searches a second to 500.
-_NATIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+NATIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 #: How long a new daemon waits for one that has closed its socket and is still closing its store.
 _LOCK_PATIENCE_S = 15.0
@@ -106,7 +106,7 @@ def _raise_descriptor_limit() -> None:
 
 
 async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, ready_fd: int | None) -> int:
-    for name, value in _NATIVE_THREADS.items():
+    for name, value in NATIVE_THREADS.items():
         os.environ.setdefault(name, value)
     # Imported here: a daemon that cannot get its lock has no need of numpy.
     from .engine import retention

@@ -294,7 +294,7 @@ def test_a_write_that_cannot_be_applied_is_told_to_everybody_who_waits(pools: Po
     gate.open.set()
     for future in waiting:
         with pytest.raises(VecError) as failure:
-            future.result(5)
+            future.result(WAIT_S)
         assert failure.value.code == "index_failed"
     assert driven.failed == [live]
 

@@ -123,7 +123,7 @@ def test_a_rebuild_begins_also_while_searches_never_cease(pools: Pools) -> None:
     driven.write(some(100))
     driven.settle()
     with NeverCeasing(driven):
-        assert driven.live.rebuild().result(5).vectors == 100
+        assert driven.live.rebuild().result(WAIT_S).vectors == 100
 
 
 def test_a_tail_that_presses_is_drained_also_while_searches_never_cease(pools: Pools) -> None:
@@ -136,7 +136,7 @@ def test_a_tail_that_presses_is_drained_also_while_searches_never_cease(pools: P
 
 
 def until(met: Callable[[], bool], searches: NeverCeasing) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + WAIT_S
     while not met():
         assert time.monotonic() < deadline, f"not after {searches.asked} searches"
 
@@ -252,7 +252,7 @@ def test_a_build_that_failed_is_tried_again_after_a_while_also_if_there_are_only
     driven.source.before_page = fail
     driven.write(some(100))
     assert failed.wait(WAIT_S)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + WAIT_S
     while not driven.source.reports:
         assert driven.labels() == set(driven.source.vectors)
         assert time.monotonic() < deadline, "it is not tried again"
@@ -356,7 +356,7 @@ def test_a_rebuild_that_waits_for_another_is_told_when_the_index_is_closed(pools
     gate.open.set()
     for future in (first, second, driven.live.rebuild()):
         with pytest.raises(VecError, match="the library is gone"):
-            future.result(5)
+            future.result(WAIT_S)
 
 
 def test_who_waits_for_maintenance_is_told_when_the_index_is_closed(pools: Pools) -> None:
@@ -372,4 +372,4 @@ def test_who_waits_for_maintenance_is_told_when_the_index_is_closed(pools: Pools
     gate.open.set()
     for future in (early, driven.live.settle()):
         with pytest.raises(VecError, match="the library is gone"):
-            future.result(5)
+            future.result(WAIT_S)

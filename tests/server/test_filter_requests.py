@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -200,24 +199,25 @@ def test_a_delete_takes_ids_or_a_filter(client: Client) -> None:
 
 def test_filters_that_take_long_to_read_hold_nobody_up(instance: Instance, client: Client) -> None:
     """A request may bring a hundred filters of a hundred thousand characters."""
-    worst_s = 0.0
-    over = threading.Event()
+    answered = 0
+    begun, over = threading.Event(), threading.Event()
 
     def ping() -> None:
-        nonlocal worst_s
+        nonlocal answered
         with instance.connect() as other:
             while not over.is_set():
-                began = time.perf_counter()
                 other.ping()
-                worst_s = max(worst_s, time.perf_counter() - began)
+                answered += begun.is_set()
 
     long = [" or ".join(f"year = {turn}{number:05}" for number in range(5_700)) for turn in range(10)]
     assert len(long[0]) < limits.FILTER_CHARS_MAX
     bystander = threading.Thread(target=ping)
     bystander.start()
     try:
-        assert client.count("some", where=long)["documents"] == 0
+        counting = client.submit("count", library="some", where=long)
+        begun.set()
+        assert counting.result()["documents"] == 0
     finally:
         over.set()
         bystander.join()
-    assert worst_s < 0.5
+    assert answered > 10, "on the event loop, reading them would hold up the second"

@@ -14,7 +14,7 @@ from vecd.client import Client
 from vecd.errors import VecError
 
 from .traffic import Traffic
-from .vectors import create, drawn, ids, memory, put, rows, structured, until
+from .vectors import PATIENCE_S, create, drawn, ids, memory, put, rows, structured, until
 
 _VECTORS = drawn(17_000, 16)
 _REASONS = ("growth", "compaction", "requested", "damaged")
@@ -159,13 +159,13 @@ def test_a_library_that_is_deleted_in_the_middle_of_its_rebuilds_ends_them_all(
     instance: Instance, client: Client
 ) -> None:
     library = slow(client, "doomed")
-    with instance.connect(timeout_s=10) as other:
+    with instance.connect(timeout_s=PATIENCE_S) as other:
         flying = [client.submit("library.rebuild", library=library, **_SLOW)]
         building(other, library)
         flying += [client.submit("library.rebuild", library=library, index="lsh") for _ in range(2)]
         other.ping()
         other.request("library.delete", library=library)
-        client.set_timeout(10)
+        client.set_timeout(PATIENCE_S)
         for pending in flying:
             with pytest.raises(VecError) as ended:
                 pending.result()
@@ -202,7 +202,7 @@ def test_a_stop_in_the_middle_of_a_rebuild_does_not_wait_for_it_and_leaves_the_i
             with pytest.raises(VecError) as ended:
                 pending.result()
             assert ended.value.code in ("shutting_down", "connection_lost")
-        assert daemon.wait(5) == 0
+        assert daemon.wait(PATIENCE_S) == 0
     assert "Traceback" not in instance.log()
     assert "level=critical" not in instance.log()
     instance.start()
