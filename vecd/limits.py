@@ -66,6 +66,9 @@ HITS_MAX: Final = 1_000_000
 PAGE_ITEMS: Final = 100
 #: The same for whole documents.
 PAGE_DOCUMENTS: Final = 16
+#: Characters of the hits that are kept in memory, and of one that is: some 30,000 of the usual size.
+HITS_KEPT_CHARS: Final = 32 * MIB
+HIT_CHARS_MAX: Final = 16 * KIB
 #: Filters of one request, the characters of one, and how deep its parentheses go: they are parsed by recursion.
 FILTERS_MAX: Final = 100
 FILTER_CHARS_MAX: Final = 100_000

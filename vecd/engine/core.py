@@ -25,6 +25,7 @@ from ..text import embedders
 from .consumers import Consumers
 from .desk import Desk
 from .feed import Feed
+from .hits import Hits
 from .indexes import Indexes
 from .selections import Selections
 from .vacuum import Vacuum
@@ -42,6 +43,7 @@ class Engine:
         self.database = Database(settings.store, self._committed, self._storage_failed, self._published)
         self.indexes = Indexes(self.database, settings.data / "indexes")
         self.selections = Selections(self.database)
+        self.hits = Hits(self.database)
         self.feed = Feed(self.database, self.follow)
         self.consumers = Consumers(self.database)
         self.vacuum = Vacuum(self.database)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -21,14 +21,13 @@ from .. import limits
 from ..errors import Code, VecError
 from ..index.live import LiveIndex, Options
 from ..index.rows import Floats, Labels, Selection
-from ..store import documents as store
 from ..store import libraries, text
 from ..store.catalogue import Library
-from ..store.events import chunk_id
 from ..text import embedders
 from .core import Engine
 from .desk import Asked
 from .draft import why_unusable
+from .hits import Ranking
 from .libraries import find
 from .selections import Filter
 
@@ -60,9 +59,9 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A ranking of chunks as (label, score), best first, and its first hits as people see them."""
+    """A ranking of chunks, and its first hits as people see them."""
 
-    ranking: list[tuple[int, float]]
+    ranking: Ranking
     hits: list[dict[str, Any]]
 
 
@@ -124,15 +123,13 @@ def _together(batch: list[Asked[Asking, Found]]) -> None:
             flying.append((asked, live.search(_embedded(asking), asking.options(asking.query.k), wake=False)))
     for live in lives.values():
         live.turn()
-    rankings: list[tuple[Asked[Asking, Found], list[tuple[int, float]]]] = []
+    rankings: list[tuple[Asked[Asking, Found], Ranking]] = []
     for asked, near in flying:
         with asked.failing():
             rankings.append((asked, _pairs(*near.result())))
-    with engine.database.snapshot() as db:
-        wanted = {label for _, ranking in rankings for label, _ in ranking[: limits.PAGE_ITEMS]}
-        rows = store.chunk_rows(db, list(wanted))
-    for asked, ranking in rankings:
-        asked.answer = Found(ranking, list(_hits(rows, ranking[: limits.PAGE_ITEMS], 1)))
+    first = engine.hits.of_each([ranking[: limits.PAGE_ITEMS] for _, ranking in rankings])
+    for (asked, ranking), hits in zip(rankings, first, strict=True):
+        asked.answer = Found(ranking, hits)
 
 
 def _worded(asking: Asking) -> Found:
@@ -147,7 +144,7 @@ def _worded(asking: Asking) -> Found:
         near = engine.indexes.of(asking.library).search(_embedded(asking), asking.options(depth))
         worded = _full_text(engine, asking.library, words, depth, asking.select)
         ranking = fuse([worded, _pairs(*near.result())])[: query.k]
-    return Found(ranking, hits(engine, ranking[: limits.PAGE_ITEMS]))
+    return Found(ranking, engine.hits.of(ranking[: limits.PAGE_ITEMS]))
 
 
 def _embedded(asking: Asking) -> Floats:
@@ -160,32 +157,11 @@ def _embedded(asking: Asking) -> Floats:
     return made
 
 
-def _pairs(scores: Floats, labels: Labels) -> list[tuple[int, float]]:
+def _pairs(scores: Floats, labels: Labels) -> Ranking:
     return list(zip(labels.tolist(), scores.tolist(), strict=True))
 
 
-def hits(engine: Engine, found: list[tuple[int, float]], first_rank: int = 1) -> list[dict[str, Any]]:
-    """Search results as people see them, `first_rank` being the rank of the first. Blocks."""
-    with engine.database.snapshot() as db:
-        rows = store.chunk_rows(db, [label for label, _ in found])
-    return list(_hits(rows, found, first_rank))
-
-
-def _hits(rows: dict[int, Any], found: list[tuple[int, float]], rank: int) -> Iterator[dict[str, Any]]:
-    for place, (label, score) in enumerate(found):
-        document_id, position, title, body, metadata = rows[label]
-        yield {
-            "rank": rank + place,
-            "score": round(score, 6),
-            "document_id": document_id,
-            "chunk_id": chunk_id(document_id, position),
-            "title": title,
-            "text": body,
-            "metadata": metadata,
-        }
-
-
-def fuse(rankings: list[list[tuple[int, float]]]) -> list[tuple[int, float]]:
+def fuse(rankings: list[Ranking]) -> Ranking:
     """Reciprocal rank fusion of rankings of (label, score); equal sums are in the order of their labels."""
     sums: dict[int, float] = {}
     for ranking in rankings:
@@ -217,7 +193,7 @@ def _mode(library: Library, query: Query) -> str:
     return query.mode
 
 
-def _full_text(engine: Engine, library: Library, query: str, k: int, select: Select | None) -> list[tuple[int, float]]:
+def _full_text(engine: Engine, library: Library, query: str, k: int, select: Select | None) -> Ranking:
     words = list(dict.fromkeys(_WORD.findall(query.lower())))[:_WORDS_MAX]
     with engine.database.snapshot() as db:
         if not libraries.alive(db, library.library_id):
@@ -236,7 +212,7 @@ def _full_text(engine: Engine, library: Library, query: str, k: int, select: Sel
             count *= 8
 
 
-def _let_through(selection: Selection, found: list[tuple[int, float]]) -> list[tuple[int, float]]:
+def _let_through(selection: Selection, found: Ranking) -> Ranking:
     labels = np.array([label for label, _ in found], np.int64)
     order = np.argsort(labels)
     passes = np.empty(len(labels), np.bool_)

@@ -203,10 +203,8 @@ def page(db: apsw.Connection, library_id: int, after: str | None, count: int) ->
     return [_document(row) for row in rows]
 
 
-def chunk_rows(
-    db: apsw.Connection, labels: list[int]
-) -> dict[int, tuple[str, int, str | None, str | None, dict[str, Any]]]:
-    """Chunk label -> (document id, position, title, text, metadata), alive or not: what a hit needs."""
+def chunk_rows(db: apsw.Connection, labels: list[int]) -> dict[int, tuple[str, int, str | None, str | None, str]]:
+    """Chunk label -> (document id, position, title, text, metadata as JSON), alive or not: what a hit needs."""
     rows = db.execute(
         "SELECT chunks.label, documents.id, chunks.label - documents.label, title, text, metadata"
         " FROM json_each(?) AS hit CROSS JOIN chunks ON chunks.label = hit.value"
@@ -214,10 +212,7 @@ def chunk_rows(
         " (SELECT label FROM documents WHERE label <= hit.value ORDER BY label DESC LIMIT 1)",
         (_json(labels),),
     )
-    return {
-        label: (document_id, position, title, body, orjson.loads(metadata))
-        for label, document_id, position, title, body, metadata in rows
-    }
+    return {row[0]: row[1:] for row in rows}
 
 
 def living(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:

@@ -34,5 +34,5 @@ async def search(call: Call) -> dict[str, Any]:
     await call.items(found.hits)
     for start in range(limits.PAGE_ITEMS, len(found.ranking), limits.PAGE_ITEMS):
         page = found.ranking[start : start + limits.PAGE_ITEMS]
-        await call.items(await call.engine.read(verbs.hits, call.engine, page, start + 1))
+        await call.items(await call.engine.read(call.engine.hits.of, page, start + 1))
     return {}

@@ -1,0 +1,95 @@
+"""Hits: search results as people see them.
+
+The rows behind them never change, whether their documents live or not. So what was read is kept, and no commit has to
+be told here; reading ten rows anew takes a third as long as a walk through a graph does. What is kept has a bound.
+There are two generations: when the young one is full, it becomes the old one, whose chunks go unless they are asked
+for.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple
+
+import orjson
+
+from .. import limits
+from ..store import documents as store
+from ..store.database import Database
+from ..store.events import chunk_id
+
+#: Chunk label and score, best first.
+Ranking = list[tuple[int, float]]
+
+#: What a kept chunk costs beside its texts; its metadata, as objects, take several times their JSON.
+_OWN_CHARS = 600
+
+
+class Hits:
+    """Reads hits, from any thread. Blocks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()  # guards what follows
+        self._young: dict[int, _Chunk] = {}
+        self._old: dict[int, _Chunk] = {}
+        self._young_chars = 0
+
+    def of(self, ranking: Ranking, first_rank: int = 1) -> list[dict[str, Any]]:
+        """The hits of a ranking, `first_rank` being the rank of its first."""
+        return self.of_each([ranking], first_rank)[0]
+
+    def of_each(self, rankings: list[Ranking], first_rank: int = 1) -> list[list[dict[str, Any]]]:
+        """The hits of several rankings; what is not in memory is read at once."""
+        chunks = self._chunks({label for ranking in rankings for label, _ in ranking})
+        return [
+            [
+                {"rank": rank, "score": round(score, 6), **chunks[label]}
+                for rank, (label, score) in enumerate(ranking, first_rank)
+            ]
+            for ranking in rankings
+        ]
+
+    def _chunks(self, labels: set[int]) -> dict[int, dict[str, Any]]:
+        chunks: dict[int, dict[str, Any]] = {}
+        with self._lock:
+            for label in labels:
+                if (kept := self._young.get(label)) is None and (kept := self._old.pop(label, None)) is not None:
+                    self._keep(label, kept)
+                if kept is not None:
+                    chunks[label] = kept.told
+        missing = labels - chunks.keys()
+        if missing:
+            with self._database.snapshot() as db:
+                rows = store.chunk_rows(db, list(missing))
+            with self._lock:
+                for label, row in rows.items():
+                    read = _chunk(*row)
+                    chunks[label] = read.told
+                    self._keep(label, read)
+        return chunks
+
+    def _keep(self, label: int, chunk: _Chunk) -> None:
+        """With the lock held."""
+        if chunk.chars > limits.HIT_CHARS_MAX:
+            return
+        if self._young_chars > limits.HITS_KEPT_CHARS // 2:
+            self._young, self._old, self._young_chars = {}, self._young, 0
+        self._young[label] = chunk
+        self._young_chars += chunk.chars
+
+
+class _Chunk(NamedTuple):
+    told: dict[str, Any]  # of a hit, all that is the chunk's own
+    chars: int
+
+
+def _chunk(document_id: str, position: int, title: str | None, text: str | None, metadata: str) -> _Chunk:
+    told = {
+        "document_id": document_id,
+        "chunk_id": chunk_id(document_id, position),
+        "title": title,
+        "text": text,
+        "metadata": orjson.loads(metadata),
+    }
+    return _Chunk(told, _OWN_CHARS + 2 * len(document_id) + len(title or "") + len(text or "") + 4 * len(metadata))
