@@ -39,6 +39,8 @@ def pack_vector(values: Any) -> bytes:
             raise VecError(
                 Code.INVALID_DOCUMENT, f"a vector has one dimension of floats, not {view.ndim} of {view.format!r}"
             )
+        if view.format[-1] == "f" and view.c_contiguous and sys.byteorder == "little":
+            return view.tobytes()
         packed = array("f", view.tolist())
     if sys.byteorder == "big":
         packed.byteswap()
