@@ -53,6 +53,25 @@ def check_found(structure: Hnsw) -> None:
             assert set(row.tolist()) <= set(labels.tolist())
 
 
+@pytest.mark.parametrize("how", ["built", "restored"])
+def test_a_graph_grows_by_a_fifth_without_being_copied(how: str) -> None:
+    """Copying a large one takes a while, with all searches waiting."""
+    labels, vectors, _ = _built()
+    if how == "built":
+        structure = Hnsw(_SPEC)
+        structure.extend(labels, vectors)
+        structure.finish()
+    else:
+        structure = Hnsw.restore(_SPEC, sound())
+    places = [structure._codes().ctypes.data, structure._links().ctypes.data]
+    more = _COUNT // 5
+    structure.extend(labels[-1] + 1 + np.arange(more), vectors[:more] + 1)
+    assert [structure._codes().ctypes.data, structure._links().ctypes.data] == places
+    assert len(structure.rows) == _COUNT + more
+    scores, _found = structure.search(vectors[:more] + 1, 1, structure.rows.allowed(None), 400, False)
+    np.testing.assert_allclose(scores, 0, atol=1e-5)
+
+
 def test_what_was_given_is_restored() -> None:
     structure = Hnsw.restore(_SPEC, sound())
     assert len(structure.rows) == _COUNT

@@ -45,7 +45,7 @@ def threads(count: int) -> Iterator[None]:
 
 _LIBC: Final[Any] = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _M_MMAP_THRESHOLD: Final = -3
-_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
+_MADV_DONTNEED, _MADV_HUGEPAGE, _MADV_COLLAPSE = 4, 14, 25
 _PAGE_BYTES: Final = 4096
 
 
@@ -58,6 +58,15 @@ def huge_pages(array: npt.NDArray[Any]) -> None:
     if _LIBC is not None and size > 0:
         for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):
             _LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
+
+
+def forget(array: npt.NDArray[Any]) -> None:
+    """Lets the system have the pages that lie in the array as a whole; what is read there next is zeros, or what it
+    held. The array stays allocated."""
+    start = -(-array.ctypes.data // _PAGE_BYTES) * _PAGE_BYTES
+    size = (array.ctypes.data + array.nbytes) // _PAGE_BYTES * _PAGE_BYTES - start
+    if _LIBC is not None and size > 0:
+        _LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_DONTNEED)
 
 
 def give_memory_back() -> None:
