@@ -135,6 +135,31 @@ def test_a_tail_that_presses_is_drained_also_while_searches_never_cease(pools: P
         until(lambda: driven.live.describe()["tail"] == 0, asked)
 
 
+def test_a_short_tail_waits_while_searches_come_and_is_drained_when_they_cease(pools: Pools) -> None:
+    driven = driven_by(pools, tuning=Tuning(rows_min=64, tail_pressing=1_000_000))
+    driven.write(some(100))
+    driven.settle()
+    with NeverCeasing(driven):
+        driven.labels()
+        driven.write(some(50))
+        assert driven.labels() == set(driven.source.vectors)
+        assert driven.live.describe()["tail"] == 50
+    deadline = time.monotonic() + WAIT_S
+    while driven.live.describe()["tail"]:
+        assert time.monotonic() < deadline, "nobody has woken the strand"
+    check_all(driven)
+
+
+def test_who_waits_for_maintenance_does_not_wait_for_the_searches_to_cease(pools: Pools) -> None:
+    driven = driven_by(pools, tuning=Tuning(rows_min=64, tail_pressing=1_000_000, pause_s=WAIT_S))
+    driven.write(some(100))
+    driven.settle()
+    driven.labels()
+    driven.write(some(50))
+    driven.labels()
+    assert driven.settle()["tail"] == 0
+
+
 def until(met: Callable[[], bool], searches: NeverCeasing) -> None:
     deadline = time.monotonic() + WAIT_S
     while not met():

@@ -249,7 +249,7 @@ class LiveIndex(Upkeep):
             idle = not (writes or calls or searches)
             self._calm = self._calm and not writes and not calls
             more = not self._calm and (self._due() is not None if hurried else self._maintain(idle))
-            self._calm = not more and time.monotonic() >= self._retry_at
+            self._calm = not more and not self._resting and time.monotonic() >= self._retry_at
         except Exception as error:
             self._fail(error, [*(search.future for search in searches), *(future for _, future in calls)])
             return

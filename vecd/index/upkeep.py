@@ -1,8 +1,10 @@
 """Upkeep: what keeps a LiveIndex fast, behind its searches and writes.
 
 What takes no longer than a slice is done on the strand, when nothing else waits: draining the tail into the structure,
-packing the tail. Draining adapts: while nobody searches its slices are longer and on all cores; when the tail has grown
-long under constant searches, it has its share of the time all the same.
+packing the tail. Draining adapts. A row in the tail costs a search 40 ns, and moving it takes half a millisecond of a
+core that searches want as well: so while they come there is a rest between the slices, the shorter the longer the tail
+is. While nobody searches there is none, and the slices are longer. When the tail presses under searches that never
+cease, draining has its share of the time all the same.
 
 What takes longer is done aside, one thing at a time, and handed to the strand when it is ready:
 
@@ -49,10 +51,11 @@ class Tuning:
     rows_min: int | None = None  # before a structure is made of a tail; None: the kind's own
     dead_share_max: float = 0.2  # of a structure's rows, before it is built anew
     tail_share_max: float = 0.1  # of its rows, before a structure that cannot grow is built anew
-    slice_s: float = 0.001  # of draining while there are searches: three or four rows of a graph
+    slice_s: float = 0.001  # of draining while there are searches: two or three rows of a graph
+    pause_s: float = 0.05  # without a search, and draining needs no rest any more
     quiet_slice_s: float = 0.02  # the same, on all cores, while there have been none for `quiet_s`
     quiet_s: float = 1.0
-    tail_pressing: int = 4_096  # rows; from there on draining has its share of the time also while searches wait
+    tail_pressing: int = 8_192  # rows; from there on draining has its share of the time also while searches wait
     save_share: float = 0.1  # of its rows that are new, before a structure is saved again
     save_rows_min: int = 5_000  # new rows that are worth a snapshot
     save_rows_at_stop: int = 1_000  # the same, when the daemon stops
@@ -115,6 +118,8 @@ class Upkeep(ABC):
         self._retry_at = 0.0  # a build or a save failed: not before this time
         self._searched_at = 0.0
         self._drained_at = 0.0
+        self._resting = False  # there is something to drain, but not now
+        self._alarm: threading.Timer | None = None  # wakes the strand if nobody else does after a rest
         self._row_s = {1: 0.0003, native.CORES: 0.0002}  # of draining one row, by the cores it is done on
         # Set by any thread:
         self._aside: str | None = None  # what is going on aside, if anything
@@ -150,6 +155,7 @@ class Upkeep(ABC):
     def _due(self) -> Callable[[], Any] | None:
         """The maintenance that is to be done next; None if there is none, or none that could be done now. What is only
         begun here, and done aside, is a `partial`."""
+        self._resting = False
         if (self._no_more_builds and self._wanted) or (self._closed and self._settling):
             return self._refuse
         if self._aside is not None or self._closed:
@@ -160,7 +166,8 @@ class Upkeep(ABC):
         if not waiting and (reason := self._build_due()) is not None:
             return functools.partial(self._begin_build, self.spec, reason, Future())
         if self._structure is not None and self._structure.grows and len(self._tail):
-            return self._drain
+            self._resting = self._rest_due()
+            return None if self._resting else self._drain
         if self._tail.worn:
             return self._tail.maintain
         if not waiting and self._save_due(
@@ -190,8 +197,27 @@ class Upkeep(ABC):
 
     def _pressing(self) -> bool:
         """Whether the tail has grown so long that searches must wait for a slice of draining now and then."""
+        tail, pressing = len(self._tail), self._tuning.tail_pressing
         rested_s = time.monotonic() - self._drained_at
-        return len(self._tail) > self._tuning.tail_pressing and rested_s > 5 * self._tuning.slice_s
+        return tail > pressing and rested_s > 5 * self._tuning.slice_s * pressing / tail
+
+    def _rest_due(self) -> bool:
+        """Whether searches come, and draining is to rest; then somebody wakes the strand when they have ceased."""
+        tuning, now = self._tuning, time.monotonic()
+        if self._settling or now - self._searched_at > tuning.pause_s or len(self._tail) >= tuning.tail_pressing:
+            return False
+        rest_s = tuning.slice_s * ((tuning.tail_pressing / len(self._tail)) ** 2 - 1)
+        if now - self._drained_at >= rest_s:
+            return False
+        if self._alarm is None:
+            self._alarm = threading.Timer(tuning.pause_s, self._ring)
+            self._alarm.daemon = True
+            self._alarm.start()
+        return True
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._wake()
 
     def _build_due(self) -> str | None:
         if KINDS[self.spec.kind].make is None:
