@@ -1,4 +1,5 @@
-"""The kinds of index beside each other: how long they take to build, what they find, how fast, in how much memory."""
+"""The kinds of index beside each other: how long they take to build, what they find, how fast, in how much memory; and
+beside faiss's flat index in this process."""
 
 from __future__ import annotations
 
@@ -24,6 +25,10 @@ def _compare(vectors: Floats, queries: Floats, kinds: tuple[str, ...]) -> None:
     exact = faiss.IndexFlatIP(vectors.shape[1])
     exact.add(vectors)
     _, wanted = exact.search(queries, 10)
+    faiss.omp_set_num_threads(1)
+    print(
+        f"  faiss flat alone: {told(times_ms(in_turn(queries, lambda q: exact.search(q[None], 10)), 200))}", flush=True
+    )
     with library(vectors, index="flat") as (_, client, _before):
         for kind in kinds:
             body = client.request("library.rebuild", library=NAME, index=kind)

@@ -36,7 +36,8 @@ def document(number: int, vector: Floats) -> dict[str, Any]:
 
 def settle(client: Client, name: str = NAME) -> dict[str, Any]:
     """Waits until the index has nothing left to do; returns what it says of itself."""
-    list(client.search(vector=np.zeros(256, np.float32), k=1, library=name))  # loads it
+    dimension = client.request("library.show", library=name)["dimension"]
+    list(client.search(vector=np.zeros(dimension, np.float32), k=1, library=name))  # loads it
     while True:
         told: list[dict[str, Any]] = client.request("library.list")["libraries"]
         memory: dict[str, Any] = next(each for each in told if each["name"] == name)["memory"]
