@@ -240,7 +240,10 @@ class Upkeep(ABC):
         assert self._structure is not None
         quiet = time.monotonic() - self._searched_at > self._tuning.quiet_s
         cores = native.CORES if quiet else 1
-        budget_s = self._tuning.quiet_slice_s if quiet else self._tuning.slice_s
+        # More comes than is drained: slices grow with the tail, or it would grow without end, and every search with it.
+        stretch = max(1.0, len(self._tail) / max(1, self._tuning.tail_pressing))
+        longest_s = self._tuning.quiet_slice_s
+        budget_s = longest_s if quiet else min(longest_s, self._tuning.slice_s * stretch)
         labels, vectors = self._tail.take(max(1, int(budget_s / self._row_s[cores])))
         if len(labels):
             started = time.perf_counter()
