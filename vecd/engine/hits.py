@@ -46,6 +46,7 @@ class Hits:
             [
                 {"rank": rank, "score": round(score, 6), **chunks[label]}
                 for rank, (label, score) in enumerate(ranking, first_rank)
+                if label in chunks  # a vacuum takes what died and was trimmed away since it was found
             ]
             for ranking in rankings
         ]
