@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import limits
-from ..errors import VecError
+from ..errors import Code, VecError
 from ..store.database import Database
 from .pages import Encode, Page, read, read_for_all
 from .pulse import Pulse
@@ -167,14 +167,13 @@ class Feed:
             while self._channels and self.seq < self._database.head:
                 try:
                     await self._round()
-                except VecError as error:  # storage: the writer will notice, or those who read by themselves are told
-                    log.error("the log could not be read for those who watch", exc_info=error)
-                    await asyncio.sleep(1)
+                except Exception as error:  # whoever waits reads by itself, and is told what is wrong
+                    if not (isinstance(error, VecError) and error.code == Code.COMPACTED):
+                        log.error("the log could not be read for those who watch", exc_info=error)
+                    self._skip_to(self._database.head)
 
     async def _round(self) -> None:
         """Reads on, hands it to the channels, and rests as long as that kept the loop busy."""
-        if self.seq < self._database.horizon:  # nobody watched, and a trim has passed
-            self._skip_to(self._database.horizon)
         reading = list(self._channels.items())
         seq, pages = await self._follow(read_for_all, self._database, [key for key, _ in reading], self.seq)
         self.seq = seq
@@ -200,6 +199,7 @@ class Feed:
             await asyncio.sleep(min(took_s, limits.FEED_REST_S))
 
     def _skip_to(self, seq: int) -> None:
+        """Goes on there; what lies between, everybody reads from the store."""
         self.seq = seq
         for channel in self._channels.values():
             channel.restart(seq)
