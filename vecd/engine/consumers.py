@@ -52,10 +52,10 @@ class Consumers:
         await asyncio.wrap_future(self._database.submit(lambda tx: store.ack(tx, name, *position)))
         self.acked.beat()
 
-    async def reset(self, name: str, seq: int) -> dict[str, Any]:
+    async def reset(self, name: str, position: Position) -> dict[str, Any]:
         """Moves it anywhere; returns it as `everyone` does. Raises VecError `not_found` or `consumer_held`."""
         self._check_free(name)
-        moved = await asyncio.wrap_future(self._database.submit(lambda tx: store.reset(tx, name, seq)))
+        moved = await asyncio.wrap_future(self._database.submit(lambda tx: store.reset(tx, name, *position)))
         return self._shown(moved)
 
     async def delete(self, name: str) -> dict[str, Any]:
@@ -69,6 +69,12 @@ class Consumers:
         events the log is ahead. Blocks."""
         with self._database.snapshot() as db:
             return [self._shown(each) for each in store.everyone(db)]
+
+    def find(self, name: str) -> Position | None:
+        """How far it has come; None if it is not there. Blocks."""
+        with self._database.snapshot() as db:
+            found = store.find(db, name)
+            return None if found is None else Position(found.seq, found.label)
 
     def position(self, name: str) -> Position:
         """How far it has come. Blocks. Raises VecError `not_found`."""

@@ -122,8 +122,9 @@ def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metada
 # --- snapshots ------------------------------------------------------------------------------------------------------
 
 
-def read_state(database: Database, view: View, encode: Encode, position: Position) -> Page:
-    """The next page of the snapshot as of `position.seq`, behind `position.label`; the last has a position without one.
+def read_state(database: Database, view: View, encode: Encode, position: Position, count: int | None = None) -> Page:
+    """The next page of the snapshot as of `position.seq`, behind `position.label`, of up to `count` items; the last has
+    a position without a label.
 
     Raises VecError `compacted`.
     """
@@ -144,6 +145,9 @@ def read_state(database: Database, view: View, encode: Encode, position: Positio
         items: list[Event] = []
         if label == 0:
             items += [_item(seq, SNAPSHOT_LIBRARY, name, time, {"name": name}) for name in there.values()]
+        room = None if count is None else count - len(items)
+        if room is not None and room <= 0:  # no document yet, so the beginning is behind none
+            return _state_page(database, encode, position, items[:count])
         if not found:
             items.append(_item(seq, SNAPSHOT_END, None, time, {"libraries": sorted(there.values())}))
             return _state_page(database, encode, Position(seq), items)
@@ -151,7 +155,7 @@ def read_state(database: Database, view: View, encode: Encode, position: Positio
         chosen: list[views.Chosen] = [(row, there[row.library_id or 0], False) for row in rows]
         if view.where:
             chosen = views.filtered(view.where, chosen)
-        piece = next(iter(views.pieces(view, chosen, db)))
+        piece = next(iter(views.pieces(view, chosen, db)))[:room]
         label = found[-1][0] if len(piece) == len(chosen) else piece[-1][0].label
         payloads = views.Payloads(view, [row for row, _, _ in piece], db) if view.payload else None
         for row, name, _ in piece:

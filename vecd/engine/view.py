@@ -33,8 +33,10 @@ Chosen = tuple[Row, str | None, bool]
 
 #: Bytes of a chunk in a message beside its text, its vector and its document's id, about.
 _CHUNK_BYTES = 64
-#: Bytes of a chunk's event beside the ids in it, about.
-_EVENT_BYTES = 110
+#: Bytes of a chunk's event, and of its id in the document's, beside the ids and the library's name, at most.
+_EVENT_BYTES = 130
+#: Bytes of metadata on the wire for each of its JSON, at most: `0.1,` is nine.
+_METADATA_BYTES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +174,9 @@ class Sizes:
 
     def of_version(self, row: Row, version: Version) -> int:
         texts, vectors = self._by_label[version[0]]
-        around = version[1] * (_CHUNK_BYTES + 2 * len(row.id or ""))
-        return texts + (vectors if self._view.vectors else 0) + around + len(row.metadata or "")
+        around = version[1] * (_CHUNK_BYTES + 2 * _bytes(row.id))
+        metadata = _METADATA_BYTES * _bytes(row.metadata if version[0] == row.label else row.old_metadata)
+        return texts + (vectors if self._view.vectors else 0) + around + metadata
 
 
 class Payloads:
@@ -188,7 +191,7 @@ class Payloads:
 
     def add(self, row: Row, expanded: list[Event]) -> None:
         """Into the events of one row; where chunks' events are wanted without their documents', into those."""
-        size = len(expanded) * (_EVENT_BYTES + 3 * len(row.id or ""))
+        size = len(expanded) * (_EVENT_BYTES + _bytes(expanded[0]["library"]) + 3 * _bytes(row.id))
         if not self._documents:
             too_large = size + self._sizes.of(row) > limits.PAYLOAD_BYTES_MAX
             for event in expanded[1:]:
@@ -224,6 +227,10 @@ class Payloads:
         data["text"] = texts[data["position"]]
         if vectors is not None:
             data["vector"] = vectors[data["position"]]
+
+
+def _bytes(text: str | None) -> int:
+    return len((text or "").encode())
 
 
 def whole(

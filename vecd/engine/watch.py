@@ -41,19 +41,19 @@ class Spec:
 class Watch:
     """A subscription. Iterate over `pages` once."""
 
-    def __init__(self, engine: Engine, spec: Spec, encode: Encode) -> None:
-        """Raises VecError `invalid_request`, `invalid_cursor`, `foreign_cursor`, or `not_found` for a library that
+    def __init__(self, engine: Engine, spec: Spec, encode: Encode, now: int) -> None:
+        """`now` is the log's head when the request arrived: what the same sender writes behind it must be in the feed.
+
+        Raises VecError `invalid_request`, `invalid_cursor`, `foreign_cursor`, or `not_found` for a library that
         never was."""
         self._engine = engine
         self._spec = spec
         self._encode = encode
         self._left = spec.limit
         self._channel: Channel | None = None
-        # Behind all that was handed on. `now` is when the request arrived: what the same sender writes behind it must
-        # be in the feed.
-        self.position = Position(engine.database.head)
+        self.position = Position(now)  # behind all that was handed on
         _check(engine, spec)
-        self._stop = None if spec.follow else engine.database.head
+        self._stop = None if spec.follow else now
         if spec.until is not None:
             until = positions.parse(engine.database, spec.until).seq
             self._stop = until if self._stop is None else min(until, self._stop)
@@ -96,8 +96,12 @@ class Watch:
     async def _begin(self) -> VecError | None:
         """Finds the place to begin at; returns what was wrong with the one that was asked for, if it was mended."""
         engine, spec = self._engine, self._spec
-        gap = None
-        if spec.snapshot and spec.start == "now":
+        gap = there = None
+        if spec.consumer is not None:
+            there = await engine.read(engine.consumers.find, spec.consumer)
+        if there is not None:
+            self.position = there  # `start` is for a new one: whether it is still there does not matter
+        elif spec.snapshot and spec.start == "now":
             self.position = Position(self.position.seq, 0)
         elif spec.start != "now":
             try:
@@ -131,7 +135,7 @@ class Watch:
         engine, feed, view = self._engine, self._engine.feed, self._spec.view
         seq, label = self.position
         if label is not None:
-            return await engine.follow(pages.read_state, engine.database, view, self._encode, self.position)
+            return await engine.follow(pages.read_state, engine.database, view, self._encode, self.position, self._left)
         if self._stop is not None:
             return await feed.read(view, self._encode, seq, self._stop, self._left)
         while True:

@@ -59,11 +59,11 @@ def ack(tx: Transaction, name: str, seq: int, label: int | None) -> None:
         tx.db.execute(sql, (seq, label, tx.time_us, name))
 
 
-def reset(tx: Transaction, name: str, seq: int) -> Consumer:
+def reset(tx: Transaction, name: str, seq: int, label: int | None) -> Consumer:
     """Moves it anywhere. Raises VecError `not_found`."""
     if find(tx.db, name) is None:
         refuse(tx.db, name)
-    tx.db.execute("UPDATE consumers SET seq = ?, label = NULL WHERE name = ?", (seq, name))
+    tx.db.execute("UPDATE consumers SET seq = ?, label = ? WHERE name = ?", (seq, label, name))
     moved = find(tx.db, name)
     assert moved is not None
     return moved

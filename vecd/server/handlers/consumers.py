@@ -16,7 +16,7 @@ async def reset(call: Call) -> dict[str, Any]:
     """Fields: consumer, and `to`, a position as `watch` has it in `from`."""
     engine = call.engine
     position = await engine.read(positions.resolve, engine.database, call.fields.text("to"))
-    return await engine.consumers.reset(call.fields.text("consumer"), position.seq)
+    return await engine.consumers.reset(call.fields.text("consumer"), position)
 
 
 async def delete(call: Call) -> dict[str, Any]:

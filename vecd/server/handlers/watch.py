@@ -18,9 +18,10 @@ from ..call import Call
 async def watch(call: Call) -> dict[str, Any]:
     """Each message carries the cursor it has read to and the log's head; the first, which may be empty, tells that the
     subscription stands."""
+    now = call.engine.database.head  # before the filters are parsed, which may take a while
     spec = await _spec(call)
     timeout_s = call.fields.optional_seconds("timeout_s")
-    subscription = verbs.Watch(call.engine, spec, encode_part)
+    subscription = verbs.Watch(call.engine, spec, encode_part, now)
     database, loop = call.engine.database, asyncio.get_running_loop()
     reason, sent_at = "done", loop.time()
     try:
