@@ -46,8 +46,12 @@ class Vacuum:
         try:
             while gone := await self._step(lambda tx: retention.vacuum(tx, limits.VACUUM_ROWS)):
                 rows += gone
-            while await self._step(lambda tx: retention.give_back(tx, limits.VACUUM_PAGES)):
-                pass
+            given = 0
+            while pages := await self._step(lambda tx: retention.give_back(tx, limits.VACUUM_PAGES)):
+                given += pages
+            if given:
+                await asyncio.wrap_future(self._database.copy_back())
+                await self._step(lambda tx: 0)  # behind the copying
         except VecError as error:
             log.warning("vacuum given up; the next trim goes on with it", extra={"error": str(error)})
         if rows:

@@ -137,6 +137,15 @@ class Database:
                 self._waiting.put(_Work(run, rows, future))
         return future
 
+    def copy_back(self) -> Future[None]:
+        """Has the write-ahead log copied back into the file behind the next commit, and not when it is long: only then
+        does the file shrink by what was given back."""
+
+        def soon(_: Transaction) -> None:
+            self._checkpoint_at = 0
+
+        return self.submit(soon)
+
     def _write_forever(self) -> None:
         ended = False
         while not ended and (first := self._waiting.get()) is not None:
