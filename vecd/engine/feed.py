@@ -118,7 +118,6 @@ class Feed:
             yield
         finally:
             self.watches.discard(watch)
-            self.moved.beat()  # nobody need wait for it any more
 
     async def read(self, view: View, encode: Encode, after: int, stop: int, count: int | None) -> Page:
         """The page behind `after`, from the store; those who want the same at the same time share one reading.

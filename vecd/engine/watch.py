@@ -51,12 +51,19 @@ class Watch:
         self._encode = encode
         self._left = spec.limit
         self._channel: Channel | None = None
+        self.begun = False  # where it begins is known: until then it has no cursor
+        self.over = False
         self.position = Position(now)  # behind all that was handed on
         _check(engine, spec)
         self._stop = None if spec.follow else now
         if spec.until is not None:
             until = positions.parse(engine.database, spec.until).seq
             self._stop = until if self._stop is None else min(until, self._stop)
+
+    def has(self, seq: int) -> bool:
+        """Whether all that was wanted up to there (inclusive) has been handed on."""
+        reached = self.reached
+        return self.begun and reached.label is None and reached.seq >= seq
 
     async def pages(self) -> AsyncGenerator[Page, None]:
         """Pages in order, each event once; a page may have nothing to send. The first tells that the watch stands, and
@@ -66,9 +73,11 @@ class Watch:
         """
         engine, spec, feed = self._engine, self._spec, self._engine.feed
         with ExitStack() as stack:
+            stack.callback(self._end)
             if spec.consumer is not None:
                 stack.enter_context(engine.consumers.hold(spec.consumer, spec.holder))
             gap = await self._begin()
+            self.begun = True
             self._channel = stack.enter_context(feed.join(spec.view, self._encode))
             stack.enter_context(feed.counted(self))
             yield self._standing(gap)
@@ -92,6 +101,10 @@ class Watch:
         if label is None and channel is not None and seq >= channel.start and channel.behind(seq) is None:
             return Position(max(seq, feed.seq))
         return self.position
+
+    def _end(self) -> None:
+        self.over = True
+        self._engine.feed.moved.beat()  # nobody need wait for it any more
 
     async def _begin(self) -> VecError | None:
         """Finds the place to begin at; returns what was wrong with the one that was asked for, if it was mended."""
@@ -170,9 +183,8 @@ async def flush(engine: Engine, watch: Watch | None, consumer: str | None) -> st
             await engine.consumers.acked.wait(beats)
     else:
         wanted = engine.feed.watches.copy() if watch is None else {watch}
-        while any(each.reached.label is not None or each.reached.seq < target for each in wanted):
+        while any(not each.over and not each.has(target) for each in wanted):
             await engine.feed.moved.wait()
-            wanted &= engine.feed.watches
     return positions.cursor(engine.database, Position(target))
 
 

@@ -17,7 +17,7 @@ from ..call import Call
 
 async def watch(call: Call) -> dict[str, Any]:
     """Each message carries the cursor it has read to and the log's head; the first, which may be empty, tells that the
-    subscription stands."""
+    subscription stands. So does the end, unless it comes before that."""
     now = call.engine.database.head  # before the filters are parsed, which may take a while
     spec = await _spec(call)
     timeout_s = call.fields.optional_seconds("timeout_s")
@@ -38,6 +38,8 @@ async def watch(call: Call) -> dict[str, Any]:
         reason = "timeout"
     except asyncio.CancelledError:
         reason = "shutting_down" if call.stopping else "cancelled"
+    if not subscription.begun:
+        return {"reason": reason}
     return {"reason": reason, "cursor": positions.cursor(database, subscription.reached)}
 
 
