@@ -106,3 +106,4 @@ def test_what_was_acked_is_searchable_after_a_kill(round_: int) -> None:
             for mode in ("vector", "text", "hybrid"):
                 hits = list(client.search("zebra 42", k=100, mode=mode))
                 assert len({hit["document_id"] for hit in hits}) == 100
+            history.check(client)

@@ -90,6 +90,10 @@ def test_every_write_that_waits_is_refused_when_storage_fails(failing: tuple[Ins
             with pytest.raises(VecError):
                 pending.result()
     assert daemon.wait(30) == 74
+    fault.unlink()
+    instance.start()
+    with instance.connect() as client:
+        assert "safe" in history.check(client)["default"]
 
 
 def test_a_full_disk_refuses_the_write_and_the_daemon_goes_on(failing: tuple[Instance, Path]) -> None:
@@ -118,3 +122,5 @@ def test_vec_ingest_says_that_the_disk_is_full_and_what_was_safe(failing: tuple[
     done = instance.vec("ingest", stdin='{"id": "refused", "text": "no room"}\n', status=75)
     assert "disk_full" in done.stderr
     assert '"added":0' in done.stdout
+    with instance.connect() as client:
+        assert history.check(client)["default"].keys() == {"safe"}
