@@ -6,6 +6,10 @@
     ndjson.py     input: lines from files, pipes and gzip
     pipeline.py   documents on their way: batches in flight, acknowledgements in order
     progress.py   progress on stderr
+    feed.py       what a watch writes: events, or lines that ingest accepts
+    cursors.py    where a watch keeps its place: a file, or a consumer
+    batches.py    a watch cut into batches, and the signals that end it
+    handler.py    --exec: a command for each batch, retries, dead letters
     commands/     one file a command, named as its handler in vecd/server/handlers/
 
 Start-up time is part of the product: scripts call `vec` thousands of times. A command's module is imported when it is

@@ -26,6 +26,8 @@ COMMANDS = {
     "delete": "delete",
     "library": "library",
     "watch": "watch",
+    "consumers": "consumers",
+    "trim": "trim",
     "status": "status",
     "daemon": "daemon",
     "demo": "demo",

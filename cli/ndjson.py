@@ -134,7 +134,7 @@ def document(line: Line) -> dict[str, Any] | None:
     """A line as a document that can travel; None for a blank line. Raises VecError `invalid_document`."""
     import orjson
 
-    from vecd.client import pack_document
+    from vecd.wire.documents import pack_document
 
     if line.data is None:
         raise VecError(Code.INVALID_DOCUMENT, f"a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")

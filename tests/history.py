@@ -10,7 +10,7 @@ from vecd.client import Client
 
 def log_of(client: Client) -> list[dict[str, Any]]:
     """All events from the beginning to the head."""
-    return list(client.watch(**{"from": "beginning", "follow": False}))
+    return list(client.watch("beginning", follow=False))
 
 
 def replayed(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:

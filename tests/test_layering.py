@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": {"errors", "limits"},
     "dial": SHARED,
     "launch": {*SHARED, "dial"},
-    "client": {*SHARED, "wire", "dial", "launch"},
+    "subscription": {*SHARED, "wire"},
+    "client": {*SHARED, "wire", "dial", "launch", "subscription"},
     "store": SHARED,
     "index": SHARED,
     "filters": SHARED,
@@ -38,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"daemon"},
 }
 #: What the command line may know of vecd.
-CLI_MAY_IMPORT = {*SHARED, "wire", "dial", "client", "launch"}
+CLI_MAY_IMPORT = {*SHARED, "wire", "dial", "client", "subscription", "launch"}
 
 #: Modules that are the business of some rooms only.
 ONLY_IN: dict[str, set[str]] = {

@@ -8,6 +8,7 @@ Imports go one way, from the bottom of this list to its top (tests/test_layering
                                shared with the command line
     wire/                      bytes in, messages out; no sockets
     dial.py                    reaching a socket, and who is at its other end
+    subscription.py            a watch, in the client
     client.py launch.py        blocking client; starting a daemon when none answers
     store/                     the only place with SQL
     index/                     vectors in memory; no SQL, no sockets

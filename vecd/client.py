@@ -6,7 +6,9 @@
             print(hit["score"], hit["document_id"])
 
 One connection carries many requests at once: `submit` sends and returns a Pending at once, `Pending.result` waits.
-While it sends it also reads, because the daemon may have answers for us that must be taken before it reads on.
+While it sends it also reads, because the daemon may have answers for us that must be taken before it reads on. A
+`watch` (subscription.py) is read only when it is asked for events; what arrives for it while another request is waited
+for is kept, so one that is left unread for long belongs on a connection of its own.
 Not thread-safe: one thread, one Client.
 """
 
@@ -18,7 +20,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +29,8 @@ from .dial import dial
 from .errors import Code, VecError
 from .launch import launch
 from .settings import load
+from .subscription import Watch
+from .wire.documents import pack_document
 from .wire.frames import FrameDecoder
 from .wire.messages import Reply, check_protocol, decode, encode, hello, parse_reply
 from .wire.vectors import pack_vector
@@ -66,20 +70,26 @@ class Pending:
 
     def result(self) -> dict[str, Any]:
         """Waits for the one answer. Raises the VecError that the daemon answered with."""
-        reply = self._next()
+        reply = self.next()
         if reply is None or reply.kind not in ("result", "end"):
             raise VecError(Code.PROTOCOL_ERROR, "the daemon answered with a stream where one result was expected")
         return dict(reply.body)
 
     def parts(self) -> Iterator[Reply]:
         """The replies as they come: any number of `items`, then one `end` (or a single `result`)."""
-        while (reply := self._next()) is not None:
+        while (reply := self.next()) is not None:
             yield reply
             if reply.kind != "items":
                 return
 
-    def _next(self) -> Reply | None:
-        self._client._pump_until(lambda: bool(self._replies) or self.done)
+    @property
+    def ready(self) -> bool:
+        """Whether `next` has something to return without waiting."""
+        return bool(self._replies) or self.done
+
+    def next(self) -> Reply | None:
+        """Waits for the next reply; None behind the last. Raises VecError."""
+        self._client.wait_for(lambda: self.ready)
         if not self._replies:
             return None
         reply = self._replies.popleft()
@@ -151,7 +161,7 @@ class Client:
         try:
             yield from pending.parts()
         finally:
-            self._abandon(pending)
+            self.abandon(pending)
 
     def items(self, op: str, key: str, **fields: Any) -> Iterator[dict[str, Any]]:
         """The items of an answer, whether it came as one result (its list `key`) or as a stream."""
@@ -209,11 +219,72 @@ class Client:
         """`{"library","documents","chunks"}`: all, or those that the filters let through."""
         return self.request("count", library=library, where=_filters(where))
 
-    def watch(self, **fields: Any) -> Iterator[dict[str, Any]]:
-        """Events, in order, each with its `cursor`; the fields are those of the op `watch` (man/vec-protocol.7)."""
-        for event in self.items("watch", "events", **fields):
-            event["cursor"] = f"{self.log}:{event['seq']}"
-            yield event
+    # --- the log ----------------------------------------------------------------------------------------------------
+
+    def watch(
+        self,
+        start: str = "now",
+        *,
+        libraries: Sequence[str] = (),
+        types: Sequence[str] = (),
+        where: str | Sequence[str] = (),
+        follow: bool = True,
+        until: str | None = None,
+        limit: int | None = None,
+        timeout_s: float | None = None,
+        payload: bool = False,
+        replaced: bool = True,
+        vectors: bool = False,
+        snapshot: bool = False,
+        consumer: str | None = None,
+        on_gap: str = "fail",
+    ) -> Watch:
+        """The events behind `start` (exclusive): `beginning`, `now`, a cursor, an RFC 3339 time, or a time ago: `-15m`.
+
+        When it returns, the subscription stands: what is written from then on is in it. Names and meanings are those
+        of the op `watch` in vec-protocol(7); `until` is inclusive, vectors are packed (wire/vectors.py). Raises
+        VecError `not_found`, `invalid_cursor`, `foreign_cursor`, `compacted`, `consumer_held` or `invalid_filter`.
+        """
+        pending = self.submit(
+            "watch", **{"from": start}, libraries=list(libraries) or None, types=list(types) or None,
+            where=_filters(where), follow=follow, until=until, limit=limit, timeout_s=timeout_s,
+            payload=payload or None, replaced=replaced, vectors=vectors or None, snapshot=snapshot or None,
+            consumer=consumer, on_gap=on_gap,
+        )  # fmt: skip
+        return Watch(self, pending, consumer)
+
+    def flush(self, consumer: str | None = None, *, timeout_s: float | None = None) -> str:
+        """Waits until all that is committed now has been handed to all who watch now, or acknowledged by a consumer.
+        Returns the cursor of that. Raises VecError `timeout`, or `not_found` for a consumer that is not there."""
+        return str(self.request("flush", consumer=consumer, timeout_s=timeout_s)["cursor"])
+
+    def trim(
+        self,
+        *,
+        keep_age_s: float | None = None,
+        keep_count: int | None = None,
+        keep_bytes: int | None = None,
+        past_consumers: bool = False,
+        wait: bool = False,
+    ) -> dict[str, Any]:
+        """Lets go of the log's oldest events, as far as any of the limits says and no consumer holds them:
+        `{"trimmed","oldest","held_by","bytes","free_bytes"}`. With `wait` it returns when their space is free."""
+        return self.request(
+            "trim", keep_age_s=keep_age_s, keep_count=keep_count, keep_bytes=keep_bytes,
+            past_consumers=past_consumers or None, wait=wait or None,
+        )  # fmt: skip
+
+    def consumers(self) -> list[dict[str, Any]]:
+        """All, by name: `{"name","cursor","seq","lag","holder","created_at","acked_at"}`; `lag` is in events."""
+        return list(self.request("consumers.list")["consumers"])
+
+    def reset_consumer(self, name: str, to: str) -> dict[str, Any]:
+        """Moves a consumer to a position as `watch` has it in `start`; returns it. Raises VecError `consumer_held`."""
+        return self.request("consumers.reset", consumer=name, to=to)
+
+    def delete_consumer(self, name: str) -> dict[str, Any]:
+        """Forgets a consumer; returns what it was. Raises VecError `not_found` or `consumer_held`."""
+        return self.request("consumers.delete", consumer=name)
 
     # --- the socket -------------------------------------------------------------------------------------------------
 
@@ -229,6 +300,21 @@ class Client:
         """Waits until something arrives, and takes it. Raises VecError `connection_lost`."""
         self._step(self._timeout_s)
 
+    def wait_for(self, reached: Callable[[], bool]) -> None:
+        """Sends and receives until `reached()`. Raises VecError `timeout` or `connection_lost`."""
+        if not self.wait_until(reached, self._timeout_s):
+            raise VecError(Code.TIMEOUT, f"no answer within {self._timeout_s:g} s", "its outcome is unknown; try again")
+
+    def wait_until(self, reached: Callable[[], bool], patience_s: float | None) -> bool:
+        """The same for `patience_s` seconds (None: no bound); returns whether it was reached."""
+        deadline = None if patience_s is None else time.monotonic() + patience_s
+        while not reached():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._step(left)
+        return True
+
     def set_timeout(self, timeout_s: float | None) -> None:
         """Bounds the wait for each answer from now on (None: no bound)."""
         self._timeout_s = timeout_s
@@ -242,24 +328,14 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _abandon(self, pending: Pending) -> None:
+    def abandon(self, pending: Pending) -> None:
         """Nobody will read on: ask the daemon to stop, and forget what still comes."""
         if self._pending.pop(pending.number, None) is not None and self._lost is None and self._socket.fileno() >= 0:
             self.submit("cancel", target=pending.number)
 
     def _send(self, frame: bytes) -> None:
         self._unsent.append(memoryview(frame))
-        self._pump_until(lambda: not self._unsent)
-
-    def _pump_until(self, reached: Any) -> None:
-        deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
-        while not reached():
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                raise VecError(
-                    Code.TIMEOUT, f"no answer within {self._timeout_s:g} s", "its outcome is unknown; try again"
-                )
-            self._step(left)
+        self.wait_for(lambda: not self._unsent)
 
     def _step(self, wait_s: float | None) -> None:
         """Sends and receives what can be, waiting up to `wait_s` for either to be possible."""
@@ -328,47 +404,3 @@ class Client:
 
 def _filters(where: str | Sequence[str]) -> list[str] | None:
     return ([where] if isinstance(where, str) else list(where)) or None
-
-
-def pack_document(document: dict[str, Any]) -> dict[str, Any]:
-    """A document as it travels: its vectors packed. Raises VecError `invalid_document`, naming the field."""
-    vector, vectors = document.get("vector"), document.get("vectors")
-    if vector is None and vectors is None:
-        _check_sizes(document)
-        return document
-    packed = dict(document)
-    try:
-        if vector is not None:
-            packed["vector"] = pack_vector(vector)
-        if vectors is not None:
-            if isinstance(vectors, (str, bytes, dict)):
-                raise VecError(Code.INVALID_DOCUMENT, "'vectors' is a list of vectors")
-            packed["vectors"] = [pack_vector(each) for each in vectors]
-    except VecError as error:
-        error.details["field"] = "vector" if vectors is None else "vectors"
-        raise
-    except TypeError:
-        raise VecError(Code.INVALID_DOCUMENT, "'vectors' is a list of vectors", field="vectors") from None
-    _check_sizes(packed)
-    return packed
-
-
-def _check_sizes(document: dict[str, Any]) -> None:
-    """Refuses a list or an object that is too long to travel: it would take its whole batch down with it."""
-    for field, value in document.items():
-        if type(field) is not str:
-            raise VecError(Code.INVALID_DOCUMENT, f"the key {field!r:.40} is not a string", field=str(field))
-        inside = [value] if isinstance(value, (list, dict)) else []
-        while inside:
-            each = inside.pop()
-            if len(each) > limits.ARRAY_ITEMS_MAX:
-                raise VecError(
-                    Code.INVALID_DOCUMENT,
-                    f"'{field}' holds {len(each):,} items in one place, which is over the limit of"
-                    f" {limits.ARRAY_ITEMS_MAX:,}",
-                    field=field,
-                )
-            if isinstance(each, dict) and not all(type(key) is str for key in each):
-                raise VecError(Code.INVALID_DOCUMENT, f"'{field}' has a key that is not a string", field=field)
-            items = each.values() if isinstance(each, dict) else each
-            inside += [item for item in items if isinstance(item, (list, dict))]

@@ -42,6 +42,7 @@ class Code:
     DAEMON_FAILED: Final = "daemon_failed"  # a daemon was started and did not come up
     CONNECTION_LOST: Final = "connection_lost"  # the outcome of what was unanswered is unknown; sending again is safe
     TIMEOUT: Final = "timeout"  # the caller's own time ran out
+    HANDLER_FAILED: Final = "handler_failed"  # a command that was to handle events; they come again
     SETTINGS: Final = "invalid_settings"  # the configuration file or an environment variable
 
 

@@ -79,7 +79,7 @@ def _show(client: Any, output: Output) -> None:
     head = client.status()["seq"]
     say("Each of them made events, in one order, resumable from any of them:")
     say(f"$ vec watch --from {client.log}:{head - 4} --no-follow")
-    for event in client.watch(**{"from": f"{client.log}:{head - 4}", "follow": False}):
+    for event in client.watch(f"{client.log}:{head - 4}", follow=False):
         if output.json:
             output.objects([event])
         else:

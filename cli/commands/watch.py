@@ -1,12 +1,11 @@
-"""vec watch: the event log, from any position, as it happens."""
+"""vec watch: the event log, from any position, as it happens; printed, or handed to a command."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,11 +14,40 @@ from vecd.errors import Code, VecError
 from .. import main, options
 from ..output import Output, one_line, plural
 
+if TYPE_CHECKING:
+    from vecd.subscription import Watch
+
+    from ..cursors import Nowhere
+    from ..feed import Events
+    from ..handler import Handler
+
 app = options.command()
 
 
+class Format(StrEnum):
+    """What is written."""
+
+    EVENTS = "events"
+    INGEST = "ingest"
+
+
+class OnGap(StrEnum):
+    """What is done about a position that was trimmed away."""
+
+    FAIL = "fail"
+    OLDEST = "oldest"
+    SNAPSHOT = "snapshot"
+
+
+class OnFailure(StrEnum):
+    """What becomes of a batch that cannot be handled."""
+
+    SKIP = "skip"
+    STOP = "stop"
+
+
 @app.command(
-    epilog="Exit status: 0 done, 5 a cursor of another log, 75 the daemon went away, 124 timed out. See vec-watch(1)."
+    epilog="Exit status: 0 done, 3 partly done, 5 history lost, 75 try again, 124 timed out. See vec-watch(1)."
 )
 def watch(
     library: Annotated[
@@ -30,54 +58,194 @@ def watch(
         list[str] | None,
         typer.Option("--type", help="Only this type, or a glob as 'document.*'; may be repeated.", metavar="TYPE"),
     ] = None,
+    where: options.Where = None,
     start: Annotated[
         str,
         typer.Option(
             "--from", help="beginning, now, a cursor, an RFC 3339 time, or a time ago as -15m.", metavar="POSITION"
         ),
     ] = "now",
+    until: Annotated[
+        str | None, typer.Option("--until", help="End behind the event of this cursor.", metavar="CURSOR")
+    ] = None,
     cursor_file: Annotated[
         Path | None,
         typer.Option("--cursor-file", help="Begin behind the cursor in this file, and keep it there.", metavar="FILE"),
     ] = None,
+    consumer: Annotated[
+        str | None,
+        typer.Option("--consumer", help="Begin where this consumer is; the daemon keeps its cursor.", metavar="NAME"),
+    ] = None,
+    on_gap: Annotated[
+        OnGap, typer.Option("--on-gap", help="When the position was trimmed away: what to go on with.")
+    ] = OnGap.FAIL,
     no_follow: Annotated[bool, typer.Option("--no-follow", help="End at the head of the log.")] = False,
     n: Annotated[int | None, typer.Option("-n", min=1, help="End after so many events.", metavar="N")] = None,
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0, help="End after so many seconds.", metavar="S")
     ] = None,
+    snapshot: Annotated[
+        bool, typer.Option("--snapshot", help="Begin with all that is there, unless there is a cursor to go on from.")
+    ] = False,
+    payload: Annotated[
+        bool, typer.Option("--payload", help="With the documents, as they were after and before each change.")
+    ] = False,
+    vectors: Annotated[
+        bool | None,
+        typer.Option("--vectors/--no-vectors", help="With the documents and their vectors, or without vectors."),
+    ] = None,
+    format: Annotated[
+        Format, typer.Option("--format", help="Events, or lines that vec ingest accepts.")
+    ] = Format.EVENTS,
+    exec_: Annotated[
+        str | None,
+        typer.Option("--exec", help="Run this with each batch of events on its stdin.", metavar="COMMAND"),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", min=1, help="Events that the command gets at most; 1000 unless set.", metavar="N"),
+    ] = None,
+    retries: Annotated[
+        int | None,
+        typer.Option("--retries", min=1, help="Tries of a batch, all in all; 5 unless set.", metavar="N"),
+    ] = None,
+    dead_letter: Annotated[
+        Path | None,
+        typer.Option("--dead-letter", help="The file for batches that are given up.", metavar="FILE"),
+    ] = None,
+    on_failure: Annotated[
+        OnFailure | None,
+        typer.Option("--on-failure", help="Give such a batch up and go on, which is the default, or stop before it."),
+    ] = None,
+    flush: Annotated[
+        bool,
+        typer.Option("--flush", help="Print nothing; wait until those who watch have got all there is now."),
+    ] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Print changes, in order, as they happen or from the log."""
+    _check(cursor_file, consumer, format, type, exec_, (batch, retries, dead_letter, on_failure))
     output = Output(json)
-    if cursor_file is not None and (kept := _read_cursor(cursor_file)):
-        start = kept
-    request: dict[str, Any] = {"from": start, "libraries": library or None, "types": type or None}
-    request |= {"follow": not no_follow, "limit": n, "timeout_s": timeout}
-    end: dict[str, Any] = {}
-    with options.open_client(socket, no_spawn) as client, contextlib.closing(client.pages("watch", **request)) as pages:
-        for reply in pages:
-            if reply.kind == "items":
-                for event in reply.body:
-                    event["cursor"] = f"{client.log}:{event['seq']}"
-                _print(output, reply.body)
-                cursor = reply.extra["cursor"]
-            else:
-                end, cursor = reply.body, reply.body.get("cursor")
-            if cursor_file is not None and cursor:
-                _write_cursor(cursor_file, cursor)
-    if end.get("reason") == "timeout":
-        raise typer.Exit(main.TIMED_OUT)
-    if end.get("reason") == "shutting_down":
-        raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", f"go on with --from {end.get('cursor') or start}")
-
-
-def _print(output: Output, events: list[dict[str, Any]]) -> None:
-    order = ("seq", "cursor", "type", "library", "time", "data")
-    if output.json:
-        output.objects(({key: event[key] for key in order} for event in events), flush=True)
+    if flush:
+        others = (library, type, where, until, cursor_file, n, exec_, start != "now", no_follow, snapshot, payload)
+        if any(others):
+            raise VecError(Code.INVALID_REQUEST, "--flush goes with --consumer and --timeout alone")
+        with options.open_client(socket, no_spawn) as client:
+            cursor = client.flush(consumer, timeout_s=timeout)
+        output.one({"cursor": cursor}, f"delivered up to {cursor}")
         return
+    from ..feed import Events, IngestLines
+
+    form: Events = (
+        IngestLines(vectors=vectors is not False)
+        if format is Format.INGEST
+        else Events(payload=payload, vectors=bool(vectors))
+    )
+    place = _place(cursor_file, consumer, socket)
+    handler = None
+    if exec_ is not None:
+        handler = _handler(exec_, form, batch, retries, dead_letter, on_failure, socket)
+    asked: dict[str, Any] = {
+        "libraries": library or (), "types": type or (), "where": where or (), "follow": not no_follow, "until": until,
+        "limit": n, "timeout_s": timeout, "snapshot": snapshot, "consumer": consumer, "on_gap": on_gap.value,
+        **form.asks,
+    }  # fmt: skip
+    with options.open_client(socket, no_spawn) as client:
+        if format is Format.INGEST and not no_follow:
+            for name in library or ():
+                client.count(name)  # one that is gone will never have another document
+        watch = client.watch(place.start(start), **asked)
+        if handler is not None:
+            handler.run(client, watch, place)
+        else:
+            _print_all(watch, form, place, output if format is Format.EVENTS else None)
+        place.secure(watch)
+    _end(watch, form, handler)
+
+
+def _end(watch: Watch, form: Events, handler: Handler | None) -> None:
+    """The exit status of a watch that ended well."""
+    if handler is not None and handler.signal_got is not None:
+        raise typer.Exit(128 + handler.signal_got)
+    if watch.end is not None and watch.end.get("reason") == "timeout":
+        raise typer.Exit(main.TIMED_OUT)
+    if form.refused or (handler is not None and handler.given_up):
+        raise typer.Exit(main.PARTLY)
+
+
+def _check(
+    cursor_file: Path | None,
+    consumer: str | None,
+    format: Format,
+    type: list[str] | None,
+    command: str | None,
+    for_the_command: tuple[object, ...],
+) -> None:
+    """Refuses options that do not go together."""
+    if cursor_file is not None and consumer is not None:
+        raise VecError(Code.INVALID_REQUEST, "give --cursor-file or --consumer, not both", "a consumer has its cursor")
+    if format is Format.INGEST and type:
+        raise VecError(Code.INVALID_REQUEST, "--format ingest is made of whole documents", "leave out --type")
+    if command is None and any(each is not None for each in for_the_command):
+        raise VecError(
+            Code.INVALID_REQUEST, "--batch, --retries, --dead-letter and --on-failure are for --exec", "give a command"
+        )
+
+
+def _place(cursor_file: Path | None, consumer: str | None, socket: str | None) -> Nowhere:
+    from ..cursors import Consumer, CursorFile, Nowhere
+
+    if cursor_file is not None:
+        return CursorFile(cursor_file)
+    if consumer is not None:
+        return Consumer(consumer, lambda: options.open_client(socket, no_spawn=True))
+    return Nowhere()
+
+
+def _handler(
+    command: str,
+    form: Events,
+    batch: int | None,
+    retries: int | None,
+    dead_letter: Path | None,
+    on_failure: OnFailure | None,
+    socket: str | None,
+) -> Handler:
+    from vecd import settings
+
+    from ..handler import DeadLetters, Handler
+
+    return Handler(
+        command,
+        form,
+        events_max=batch or 1_000,
+        tries_max=retries or 5,
+        dead_letters=DeadLetters(dead_letter or settings.load(socket=socket).data / "dead-letters.ndjson"),
+        stops=on_failure is OnFailure.STOP,
+    )
+
+
+def _print_all(watch: Watch, form: Events, place: Nowhere, output: Output | None) -> None:
+    """Prints what comes, and keeps the place behind it; people get lines to read."""
+    stdout = sys.stdout.buffer
+    for message in watch.messages():
+        if message.gap is not None:
+            main.tell(message.gap)
+            print(f"vec: going on from {message.cursor}", file=sys.stderr)
+        if output is not None and not output.json:
+            _show(message.events)
+        elif message.events:
+            stdout.write(b"".join(form.lines(message.events)))
+            stdout.flush()
+        if form.end is not None:
+            raise form.end
+        place.keep(watch, message.cursor)
+    place.keep(watch, watch.cursor)
+
+
+def _show(events: list[dict[str, Any]]) -> None:
     for event in events:
         data = event["data"]
         about = data.get("chunk_id") or data.get("id") or data.get("name") or ""
@@ -87,32 +255,3 @@ def _print(output: Output, events: list[dict[str, Any]]) -> None:
         place = f"{event['time']}  {event['seq']:>8}  {event['type']:<16}  {event['library'] or '':<12}"
         print(one_line(f"{place}  {about}{title}"))
     sys.stdout.flush()
-
-
-def _read_cursor(path: Path) -> str:
-    try:
-        return path.read_text("utf-8").strip()
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise VecError(Code.INVALID_REQUEST, f"cannot read the cursor file {path}: {error}") from error
-
-
-def _write_cursor(path: Path, cursor: str) -> None:
-    """After the events have been flushed: a file beside it, on disk, then in its place. Never half a cursor."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(cursor + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise VecError(Code.INVALID_REQUEST, f"cannot write the cursor file {path} ({error.strerror})") from error

@@ -280,8 +280,8 @@ def test_an_id_many_times_in_a_batch_is_as_if_sent_one_by_one(instance: Instance
         *acks, summary = instance.objects("ingest", "-l", library, "--ack", "--batch", batch, stdin=ndjson(lines))
         statuses = [(ack["line"], ack["id"], ack["status"], ack.get("seq", head) - head) for ack in acks]
         with instance.connect() as client:
-            wanted = {"from": f"{client.log}:{head}", "follow": False, "libraries": [library]}
-            events = [(event["seq"] - head, event["type"], event["data"]) for event in client.watch(**wanted)]
+            watched = client.watch(f"{client.log}:{head}", follow=False, libraries=[library])
+            events = [(event["seq"] - head, event["type"], event["data"]) for event in watched]
         told.append((statuses, counted(summary), events, documents(instance, library, "a")))
         assert ids_in(instance, library) == ["a"]
     assert told[0] == told[1]
@@ -377,7 +377,7 @@ def test_ack_prints_a_line_a_document_in_the_order_of_the_input(instance: Instan
     assert counted(summary) == {"added": 4, "unchanged": 1, "failed": 2}
     # Each seq is that of the document's event.
     with instance.connect() as client:
-        events = {e["seq"]: e for e in client.watch(**{"from": f"{client.log}:{head}", "follow": False})}
+        events = {e["seq"]: e for e in client.watch(f"{client.log}:{head}", follow=False)}
     for ack in acks:
         if "seq" in ack:
             assert (events[ack["seq"]]["type"], events[ack["seq"]]["data"]["id"]) == ("document.added", ack["id"])
@@ -587,8 +587,8 @@ def test_a_daemon_killed_in_the_middle_costs_nothing(tmp_path: Path) -> None:
         assert own.pid() != first
         assert len(ids_in(own, "default")) == count
         with own.connect() as client:
-            wanted = {"from": "beginning", "follow": False, "types": ["document.*"]}
-            added = [event["data"]["id"] for event in client.watch(**wanted)]
+            watched = client.watch("beginning", follow=False, types=["document.*"])
+            added = [event["data"]["id"] for event in watched]
             assert sorted(added) == [f"d{number:06}" for number in range(count)]
 
 

@@ -101,7 +101,7 @@ def test_a_cursor_goes_on_behind_the_event_that_carries_it(instance: Instance) -
     everything = past(instance, "--from", "beginning")
     with instance.connect() as client:
         for place, event in enumerate(everything):
-            after = client.watch(**{"from": event["cursor"], "follow": False, "limit": 5})
+            after = client.watch(event["cursor"], follow=False, limit=5)
             assert list(after) == everything[place + 1 : place + 6]
     assert past(instance, "--from", everything[3]["cursor"]) == everything[4:]
     with instance.connect() as client:
@@ -491,7 +491,7 @@ def test_a_daemon_that_stops_ends_it_with_a_cursor_to_go_on_from(seen: int) -> N
             own.vec("daemon", "stop")
             assert watcher.wait() == 75
             said = rest_of(watcher.stderr)
-        match = re.search(r"go on with --from (\S+)", said)
+        match = re.search(r"go on from (\S+)", said)
         assert match, said
         assert match[1] == before
         assert not events or events[-1]["cursor"] == before

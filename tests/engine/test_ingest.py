@@ -126,7 +126,7 @@ def test_a_deleted_document_is_not_found_after_a_restart_in_whatever_order_ids_c
 )
 def test_an_odd_position_is_no_bug(client: Client, start: str) -> None:
     try:
-        for _ in client.watch(**{"from": start, "follow": False}):
+        for _ in client.watch(start, follow=False):
             pass
     except VecError as error:
         assert error.code == "invalid_cursor", error

@@ -167,7 +167,7 @@ def test_a_delete_by_filter_takes_many_thousands(client: Client) -> None:
     assert client.count(library) == {"library": library, "documents": 1_500, "chunks": 1_500}
     hits = ids(client.search(vector=_VECTORS[0], k=10_000, library=library))
     assert sorted(hits) == sorted(f"d{n}" for n in range(5_500, 7_000))
-    events = list(client.watch(**{"from": f"{client.log}:{before}", "follow": False, "libraries": [library]}))
+    events = list(client.watch(f"{client.log}:{before}", follow=False, libraries=[library]))
     gone = [event["data"]["id"] for event in events if event["type"] == "document.deleted"]
     assert sorted(gone) == sorted(f"d{n}" for n in range(5_500))
 

@@ -35,8 +35,8 @@ def client(instance: Instance) -> Iterator[Client]:
 
 def rebuilt(client: Client, library: str) -> list[dict[str, Any]]:
     """What the log says of this library's rebuilds."""
-    start = {"from": "beginning", "follow": False, "types": ["index.rebuilt"], "libraries": [library]}
-    return [event["data"] for event in client.watch(**start)]
+    watched = client.watch("beginning", follow=False, types=["index.rebuilt"], libraries=[library])
+    return [event["data"] for event in watched]
 
 
 def restart(instance: Instance, how: int = signal.SIGTERM) -> None:

@@ -55,7 +55,7 @@ def snapshot(instance: Instance) -> Path:
 
 
 def reasons(client: Client) -> list[str]:
-    watched = client.watch(**{"from": "beginning", "follow": False, "types": ["index.rebuilt"]})
+    watched = client.watch("beginning", follow=False, types=["index.rebuilt"])
     return [event["data"]["reason"] for event in watched]
 
 

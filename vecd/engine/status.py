@@ -9,8 +9,9 @@ import time
 from typing import Any
 
 from .. import __version__
-from . import libraries
+from . import libraries, positions
 from .core import Engine
+from .positions import Position
 
 _STARTED = time.monotonic()
 
@@ -24,6 +25,7 @@ def status(engine: Engine) -> dict[str, Any]:
         "data": str(engine.settings.data),
         "log": engine.database.log_id,
         "seq": engine.database.head,
+        "oldest": positions.cursor(engine.database, Position(engine.database.horizon)),
         "uptime_s": round(time.monotonic() - _STARTED, 3),
         "memory_bytes": _resident_bytes(),
         "watchers": len(engine.feed.watches),

@@ -82,7 +82,12 @@ def select(view: View, rows: Sequence[Row], libraries: Mapping[int, Library]) ->
         if view.types is not None and not any(kind in view.types for kind in _kinds(row)):
             continue
         found.append((row, name, False))
-    return filtered(view.where, found) if view.where else found
+    if not view.where:
+        return found
+    # The end of a library is the end of all documents in it, for those who keep what the filter lets through; who did
+    # not name it wants documents' events alone.
+    ends = [each for each in found if view.types is not None and each[0].type == events.LIBRARY_DELETED]
+    return sorted(filtered(view.where, found) + ends, key=lambda each: each[0].seq)
 
 
 def _kinds(row: Row) -> Iterator[str]:

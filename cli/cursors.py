@@ -1,0 +1,131 @@
+"""Where a watch keeps its place between two runs: nowhere, in a file, or with the daemon under a consumer's name.
+
+One interface for the three. A place is kept after the output that it stands for was flushed, never before: what was
+cut short is seen again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vecd.errors import Code, VecError
+
+if TYPE_CHECKING:
+    from vecd.client import Client
+    from vecd.subscription import Watch
+
+#: How long a daemon that is being restarted is waited for, so that what was done is not done again.
+_RESTART_S = 10.0
+
+_GONE = (Code.CONNECTION_LOST, Code.SHUTTING_DOWN)
+
+
+class Nowhere:
+    """Each run begins where it is told to."""
+
+    #: The consumer to watch as.
+    consumer: str | None = None
+
+    def start(self, given: str) -> str:
+        """Where to begin, if `given` is what was asked for."""
+        return given
+
+    def keep(self, watch: Watch, cursor: str) -> None:
+        """All up to there (inclusive) is done. Raises VecError."""
+
+    def secure(self, watch: Watch) -> None:
+        """Returns when what is kept is on disk. Raises VecError."""
+
+
+class CursorFile(Nowhere):
+    """A file with one line, the cursor."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept = ""
+
+    def start(self, given: str) -> str:
+        try:
+            return self._path.read_text("utf-8").strip() or given
+        except FileNotFoundError:
+            return given
+        except (OSError, UnicodeDecodeError) as error:
+            raise VecError(Code.INVALID_REQUEST, f"cannot read the cursor file {self._path}: {error}") from error
+
+    def keep(self, watch: Watch, cursor: str) -> None:
+        """A file beside it, on disk, then in its place. Never half a cursor."""
+        if cursor == self._kept:
+            return
+        path = self._path
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with open(beside, "w", encoding="utf-8") as file:
+                file.write(cursor + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            raise VecError(Code.INVALID_REQUEST, f"cannot write the cursor file {path} ({error.strerror})") from error
+        self._kept = cursor
+
+
+class Consumer(Nowhere):
+    """A cursor that the daemon keeps, moved by acks."""
+
+    def __init__(self, name: str, connect: Callable[[], Client]) -> None:
+        """`connect` is for the ack of what was done while the daemon was restarted; it starts none."""
+        self.consumer = name
+        self._connect = connect
+        self._kept = ""  # acknowledged, or on its way
+        self._sure = ""
+
+    def keep(self, watch: Watch, cursor: str) -> None:
+        if cursor != self._kept:
+            self._kept = cursor
+            try:
+                watch.ack(cursor)
+            except VecError as error:
+                if error.code not in _GONE:
+                    raise
+                # `secure` says it again, if it must be sure; otherwise the watch itself ends with the same.
+
+    def secure(self, watch: Watch) -> None:
+        if self._sure == self._kept:
+            return
+        try:
+            watch.settle()
+        except VecError as error:
+            if error.code not in _GONE:
+                raise
+            self._ack_anew(error)
+            raise
+        self._sure = self._kept
+
+    def _ack_anew(self, cause: VecError) -> None:
+        deadline = time.monotonic() + _RESTART_S
+        while True:
+            try:
+                with self._connect() as client:
+                    client.request("ack", consumer=self.consumer, cursor=self._kept)
+                return
+            except VecError as error:
+                if time.monotonic() > deadline or error.code not in (*_GONE, Code.NO_DAEMON):
+                    break
+            time.sleep(0.1)
+        print(
+            f"vec: {self._kept} was done, but consumer {self.consumer} could not be told: it will see that again",
+            file=sys.stderr,
+        )

@@ -1,0 +1,115 @@
+"""What `vec watch` writes: events as they are, or lines that `vec ingest` accepts. One line of JSON each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from vecd import limits
+from vecd.errors import Code, VecError
+
+from .output import load_orjson
+
+_ORDER = ("seq", "cursor", "type", "library", "time", "data")
+
+
+class Events:
+    """Events as they are, vectors as lists of numbers."""
+
+    def __init__(self, *, payload: bool, vectors: bool) -> None:
+        #: What the watch is to ask for, beside which events.
+        self.asks: dict[str, Any] = {"payload": payload or vectors, "vectors": vectors}
+        self.refused = 0  # documents that could not be written
+        self.end: VecError | None = None  # why no more lines will come, though more events may
+        self._vectors = vectors
+        self._dumps: Callable[[Any], bytes] = load_orjson().dumps
+
+    def lines(self, events: Iterable[dict[str, Any]]) -> list[bytes]:
+        """A line an event, with its newline. Changes the events."""
+        return [self._dumps(each) + b"\n" for each in self.objects(events)]
+
+    def objects(self, events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for event in events:
+            if self._vectors:
+                _unpack(event["data"])
+            yield {key: event[key] for key in _ORDER}
+
+
+class IngestLines(Events):
+    """Documents as `vec ingest` accepts them, so that what it is fed becomes equal to what is watched."""
+
+    def __init__(self, *, vectors: bool) -> None:
+        super().__init__(payload=True, vectors=vectors)
+        self.asks |= {"replaced": False, "types": ["document.*", "library.deleted"]}
+
+    def lines(self, events: Iterable[dict[str, Any]]) -> list[bytes]:
+        found: list[bytes] = []
+        for event in events:
+            kind, data = event["type"], event["data"]
+            if kind == "library.deleted":
+                self.end = VecError(
+                    Code.NOT_FOUND,
+                    f"library {event['library']!r} was deleted at {event['cursor']}",
+                    "what was ingested of it stays where it is; begin anew with --snapshot and no cursor",
+                )
+                break
+            if kind in ("snapshot.library", "snapshot.end"):
+                continue
+            if kind == "document.deleted" or data.get("left"):
+                found.append(self._dumps({"op": "delete", "id": data["id"]}) + b"\n")
+            elif (line := self._document(event)) is not None:
+                found.append(line)
+        return found
+
+    def _document(self, event: dict[str, Any]) -> bytes | None:
+        """The document's line; None, and said on stderr, if it can have none."""
+        document = event["data"].get("document")
+        its_id, where = event["data"]["id"], event["cursor"] or event["seq"]
+        if document is None:
+            self._refuse(its_id, where, "it is too large to be sent")
+            return None
+        chunks = document["chunks"]
+        line: dict[str, Any] = {"id": its_id}
+        if document["title"] is not None:
+            line["title"] = document["title"]
+        if document["metadata"]:
+            line["metadata"] = document["metadata"]
+        has_text = any(chunk["text"] is not None for chunk in chunks)
+        if has_text:
+            line["texts"] = [chunk["text"] for chunk in chunks]
+        if self._vectors:
+            _unpack(event["data"])
+            written = self._dumps({**line, "vectors": [chunk["vector"] for chunk in chunks]}) + b"\n"
+            if len(written) <= limits.LINE_BYTES_MAX:
+                return written
+            if has_text:
+                _say(f"document {its_id!r} ({where}) makes too long a line; its vectors are left out")
+        elif not has_text:
+            self._refuse(its_id, where, "it has no text, and vectors are left out")
+            return None
+        written = self._dumps(line) + b"\n"
+        if has_text and len(written) <= limits.LINE_BYTES_MAX:
+            return written
+        self._refuse(its_id, where, f"its line would be over the limit of {limits.LINE_BYTES_MAX:,} bytes")
+        return None
+
+    def _refuse(self, its_id: str, where: Any, why: str) -> None:
+        self.refused += 1
+        _say(f"document {its_id!r} ({where}) is left out: {why} ({Code.TOO_LARGE})")
+
+
+def _say(line: str) -> None:
+    print(f"vec: {line}", file=sys.stderr, flush=True)
+
+
+def _unpack(data: dict[str, Any]) -> None:
+    """Packed vectors, wherever they are in an event, become lists of numbers."""
+    from vecd.wire.vectors import unpack_vector
+
+    if isinstance(data.get("vector"), bytes):
+        data["vector"] = unpack_vector(data["vector"])
+    for key in ("document", "replaced"):
+        for chunk in (data.get(key) or {}).get("chunks", ()):
+            if isinstance(chunk.get("vector"), bytes):
+                chunk["vector"] = unpack_vector(chunk["vector"])
