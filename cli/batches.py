@@ -14,7 +14,7 @@ from vecd.errors import VecError
 
 if TYPE_CHECKING:
     from vecd.client import Client
-    from vecd.subscription import Watch
+    from vecd.subscription import Message, Watch
 
 #: A batch that is not full goes when nothing more has come for so long …
 _IDLE_S = 0.01
@@ -68,12 +68,14 @@ class Batch(NamedTuple):
 class Batches:
     """Iterate once. It ends with the watch, or at a signal. Raises VecError when what came before it was handed on."""
 
-    def __init__(self, client: Client, watch: Watch, events_max: int, signals: Signals) -> None:
+    def __init__(
+        self, client: Client, watch: Watch, messages: Iterator[Message], events_max: int, signals: Signals
+    ) -> None:
         self._client = client
         self._watch = watch
         self._events_max = events_max
         self._signals = signals
-        self._messages = watch.messages()
+        self._messages = messages
         self._events: list[dict[str, Any]] = []
         self._cursor = watch.cursor  # behind them
         self._before = watch.cursor  # the last one in front of them

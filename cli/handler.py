@@ -12,7 +12,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from .output import plural
 
 if TYPE_CHECKING:
     from vecd.client import Client
-    from vecd.subscription import Watch
+    from vecd.subscription import Message, Watch
 
 #: The wait before a second try, on average twice as long before each further one.
 _RETRY_S = 1.0
@@ -91,10 +91,10 @@ class Handler:
         self.given_up = 0  # batches
         self.signal_got: int | None = None
 
-    def run(self, client: Client, watch: Watch, place: Nowhere) -> None:
+    def run(self, client: Client, watch: Watch, messages: Iterator[Message], place: Nowhere) -> None:
         """Handles all that comes. Raises VecError `handler_failed` when it stops at a batch that fails, and others."""
         with self._signals:
-            for batch in Batches(client, watch, self._events_max, self._signals):
+            for batch in Batches(client, watch, messages, self._events_max, self._signals):
                 if not self._handle(batch):
                     break
                 place.keep(watch, batch.cursor)
@@ -129,7 +129,8 @@ class Handler:
         return True
 
     def _give_up(self, lines: Sequence[bytes], cursor: str, status: int) -> None:
-        what = f"the command failed {self._tries_max} times with {plural(len(lines), 'event')}, last with {status}"
+        tries = plural(self._tries_max, "time")
+        what = f"the command failed {tries} with {plural(len(lines), 'event')}, last with status {status}"
         if self._stops:
             raise VecError(Code.HANDLER_FAILED, what, "the cursor stays before them; mend the command and begin again")
         self._dead_letters.add(self._command, status, self._tries_max, cursor, lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from .. import main, options
 from ..output import Output, one_line, plural
 
 if TYPE_CHECKING:
-    from vecd.subscription import Watch
+    from vecd.subscription import Message, Watch
 
     from ..cursors import Nowhere
     from ..feed import Events
@@ -158,7 +159,7 @@ def watch(
                 client.count(name)  # one that is gone will never have another document
         watch = client.watch(place.start(start), **asked)
         if handler is not None:
-            handler.run(client, watch, place)
+            handler.run(client, watch, _told(watch), place)
         else:
             _print_all(watch, form, place, output if format is Format.EVENTS else None)
         place.secure(watch)
@@ -230,10 +231,7 @@ def _handler(
 def _print_all(watch: Watch, form: Events, place: Nowhere, output: Output | None) -> None:
     """Prints what comes, and keeps the place behind it; people get lines to read."""
     stdout = sys.stdout.buffer
-    for message in watch.messages():
-        if message.gap is not None:
-            main.tell(message.gap)
-            print(f"vec: going on from {message.cursor}", file=sys.stderr)
+    for message in _told(watch):
         if output is not None and not output.json:
             _show(message.events)
         elif message.events:
@@ -243,6 +241,15 @@ def _print_all(watch: Watch, form: Events, place: Nowhere, output: Output | None
             raise form.end
         place.keep(watch, message.cursor)
     place.keep(watch, watch.cursor)
+
+
+def _told(watch: Watch) -> Iterator[Message]:
+    """The messages of the watch; a gap before one is told."""
+    for message in watch.messages():
+        if message.gap is not None:
+            main.tell(message.gap)
+            print(f"vec: going on from {message.cursor}", file=sys.stderr, flush=True)
+        yield message
 
 
 def _show(events: list[dict[str, Any]]) -> None:
