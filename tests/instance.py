@@ -67,7 +67,7 @@ class Instance:
         """`vec`, running, with pipes."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process: subprocess.Popen[bytes] = subprocess.Popen(
-            [BIN / "vec", *arguments], env=self.environment, **{**pipes, **options}
+            [BIN / "vec", *arguments], **{**pipes, "env": self.environment, **options}
         )
         self._children.append(process)
         return process

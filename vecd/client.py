@@ -243,7 +243,8 @@ class Client:
 
         When it returns, the subscription stands: what is written from then on is in it. Names and meanings are those
         of the op `watch` in vec-protocol(7); `until` is inclusive, vectors are packed (wire/vectors.py). Raises
-        VecError `not_found`, `invalid_cursor`, `foreign_cursor`, `compacted`, `consumer_held` or `invalid_filter`.
+        VecError `not_found`, `invalid_cursor`, `foreign_cursor`, `consumer_held` or `invalid_filter`; that a position
+        was trimmed away (`compacted`) is mostly found, and raised, with the first events.
         """
         pending = self.submit(
             "watch", **{"from": start}, libraries=list(libraries) or None, types=list(types) or None,

@@ -1,0 +1,296 @@
+"""vec watch --format ingest: what it prints makes another library equal, whoever writes and whatever is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.instance import BIN, Instance
+from vecd import limits
+
+from .running import fresh, ids_in, line_of, rest_of, running, until
+from .test_watch import head, put, watching
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[Instance]:
+    with Instance({"VEC_EMBEDDER": "hash", "VEC_RETRY_S": "0.01"}) as made:
+        made.environment["PATH"] = f"{BIN}:{made.environment['PATH']}"
+        made.vec("status")
+        yield made
+
+
+def lines_of(instance: Instance, *arguments: str, status: int = 0) -> list[Any]:
+    return instance.objects("watch", "--format", "ingest", "--no-follow", *arguments, status=status)
+
+
+def contents(instance: Instance, library: str) -> dict[str, Any]:
+    """Everything of a library: id -> the document with its chunks' texts and packed vectors."""
+    with instance.connect() as client:
+        ids = [each["id"] for each in client.items("list", "documents", library=library)]
+        found: dict[str, Any] = {}
+        for start in range(0, len(ids), 500):
+            for document in client.get(ids[start : start + 500], library, vectors=True):
+                assert document is not None
+                found[document["id"]] = document
+        return found
+
+
+def mirrored(instance: Instance, source: str, *arguments: str) -> str:
+    """A new library, made by one pipe."""
+    mirror = fresh(instance)
+    command = f"vec watch --format ingest --snapshot --no-follow -l {source} {shlex.join(arguments)}"
+    pipe(instance, f"{command} | vec ingest -l {mirror}")
+    return mirror
+
+
+def pipe(instance: Instance, command: str) -> None:
+    subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], env=instance.environment, check=True, capture_output=True, timeout=60
+    )
+
+
+# --- the lines ------------------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_through_a_pipe_makes_an_equal_library_exact_to_the_bit(instance: Instance) -> None:
+    source = fresh(instance)
+    numbers = random.Random(7)
+    put(
+        instance,
+        source,
+        [
+            {"id": "plain", "text": "one"},
+            {"id": "all", "title": "Títle", "texts": ["a", "b", "c"], "metadata": {"n": 1, "deep": {"x": [None, 2.5]}}},
+            {"id": "vector", "vector": [numbers.uniform(-1, 1) for _ in range(256)]},
+            {"id": "both", "texts": ["x", "y"], "vectors": [[numbers.random() for _ in range(256)] for _ in "xy"]},
+            {"id": "long", "text": "word " * 2_000},
+            {"id": 'odd "\n\t id', "text": "\u2028 \U0001f600 \\"},
+        ],
+    )  # fmt: skip
+    mirror = mirrored(instance, source)
+    assert contents(instance, mirror) == contents(instance, source)
+    assert len(contents(instance, source)) == 6
+
+
+def test_the_log_from_the_beginning_gives_the_same(instance: Instance) -> None:
+    start, source, mirror = head(instance), fresh(instance), fresh(instance)
+    put(instance, source, [{"id": f"d{number}", "text": f"text {number}"} for number in range(20)])
+    put(instance, source, [{"id": "d1", "text": "changed"}, {"op": "delete", "id": "d2"}, {"op": "delete", "id": "d3"}])
+    put(instance, source, [{"id": "d3", "text": "back"}])
+    pipe(instance, f"vec watch --format ingest --no-follow --from {start} -l {source} | vec ingest -l {mirror}")
+    assert contents(instance, mirror) == contents(instance, source)
+    assert "d2" not in contents(instance, mirror)
+
+
+def test_a_line_has_no_more_than_there_is(instance: Instance) -> None:
+    source = fresh(instance)
+    put(instance, source, [{"id": "a", "text": "one"}, {"id": "b", "vector": [1.0] + [0.0] * 255}])
+    plain, bare = lines_of(instance, "--snapshot", "-l", source)
+    assert list(plain) == ["id", "texts", "vectors"]
+    assert bare == {"id": "b", "vectors": [[1.0] + [0.0] * 255]}
+
+
+def test_without_vectors_texts_are_all_and_what_has_none_is_told(instance: Instance) -> None:
+    source = fresh(instance)
+    put(instance, source, [{"id": "a", "text": "one"}, {"id": "b", "vector": [1.0] * 256}])
+    done = instance.vec(
+        "watch", "--format", "ingest", "--no-follow", "--snapshot", "-l", source, "--no-vectors", status=3
+    )
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [{"id": "a", "texts": ["one"]}]
+    assert "document 'b'" in done.stderr
+
+
+def test_what_leaves_the_filter_is_deleted(instance: Instance) -> None:
+    source, mirror, start = fresh(instance), fresh(instance), head(instance)
+    put(instance, source, [{"id": name, "text": name, "metadata": {"keep": name != "c"}} for name in "abc"])
+    put(instance, source, [{"id": "a", "text": "a", "metadata": {"keep": False}}])
+    put(instance, source, [{"id": "c", "text": "c", "metadata": {"keep": True}}])
+    watch = f"vec watch --format ingest --no-follow --from {start} -l {source} --where 'keep = true'"
+    pipe(instance, f"{watch} | vec ingest -l {mirror}")
+    assert ids_in(instance, mirror) == ["b", "c"]
+
+
+def test_a_document_whose_line_would_be_too_long_goes_without_its_vectors(instance: Instance) -> None:
+    """1,500 chunks of 256 numbers each make more than 8 MiB of JSON."""
+    source = fresh(instance)
+    numbers = random.Random(3)
+    vectors = [[numbers.random() for _ in range(256)] for _ in range(1_500)]
+    with instance.connect() as client:
+        client.ingest([{"id": "big", "texts": [f"t{n}" for n in range(1_500)], "vectors": vectors}], source)
+    put(instance, source, [{"id": "small", "text": "one"}])
+    done = instance.vec("watch", "--format", "ingest", "--no-follow", "--snapshot", "-l", source)
+    big, small = done.stdout.splitlines()
+    assert len(big) <= limits.LINE_BYTES_MAX
+    assert (list(json.loads(big)), json.loads(small)["id"]) == (["id", "texts"], "small")
+    assert "document 'big'" in done.stderr
+    assert "vectors are left out" in done.stderr
+
+
+def test_a_document_that_fits_no_line_is_told_and_the_others_go_on(instance: Instance) -> None:
+    source = fresh(instance, embedder="none", dimension=3)
+    with instance.connect() as client:
+        client.ingest(
+            [{"id": "big", "texts": ["x" * 5_000_000, "y" * 5_000_000], "vectors": [[1, 2, 3], [4, 5, 6]]}], source
+        )
+    put(instance, source, [{"id": "small", "vector": [1, 2, 3]}])
+    done = instance.vec("watch", "--format", "ingest", "--no-follow", "--snapshot", "-l", source, status=3)
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["small"]
+    assert "document 'big'" in done.stderr
+    assert "(too_large)" in done.stderr
+
+
+@pytest.mark.parametrize("filtered", [[], ["--where", "n = 1"]])
+def test_the_end_of_the_library_ends_it_and_says_so(instance: Instance, tmp_path: Path, filtered: list[str]) -> None:
+    source, file = fresh(instance), tmp_path / "cursor"
+    watch = ["watch", "--format", "ingest", "-l", source, "--cursor-file", str(file), *filtered]
+    with running(instance, *watch) as watcher:
+        watching(instance, 1)
+        put(instance, source, [{"id": "a", "text": "one", "metadata": {"n": 1}}])
+        assert line_of(watcher.stdout)["id"] == "a"
+        instance.vec("library", "delete", source)
+        assert watcher.wait() == 4
+        assert f"library '{source}' was deleted" in rest_of(watcher.stderr)
+    assert f"library '{source}' was deleted" in instance.vec(*watch, "--no-follow", status=4).stderr
+    assert source in instance.vec(*watch, status=4).stderr, "nor is it waited for"
+
+
+def test_types_are_not_for_lines_of_ingest(instance: Instance) -> None:
+    assert "--type" in instance.vec("watch", "--format", "ingest", "--type", "document.*", status=2).stderr
+
+
+# --- mirrors that live ----------------------------------------------------------------------------------------------
+
+
+class Writers:
+    """Adds, updates and deletes in a library, all the time, in two threads, from a seed."""
+
+    def __init__(self, instance: Instance, library: str, seed: int) -> None:
+        self._instance, self._library = instance, library
+        self._stop = threading.Event()
+        self._failures: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._run, args=(seed * 10 + number,)) for number in range(2)]
+        self.batches = 0
+
+    def _run(self, seed: int) -> None:
+        numbers = random.Random(seed)
+        try:
+            with self._instance.connect() as client:
+                while not self._stop.wait(0.005):
+                    client.ingest([self._line(numbers) for _ in range(numbers.randrange(1, 30))], self._library)
+                    self.batches += 1
+        except BaseException as failure:
+            self._failures.append(failure)
+
+    def _line(self, numbers: random.Random) -> dict[str, Any]:
+        its_id = f"d{numbers.randrange(300)}"
+        if numbers.random() < 0.3:
+            return {"op": "delete", "id": its_id}
+        texts = [f"text {numbers.randrange(10**6)}" for _ in range(numbers.randrange(1, 4))]
+        return {"id": its_id, "texts": texts, "metadata": {"n": numbers.randrange(100)}}
+
+    def __enter__(self) -> Writers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        for failure in self._failures:
+            raise failure
+
+    def wait_for_more(self, count: int) -> None:
+        wanted = self.batches + count
+        until(lambda: self.batches >= wanted or self._failures, "more writes")
+
+
+def seed_of(test: str) -> int:
+    """From VEC_TEST_SEED, or anew; printed, so that a failure can be run again."""
+    seed = int(os.environ.get("VEC_TEST_SEED") or random.randrange(10**6))
+    print(f"{test}: VEC_TEST_SEED={seed}")
+    return seed
+
+
+def kill_all(session: int) -> None:
+    """Every process of a session, also those in groups of their own."""
+    for _ in range(3):  # one may just have been made
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == session and fields[0] != "Z":
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+
+def test_a_mirror_of_slices_killed_at_random_ends_up_equal(instance: Instance, tmp_path: Path) -> None:
+    """`vec watch --cursor-file`, killed; what it had printed is ingested, and it goes on from its file."""
+    seed = seed_of("slices")
+    numbers = random.Random(seed)
+    source, mirror, file = fresh(instance), fresh(instance), tmp_path / "cursor"
+    watch = ["watch", "--format", "ingest", "--snapshot", "-l", source, "--cursor-file", str(file)]
+    with Writers(instance, source, seed) as writers:
+        writers.wait_for_more(10)
+        for _ in range(6):
+            with running(instance, *watch) as watcher:
+                lines = [json.dumps(line_of(watcher.stdout)) for _ in range(numbers.randrange(1, 400))]
+                watcher.kill()
+                rest = rest_of(watcher.stdout).splitlines(keepends=True)
+            whole = [line for line in rest if line.endswith("\n")]
+            put_lines(instance, mirror, "\n".join(lines) + "\n" + "".join(whole))
+            writers.wait_for_more(numbers.randrange(1, 10))
+    put_lines(instance, mirror, instance.vec(*watch, "--no-follow").stdout)
+    assert contents(instance, mirror) == contents(instance, source), f"seed {seed}"
+
+
+def put_lines(instance: Instance, library: str, lines: str) -> None:
+    instance.vec("ingest", "-l", library, stdin=lines)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes of a session in /proc")
+def test_a_mirror_by_command_killed_as_a_whole_at_random_ends_up_equal(instance: Instance) -> None:
+    """Nothing of the pipe outlives a kill: neither the watch nor the ingest that it ran."""
+    seed = seed_of("command")
+    numbers = random.Random(seed)
+    source, mirror = fresh(instance), fresh(instance)
+    watch = ["watch", "--format", "ingest", "--snapshot", "-l", source, "--consumer", f"to-{mirror}", "--batch", "100",
+             "--exec", f"vec ingest -l {mirror} --no-spawn > /dev/null"]  # fmt: skip
+    with Writers(instance, source, seed) as writers:
+        writers.wait_for_more(10)
+        for _ in range(6):
+            with running(instance, *watch, start_new_session=True) as watcher:
+                watching(instance, 1)
+                writers.wait_for_more(numbers.randrange(1, 40))
+                kill_all(watcher.pid)
+                watcher.wait()
+            watching(instance, 0)
+    instance.vec(*watch, "--no-follow")
+    assert contents(instance, mirror) == contents(instance, source), f"seed {seed}"
+    (consumer,) = instance.objects("consumers", "list")
+    assert consumer["cursor"].partition("@")[1] == ""
+    instance.vec("consumers", "delete", f"to-{mirror}")
+
+
+def test_a_pipe_that_lives_keeps_up_with_its_source(instance: Instance) -> None:
+    source, mirror = fresh(instance), fresh(instance)
+    watch = ["watch", "--format", "ingest", "--snapshot", "-l", source]
+    with (
+        running(instance, *watch) as watcher,
+        running(instance, "ingest", "-l", mirror, stdin=watcher.stdout) as ingest,
+    ):
+        with Writers(instance, source, seed_of("pipe")) as writers:
+            writers.wait_for_more(20)
+        wanted = contents(instance, source)
+        until(lambda: contents(instance, mirror) == wanted, "the mirror's being equal")
+        assert (watcher.poll(), ingest.poll()) == (None, None)
