@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -169,7 +170,7 @@ def watch(
 def _end(watch: Watch, form: Events, handler: Handler | None) -> None:
     """The exit status of a watch that ended well."""
     if handler is not None and handler.signal_got is not None:
-        raise typer.Exit(128 + handler.signal_got)
+        raise typer.Exit(main.INTERRUPTED if handler.signal_got == signal.SIGINT else main.TERMINATED)
     if watch.end is not None and watch.end.get("reason") == "timeout":
         raise typer.Exit(main.TIMED_OUT)
     if form.refused or (handler is not None and handler.given_up):
