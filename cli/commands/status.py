@@ -31,7 +31,8 @@ def show(output: Output, body: dict[str, Any]) -> None:
     print(f"vecd {body['version']}, pid {body['pid']}, up {hours}:{seconds // 60:02}:{seconds % 60:02}")
     print(f"socket       {body['socket']}")
     print(f"data         {body['data']}")
-    print(f"log          {body['log']}, {body['seq']:,} events")
+    kept = body["seq"] - int(body["oldest"].partition(":")[2])
+    print(f"log          {body['log']}, {body['seq']:,} events" + (f", {kept:,} kept" if kept < body["seq"] else ""))
     print(f"memory       {size(body['memory_bytes'])}")
     print(f"connections  {body['connections']:,}, {body['watchers']:,} watching")
     if body["libraries"]:

@@ -256,10 +256,10 @@ def _told(watch: Watch) -> Iterator[Message]:
 def _show(events: list[dict[str, Any]]) -> None:
     for event in events:
         data = event["data"]
-        about = data.get("chunk_id") or data.get("id") or data.get("name") or ""
+        about = data.get("chunk_id") or data.get("id") or data.get("name") or ", ".join(data.get("libraries", ()))
         if event["type"] == "index.rebuilt":
             about = f"{data['kind']}, {plural(data['vectors'], 'vector')}, {data['seconds']:.1f} s, {data['reason']}"
         title = f"  {data['title']}" if data.get("title") else ""
-        place = f"{event['time']}  {event['seq']:>8}  {event['type']:<16}  {event['library'] or '':<12}"
+        place = f"{event['time']}  {event['seq']:>8}  {event['type']:<17}  {event['library'] or '':<12}"
         print(one_line(f"{place}  {about}{title}"))
     sys.stdout.flush()
