@@ -1,7 +1,7 @@
 """Input: lines with their places, from files, pipes and gzip, as they arrive.
 
-Rules: memory is bounded whatever comes (a line over the limit is reported and skipped to its end); a pipe is read as
-soon as it has something, so a trickle is not held back; gzip is known by its magic number, not by its name.
+A pipe is read as soon as it has something, so a trickle is not held back. What a line is, and a document in it, is
+vecd/wire/ndjson.py's to say; like all that only some commands need, it is imported where it is used.
 """
 
 from __future__ import annotations
@@ -9,26 +9,14 @@ from __future__ import annotations
 import os
 import select
 import sys
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vecd import limits
 from vecd.errors import Code, VecError
 
-_READ_BYTES = 256 * limits.KIB
-_GZIP_MAGIC = b"\x1f\x8b"
-_BOM = b"\xef\xbb\xbf"
-
-
-@dataclass(slots=True)
-class Line:
-    """One line of input; `data` is None if it was over the limit."""
-
-    file: str
-    number: int  # from 1
-    data: bytes | None
+if TYPE_CHECKING:
+    from vecd.wire.ndjson import Line
 
 
 def lines(paths: list[str], wait: Callable[[int], bool] | None = None) -> Iterator[Line | None]:
@@ -38,6 +26,8 @@ def lines(paths: list[str], wait: Callable[[int], bool] | None = None) -> Iterat
     when nothing has come for a while: then None is yielded, and the caller may deal with what it has. Raises VecError
     `invalid_request` for a file that cannot be read and `invalid_document` for one that is no valid gzip.
     """
+    from vecd.wire.ndjson import split, unzipped
+
     for path in paths or ["-"]:
         name = "stdin" if path == "-" else path
         try:
@@ -45,7 +35,7 @@ def lines(paths: list[str], wait: Callable[[int], bool] | None = None) -> Iterat
         except OSError as error:
             raise VecError(Code.INVALID_REQUEST, f"cannot read {path} ({error.strerror})", file=path) from error
         try:
-            yield from _split(name, _unzipped(name, _pieces(name, fd, wait)))
+            yield from split(name, unzipped(name, _pieces(name, fd, wait)))
         finally:
             if path != "-":
                 os.close(fd)
@@ -53,12 +43,14 @@ def lines(paths: list[str], wait: Callable[[int], bool] | None = None) -> Iterat
 
 def _pieces(name: str, fd: int, wait: Callable[[int], bool] | None) -> Iterator[bytes | None]:
     waits = wait is not None and not os.path.isfile(f"/dev/fd/{fd}")
+    from vecd.wire.ndjson import PIECE_BYTES
+
     while True:
         if waits and wait is not None and not wait(fd):
             yield None
             continue
         try:
-            piece = os.read(fd, _READ_BYTES)
+            piece = os.read(fd, PIECE_BYTES)
         except OSError as error:
             raise VecError(Code.INVALID_REQUEST, f"cannot read {name} ({error.strerror})", file=name) from error
         if not piece:
@@ -66,98 +58,11 @@ def _pieces(name: str, fd: int, wait: Callable[[int], bool] | None) -> Iterator[
         yield piece
 
 
-def _unzipped(name: str, pieces: Iterator[bytes | None]) -> Iterator[bytes | None]:
-    """The pieces, decompressed if the first begins like gzip; gzip files one behind the other are one."""
-    unzip = None
-    first = True
-    begun = b""  # of a magic number that arrived in two pieces
-    for piece in pieces:
-        if piece is None:
-            yield None
-            continue
-        if first:
-            begun, piece = b"", begun + piece
-            if piece == _GZIP_MAGIC[:1]:
-                begun = piece
-                continue
-            first = False
-            if piece.startswith(_GZIP_MAGIC):
-                unzip = zlib.decompressobj(wbits=31)
-        if unzip is None:
-            yield piece
-            continue
-        try:
-            while piece:
-                yield unzip.decompress(piece, _READ_BYTES)
-                piece = unzip.unconsumed_tail
-                if unzip.eof:
-                    piece = unzip.unused_data.lstrip(b"\0")
-                    if piece:
-                        unzip = zlib.decompressobj(wbits=31)
-        except zlib.error as error:
-            raise VecError(Code.INVALID_DOCUMENT, f"{name} is damaged gzip: {error}", file=name) from error
-    if begun:
-        yield begun
-    if unzip is not None and not unzip.eof:
-        raise VecError(Code.INVALID_DOCUMENT, f"{name} is gzip that ends too early", "is it complete?", file=name)
-
-
-def _split(name: str, pieces: Iterator[bytes | None]) -> Iterator[Line | None]:
-    number, rest, skipping = 0, b"", False
-    for piece in pieces:
-        if piece is None:
-            yield None
-            continue
-        *whole, tail = piece.split(b"\n")
-        for line in whole:
-            number += 1
-            yield _line(name, number, rest + line if not skipping else None)
-            rest, skipping = b"", False
-        if skipping:
-            continue
-        rest += tail
-        if len(rest) > limits.LINE_BYTES_MAX:
-            rest, skipping = b"", True
-    if rest or skipping:
-        yield _line(name, number + 1, None if skipping else rest)
-
-
-def _line(name: str, number: int, data: bytes | None) -> Line:
-    if data is not None and len(data) > limits.LINE_BYTES_MAX:
-        data = None
-    elif data is not None and number == 1:
-        data = data.removeprefix(_BOM)
-    return Line(name, number, data)
-
-
 def document(line: Line) -> dict[str, Any] | None:
     """A line as a document that can travel; None for a blank line. Raises VecError `invalid_document`."""
-    import orjson
+    from vecd.wire.ndjson import document
 
-    from vecd.wire.documents import pack_document
-
-    if line.data is None:
-        raise VecError(Code.INVALID_DOCUMENT, f"a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
-    try:
-        document = orjson.loads(line.data)
-    except orjson.JSONDecodeError as error:
-        if not line.data.strip():
-            return None
-        raise VecError(Code.INVALID_DOCUMENT, _why_not_json(line.data, str(error))) from error
-    if not isinstance(document, dict):
-        kind = "a list" if isinstance(document, list) else "no object"
-        raise VecError(Code.INVALID_DOCUMENT, f"a document is a JSON object, and this line is {kind}")
-    return pack_document(document)
-
-
-def _why_not_json(data: bytes, said: str) -> str:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        return f"invalid UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
-    if "NaN" in text or "Infinity" in text:
-        return f"not JSON, which has no NaN and no Infinity ({said})"
-    return f"not JSON ({said})"
+    return document(line)
 
 
 def readable(fd: int, busy: bool) -> bool:

@@ -25,6 +25,7 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     from vecd.client import Client, Pending
+    from vecd.wire.ndjson import Line
 
 #: Batches in flight: one being prepared, one being committed, one on the way, one to spare.
 _WINDOW = 4
@@ -118,7 +119,7 @@ class Pipeline:
             signal.signal(signal.SIGINT, before)
             self._client.close()
 
-    def _readable(self, paths: list[str]) -> Iterator[ndjson.Line | None]:
+    def _readable(self, paths: list[str]) -> Iterator[Line | None]:
         """The lines up to where the input can be read: what came before that is as good as any other."""
         try:
             yield from ndjson.lines(paths, self._wait)
@@ -151,7 +152,7 @@ class Pipeline:
 
     # --- a line -----------------------------------------------------------------------------------------------------
 
-    def _add(self, line: ndjson.Line) -> None:
+    def _add(self, line: Line) -> None:
         size = len(line.data or b"")
         if self._batch.documents and self._batch.size + size > _BATCH_BYTES_MAX:
             self._send()

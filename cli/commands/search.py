@@ -18,6 +18,7 @@ from ..output import Output, console, load_orjson, one_line, printable
 
 if TYPE_CHECKING:
     from vecd.client import Client, Pending
+    from vecd.wire.ndjson import Line
 
 app = options.command()
 
@@ -112,7 +113,7 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> None:
         raise wrong
 
 
-def _query(line: ndjson.Line) -> dict[str, Any]:
+def _query(line: Line) -> dict[str, Any]:
     """A line of --stdin: a bare text, or an object with "query" and/or "vector", and what differs from the options."""
     orjson = load_orjson()
     where = f"{line.file}:{line.number}"

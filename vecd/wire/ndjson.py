@@ -1,0 +1,130 @@
+"""NDJSON: pieces of bytes in, lines out; a line as a document that can travel.
+
+Rules: no I/O here, so that the command line and the daemon read alike, a pipe and a file; memory is bounded whatever
+comes (a line over the limit is reported and skipped to its end); gzip is known by its magic number, not by its name.
+A piece that is None says that nothing has come for a while, and is passed on.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .. import limits
+from ..errors import Code, VecError
+from .documents import pack_document
+
+#: Bytes that are read, and unpacked, at once.
+PIECE_BYTES = 256 * limits.KIB
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(slots=True)
+class Line:
+    """One line of input; `data` is None if it was over the limit."""
+
+    file: str
+    number: int  # from 1
+    data: bytes | None
+    end: int = 0  # where the next one begins: bytes of the (unpacked) file
+
+
+def unzipped(name: str, pieces: Iterator[bytes | None]) -> Iterator[bytes | None]:
+    """The pieces, decompressed if the first begins like gzip; gzip files one behind the other are one."""
+    unzip = None
+    first = True
+    begun = b""  # of a magic number that arrived in two pieces
+    for piece in pieces:
+        if piece is None:
+            yield None
+            continue
+        if first:
+            begun, piece = b"", begun + piece
+            if piece == _GZIP_MAGIC[:1]:
+                begun = piece
+                continue
+            first = False
+            if piece.startswith(_GZIP_MAGIC):
+                unzip = zlib.decompressobj(wbits=31)
+        if unzip is None:
+            yield piece
+            continue
+        try:
+            while piece:
+                yield unzip.decompress(piece, PIECE_BYTES)
+                piece = unzip.unconsumed_tail
+                if unzip.eof:
+                    piece = unzip.unused_data.lstrip(b"\0")
+                    if piece:
+                        unzip = zlib.decompressobj(wbits=31)
+        except zlib.error as error:
+            raise VecError(Code.INVALID_DOCUMENT, f"{name} is damaged gzip: {error}", file=name) from error
+    if begun:
+        yield begun
+    if unzip is not None and not unzip.eof:
+        raise VecError(Code.INVALID_DOCUMENT, f"{name} is gzip that ends too early", "is it complete?", file=name)
+
+
+def split(name: str, pieces: Iterator[bytes | None], number: int = 0, offset: int = 0) -> Iterator[Line | None]:
+    """The lines of what begins behind the line `number`, `offset` bytes into the file."""
+    rest, skipping = b"", False
+    for piece in pieces:
+        if piece is None:
+            yield None
+            continue
+        *whole, tail = piece.split(b"\n")
+        offset += len(piece) - len(tail)
+        end = offset - sum(map(len, whole)) - len(whole)
+        for line in whole:
+            number += 1
+            end += len(line) + 1
+            yield _line(name, number, rest + line if not skipping else None, end)
+            rest, skipping = b"", False
+        offset += len(tail)
+        if skipping:
+            continue
+        rest += tail
+        if len(rest) > limits.LINE_BYTES_MAX:
+            rest, skipping = b"", True
+    if rest or skipping:
+        yield _line(name, number + 1, None if skipping else rest, offset)
+
+
+def _line(name: str, number: int, data: bytes | None, end: int) -> Line:
+    if data is not None and len(data) > limits.LINE_BYTES_MAX:
+        data = None
+    elif data is not None and number == 1:
+        data = data.removeprefix(_BOM)
+    return Line(name, number, data, end)
+
+
+def document(line: Line) -> dict[str, Any] | None:
+    """A line as a document that can travel; None for a blank line. Raises VecError `invalid_document`."""
+    import orjson
+
+    if line.data is None:
+        raise VecError(Code.INVALID_DOCUMENT, f"a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
+    try:
+        document = orjson.loads(line.data)
+    except orjson.JSONDecodeError as error:
+        if not line.data.strip():
+            return None
+        raise VecError(Code.INVALID_DOCUMENT, _why_not_json(line.data, str(error))) from error
+    if not isinstance(document, dict):
+        kind = "a list" if isinstance(document, list) else "no object"
+        raise VecError(Code.INVALID_DOCUMENT, f"a document is a JSON object, and this line is {kind}")
+    return pack_document(document)
+
+
+def _why_not_json(data: bytes, said: str) -> str:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        return f"invalid UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
+    if "NaN" in text or "Infinity" in text:
+        return f"not JSON, which has no NaN and no Infinity ({said})"
+    return f"not JSON ({said})"
