@@ -69,6 +69,12 @@ class Flat:
     def last_label(self) -> int:
         return self._blocks[-1].rows.last_label if self._blocks else -1
 
+    @property
+    def alive(self) -> Labels:
+        """The labels of its rows that are alive, ascending."""
+        found = [block.rows.labels[block.rows.alive] for block in self._blocks]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
     def add(self, labels: Labels, vectors: Floats) -> None:
         """Adds rows: labels of shape (n,), ascending and above all that are there; vectors of shape (n, dimension)."""
         start = 0

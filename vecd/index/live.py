@@ -133,11 +133,20 @@ class LiveIndex(Upkeep):
         future.set_result(None)
         return future
 
-    def rebuild(self, spec: Spec | None = None) -> Future[Rebuilt]:
+    def rebuild(self, spec: Spec | None = None, stopped: Callable[[], bool] = lambda: False) -> Future[Rebuilt]:
         """Builds the structure anew, of another kind or with other parameters if `spec` says so, while searches and
-        writes go on. The future is done when the new one is in use and logged."""
+        writes go on. The future is done when the new one is in use and logged; once `stopped` says so, it is given
+        up."""
         future: Future[Rebuilt] = Future()
-        asked = self._call(lambda: self._wanted.append((spec or self.spec, future)))
+        asked = self._call(lambda: self._wanted.append((spec or self.spec, future, stopped)))
+        asked.add_done_callback(lambda done: tell(future, error) if (error := done.exception()) else None)
+        return future
+
+    def snapshot(self) -> Future[int]:
+        """Keeps the structure for the next start, however little of it is new. The future has the rows that were
+        saved: 0 if there was nothing new, or nothing that can be kept."""
+        future: Future[int] = Future()
+        asked = self._call(lambda: self._saving.append(future))
         asked.add_done_callback(lambda done: tell(future, error) if (error := done.exception()) else None)
         return future
 
@@ -151,6 +160,10 @@ class LiveIndex(Upkeep):
     def sample(self, count: int, seed: int = 0) -> Future[Floats]:
         """Up to `count` of the structure's vectors, shape (n, dimension): those that are found approximately."""
         return self._call(lambda: self._sample(count, seed))
+
+    def labels(self) -> Future[Labels]:
+        """The labels of all vectors that are alive here, ascending."""
+        return self._call(self._alive)
 
     def describe(self) -> dict[str, Any]:
         """For `vec status`; the figures may be a turn old."""
@@ -173,6 +186,12 @@ class LiveIndex(Upkeep):
         if self._damage is not None:
             described["damage"] = self._damage
         return described
+
+    @property
+    def built(self) -> float | None:
+        """The share that is done of a build that is going on."""
+        aside = self._aside
+        return self._progress if aside is not None and aside.startswith("building") else None
 
     @property
     def ready(self) -> bool:
@@ -313,6 +332,12 @@ class LiveIndex(Upkeep):
             scores = -np.sqrt(np.maximum(-scores, 0))
         return scores, labels
 
+    def _alive(self) -> Labels:
+        if self._structure is None:
+            return self._tail.alive
+        rows = self._structure.rows
+        return np.concatenate((rows.labels[rows.alive], self._tail.alive))
+
     def _sample(self, count: int, seed: int) -> Floats:
         if self._structure is None or not len(self._structure.rows):
             return np.empty((0, self.spec.dimension), np.float32)
@@ -331,7 +356,7 @@ class LiveIndex(Upkeep):
             self._writes.clear()
             self._calls.clear()
         self._on_failure(self)
-        for future in (*futures, *self._settling, *(future for _, future in self._wanted)):
+        for future in (*futures, *self._settling, *self._saving, *(future for _, future, _ in self._wanted)):
             tell(future, failure)
 
 

@@ -26,7 +26,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -110,7 +110,8 @@ class Upkeep(ABC):
         self._seq: int | None = None  # what is here stands for the log up to here; None before it is loaded
         self._last_label = -1  # of all that ever came here
         self._removed: list[Labels] = []  # since what is going on aside began
-        self._wanted: deque[tuple[Spec, Future[Rebuilt]]] = deque()  # rebuilds that were asked for
+        self._wanted: deque[tuple[Spec, Future[Rebuilt], Callable[[], bool]]] = deque()  # rebuilds that were asked for
+        self._saving: list[Future[int]] = []  # snapshots that were asked for
         self._settling: list[Future[None]] = []
         self._count = 0  # vectors; between taking rows from the tail and adding them to the structure it is still right
         self._saved_rows = 0  # of the structure, those that its snapshot holds
@@ -156,15 +157,17 @@ class Upkeep(ABC):
         """The maintenance that is to be done next; None if there is none, or none that could be done now. What is only
         begun here, and done aside, is a `partial`."""
         self._resting = False
-        if (self._no_more_builds and self._wanted) or (self._closed and self._settling):
+        if (self._no_more_builds and self._wanted) or (self._closed and (self._settling or self._saving)):
             return self._refuse
         if self._aside is not None or self._closed:
             return None  # what is aside calls when it is done
         if self._wanted:
             return functools.partial(self._begin_wanted, *self._wanted[0])
+        if self._saving:
+            return functools.partial(self._begin_saving, list(self._saving))
         waiting = self._no_more_builds or time.monotonic() < self._retry_at
         if not waiting and (reason := self._build_due()) is not None:
-            return functools.partial(self._begin_build, self.spec, reason, Future())
+            return functools.partial(self._begin_build, self.spec, reason, Future(), lambda: False)
         if self._structure is not None and self._structure.grows and len(self._tail):
             self._resting = self._rest_due()
             return None if self._resting else self._drain
@@ -178,13 +181,15 @@ class Upkeep(ABC):
 
     def _refuse(self) -> None:
         """Tells those who wait for what will not be done any more."""
-        for _, future in self._wanted:
+        for _, future, _ in self._wanted:
             tell(future, self._farewell)
         self._wanted.clear()
         if self._closed:
-            for settling in self._settling:
-                tell(settling, self._farewell)
+            waiting: list[Future[Any]] = [*self._settling, *self._saving]
+            for each in waiting:
+                tell(each, self._farewell)
             self._settling.clear()
+            self._saving.clear()
 
     def _settled(self) -> None:
         for future in self._settling:
@@ -273,13 +278,20 @@ class Upkeep(ABC):
         except RuntimeError:  # shut down
             self._closed = True
 
-    def _begin_wanted(self, spec: Spec, future: Future[Rebuilt]) -> None:
+    def _begin_wanted(self, spec: Spec, future: Future[Rebuilt], stopped: Callable[[], bool]) -> None:
         self._wanted.popleft()
         if future.set_running_or_notify_cancel():
-            self._begin_build(spec, "requested", future)
+            self._begin_build(spec, "requested", future, stopped)
 
-    def _begin_build(self, spec: Spec, reason: str, future: Future[Rebuilt]) -> None:
-        work = functools.partial(self._build, spec, reason, future)
+    def _begin_saving(self, futures: list[Future[int]]) -> None:
+        self._saving.clear()
+        if self._save_due(1):
+            self._begin("saving", self._pools.builders, functools.partial(self._save_aside, futures))
+        else:
+            _done(futures, 0)
+
+    def _begin_build(self, spec: Spec, reason: str, future: Future[Rebuilt], stopped: Callable[[], bool]) -> None:
+        work = functools.partial(self._build, spec, reason, future, stopped)
         self._begin(f"building: {reason}", self._pools.builders, work)
 
     def _end(self, failed: bool = False) -> None:
@@ -307,11 +319,11 @@ class Upkeep(ABC):
         self._seq = loaded.seq
         self._aside = None
 
-    def _build(self, spec: Spec, reason: str, future: Future[Rebuilt]) -> None:
+    def _build(self, spec: Spec, reason: str, future: Future[Rebuilt], stopped: Callable[[], bool]) -> None:
         started = time.perf_counter()
         try:
             structure, last_label = loading.build(
-                spec, self._source, self._rows_min(spec), lambda: self._no_more_builds, self._make_progress
+                spec, self._source, self._rows_min(spec), lambda: self._no_more_builds or stopped(), self._make_progress
             )
             vectors = self._call(functools.partial(self._swap, spec, structure, last_label)).result()
             native.give_memory_back()  # the old one's, and the tail's
@@ -321,11 +333,11 @@ class Upkeep(ABC):
             report = Rebuilt(spec, vectors, time.perf_counter() - started, reason)
             self._source.rebuilt(report)
         except Exception as error:
-            if not self._no_more_builds:
+            given_up = isinstance(error, loading.Stopped)
+            if not self._no_more_builds and not given_up:
                 log.error("index not built", exc_info=error, extra={"kind": spec.kind, "reason": reason})
-            self._call(functools.partial(self._end, failed=True))
-            stopped = isinstance(error, loading.Stopped)
-            future.set_exception(self._farewell if stopped else loading.failed(error))
+            self._call(functools.partial(self._end, failed=not given_up))
+            future.set_exception(self._farewell if given_up else loading.failed(error))
             return
         self._call(self._end).result()
         future.set_result(report)
@@ -355,20 +367,29 @@ class Upkeep(ABC):
         self._saved_rows, self._damage = 0, None
         return rows
 
-    def _save_aside(self) -> None:
+    def _save_aside(self, futures: Sequence[Future[int]] = ()) -> None:
         try:
             self._save()
         except OSError as error:
             log.error("snapshot not saved", exc_info=error)
             self._call(functools.partial(self._end, failed=True))
+            for future in futures:
+                tell(future, error)
         else:
             self._call(self._end)
+            _done(futures, self._saved_rows)
 
     def _save(self) -> None:
         assert self._structure is not None
         assert self._seq is not None
         loading.save(self.spec, self._source, self._structure, self._seq)
         self._saved_rows = self._structure.rows.count
+
+
+def _done(futures: Sequence[Future[int]], rows: int) -> None:
+    for future in futures:
+        if future.set_running_or_notify_cancel():
+            future.set_result(rows)
 
 
 def tell(future: Future[Any], error: BaseException) -> None:

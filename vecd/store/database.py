@@ -9,6 +9,8 @@ Rules:
 - If storage fails, nobody is answered OK. A full disk, or another program's lock, fails the transaction and the daemon
   goes on; any other I/O error cannot be undone (SQLite may hide a row now and show it after reopening), so `on_fatal`
   is told and the writer takes nothing more. That holds for checkpoints too, which is why the writer makes them itself.
+- A full disk must not keep anybody from making room: a file beside the store is held in reserve, and given up for work
+  that frees something (deletes, cancels) when there is no space for it otherwise.
 - Readers use connections of their own, one a thread; they see committed data only.
 
 Knows nothing of event loops: work is answered through concurrent.futures.
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -47,6 +50,7 @@ class _Work:
     run: Callable[[Transaction], Any]
     rows: int
     future: Future[Any]
+    frees: bool = False
     result: Any = None
     error: BaseException | None = None
 
@@ -77,6 +81,8 @@ class Database:
         self.head_time_us = 0
         self.horizon = 0  # the last seq that was trimmed away
         self._label = 0
+        self._reserve = path.with_name("reserve")
+        self._reserve_at = 0.0  # when to look for room for it again
         self._wal_pages = 0  # in the write-ahead log after the last commit
         self._checkpoint_at = limits.WAL_PAGES
         self.catalogue: Catalogue
@@ -104,7 +110,7 @@ class Database:
             self.log_id, self.head, self._label, self.head_time_us, self.horizon = row
             self.catalogue = read_catalogue(self._db)
         except apsw.Error as error:
-            raise _translated(error, self.path) from error
+            raise translated(error, self.path) from error
         self._thread.start()
 
     def close(self) -> None:
@@ -121,11 +127,12 @@ class Database:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def submit(self, run: Callable[[Transaction], T], rows: int = 1) -> Future[T]:
+    def submit(self, run: Callable[[Transaction], T], rows: int = 1, frees: bool = False) -> Future[T]:
         """Queues work for the writer; works of one caller run in the order they were submitted.
 
         The future is done when the work's transaction is on disk; it raises what the work raised, or VecError
-        `storage_failed`, `disk_full`, `busy` or `shutting_down`. `rows` is about how much it writes.
+        `storage_failed`, `disk_full`, `busy` or `shutting_down`. `rows` is about how much it writes; work
+        that `frees` something may use the reserve when the disk is full.
         """
         future: Future[T] = Future()
         with self._lock:
@@ -134,7 +141,7 @@ class Database:
             elif self._closed:
                 future.set_exception(VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "try again later"))
             else:
-                self._waiting.put(_Work(run, rows, future))
+                self._waiting.put(_Work(run, rows, future, frees))
         return future
 
     def copy_back(self) -> Future[None]:
@@ -162,12 +169,53 @@ class Database:
                     rows += work.rows
             # From here on a future cannot be cancelled; one that was before is not worked on.
             group = [work for work in group if work.future.set_running_or_notify_cancel()]
-            try:
-                self._commit(group)
-                self._checkpoint()
-            except BaseException as error:
-                if self._fail(group, error):
-                    return
+            if self._try(group):
+                return
+
+    def _try(self, group: list[_Work]) -> bool:
+        """Commits a group, or tells it why not. True if storage failed for good."""
+        try:
+            self._commit(group)
+            self._checkpoint()
+        except apsw.FullError as error:
+            freeing = [work for work in group if work.frees and not work.future.done()]
+            if not freeing or not self._give_up_reserve():
+                return self._fail(group, error)
+            failed = self._fail([work for work in group if not work.frees], error)
+            for work in freeing:
+                work.result = work.error = None
+            return failed or self._try(freeing)
+        except BaseException as error:
+            return self._fail(group, error)
+        if time.monotonic() >= self._reserve_at:
+            self._keep_reserve()
+        return False
+
+    def _keep_reserve(self) -> None:
+        """Makes the reserve if it is not there and there is room for it."""
+        self._reserve_at = time.monotonic() + limits.RESERVE_LOOK_S
+        if self._reserve.exists():
+            return
+        try:
+            with open(self._reserve, "xb") as file:
+                for _ in range(limits.RESERVE_BYTES // limits.MIB):
+                    file.write(os.urandom(limits.MIB))  # a file system that packs must not save on it
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            log.warning("no room for the reserve", extra={"error": str(error)})
+            with contextlib.suppress(OSError):
+                self._reserve.unlink(missing_ok=True)
+
+    def _give_up_reserve(self) -> bool:
+        """Whether there was one."""
+        self._reserve_at = time.monotonic() + limits.RESERVE_LOOK_S
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        log.warning("the disk is full: the reserve is given up")
+        return True
 
     def _commit(self, group: list[_Work]) -> None:
         """One transaction: every work in its savepoint, the counters, the commit; then the news, then the answers."""
@@ -181,7 +229,7 @@ class Database:
             db.execute("UPDATE log SET seq = ?, label = ?, time_us = ?", (tx.seq, tx.label, tx.time_us))
             self.head_time_us = now_us
         db.execute("COMMIT")
-        self._on_commit(Commit(tx.seq, tx.catalogue, tx.changes))
+        self._on_commit(Commit(tx.seq, tx.catalogue, tx.changes, tx.jobs))
         self._label = tx.label
         self.catalogue = tx.catalogue  # before the head: whoever sees the head finds its libraries
         self.horizon = tx.horizon
@@ -198,7 +246,8 @@ class Database:
         return max(time.time_ns() // 1000, self.head_time_us)
 
     def _run(self, tx: Transaction, work: _Work) -> None:
-        seq, label, catalogue, horizon, changes = tx.seq, tx.label, tx.catalogue, tx.horizon, len(tx.changes)
+        seq, label, catalogue, horizon = tx.seq, tx.label, tx.catalogue, tx.horizon
+        changes, jobs = len(tx.changes), len(tx.jobs)
         tx.db.execute("SAVEPOINT work")
         try:
             work.result = work.run(tx)
@@ -209,6 +258,7 @@ class Database:
             tx.db.execute("ROLLBACK TO work; RELEASE work")
             tx.seq, tx.label, tx.catalogue, tx.horizon = seq, label, catalogue, horizon
             del tx.changes[changes:]
+            del tx.jobs[jobs:]
             work.error = error
 
     def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
@@ -235,7 +285,7 @@ class Database:
 
     def _fail(self, group: list[_Work], error: BaseException) -> bool:
         """The transaction did not happen. True if storage failed for good: anything but a full disk or a lock."""
-        told = _translated(error, self.path) if isinstance(error, apsw.Error) else error
+        told = translated(error, self.path) if isinstance(error, apsw.Error) else error
         if self._db.in_transaction:
             with contextlib.suppress(apsw.Error):
                 self._db.execute("ROLLBACK")
@@ -283,7 +333,7 @@ class Database:
             finally:
                 db.execute("COMMIT")
         except apsw.Error as error:
-            raise _translated(error, self.path) from error
+            raise translated(error, self.path) from error
 
     def _connect(self, flags: int, cache_kib: int) -> apsw.Connection:
         connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)
@@ -303,7 +353,8 @@ def check_sqlite(version: str | None = None) -> None:
         )
 
 
-def _translated(error: apsw.Error, path: Path) -> VecError:
+def translated(error: apsw.Error, path: Path) -> VecError:
+    """What SQLite says, as people are told it."""
     if isinstance(error, apsw.FullError):
         return VecError(
             Code.DISK_FULL, f"no space left for {path}; nothing of this was written", "free some space, then try again"
