@@ -10,6 +10,8 @@
     cursors.py    where a watch keeps its place: a file, or a consumer
     batches.py    a watch cut into batches, and the signals that end it
     handler.py    --exec: a command for each batch, retries, dead letters
+    jobs.py       jobs: options, rows for people, waiting
+    spool.py      input put aside for a background job
     commands/     one file a command, named as its handler in vecd/server/handlers/
 
 Start-up time is part of the product: scripts call `vec` thousands of times. A command's module is imported when it is

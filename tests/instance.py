@@ -18,6 +18,7 @@ from vecd.dial import dial
 from vecd.settings import Settings, load
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Instance:
@@ -72,15 +73,17 @@ class Instance:
         self._children.append(process)
         return process
 
-    def start(self, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """`vecd` as our child, ready; its log is a file. `prefix` goes before the command."""
+    def start(self, *arguments: str, prefix: Sequence[str] = (), module: str = "vecd") -> subprocess.Popen[bytes]:
+        """`vecd` as our child, ready; its log is a file. `prefix` goes before the command; `module` may be another that
+        runs it."""
         read_end, write_end = os.pipe()
-        command = [*prefix, sys.executable, "-m", "vecd", "--log-file", str(self.settings.log)]
+        command = [*prefix, sys.executable, "-m", module, "--log-file", str(self.settings.log)]
         process = subprocess.Popen(
             [*command, "--ready-fd", str(write_end), *arguments],
             env=self.environment,
             pass_fds=(write_end,),
             stdin=subprocess.DEVNULL,
+            cwd=ROOT,
         )
         self._children.append(process)
         os.close(write_end)

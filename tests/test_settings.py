@@ -249,14 +249,15 @@ def test_without_a_file_or_a_variable_the_defaults_hold(tmp_path: Path) -> None:
 def test_every_tunable_can_stand_in_the_file_and_in_the_environment(tmp_path: Path) -> None:
     file = configured(
         tmp_path,
-        'embedder = "hash"\nchunk_chars = 500\nstall_s = 2.5\ndrain_s = 3\nlog_level = "debug" # and a comment\n',
+        'embedder = "hash"\nchunk_chars = 500\nstall_s = 2.5\ndrain_s = 3\nlog_level = "debug" # and a comment\n'
+        "workers = 8\n",
     )
     found = load(file)
-    assert found[-5:] == ("hash", 500, 2.5, 3.0, "debug")
-    beaten = load({**file, "VEC_CHUNK_CHARS": "600", "VEC_STALL_S": "7", "VEC_LOG_LEVEL": "error"})
-    assert beaten[-5:] == ("hash", 600, 7.0, 3.0, "error")
+    assert found[-6:] == ("hash", 500, 2.5, 3.0, "debug", 8)
+    beaten = load({**file, "VEC_CHUNK_CHARS": "600", "VEC_STALL_S": "7", "VEC_LOG_LEVEL": "error", "VEC_WORKERS": "2"})
+    assert beaten[-6:] == ("hash", 600, 7.0, 3.0, "error", 2)
     assert {type(value) for value in (found.stall_s, found.drain_s, beaten.stall_s)} == {float}
-    assert load({**file, "VEC_EMBEDDER": "none", "VEC_DRAIN_S": "0.5"})[-5:] == ("none", 500, 2.5, 0.5, "debug")
+    assert load({**file, "VEC_EMBEDDER": "none", "VEC_DRAIN_S": "0.5"})[-6:] == ("none", 500, 2.5, 0.5, "debug", 8)
 
 
 def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
@@ -302,6 +303,8 @@ WRONG = [
     ("drain_s", "1979-05-27", "a number"),
     ("log_level", '"loud"', "debug, info, warning or error"),
     ("log_level", "1", "a string"),
+    ("workers", "0", "from 1 to 1000"),
+    ("workers", "1001", "from 1 to 1000"),
     ("embedder", "1", "a string"),
     ("embedder", "{}", "a string"),
 ]

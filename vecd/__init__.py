@@ -14,6 +14,7 @@ Imports go one way, from the bottom of this list to its top (tests/test_layering
     index/                     vectors in memory; no SQL, no sockets
     text/                      text in, chunks and vectors out
     engine/                    the verbs: store + index + text put to work; no sockets
+    jobs/                      background jobs: queue, workers, schedules, one file a kind
     server/                    sockets: listener, session, one handler a command
     daemon.py logs.py          wires it all together; structured log lines
 """

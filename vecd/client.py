@@ -287,6 +287,52 @@ class Client:
         """Forgets a consumer; returns what it was. Raises VecError `not_found` or `consumer_held`."""
         return self.request("consumers.delete", consumer=name)
 
+    # --- jobs -------------------------------------------------------------------------------------------------------
+
+    def submit_job(self, kind: str, params: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+        """Submits a background job and returns it, with `job_id` and `existing`; `fields` are those of the op
+        `jobs.submit`: library, priority, delay_s, after, unique, lock, timeout_s."""
+        return self.request("jobs.submit", kind=kind, params=params, **fields)
+
+    def job(self, job_id: int) -> dict[str, Any]:
+        """All that is known of a job, with its attempts."""
+        return self.request("jobs.show", job_id=job_id)
+
+    def jobs(self, **fields: Any) -> Iterator[dict[str, Any]]:
+        """Jobs, the newest first; `fields` are those of the op `jobs.list`: states, kinds, library, since_s, limit."""
+        return self.items("jobs.list", "jobs", **fields)
+
+    def wait_for_jobs(
+        self, job_ids: Sequence[int], *, any: bool = False, timeout_s: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Waits until all of these jobs (or `any` of them) have ended; returns them as they are then.
+
+        Raises VecError `timeout`, `not_found`, `shutting_down` or `connection_lost`.
+        """
+        last: list[dict[str, Any]] = []
+        wanted = {"job_ids": list(job_ids), "any": any or None, "timeout_s": timeout_s}
+        with contextlib.closing(self.pages("jobs.wait", **wanted)) as pages:
+            for reply in pages:
+                if reply.kind == "items":
+                    last = reply.body
+                elif reply.body.get("reason") == "timeout":
+                    raise VecError(Code.TIMEOUT, f"the jobs have not ended within {timeout_s:g} s", jobs=last)
+                elif reply.body.get("reason") != "done":
+                    raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "the jobs go on when it is back")
+        return last
+
+    def cancel_jobs(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Cancels jobs that have not ended; returns them as they are then."""
+        return list(self.request("jobs.cancel", job_ids=list(job_ids))["jobs"])
+
+    def retry_jobs(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Lets jobs that failed, died or were cancelled go on from where they were."""
+        return list(self.request("jobs.retry", job_ids=list(job_ids))["jobs"])
+
+    def drop_jobs(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Forgets jobs that have ended."""
+        return list(self.request("jobs.drop", job_ids=list(job_ids))["jobs"])
+
     # --- the socket -------------------------------------------------------------------------------------------------
 
     def fileno(self) -> int:

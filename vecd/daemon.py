@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = load(socket=arguments.socket)
         if arguments.log_level:
             settings = settings._replace(log_level=arguments.log_level)
+        if arguments.workers:
+            settings = settings._replace(workers=arguments.workers)
         reopening = logs.set_up(settings.log_level, Path(arguments.log_file) if arguments.log_file else None)
     except (VecError, OSError) as error:
         print(f"vecd: {error}", file=sys.stderr)
@@ -81,8 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--socket", metavar="PATH", help="listen here instead of in VEC_HOME or the runtime folder")
     parser.add_argument("--log-file", metavar="PATH", help="log to this file instead of stderr; SIGHUP reopens it")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much to log")
+    parser.add_argument("--workers", type=_workers, metavar="N", help="threads for background jobs")
     parser.add_argument("--ready-fd", type=int, metavar="FD", help="write `ready` to this descriptor when it is so")
     return parser
+
+
+def _workers(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= limits.WORKERS_MAX:
+        raise argparse.ArgumentTypeError(f"from 1 to {limits.WORKERS_MAX:,}")
+    return count
 
 
 def run(settings: Settings, reopening: logs.ReopeningHandler | None = None, ready_fd: int | None = None) -> int:
@@ -111,6 +121,8 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
     # Imported here: a daemon that cannot get its lock has no need of numpy.
     from .engine import retention
     from .engine.core import Engine
+    from .jobs.clock import Clock
+    from .jobs.jobs import Jobs
     from .server import listener as sockets
 
     loop = asyncio.get_running_loop()
@@ -122,12 +134,15 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
 
     engine = Engine(settings)
     engine.open(loop, fail)
+    jobs = Jobs(engine, settings.workers)
+    jobs.open(loop)
     passed = sockets.inherited()
     if passed is None and settings.socket.parent == settings.runtime:
         private_folder(settings.runtime)
     sock = passed or sockets.bind(str(settings.socket))
     inode = os.stat(settings.socket).st_ino if passed is None else 0
-    listener = sockets.Listener(engine, sock, stop.set)
+    clock = Clock(jobs)
+    listener = sockets.Listener(jobs, clock, sock, stop.set)
     await listener.start()
     upkeep = loop.create_task(retention.Upkeep(engine).run())
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -136,6 +151,8 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
     gc.freeze()  # what is here now stays; the collector need not look at it again
     log.info("ready", extra={"version": __version__, "pid": os.getpid(), "socket": str(settings.socket)})
     _tell_ready(ready_fd)
+    jobs.start()
+    clock.start()
     await stop.wait()
 
     if failures:
@@ -146,8 +163,11 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
     log.info("stopping")
     _notify("STOPPING=1")
     engine.indexes.stop_building()
+    await clock.stop()
+    jobs.stop()
     await listener.drain(settings.drain_s)
     upkeep.cancel()
+    await asyncio.to_thread(jobs.close)
     engine.rest()
     await asyncio.to_thread(engine.close)
     if passed is None:

@@ -37,6 +37,9 @@ class Code:
     DISK_FULL: Final = "disk_full"  # no space left; nothing of the request was written
     INDEX_FAILED: Final = "index_failed"  # a library's index could not be loaded
     EMBEDDER_FAILED: Final = "embedder_failed"  # text could not be turned into vectors
+    CANCELLED: Final = "cancelled"  # somebody said so, or what it hung on did not come about
+    CRASHED: Final = "crashed"  # the daemon died while a job ran
+    DAMAGED: Final = "damaged"  # what is stored does not agree with itself
     INTERNAL: Final = "internal"  # a bug; the daemon's log has the traceback
     NO_DAEMON: Final = "no_daemon"  # nobody listens on the socket
     DAEMON_FAILED: Final = "daemon_failed"  # a daemon was started and did not come up

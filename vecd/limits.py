@@ -111,6 +111,49 @@ RETENTION_EVERY_S: Final = 60.0
 #: A consumer's name is typed by people and stands in lists.
 CONSUMER_NAME_BYTES_MAX: Final = 128
 
+# --- jobs -----------------------------------------------------------------------------------------------------------
+#: Threads that work on jobs, unless the settings say otherwise; and how many one may ask for.
+WORKERS: Final = 4
+WORKERS_MAX: Final = 1_000
+#: The workers' threads are as nice as that: searches and writes go first.
+JOBS_NICE: Final = 10
+#: Jobs that take no longer than a commit and are claimed together.
+JOBS_BRIEF: Final = 32
+#: Jobs of one request: ids to wait for, to cancel, to come after.
+JOB_IDS_MAX: Final = 1_000
+#: Jobs of one page of a list.
+JOBS_PAGE: Final = 500
+#: Bytes of a job's params as JSON: they are read with every list.
+JOB_PARAMS_BYTES_MAX: Final = 64 * KIB
+#: Lines of one job's log; what comes behind them is only counted.
+JOB_LINES: Final = 1_000
+#: A priority is from minus to plus this.
+PRIORITY_MAX: Final = 100
+#: Seconds that a job may be delayed, or take: ten years.
+JOB_SECONDS_MAX: Final = 10 * 366 * 86_400
+#: Characters of a unique key or a lock.
+JOB_KEY_CHARS_MAX: Final = 200
+#: Missed times of one schedule that are made up for, and jobs of one that may wait.
+SCHEDULE_MISSED_MAX: Final = 100
+#: Jobs that completed or were cancelled are kept so long, and so many of them, unless a prune job says otherwise.
+JOBS_KEPT_S: Final = 7 * 86_400
+JOBS_KEPT: Final = 10_000
+#: Documents of one step of an export, with their texts and vectors.
+EXPORT_DOCUMENTS: Final = 256
+#: Pages of one step of a backup: 4 MiB.
+BACKUP_PAGES: Final = 512
+#: Documents and bytes of one step of an ingest job: a few hundredths of a second.
+STEP_DOCUMENTS: Final = 512
+STEP_BYTES: Final = 4 * MIB
+#: Rows of the log, and of documents, that one step of a verify looks at.
+VERIFY_ROWS: Final = 5_000
+#: Problems that a verify tells; more are only counted.
+PROBLEMS_TOLD: Final = 100
+#: How long a cancel waits for the step that is being made before it answers that the job will be cancelled.
+CANCEL_WAIT_S: Final = 5.0
+#: Stopping: how long the steps that are being made may take.
+JOBS_STOP_S: Final = 10.0
+
 # --- the store ------------------------------------------------------------------------------------------------------
 #: Rows that one transaction gathers from waiting writers. Larger saves fsyncs, and makes the first of them wait longer.
 TRANSACTION_ROWS_MAX: Final = 4_096
@@ -119,6 +162,10 @@ WAL_PAGES: Final = 4_000
 #: How long the writer waits for readers when the log must be restarted, and anybody for another program's lock.
 CHECKPOINT_WAIT_MS: Final = 100
 LOCK_WAIT_MS: Final = 5_000
+#: A file that is given up when the disk is full, so that deletes and cancels still have room; and how often room is
+#: looked for to make it anew.
+RESERVE_BYTES: Final = 4 * MIB
+RESERVE_LOOK_S: Final = 10.0
 #: SQLite's page cache of the writer, and of each reader; behind both stands the system's own.
 WRITER_CACHE_KIB: Final = 32 * KIB
 READER_CACHE_KIB: Final = 4 * KIB

@@ -31,6 +31,7 @@ TUNABLES: dict[str, type] = {
     "keep_count": int,
     "keep_bytes": int,
     "log_level": str,
+    "workers": int,
 }
 
 
@@ -55,6 +56,7 @@ class Settings(NamedTuple):
     stall_s: float = limits.STALL_S  # patience with a peer that has stopped
     drain_s: float = limits.DRAIN_S  # patience with requests in flight at a stop
     log_level: str = "info"  # debug, info, warning or error
+    workers: int = limits.WORKERS  # threads for background jobs
 
     @property
     def store(self) -> Path:
@@ -191,6 +193,8 @@ def _typed(key: str, value: Any, where: str) -> Any:
         raise VecError(Code.SETTINGS, f"{where} must be debug, info, warning or error, not {value!r}")
     if key == "chunk_chars" and not 50 <= typed <= limits.CHUNK_CHARS_MAX:
         raise VecError(Code.SETTINGS, f"{where} must be from 50 to {limits.CHUNK_CHARS_MAX}, not {value!r}")
+    if key == "workers" and not 1 <= typed <= limits.WORKERS_MAX:
+        raise VecError(Code.SETTINGS, f"{where} must be from 1 to {limits.WORKERS_MAX}, not {value!r}")
     if key.startswith("keep_"):
         if not 0 <= typed < 2**62:
             raise VecError(Code.SETTINGS, f"{where} must not be negative, and is {value!r}", "0 keeps everything")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vecd import limits
-from vecd.errors import VecError
+from vecd.errors import Code, VecError
 
 from .. import main, options
 from ..output import Output
@@ -32,6 +32,9 @@ def ingest(
     batch: Annotated[
         int, typer.Option("--batch", min=1, max=limits.BATCH_DOCUMENTS_MAX, help="Documents a request.", metavar="N")
     ] = 512,
+    background: Annotated[
+        bool, typer.Option("--background", help="Submit it as a job, print the job's number, and end.")
+    ] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
@@ -41,6 +44,16 @@ def ingest(
     if not paths and sys.stdin.isatty():
         print("vec: reading documents from the terminal; end with Ctrl-D", file=sys.stderr)
     output = Output(json)
+    if background:
+        from .. import spool
+
+        if ack:
+            raise VecError(Code.INVALID_REQUEST, "--ack has nothing to say with --background", "vec jobs logs has it")
+        with options.open_client(socket, no_spawn) as client:
+            client.count(library)  # a library that is not there is told before anything is read
+            job = spool.submit(client, paths, library, strict)
+        output.one({"job_id": job["job_id"]}, f"job {job['job_id']}")
+        return
     progress = Progress(paths)
     run = Pipeline(
         lambda: options.open_client(socket, no_spawn), library, output, progress,

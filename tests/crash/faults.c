@@ -1,6 +1,6 @@
 /* Preloaded into vecd: makes the file system fail while the file named by VEC_FAULT holds a word.
    "fsync": fsync and fdatasync fail with EIO.  "store": only those of vec.db itself, which is what a checkpoint does.
-   "full": writes to files fail with ENOSPC. */
+   "full": writes to files fail with ENOSPC.  "tight": the same, as long as the file VEC_RESERVE is there. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -24,6 +24,12 @@ static int fault(const char *word)
     ssize_t count = real_read(fd, text, sizeof text - 1);
     close(fd);
     return count > 0 && strncmp(text, word, strlen(word)) == 0;
+}
+
+static int tight(void)
+{
+    const char *path = getenv("VEC_RESERVE");
+    return fault("tight") && path && access(path, F_OK) == 0;
 }
 
 static int store(int fd)
@@ -57,7 +63,7 @@ SYNC(fdatasync)
     ssize_t name(int fd, const void *data, size_t count, offset_type offset)              \
     {                                                                                     \
         ssize_t (*real)(int, const void *, size_t, offset_type) = dlsym(RTLD_NEXT, #name); \
-        if (regular(fd) && fault("full")) {                                               \
+        if (regular(fd) && (fault("full") || tight())) {                                               \
             errno = ENOSPC;                                                               \
             return -1;                                                                    \
         }                                                                                 \

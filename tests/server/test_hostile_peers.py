@@ -24,8 +24,9 @@ from tests import history
 from tests.instance import Instance
 from vecd import limits
 from vecd.client import Client
-from vecd.engine.core import Engine
 from vecd.errors import Code
+from vecd.jobs.clock import Clock
+from vecd.jobs.jobs import Jobs
 from vecd.server.call import Call
 from vecd.server.handlers import OPS, Op
 from vecd.server.listener import Listener
@@ -481,8 +482,8 @@ def bare_session() -> Iterator[tuple[Listener, Session, SlowTransport]]:
     """A session that has been greeted, without an event loop behind its transport or a store behind its engine."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        engine = SimpleNamespace(database=SimpleNamespace(log_id="0"))
-        listener = Listener(cast(Engine, engine), ours, lambda: None)
+        jobs = SimpleNamespace(engine=SimpleNamespace(database=SimpleNamespace(log_id="0")))
+        listener = Listener(cast(Jobs, jobs), cast(Clock, None), ours, lambda: None)
         session, transport = Session(listener), SlowTransport(ours)
         session.connection_made(transport)
         session.data_received(HELLO)

@@ -20,7 +20,7 @@ from .. import limits
 from ..errors import VecError
 from ..settings import Settings
 from ..store.database import Database
-from ..store.transaction import Commit
+from ..store.transaction import Commit, JobChange
 from ..text import embedders
 from .consumers import Consumers
 from .desk import Desk
@@ -56,6 +56,7 @@ class Engine:
         self._embedders_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop
         self._on_fatal: Callable[[VecError], None]
+        self.on_jobs: Callable[[list[JobChange]], None] = lambda changes: None  # told of every move of a job
 
     def open(self, loop: asyncio.AbstractEventLoop, on_fatal: Callable[[VecError], None]) -> None:
         """Opens the store; `on_fatal` is called on the loop if it fails later. Raises VecError `storage_failed`."""
@@ -107,6 +108,8 @@ class Engine:
     def _committed(self, commit: Commit) -> None:
         self.selections.apply(commit)
         self.indexes.apply(commit)
+        if commit.jobs:
+            self.on_jobs(commit.jobs)
 
     def _published(self) -> None:
         self._loop.call_soon_threadsafe(self.feed.wake)

@@ -41,6 +41,13 @@ def page(engine: Engine, name: str, after: str | None, count: int) -> list[dict[
         return [_outlined(each) for each in store.page(db, library.library_id, after, count)]
 
 
+def select(engine: Engine, library: Library, where: Filter) -> list[tuple[int, str]]:
+    """As `matching`, for a thread that may block. Blocks."""
+    with engine.selections.hold(library) as attributes:
+        selection = engine.selections.load(library, attributes, where)
+    return _by_id(engine, selection.firsts[selection.matching].tolist())
+
+
 async def matching(engine: Engine, name: str, where: Filter) -> list[tuple[int, str]]:
     """Label and id of the documents that a filter lets through, in the order of their ids.
 
@@ -90,7 +97,7 @@ async def delete(engine: Engine, name: str, ids: list[str], turn: Turn) -> dict[
         turn.release()
         return {"deleted": 0, "missing": len(ids), "missing_ids": ids, "seq": engine.database.head}
     async with turn:
-        future = engine.database.submit(write, len(ids))
+        future = engine.database.submit(write, len(ids), frees=True)
     outcomes, seq = await asyncio.wrap_future(future)
     missing = [outcome.id for outcome in outcomes if outcome.seq is None]
     return {"deleted": len(outcomes) - len(missing), "missing": len(missing), "missing_ids": missing, "seq": seq}
@@ -110,14 +117,15 @@ async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> 
             found = await matching(engine, name, where)
             for start in range(0, len(found), limits.DELETE_DOCUMENTS):
                 page = found[start : start + limits.DELETE_DOCUMENTS]
-                future = engine.database.submit(partial(_delete_unchanged, library, page), len(page))
+                future = engine.database.submit(partial(delete_unchanged, library, page), len(page), frees=True)
                 gone, seq = await asyncio.wrap_future(future)
                 deleted += gone
     return {"deleted": deleted, "missing": 0, "missing_ids": [], "seq": seq}
 
 
-def _delete_unchanged(library: Library, page: list[tuple[int, str]], tx: Transaction) -> tuple[int, int]:
-    """Deletes those documents that still have the label they were found with; returns how many, and the seq."""
+def delete_unchanged(library: Library, page: list[tuple[int, str]], tx: Transaction) -> tuple[int, int]:
+    """On the writer: deletes those documents that still have the label they were found with; returns how many, and the
+    seq."""
     there = {each_id for _, each_id in store.by_id(tx.db, [label for label, _ in page])}
     entries = [Entry(index, each, delete=True) for index, each in enumerate(sorted(there))]
     store.write(tx, ingest.same_library(tx, library), Batch(entries, [], [], NO_VECTORS))

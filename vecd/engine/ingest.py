@@ -7,6 +7,7 @@ may be prepared and queued behind it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,13 @@ async def ingest(engine: Engine, name: str, documents: list[Any], turn: Turn, *,
 
 def _write(engine: Engine, library: Library, batch: Batch) -> asyncio.Future[tuple[list[Outcome], int]]:
     """Puts a batch into the store's queue; the future is done when it is on disk."""
+    work = writing(library, batch)
+    return asyncio.wrap_future(engine.database.submit(work, len(batch.entries) + len(batch.texts)))
+
+
+def writing(library: Library, batch: Batch) -> Callable[[Transaction], tuple[list[Outcome], int]]:
+    """The write of a batch that was prepared for this library, as work for the writer; it returns the outcomes and the
+    log's head. It raises VecError `not_found`, `busy` or `dimension_mismatch`."""
 
     def write(tx: Transaction) -> tuple[list[Outcome], int]:
         if not batch.texts and library.library_id == 0:  # nothing to add to `default`, which is not there yet
@@ -75,7 +83,7 @@ def _write(engine: Engine, library: Library, batch: Batch) -> asyncio.Future[tup
             target = store_libraries.pin_dimension(tx, target, batch.vectors.shape[1])
         return store.write(tx, target, batch), tx.seq
 
-    return asyncio.wrap_future(engine.database.submit(write, len(batch.entries) + len(batch.texts)))
+    return write
 
 
 async def settled(engine: Engine, name: str, turn: Turn) -> Library:

@@ -85,7 +85,7 @@ async def create(engine: Engine, wanted: Library, turn: Turn) -> dict[str, Any]:
 async def delete(engine: Engine, name: str, turn: Turn) -> dict[str, Any]:
     """Deletes a library and all it holds; returns what that was. Raises VecError `not_found`."""
     async with turn:
-        future = engine.database.submit(lambda tx: store.delete(tx, name))
+        future = engine.database.submit(lambda tx: store.delete(tx, name), frees=True)
     library, seq = await asyncio.wrap_future(future)
     return {"library": name, "documents": library.documents, "chunks": library.chunks, "seq": seq}
 
@@ -97,10 +97,8 @@ async def rebuild(engine: Engine, name: str, kind: str | None, parameters: Mappi
     Raises VecError `not_found`, `unsupported`, `invalid_request` or `index_failed`.
     """
     library = engine.database.catalogue.find(name)
-    kind = library.index if kind is None else kind
-    kept = library.parameters if kind == library.index else {}
-    parameters = kinds.checked(kind, library.metric, {**kept, **parameters})
-    wanted = replace(library, index=kind, parameters=parameters)
+    wanted = reindexed(library, kind, parameters)
+    parameters = wanted.parameters
     if library.dimension is None:  # nothing to build yet
         data = {"vectors": 0, "seconds": 0.0, "reason": "requested"}
         await asyncio.wrap_future(
@@ -111,6 +109,14 @@ async def rebuild(engine: Engine, name: str, kind: str | None, parameters: Mappi
         data = {"vectors": report.vectors, "seconds": round(report.seconds, 3)}
     found = engine.database.catalogue.by_id[library.library_id]
     return {**show(engine, found), "vectors": data["vectors"], "seconds": data["seconds"], "seq": engine.database.head}
+
+
+def reindexed(library: Library, kind: str | None, parameters: Mapping[str, Any]) -> Library:
+    """The library with another index; what is not given stays as it is. Raises VecError `unsupported` or
+    `invalid_request`."""
+    kind = library.index if kind is None else kind
+    kept = library.parameters if kind == library.index else {}
+    return replace(library, index=kind, parameters=kinds.checked(kind, library.metric, {**kept, **parameters}))
 
 
 async def probe(engine: Engine, library: Library) -> dict[str, Any] | None:

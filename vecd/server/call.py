@@ -10,6 +10,8 @@ from ..engine.core import Engine
 from ..engine.turns import Turn
 from ..engine.watch import Watch
 from ..errors import Code, VecError
+from ..jobs.clock import Clock
+from ..jobs.jobs import Jobs
 from ..wire.messages import Part, Request
 from .fields import Fields
 
@@ -28,6 +30,8 @@ class Call:
         self.op = request.op
         self.fields = Fields(request.op, request.fields)
         self.engine: Engine = session.listener.engine
+        self.jobs: Jobs = session.listener.jobs
+        self.clock: Clock = session.listener.clock
         self.listener: Listener = session.listener
         self.streamed = False  # the reply is a stream, and ends with `end`
 

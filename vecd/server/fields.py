@@ -55,6 +55,20 @@ class Fields:
             self._refuse(name, "true or false")
         return default if value is None else value
 
+    def bounded_seconds(self, name: str, *, high: float) -> float | None:
+        """A number of seconds from 0 to `high`, or None."""
+        value = self.optional_seconds(name)
+        if value is not None and value > high:
+            self._refuse(name, f"a number of seconds up to {high:,.0f}")
+        return value
+
+    def integers(self, name: str, *, count_max: int) -> list[int]:
+        """A list of whole numbers from 0 up."""
+        value = self.items(name, count_max=count_max)
+        if not all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 2**63 for each in value):
+            self._refuse(name, "a list of whole numbers")
+        return value
+
     def optional_bytes(self, name: str) -> bytes | None:
         value = self._fields.get(name)
         if value is not None and not isinstance(value, bytes):

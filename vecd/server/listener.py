@@ -22,8 +22,9 @@ from typing import Any
 
 from .. import limits
 from ..dial import answers, peer_uid
-from ..engine.core import Engine
 from ..errors import Code, VecError
+from ..jobs.clock import Clock
+from ..jobs.jobs import Jobs
 from .session import Session
 
 log = logging.getLogger("vecd.listener")
@@ -79,8 +80,10 @@ def inherited() -> socket.socket | None:
 class Listener:
     """Accepts connections and holds what they share."""
 
-    def __init__(self, engine: Engine, sock: socket.socket, stop: Callable[[], None]) -> None:
-        self.engine = engine
+    def __init__(self, jobs: Jobs, clock: Clock, sock: socket.socket, stop: Callable[[], None]) -> None:
+        self.engine = jobs.engine
+        self.jobs = jobs
+        self.clock = clock
         self.stop = stop  # begins the daemon's shutdown
         self.backlog_bytes = 0  # of unanswered requests, over all sessions
         self._sock = sock

@@ -26,6 +26,11 @@ INDEX_REBUILT = 3
 DOCUMENT_ADDED = 10
 DOCUMENT_UPDATED = 11
 DOCUMENT_DELETED = 12
+JOB_SUBMITTED = 20
+JOB_STARTED = 21
+JOB_COMPLETED = 22
+JOB_FAILED = 23
+JOB_CANCELLED = 24
 
 #: The number in a row -> the type that people see. Numbers are forever.
 TYPE_NAMES: dict[int, str] = {
@@ -35,6 +40,11 @@ TYPE_NAMES: dict[int, str] = {
     DOCUMENT_ADDED: "document.added",
     DOCUMENT_UPDATED: "document.updated",
     DOCUMENT_DELETED: "document.deleted",
+    JOB_SUBMITTED: "job.submitted",
+    JOB_STARTED: "job.started",
+    JOB_COMPLETED: "job.completed",
+    JOB_FAILED: "job.failed",
+    JOB_CANCELLED: "job.cancelled",
 }
 #: Types that have no row of their own.
 CHUNK_ADDED, CHUNK_DELETED = "chunk.added", "chunk.deleted"

@@ -4,7 +4,8 @@ The number of the last migration applied is the file's `user_version`. Each runs
 
 What the tables mean:
 
-- `log` has one row: the log's id (minted with the store), and the counters that only ever grow.
+- `log` has one row: the log's id (minted with the store, or when a backup of it is first opened), and the counters
+  that only ever grow.
 - `documents` holds versions of documents and is immutable but for `removed_seq`: an update writes a new row and marks
   the old one with the seq that removed it. A row's key is the label of its first chunk, so its chunks are the labels
   `label … label + chunks - 1`. A document is alive while `removed_seq` is null and its library is not deleted.
@@ -17,6 +18,10 @@ What the tables mean:
 - `consumers` are cursors that the daemon keeps for watchers, by name.
 - `text_<library_id>` is a library's full-text index (FTS5, contentless, rowid = label), made with the library; its own
   table, so that term statistics are the library's and dropping a library is dropping a table.
+- `jobs` holds a row a job, whatever its state; `job_attempts` the history of each, `job_lines` what it had to say,
+  `job_waits` which jobs wait for which, `job_pauses` the kinds that may not begin ('' is all of them). `params`,
+  `checkpoint`, `result` and `error` are JSON. Ids are never used again.
+- `schedules` holds what is submitted again and again; `last_us` is the last time that has been dealt with.
 """
 
 from __future__ import annotations
@@ -101,6 +106,81 @@ MIGRATIONS: tuple[str, ...] = (
       acked_us INTEGER           -- when it last said so; null: never
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE jobs (
+      job_id INTEGER PRIMARY KEY AUTOINCREMENT,
+      kind TEXT NOT NULL,
+      params TEXT NOT NULL,
+      library TEXT,
+      priority INTEGER NOT NULL,
+      state TEXT NOT NULL,
+      ready_us INTEGER NOT NULL,          -- not before
+      unique_key TEXT,
+      lock_key TEXT,
+      timeout_s REAL,
+      schedule TEXT,
+      cancelling INTEGER NOT NULL DEFAULT 0,
+      waits INTEGER NOT NULL,             -- rows of job_waits
+      attempt INTEGER NOT NULL DEFAULT 0, -- attempts begun
+      failures INTEGER NOT NULL DEFAULT 0,
+      crashes INTEGER NOT NULL DEFAULT 0, -- in a row, without a checkpoint
+      steps INTEGER NOT NULL DEFAULT 0,   -- checkpoints made
+      checkpoint TEXT,
+      done INTEGER,
+      total INTEGER,
+      result TEXT,
+      error TEXT,
+      created_us INTEGER NOT NULL,
+      started_us INTEGER,                 -- the last attempt
+      ended_us INTEGER
+    ) STRICT;
+    CREATE INDEX jobs_by_state ON jobs (state, job_id);
+    CREATE UNIQUE INDEX jobs_unique ON jobs (unique_key) WHERE unique_key IS NOT NULL
+      AND state IN ('pending', 'running');
+
+    CREATE TABLE job_attempts (
+      job_id INTEGER NOT NULL,
+      attempt INTEGER NOT NULL,
+      started_us INTEGER NOT NULL,
+      ended_us INTEGER,
+      outcome TEXT,              -- null while it runs
+      error TEXT,
+      PRIMARY KEY (job_id, attempt)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE job_waits (
+      parent_id INTEGER NOT NULL,
+      job_id INTEGER NOT NULL,
+      PRIMARY KEY (parent_id, job_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX job_waits_by_job ON job_waits (job_id);
+
+    CREATE TABLE job_lines (
+      job_id INTEGER NOT NULL,
+      line INTEGER NOT NULL,     -- from 1
+      time_us INTEGER NOT NULL,
+      text TEXT NOT NULL,
+      PRIMARY KEY (job_id, line)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE job_pauses (kind TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE schedules (
+      name TEXT PRIMARY KEY,
+      cron TEXT NOT NULL,
+      zone TEXT NOT NULL,        -- '' is the machine's
+      missed TEXT NOT NULL,      -- skip, once or all
+      job TEXT NOT NULL,         -- JSON: kind, params, library, priority, timeout_s
+      created_us INTEGER NOT NULL,
+      last_us INTEGER NOT NULL,  -- 0: it has not been looked at yet
+      last_job INTEGER,
+      error TEXT
+    ) STRICT, WITHOUT ROWID;
+    -- The daemon's own upkeep. Here and not at every start: what somebody removes stays away.
+    INSERT INTO schedules VALUES
+      ('upkeep.prune', '17 * * * *', '', 'once', '{"kind":"prune","params":{},"priority":-10}', 0, 0, NULL, NULL),
+      ('upkeep.snapshot', '30 3 * * *', '', 'once', '{"kind":"snapshot","params":{},"priority":-10}', 0, 0, NULL, NULL);
+    """,
 )
 
 
@@ -123,3 +203,6 @@ def migrate(db: apsw.Connection, path: str) -> None:
                 db.execute("INSERT INTO log VALUES (1, ?, 0, 0, 0)", (secrets.token_hex(8),))
                 db.pragma("application_id", APPLICATION_ID)
             db.pragma("user_version", number + 1)
+    # A copy's log has no id yet: what begins here is not the original's history.
+    if db.execute("SELECT log_id FROM log").get == "":
+        db.execute("UPDATE log SET log_id = ?", (secrets.token_hex(8),))

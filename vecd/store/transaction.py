@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import apsw
 import numpy as np
 import numpy.typing as npt
 
 from .catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from .jobs import Job
 
 #: The row of a document: label, id, title, metadata (JSON), digest (hex), chunks.
 NewDocument = tuple[int, str, str | None, str, str, int]
@@ -27,6 +31,15 @@ class Change:
     dropped: bool = False  # the whole library is gone
 
 
+@dataclass(frozen=True, slots=True)
+class JobChange:
+    """A job's move: from a state (None: it is new) to what it is now (None: it is forgotten)."""
+
+    job_id: int
+    before: str | None
+    job: Job | None
+
+
 @dataclass(slots=True)
 class Commit:
     """A transaction that is on disk."""
@@ -34,11 +47,12 @@ class Commit:
     seq: int  # the log's head after it
     catalogue: Catalogue
     changes: list[Change]
+    jobs: list[JobChange]
 
 
 @dataclass(slots=True)
 class Transaction:
-    """What work on the writer thread may touch: the connection, the counters, the catalogue, the list of changes."""
+    """What work on the writer thread may touch: the connection, the counters, the catalogue, the lists of changes."""
 
     db: apsw.Connection
     time_us: int  # the time of all its events; never before an earlier transaction's
@@ -47,6 +61,7 @@ class Transaction:
     catalogue: Catalogue
     horizon: int = 0  # the last seq that was trimmed away
     changes: list[Change] = field(default_factory=list)
+    jobs: list[JobChange] = field(default_factory=list)
 
     def take_seqs(self, count: int) -> int:
         """Gives out `count` seqs; returns the first."""

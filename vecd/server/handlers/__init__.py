@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..call import Call
-from . import consumers, count, daemon, delete, get, ingest, library, search, status, trim, watch
+from . import consumers, count, daemon, delete, get, ingest, jobs, library, schedule, search, status, trim, watch
 from . import list as list_
 
 Body = dict[str, Any]
@@ -54,4 +54,20 @@ OPS: Final[dict[str, Op | Now]] = {
     "consumers.list": Op(consumers.list_),
     "consumers.reset": Op(consumers.reset),
     "consumers.delete": Op(consumers.delete),
+    "jobs.spool": Op(jobs.spool),
+    "jobs.submit": Op(jobs.submit),
+    "jobs.status": Op(jobs.status),
+    "jobs.list": Op(jobs.list_),
+    "jobs.show": Op(jobs.show),
+    "jobs.logs": Op(jobs.logs),
+    "jobs.wait": Op(jobs.wait, stream=True),
+    "jobs.cancel": Op(jobs.cancel),
+    "jobs.retry": Op(jobs.retry),
+    "jobs.drop": Op(jobs.drop),
+    "jobs.pause": Op(jobs.pause),
+    "jobs.resume": Op(jobs.resume),
+    "schedule.add": Op(schedule.add),
+    "schedule.list": Op(schedule.list_),
+    "schedule.run": Op(schedule.run),
+    "schedule.remove": Op(schedule.remove),
 }

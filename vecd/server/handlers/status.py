@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...engine import status as verbs
+from ...jobs import verbs as jobs
 from ..call import Call
 
 
@@ -13,4 +14,4 @@ def ping(call: Call) -> dict[str, Any]:
 
 
 def status(call: Call) -> dict[str, Any]:
-    return {**verbs.status(call.engine), "connections": call.listener.connections}
+    return {**verbs.status(call.engine), "connections": call.listener.connections, "jobs": jobs.overview(call.jobs)}

@@ -1,0 +1,90 @@
+"""`vec ingest --background`: files by name, everything else put aside where the daemon can read it; then the job.
+
+What comes through a pipe is copied as it is, without being looked at, and synced as it comes, so that little is left to
+sync at its end. While it is copied, the file is locked: a daemon that starts meanwhile leaves it alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING, Any
+
+from vecd import limits
+from vecd.errors import Code, VecError
+
+from .jobs import absolute
+
+if TYPE_CHECKING:
+    from vecd.client import Client
+
+_PIECE_BYTES = 256 * limits.KIB
+#: So much of a copy at most is not on its way to the disk yet.
+_SYNC_BYTES = 8 * limits.MIB
+
+
+def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict[str, Any]:
+    """Submits the job that ingests these files (`-`, or none at all, is stdin). Raises VecError."""
+    files, names, open_fds, ours = [], [], [], []
+    try:
+        for path in paths or ["-"]:
+            name = "stdin" if path == "-" else path
+            names.append(name)
+            if path != "-" and os.path.isfile(path):
+                files.append(absolute(path))
+                continue
+            spooled = client.request("jobs.spool")["path"]
+            ours.append(spooled)
+            open_fds.append(_copy(path, name, spooled))
+            files.append(spooled)
+        return client.submit_job("ingest", {"files": files, "names": names, "strict": strict or None}, library=library)
+    except BaseException as error:
+        # If the answer was lost, the job may be there, and need its file; if it is not, the daemon tidies up.
+        if not (isinstance(error, VecError) and error.code in (Code.CONNECTION_LOST, Code.TIMEOUT)):
+            for each in ours:
+                if os.path.exists(each):
+                    os.unlink(each)
+        raise
+    finally:
+        for fd in open_fds:
+            os.close(fd)
+
+
+def _copy(path: str, name: str, spooled: str) -> int:
+    """Copies a pipe to a file that is on disk then; returns the file, open and locked."""
+    try:
+        source = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise VecError(Code.INVALID_REQUEST, f"cannot read {path} ({error.strerror})", file=path) from error
+    target = os.open(spooled, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        if stat.S_ISDIR(os.fstat(source).st_mode):
+            raise VecError(Code.INVALID_REQUEST, f"cannot read {path} (it is a folder)", file=path)
+        fcntl.flock(target, fcntl.LOCK_EX)
+        unsynced = 0
+        while piece := os.read(source, _PIECE_BYTES):
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(target, view) :]
+            unsynced += len(piece)
+            if unsynced >= _SYNC_BYTES:
+                os.fsync(target)
+                unsynced = 0
+        os.fsync(target)
+    except OSError as error:
+        os.close(target)
+        raise VecError(
+            Code.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Code.INVALID_REQUEST,
+            f"cannot put {name} aside as {spooled} ({error.strerror})",
+            "nothing of it has been submitted",
+        ) from error
+    except BaseException:
+        os.close(target)
+        raise
+    finally:
+        if path != "-":
+            os.close(source)
+    return target

@@ -1,0 +1,12 @@
+"""Background jobs: heavy work that is submitted in a moment and done by itself.
+
+    jobs.py        Jobs: what the verbs work on, and its life
+    queue.py       which pending job is next; no threads, no clock
+    workers.py     the threads: claim, step, checkpoint, finish
+    verbs.py       submit, list, show, wait, cancel, retry, drop, pause, resume
+    schedule.py    when a schedule is due: cron lines, time zones, missed times; no clock
+    clock.py       the clock that submits what is due, and the verbs of schedules
+    kinds/         one file a kind of job, and the table of all
+
+A job's row is the truth (store/jobs.py); what is in memory follows the commits, as the indexes do.
+"""

@@ -1,0 +1,81 @@
+"""Jobs: the background work of one engine, and its life.
+
+`open` after the engine's, on its loop; `start` when the daemon is ready; `stop` when it begins to stop; `close` before
+the engine closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from .. import limits
+from ..store.jobs import Job
+from ..store.transaction import JobChange
+from .workers import Workers
+
+if TYPE_CHECKING:
+    from ..engine.core import Engine
+
+
+class Jobs:
+    """What the verbs work on: the engine, the workers, and who waits for which job."""
+
+    def __init__(self, engine: Engine, workers: int) -> None:
+        self.engine = engine
+        self.workers = Workers(engine, workers)
+        self._loop: asyncio.AbstractEventLoop
+        self._lock = threading.Lock()  # guards _awaited
+        self._awaited: dict[int, set[asyncio.Event]] = {}  # by job
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Takes up what the store holds. Raises VecError."""
+        self._loop = loop
+        self.workers.open()
+        self.engine.on_jobs = self._changed  # nobody else writes yet
+
+    def start(self) -> None:
+        """The jobs go on: when all else is ready, so that a job that the daemon dies of does not keep it from that."""
+        self.workers.start()
+
+    def stop(self) -> None:
+        """No job begins any more; those that run end with their steps."""
+        self.workers.stop()
+
+    def close(self) -> None:
+        """Waits for those steps. Blocks."""
+        self.workers.join(limits.JOBS_STOP_S)
+
+    def forget(self, jobs: Iterable[Job]) -> None:
+        """These jobs are no more: what they have put aside goes. Blocks."""
+        self.workers.forget(jobs)
+
+    @contextlib.contextmanager
+    def awaiting(self, job_ids: Iterable[int]) -> Iterator[asyncio.Event]:
+        """An event that is set whenever one of these jobs moves, as long as the block lasts."""
+        event = asyncio.Event()
+        ids = set(job_ids)
+        with self._lock:
+            for job_id in ids:
+                self._awaited.setdefault(job_id, set()).add(event)
+        try:
+            yield event
+        finally:
+            with self._lock:
+                for job_id in ids:
+                    self._awaited[job_id].discard(event)
+                    if not self._awaited[job_id]:
+                        del self._awaited[job_id]
+
+    def _changed(self, changes: list[JobChange]) -> None:
+        """On the writer's thread, after a commit."""
+        self.workers.apply(changes)
+        with self._lock:
+            if not self._awaited:
+                return
+            events = {event for change in changes for event in self._awaited.get(change.job_id, ())}
+        for event in events:
+            self._loop.call_soon_threadsafe(event.set)

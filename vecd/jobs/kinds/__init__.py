@@ -1,0 +1,40 @@
+"""The kinds of job: one visible table. Adding a kind is one file and one entry here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ...errors import Code, VecError, nearest
+from .backup import Backup
+from .delete import Delete
+from .export import Export
+from .ingest import Ingest
+from .kind import Kind
+from .noop import Noop
+from .prune import Prune
+from .rebuild import Rebuild
+from .snapshot import Snapshot
+from .verify import Verify
+
+KINDS: Final[dict[str, Kind]] = {
+    "ingest": Ingest(),
+    "delete": Delete(),
+    "export": Export(),
+    "rebuild": Rebuild(),
+    "snapshot": Snapshot(),
+    "backup": Backup(),
+    "verify": Verify(),
+    "prune": Prune(),
+    "noop": Noop(),
+}
+
+assert all(name == kind.name for name, kind in KINDS.items())
+
+
+def find(name: str) -> Kind:
+    """Raises VecError `unsupported` with the nearest kind there is."""
+    if name not in KINDS:
+        close = nearest(name, list(KINDS))
+        hint = f"did you mean {close!r}?" if close else f"kinds: {', '.join(KINDS)}"
+        raise VecError(Code.UNSUPPORTED, f"there is no kind of job {name!r:.60}", hint, field="kind")
+    return KINDS[name]

@@ -1,0 +1,49 @@
+"""delete: deletes the documents that filters let through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ... import limits
+from ...engine import documents
+from ...filters import language
+from ...store.transaction import Transaction
+from .kind import Kind, Param, Run, Step, Steps
+
+if TYPE_CHECKING:
+    from ...engine.core import Engine
+
+
+class Delete(Kind):
+    """A transaction a step. What matches when an attempt begins is deleted, unless somebody changes it meanwhile."""
+
+    name = "delete"
+    what = "delete the documents that filters let through"
+    unit = "documents"
+    library = "required"
+    params: ClassVar[Mapping[str, Param]] = {"where": Param("filters, all of which must hold", list, required=True)}
+
+    def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
+        language.parse(tuple(params["where"]))
+        return params
+
+    def steps(self, run: Run) -> Steps:
+        engine, name = run.engine, run.job.library
+        assert name is not None
+        library = engine.database.catalogue.find(name)
+        found = documents.select(engine, library, language.parse(tuple(run.params["where"])))
+        deleted: int = run.checkpoint or 0
+        total = deleted + len(found)
+        result = {"deleted": deleted}
+
+        def write(page: list[tuple[int, str]], before: int, tx: Transaction) -> int:
+            result["deleted"] = before + documents.delete_unchanged(library, page, tx)[0]
+            return result["deleted"]
+
+        for start in range(0, len(found), limits.DELETE_DOCUMENTS):
+            page = found[start : start + limits.DELETE_DOCUMENTS]
+            work = partial(write, page, result["deleted"])
+            yield Step(write=work, done=deleted + start + len(page), total=total, rows=len(page), frees=True)
+        return result

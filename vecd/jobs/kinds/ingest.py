@@ -1,0 +1,262 @@
+"""ingest: documents from files, as `vec ingest` writes them, but here.
+
+A step is a batch of lines; the checkpoint is the file and the byte behind them, and commits with the documents that
+they hold. So each line is applied once, whatever happens; a document that is refused is in the job's log. Files are
+read where they lie; what came through a pipe has been put aside in the data folder (the spool), and goes with the job.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ... import limits
+from ...engine import ingest
+from ...engine.draft import Part, prepare
+from ...engine.libraries import find
+from ...errors import Code, VecError
+from ...settings import private_folder
+from ...store.catalogue import DEFAULT, Library
+from ...store.jobs import Job
+from ...store.transaction import Transaction
+from ...wire.ndjson import PIECE_BYTES, Line, document, split, unzipped
+from .kind import Kind, Param, Run, Step, Steps
+
+if TYPE_CHECKING:
+    from ...engine.core import Engine
+
+_STATUSES = ("added", "updated", "unchanged", "deleted", "failed")
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Documents, the lines that they come from, and lines that are none."""
+
+    documents: list[Any] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    refused: list[tuple[Line, VecError]] = field(default_factory=list)
+    size: int = 0
+    read: int = 0  # bytes of the file
+
+    @property
+    def full(self) -> bool:
+        return max(len(self.documents), len(self.refused)) >= limits.STEP_DOCUMENTS or self.size >= limits.STEP_BYTES
+
+    def refused_with(self, part: Part) -> list[tuple[Line, VecError]]:
+        """The lines that a part refuses, and those up to its end that are no documents, in their order."""
+        start = self.lines[part.start - 1].number if part.start else 0
+        whole = part.stop == len(self.documents)
+        found = [pair for pair in self.refused if pair[0].number > start]
+        if not whole:
+            found = [pair for pair in found if pair[0].number < self.lines[part.stop - 1].number]
+        found += [(self.lines[index], error) for index, error in part.refused]
+        return sorted(found, key=lambda pair: pair[0].number)
+
+    def last(self, part: Part, below: int | None) -> Line | None:
+        """The last line that a part stands for, below a number if one is given; None if there is none."""
+        lines = self.lines[: part.stop]
+        if part.stop == len(self.documents):
+            lines = sorted([*lines, *(line for line, _ in self.refused)], key=lambda line: line.number)
+        return next((line for line in reversed(lines) if below is None or line.number < below), None)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has been written, kept by the writer: steps are written in their order."""
+
+    counts: Counter[str]
+    seq: int  # the log's head at the last commit
+
+
+class Ingest(Kind):
+    """Files one after the other. `names` are what they are called in messages."""
+
+    name = "ingest"
+    what = "write documents from NDJSON files"
+    unit = "bytes"
+    library = "optional"
+    library_default = DEFAULT
+    in_flight = 2
+    params: ClassVar[Mapping[str, Param]] = {
+        "files": Param("NDJSON files, also gzipped; absolute paths", list, required=True),
+        "names": Param("what they are called in messages; as they are unless set", list),
+        "strict": Param("whether it ends at the first line that is refused", bool),
+    }
+
+    def find_library(self, engine: Engine, library: str) -> None:
+        find(engine, library)
+
+    def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
+        files, names = params["files"], params.get("names", params["files"])
+        if not files or len(names) != len(files):
+            raise VecError(
+                Code.INVALID_REQUEST, "ingest: 'files' and 'names' are lists of the same length", field="names"
+            )
+        for path in files:
+            if not os.path.isabs(path):
+                raise VecError(Code.INVALID_REQUEST, f"ingest: the path {path!r:.200} is not absolute", field="files")
+            with open_file(path):
+                pass
+        return {**params, "names": names}
+
+    def steps(self, run: Run) -> Steps:
+        files, names, strict = run.params["files"], run.params["names"], bool(run.params.get("strict"))
+        at = run.checkpoint or {"file": 0, "offset": 0, "line": 0, "counts": {}, "seq": run.engine.database.head}
+        tally = _Tally(Counter(at["counts"]), at["seq"])
+        sizes = [os.path.getsize(path) for path in files]
+        place = {key: at[key] for key in ("file", "offset", "line")}
+        pending: Future[None] | None = None
+        for number in range(at["file"], len(files)):
+            if number != place["file"]:
+                place = {"file": number, "offset": 0, "line": 0}
+            done = sum(sizes[:number])
+            for batch in _batches(files[number], names[number], place["offset"], place["line"], strict):
+                stop = 0
+                while True:
+                    library = find(run.engine, run.job.library or DEFAULT)
+                    if library.dimension is None and pending is not None:
+                        pending.result()  # the first vector sets it
+                        library = find(run.engine, library.name)
+                    part = prepare(run.engine, library, batch.documents, stop, strict)
+                    stop = part.stop
+                    refused = batch.refused_with(part)
+                    if strict:
+                        del refused[1:]
+                    last = batch.last(part, refused[0][0].number if strict and refused else None)
+                    if last is not None:
+                        place = {"file": number, "offset": last.end, "line": last.number}
+                    pending = yield Step(
+                        write=partial(_write, library, part, len(refused), place, tally),
+                        done=done + batch.read,
+                        total=sum(sizes),
+                        rows=len(part.batch.entries) + len(part.batch.texts) + 1,
+                        lines=[_told(line, error) for line, error in refused],
+                    )
+                    if strict and refused:
+                        line, error = refused[0]
+                        raise VecError(error.code, f"{line.file}:{line.number}: {error.message}", error.hint)
+                    if stop == len(batch.documents):
+                        break
+        if pending is not None:
+            pending.result()
+        return {**{status: tally.counts[status] for status in _STATUSES}, "seq": tally.seq}
+
+    def forget(self, engine: Engine, job: Job) -> None:
+        for path in job.params["files"]:
+            if Path(path).parent == spool_folder(engine):
+                Path(path).unlink(missing_ok=True)
+
+    def tidy(self, engine: Engine, jobs: Iterable[Job]) -> None:
+        folder = spool_folder(engine)
+        needed = {path for job in jobs for path in job.params["files"]}
+        for path in folder.glob("*"):
+            if str(path) not in needed and not _held(path):
+                path.unlink(missing_ok=True)
+
+
+def spool_folder(engine: Engine) -> Path:
+    return engine.settings.data / "spool"
+
+
+def spool_file(engine: Engine) -> Path:
+    """A place for input on its way to a job: whoever makes the file holds a lock (flock) on it until the job has been
+    submitted. Blocks."""
+    private_folder(spool_folder(engine))
+    return spool_folder(engine) / f"{secrets.token_hex(8)}.ndjson"
+
+
+def open_file(path: str) -> Any:
+    """A regular file, open for reading. Raises VecError `invalid_request`."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise VecError(
+                Code.INVALID_REQUEST, f"{path} is not a regular file", "a pipe goes through vec ingest --background"
+            )
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise VecError(Code.INVALID_REQUEST, f"cannot read {path} ({error.strerror})", file=path) from error
+
+
+def _held(path: Path) -> bool:
+    """Whether somebody is writing it just now."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _batches(path: str, name: str, offset: int, line: int, strict: bool) -> Iterator[_Batch]:
+    """The lines of a file behind the line `line`, which ends at the byte `offset` (of what is unpacked)."""
+    with open_file(path) as file:
+        batch = _Batch()
+        for each in split(name, _behind(unzipped(name, _pieces(file)), offset), line, offset):
+            assert each is not None
+            try:
+                found = document(each)
+            except VecError as error:
+                batch.refused.append((each, error))
+            else:
+                if found is None:  # a blank line
+                    continue
+                batch.documents.append(found)
+                batch.lines.append(each)
+                batch.size += len(each.data or b"")
+            each.data = None  # it has been read
+            if batch.full or (strict and batch.refused):
+                batch.read = file.tell()
+                yield batch
+                batch = _Batch()
+        batch.read = file.tell()
+        if batch.documents or batch.refused:
+            yield batch
+
+
+def _pieces(file: Any) -> Iterator[bytes | None]:
+    while piece := file.read(PIECE_BYTES):
+        yield piece
+
+
+def _behind(pieces: Iterator[bytes | None], offset: int) -> Iterator[bytes | None]:
+    """What stands behind the first `offset` bytes."""
+    for piece in pieces:
+        assert piece is not None
+        if offset >= len(piece):
+            offset -= len(piece)
+            continue
+        yield piece[offset:]
+        offset = 0
+
+
+def _told(line: Line, error: VecError) -> str:
+    hint = f"; {error.hint}" if error.hint else ""
+    return f"{line.file}:{line.number}: {error.message}{hint} ({error.code})"
+
+
+def _write(
+    library: Library, part: Part, refused: int, place: dict[str, int], tally: _Tally, tx: Transaction
+) -> dict[str, Any]:
+    """On the writer: the part's documents; returns the checkpoint behind them."""
+    if part.batch.entries:
+        try:
+            outcomes, tally.seq = ingest.writing(library, part.batch)(tx)
+        except VecError as error:
+            if error.code != Code.DIMENSION_MISMATCH or library.dimension is not None:
+                raise
+            # Somebody else's vector has just set the dimension: the next attempt judges each document by it.
+            raise VecError(Code.BUSY, error.message, error.hint) from error
+        tally.counts.update(outcome.status for outcome in outcomes)
+    tally.counts["failed"] += refused
+    return {**place, "counts": dict(tally.counts), "seq": tally.seq}

@@ -1,0 +1,45 @@
+"""prune: forgets jobs that have completed or were cancelled, by age and by count."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import ClassVar
+
+from ... import limits
+from ...store import jobs as store
+from ...store.jobs import Job
+from ...store.transaction import Transaction
+from .kind import Kind, Param, Run, Step, Steps
+
+_AT_ONCE = 500
+
+
+class Prune(Kind):
+    """What failed or died stays until somebody drops it."""
+
+    name = "prune"
+    what = "forget jobs that completed or were cancelled, by age and count"
+    unit = "jobs"
+    params: ClassVar[Mapping[str, Param]] = {
+        "keep_s": Param("those younger than so many seconds are kept; a week unless set", float, low=0),
+        "keep": Param("so many are kept; 10,000 unless set", int, low=0),
+    }
+    running_max = 1
+
+    def steps(self, run: Run) -> Steps:
+        before_us = time.time_ns() // 1000 - int(run.params.get("keep_s", limits.JOBS_KEPT_S) * 1e6)
+        keep = run.params.get("keep", limits.JOBS_KEPT)
+        pruned: int = run.checkpoint or 0
+        while True:
+            gone: list[Job] = []
+
+            def write(tx: Transaction, gone: list[Job] = gone, before: int = pruned) -> int:
+                gone[:] = store.prune(tx, before_us, keep, _AT_ONCE)
+                return before + len(gone)
+
+            yield Step(write=write, done=pruned, rows=_AT_ONCE, frees=True)
+            run.forget(gone)
+            pruned += len(gone)
+            if len(gone) < _AT_ONCE:
+                return {"pruned": pruned}

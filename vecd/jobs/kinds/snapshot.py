@@ -1,0 +1,44 @@
+"""snapshot: saves the indexes that are in memory, so that a start after a crash need not build them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from typing import ClassVar
+
+from ...engine import libraries
+from .kind import Kind, Run, Step, Steps
+
+_LOOK_S = 0.05
+
+
+class Snapshot(Kind):
+    """A library a step; all of them, unless one is named. What has not been loaded has nothing new to save."""
+
+    name = "snapshot"
+    what = "save the indexes that are in memory"
+    unit = "libraries"
+    library = "optional"
+    running_max: ClassVar[int | None] = 1
+
+    def steps(self, run: Run) -> Steps:
+        engine, name = run.engine, run.job.library
+        wanted = [engine.database.catalogue.find(name)] if name is not None else libraries.everything(engine)
+        saved = vectors = 0
+        for number, library in enumerate(wanted):
+            yield Step(done=number, total=len(wanted))
+            live = engine.indexes.loaded(library)
+            if live is None or not live.ready:
+                continue
+            future = live.snapshot()
+            try:
+                while True:
+                    try:
+                        rows = future.result(_LOOK_S)
+                        break
+                    except concurrent.futures.TimeoutError:
+                        yield Step(done=number, total=len(wanted))
+            finally:
+                future.cancel()
+            saved += rows > 0
+            vectors += rows
+        return {"libraries": saved, "vectors": vectors}

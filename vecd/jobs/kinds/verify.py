@@ -1,0 +1,126 @@
+"""verify: whether the store, the log and the indexes agree with each other.
+
+A bounded part a step, each in a read transaction of its own; nothing is kept from one attempt to the next. Reads and
+writes go on. If something is wrong the job fails, with what was found in its error and in its log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ... import limits
+from ...engine import libraries
+from ...errors import Code, VecError
+from ...index.rows import Labels
+from ...store import check, events
+from ...store import documents as store
+from ...store.catalogue import Library
+from .kind import Kind, Run, Step, Steps
+
+if TYPE_CHECKING:
+    from ...engine.core import Engine
+
+
+class Verify(Kind):
+    """SQLite's own checks, then the log, then each library: its documents, its counts, its index."""
+
+    name = "verify"
+    what = "check the store against its log and the indexes"
+    unit = "rows"
+    running_max: ClassVar[int | None] = 1
+    attempts_max: ClassVar[int] = 2
+
+    def steps(self, run: Run) -> Steps:
+        engine, problems = run.engine, _Problems()
+        replayed = check.Replayed()
+        with engine.database.snapshot() as db:
+            tables = check.tables(db)
+        total = engine.database.head + sum(library.documents for library in libraries.everything(engine))
+        for table in tables:
+            with engine.database.snapshot() as db:
+                problems.add(check.integrity(db, table))
+            yield Step(done=0, total=total, lines=problems.fresh())
+        while True:
+            with engine.database.snapshot() as db:
+                head = events.head(db)
+                problems.add(check.replay(db, replayed, head, limits.VERIFY_ROWS))
+                if replayed.seq >= head:
+                    problems.add(check.log_against_tables(db, replayed))
+                    break
+            yield Step(done=replayed.seq, total=max(total, replayed.seq), lines=problems.fresh())
+        done = replayed.seq
+        documents = chunks = 0
+        wanted = libraries.everything(engine)
+        for library in wanted:
+            for number in _documents(engine, library, problems):
+                documents += number
+                yield Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
+            with engine.database.snapshot() as db:
+                problems.add(check.counts(db, library))
+            problems.add(_index(engine, library))
+            chunks += library.chunks
+            yield Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
+        if problems.count:
+            raise VecError(
+                Code.DAMAGED,
+                f"{problems.count:,} things are wrong: {problems.told[0]}",
+                f"vec jobs logs {run.job.job_id} has them; restore a backup, or vec library rebuild for an index",
+                problems=problems.told,
+            )
+        found = {"libraries": len(wanted), "documents": documents, "chunks": chunks}
+        return {**found, "events": replayed.seq, "problems": 0}
+
+
+class _Problems:
+    """What has been found; only the first ones are told."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.told: list[str] = []
+        self._logged = 0
+
+    def add(self, problems: list[str]) -> None:
+        self.count += len(problems)
+        self.told += problems[: limits.PROBLEMS_TOLD - len(self.told)]
+
+    def fresh(self) -> list[str]:
+        """Those that have not been logged yet."""
+        fresh, self._logged = self.told[self._logged :], len(self.told)
+        return fresh
+
+
+def _documents(engine: Engine, library: Library, problems: _Problems) -> Iterator[int]:
+    after: int | None = -1
+    while after is not None:
+        with engine.database.snapshot() as db:
+            found, after, number = check.documents(db, library, after, limits.VERIFY_ROWS)
+        problems.add(found)
+        yield number
+
+
+def _index(engine: Engine, library: Library) -> list[str]:
+    """Whether the index in memory, if there is one, holds the library's living chunks: those that lived before it was
+    asked and still do, and no others than those that lived before or after, or came meanwhile."""
+    live = engine.indexes.loaded(library)
+    if live is None or not live.ready:
+        return []
+    before = _living(engine, library)
+    there = live.labels().result()
+    after = _living(engine, library)
+    newest = int(before[-1]) if len(before) else -1
+    missing = np.setdiff1d(np.intersect1d(before, after), there)
+    beyond = np.setdiff1d(there[there <= newest], np.union1d(before, after))
+    problems = []
+    if len(missing):
+        problems.append(f"library {library.name}: its index lacks {len(missing):,} vectors")
+    if len(beyond):
+        problems.append(f"library {library.name}: its index holds {len(beyond):,} vectors that were deleted")
+    return problems
+
+
+def _living(engine: Engine, library: Library) -> Labels:
+    with engine.database.snapshot() as db:
+        return store.living(db, library.library_id)

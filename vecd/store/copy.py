@@ -1,0 +1,71 @@
+"""A copy of the store, as of one moment, in bounded steps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from ..errors import VecError
+from . import events
+from .database import Database, translated
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How far a copy is, in pages; `seq` is the head of the log that it holds."""
+
+    done: int
+    total: int
+    seq: int
+
+
+def copied(database: Database, path: Path, pages: int) -> Iterator[Part]:
+    """Copies the store to a file, `pages` at a time; when it ends, the file is whole and on disk.
+
+    The source's read transaction is open all the while, so no write of others makes SQLite begin anew (which a backup
+    on a connection that is not reading does). Raises VecError `storage_failed`, `disk_full`.
+    """
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with database.snapshot() as source:
+            seq = events.head(source)
+            target = apsw.Connection(str(path))
+            try:
+                target.pragma("synchronous", "off")  # what is not whole is thrown away
+                with target.backup("main", source, "main") as backup:
+                    while not backup.step(pages):
+                        yield Part(backup.page_count - backup.remaining, backup.page_count, seq)
+                _make_its_own(target)
+            finally:
+                target.close()
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except apsw.Error as error:
+        path.unlink(missing_ok=True)
+        raise translated(error, path) from error
+    except (OSError, VecError):
+        path.unlink(missing_ok=True)
+        raise
+    except GeneratorExit:
+        path.unlink(missing_ok=True)
+        raise
+    yield Part(1, 1, seq)
+
+
+def _make_its_own(db: apsw.Connection) -> None:
+    """The copy's log is not the original's, and its jobs are not to be done twice."""
+    db.pragma("journal_mode", "delete")  # one file
+    with db:
+        db.execute("UPDATE log SET log_id = ''")
+        db.execute("DELETE FROM job_waits")
+        db.execute("DELETE FROM jobs WHERE state IN ('pending', 'running')")
+        for table in ("job_attempts", "job_lines"):
+            db.execute(f"DELETE FROM {table} WHERE job_id NOT IN (SELECT job_id FROM jobs)")

@@ -1,0 +1,109 @@
+"""Schedules: what is submitted again and again, and the last time of each that has been dealt with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+import orjson
+
+from ..errors import Code, VecError, nearest
+from . import jobs
+from .jobs import Job, Wanted
+from .transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A row. `job` has kind, params, library, priority, timeout_s."""
+
+    name: str
+    cron: str
+    zone: str  # IANA's name; empty: the machine's
+    missed: str  # skip, once or all
+    job: dict[str, Any]
+    created_us: int
+    last_us: int  # up to here (inclusive) all times have been dealt with
+    last_job: int | None = None
+    error: str | None = None  # why the last one could not be submitted
+
+
+_COLUMNS = "name, cron, zone, missed, job, created_us, last_us, last_job, error"
+
+
+def add(tx: Transaction, schedule: Schedule, replace: bool) -> None:
+    """Raises VecError `exists`, unless it is to `replace` the one that is there."""
+    if not replace and _row(tx.db, schedule.name) is not None:
+        raise VecError(
+            Code.EXISTS, f"there is a schedule {schedule.name!r} already", "--replace puts this one in its place"
+        )
+    tx.db.execute(
+        f"INSERT OR REPLACE INTO schedules ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+        (schedule.name, schedule.cron, schedule.zone, schedule.missed, orjson.dumps(schedule.job).decode(),
+         schedule.created_us, schedule.last_us),
+    )  # fmt: skip
+
+
+def remove(tx: Transaction, name: str) -> Schedule:
+    """Its jobs stay. Raises VecError `not_found`."""
+    schedule = find(tx.db, name)
+    tx.db.execute("DELETE FROM schedules WHERE name = ?", (name,))
+    return schedule
+
+
+def submit(tx: Transaction, name: str, wanted: list[Wanted], pending_max: int, last_us: int | None) -> list[Job]:
+    """Submits jobs of a schedule, as long as fewer than `pending_max` of them wait (0: none may run either), and notes
+    up to when its times have been dealt with."""
+    active = dict(
+        tx.db.execute(
+            "SELECT state, count(*) FROM jobs WHERE state IN ('pending', 'running') AND schedule = ? GROUP BY state",
+            (name,),
+        )
+    )
+    waiting = active.get(jobs.PENDING, 0)
+    submitted: list[Job] = []
+    for job in wanted:
+        if waiting < pending_max or (pending_max == 0 and not active and not submitted):
+            submitted.append(jobs.insert(tx, job)[0])
+            waiting += 1
+    tx.db.execute(
+        "UPDATE schedules SET last_us = coalesce(?2, last_us), last_job = coalesce(?3, last_job), error = NULL"
+        " WHERE name = ?1",
+        (name, last_us, submitted[-1].job_id if submitted else None),
+    )
+    return submitted
+
+
+def fail(tx: Transaction, name: str, error: str, last_us: int) -> None:
+    """Notes why a job could not be submitted."""
+    tx.db.execute("UPDATE schedules SET last_us = ?2, error = ?3 WHERE name = ?1", (name, last_us, error))
+
+
+def touch(tx: Transaction, name: str, last_us: int) -> None:
+    """All times up to here count as dealt with."""
+    tx.db.execute("UPDATE schedules SET last_us = ?2 WHERE name = ?1", (name, last_us))
+
+
+def everything(db: apsw.Connection) -> list[Schedule]:
+    """By name."""
+    return [_schedule(row) for row in db.execute(f"SELECT {_COLUMNS} FROM schedules ORDER BY name")]
+
+
+def find(db: apsw.Connection, name: str) -> Schedule:
+    """Raises VecError `not_found`, with the nearest name there is."""
+    row = _row(db, name)
+    if row is None:
+        close = nearest(name, [each for (each,) in db.execute("SELECT name FROM schedules")])
+        hint = f"did you mean {close!r}?" if close else "vec jobs schedule list shows those there are"
+        raise VecError(Code.NOT_FOUND, f"there is no schedule {name!r:.80}", hint)
+    return _schedule(row)
+
+
+def _row(db: apsw.Connection, name: str) -> Any:
+    return db.execute(f"SELECT {_COLUMNS} FROM schedules WHERE name = ?", (name,)).fetchone()
+
+
+def _schedule(row: Any) -> Schedule:
+    name, cron, zone, missed, job, *rest = row
+    return Schedule(name, cron, zone, missed, orjson.loads(job), *rest)
