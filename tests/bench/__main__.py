@@ -6,7 +6,8 @@ import importlib
 import sys
 
 NAMES = (
-    "startup", "ping", "ingest", "search", "load", "quality", "hnsw", "stream", "churn", "filters", "kinds",
+    "startup", "ping", "ingest", "search", "load", "quality", "hnsw", "stream", "churn", "filters", "kinds", "jobs",
+    "background",
 )  # fmt: skip
 
 for name in sys.argv[1:] or NAMES:

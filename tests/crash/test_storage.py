@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import history
+from tests.cli.running import until
 from tests.instance import Instance
 from vecd.errors import VecError
 
@@ -112,6 +113,49 @@ def test_a_full_disk_refuses_the_write_and_the_daemon_goes_on(failing: tuple[Ins
         assert client.get(["refused"]) == [None]
         assert set(history.check(client)["default"]) == {"safe", "later"}
     assert daemon.poll() is None
+
+
+def test_on_a_full_disk_jobs_are_cancelled_and_things_deleted_and_nothing_else_is_written(
+    failing: tuple[Instance, Path],
+) -> None:
+    instance, fault = failing
+    reserve = instance.settings.data / "reserve"
+    instance.environment["VEC_RESERVE"] = str(reserve)
+    instance.start()
+    with instance.connect() as client:
+        client.request("library.create", library="other", embedder="none")
+        client.ingest([{"id": f"d{n}", "text": f"text {n}"} for n in range(100)])
+        running = client.submit_job("noop", {"steps": 100_000, "seconds": 0.01})["job_id"]
+        pending = client.submit_job("noop", delay_s=3_600)["job_id"]
+        until(lambda: client.job(running)["checkpoint"] and reserve.exists(), "a step")
+        fault.write_text("tight")
+        with pytest.raises(VecError) as failure:
+            client.ingest([{"id": "refused", "text": "there is no room for this"}])
+        assert failure.value.code == "disk_full"
+        assert reserve.exists(), "what frees nothing does not get it"
+        found = client.cancel_jobs([running, pending])
+        assert {job["state"] for job in found} <= {"cancelled", "running"}
+        until(lambda: client.job(running)["state"] == "cancelled", "its cancel")
+        assert not reserve.exists()
+        assert client.delete([f"d{n}" for n in range(50)])["deleted"] == 50
+        client.request("library.delete", library="other")
+        client.drop_jobs([running, pending])
+        fault.unlink()
+        client.ingest([{"id": "later", "text": "there is room again"}])
+        assert len(history.check(client)["default"]) == 51
+
+
+def test_the_end_of_a_job_that_cannot_be_written_is_written_when_there_is_room(failing: tuple[Instance, Path]) -> None:
+    instance, fault = failing
+    instance.start()
+    with instance.connect() as client:
+        job_id = client.submit_job("noop", {"steps": 1, "seconds": 0.3})["job_id"]
+        until(lambda: client.job(job_id)["state"] == "running", "its start")
+        fault.write_text("full")
+        until(lambda: "disk_full" in instance.log() or "no space left" in instance.log(), "its end")
+        fault.unlink()
+        (job,) = client.wait_for_jobs([job_id], timeout_s=60)
+        assert job["state"] == "completed"
 
 
 def test_vec_ingest_says_that_the_disk_is_full_and_what_was_safe(failing: tuple[Instance, Path]) -> None:

@@ -15,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
@@ -385,7 +386,8 @@ def _failed(job: Job, kind: Kind, error: Exception, stop: str | None) -> Ending:
         log.error("a job failed", exc_info=error, extra={"job": job.job_id, "kind": job.kind})
         if isinstance(error, OSError):
             told = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-            error = VecError(Code.INTERNAL, told)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            error = VecError(Code.DISK_FULL if full else Code.INTERNAL, told)
         else:
             what = f"a bug in the job {job.kind!r}: {type(error).__name__}: {error}"
             error = VecError(Code.INTERNAL, what, "the daemon's log has more; please report it")

@@ -112,7 +112,7 @@ class Ingest(Kind):
         files, names, strict = run.params["files"], run.params["names"], bool(run.params.get("strict"))
         at = run.checkpoint or {"file": 0, "offset": 0, "line": 0, "counts": {}, "seq": run.engine.database.head}
         tally = _Tally(Counter(at["counts"]), at["seq"])
-        sizes = [os.path.getsize(path) for path in files]
+        sizes = [_size(path) if number >= at["file"] else 0 for number, path in enumerate(files)]
         place = {key: at[key] for key in ("file", "offset", "line")}
         pending: Future[None] | None = None
         for number in range(at["file"], len(files)):
@@ -184,6 +184,11 @@ def open_file(path: str) -> Any:
         return open(path, "rb", buffering=0)
     except OSError as error:
         raise VecError(Code.INVALID_REQUEST, f"cannot read {path} ({error.strerror})", file=path) from error
+
+
+def _size(path: str) -> int:
+    with open_file(path) as file:
+        return os.fstat(file.fileno()).st_size
 
 
 def _held(path: Path) -> bool:
