@@ -37,9 +37,7 @@ Where = Annotated[
 LibraryName = Annotated[
     str | None, typer.Option("--library", "-l", help="The library that it works on.", metavar="NAME")
 ]
-Priority = Annotated[
-    int, typer.Option("--priority", min=-100, max=100, help="Higher is sooner; default 0.", metavar="N")
-]
+Priority = Annotated[int, typer.Option("--priority", help="From -100 to 100; higher is sooner.", metavar="N")]
 Timeout = Annotated[
     str | None, typer.Option("--timeout", help="It fails if an attempt takes longer: 90, 10m, 2h.", metavar="TIME")
 ]

@@ -59,6 +59,7 @@ EXIT_STATUS = {
     Code.CONNECTION_LOST: TRY_AGAIN,
     Code.DISK_FULL: TRY_AGAIN,
     Code.TIMEOUT: TIMED_OUT,
+    Code.CANCELLED: INTERRUPTED,
 }
 
 #: Characters of a filter that are shown on either side of an error.
