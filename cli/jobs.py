@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 #: States that a job does not leave by itself -> the exit status of waiting for it.
 ENDED = {"completed": 0, "failed": main.FAILED, "dead": main.FAILED, "cancelled": main.INTERRUPTED}
 
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _RECONNECTS = 8
 _SHOWN_S = 0.25
 
@@ -43,14 +41,13 @@ Timeout = Annotated[
 ]
 
 
-def seconds(option: str, text: str | None) -> float | None:
+def seconds(text: str | None) -> float | None:
     """A time as people write it: 90, 1.5s, 10m, 2h, 1d. Raises VecError `invalid_request`."""
+    from vecd.units import duration_s
+
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip())
-    if match is None:
-        raise VecError(Code.INVALID_REQUEST, f"{option}: {text!r:.40} is no time", "as in 90, 1.5s, 10m, 2h or 1d")
-    return float(match[1]) * _SECONDS[match[2]]
+    return float(text) if text.replace(".", "", 1).isdecimal() else duration_s(text)
 
 
 def params_of(given: list[str] | None, where: list[str] | None) -> dict[str, Any]:

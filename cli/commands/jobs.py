@@ -76,8 +76,8 @@ def submit(
     params = common.params_of(param, where)
     with options.open_client(socket, no_spawn) as client:
         job = client.submit_job(
-            kind, params, library=library, priority=priority, delay_s=common.seconds("--delay", delay), after=after,
-            unique=unique, lock=lock, timeout_s=common.seconds("--timeout", timeout),
+            kind, params, library=library, priority=priority, delay_s=common.seconds(delay), after=after,
+            unique=unique, lock=lock, timeout_s=common.seconds(timeout),
         )  # fmt: skip
     if wait:
         _wait([job["job_id"]], output, socket, no_spawn, any=False, timeout_s=None)
@@ -170,7 +170,7 @@ def list_(
     with options.open_client(socket, no_spawn) as client:
         found = client.jobs(
             states=state and [each.value for each in state], kinds=kind, library=library,
-            since_s=common.seconds("--since", since), limit=n,
+            since_s=common.seconds(since), limit=n,
         )  # fmt: skip
         if output.json:
             output.objects(found)
@@ -232,7 +232,7 @@ def wait(
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Wait until jobs have ended; the exit status tells how."""
-    _wait(ids, Output(json), socket, no_spawn, any=any, timeout_s=common.seconds("--timeout", timeout))
+    _wait(ids, Output(json), socket, no_spawn, any=any, timeout_s=common.seconds(timeout))
 
 
 def _wait(

@@ -56,7 +56,7 @@ def add(
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
             "schedule.add", name=name, cron=cron, kind=kind, params=params, library=library, zone=zone,
-            missed=missed.value, priority=priority, timeout_s=common.seconds("--timeout", timeout),
+            missed=missed.value, priority=priority, timeout_s=common.seconds(timeout),
             replace=replace or None,
         )  # fmt: skip
     Output(json).one(body, f"schedule {name}: {kind}, next at {body['next_at']}")

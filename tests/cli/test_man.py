@@ -21,8 +21,10 @@ import typer
 from vecd import daemon, limits, settings
 from vecd.errors import Code
 from vecd.index.kinds import DEFAULT, KINDS
+from vecd.jobs.kinds import KINDS as JOBS
 from vecd.server.handlers import OPS
 from vecd.store.events import ALL_TYPES
+from vecd.store.jobs import STATES
 
 ROOT = Path(__file__).resolve().parents[2]
 MAN = ROOT / "man"
@@ -297,6 +299,18 @@ def test_every_parameter_of_an_index_stands_in_the_pages_with_its_range_and_defa
     else:
         assert re.search(rf"from {parameter.low} to {parameter.high}; default: {parameter.default}\.", item)
     assert {kind, name} <= behind(section("vec-protocol.7", "library.create", "Ss"), "Va") | {kind}
+
+
+def test_every_kind_of_job_stands_in_vec_jobs_with_its_params() -> None:
+    listed = items(section("vec-jobs.1", "Kinds", "Ss"), "Cm")
+    assert set(listed) == set(JOBS)
+    for name, kind in JOBS.items():
+        if name != "rebuild":  # whose params are the indexes'
+            assert behind(listed[name], "Va") >= set(kind.params), name
+
+
+def test_every_state_of_a_job_stands_in_vec_jobs() -> None:
+    assert tuple(items(section("vec-jobs.1", "States", "Ss"), "Cm")) == STATES
 
 
 def test_every_setting_stands_in_vecd_8_with_its_default(tmp_path: Path) -> None:

@@ -207,6 +207,24 @@ def test_a_snapshot_job_saves_the_indexes_that_are_in_memory(instance: Instance,
     assert completed(client, "snapshot", library=library) == {"libraries": 0, "vectors": 0}  # nothing new
 
 
+def test_a_trim_job_lets_go_of_the_oldest_events_and_verify_still_finds_all_well() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as instance:
+        instance.start()
+        with instance.connect() as client:
+            made(client, "notes", 3_000)
+            client.delete([f"d{n:05}" for n in range(2_500)], "notes")
+            result = completed(client, "trim", {"keep_count": 100})
+            assert result["trimmed"] > 8_000
+            assert result["rows"] > 5_000
+            with pytest.raises(VecError):
+                list(client.watch(**{"from": f"{client.log}:5", "follow": False}))
+            assert completed(client, "verify")["documents"] == 500
+            assert completed(client, "vacuum") == {"rows": 0, "pages": 0}
+            with pytest.raises(VecError) as refusal:
+                client.submit_job("trim")
+            assert refusal.value.code == "invalid_request"
+
+
 # --- backup and verify ----------------------------------------------------------------------------------------------
 
 

@@ -25,8 +25,8 @@ async def trim(engine: Engine, keep: Limits, *, past_consumers: bool = False, wa
     """Trims what the limits let go: `{"trimmed","oldest","held_by","bytes","free_bytes"}`. `trimmed` counts events,
     `oldest` is the cursor that all that is left is behind, `held_by` the consumer that kept it from going further, and
     the bytes are of the store's file. With `wait` it returns when the space is free and given back."""
-    upto = await engine.read(_wanted, engine, keep)
-    trimmed, held_by = await asyncio.wrap_future(engine.database.submit(lambda tx: _trim(tx, upto, past_consumers)))
+    upto = await engine.read(reachable, engine, keep)
+    trimmed, held_by = await asyncio.wrap_future(engine.database.submit(lambda tx: trim_to(tx, upto, past_consumers)))
     if trimmed:
         log.info("log trimmed", extra={"events": trimmed, "horizon": engine.database.horizon})
     engine.vacuum.begin()
@@ -37,12 +37,14 @@ async def trim(engine: Engine, keep: Limits, *, past_consumers: bool = False, wa
     return {"trimmed": trimmed, "oldest": oldest, "held_by": held_by, "bytes": size, "free_bytes": free}
 
 
-def _wanted(engine: Engine, keep: Limits) -> int:
+def reachable(engine: Engine, keep: Limits) -> int:
+    """Up to which seq (inclusive) the log may go, by these limits. Blocks."""
     with engine.database.snapshot() as db:
         return retention.wanted(db, keep, engine.database.now_us())
 
 
-def _trim(tx: Transaction, upto: int, past_consumers: bool) -> tuple[int, str | None]:
+def trim_to(tx: Transaction, upto: int, past_consumers: bool) -> tuple[int, str | None]:
+    """On the writer: how many events were trimmed, and the consumer that kept it from going further."""
     held_by = None
     if not past_consumers and (hindmost := consumers.hindmost(tx.db)) is not None and hindmost.seq < upto:
         upto, held_by = retention.boundary(tx.db, max(hindmost.seq, tx.horizon)), hindmost.name

@@ -179,7 +179,8 @@ MIGRATIONS: tuple[str, ...] = (
     -- The daemon's own upkeep. Here and not at every start: what somebody removes stays away.
     INSERT INTO schedules VALUES
       ('upkeep.prune', '17 * * * *', '', 'once', '{"kind":"prune","params":{},"priority":-10}', 0, 0, NULL, NULL),
-      ('upkeep.snapshot', '30 3 * * *', '', 'once', '{"kind":"snapshot","params":{},"priority":-10}', 0, 0, NULL, NULL);
+      ('upkeep.snapshot', '30 3 * * *', '', 'once', '{"kind":"snapshot","params":{},"priority":-10}', 0, 0, NULL, NULL),
+      ('upkeep.vacuum', '45 3 * * *', '', 'once', '{"kind":"vacuum","params":{},"priority":-10}', 0, 0, NULL, NULL);
     """,
 )
 

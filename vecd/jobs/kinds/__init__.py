@@ -14,6 +14,8 @@ from .noop import Noop
 from .prune import Prune
 from .rebuild import Rebuild
 from .snapshot import Snapshot
+from .trim import Trim
+from .vacuum import Vacuum
 from .verify import Verify
 
 KINDS: Final[dict[str, Kind]] = {
@@ -24,6 +26,8 @@ KINDS: Final[dict[str, Kind]] = {
     "snapshot": Snapshot(),
     "backup": Backup(),
     "verify": Verify(),
+    "trim": Trim(),
+    "vacuum": Vacuum(),
     "prune": Prune(),
     "noop": Noop(),
 }

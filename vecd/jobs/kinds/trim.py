@@ -1,0 +1,57 @@
+"""trim: lets go of the log's oldest events, as `vec trim` does, and of what only they referred to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...engine import retention
+from ...errors import Code, VecError
+from ...store.retention import Limits
+from ...store.transaction import Transaction
+from .kind import Kind, Param, Run, Step, Steps
+from .vacuum import reclaimed
+
+if TYPE_CHECKING:
+    from ...engine.core import Engine
+
+
+class Trim(Kind):
+    """One step moves the horizon; the others free what is behind it."""
+
+    name = "trim"
+    what = "let go of the log's oldest events"
+    unit = "rows"
+    running_max: ClassVar[int | None] = 1
+    params: ClassVar[Mapping[str, Param]] = {
+        "keep_age_s": Param("seconds of the log that are kept", float, low=0),
+        "keep_count": Param("events of it", int, low=0, high=2**62),
+        "keep_bytes": Param("bytes of it", int, low=0, high=2**62),
+        "past_consumers": Param("whether it goes past what consumers have not seen", bool),
+    }
+
+    def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
+        if _limits(params) == Limits():
+            raise VecError(
+                Code.INVALID_REQUEST,
+                "a trim must be told how much to keep",
+                "give keep_age_s, keep_count or keep_bytes",
+                field="keep_age_s",
+            )
+        return params
+
+    def steps(self, run: Run) -> Steps:
+        upto = retention.reachable(run.engine, _limits(run.params))
+        told: dict[str, Any] = {}
+
+        def write(tx: Transaction) -> dict[str, Any]:
+            trimmed, held_by = retention.trim_to(tx, upto, bool(run.params.get("past_consumers")))
+            told.update(trimmed=trimmed, held_by=held_by)
+            return {}
+
+        yield Step(write=write, frees=True)
+        return {**told, **(yield from reclaimed(run))}
+
+
+def _limits(params: Mapping[str, Any]) -> Limits:
+    return Limits(params.get("keep_age_s"), params.get("keep_count"), params.get("keep_bytes"))
