@@ -13,7 +13,7 @@ import typer
 from vecd.errors import Code, VecError
 
 from . import main
-from .output import Output, one_line, size
+from .output import Output, one_line, plural, size
 
 if TYPE_CHECKING:
     from vecd.client import Client
@@ -106,6 +106,14 @@ def outcome_of(job: dict[str, Any]) -> str:
     if job["state"] in ("pending", "running"):
         return progress_of(job)
     return ", ".join(f"{key} {value}" for key, value in (job["result"] or {}).items() if not isinstance(value, list))
+
+
+def counts_of(body: dict[str, Any]) -> str:
+    """How many jobs there are in which state, for people."""
+    told = ", ".join(f"{body[state]:,} {state}" for state in ("pending", "running", *ENDED) if body[state]) or "none"
+    if body["paused"]:
+        told += f"; paused: {'all' if '' in body['paused'] else ', '.join(body['paused'])}"
+    return f"{told}; {plural(body['workers'], 'worker')}"
 
 
 def table(output: Output, jobs: Sequence[dict[str, Any]]) -> None:

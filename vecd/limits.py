@@ -149,6 +149,8 @@ STEP_BYTES: Final = 4 * MIB
 VERIFY_ROWS: Final = 5_000
 #: Problems that a verify tells; more are only counted.
 PROBLEMS_TOLD: Final = 100
+#: Who waits for jobs is not told of their progress more often.
+JOBS_EVERY_S: Final = 0.05
 #: How long a cancel waits for the step that is being made before it answers that the job will be cancelled.
 CANCEL_WAIT_S: Final = 5.0
 #: Stopping: how long the steps that are being made may take.

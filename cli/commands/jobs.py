@@ -13,7 +13,7 @@ from vecd.errors import Code, VecError
 
 from .. import jobs as common
 from .. import options
-from ..output import Output, one_line, plural, printable
+from ..output import Output, one_line, printable
 from . import schedule
 
 app = options.command()
@@ -125,7 +125,7 @@ def _watch(ids: list[int], output: Output, socket: str | None, no_spawn: bool) -
                 head = ""
             else:
                 body = client.request("jobs.status")
-                found, head = body["jobs"], _counts(body)
+                found, head = body["jobs"], common.counts_of(body)
             lines = [
                 f"{job['job_id']:>8}  {job['kind']:<10}  {job['library'] or '':<16}  {job['state']:<10}"
                 f"  {common.outcome_of(job)}"
@@ -138,16 +138,9 @@ def _watch(ids: list[int], output: Output, socket: str | None, no_spawn: bool) -
 
 
 def _overview(output: Output, body: dict[str, Any]) -> None:
-    print(_counts(body))
+    print(common.counts_of(body))
     if body["jobs"]:
         common.table(output, body["jobs"])
-
-
-def _counts(body: dict[str, Any]) -> str:
-    told = ", ".join(f"{body[state]:,} {state}" for state in State if body[state]) or "no jobs"
-    if body["paused"]:
-        told += f"; paused: {'all' if '' in body['paused'] else ', '.join(body['paused'])}"
-    return f"{told}; {plural(body['workers'], 'worker')}"
 
 
 @app.command("list", epilog="The newest first. Exit status: 0 done, also if there are none.")
@@ -318,7 +311,7 @@ def pause(
     """Let no job begin, or none of these kinds."""
     with options.open_client(socket, no_spawn) as client:
         body = client.request("jobs.pause", kinds=kinds)
-    Output(json).one(body, _counts(body))
+    Output(json).one(body, common.counts_of(body))
 
 
 @app.command(epilog="Without a kind every pause ends.")
@@ -328,7 +321,7 @@ def resume(
     """End pauses."""
     with options.open_client(socket, no_spawn) as client:
         body = client.request("jobs.resume", kinds=kinds)
-    Output(json).one(body, _counts(body))
+    Output(json).one(body, common.counts_of(body))
 
 
 @app.command(epilog="Exit status: 4 no such job.")

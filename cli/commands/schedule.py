@@ -71,17 +71,15 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
     if output.json:
         output.objects(found)
         return
-    columns = ("schedule", "when", "zone", "kind", "library", "missed", "next at", "last job", "")
-    output.table(
-        columns,
-        [
-            (
-                each["name"], each["cron"], each["zone"], each["kind"], each["library"], each["missed"],
-                (each["next_at"] or "never")[:19].replace("T", " "), each["last_job"], each["error"] or "",
-            )
-            for each in found
-        ],
-    )  # fmt: skip
+    columns = ("schedule", "when", "kind", "library", "next at", "last job", "")
+    rows = [
+        (
+            each["name"], each["cron"], each["kind"], each["library"],
+            (each["next_at"] or "never")[:19].replace("T", " "), each["last_job"], each["error"] or "",
+        )
+        for each in found
+    ]  # fmt: skip
+    output.table(columns, rows)
 
 
 @app.command(epilog="Exit status: 4 no such schedule.")

@@ -12,7 +12,7 @@ app = options.command()
 
 @app.command(epilog="Exit status: 0 done, 69 no daemon (with --no-spawn). See vec-status(1).")
 def status(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
-    """Show the daemon: its process, its log, its libraries."""
+    """Show the daemon: its process, its log, its libraries, its jobs."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         body = client.status()
@@ -24,6 +24,7 @@ def status(json: options.Json = False, socket: options.Socket = None, no_spawn: 
 
 def show(output: Output, body: dict[str, Any]) -> None:
     """The status for people."""
+    from ..jobs import counts_of
     from ..output import size
     from .library import table
 
@@ -35,5 +36,6 @@ def show(output: Output, body: dict[str, Any]) -> None:
     print(f"log          {body['log']}, {body['seq']:,} events" + (f", {kept:,} kept" if kept < body["seq"] else ""))
     print(f"memory       {size(body['memory_bytes'])}")
     print(f"connections  {body['connections']:,}, {body['watchers']:,} watching")
+    print(f"jobs         {counts_of(body['jobs'])}")
     if body["libraries"]:
         table(output, body["libraries"])

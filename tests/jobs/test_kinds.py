@@ -164,6 +164,19 @@ def test_what_is_exported_can_be_ingested_again(client: Client, tmp_path: Path, 
     assert [each.name for each in tmp_path.iterdir()] == [name]  # nothing unfinished is left
 
 
+def test_a_cancelled_export_leaves_nothing_and_can_be_retried(client: Client, tmp_path: Path) -> None:
+    library = made(client, "half", 20_000)
+    path = tmp_path / "half.ndjson"
+    job_id = client.submit_job("export", {"path": str(path), "vectors": True}, library=library)["job_id"]
+    until(lambda: client.job(job_id)["checkpoint"], "a step")
+    client.cancel_jobs([job_id])
+    assert client.job(job_id)["state"] == "cancelled"
+    assert list(tmp_path.iterdir()) == []
+    client.retry_jobs([job_id])
+    (job,) = client.wait_for_jobs([job_id])
+    assert job["result"]["documents"] == len(path.read_text().splitlines()) == 20_000
+
+
 def test_an_export_takes_filters_and_vectors(client: Client, tmp_path: Path) -> None:
     library = made(client, "partly", 300)
     path = tmp_path / "some.ndjson"

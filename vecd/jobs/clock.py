@@ -19,7 +19,7 @@ from .. import limits
 from ..errors import Code, VecError
 from ..store import schedules as store
 from ..store.events import format_time
-from ..store.jobs import Job, Wanted
+from ..store.jobs import CANCELLED, COMPLETED, Job, Wanted
 from ..store.schedules import Schedule
 from . import schedule, verbs
 from .jobs import Jobs
@@ -27,6 +27,8 @@ from .jobs import Jobs
 log = logging.getLogger("vecd.jobs")
 
 LOOK_S: Final = 20.0
+#: The schedule that prunes jobs (store/schema.py).
+PRUNE: Final = "upkeep.prune"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -52,6 +54,7 @@ class Clock:
         """Submits all that is due; returns after how many seconds to look again."""
         now_us = self._now_us()
         wait_s = LOOK_S
+        await self._prune_early()
         for each in await self._jobs.engine.read(everything, self._jobs):
             if each.last_us == 0:  # the daemon's own, at its first start
                 each = await self._touch(each, now_us)
@@ -65,6 +68,15 @@ class Clock:
             if following_us is not None:
                 wait_s = min(wait_s, max(0.0, (following_us - now_us) / 1e6))
         return wait_s
+
+    async def _prune_early(self) -> None:
+        """When ended jobs pile up between two times of the schedule that prunes them, it is run in between."""
+        counts = self._jobs.workers.counts
+        if counts[COMPLETED] + counts[CANCELLED] <= 2 * limits.JOBS_KEPT:
+            return
+        found = [each for each in await self._jobs.engine.read(everything, self._jobs) if each.name == PRUNE]
+        jobs = [self._wanted(each) for each in found]
+        await self._write(lambda tx: store.submit(tx, PRUNE, jobs, 0, None))
 
     async def run_now(self, name: str) -> dict[str, Any]:
         """Submits a schedule's job, whatever the time; it waits until no other of its jobs runs.

@@ -53,6 +53,10 @@ class Jobs:
         """These jobs are no more: what they have put aside goes. Blocks."""
         self.workers.forget(jobs)
 
+    def abandon(self, jobs: Iterable[Job]) -> None:
+        """These jobs, which nobody works on, have been cancelled. Blocks."""
+        self.workers.abandon(jobs)
+
     @contextlib.contextmanager
     def awaiting(self, job_ids: Iterable[int]) -> Iterator[asyncio.Event]:
         """An event that is set whenever one of these jobs moves, as long as the block lasts."""

@@ -194,7 +194,8 @@ async def cancel(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Cancels jobs: pending ones at once, running ones when their step is done, which is waited for a little. Jobs that
     have ended are left as they are. Raises VecError `not_found`; then none has been cancelled."""
     with jobs.awaiting(job_ids) as moved:
-        await _write(jobs, lambda tx: [store.cancel(tx, job_id) for job_id in job_ids], frees=True)
+        told = await _write(jobs, lambda tx: [store.cancel(tx, job_id) for job_id in job_ids], frees=True)
+        await jobs.engine.read(jobs.abandon, [job for job in told if job.state == store.CANCELLED])
         deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
         while True:
             moved.clear()

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -204,10 +204,18 @@ class Workers:
 
     def forget(self, jobs: Iterable[Job]) -> None:
         """These jobs have completed or are no more: what they have put aside goes. Blocks."""
+        self._clean(jobs, lambda kind, job: kind.forget(self._engine, job))
+
+    def abandon(self, jobs: Iterable[Job]) -> None:
+        """These jobs have been cancelled. Blocks."""
+        self._clean(jobs, lambda kind, job: kind.abandon(self._engine, job))
+
+    @staticmethod
+    def _clean(jobs: Iterable[Job], clean: Callable[[Kind, Job], None]) -> None:
         for job in jobs:
             try:
                 if job.kind in KINDS:
-                    KINDS[job.kind].forget(self._engine, job)
+                    clean(KINDS[job.kind], job)
             except OSError as error:
                 log.warning("cannot remove what a job has left", extra={"job": job.job_id, "error": str(error)})
 
@@ -283,6 +291,7 @@ class Workers:
                     return []
         if ended:
             self.forget([ending.job for _, ending in ended if ending.state == store.COMPLETED])
+            self.abandon([ending.job for _, ending in ended if ending.state == store.CANCELLED])
         found = []
         with self._condition:
             for entry, job in zip(taken, claimed, strict=True):

@@ -53,6 +53,9 @@ class Backup(Kind):
         files.put_in_place(made, path)
         return {"path": run.params["path"], "bytes": path.stat().st_size, "seq": seq}
 
+    def abandon(self, engine: Engine, job: Job) -> None:
+        self.forget(engine, job)
+
     def forget(self, engine: Engine, job: Job) -> None:
         made = files.unfinished(job)
         for each in (made, made.with_name(made.name + "-journal")):

@@ -53,6 +53,8 @@ class Export(Kind):
         assert name is not None
         at = run.checkpoint or {"after": None, "bytes": 0, "documents": 0, "whole": False}
         made, path = files.unfinished(run.job), Path(params["path"])
+        if not at["whole"] and _length(made) < at["bytes"]:  # it was cancelled, and its file is gone
+            at = {"after": None, "bytes": 0, "documents": 0, "whole": False}
         if not at["whole"]:
             total = find(run.engine, name).documents
             with open(os.open(made, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
@@ -76,8 +78,15 @@ class Export(Kind):
         files.put_in_place(made, path)
         return {"path": params["path"], "documents": at["documents"], "bytes": path.stat().st_size}
 
+    def abandon(self, engine: Engine, job: Job) -> None:
+        self.forget(engine, job)
+
     def forget(self, engine: Engine, job: Job) -> None:
         files.unfinished(job).unlink(missing_ok=True)
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _pages(

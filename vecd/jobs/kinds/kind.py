@@ -106,6 +106,9 @@ class Kind(ABC):
     def forget(self, engine: Engine, job: Job) -> None:  # noqa: B027 - most have nothing to do
         """The job has completed or is no more: what it has put aside may go. May be called again."""
 
+    def abandon(self, engine: Engine, job: Job) -> None:  # noqa: B027
+        """The job was cancelled: what would be in people's way may go. It may still be retried."""
+
     def tidy(self, engine: Engine, jobs: Iterable[Job]) -> None:  # noqa: B027
         """At the daemon's start: what none of these jobs needs may go. They are all that there are of the kind."""
 

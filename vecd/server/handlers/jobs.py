@@ -101,12 +101,13 @@ def _id(fields: Fields) -> int:
 async def wait(call: Call) -> dict[str, Any]:
     """Fields: job_ids, any, timeout_s, every_s. Each message carries all the jobs as they are."""
     fields = call.fields
+    every_s = fields.optional_seconds("every_s")
     waiting = verbs.wait(
         call.jobs,
         fields.integers("job_ids", count_max=limits.JOB_IDS_MAX),
         one=fields.flag("any"),
         timeout_s=fields.optional_seconds("timeout_s"),
-        every_s=fields.optional_seconds("every_s"),
+        every_s=None if every_s is None else max(every_s, limits.JOBS_EVERY_S),
     )
     reason = "done"
     try:
