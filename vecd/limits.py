@@ -145,6 +145,10 @@ BACKUP_PAGES: Final = 512
 #: Documents and bytes of one step of an ingest job: a few hundredths of a second.
 STEP_DOCUMENTS: Final = 512
 STEP_BYTES: Final = 4 * MIB
+#: Documents of one step of a reembed, and those that may be made while everybody waits for its switch: a tenth of a
+#: second.
+REEMBED_DOCUMENTS: Final = 256
+REEMBED_AT_SWITCH: Final = 2_000
 #: Rows of the log, and of documents, that one step of a verify looks at.
 VERIFY_ROWS: Final = 5_000
 #: Problems that a verify tells; more are only counted.

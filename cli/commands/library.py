@@ -83,7 +83,9 @@ def library() -> None:
     """Create, list, show, rebuild and delete libraries."""
 
 
-@app.command(epilog="All but the index is set for good. Exit status: 1 there is one of that name already, 2 usage.")
+@app.command(
+    epilog="What is set can be changed by rebuild and vec jobs, or not at all. Exit status: 1 it is there already, 2 usage."
+)
 def create(
     name: Name,
     embedder: Annotated[

@@ -26,6 +26,7 @@ import orjson
 from .. import limits
 from ..errors import Code, VecError, nearest
 from ..index import LENGTH_MAX
+from ..store import documents as store
 from ..store import libraries as store_libraries
 from ..store.catalogue import Library
 from ..store.documents import Batch, Entry
@@ -234,10 +235,8 @@ class Draft:
         """Embeds what needs it and closes the ranks where documents were refused after they had been taken."""
         if sum(entry.chunks for entry in self.entries) != len(self.texts):
             self._repack()
-        indexed = [
-            text if not title else f"{title}\n{text}" if text else title
-            for title, text in zip(self.titles, self.texts, strict=True)
-        ]
+        indexed = [store.indexed(title, text) for title, text in zip(self.titles, self.texts, strict=True)]
+        missing: list[int] = []
         given = [vector for vector in self.given if vector is not None]
         if not self.texts:
             vectors = NO_VECTORS
@@ -253,7 +252,7 @@ class Draft:
             for row, vector in enumerate(self.given):
                 if vector is not None:
                     vectors[row] = np.frombuffer(vector, "<f4")
-        return Batch(self.entries, self.texts, indexed, vectors)
+        return Batch(self.entries, self.texts, indexed, vectors, missing)
 
     def _repack(self) -> None:
         rows: list[int] = []

@@ -67,11 +67,11 @@ async def ingest(engine: Engine, name: str, documents: list[Any], turn: Turn, *,
 
 def _write(engine: Engine, library: Library, batch: Batch) -> asyncio.Future[tuple[list[Outcome], int]]:
     """Puts a batch into the store's queue; the future is done when it is on disk."""
-    work = writing(library, batch)
+    work = writing(engine, library, batch)
     return asyncio.wrap_future(engine.database.submit(work, len(batch.entries) + len(batch.texts)))
 
 
-def writing(library: Library, batch: Batch) -> Callable[[Transaction], tuple[list[Outcome], int]]:
+def writing(engine: Engine, library: Library, batch: Batch) -> Callable[[Transaction], tuple[list[Outcome], int]]:
     """The write of a batch that was prepared for this library, as work for the writer; it returns the outcomes and the
     log's head. It raises VecError `not_found`, `busy` or `dimension_mismatch`."""
 
@@ -79,11 +79,21 @@ def writing(library: Library, batch: Batch) -> Callable[[Transaction], tuple[lis
         if not batch.texts and library.library_id == 0:  # nothing to add to `default`, which is not there yet
             return [Outcome(entry.index, entry.id, "unchanged", None) for entry in batch.entries], tx.seq
         target = same_library(tx, library)
+        if target.embedder != library.embedder and batch.embedded:  # it was switched while this was on its way
+            _embed_again(engine, target, batch)
         if len(batch.vectors):
             target = store_libraries.pin_dimension(tx, target, batch.vectors.shape[1])
         return store.write(tx, target, batch), tx.seq
 
     return write
+
+
+def _embed_again(engine: Engine, library: Library, batch: Batch) -> None:
+    """Gives the batch vectors of the library's embedder as it is now. On the writer: seldom, and a batch is small."""
+    embedder = engine.embedder(library.embedder)
+    assert embedder is not None
+    batch.vectors = batch.vectors.copy()
+    batch.vectors[batch.embedded] = embedder.embed([batch.indexed[row] or "" for row in batch.embedded])
 
 
 async def settled(engine: Engine, name: str, turn: Turn) -> Library:

@@ -96,12 +96,20 @@ async def search(engine: Engine, query: Query) -> Found:
         if not live.ready:  # awaited here and not in a searcher's thread: loading must not hold up other libraries
             await asyncio.wrap_future(live.loaded())
     if not query.where:
-        return await _answer(Asking(engine, library, query, mode, vector, None))
+        return await _of_one_embedder(Asking(engine, library, query, mode, vector, None))
     with engine.selections.hold(library) as attributes:
         if engine.selections.lacks(attributes, query.where):
             await engine.read(engine.selections.load, library, attributes, query.where)
         select = partial(attributes.select, query.where)
-        return await _answer(Asking(engine, library, query, mode, vector, select))
+        return await _of_one_embedder(Asking(engine, library, query, mode, vector, select))
+
+
+async def _of_one_embedder(asking: Asking) -> Found:
+    """The answer; asked again if the library was switched to another embedder meanwhile: one's vector says nothing
+    among the other's."""
+    found = await _answer(asking)
+    now = asking.engine.database.catalogue.by_id[asking.library.library_id]
+    return found if now.embedder == asking.library.embedder else await search(asking.engine, asking.query)
 
 
 async def _answer(asking: Asking) -> Found:

@@ -8,7 +8,7 @@ of the documents.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import apsw
@@ -46,6 +46,7 @@ class Batch:
     texts: list[str | None]  # by chunk
     indexed: list[str | None]  # by chunk: what full text sees of it
     vectors: npt.NDArray[np.float32]
+    embedded: list[int] = field(default_factory=list)  # rows whose vectors the library's embedder has made
 
 
 @dataclass(slots=True)
@@ -71,26 +72,32 @@ class Document:
     vectors: list[bytes] | None = None
 
 
+def indexed(title: str | None, text: str | None) -> str | None:
+    """What full text, and the embedder, see of a chunk: its document's title and its own text."""
+    return text if not title else f"{title}\n{text}" if text else title
+
+
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def write(tx: Transaction, library: Library, batch: Batch) -> list[Outcome]:
-    """Adds, updates and deletes the batch's documents as if they had been sent one by one."""
+def write(tx: Transaction, library: Library, batch: Batch, again: bool = False) -> list[Outcome]:
+    """Adds, updates and deletes the batch's documents as if they had been sent one by one. With `again` they are
+    written though they be what is there already."""
     outcomes: list[Outcome] = []
     wave: list[Entry] = []
     ids: set[str] = set()
     for entry in batch.entries:
         if entry.id in ids:
-            outcomes += _write_wave(tx, library, batch, wave)
+            outcomes += _write_wave(tx, library, batch, wave, again)
             wave, ids = [], set()
         wave.append(entry)
         ids.add(entry.id)
     if wave:
-        outcomes += _write_wave(tx, library, batch, wave)
+        outcomes += _write_wave(tx, library, batch, wave, again)
     return outcomes
 
 
-def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entry]) -> list[Outcome]:
+def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entry], again: bool) -> list[Outcome]:
     there = _living(tx.db, library.library_id, [entry.id for entry in wave])
     outcomes: list[Outcome] = []
     documents: list[NewDocument] = []
@@ -107,7 +114,7 @@ def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entr
                 continue
             status, kind, new, chunks = "deleted", events.DOCUMENT_DELETED, None, 0
         else:
-            if old is not None and old[2] == entry.digest:
+            if old is not None and old[2] == entry.digest and not again:
                 outcomes.append(Outcome(entry.index, entry.id, "unchanged", None))
                 continue
             status, kind = ("added", events.DOCUMENT_ADDED) if old is None else ("updated", events.DOCUMENT_UPDATED)

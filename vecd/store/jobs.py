@@ -332,7 +332,7 @@ def prune(tx: Transaction, before_us: int, kept: int, count: int) -> list[Job]:
 
 
 def _delete(tx: Transaction, job_ids: list[int]) -> None:
-    for table in ("jobs", "job_attempts", "job_lines"):
+    for table in ("jobs", "job_attempts", "job_lines", "job_drafts"):
         tx.db.execute(f"DELETE FROM {table} WHERE job_id IN (SELECT value FROM json_each(?))", (_json(job_ids),))
 
 

@@ -96,6 +96,17 @@ def rebuilt(tx: Transaction, library_id: int, kind: str, parameters: dict[str, A
     return events.append(tx, events.INDEX_REBUILT, library_id, orjson.dumps(data).decode())
 
 
+def reembedded(tx: Transaction, library: Library, embedder: str, chunk_chars: int) -> Library:
+    """The library with another embedder and another length of chunks. Its vectors are the caller's affair."""
+    library = replace(library, embedder=embedder, chunk_chars=chunk_chars)
+    tx.db.execute(
+        "UPDATE libraries SET embedder = ?, chunk_chars = ? WHERE library_id = ?",
+        (embedder, chunk_chars, library.library_id),
+    )
+    tx.catalogue = tx.catalogue.replaced(library)
+    return library
+
+
 def delete(tx: Transaction, name: str) -> tuple[Library, int]:
     """Deletes a library with all its documents, as one event; returns it and the event's seq.
 

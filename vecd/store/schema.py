@@ -19,8 +19,8 @@ What the tables mean:
 - `text_<library_id>` is a library's full-text index (FTS5, contentless, rowid = label), made with the library; its own
   table, so that term statistics are the library's and dropping a library is dropping a table.
 - `jobs` holds a row a job, whatever its state; `job_attempts` the history of each, `job_lines` what it had to say,
-  `job_waits` which jobs wait for which, `job_pauses` the kinds that may not begin ('' is all of them). `params`,
-  `checkpoint`, `result` and `error` are JSON. Ids are never used again.
+  `job_drafts` what a reembed has made so far, `job_waits` which jobs wait for which, `job_pauses` the kinds that may
+  not begin ('' is all of them). `params`, `checkpoint`, `result` and `error` are JSON. Ids are never used again.
 - `schedules` holds what is submitted again and again; `last_us` is the last time that has been dealt with.
 """
 
@@ -162,6 +162,14 @@ MIGRATIONS: tuple[str, ...] = (
       text TEXT NOT NULL,
       PRIMARY KEY (job_id, line)
     ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE job_drafts (
+      job_id INTEGER NOT NULL,
+      label INTEGER NOT NULL,    -- the document's row that it was made of
+      texts TEXT NOT NULL,       -- JSON, by chunk
+      vectors BLOB NOT NULL,     -- one behind the other
+      PRIMARY KEY (job_id, label)
+    ) STRICT;
 
     CREATE TABLE job_pauses (kind TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 

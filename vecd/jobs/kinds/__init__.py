@@ -13,6 +13,7 @@ from .kind import Kind
 from .noop import Noop
 from .prune import Prune
 from .rebuild import Rebuild
+from .reembed import Reembed
 from .snapshot import Snapshot
 from .trim import Trim
 from .vacuum import Vacuum
@@ -23,6 +24,7 @@ KINDS: Final[dict[str, Kind]] = {
     "delete": Delete(),
     "export": Export(),
     "rebuild": Rebuild(),
+    "reembed": Reembed(),
     "snapshot": Snapshot(),
     "backup": Backup(),
     "verify": Verify(),

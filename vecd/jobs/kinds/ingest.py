@@ -135,7 +135,7 @@ class Ingest(Kind):
                     if last is not None:
                         place = {"file": number, "offset": last.end, "line": last.number}
                     pending = yield Step(
-                        write=partial(_write, library, part, len(refused), place, tally),
+                        write=partial(_write, run.engine, library, part, len(refused), place, tally),
                         done=done + batch.read,
                         total=sum(sizes),
                         rows=len(part.batch.entries) + len(part.batch.texts) + 1,
@@ -251,12 +251,12 @@ def _told(line: Line, error: VecError) -> str:
 
 
 def _write(
-    library: Library, part: Part, refused: int, place: dict[str, int], tally: _Tally, tx: Transaction
+    engine: Engine, library: Library, part: Part, refused: int, place: dict[str, int], tally: _Tally, tx: Transaction
 ) -> dict[str, Any]:
     """On the writer: the part's documents; returns the checkpoint behind them."""
     if part.batch.entries:
         try:
-            outcomes, tally.seq = ingest.writing(library, part.batch)(tx)
+            outcomes, tally.seq = ingest.writing(engine, library, part.batch)(tx)
         except VecError as error:
             if error.code != Code.DIMENSION_MISMATCH or library.dimension is not None:
                 raise

@@ -1,0 +1,194 @@
+"""reembed: a library to another embedder, or to chunks of another length.
+
+New chunks and vectors are made beside the old ones, a few documents a step; what comes meanwhile is caught up with.
+Then one transaction puts them all in the old ones' places: a search before it finds the old ones, the next one the new.
+Reads go on all the time, and writes wait for that one transaction: 4.5 s for 100,000 documents, of the 43 s that all of
+it takes (tests/bench/reembed.py). For those who watch, each document is updated.
+
+A text that was cut into chunks is put together again from them, with an empty line where it was cut; a document of
+several texts is not told from it. Vectors that somebody brought are replaced, but for chunks without a text, which keep
+theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ... import limits
+from ...errors import Code, VecError
+from ...store import reembed as store
+from ...store.catalogue import Library
+from ...store.documents import indexed
+from ...store.reembed import Drafted, Source
+from ...store.transaction import Transaction
+from ...text import embedders
+from ...text.chunking import chunks_of
+from .kind import Kind, Param, Run, Step, Steps
+
+if TYPE_CHECKING:
+    from ...engine.core import Engine
+
+_BETWEEN_CHUNKS = "\n\n"
+
+Make = Callable[[list[Source]], dict[int, Drafted]]
+
+
+class Reembed(Kind):
+    """Drafts are kept as they are made, so a crash costs one step."""
+
+    name = "reembed"
+    what = "give a library another embedder, or chunks of another length"
+    unit = "documents"
+    library = "required"
+    params: ClassVar[Mapping[str, Param]] = {
+        "embedder": Param("the new one; as it is unless set", str),
+        "chunk_chars": Param("characters of a chunk; as it is unless set", int, low=50, high=limits.CHUNK_CHARS_MAX),
+    }
+
+    def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
+        assert library is not None
+        found = engine.database.catalogue.find(library)
+        wanted = _wanted(found, params)
+        if (wanted.embedder, wanted.chunk_chars) == (found.embedder, found.chunk_chars):
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"library {library!r} has the embedder {found.embedder!r} and chunks of {found.chunk_chars:,}"
+                " characters already",
+                "give another embedder or chunk_chars",
+                field="embedder",
+            )
+        return params
+
+    def steps(self, run: Run) -> Steps:
+        engine, name = run.engine, run.job.library
+        assert name is not None
+        at = run.checkpoint or {"after": -1, "switched": None}
+        if at["switched"] is None:
+            library = engine.database.catalogue.find(name)
+            wanted = _wanted(library, run.params)
+            make = partial(_drafts, engine, library, wanted)
+            drafts = _recalled(engine, run.job.job_id)
+            while at["switched"] is None:
+                at = yield from _caught_up(run, library, make, drafts, at)
+                at = yield from _switched(library, wanted, make, drafts, at)
+            del drafts
+        yield from _cleaned(run.job.job_id, at)
+        library = engine.database.catalogue.find(name)
+        return {"documents": at["switched"], "embedder": library.embedder, "chunk_chars": library.chunk_chars}
+
+
+def _wanted(library: Library, params: Mapping[str, Any]) -> Library:
+    """The library as it is to be. Raises VecError `unsupported`."""
+    embedder = params.get("embedder", library.embedder)
+    dimension = embedders.dimension_of(embedder)
+    if dimension is None:
+        raise VecError(
+            Code.UNSUPPORTED, f"the embedder {embedder!r} makes no vectors, so there is nothing to do", field="embedder"
+        )
+    if library.dimension not in (None, dimension):
+        raise VecError(
+            Code.UNSUPPORTED,
+            f"library {library.name!r} holds {library.dimension}-dimension vectors, and {embedder!r} makes"
+            f" {dimension}-dimension ones",
+            "make another library, and export this one into it",
+            field="embedder",
+        )
+    return replace(library, embedder=embedder, chunk_chars=params.get("chunk_chars", library.chunk_chars))
+
+
+def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[Source]) -> dict[int, Drafted]:
+    """Drafts of these documents, by label: one call of the embedder. Raises VecError."""
+    embedder = engine.embedder(wanted.embedder)
+    assert embedder is not None
+    texts = {each.label: _chunks(library, wanted, each) for each in sources}
+    titled = [(each.title, text) for each in sources for text in texts[each.label] if text is not None]
+    made = iter(embedder.embed([indexed(title, text) or "" for title, text in titled])) if titled else iter(())
+    drafts = {}
+    for each in sources:
+        chunks = texts[each.label]
+        vectors = [
+            each.vectors[place] if text is None else next(made).astype("<f4").tobytes()
+            for place, text in enumerate(chunks)
+        ]
+        drafts[each.label] = Drafted(chunks, b"".join(vectors))
+    return drafts
+
+
+def _chunks(library: Library, wanted: Library, source: Source) -> list[str | None]:
+    """The texts of its chunks to be; those without a text stay as they are."""
+    texts = [text for text in source.texts if text is not None]
+    if wanted.chunk_chars == library.chunk_chars or len(texts) < len(source.texts):
+        return source.texts
+    chunks = chunks_of(_BETWEEN_CHUNKS.join(texts), wanted.chunk_chars)
+    if len(chunks) > limits.DOCUMENT_CHUNKS_MAX:
+        raise VecError(
+            Code.INVALID_DOCUMENT,
+            f"document {source.id!r} would have {len(chunks):,} chunks, over the limit of"
+            f" {limits.DOCUMENT_CHUNKS_MAX:,}",
+            "take a larger chunk_chars",
+        )
+    return list(chunks)
+
+
+def _recalled(engine: Engine, job_id: int) -> dict[int, Drafted]:
+    """The drafts that earlier attempts have made. Blocks."""
+    drafts: dict[int, Drafted] = {}
+    with engine.database.snapshot() as db:
+        while page := store.kept(db, job_id, max(drafts, default=-1), limits.REEMBED_DOCUMENTS):
+            drafts |= page
+    return drafts
+
+
+def _caught_up(
+    run: Run, library: Library, make: Make, drafts: dict[int, Drafted], at: dict[str, Any]
+) -> Generator[Step, Future[None] | None, dict[str, Any]]:
+    """Drafts of all that has come since; returns the checkpoint."""
+    database, job_id = run.engine.database, run.job.job_id
+    while True:
+        with database.snapshot() as db:
+            page = store.sources(db, library.library_id, at["after"], limits.REEMBED_DOCUMENTS)
+        if not page:
+            return at
+        made = make(page)
+        drafts |= made
+        at = {"after": page[-1].label, "switched": None}
+
+        def write(tx: Transaction, made: dict[int, Drafted] = made, at: dict[str, Any] = at) -> dict[str, Any]:
+            store.keep(tx, job_id, made)
+            return at
+
+        total = max(len(drafts), database.catalogue.by_id[library.library_id].documents)
+        yield Step(write=write, done=len(drafts), total=total, rows=len(made))
+
+
+def _switched(
+    library: Library, wanted: Library, make: Make, drafts: dict[int, Drafted], at: dict[str, Any]
+) -> Generator[Step, Future[None] | None, dict[str, Any]]:
+    """The switch, unless too much has come meanwhile; returns the checkpoint."""
+    outcome: list[dict[str, Any]] = []
+
+    def write(tx: Transaction) -> dict[str, Any]:
+        count = store.switch(
+            tx, library, wanted.embedder, wanted.chunk_chars, drafts, make, limits.REEMBED_AT_SWITCH
+        )  # fmt: skip
+        outcome[:] = [{**at, "switched": count}]
+        return outcome[0]
+
+    yield Step(write=write, rows=len(drafts))
+    return outcome[0]
+
+
+def _cleaned(job_id: int, at: dict[str, Any]) -> Generator[Step, Future[None] | None, None]:
+    """Deletes the drafts."""
+    gone = [1]
+    while gone[0]:
+
+        def write(tx: Transaction) -> dict[str, Any]:
+            gone[0] = store.forget(tx, job_id, limits.REEMBED_DOCUMENTS)
+            return at
+
+        yield Step(write=write, frees=True)
