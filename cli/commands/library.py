@@ -84,7 +84,7 @@ def library() -> None:
 
 
 @app.command(
-    epilog="What is set can be changed by rebuild and vec jobs, or not at all. Exit status: 1 it is there already, 2 usage."
+    epilog="What can be changed later, rebuild and vec jobs do. Exit status: 1 there is one of that name, 2 usage."
 )
 def create(
     name: Name,

@@ -71,6 +71,19 @@ def test_a_job_on_a_library_is_among_its_events(client: Client) -> None:
     assert [event["type"] for event in client.watch(**watched)] == ["job.submitted", "job.started", "job.completed"]
 
 
+def test_a_job_takes_effect_behind_the_earlier_writes_of_its_connection(client: Client) -> None:
+    for turn in range(10):
+        name = f"pipelined-{turn}"
+        made = client.submit("library.create", library=name, embedder="hash")
+        documents = [{"id": f"d{n}", "text": f"text {n}", "metadata": {"n": n}} for n in range(200)]
+        written = client.submit("ingest", library=name, documents=documents)
+        thinned = client.submit("jobs.submit", kind="delete", library=name, params={"where": ["n >= 50"]})
+        made.result()
+        written.result()
+        (job,) = client.wait_for_jobs([thinned.result()["job_id"]])
+        assert job["result"] == {"deleted": 150}
+
+
 # --- order ----------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import orjson
 
 from .. import limits
+from ..engine.turns import Turn
 from ..errors import Code, VecError, nearest
+from ..store import job_moves as moves
 from ..store import jobs as store
 from ..store.events import format_time
 from ..store.jobs import Job, Wanted
@@ -59,9 +61,12 @@ def wanted(
     return Wanted(kind, checked, library, priority, ready_us, unique, lock, timeout_s, tuple(after), schedule)
 
 
-async def submit(jobs: Jobs, job: Wanted) -> dict[str, Any]:
-    """Puts a job into the queue; returns it, with `existing` true if it is the one that had its unique key already."""
-    submitted, new = await _write(jobs, lambda tx: store.insert(tx, job))
+async def submit(jobs: Jobs, job: Wanted, turn: Turn) -> dict[str, Any]:
+    """Puts a job into the queue, behind the sender's earlier writes; returns it, with `existing` true if it is the one
+    that had its unique key already."""
+    async with turn:
+        future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job))
+    submitted, new = await asyncio.wrap_future(future)
     return {**described(jobs, submitted), "existing": not new}
 
 
@@ -194,7 +199,7 @@ async def cancel(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Cancels jobs: pending ones at once, running ones when their step is done, which is waited for a little. Jobs that
     have ended are left as they are. Raises VecError `not_found`; then none has been cancelled."""
     with jobs.awaiting(job_ids) as moved:
-        told = await _write(jobs, lambda tx: [store.cancel(tx, job_id) for job_id in job_ids], frees=True)
+        told = await _write(jobs, lambda tx: [moves.cancel(tx, job_id) for job_id in job_ids], frees=True)
         await jobs.engine.read(jobs.abandon, [job for job in told if job.state == store.CANCELLED])
         deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
         while True:
@@ -210,14 +215,14 @@ async def cancel(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
 
 
 async def retry(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Lets ended jobs go on from their checkpoints. Raises what store.retry does; then none has been retried."""
-    moved = await _write(jobs, lambda tx: [store.retry(tx, job_id) for job_id in job_ids])
+    """Lets ended jobs go on from their checkpoints. Raises what job_moves.retry does; then none has been retried."""
+    moved = await _write(jobs, lambda tx: [moves.retry(tx, job_id) for job_id in job_ids])
     return [described(jobs, job) for job in moved]
 
 
 async def drop(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Forgets ended jobs. Raises what store.drop does; then none has been dropped."""
-    dropped = await _write(jobs, lambda tx: [store.drop(tx, job_id) for job_id in job_ids], frees=True)
+    """Forgets ended jobs. Raises what job_moves.drop does; then none has been dropped."""
+    dropped = await _write(jobs, lambda tx: [moves.drop(tx, job_id) for job_id in job_ids], frees=True)
     await jobs.engine.read(jobs.forget, dropped)
     return [described(jobs, job) for job in dropped]
 
@@ -226,7 +231,7 @@ async def pause(jobs: Jobs, paused: Sequence[str]) -> dict[str, Any]:
     """Lets no job of these kinds begin (none given: no job at all); running ones stop after their step and are pending
     again."""
     names = _kinds(paused)
-    await _write(jobs, lambda tx: store.pause(tx, names))
+    await _write(jobs, lambda tx: moves.pause(tx, names))
     jobs.workers.pause(names)
     return overview(jobs)
 
@@ -234,7 +239,7 @@ async def pause(jobs: Jobs, paused: Sequence[str]) -> dict[str, Any]:
 async def resume(jobs: Jobs, resumed: Sequence[str]) -> dict[str, Any]:
     """Ends pauses; none given: every pause."""
     names = _kinds(resumed) if resumed else jobs.workers.paused
-    await _write(jobs, lambda tx: store.resume(tx, names))
+    await _write(jobs, lambda tx: moves.resume(tx, names))
     jobs.workers.resume(names)
     return overview(jobs)
 

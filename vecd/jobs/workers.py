@@ -2,23 +2,19 @@
 
 Rules:
 - A claim, a checkpoint with what its step wrote, and the end of an attempt are transactions of the one writer. Only
-  the attempt that holds a job can write for it (store/jobs.py).
+  the attempt that holds a job can write for it (store/job_moves.py).
 - The transaction that ends one job claims the next: a commit a job. Jobs that take no longer than a commit are taken
   several at a time.
 - A job is told to stop between two steps: because it was cancelled, its kind paused, its time is up, the daemon stops.
   What a step has written stays; there are no half ones.
-- An error that another attempt may mend is one: after a pause, exponential with full jitter (Brooker, 2015,
-  "Exponential Backoff And Jitter"), at most `attempts_max` times. The other errors end the job at once.
 - The end of an attempt that cannot be written, because the disk is full, is written when it can be.
 - The threads are nice: searches and writes go first.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import random
 import sys
 import threading
 import time
@@ -30,9 +26,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import limits
 from ..errors import Code, VecError
+from ..store import job_moves as moves
 from ..store import jobs as store
-from ..store.jobs import Ending, Job
+from ..store.job_moves import Ending
+from ..store.jobs import Job
 from ..store.transaction import JobChange, Transaction
+from .attempts import Control, failed, stopped
 from .kinds import KINDS
 from .kinds.kind import Kind, Run, Step
 from .queue import Entry, Queue
@@ -42,58 +41,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vecd.jobs")
 
-#: Errors that another attempt may mend. All others are the job's own: it fails at once. (What is no VecError is a bug
-#: or the machine's, and may be a passing one.)
-_MENDABLE: Final = frozenset((Code.BUSY, Code.DISK_FULL, Code.EMBEDDER_FAILED, Code.INDEX_FAILED, Code.INTERNAL))
-
-#: The longest pause after the first failure; it doubles with each.
-_BACKOFF_S: Final = 1.0
 #: What cannot be written just now is tried again after so long.
 _REWRITE_S: Final = 0.5
 #: The clock may be moved: nobody waits longer for a job that is due at some time.
 _NAP_S: Final = 5.0
 
 
-class Control:
-    """What is known of a running job in memory: how it is to stop, how far it has come."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.stop: str | None = None  # cancelled, paused or stopped
-        self._since = time.monotonic()
-        self._deadline: float | None = None
-        self.done: int | None = None
-        self.total: int | None = None
-        self._done_before = 0
-
-    def begin(self, job: Job) -> None:
-        self._since = time.monotonic()
-        self._deadline = None if job.timeout_s is None else self._since + job.timeout_s
-        self.done, self.total, self._done_before = job.done, job.total, job.done or 0
-
-    @property
-    def reason(self) -> str | None:
-        """Why it is to stop; None if it is to go on."""
-        if self.stop is None and self._deadline is not None and time.monotonic() >= self._deadline:
-            self.stop = "timeout"
-        return self.stop
-
-    def told(self) -> dict[str, Any]:
-        """`rate` in units a second over this attempt, `left_s` until all is done at that rate; None if unknown."""
-        elapsed_s = time.monotonic() - self._since
-        made = (self.done or 0) - self._done_before
-        rate = made / elapsed_s if made > 0 and elapsed_s > 0 else None
-        left_s = None if rate is None or self.total is None else max(0.0, (self.total - (self.done or 0)) / rate)
-        return {
-            "done": self.done,
-            "total": self.total,
-            "rate": None if rate is None else round(rate, 1),
-            "left_s": None if left_s is None else round(left_s, 1),
-        }
-
-
 class Stopped(Exception):
-    """The job is to stop; why."""
+    """The job is to stop; its Control says why."""
 
 
 class Workers:
@@ -117,7 +72,7 @@ class Workers:
     def open(self) -> None:
         """Takes up what the store holds. Raises VecError."""
         database = self._engine.database
-        for job in database.submit(store.recover).result():
+        for job in database.submit(moves.recover).result():
             log.warning("job ran when the daemon died", extra={"job": job.job_id, "kind": job.kind, "state": job.state})
         with database.snapshot() as db, self._condition:
             self._counts.update(store.counts(db))
@@ -267,6 +222,7 @@ class Workers:
 
     def _commit(self, ended: list[tuple[Entry, Ending]], taken: list[Entry]) -> list[tuple[Entry, Job]]:
         """Writes how jobs have ended, and claims others. Raises VecError when nothing can be written any more."""
+        held = False  # whether the ended ones still hold what they held: until their end is written
         while True:
             future = self._engine.database.submit(
                 partial(_turn, [ending for _, ending in ended], [entry.job_id for entry in taken]),
@@ -283,6 +239,9 @@ class Workers:
                         self._controls.pop(entry.job_id, None)
                         self._queue.put(entry)
                     taken = []
+                    for entry, _ in ended if not held else ():
+                        self._queue.hold(entry)
+                    held = True
                 if error.code not in (Code.DISK_FULL, Code.BUSY):
                     raise
                 log.warning("cannot write how jobs do", extra={"error": str(error), "ended": len(ended)})
@@ -294,6 +253,8 @@ class Workers:
             self.abandon([ending.job for _, ending in ended if ending.state == store.CANCELLED])
         found = []
         with self._condition:
+            for entry, _ in ended if held else ():
+                self._queue.release(entry)
             for entry, job in zip(taken, claimed, strict=True):
                 if job is None:  # it was cancelled just now
                     self._queue.release(entry)
@@ -303,10 +264,11 @@ class Workers:
         return found
 
     def _doze(self) -> None:
-        """A moment, and longer if there is no more to do than to wait; the daemon's stop ends it."""
-        deadline = time.monotonic() + _REWRITE_S
-        while not self._closing and (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, 0.05))
+        """A moment, which the daemon's stop shortens."""
+        for _ in range(10):
+            time.sleep(_REWRITE_S / 10)
+            if self._closing:
+                return
 
     def _work(self, job: Job) -> Ending:
         """Makes an attempt; returns how it ended."""
@@ -319,9 +281,9 @@ class Workers:
         try:
             result = self._steps(kind, job, control)
         except Stopped:
-            return _stopped(job, control.stop)
+            return stopped(job, control.stop)
         except Exception as error:
-            return _failed(job, kind, error, control.stop)
+            return failed(job, kind, error, control.stop)
         return Ending(job, store.COMPLETED, "completed", result=result)
 
     def _steps(self, kind: Kind, job: Job, control: Control) -> dict[str, Any]:
@@ -360,53 +322,18 @@ def _turn(endings: list[Ending], wanted: list[int], tx: Transaction) -> list[Job
     """On the writer."""
     for ending in endings:
         try:
-            store.finish(tx, ending)
-        except store.Superseded:
+            moves.finish(tx, ending)
+        except moves.Superseded:
             log.error("a job ended that was no longer this attempt's", extra={"job": ending.job.job_id})
-    return [store.claim(tx, job_id) for job_id in wanted]
+    return [moves.claim(tx, job_id) for job_id in wanted]
 
 
 def _step(job: Job, number: int, step: Step, tx: Transaction) -> None:
     """On the writer: what a step writes, and the checkpoint. All of it, or nothing."""
     value = step.write(tx) if step.write is not None else step.checkpoint
-    store.checkpoint(tx, job, number, value, step.done, step.total)
+    moves.checkpoint(tx, job, number, value, step.done, step.total)
     if step.lines:
-        store.say(tx, job.job_id, step.lines, limits.JOB_LINES)
-
-
-def _stopped(job: Job, why: str | None) -> Ending:
-    if why == "cancelled":
-        return Ending(job, store.CANCELLED, "cancelled")
-    if why == "timeout":
-        error = VecError(
-            Code.TIMEOUT,
-            f"job {job.job_id} was not done within {job.timeout_s:g} s",
-            f"vec jobs retry {job.job_id} lets it go on from where it was",
-        )
-        return Ending(job, store.FAILED, "timeout", error=error.to_wire())
-    return Ending(job, store.PENDING, why or "stopped")
-
-
-def _failed(job: Job, kind: Kind, error: Exception, stop: str | None) -> Ending:
-    """What becomes of a job whose attempt ended with an error."""
-    if isinstance(error, VecError) and error.code == Code.SHUTTING_DOWN:
-        return _stopped(job, stop if stop == "cancelled" else "stopped")
-    if not isinstance(error, VecError):
-        log.error("a job failed", exc_info=error, extra={"job": job.job_id, "kind": job.kind})
-        if isinstance(error, OSError):
-            told = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            error = VecError(Code.DISK_FULL if full else Code.INTERNAL, told)
-        else:
-            what = f"a bug in the job {job.kind!r}: {type(error).__name__}: {error}"
-            error = VecError(Code.INTERNAL, what, "the daemon's log has more; please report it")
-    if error.code not in _MENDABLE:
-        return Ending(job, store.FAILED, "failed", error=error.to_wire())
-    if job.failures + 1 >= kind.attempts_max:
-        return Ending(job, store.DEAD, "failed", error=error.to_wire())
-    pause_s = random.uniform(0.0, min(kind.backoff_max_s, _BACKOFF_S * 2**job.failures))
-    ready_us = time.time_ns() // 1000 + int(pause_s * 1e6)
-    return Ending(job, store.PENDING, "failed", error=error.to_wire(), ready_us=ready_us)
+        moves.say(tx, job.job_id, step.lines, limits.JOB_LINES)
 
 
 def _entry(job: Job) -> Entry:

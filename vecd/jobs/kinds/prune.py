@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from ... import limits
-from ...store import jobs as store
+from ...store import job_moves as store
 from ...store.jobs import Job
 from ...store.transaction import Transaction
 from .kind import Kind, Param, Run, Step, Steps

@@ -55,7 +55,7 @@ OPS: Final[dict[str, Op | Now]] = {
     "consumers.reset": Op(consumers.reset),
     "consumers.delete": Op(consumers.delete),
     "jobs.spool": Op(jobs.spool),
-    "jobs.submit": Op(jobs.submit),
+    "jobs.submit": Op(jobs.submit, write=True),
     "jobs.status": Op(jobs.status),
     "jobs.list": Op(jobs.list_),
     "jobs.show": Op(jobs.show),

@@ -8,6 +8,7 @@ import contextlib
 from typing import Any
 
 from ... import limits
+from ...engine.ingest import settled
 from ...errors import Code, VecError
 from ...jobs import verbs
 from ...jobs.kinds.ingest import spool_file
@@ -25,6 +26,8 @@ async def spool(call: Call) -> dict[str, Any]:
 async def submit(call: Call) -> dict[str, Any]:
     """Fields: kind, params, library, priority, delay_s, after, unique, lock, timeout_s."""
     fields = call.fields
+    if (library := fields.optional_text("library")) is not None:
+        await settled(call.engine, library, call.turn)  # an earlier write of the connection may be making it
     job = verbs.wanted(
         call.jobs,
         fields.text("kind"),
@@ -35,7 +38,7 @@ async def submit(call: Call) -> dict[str, Any]:
         lock=_key(fields, "lock"),
         **common(fields),
     )
-    return await verbs.submit(call.jobs, job)
+    return await verbs.submit(call.jobs, job, call.turn)
 
 
 def common(fields: Fields) -> dict[str, Any]:

@@ -1,0 +1,343 @@
+"""The moves of jobs from state to state, each one transaction of the writer.
+
+    pending ──claim──> running ──finish──> completed | failed | dead | cancelled
+       ^                  │
+       └─ pause, retry, crash, stop of the daemon
+
+Rules:
+- A job is never deleted to be run: a claim marks its row, and the row says at every moment what is true of it.
+- A checkpoint is committed with whatever its step has written; only the attempt that holds the job can make one.
+- A crash is a job that is found running when the store is opened. Crashes are counted apart from failures, and a
+  checkpoint sets their count back: CRASHES_MAX in a row that got nowhere, and the job is dead.
+- Every move leaves a JobChange in the transaction; the commit tells them, so pictures in memory follow the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import apsw
+
+from ..errors import Code, VecError
+from . import events
+from .jobs import (
+    ACTIVE,
+    CANCELLED,
+    COLUMNS,
+    COMPLETED,
+    DEAD,
+    FAILED,
+    PENDING,
+    RUNNING,
+    Job,
+    Wanted,
+    as_json,
+    find,
+    job_of,
+)
+from .transaction import JobChange, Transaction
+
+#: The daemon may die of a job so often in a row, without a checkpoint between, before the job is dead.
+CRASHES_MAX: Final = 3
+
+#: What a row of events says of the end of an attempt.
+_EVENT: Final = {
+    COMPLETED: events.JOB_COMPLETED,
+    FAILED: events.JOB_FAILED,
+    DEAD: events.JOB_FAILED,
+    CANCELLED: events.JOB_CANCELLED,
+}
+
+
+class Superseded(Exception):
+    """The job is not this attempt's any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended. `state` is pending if there is to be another one, not before `ready_us`."""
+
+    job: Job
+    state: str
+    outcome: str  # for the history: completed, failed, timeout, cancelled, paused, stopped
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    ready_us: int = 0
+
+
+def insert(tx: Transaction, wanted: Wanted) -> tuple[Job, bool]:
+    """Submits a job; returns it, and whether it is new: of several with one unique key, only the first is while it is
+    pending or running.
+
+    Raises VecError `not_found` for a job to wait for that is not there, `invalid_request` for one that will not
+    complete.
+    """
+    if wanted.unique_key is not None:
+        there = tx.db.execute(
+            f"SELECT {COLUMNS} FROM jobs WHERE unique_key = ? AND state IN ('pending', 'running')",
+            (wanted.unique_key,),
+        ).fetchone()
+        if there is not None:
+            return job_of(there), False
+    parents = [each for each in dict.fromkeys(wanted.after) if not _completed(tx.db, each)]
+    row = tx.db.execute(
+        "INSERT INTO jobs (kind, params, library, priority, state, ready_us, unique_key, lock_key, timeout_s, schedule,"
+        f" waits, created_us) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?) RETURNING {COLUMNS}",
+        (wanted.kind, as_json(wanted.params), wanted.library, wanted.priority, wanted.ready_us, wanted.unique_key,
+         wanted.lock_key, wanted.timeout_s, wanted.schedule, len(parents), tx.time_us),
+    ).get  # fmt: skip
+    job = job_of(row)
+    for parent in parents:
+        tx.db.execute("INSERT INTO job_waits VALUES (?, ?)", (parent, job.job_id))
+    about = {"schedule": job.schedule} if job.schedule else {}
+    _log(tx, events.JOB_SUBMITTED, job, about)
+    tx.jobs.append(JobChange(job.job_id, None, job))
+    return job, True
+
+
+def _completed(db: apsw.Connection, job_id: int) -> bool:
+    """Whether a job that is to be waited for has completed."""
+    state = db.execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).get
+    if state is None:
+        raise VecError(Code.NOT_FOUND, f"there is no job {job_id} to wait for", job_id=job_id)
+    if state not in (*ACTIVE, COMPLETED):
+        raise VecError(
+            Code.INVALID_REQUEST, f"job {job_id} is {state}, so a job after it would never run", field="after"
+        )
+    return bool(state == COMPLETED)
+
+
+def claim(tx: Transaction, job_id: int) -> Job | None:
+    """Begins an attempt; None if the job is not pending any more."""
+    row = tx.db.execute(
+        "UPDATE jobs SET state = 'running', attempt = attempt + 1, started_us = ?2, ended_us = NULL"
+        f" WHERE job_id = ?1 AND state = 'pending' AND waits = 0 RETURNING {COLUMNS}",
+        (job_id, tx.time_us),
+    ).fetchone()
+    if row is None:
+        return None
+    job = job_of(row)
+    tx.db.execute(
+        "INSERT INTO job_attempts (job_id, attempt, started_us) VALUES (?, ?, ?)", (job_id, job.attempt, tx.time_us)
+    )
+    _log(tx, events.JOB_STARTED, job, {"attempt": job.attempt})
+    tx.jobs.append(JobChange(job_id, PENDING, job))
+    return job
+
+
+def checkpoint(tx: Transaction, job: Job, number: int, value: Any, done: int | None, total: int | None) -> None:
+    """Notes how far an attempt has come. `number` is how many checkpoints the job has had before: when one could not
+    be made, those behind it cannot either. Raises Superseded."""
+    tx.db.execute(
+        "UPDATE jobs SET checkpoint = ?4, done = ?5, total = ?6, steps = steps + 1, crashes = 0"
+        " WHERE job_id = ?1 AND attempt = ?2 AND steps = ?3 AND state = 'running'",
+        (job.job_id, job.attempt, number, as_json(value), done, total),
+    )
+    if not tx.db.changes():
+        raise Superseded
+
+
+def finish(tx: Transaction, ending: Ending) -> None:
+    """Ends an attempt. A job that was to be cancelled meanwhile is not made pending. Raises Superseded."""
+    job = ending.job
+    row = tx.db.execute(
+        "UPDATE jobs SET state = iif(?3 = 'pending' AND cancelling, 'cancelled', ?3), ready_us = ?4, result = ?5,"
+        " error = ?6, cancelling = 0, failures = failures + ?7, ended_us = iif(?3 = 'pending' AND NOT cancelling,"
+        f" NULL, ?8) WHERE job_id = ?1 AND attempt = ?2 AND state = 'running' RETURNING {COLUMNS}",
+        (job.job_id, job.attempt, ending.state, ending.ready_us, as_json(ending.result), as_json(ending.error),
+         ending.outcome in ("failed", "timeout"), tx.time_us),
+    ).fetchone()  # fmt: skip
+    if row is None:
+        raise Superseded
+    tx.db.execute(
+        "UPDATE job_attempts SET ended_us = ?3, outcome = ?4, error = ?5 WHERE job_id = ?1 AND attempt = ?2",
+        (job.job_id, job.attempt, tx.time_us, ending.outcome, as_json(ending.error)),
+    )
+    ended = job_of(row)
+    tx.jobs.append(JobChange(job.job_id, RUNNING, ended))
+    if ended.state != PENDING:
+        _end(tx, ended)
+    elif ending.error is not None:
+        at = {"attempt": ended.attempt, "state": PENDING, "ready_at": events.format_time(ended.ready_us)}
+        _log(tx, events.JOB_FAILED, ended, {**at, "error": ending.error})
+
+
+def _end(tx: Transaction, job: Job) -> None:
+    """Logs the end of a job, and lets the jobs on that wait for it: to run if it completed, else to be cancelled."""
+    about: dict[str, Any] = {"attempt": job.attempt, "state": job.state}
+    if job.result is not None:
+        about["result"] = job.result
+    if job.error is not None:
+        about["error"] = job.error
+    _log(tx, _EVENT[job.state], job, about)
+    waiting: list[Any] = tx.db.execute(
+        "DELETE FROM job_waits WHERE parent_id = ? RETURNING job_id", (job.job_id,)
+    ).fetchall()
+    for (child_id,) in waiting:
+        if job.state == COMPLETED:
+            row = tx.db.execute(
+                f"UPDATE jobs SET waits = waits - 1 WHERE job_id = ? AND state = 'pending' RETURNING {COLUMNS}",
+                (child_id,),
+            ).fetchone()
+            if row is not None:
+                tx.jobs.append(JobChange(child_id, PENDING, job_of(row)))
+        else:
+            error = VecError(
+                Code.CANCELLED,
+                f"job {job.job_id}, which it was to run after, is {job.state}",
+                f"vec jobs retry {job.job_id}, then this one",
+            )
+            _cancel_pending(tx, child_id, error.to_wire())
+
+
+def _cancel_pending(tx: Transaction, job_id: int, error: dict[str, Any] | None) -> Job | None:
+    row = tx.db.execute(
+        "UPDATE jobs SET state = 'cancelled', ended_us = ?2, error = ?3, waits = 0"
+        f" WHERE job_id = ?1 AND state = 'pending' RETURNING {COLUMNS}",
+        (job_id, tx.time_us, as_json(error)),
+    ).fetchone()
+    if row is None:
+        return None
+    job = job_of(row)
+    tx.db.execute("DELETE FROM job_waits WHERE job_id = ?", (job_id,))
+    tx.jobs.append(JobChange(job_id, PENDING, job))
+    _end(tx, job)
+    return job
+
+
+def cancel(tx: Transaction, job_id: int) -> Job:
+    """Ends a pending job now; marks a running one, which ends with its step; leaves one that has ended as it is.
+
+    Raises VecError `not_found`.
+    """
+    job = find(tx.db, job_id)
+    if job.state == PENDING:
+        cancelled = _cancel_pending(tx, job_id, None)
+        assert cancelled is not None
+        return cancelled
+    if job.state == RUNNING and not job.cancelling:
+        row = tx.db.execute(f"UPDATE jobs SET cancelling = 1 WHERE job_id = ? RETURNING {COLUMNS}", (job_id,)).get
+        job = job_of(row)
+        tx.jobs.append(JobChange(job_id, RUNNING, job))
+    return job
+
+
+def retry(tx: Transaction, job_id: int) -> Job:
+    """Lets a job that failed, died or was cancelled go on from its checkpoint, with its counts of failures at 0.
+
+    Raises VecError `not_found`, `invalid_request` for one in another state, or `exists` if another job has its unique
+    key.
+    """
+    job = find(tx.db, job_id)
+    if job.state not in (FAILED, DEAD, CANCELLED):
+        why = "there is nothing to retry" if job.state == COMPLETED else "it need not be retried"
+        raise VecError(Code.INVALID_REQUEST, f"job {job_id} is {job.state}: {why}", job_id=job_id)
+    if job.unique_key is not None:
+        other = tx.db.execute(
+            "SELECT job_id FROM jobs WHERE unique_key = ? AND state IN ('pending', 'running')", (job.unique_key,)
+        ).get
+        if other is not None:
+            raise VecError(
+                Code.EXISTS, f"job {other} has the unique key {job.unique_key!r} of job {job_id}", job_id=other
+            )
+    row = tx.db.execute(
+        "UPDATE jobs SET state = 'pending', ready_us = 0, failures = 0, crashes = 0, error = NULL, result = NULL,"
+        f" ended_us = NULL WHERE job_id = ? RETURNING {COLUMNS}",
+        (job_id,),
+    ).get
+    retried = job_of(row)
+    _log(tx, events.JOB_SUBMITTED, retried, {"retried": True})
+    tx.jobs.append(JobChange(job_id, job.state, retried))
+    return retried
+
+
+def drop(tx: Transaction, job_id: int) -> Job:
+    """Forgets a job that has ended. Raises VecError `not_found`, or `invalid_request` for one that has not."""
+    job = find(tx.db, job_id)
+    if job.state in ACTIVE:
+        raise VecError(Code.INVALID_REQUEST, f"job {job_id} is {job.state}", f"vec jobs cancel {job_id} first")
+    _delete(tx, [job_id])
+    tx.jobs.append(JobChange(job_id, job.state, None))
+    return job
+
+
+def prune(tx: Transaction, before_us: int, kept: int, count: int) -> list[Job]:
+    """Forgets up to `count` jobs that completed or were cancelled: those that ended before `before_us` (exclusive),
+    and the oldest of those over `kept`. What failed or died is for people to drop."""
+    rows = tx.db.execute(
+        f"SELECT {COLUMNS} FROM jobs WHERE state IN ('completed', 'cancelled') AND (ended_us < ?1 OR job_id <="
+        " (SELECT job_id FROM jobs WHERE state IN ('completed', 'cancelled') ORDER BY job_id DESC LIMIT 1 OFFSET ?2))"
+        " ORDER BY job_id LIMIT ?3",
+        (before_us, kept, count),
+    ).fetchall()
+    gone = [job_of(row) for row in rows]
+    _delete(tx, [job.job_id for job in gone])
+    tx.jobs += [JobChange(job.job_id, job.state, None) for job in gone]
+    return gone
+
+
+def _delete(tx: Transaction, job_ids: list[int]) -> None:
+    for table in ("jobs", "job_attempts", "job_lines", "job_drafts"):
+        tx.db.execute(f"DELETE FROM {table} WHERE job_id IN (SELECT value FROM json_each(?))", (as_json(job_ids),))
+
+
+def recover(tx: Transaction) -> list[Job]:
+    """When the store is opened: ends the attempts that the daemon's death has ended. Each of their jobs is pending
+    again, or cancelled if that was asked for, or dead after CRASHES_MAX deaths that got it nowhere. Returns them."""
+    recovered = []
+    rows: list[Any] = tx.db.execute(f"SELECT {COLUMNS} FROM jobs WHERE state = 'running'").fetchall()
+    for job in map(job_of, rows):
+        crashes = job.crashes + 1
+        state = CANCELLED if job.cancelling else DEAD if crashes >= CRASHES_MAX else PENDING
+        error = VecError(
+            Code.CRASHED,
+            f"the daemon died while job {job.job_id} ran, {crashes} times in a row without a checkpoint"
+            if crashes > 1
+            else f"the daemon died while job {job.job_id} ran",
+            "see the daemon's log; vec jobs retry lets it try again" if state == DEAD else None,
+        ).to_wire()
+        row = tx.db.execute(
+            "UPDATE jobs SET state = ?2, crashes = ?3, error = iif(?2 = 'dead', ?4, NULL), ready_us = 0,"
+            f" cancelling = 0, ended_us = iif(?2 = 'pending', NULL, ?5) WHERE job_id = ?1 RETURNING {COLUMNS}",
+            (job.job_id, state, crashes, as_json(error), tx.time_us),
+        ).get
+        tx.db.execute(
+            "UPDATE job_attempts SET ended_us = ?3, outcome = 'crashed', error = ?4 WHERE job_id = ?1 AND attempt = ?2",
+            (job.job_id, job.attempt, tx.time_us, as_json(error)),
+        )
+        found = job_of(row)
+        recovered.append(found)
+        tx.jobs.append(JobChange(job.job_id, RUNNING, found))
+        if state != PENDING:
+            _end(tx, found)
+        else:
+            at = {"attempt": found.attempt, "state": PENDING}
+            _log(tx, events.JOB_FAILED, found, {**at, "error": error})
+    return recovered
+
+
+def pause(tx: Transaction, kinds: Iterable[str]) -> None:
+    """Lets no job of these kinds begin; the kind `` is all of them."""
+    for kind in kinds:
+        tx.db.execute("INSERT OR IGNORE INTO job_pauses VALUES (?)", (kind,))
+
+
+def resume(tx: Transaction, kinds: Iterable[str]) -> None:
+    """The kind `` is the pause of all; pauses of single kinds end one by one."""
+    for kind in kinds:
+        tx.db.execute("DELETE FROM job_pauses WHERE kind = ?", (kind,))
+
+
+def say(tx: Transaction, job_id: int, lines: Sequence[str], kept: int) -> None:
+    """Adds lines to a job's log, as long as there are fewer than `kept`."""
+    count = tx.db.execute("SELECT coalesce(max(line), 0) FROM job_lines WHERE job_id = ?", (job_id,)).get
+    for place, text in enumerate(lines[: max(0, kept - count)], count + 1):
+        tx.db.execute("INSERT INTO job_lines VALUES (?, ?, ?, ?)", (job_id, place, tx.time_us, text))
+
+
+def _log(tx: Transaction, kind: int, job: Job, about: dict[str, Any]) -> None:
+    library = tx.catalogue.by_name.get(job.library) if job.library is not None else None
+    data = {"job_id": job.job_id, "kind": job.kind, **about}
+    events.append(tx, kind, library.library_id if library is not None else None, as_json(data) or "{}")
