@@ -125,6 +125,17 @@ def test_the_first_vector_of_an_ingest_job_sets_the_dimension(client: Client, tm
     assert client.request("library.show", library=library)["dimension"] == 3
 
 
+def test_of_a_file_that_is_cut_short_what_came_before_is_written(client: Client, tmp_path: Path) -> None:
+    library = made(client, "cut-short")
+    path = tmp_path / "short.gz"
+    path.write_bytes(
+        gzip.compress(ndjson([{"id": f"d{n}", "text": f"text {n}"} for n in range(3_000)]).encode())[:5_000]
+    )
+    job = done(client, "ingest", {"files": [str(path)]}, library=library)
+    assert (job["state"], job["error"]["code"]) == ("failed", "invalid_document")
+    assert 0 < client.count(library)["documents"] < 3_000
+
+
 def test_a_file_that_shrank_or_went_fails_the_job_and_says_so(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "going.ndjson"
     path.write_text('{"id": "a", "text": "one"}\n')

@@ -51,6 +51,21 @@ class _Batch:
     def full(self) -> bool:
         return max(len(self.documents), len(self.refused)) >= limits.STEP_DOCUMENTS or self.size >= limits.STEP_BYTES
 
+    def take(self, line: Line) -> bool:
+        """Adds a line; false if it is blank."""
+        try:
+            found = document(line)
+        except VecError as error:
+            self.refused.append((line, error))
+        else:
+            if found is None:
+                return False
+            self.documents.append(found)
+            self.lines.append(line)
+            self.size += len(line.data or b"")
+        line.data = None  # it has been read
+        return True
+
     def refused_with(self, part: Part) -> list[tuple[Line, VecError]]:
         """The lines that a part refuses, and those up to its end that are no documents, in their order."""
         start = self.lines[part.start - 1].number if part.start else 0
@@ -207,26 +222,23 @@ def _batches(path: str, name: str, offset: int, line: int, strict: bool) -> Iter
     """The lines of a file behind the line `line`, which ends at the byte `offset` (of what is unpacked)."""
     with open_file(path) as file:
         batch = _Batch()
-        for each in split(name, _behind(unzipped(name, _pieces(file)), offset), line, offset):
-            assert each is not None
-            try:
-                found = document(each)
-            except VecError as error:
-                batch.refused.append((each, error))
-            else:
-                if found is None:  # a blank line
+        unreadable: VecError | None = None
+        try:
+            for each in split(name, _behind(unzipped(name, _pieces(file)), offset), line, offset):
+                assert each is not None
+                if not batch.take(each):
                     continue
-                batch.documents.append(found)
-                batch.lines.append(each)
-                batch.size += len(each.data or b"")
-            each.data = None  # it has been read
-            if batch.full or (strict and batch.refused):
-                batch.read = file.tell()
-                yield batch
-                batch = _Batch()
+                if batch.full or (strict and batch.refused):
+                    batch.read = file.tell()
+                    yield batch
+                    batch = _Batch()
+        except VecError as error:
+            unreadable = error  # what came before that is as good as any other
         batch.read = file.tell()
         if batch.documents or batch.refused:
             yield batch
+        if unreadable is not None:
+            raise unreadable
 
 
 def _pieces(file: Any) -> Iterator[bytes | None]:
