@@ -392,7 +392,7 @@ def test_what_cannot_be_is_refused_when_it_is_submitted(client: Client) -> None:
     assert refused(client, "noop", {"steps": -1}).code == "invalid_request"
     assert refused(client, "rebuild").code == "invalid_request"
     assert refused(client, "rebuild", library="nowhere").code == "not_found"
-    assert refused(client, "verify", library="nowhere").code == "invalid_request"
+    assert refused(client, "verify", library="default").code == "invalid_request"
     assert refused(client, "ingest", {"files": ["/nowhere/at/all"]}).code == "invalid_request"
     assert refused(client, "ingest", {"files": ["here.ndjson"]}).code == "invalid_request"
     assert refused(client, "export", {"path": "/nowhere/x"}, library="default").code == "not_found"
