@@ -259,6 +259,9 @@ def _show(events: list[dict[str, Any]]) -> None:
         about = data.get("chunk_id") or data.get("id") or data.get("name") or ", ".join(data.get("libraries", ()))
         if event["type"] == "index.rebuilt":
             about = f"{data['kind']}, {plural(data['vectors'], 'vector')}, {data['seconds']:.1f} s, {data['reason']}"
+        if event["type"].startswith("job."):
+            why = f": {data['error']['message']}" if data.get("error") else ""
+            about = f"job {data['job_id']}, {data['kind']}{why}"
         title = f"  {data['title']}" if data.get("title") else ""
         place = f"{event['time']}  {event['seq']:>8}  {event['type']:<17}  {event['library'] or '':<12}"
         print(one_line(f"{place}  {about}{title}"))

@@ -67,8 +67,8 @@ def test_the_life_of_a_job_is_in_the_feed(client: Client) -> None:
 def test_a_job_on_a_library_is_among_its_events(client: Client) -> None:
     client.request("library.create", library="told", embedder="none", dimension=4)
     client.wait_for_jobs([submitted(client, "ledger", {"steps": 1}, library="told")])
-    watched = {"from": "beginning", "follow": False, "libraries": ["told"], "types": ["job.*"]}
-    assert [event["type"] for event in client.watch(**watched)] == ["job.submitted", "job.started", "job.completed"]
+    watched = client.watch("beginning", follow=False, libraries=["told"], types=["job.*"])
+    assert [event["type"] for event in watched] == ["job.submitted", "job.started", "job.completed"]
 
 
 def test_a_job_takes_effect_behind_the_earlier_writes_of_its_connection(client: Client) -> None:

@@ -240,8 +240,9 @@ def test_a_trim_job_lets_go_of_the_oldest_events_and_verify_still_finds_all_well
             result = completed(client, "trim", {"keep_count": 100})
             assert result["trimmed"] > 8_000
             assert result["rows"] > 5_000
-            with pytest.raises(VecError):
-                list(client.watch(**{"from": f"{client.log}:5", "follow": False}))
+            with pytest.raises(VecError) as gone:
+                list(client.watch(f"{client.log}:5", follow=False))
+            assert gone.value.code == "compacted"
             assert completed(client, "verify")["documents"] == 500
             assert completed(client, "vacuum") == {"rows": 0, "pages": 0}
             with pytest.raises(VecError) as refusal:
@@ -287,7 +288,7 @@ def test_a_backup_is_a_whole_store_of_its_own_to_which_old_cursors_are_foreign(t
             assert [job["job_id"] for job in client.jobs(states=["pending", "running"])] == []
             assert waiting not in [job["job_id"] for job in client.jobs()]
             with pytest.raises(VecError) as foreign:
-                list(client.watch(**{"from": f"{original}:1", "follow": False}))
+                list(client.watch(f"{original}:1", follow=False))
             assert foreign.value.code == "foreign_cursor"
             assert completed(client, "verify")["problems"] == 0
         daemon.terminate()
