@@ -220,7 +220,7 @@ def test_a_snapshot_job_saves_the_indexes_that_are_in_memory(instance: Instance,
     list(client.search("text", library=library))
 
     def structured() -> bool:
-        memory = client.request("library.show", library=library)["memory"]
+        (memory,) = (each["memory"] for each in client.status()["libraries"] if each["name"] == library)
         return bool(memory["structure"]) and memory["maintenance"] is None
 
     until(structured, "the graph")
