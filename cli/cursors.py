@@ -48,11 +48,12 @@ class CursorFile(Nowhere):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._kept = ""
+        self._kept = ""  # what is in it
 
     def start(self, given: str) -> str:
         try:
-            return self._path.read_text("utf-8").strip() or given
+            self._kept = self._path.read_text("utf-8").strip()
+            return self._kept or given
         except FileNotFoundError:
             return given
         except (OSError, UnicodeDecodeError) as error:

@@ -23,7 +23,7 @@ def ids(events: list[dict[str, Any]]) -> list[str]:
 
 def trimmed(instance: Instance) -> str:
     """Nothing of the log is left; the cursor that it begins behind."""
-    return str(instance.objects("trim", "--keep-count", "0")[0]["oldest"])
+    return str(instance.objects("trim", "--keep-count", "0", "--past-consumers")[0]["oldest"])
 
 
 # --- what is printed ------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_a_snapshot_that_is_cut_short_goes_on_from_the_cursor_file(instance: Ins
         watcher.kill()
         printed += [json.loads(line) for line in rest_of(watcher.stdout).splitlines(True) if line.endswith("\n")]
     kept = file.read_text().strip()
-    behind = next((place for place, item in enumerate(printed) if item["cursor"] == kept), len(printed) - 1)
+    behind = next((place for place, item in enumerate(printed) if item["cursor"] == kept), -1)
     put(instance, library, [{"id": "later", "vector": [2]}])
     rest = past(instance, *watch[1:])
     found = ids(printed[: behind + 1]) + ids(rest)
