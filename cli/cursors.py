@@ -92,6 +92,7 @@ class Consumer(Nowhere):
         self._connect = connect
         self._kept = ""  # acknowledged, or on its way
         self._sure = ""
+        self._gone: VecError | None = None  # why the last ack could not be sent
 
     def keep(self, watch: Watch, cursor: str) -> None:
         if cursor != self._kept:
@@ -101,21 +102,22 @@ class Consumer(Nowhere):
             except VecError as error:
                 if error.code not in _GONE:
                     raise
-                # `secure` says it again, if it must be sure; otherwise the watch itself ends with the same.
+                self._gone = error  # `secure` says it again; without that, the watch itself ends with the same
 
     def secure(self, watch: Watch) -> None:
         if self._sure == self._kept:
             return
         try:
             watch.settle()
+            if self._gone is not None:
+                raise self._gone
         except VecError as error:
-            if error.code not in _GONE:
-                raise
-            self._ack_anew(error)
+            if error.code in _GONE:
+                self._ack_anew()
             raise
         self._sure = self._kept
 
-    def _ack_anew(self, cause: VecError) -> None:
+    def _ack_anew(self) -> None:
         deadline = time.monotonic() + _RESTART_S
         while True:
             try:

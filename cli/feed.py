@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from vecd import limits
@@ -23,11 +24,12 @@ class Events:
         self.refused = 0  # documents that could not be written
         self.end: VecError | None = None  # why no more lines will come, though more events may
         self._vectors = vectors
-        self._dumps: Callable[[Any], bytes] = load_orjson().dumps
+        orjson = load_orjson()
+        self._dumps: Callable[[Any], bytes] = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
 
     def lines(self, events: Iterable[dict[str, Any]]) -> list[bytes]:
         """A line an event, with its newline. Changes the events."""
-        return [self._dumps(each) + b"\n" for each in self.objects(events)]
+        return [self._dumps(each) for each in self.objects(events)]
 
     def objects(self, events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for event in events:
@@ -57,7 +59,7 @@ class IngestLines(Events):
             if kind in ("snapshot.library", "snapshot.end"):
                 continue
             if kind == "document.deleted" or data.get("left"):
-                found.append(self._dumps({"op": "delete", "id": data["id"]}) + b"\n")
+                found.append(self._dumps({"op": "delete", "id": data["id"]}))
             elif (line := self._document(event)) is not None:
                 found.append(line)
         return found
@@ -80,7 +82,7 @@ class IngestLines(Events):
             line["texts"] = [chunk["text"] for chunk in chunks]
         if self._vectors:
             _unpack(event["data"])
-            written = self._dumps({**line, "vectors": [chunk["vector"] for chunk in chunks]}) + b"\n"
+            written = self._dumps({**line, "vectors": [chunk["vector"] for chunk in chunks]})
             if len(written) <= limits.LINE_BYTES_MAX:
                 return written
             if has_text:
@@ -88,7 +90,7 @@ class IngestLines(Events):
         elif not has_text:
             self._refuse(its_id, where, "it has no text, and vectors are left out")
             return None
-        written = self._dumps(line) + b"\n"
+        written = self._dumps(line)
         if has_text and len(written) <= limits.LINE_BYTES_MAX:
             return written
         self._refuse(its_id, where, f"its line would be over the limit of {limits.LINE_BYTES_MAX:,} bytes")

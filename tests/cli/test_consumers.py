@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
 
 from tests.instance import Instance
+from vecd.errors import VecError
 
 from .running import running, until
 from .test_watch import head, past, put, watching
+
+# mypy knows cli/ by its folder's name; it is imported by the name that it is installed under.
+cursors: Any = importlib.import_module("vec_cli.cursors")
 
 
 @pytest.fixture
@@ -84,3 +89,27 @@ def test_one_that_is_held_is_neither_moved_nor_deleted(instance: Instance, consu
 @pytest.mark.parametrize("arguments", [["reset", "c"], ["reset"], ["delete"], ["forget", "c"]])
 def test_what_is_missing_is_a_usage_error(instance: Instance, arguments: list[str]) -> None:
     assert instance.vec("consumers", *arguments, status=2).stdout == ""
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_what_was_done_is_acknowledged_to_a_daemon_that_was_restarted(noticed: bool) -> None:
+    """Whether or not the connection's end was noticed before the ack."""
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        daemon = own.start()
+        put(own, "default", [{"id": "a", "text": "one"}])
+        with own.connect() as client:
+            feed = client.watch("beginning", consumer="c")
+            place = cursors.Consumer("c", own.connect)
+            events = [next(feed) for _ in range(3)]
+            daemon.kill()
+            daemon.wait()
+            if noticed:
+                with pytest.raises(VecError, match="was lost"):
+                    next(feed)
+            own.start()
+            place.keep(feed, events[-1]["cursor"])
+            with pytest.raises(VecError) as lost:
+                place.secure(feed)
+            assert lost.value.code == "connection_lost"
+        (body,) = own.objects("consumers", "list")
+        assert body["cursor"] == events[-1]["cursor"]
