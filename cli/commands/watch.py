@@ -190,6 +190,8 @@ def _check(
         raise VecError(Code.INVALID_REQUEST, "give --cursor-file or --consumer, not both", "a consumer has its cursor")
     if format is Format.INGEST and type:
         raise VecError(Code.INVALID_REQUEST, "--format ingest is made of whole documents", "leave out --type")
+    if command is not None and not command.strip():
+        raise VecError(Code.INVALID_REQUEST, "--exec is given an empty command", "it would throw every event away")
     if command is None and any(each is not None for each in for_the_command):
         raise VecError(
             Code.INVALID_REQUEST, "--batch, --retries, --dead-letter and --on-failure are for --exec", "give a command"

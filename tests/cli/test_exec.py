@@ -196,6 +196,11 @@ def test_options_of_the_command_want_one(instance: Instance, option: list[str]) 
     assert "--exec" in instance.vec("watch", *option, status=2).stderr
 
 
+@pytest.mark.parametrize("command", ["", " "])
+def test_an_empty_command_is_a_usage_error(instance: Instance, command: str) -> None:
+    assert "empty command" in instance.vec("watch", "--no-follow", "--exec", command, status=2).stderr
+
+
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
