@@ -172,9 +172,9 @@ class Feed:
                     self._skip_to(self._database.head)
 
     async def _round(self) -> None:
-        """Reads on, hands it to the channels, and rests as long as that kept the loop busy."""
+        """Reads on, hands it to the channels, and rests as long as that kept the interpreter busy."""
         reading = list(self._channels.items())
-        seq, pages = await self._follow(read_for_all, self._database, [key for key, _ in reading], self.seq)
+        seq, pages, read_s = await self._follow(read_for_all, self._database, [key for key, _ in reading], self.seq)
         self.seq = seq
         for (_, channel), its_pages in zip(reading, pages, strict=True):
             for page in its_pages:
@@ -193,7 +193,7 @@ class Feed:
                 channel.grown.beat()
         self.moved.beat()
         await asyncio.sleep(0)  # behind all who were woken
-        took_s = loop.time() - started
+        took_s = read_s + loop.time() - started
         if took_s > 0.001:
             await asyncio.sleep(min(took_s, limits.FEED_REST_S))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
+from time import thread_time
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import limits
@@ -16,7 +17,7 @@ from ..store.database import Database
 from ..store.events import Event, Row
 from . import view as views
 from .positions import Position, compacted, cursor
-from .view import View
+from .view import Versions, View
 
 if TYPE_CHECKING:
     import apsw
@@ -61,7 +62,7 @@ def read(database: Database, view: View, encode: Encode, after: int, stop: int, 
     """
     with database.snapshot() as db:
         rows, seq = _rows(database, db, after, stop, view.reads_metadata)
-        chosen = views.select(view, rows, database.catalogue.by_id)
+        chosen = views.select(view, rows, database.catalogue.by_id, Versions([view], rows))
         piece = next(iter(views.pieces(view, chosen, db)))
         if len(piece) < len(chosen):
             seq = piece[-1][0].last_seq
@@ -72,18 +73,31 @@ def read(database: Database, view: View, encode: Encode, after: int, stop: int, 
     return _page(database, encode, after, seq, found)
 
 
-def read_for_all(database: Database, views_: Sequence[tuple[View, Encode]], after: int) -> tuple[int, list[list[Page]]]:
-    """Reads on behind `after` (exclusive) once for several views: up to which seq, and the pages of each view."""
+def read_for_all(
+    database: Database, views_: Sequence[tuple[View, Encode]], after: int
+) -> tuple[int, list[list[Page]], float]:
+    """Reads on behind `after` (exclusive) once for several views: up to which seq, the pages of each view, and the
+    processor's seconds that it took."""
+    began_s = thread_time()
     metadata = any(view.reads_metadata for view, _ in views_)
     with database.snapshot() as db:
         rows, seq = _rows(database, db, after, database.head, metadata)
-        return seq, [_pages(database, view, encode, rows, after, seq, db) for view, encode in views_]
+        versions = Versions((view for view, _ in views_), rows)
+        pages = [_pages(database, view, encode, rows, versions, after, seq, db) for view, encode in views_]
+    return seq, pages, thread_time() - began_s
 
 
 def _pages(
-    database: Database, view: View, encode: Encode, rows: Sequence[Row], after: int, seq: int, db: apsw.Connection
+    database: Database,
+    view: View,
+    encode: Encode,
+    rows: Sequence[Row],
+    versions: Versions,
+    after: int,
+    seq: int,
+    db: apsw.Connection,
 ) -> list[Page]:
-    chosen = views.select(view, rows, database.catalogue.by_id)
+    chosen = views.select(view, rows, database.catalogue.by_id, versions)
     if not chosen:
         return []
     pages = []
@@ -154,7 +168,7 @@ def read_state(database: Database, view: View, encode: Encode, position: Positio
         rows = [_row(seq, *each) for each in found]
         chosen: list[views.Chosen] = [(row, there[row.library_id or 0], False) for row in rows]
         if view.where:
-            chosen = views.filtered(view.where, chosen)
+            chosen = views.filtered(Versions([view], rows).passing(view.where), chosen)
         piece = next(iter(views.pieces(view, chosen, db)))[:room]
         label = found[-1][0] if len(piece) == len(chosen) else piece[-1][0].label
         payloads = views.Payloads(view, [row for row, _, _ in piece], db) if view.payload else None

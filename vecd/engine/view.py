@@ -7,8 +7,9 @@ change and before it, whatever has become of it since.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -71,8 +72,14 @@ def types_of(patterns: Iterable[str]) -> frozenset[str] | None:
     return frozenset(found) or None
 
 
-def select(view: View, rows: Sequence[Row], libraries: Mapping[int, Library]) -> list[Chosen]:
-    """Of these rows those of which the view may want something."""
+def select(view: View, rows: Sequence[Row], libraries: Mapping[int, Library], versions: Versions) -> list[Chosen]:
+    """Of these rows those of which the view may want something. `versions` are theirs, for the view's filters."""
+    passing = versions.passing(view.where) if view.where else None
+    # The end of a library is the end of all documents in it, for those who keep what the filter lets through; who did
+    # not name it wants documents' events alone.
+    wants_ends = view.types is not None and view.wants(events.TYPE_NAMES[events.LIBRARY_DELETED])
+    if passing is not None and not passing and not wants_ends:
+        return []  # as for most idle watches
     found = []
     for row in rows:
         library = libraries.get(row.library_id) if row.library_id is not None else None
@@ -82,12 +89,10 @@ def select(view: View, rows: Sequence[Row], libraries: Mapping[int, Library]) ->
         if view.types is not None and not any(kind in view.types for kind in _kinds(row)):
             continue
         found.append((row, name, False))
-    if not view.where:
+    if passing is None:
         return found
-    # The end of a library is the end of all documents in it, for those who keep what the filter lets through; who did
-    # not name it wants documents' events alone.
-    ends = [each for each in found if view.types is not None and each[0].type == events.LIBRARY_DELETED]
-    return sorted(filtered(view.where, found) + ends, key=lambda each: each[0].seq)
+    ends = [each for each in found if wants_ends and each[0].type == events.LIBRARY_DELETED]
+    return sorted(filtered(passing, found) + ends, key=lambda each: each[0].seq)
 
 
 def _kinds(row: Row) -> Iterator[str]:
@@ -98,27 +103,37 @@ def _kinds(row: Row) -> Iterator[str]:
         yield events.CHUNK_ADDED
 
 
-def filtered(where: Filter, found: list[Chosen]) -> list[Chosen]:
+class Versions:
+    """The documents of some rows, as they are after their changes and as they were before, for these views' filters.
+
+    They are looked at once, however many the views are."""
+
+    def __init__(self, views: Iterable[View], rows: Iterable[Row]) -> None:
+        fields = {field for view in views for where in view.where for field in where.fields}
+        self._some: dict[int, attributes.Row] = {}  # by label
+        for row in rows if fields else ():
+            for label, chunks, title, metadata in (
+                (row.label, row.added, row.title, row.metadata),
+                (row.old_label, row.removed, row.old_title, row.old_metadata),
+            ):
+                if label is not None:
+                    self._some[label] = attributes.Row(label, chunks, row.id or "", title, metadata or "{}")
+        self._attributes = attributes.Some(fields, self._some.values())
+
+    def passing(self, where: Filter) -> set[int]:
+        """The labels of those that the filter lets through."""
+        return set(compress(self._some, self._attributes.passing(where)))
+
+
+def filtered(passing: Container[int | None], found: Iterable[Chosen]) -> list[Chosen]:
     """An event passes with a document that passes, as it is after the change or as it was before: whoever keeps what
     the filter lets through must hear when something leaves."""
-    about = [each for each in found if each[0].id is not None]
-    versions, places = [], []
-    for place, (row, _, _) in enumerate(about):
-        for label, chunks, title, metadata in (
-            (row.label, row.added, row.title, row.metadata),
-            (row.old_label, row.removed, row.old_title, row.old_metadata),
-        ):
-            if label is not None:
-                versions.append(attributes.Row(label, chunks, row.id or "", title, metadata or "{}"))
-                places.append((place, label == row.label))
-    now, before = [False] * len(about), [False] * len(about)
-    for (place, is_now), passes in zip(places, attributes.passing(where, versions), strict=True):
-        (now if is_now else before)[place] = passes
-    return [
-        (row, name, left and row.label is not None and not there)
-        for (row, name, _), there, left in zip(about, now, before, strict=True)
-        if there or left
-    ]
+    kept = []
+    for row, name, _ in found:
+        now, before = row.label in passing, row.old_label in passing
+        if now or before:
+            kept.append((row, name, before and not now and row.label is not None))
+    return kept
 
 
 def compose(view: View, chosen: Sequence[Chosen], after: int, stop: int, db: apsw.Connection) -> list[list[Event]]:

@@ -268,12 +268,17 @@ class Attributes:
                 self._seq = each.seq
 
 
-def passing(where: Sequence[Where], rows: Sequence[Row]) -> list[bool]:
-    """Which of these documents, alive or not, the filters let through together. A type that cannot be compared does not
-    pass: these are some documents of many, and others may hold another."""
-    table = _Table(frozenset().union(*(each.fields for each in where)))
-    table.take(rows)
-    return table.passing(where)
+class Some:
+    """Some documents, alive or not, to be held against filters that name these fields."""
+
+    def __init__(self, fields: Iterable[Field], rows: Iterable[Row]) -> None:
+        self._table = _Table(frozenset(fields))
+        self._table.take(rows)
+
+    def passing(self, where: Sequence[Where]) -> list[bool]:
+        """Which of them the filters let through together. A type that cannot be compared does not pass: these are some
+        documents of many, and others may hold another."""
+        return self._table.passing(where)
 
 
 class _Table:
@@ -332,10 +337,8 @@ class _Table:
 
     def passing(self, where: Sequence[Where]) -> list[bool]:
         """By document number, whether all of these let it through."""
-        mask = np.ones(self.firsts.count, np.bool_)
-        for each in where:
-            mask &= self._work_out(each.node, 0, self.firsts.count)
-        found: list[bool] = mask.tolist()
+        masks = (self._work_out(each.node, 0, self.firsts.count) for each in where)
+        found: list[bool] = reduce(np.logical_and, masks).tolist()
         return found
 
     def _mask(self, node: Node) -> Bools:
