@@ -185,7 +185,7 @@ DESK_STUCK_S: Final = 0.02
 SEARCHERS: Final = 4
 #: Threads that answer reads; more only queue for the interpreter lock.
 READERS: Final = 4
-#: Threads that read the log for watchers.
+#: Threads that read the log for watchers who catch up; one more reads what commits bring.
 FOLLOWERS: Final = 2
 #: Threads that validate, chunk and embed incoming documents.
 PREPARERS: Final = 2

@@ -40,6 +40,7 @@ def main() -> None:
     with started() as (instance, client, pid):
         fill(client, _EVENTS // 2)
         _catch_up(instance, client, pid)
+        _beside_catching_up(instance, client)
         _disk(instance, client)
 
 
@@ -228,6 +229,42 @@ def _copied_s(count: int) -> float:
         pass
     os.waitpid(child, 0)
     return time.perf_counter() - started_at
+
+
+def _beside_catching_up(instance: Instance, client: Client) -> None:
+    """From ack to delivery for one at the head, alone and beside many who catch up all the time."""
+    first = 10_000_000
+    with instance.connect(None) as live:
+        parts = live.submit("watch", libraries=[_LIBRARY]).parts()
+        next(parts)
+        for count in (0, 60):
+            stop = threading.Event()
+            threads = [threading.Thread(target=_catch_up_forever, args=(instance, n, stop)) for n in range(count)]
+            for thread in threads:
+                thread.start()
+            late = []
+            for _ in range(100):
+                first += 1
+                client.request("ingest", library=_LIBRARY, documents=documents(first, 1))
+                acked_at = time.perf_counter()
+                while not next(parts).body:
+                    pass  # a bookmark
+                late.append((time.perf_counter() - acked_at) * 1e3)
+            stop.set()
+            for thread in threads:
+                thread.join()
+            print(f"  at the head, while {count} catch up: ack to delivery {told(sorted(late))}", flush=True)
+
+
+def _catch_up_forever(instance: Instance, number: int, stop: threading.Event) -> None:
+    view = memoryview(bytearray(MIB))
+    with instance.connect(None) as client:
+        log = client.log
+    while not stop.is_set():
+        watcher = Raw(instance, **{"from": f"{log}:{number * 7}"})  # no two read the same pages
+        while watcher.seq < 100_000 and not stop.is_set():
+            watcher.take(view[: watcher.socket.recv_into(view)])
+        watcher.socket.close()
 
 
 # --- what it keeps --------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Engine: the store, the indexes, the embedders and the threads that the verbs share.
 
-Threads: the event loop calls the verbs; `searchers` search, `readers` answer what only
-reads, `followers` read the log for watchers,
-`preparers` validate, chunk and embed what is to be written, the store's writer commits, the indexes' strands search.
+Threads: the event loop calls the verbs; `searchers` search, `readers` answer what only reads, `followers` read the log
+for watchers who catch up and the pump for those at its head, `preparers` validate, chunk and embed what is to be
+written, the store's writer commits, the indexes' strands search.
 The writer's news arrives in two steps on the writer's thread: first the indexes, then the watchers; whoever wrote is
 answered after both.
 """
@@ -44,13 +44,14 @@ class Engine:
         self.indexes = Indexes(self.database, settings.data / "indexes")
         self.selections = Selections(self.database)
         self.hits = Hits(self.database)
-        self.feed = Feed(self.database, self.follow)
+        self.feed = Feed(self.database, self.follow, self.pump)
         self.consumers = Consumers(self.database)
         self.vacuum = Vacuum(self.database)
         self._readers = ThreadPoolExecutor(limits.READERS, "vecd-read")
         self.desk = Desk("vecd-desk", limits.DESK_THREADS)
         self._searchers = ThreadPoolExecutor(limits.SEARCHERS, "vecd-search")
         self._followers = ThreadPoolExecutor(limits.FOLLOWERS, "vecd-feed")
+        self._pump = ThreadPoolExecutor(1, "vecd-pump")
         self._preparers = ThreadPoolExecutor(limits.PREPARERS, "vecd-prepare")
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
@@ -77,6 +78,7 @@ class Engine:
         self.desk.close()
         self._searchers.shutdown(cancel_futures=True)
         self._followers.shutdown(cancel_futures=True)
+        self._pump.shutdown(cancel_futures=True)
         self.indexes.stop()
         self.database.close()  # its last commits still tell the indexes
         self.indexes.close()
@@ -92,6 +94,10 @@ class Engine:
     async def follow(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
         """Reads for the feed, off the loop and away from the other readers: many watchers must not hold up searches."""
         return await self._loop.run_in_executor(self._followers, verb, *args)
+
+    async def pump(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Reads what commits bring, for all who are at the head: not behind those who catch up."""
+        return await self._loop.run_in_executor(self._pump, verb, *args)
 
     async def prepare(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
         """Runs the heavy part of a write, off the loop and away from the readers."""

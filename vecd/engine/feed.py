@@ -77,9 +77,10 @@ class Channel:
 class Feed:
     """The channels, and those who watch."""
 
-    def __init__(self, database: Database, follow: Follow) -> None:
+    def __init__(self, database: Database, follow: Follow, pump: Follow) -> None:
         self._database = database
         self._follow = follow
+        self._pump_reads = pump
         self.seq = 0  # the log has been read up to here for all channels
         self.ticks = 0
         self.moved = Pulse()  # something was read or handed on
@@ -174,7 +175,7 @@ class Feed:
     async def _round(self) -> None:
         """Reads on, hands it to the channels, and rests as long as that kept the interpreter busy."""
         reading = list(self._channels.items())
-        seq, pages, read_s = await self._follow(read_for_all, self._database, [key for key, _ in reading], self.seq)
+        seq, pages, read_s = await self._pump_reads(read_for_all, self._database, [key for key, _ in reading], self.seq)
         self.seq = seq
         for (_, channel), its_pages in zip(reading, pages, strict=True):
             for page in its_pages:
