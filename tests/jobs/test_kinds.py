@@ -219,14 +219,14 @@ def test_a_snapshot_job_saves_the_indexes_that_are_in_memory(instance: Instance,
     library = made(client, "saved", 9_000)  # enough for a graph
     list(client.search("text", library=library))
 
-    def structured() -> bool:
+    def structured(rows: int) -> bool:
         (memory,) = (each["memory"] for each in client.status()["libraries"] if each["name"] == library)
-        return bool(memory["structure"]) and memory["maintenance"] is None
+        return bool(memory["structure"] == rows) and memory["maintenance"] is None
 
-    until(structured, "the graph")
+    until(lambda: structured(9_000), "the graph")
     client.ingest([{"id": f"new{n}", "text": f"new text {n}"} for n in range(50)], library)
-    until(structured, "the new ones' place in it")
-    assert completed(client, "snapshot", library=library)["vectors"] >= 9_000
+    until(lambda: structured(9_050), "the new ones' place in it")
+    assert completed(client, "snapshot", library=library)["vectors"] == 9_050
     assert any((instance.settings.data / "indexes").glob("*.index"))
     assert completed(client, "snapshot", library=library) == {"libraries": 0, "vectors": 0}  # nothing new
 
