@@ -103,6 +103,8 @@ HEARTBEATS_MISSED: Final = 6
 #: After events were handed to all who watch, the next wait for as long as that took, but no longer than this: what
 #: comes meanwhile goes together, so a thousand watchers leave half of the event loop's time to everybody else.
 FEED_REST_S: Final = 0.05
+#: Watchers that are woken at once, a few milliseconds of the event loop.
+FEED_WAKES: Final = 64
 #: Rows that one step of the vacuum deletes, and pages that one gives back: others' writes go between two steps.
 VACUUM_ROWS: Final = 2_000
 VACUUM_PAGES: Final = 256

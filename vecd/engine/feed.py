@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sized
 from typing import TYPE_CHECKING, Any
 
 from .. import limits
@@ -43,6 +43,7 @@ class Channel:
     def __init__(self, start: int) -> None:
         self.start = start
         self.users = 0
+        self.bookmark: tuple[int, int, Sized] | None = None  # the newest: its seq, the head in it, and what is sent
         self.grown = Pulse()
         self._pages: list[Page] = []
         self._seqs: list[int] = []  # of the pages
@@ -150,15 +151,24 @@ class Feed:
             self._committed.set()
 
     def tick(self) -> None:
-        """Has every watch say how far it is."""
+        """Has every watch at the head say how far it is."""
         self.ticks += 1
         for channel in self._channels.values():
             channel.grown.beat()
 
     async def _tick(self) -> None:
+        """The same now and then, for those who have heard nothing since."""
+        beats: dict[int, int] = {}
         while True:
             await asyncio.sleep(limits.HEARTBEAT_S)
-            self.tick()
+            self.ticks += 1
+            await self._beat([each for each in self._channels.values() if beats.get(id(each)) == each.grown.beats])
+            beats = {id(each): each.grown.beats for each in self._channels.values()}
+
+    async def _beat(self, channels: list[Channel]) -> None:
+        """Wakes those who wait there, some at a time: others' requests are answered in between."""
+        for channel in channels:
+            await channel.grown.beat_gently(limits.FEED_WAKES)
 
     async def _pump(self) -> None:
         while True:
@@ -186,12 +196,9 @@ class Feed:
                 channel.restart(seq)
         loop = asyncio.get_running_loop()
         started = loop.time()
-        for (_, channel), its_pages in zip(reading, pages, strict=True):
-            if its_pages:
-                channel.grown.beat()
-        for channel in self._channels.values():
-            if id(channel) not in known:
-                channel.grown.beat()
+        grown = [channel for (_, channel), its_pages in zip(reading, pages, strict=True) if its_pages]
+        restarted = [channel for channel in self._channels.values() if id(channel) not in known]
+        await self._beat([*grown, *restarted])
         self.moved.beat()
         await asyncio.sleep(0)  # behind all who were woken
         took_s = read_s + loop.time() - started

@@ -6,7 +6,7 @@ the store otherwise. A snapshot is a position too (positions.py), and is gone th
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -162,8 +162,15 @@ class Watch:
             ticks = feed.ticks
             await channel.grown.wait()
             if feed.ticks != ticks and self.reached.seq >= seq and channel.behind(seq) is None:
-                body = pages.bookmark(engine.database, self.reached, self._encode)
-                return Page(seq, self.reached, body=body)
+                return Page(seq, self.reached, body=self._bookmark(channel))
+
+    def _bookmark(self, channel: Channel) -> Sized:
+        """Encoded once for all who have reached the same place."""
+        seq, head = self.reached.seq, self._engine.database.head
+        if channel.bookmark is None or channel.bookmark[:2] != (seq, head):
+            body = pages.bookmark(self._engine.database, self.reached, self._encode)
+            channel.bookmark = seq, head, body
+        return channel.bookmark[2]
 
 
 async def flush(engine: Engine, watch: Watch | None, consumer: str | None) -> str:
