@@ -93,7 +93,7 @@ def time_us(text: str) -> int | None:
 
     Raises VecError `invalid_cursor` for what looks like a time and is none.
     """
-    if re.fullmatch(r"-[\d.]+[smhdw]", text):
+    if re.fullmatch(r"-\d+(?:\.\d+)?[smhdw]", text):
         return max(0, int((time.time() - duration_s(text[1:])) * 1_000_000))
     if not re.match(r"\d{4}-\d\d-\d\d", text):
         return None
