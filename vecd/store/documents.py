@@ -310,7 +310,10 @@ def contents(
 
 
 #: The chunks of the version of a document that `value` names, in their order.
-_CHUNKS_OF = "(SELECT text, vector FROM chunks WHERE label BETWEEN value ->> 0 AND (value ->> 0) + (value ->> 1) - 1 ORDER BY label)"  # noqa: E501
+_CHUNKS_OF = (
+    "(SELECT text, vector FROM chunks"
+    " WHERE label BETWEEN value ->> 0 AND (value ->> 0) + (value ->> 1) - 1 ORDER BY label)"
+)
 
 
 def _cut(joined: bytes, count: int) -> list[bytes]:
