@@ -18,7 +18,7 @@ import numpy.typing as npt
 from . import kernels, native
 from .native import faiss
 from .rows import Allowed, Floats, Labels, Rows
-from .structure import Spec
+from .structure import Effort, Spec
 
 #: Recall@10 of 0.977 on 200,000 text vectors with M 24 and ef_construction 128, 0.969 to 0.974 with 80 (a graph is
 #: different each time it is built on several cores); M 16 needs 128 for that (tests/bench/hnsw.py).
@@ -63,6 +63,13 @@ class Hnsw:
         links = 4 * hnsw.neighbors.size() + 8 * hnsw.offsets.size() + 4 * hnsw.levels.size()
         return int(links + self._codes().nbytes + self.rows.memory_bytes)
 
+    @property
+    def worn(self) -> bool:
+        return False
+
+    def train(self, sample: Floats) -> None:
+        pass
+
     def extend(self, labels: Labels, vectors: Floats) -> None:
         self._index.add(np.ascontiguousarray(vectors, np.float32))
         self.rows.append(labels)
@@ -82,11 +89,11 @@ class Hnsw:
             vector.resize(size)  # which keeps the room
             native.forget(room)
 
-    def search(self, queries: Floats, k: int, allowed: Allowed, ef: int | None, exact: bool) -> tuple[Floats, Labels]:
+    def search(self, queries: Floats, k: int, allowed: Allowed, effort: Effort) -> tuple[Floats, Labels]:
         if not k:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        width = self._width(k, allowed, ef)
-        if exact or width is None:
+        width = self._width(k, allowed, effort)
+        if effort.exact or width is None:
             scores, rows = self._scan(queries, k, allowed)
         else:
             scores, rows = self._walk(queries, k, allowed, width)
@@ -95,11 +102,11 @@ class Hnsw:
                 scores[missed], rows[missed] = self._scan(queries[missed], k, allowed)
         return scores, self.rows.labels[rows]
 
-    def _width(self, k: int, allowed: Allowed, ef: int | None) -> int | None:
+    def _width(self, k: int, allowed: Allowed, effort: Effort) -> int | None:
         """How many candidates the walk keeps; None if a scan is cheaper, and no `ef` was asked for."""
         count = self.rows.count
-        width = max(ef or EF_DEFAULT, k) * (count / allowed.count) ** _WIDENING
-        scan = ef is None and kernels.cost_us(allowed, count) <= _EF_US * width
+        width = max(effort.ef or EF_DEFAULT * effort.factor, k) * (count / allowed.count) ** _WIDENING
+        scan = effort.ef is None and kernels.cost_us(allowed, count) <= _EF_US * width
         return None if scan else math.ceil(width)
 
     def _walk(self, queries: Floats, k: int, allowed: Allowed, width: int) -> tuple[Floats, Labels]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from . import kernels
 from .rows import Allowed, Floats, Labels, Rows
-from .structure import Spec
+from .structure import Effort, Spec
 
 #: Asking for more than this share of all rows, a scan is faster.
 _ASK_SHARE_MAX = 0.02
@@ -38,6 +38,13 @@ class KdTree:
         nodes = self.rows.count // self._spec.parameters["leaf_size"] * 2 * 64
         return int(3 * self._matrix.nbytes + 8 * self.rows.count + nodes + self.rows.memory_bytes)
 
+    @property
+    def worn(self) -> bool:
+        return False
+
+    def train(self, sample: Floats) -> None:
+        pass
+
     def extend(self, labels: Labels, vectors: Floats) -> None:
         assert self._tree is None
         self._pages.append(vectors)
@@ -55,11 +62,11 @@ class KdTree:
             points = np.hstack((points, ~points.any(axis=1, keepdims=True)))
         self._tree = cKDTree(points, self._spec.parameters["leaf_size"], balanced_tree=False, compact_nodes=False)
 
-    def search(self, queries: Floats, k: int, allowed: Allowed, ef: int | None, exact: bool) -> tuple[Floats, Labels]:
+    def search(self, queries: Floats, k: int, allowed: Allowed, effort: Effort) -> tuple[Floats, Labels]:
         asked = min(k + self.rows.dead, self.rows.count)
         if allowed.mask is not None and allowed.count:
             asked = max(asked, 2 * k * self.rows.count // allowed.count)
-        if exact or not k or asked > _ASK_SHARE_MAX * self.rows.count:
+        if effort.exact or not k or asked > _ASK_SHARE_MAX * self.rows.count:
             scores, rows = kernels.nearest(self._matrix, queries, k, allowed, self._spec.space)
             return scores, self.rows.labels[rows]
         points = np.pad(queries, ((0, 0), (0, self._tree.m - self._spec.dimension)))
@@ -69,9 +76,8 @@ class KdTree:
             found = rows if allowed.mask is None else rows[allowed.mask[rows]]
             query = queries[place : place + 1]
             if len(found) >= k:
-                those = Allowed(len(found), None)
-                its_scores, at = kernels.nearest(self._matrix[found], query, k, those, self._spec.space)
-                scores[place], labels[place] = its_scores[0], self.rows.labels[found[at[0]]]
+                scores[place], best = kernels.best_of(self._matrix, query[0], found, k, self._spec.space)
+                labels[place] = self.rows.labels[best]
             else:
                 its_scores, at = kernels.nearest(self._matrix, query, k, allowed, self._spec.space)
                 scores[place], labels[place] = its_scores[0], self.rows.labels[at[0]]

@@ -18,6 +18,10 @@ from .native import faiss
 from .rows import Allowed, Floats, Labels
 
 _BLAS_FROM_QUERIES = 3
+#: Rows beyond the k-th that are scored again at least, so that ties at the end are seen.
+_SPARE_MIN = 8
+#: The rounding of a product of two float32, relative, as it adds up over the square root of the components.
+_ROUNDING = 4e-7
 #: Picking rows by their numbers pays while they are fewer than this share of all.
 PICK_SHARE = 0.25
 
@@ -44,25 +48,86 @@ def normalised(vectors: Floats) -> Floats:
 
 
 def nearest(matrix: Floats, queries: Floats, k: int, allowed: Allowed, space: str) -> tuple[Floats, Labels]:
-    """The k best rows of each query: scores and row numbers of shape (n, k), in no order.
+    """The k best rows of each query: scores and row numbers of shape (n, k), best first.
 
     `matrix` has shape (rows, dimension), `queries` (n, dimension), both C-contiguous; k is at most allowed.count.
+    The answer depends on the query and the rows alone, not on what else is asked at the same time: the fast ways differ
+    in their last bits, so a few rows more than k are found by one of them, and `scores` decides. Of equal scores the
+    first rows win.
     """
     if not k:
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     few = allowed.mask is not None and allowed.count < PICK_SHARE * len(matrix)
+    wide = min(allowed.count, k + max(_SPARE_MIN, k // 8))
+    scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    near: Labels | None = None
     if space == "ip" and len(queries) >= _BLAS_FROM_QUERIES:
         ids = allowed.ids if few else None
-        return _by_product(matrix if ids is None else matrix[ids], queries, k, None if few else allowed, ids)
-    scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        near = _by_product(matrix if ids is None else matrix[ids], queries, wide, None if few else allowed, ids)
     for place, query in enumerate(queries):
-        if few:
-            _picked(matrix, query, allowed.ids, space, scores[place], rows[place])
-        elif allowed.mask is None:
-            _all(matrix, query, space, scores[place], rows[place])
-        else:
-            _masked(matrix, query, allowed, space, scores[place], rows[place])
+        found = near[place] if near is not None else _near(matrix, query, wide, allowed, few, space)
+        if wide < allowed.count and _others_may_tie(matrix, query, found, k, space):
+            found = _all_that_tie(matrix, query, k, allowed, space)
+        scores[place], rows[place] = best_of(matrix, query, found, k, space)
     return scores, rows
+
+
+def best_of(matrix: Floats, query: Floats, rows: Labels, k: int, space: str) -> tuple[Floats, Labels]:
+    """The k best of these rows, best first; of equal scores the first rows win."""
+    exact = scores(matrix, query, rows, space)
+    order = np.lexsort((rows, -exact))[:k]
+    return exact[order], rows[order]
+
+
+def scores(matrix: Floats, query: Floats, rows: Labels, space: str) -> Floats:
+    """The scores of these rows, shape (len(rows),): of one query and one row always the same, to the last bit."""
+    found = np.empty(len(rows), np.float32)
+    kernel: Any = faiss().fvec_L2sqr_by_idx if space == "l2" else faiss().fvec_inner_products_by_idx
+    rows = np.ascontiguousarray(rows, np.int64)
+    kernel(
+        faiss().swig_ptr(found), faiss().swig_ptr(query), faiss().swig_ptr(matrix), faiss().swig_ptr(rows),
+        matrix.shape[1], 1, len(rows),
+    )  # fmt: skip
+    if space == "l2":
+        np.negative(found, out=found)
+    return found
+
+
+def _others_may_tie(matrix: Floats, query: Floats, rows: Labels, k: int, space: str) -> bool:
+    """Whether rows that are not among these may be as good as the k-th of them."""
+    exact = np.sort(scores(matrix, query, rows, space))
+    last = float(exact[-k])
+    return float(exact[0]) >= last - _slack(matrix, query, rows, last, space)
+
+
+def _slack(matrix: Floats, query: Floats, rows: Labels, score: float, space: str) -> float:
+    """By how much two ways to compute this score may differ."""
+    share = _ROUNDING * math.sqrt(matrix.shape[1])
+    if space == "l2":
+        return share * abs(score)
+    some = matrix[rows[:_SPARE_MIN]]
+    return share * math.sqrt(float(query @ query) * float(np.einsum("ij,ij->i", some, some).max(initial=0)))
+
+
+def _near(matrix: Floats, query: Floats, k: int, allowed: Allowed, few: bool, space: str) -> Labels:
+    scores, rows = np.empty(k, np.float32), np.empty(k, np.int64)
+    if few:
+        _picked(matrix, query, allowed.ids, space, scores, rows)
+    elif allowed.mask is None:
+        _all(matrix, query, space, scores, rows)
+    else:
+        every = _every(matrix, query, allowed, space)
+        rows[:] = np.argpartition(every, -k)[-k:]
+    return rows
+
+
+def _all_that_tie(matrix: Floats, query: Floats, k: int, allowed: Allowed, space: str) -> Labels:
+    """All rows that may be as good as the k-th."""
+    every = _every(matrix, query, allowed, space)
+    best = np.argpartition(every, -k)[-k:]
+    last = float(every[best].min())
+    found: Labels = np.flatnonzero(every >= last - _slack(matrix, query, best, last, space))
+    return found
 
 
 def cost_us(allowed: Allowed, rows: int) -> float:
@@ -103,22 +168,23 @@ def _picked(matrix: Floats, query: Floats, ids: Labels, space: str, scores: Floa
         np.negative(scores, out=scores)
 
 
-def _masked(matrix: Floats, query: Floats, allowed: Allowed, space: str, scores: Floats, rows: Labels) -> None:
+def _every(matrix: Floats, query: Floats, allowed: Allowed, space: str) -> Floats:
+    """The scores of all rows, shape (len(matrix),); minus infinity for those that may not be found."""
     every = np.empty(len(matrix), np.float32)
     kernel: Any = faiss().fvec_L2sqr_ny if space == "l2" else faiss().fvec_inner_products_ny
     kernel(faiss().swig_ptr(every), faiss().swig_ptr(query), faiss().swig_ptr(matrix), matrix.shape[1], len(matrix))
     if space == "l2":
         np.negative(every, out=every)
-    assert allowed.mask is not None
-    every[~allowed.mask] = -np.inf
-    rows[:] = np.argpartition(every, -len(rows))[-len(rows) :]
-    scores[:] = every[rows]
+    if allowed.mask is not None:
+        every[~allowed.mask] = -np.inf
+    return every
 
 
 def _by_product(
     matrix: Floats, queries: Floats, k: int, allowed: Allowed | None, ids: Labels | None
-) -> tuple[Floats, Labels]:
-    """One matrix product a block of rows, so that its scores stay a bounded size."""
+) -> Labels:
+    """The k best rows of each query, in no order: one matrix product a block of rows, so that its scores stay a bounded
+    size."""
     mask = None if allowed is None else allowed.mask
     scores, rows = [], []
     for start in range(0, len(matrix), limits.FLAT_BLOCK_ROWS):
@@ -134,4 +200,4 @@ def _by_product(
     if joined.shape[1] > k:
         kept = np.argpartition(joined, -k, axis=1)[:, -k:]
         joined, numbers = np.take_along_axis(joined, kept, 1), np.take_along_axis(numbers, kept, 1)
-    return joined, numbers if ids is None else ids[numbers]
+    return numbers if ids is None else ids[numbers]

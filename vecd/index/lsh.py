@@ -23,7 +23,7 @@ import numpy.typing as npt
 from . import kernels
 from .native import faiss
 from .rows import Allowed, Floats, Labels, Rows
-from .structure import Spec
+from .structure import Effort, Spec
 
 #: Candidates that are compared exactly, at least; and by default for each hit that is wanted.
 _CANDIDATES_MIN, _CANDIDATES_PER_HIT = 500, 20
@@ -58,6 +58,13 @@ class Lsh:
     @property
     def _vectors(self) -> Floats:
         return self._matrix[: self.rows.count]
+
+    @property
+    def worn(self) -> bool:
+        return False
+
+    def train(self, sample: Floats) -> None:
+        pass
 
     def extend(self, labels: Labels, vectors: Floats) -> None:
         if not len(labels):
@@ -97,9 +104,11 @@ class Lsh:
             vectors = np.hstack((vectors, rest.astype(np.float32)))
         return np.packbits(vectors @ self._planes > self._offsets, axis=1)
 
-    def search(self, queries: Floats, k: int, allowed: Allowed, ef: int | None, exact: bool) -> tuple[Floats, Labels]:
-        candidates = min(allowed.count, max(k, ef or max(_CANDIDATES_MIN, _CANDIDATES_PER_HIT * k)))
-        if exact or candidates == allowed.count or (ef is None and self._scan_is_cheaper(candidates, allowed)):
+    def search(self, queries: Floats, k: int, allowed: Allowed, effort: Effort) -> tuple[Floats, Labels]:
+        wanted = effort.factor * max(_CANDIDATES_MIN, _CANDIDATES_PER_HIT * k)
+        candidates = int(min(allowed.count, max(k, effort.ef or wanted)))
+        scan = effort.ef is None and self._scan_is_cheaper(candidates, allowed)
+        if effort.exact or candidates == allowed.count or scan:
             scores, rows = kernels.nearest(self._vectors, queries, k, allowed, self._spec.space)
             return scores, self.rows.labels[rows]
 
@@ -107,9 +116,8 @@ class Lsh:
         _, near = self._codes.search(self._coded(queries, stored=False), candidates, params=parameters)
         scores, labels = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         for place, rows in enumerate(near):
-            those = Allowed(candidates, None)
-            found, at = kernels.nearest(self._matrix[rows], queries[place : place + 1], k, those, self._spec.space)
-            scores[place], labels[place] = found[0], self.rows.labels[rows[at[0]]]
+            scores[place], best = kernels.best_of(self._vectors, queries[place], rows, k, self._spec.space)
+            labels[place] = self.rows.labels[best]
         return scores, labels
 
     def _scan_is_cheaper(self, candidates: int, allowed: Allowed) -> bool:

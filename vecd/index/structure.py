@@ -1,4 +1,4 @@
-"""What a structure is, and what a library wants of it."""
+"""The protocol of an index structure, and what a library and a search ask of one."""
 
 from __future__ import annotations
 
@@ -11,15 +11,32 @@ import numpy.typing as npt
 from .rows import Allowed, Floats, Labels, Rows
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard an approximate search tries."""
+
+    recall: float  # the share of the k nearest that it is to find, 0 < recall <= 1
+    factor: float = 1.0  # >= 1; measured: how much more than a structure's own default is needed to keep it
+    ef: int | None = None  # asked for by hand; replaces what recall and factor would choose
+    exact: bool = False
+
+
 class Structure(Protocol):
-    """What finds vectors faster than looking at all of them does. Not thread-safe: a LiveIndex owns it."""
+    """Finds the nearest vectors faster than a scan of all of them. Not thread-safe: a LiveIndex owns it."""
 
     rows: Rows
-    #: Whether rows can be added to it in small steps; one that cannot is built anew.
+    #: Whether rows can be added in small steps; a structure that cannot grow is rebuilt instead.
     grows: bool
 
     @property
     def memory_bytes(self) -> int: ...
+
+    @property
+    def worn(self) -> bool:
+        """Whether rows that came after the build fit it so badly that a rebuild pays."""
+
+    def train(self, sample: Floats) -> None:
+        """Called once, before the first rows: a random sample of them, of shape (n, dimension)."""
 
     def extend(self, labels: Labels, vectors: Floats) -> None:
         """Adds rows: labels of shape (n,), ascending and above all that are there; vectors of shape (n, dimension)."""
@@ -27,10 +44,10 @@ class Structure(Protocol):
     def finish(self) -> None:
         """Called once, when a new structure has all its first rows."""
 
-    def search(self, queries: Floats, k: int, allowed: Allowed, ef: int | None, exact: bool) -> tuple[Floats, Labels]:
+    def search(self, queries: Floats, k: int, allowed: Allowed, effort: Effort) -> tuple[Floats, Labels]:
         """The k best of each query among the allowed rows, in no order: scores and labels of shape (n, k).
 
-        k is at most allowed.count. `ef` is the effort of an approximate search; None: what the kind thinks best.
+        k is at most allowed.count.
         """
 
     def sample(self, places: Labels) -> Floats:

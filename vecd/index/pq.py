@@ -1,0 +1,237 @@
+"""PQ: short codes of all vectors are scanned whole, and the rows that look best are compared exactly.
+
+A vector is rotated, cut into pieces of a few components, and each piece is replaced by the number of the nearest of 16
+centroids (product quantisation; Jégou, Douze and Schmid, 2011, "Product Quantization for Nearest Neighbor Search"). faiss
+scans such 4-bit codes with SIMD table look-ups ("fast scan"; André, Kermarrec and Le Scouarnec, 2015). A code has no
+links to others, so an added row is an append, a deleted or filtered row is a mask, and copies do no harm.
+
+How many rows are compared exactly is decided for each query, by what the comparison shows. Among the R rows with the
+best estimates, the outer half tells how far exact distances lie from estimates there: about m, give or take s. The
+number of rows grows towards larger distances; its growth over the same outer half is extrapolated. Together they give
+the number of rows beyond the R-th that are to be expected among the k nearest (`_missed`). If that is more than the
+wanted recall permits, R grows eightfold, until a scan of the vectors themselves is cheaper. So a query that the codes
+describe badly costs more, and is answered right all the same.
+
+Cosine is compared as Euclidean distance: for vectors of length 1 the order is the same. Distances do not change when
+the mean of the vectors is subtracted, which leaves only the differences to be coded: vectors that all lie in a narrow
+cone are coded as well as any others. For `dot` the mean is subtracted from the vectors alone, which adds the same to
+every score of a query.
+
+A few rows fit the codes much worse than the rest (vectors of extreme length, rows that came after the data drifted).
+Their estimates say nothing, so these `outliers` are always compared exactly; when there are many, the structure is worn
+and is trained again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from . import kernels
+from .matrix import Matrix
+from .native import faiss
+from .rows import Allowed, Floats, Labels, Rows
+from .structure import Effort, Spec
+
+#: Rows that the codebook is trained with: 16 centroids a piece need no more.
+TRAIN_ROWS: Final = 16_384
+
+#: The first R, at least and for each hit that is wanted, and by how much it grows.
+_CANDIDATES_MIN, _CANDIDATES_PER_HIT, _GROWTH = 256, 4, 8
+#: The share of the misses that the promised recall permits which a single query may be expected to have.
+_MISSES_SHARE = 0.5
+#: Microseconds of a search on one core: for one piece of one row's code, for a row compared exactly, and for each call.
+_PIECE_US, _CANDIDATE_US, _CALL_US = 0.00004, 0.3, 50.0
+
+#: A row is an outlier if its squared error is so many times the mean of the rows of the build...
+_OUTLIER_ERROR = 4.0
+#: ...and if it is among this share of them; rows that come later are held against the same error.
+_OUTLIER_SHARE = 0.01
+#: From this share of outliers on the structure is worn.
+_WORN_SHARE = 0.05
+#: Rows that are taken in at once: bounds what rotated and decoded copies take.
+_EXTEND_ROWS = 8_192
+_SEED: Final = 20_110_101
+
+
+class Pq:
+    """Codes of `bits` bits a component in faiss's inverted list, and the vectors themselves as float32."""
+
+    grows = True
+
+    def __init__(self, spec: Spec) -> None:
+        self.rows = Rows()
+        self.dimension = spec.dimension
+        self._space = spec.space
+        self._by_distance = spec.metric != "dot"
+        self._matrix = Matrix(spec.dimension)
+        width = max(1, 4 // int(spec.parameters["bits"]))  # components of a piece
+        self._pieces = -(-spec.dimension // width)
+        self._rotation, self._mean = self._rotate(self._pieces * width), np.zeros(spec.dimension, np.float32)
+        metric = faiss().METRIC_L2 if self._by_distance else faiss().METRIC_INNER_PRODUCT
+        # One inverted list: faiss's plain fast-scan index takes no selector.
+        self._quantizer: Any = faiss().IndexFlat(self._pieces * width, metric)
+        self._quantizer.add(np.zeros((1, self._pieces * width), np.float32))
+        self._codes: Any = faiss().IndexIVFPQFastScan(
+            self._quantizer, self._pieces * width, 1, self._pieces, 4, metric
+        )
+        self._codes.by_residual = False
+        self._outliers: list[int] = []  # row numbers, ascending
+        self._error_max = math.inf  # of a row that is not an outlier, squared
+        self._errors: list[Floats] = []  # of the rows of the build, squared
+
+    @property
+    def memory_bytes(self) -> int:
+        codes = self.rows.count * self._pieces // 2
+        return self._matrix.nbytes + codes + self._rotation.nbytes + self.rows.memory_bytes
+
+    @property
+    def worn(self) -> bool:
+        return len(self._outliers) > max(_CANDIDATES_MIN, _WORN_SHARE * self.rows.count)
+
+    def _rotate(self, size: int) -> Floats:
+        """A random rotation, shape (dimension, size): it spreads what a vector holds evenly over its pieces."""
+        random = np.random.default_rng(_SEED).standard_normal((size, size))
+        rotation: Floats = np.ascontiguousarray(np.linalg.qr(random)[0][: self.dimension], np.float32)
+        return rotation
+
+    def train(self, sample: Floats) -> None:
+        self._mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self._codes.pq.train(self._rotated(sample))
+        self._codes.is_trained = True
+
+    def _rotated(self, vectors: Floats) -> Floats:
+        rotated: Floats = (vectors - self._mean) @ self._rotation
+        return rotated
+
+    def extend(self, labels: Labels, vectors: Floats) -> None:
+        for start in range(0, len(labels), _EXTEND_ROWS):
+            self._extend(labels[start : start + _EXTEND_ROWS], vectors[start : start + _EXTEND_ROWS])
+
+    def _extend(self, labels: Labels, vectors: Floats) -> None:
+        rotated = self._rotated(vectors)
+        self._codes.add(rotated)
+        decoded = self._codes.pq.decode(self._codes.pq.compute_codes(rotated))
+        errors = np.square(rotated - decoded).sum(axis=1)
+        if math.isinf(self._error_max):
+            self._errors.append(errors)
+        else:
+            self._outliers += (self.rows.count + np.flatnonzero(errors > self._error_max)).tolist()
+        self._matrix.append(vectors)
+        self.rows.append(labels)
+
+    def finish(self) -> None:
+        errors = np.concatenate(self._errors) if self._errors else np.empty(0, np.float32)
+        self._errors = []
+        if len(errors):
+            least = _OUTLIER_ERROR * float(errors.mean())
+            self._error_max = max(least, float(np.quantile(errors, 1 - _OUTLIER_SHARE)))
+            self._outliers = np.flatnonzero(errors > self._error_max).tolist()
+
+    # --- searching --------------------------------------------------------------------------------------------------
+
+    def search(self, queries: Floats, k: int, allowed: Allowed, effort: Effort) -> tuple[Floats, Labels]:
+        count = len(queries)
+        scores, rows = np.empty((count, k), np.float32), np.empty((count, k), np.int64)
+        left = np.arange(count)
+        candidates = max(_CANDIDATES_MIN, _CANDIDATES_PER_HIT * k, effort.ef or 0)
+        missed_max = math.inf if effort.ef else _MISSES_SHARE * (1 - effort.recall) * k / effort.factor
+        rotated: Floats | None = None
+        while k and len(left) and not effort.exact and missed_max > 0 and self._pays(candidates, allowed):
+            rotated = self._rotated_queries(queries) if rotated is None else rotated
+            answered = self._compare(queries, rotated, left, candidates, allowed, missed_max, scores, rows)
+            left = left[~answered]
+            candidates *= _GROWTH
+        if k and len(left):
+            scores[left], rows[left] = kernels.nearest(self._matrix.rows, queries[left], k, allowed, self._space)
+        return scores, self.rows.labels[rows]
+
+    def _pays(self, candidates: int, allowed: Allowed) -> bool:
+        """Whether so many candidates cost less than a scan of the vectors."""
+        count = self.rows.count
+        ours = _CALL_US + _PIECE_US * self._pieces * count + _CANDIDATE_US * (candidates + len(self._outliers))
+        return candidates < allowed.count and ours < kernels.cost_us(allowed, count)
+
+    def _rotated_queries(self, queries: Floats) -> Floats:
+        if self._by_distance:
+            return self._rotated(queries)
+        rotated: Floats = queries @ self._rotation
+        return rotated
+
+    def _compare(
+        self, queries: Floats, rotated: Floats, left: Labels, candidates: int, allowed: Allowed, missed_max: float,
+        scores: Floats, rows: Labels,
+    ) -> npt.NDArray[np.bool_]:  # fmt: skip
+        """Answers the queries `left`, if comparing so many candidates exactly is enough; says which it answered."""
+        parameters = None
+        if allowed.mask is not None:
+            parameters = faiss().IVFSearchParameters(nprobe=1, sel=allowed.selector)
+        estimates, near = self._codes.search(rotated[left], candidates, params=parameters)
+        outliers = self._allowed_outliers(allowed)
+        answered = np.zeros(len(left), np.bool_)
+        k = scores.shape[1]
+        for place, query in enumerate(left):
+            its_rows = near[place]
+            exact = self._matrix.scores(queries[query], its_rows, self._space)
+            distances = self._distances(queries[query], exact)
+            estimate = estimates[place] if self._by_distance else -estimates[place]
+            if missed_max != math.inf and _missed(estimate, distances, k) > missed_max:
+                continue
+            if len(outliers):
+                more = outliers[~np.isin(outliers, its_rows)]
+                its_rows = np.concatenate((its_rows, more))
+                exact = np.concatenate((exact, self._matrix.scores(queries[query], more, self._space)))
+            best = np.lexsort((its_rows, -exact))[:k]
+            scores[query], rows[query] = exact[best], its_rows[best]
+            answered[place] = True
+        return answered
+
+    def _distances(self, query: Floats, exact: Floats) -> Floats:
+        """What the codes estimate, of exact scores: squared distances, or negated products with the centred rows."""
+        if self._space == "l2":
+            return -exact
+        if not self._by_distance:
+            return float(query @ self._mean) - exact
+        return 1 + float(query @ query) - 2 * exact  # rows of length 1, but for rows of zeros, which score 0 anyway
+
+    def _allowed_outliers(self, allowed: Allowed) -> Labels:
+        outliers = np.array(self._outliers, np.int64)
+        return outliers if allowed.mask is None else outliers[allowed.mask[outliers]]
+
+    def sample(self, places: Labels) -> Floats:
+        found: Floats = self._matrix.rows[self.rows.alive.nonzero()[0][places]]
+        return found
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]] | None:
+        return None
+
+
+def _missed(estimates: Floats, distances: Floats, k: int) -> float:
+    """How many of the k nearest rows are to be expected among those that were not compared.
+
+    `estimates` of shape (R,), ascending, and `distances`, the exact ones of the same rows; k < R. With s the standard
+    deviation of their difference in the outer half, a row that is estimated at t * s beyond the last one compared is
+    among the k nearest with probability Phi(-(z + t)). Rows are taken to grow in number by exp(b * t), as they do from
+    the middle to the end. The integral of the product over t is R * (exp(b²/2 - b z) Phi(b - z) - Phi(-z)).
+    """
+    middle = len(estimates) // 2
+    outer = distances[middle:] - estimates[middle:]
+    deviation = float(outer.std())
+    reach = float(estimates[-1]) + float(outer.mean()) - float(np.partition(distances, k - 1)[k - 1])
+    width = float(estimates[-1] - estimates[middle])
+    tiny = 1e-6 * float(np.abs(distances).max()) + 1e-30  # rounding of the distances themselves
+    deviation = max(deviation, tiny)
+    z = reach / deviation
+    growth = math.log(2) * deviation / max(width, tiny)
+    if growth > 8:  # the codes do not tell these rows apart
+        return math.inf
+    tilted = math.exp(growth**2 / 2 - growth * z) * _below(growth - z)
+    return len(estimates) * max(0.0, tilted - _below(-z))
+
+
+def _below(z: float) -> float:
+    """The standard normal distribution function."""
+    return 0.5 * math.erfc(-z / math.sqrt(2))
