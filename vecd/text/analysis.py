@@ -1,0 +1,320 @@
+"""Text analysis for full-text search: one way from text to index terms, for documents and for queries.
+
+    analyzer("english").terms("Rotating the logs")   # ["rotat", "the", "log", "=rotating"]
+    analyzer("english").query('"rotate logs" C++')   # words rotat, log, c++; phrase rotat log
+
+A text is split at white space. Each piece is folded (folding.py), cut into tokens (cutting.py), and tokens that are
+words of letters are stemmed (Snowball, one language a library). A piece is analysed by itself, without its neighbours,
+so the terms of a text are those of its pieces, one after the other. That is what makes the guarantees hold, and pieces
+can be cached.
+
+Guarantees (tests/text/test_analysis.py):
+
+- The terms of a query's words, parts and phrases are terms of each document that holds the same pieces.
+- Every piece gives a term, unless it consists of white space, control and format characters, variation selectors and
+  ASCII punctuation (all printable ASCII but letters and digits). A piece of nothing but other punctuation or marks
+  gives one term for each different character of them. A query uses such terms only if it has no others: a dash
+  between two words is not searched for.
+- No term is longer than `TERM_CHARS_MAX`. A longer one is cut, and a hash of the whole is appended.
+- Every term can be encoded as UTF-8, and none is empty.
+
+**Stems and prefixes.** Diacritics are folded before stemming, so that résumé and resume have one stem. The price is
+that suffixes with accents (French -ées) are stemmed less well. Case, accents and endings are the same for documents
+and queries, so what is found is never decided by the spelling of one side.
+
+A prefix `w*` must find every document that holds a word that begins with w, but the index holds stems, and a stem may
+be shorter than the prefix, or differ from its word (flying, fli). An enumeration of possible stems cannot be complete:
+Snowball changes letters, and in some languages removes beginnings. So where two or more characters of a word are not
+the beginning of its stem, the terms also have the unstemmed word, marked with `FORM_MARK`, once a document and after
+all other terms, where it does not disturb phrases. Where only the last character is lost (logs, log), the only longer
+prefix is the word itself, and the query adds its stem as an exact alternative. This costs about a sixth more terms on
+English prose, instead of a third if all words that stems differ from were kept, or a second index. A prefix begins
+at a character, not in the middle of a letter and its marks. In scripts without spaces, where words do not show,
+`東京*` finds what holds 東京.
+
+**Phrases** are consecutive terms. A phrase of whole pieces is always found; one that begins in the middle of a name
+(`"x foo"` in x foo_bar) is not.
+
+**Threads.** All methods may be called from several threads. A stemmer is not thread-safe and has a lock; it is asked
+only for pieces that the cache lacks. Caches are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+import Stemmer
+from apsw import unicode
+
+from ..errors import Code, VecError, nearest
+from .cutting import Role, Token, ascii_names, tokens
+from .folding import fold, is_invisible
+
+#: Code points of a term. Hardly a word of any language is longer; the rest is base64 and the like.
+TERM_CHARS_MAX: Final = 64
+#: Code points that are kept of a longer term, in front of its hash; a longer prefix is cut to them too.
+_TERM_CHARS_KEPT: Final = 48
+#: A term that begins with this is an unstemmed word, for prefixes only. No other term begins with it.
+FORM_MARK: Final = "="
+#: The languages of stemming; `none` stems nothing.
+LANGUAGES: Final[tuple[str, ...]] = ("none", *sorted(Stemmer.algorithms()))
+DEFAULT_LANGUAGE: Final = "english"
+
+#: To be raised with every change of what this module, folding.py or cutting.py makes of a text.
+_RULES: Final = 1
+#: Changes whenever the terms of a text may: with the rules, and with the versions of Unicode and Snowball that they
+#: rest on. An index of another version must be built again from the texts.
+ANALYSIS_VERSION: Final = zlib.crc32(
+    f"{_RULES} {unicodedata.unidata_version} {unicode.unicode_version} {Stemmer.version()}".encode()
+)
+
+#: Pieces in the newer half of a cache; together at most twice as many, about 10 MB.
+_CACHED_PIECES: Final = 16_384
+#: Longer pieces are not cached.
+_CACHED_CHARS: Final = 40
+#: Languages whose caches are kept.
+_CACHED_LANGUAGES: Final = 8
+
+#: The `*` of a prefix, with the joiners before and the punctuation behind it.
+_STAR: Final = re.compile(r"[_.@&'-]*\*+[)\]',.;:!?]*\Z")
+_PHRASE: Final = re.compile(r"(?<!\w)[\"“„«]([^\"“”«»]+)[\"”“»](?!\w)")
+
+
+class Prefix(NamedTuple):
+    """A prefix: a document matches that has a term that begins with one of `starts` or is one of `equals`."""
+
+    starts: tuple[str, ...]
+    equals: tuple[str, ...]
+
+    def matches(self, term: str) -> bool:
+        return term.startswith(self.starts) or term in self.equals
+
+
+class TextQuery(NamedTuple):
+    """What a query searches for. It is false if there is nothing to search for."""
+
+    #: The most specific terms, without duplicates, in order: foo_bar, c++, rotat. Those of phrases are among them.
+    words: tuple[str, ...] = ()
+    #: Parts of the names in `words`, as weaker evidence: foo, bar. None is in `words`. May be ignored.
+    parts: tuple[str, ...] = ()
+    #: Terms that must be consecutive, each at least one term.
+    phrases: tuple[tuple[str, ...], ...] = ()
+    prefixes: tuple[Prefix, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.words or self.prefixes)
+
+
+class Span(NamedTuple):
+    """Where in a text a term comes from: `text[start:stop]`, in code points."""
+
+    start: int
+    stop: int
+    term: str
+
+
+class _Piece(NamedTuple):
+    """What is cached of a piece: its terms in order, and the marked forms of those words that need one."""
+
+    terms: tuple[str, ...]
+    forms: tuple[str, ...]
+
+
+_NOTHING: Final = _Piece((), ())
+
+
+class _Pieces(dict[str, _Piece]):
+    """Piece -> its terms: a cache in two halves. When the newer is full, it takes the older one's place."""
+
+    def __init__(self, make: Callable[[str], _Piece]) -> None:
+        super().__init__()
+        self._make = make
+        self._older: dict[str, _Piece] = {}
+
+    def __missing__(self, piece: str) -> _Piece:
+        found = self._older.get(piece) or self._make(piece)
+        if len(piece) <= _CACHED_CHARS:
+            if len(self) >= _CACHED_PIECES:
+                self._older = self.copy()
+                self.clear()
+            self[piece] = found
+        return found
+
+
+class Analyzer:
+    """Terms of documents and queries in one language. Get it from `analyzer`."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self._stemmer = None if language == "none" else Stemmer.Stemmer(language, 0)
+        self._lock = threading.Lock()
+        self._pieces = _Pieces(self._analyse)
+        # Of ASCII pieces, the names in them: `logs,` and `(logs` are two pieces and one name.
+        self._names = _Pieces(self._cut_name)
+
+    def terms(self, text: str) -> list[str]:
+        """The terms of a document, in order and with repetitions; then its marked forms, each once, sorted."""
+        terms: list[str] = []
+        forms: set[str] = set()
+        pieces = self._pieces
+        for piece in text.split():
+            found = pieces[piece]
+            terms += found.terms
+            if found.forms:
+                forms.update(found.forms)
+        if forms:
+            terms += sorted(forms)
+        return terms
+
+    def query(self, text: str) -> TextQuery:
+        """What a person's query searches for: words, `"phrases in quotes"` and `prefixes*`."""
+        words: dict[str, None] = {}
+        parts: dict[str, None] = {}
+        punctuation: dict[str, None] = {}
+        prefixes: dict[Prefix, None] = {}
+        for piece in text.split():
+            folded = fold(piece)
+            found = list(tokens(folded))
+            if not found:
+                punctuation.update(dict.fromkeys(_punctuation(piece)))
+            if (star := _STAR.search(folded)) and found and found[-1].stop == star.start():
+                stop = star.start()
+                last = max(n for n, token in enumerate(found) if token.role == Role.MAIN and token.stop == stop)
+                prefixes[self._prefix(found[last])] = None
+                found = found[:last]
+            for token in found:
+                if token.role != Role.INNER:
+                    (words if token.role == Role.MAIN else parts)[self._term(token)] = None
+        if not (words or prefixes):
+            words = punctuation
+        phrases = (self._phrase(found[1]) for found in _PHRASE.finditer(text))
+        return TextQuery(
+            tuple(words),
+            tuple(part for part in parts if part not in words),
+            tuple(dict.fromkeys(phrase for phrase in phrases if phrase)),
+            tuple(prefixes),
+        )
+
+    def spans(self, text: str) -> Iterator[Span]:
+        """Where each term of a document comes from, in the order of `terms`, without the marked forms.
+
+        A part of a name has its own place inside the name's.
+        """
+        for found in re.finditer(r"\S+", text):
+            piece, start = found[0], found.start()
+            places = _places(piece)
+            cut = list(tokens(fold(piece)))
+            for token in cut:
+                yield Span(start + places[token.start][0], start + places[token.stop - 1][1], self._term(token))
+            if not cut:
+                yield from (Span(start, found.end(), term) for term in _punctuation(piece))
+
+    def _analyse(self, piece: str) -> _Piece:
+        if piece.isascii():
+            names = self._names
+            found = [names[name] for name in ascii_names(piece.lower())]
+            return found[0] if len(found) == 1 else _joined(found)
+        return self._cut(fold(piece)) or _Piece(tuple(_punctuation(piece)), ())
+
+    def _cut(self, folded: str) -> _Piece | None:
+        """The terms of a folded text; None if it has no tokens."""
+        terms: list[str] = []
+        forms: list[str] = []
+        for token in tokens(folded):
+            term = self._term(token)
+            terms.append(term)
+            if token.stems and term is not token.text and _needs_form(token.text, term):
+                forms.append(FORM_MARK + token.text)
+        return _Piece(tuple(terms), tuple(forms)) if terms else None
+
+    def _cut_name(self, name: str) -> _Piece:
+        return self._cut(name) or _NOTHING
+
+    def _term(self, token: Token) -> str:
+        text = _shortened(token.text)
+        return self._stem(text) if token.stems and text == token.text else text
+
+    def _stem(self, word: str) -> str:
+        if self._stemmer is None:
+            return word
+        with self._lock:
+            # Some algorithms leave nothing of a word that is all suffix.
+            return str(self._stemmer.stemWord(word)) or word
+
+    def _phrase(self, text: str) -> tuple[str, ...]:
+        return tuple(term for piece in text.split() for term in self._pieces[piece].terms)
+
+    def _prefix(self, last: Token) -> Prefix:
+        """The prefix that a token followed by `*` is."""
+        starts, stem = last.text[:_TERM_CHARS_KEPT], self._term(last)
+        if self._stemmer is None or not last.stems:
+            return Prefix((starts,), ())
+        return Prefix((starts, FORM_MARK + starts), () if stem.startswith(starts) else (stem,))
+
+
+@lru_cache(_CACHED_LANGUAGES)
+def analyzer(language: str = DEFAULT_LANGUAGE) -> Analyzer:
+    """The analyzer of a language, one for all threads.
+
+    Raises VecError `unsupported` for a language that is not in LANGUAGES.
+    """
+    if language not in LANGUAGES:
+        close = nearest(language, LANGUAGES)
+        hint = f"did you mean {close!r}?" if close else f"known languages: {', '.join(LANGUAGES)}"
+        raise VecError(Code.UNSUPPORTED, f"there is no language {language!r}", hint)
+    return Analyzer(language)
+
+
+def holds_phrase(terms: Sequence[str], phrase: tuple[str, ...]) -> bool:
+    """Whether the terms of a phrase are consecutive in the terms of a document."""
+    length = len(phrase)
+    places = (place for place, term in enumerate(terms) if term == phrase[0])
+    return any(tuple(terms[place : place + length]) == phrase for place in places)
+
+
+def _shortened(text: str) -> str:
+    """The text, or if it is too long for a term, its beginning and a hash: TERM_CHARS_MAX code points."""
+    if len(text) < TERM_CHARS_MAX:  # leaves room for a mark
+        return text
+    digest = blake2b(text.encode(), digest_size=8).hexdigest()
+    return f"{text[:_TERM_CHARS_KEPT]}{digest}"
+
+
+def _needs_form(word: str, stem: str) -> bool:
+    """Whether two or more of the word's last characters are not in its stem."""
+    return len(word) < TERM_CHARS_MAX and not stem.startswith(word[:-1])
+
+
+def _joined(found: list[_Piece]) -> _Piece:
+    return _Piece(tuple(t for each in found for t in each.terms), tuple(f for each in found for f in each.forms))
+
+
+def _punctuation(piece: str) -> list[str]:
+    """The terms of a piece without tokens: each of its characters that is not ASCII and not invisible, once."""
+    for text in (unicodedata.normalize("NFC", piece), piece):
+        found = [char for char in dict.fromkeys(text) if not char.isascii() and not is_invisible(char)]
+        if found:
+            return found
+    return []
+
+
+def _places(piece: str) -> Sequence[tuple[int, int]]:
+    """For each code point of the folded piece, the start and stop in the piece of the character it comes from."""
+    if piece.isascii():
+        return [(place, place + 1) for place in range(len(piece))]
+    places: list[tuple[int, int]] = []
+    folded = []
+    for start, stop, grapheme in unicode.grapheme_iter_with_offsets(piece):
+        folded.append(fold(grapheme))
+        places += [(start, stop)] * len(folded[-1])
+    whole = fold(piece)
+    if "".join(folded) == whole:
+        return places
+    return [(0, len(piece))] * len(whole)  # an ill-formed sequence, which folds otherwise by itself
