@@ -11,6 +11,16 @@ import numpy.typing as npt
 from .rows import Allowed, Floats, Labels, Rows
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard an approximate search tries."""
+
+    recall: float  # the share of the k nearest that it is to find, 0 < recall <= 1; 1 asks for all of them
+    factor: float = 1.0  # >= 1, measured: how much more than a structure's own default it takes to keep that recall
+    ef: int | None = None  # asked for by hand: replaces what recall and factor would choose
+    exact: bool = False  # compare with every allowed row, whatever the rest says
+
+
 class Structure(Protocol):
     """What finds vectors faster than looking at all of them does. Not thread-safe: a LiveIndex owns it."""
 
