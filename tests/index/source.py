@@ -17,6 +17,7 @@ import numpy.typing as npt
 from vecd.errors import VecError
 from vecd.index import METRICS, kinds
 from vecd.index.live import LiveIndex, Options, Write
+from vecd.index.live_text import StoredText
 from vecd.index.loading import Rebuilt, Stored
 from vecd.index.rows import Bools, Floats, Labels, Selection
 from vecd.index.structure import Spec
@@ -29,6 +30,8 @@ WAIT_S: Final = 60.0
 KINDS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "hnsw float32": ("hnsw", {"m": 4, "ef_construction": 16}),
     "hnsw float16": ("hnsw", {"m": 4, "ef_construction": 16, "vectors": "float16"}),
+    "pq": ("pq", {}),
+    "pq 1 bit": ("pq", {"bits": 1}),
     "flat": ("flat", {}),
     "lsh": ("lsh", {"bits": 64}),
     "kdtree": ("kdtree", {"leaf_size": 2}),
@@ -70,6 +73,7 @@ class _State:
         self._vectors = vectors
         self.seq = seq
         self.labels: Labels = np.fromiter(vectors, np.int64, len(vectors))  # given in order, so they ascend
+        self.firsts = self.labels  # every document has one chunk
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
         for start in range(0, len(labels), self._source.page_rows):
@@ -89,6 +93,10 @@ class MemorySource:
         self.path = path
         self.page_rows = page_rows
         self.identity: dict[str, Any] = {"library": 1}
+        self.text_path: Path | None = None
+        self.text_identity: dict[str, Any] = {}
+        self.promise = 0.98
+        self.recalls: list[dict[str, Any]] = []
         self.vectors: dict[int, Floats] = {}
         self.seq = 0
         self.last_label = 0
@@ -116,6 +124,14 @@ class MemorySource:
             state = _State(self, self.seq, dict(self.vectors))
             self.reads += 1
         yield state
+
+    @contextmanager
+    def read_text(self) -> Iterator[StoredText]:
+        raise AssertionError("these tests search for no words")
+        yield
+
+    def recall_changed(self, report: dict[str, Any]) -> None:
+        self.recalls.append(report)
 
     def rebuilt(self, report: Rebuilt) -> None:
         self.reports.append(report)

@@ -30,9 +30,11 @@ from ..store import documents as store
 from ..store import libraries as store_libraries
 from ..store.catalogue import Library
 from ..store.documents import Batch, Entry
+from ..store.transaction import Words
 from ..text import embedders
 from ..text.chunking import chunks_of
 from .core import Engine
+from .words import words_of
 
 _KEYS = frozenset(("op", "id", "title", "text", "texts", "metadata", "vector", "vectors"))
 
@@ -252,7 +254,11 @@ class Draft:
             for row, vector in enumerate(self.given):
                 if vector is not None:
                     vectors[row] = np.frombuffer(vector, "<f4")
-        return Batch(self.entries, self.texts, indexed, vectors, missing)
+        return Batch(self.entries, self.texts, indexed, vectors, self._words(engine), missing)
+
+    def _words(self, engine: Engine) -> Words | None:
+        """Of the chunks, for full text; None if no index in memory takes them."""
+        return words_of(self.library, self.titles, self.texts) if engine.indexes.takes_words(self.library) else None
 
     def _repack(self) -> None:
         rows: list[int] = []

@@ -21,6 +21,9 @@ from ..store.events import chunk_id
 #: Chunk label and score, best first.
 Ranking = list[tuple[int, float]]
 
+#: By chunk label: the hit's rank and score in each ranking that it comes from.
+Explained = dict[int, dict[str, Any]]
+
 #: What a kept chunk costs beside its texts; its metadata, as objects, take several times their JSON.
 _OWN_CHARS = 600
 
@@ -38,6 +41,10 @@ class Hits:
     def of(self, ranking: Ranking, first_rank: int = 1) -> list[dict[str, Any]]:
         """The hits of a ranking, `first_rank` being the rank of its first."""
         return self.of_each([ranking], first_rank)[0]
+
+    def texts(self, labels: list[int]) -> dict[int, tuple[str | None, str | None]]:
+        """Title and text of these chunks; those that a vacuum has taken are left out."""
+        return {label: (chunk["title"], chunk["text"]) for label, chunk in self._chunks(set(labels)).items()}
 
     def of_each(self, rankings: list[Ranking], first_rank: int = 1) -> list[list[dict[str, Any]]]:
         """The hits of several rankings; what is not in memory is read at once."""

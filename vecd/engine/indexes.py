@@ -3,7 +3,7 @@
 A LiveIndex is registered before its load reads the store, and a commit tells the indexes before anybody is answered.
 So whatever an acknowledged write did is either in what the load reads or left at the LiveIndex: nothing falls between.
 
-Snapshots stand in the data folder under `indexes/`, one file a library, named by the library's number.
+Snapshots stand in the data folder under `indexes/`, named by the library's number: `.index` and `.text`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from ..errors import Code, VecError
 from ..index.live import LiveIndex, Write
 from ..index.loading import Rebuilt
 from ..index.rows import Floats, Labels
+from ..index.segments import Batch
 from ..index.structure import Spec
 from ..index.upkeep import make_pools
 from ..store import documents, events, libraries
 from ..store.catalogue import Library
 from ..store.database import Database
-from ..store.transaction import Commit
+from ..store.transaction import Change, Commit
+from ..text.analysis import ANALYSIS_VERSION
+from .words import words_in, words_of
 
 log = logging.getLogger("vecd.index")
 
@@ -37,11 +41,24 @@ class _Stored:
     def __init__(self, db: Any, library_id: int, dimension: int) -> None:
         self._db, self._dimension = db, dimension
         self.seq = events.head(db)
-        self.labels = documents.living(db, library_id)
+        self.labels, self.firsts = documents.living_chunks(db, library_id)
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
         for its_labels, packed in documents.vectors(self._db, labels):
             yield its_labels, np.frombuffer(packed, "<f4").reshape(len(its_labels), self._dimension)
+
+
+class _StoredText:
+    """A library's living chunks as of one read transaction."""
+
+    def __init__(self, db: Any, library: Library) -> None:
+        self._db, self._library = db, library
+        self.seq = events.head(db)
+        self.labels = documents.living(db, library.library_id)
+
+    def words(self, labels: Labels) -> Iterator[tuple[Labels, Batch]]:
+        for its_labels, titles, texts in documents.texts(self._db, labels):
+            yield its_labels, words_of(self._library, titles, texts)
 
 
 class _LibrarySource:
@@ -53,11 +70,25 @@ class _LibrarySource:
         self._dimension = dimension
         self.path = folder / f"{library.library_id}.index"
         self.identity = {"log": database.log_id, "library": library.library_id}
+        self.text_path = folder / f"{library.library_id}.text"
+        self.text_identity = {**self.identity, "language": library.language, "analysis": ANALYSIS_VERSION}
 
     @contextlib.contextmanager
     def read(self) -> Iterator[_Stored]:
         with self._database.snapshot() as db:
             yield _Stored(db, self._library.library_id, self._dimension)
+
+    @contextlib.contextmanager
+    def read_text(self) -> Iterator[_StoredText]:
+        with self._database.snapshot() as db:
+            yield _StoredText(db, self._library)
+
+    @property
+    def promise(self) -> float:
+        return self._database.catalogue.by_id.get(self._library.library_id, self._library).recall  # it may be new
+
+    def recall_changed(self, report: dict[str, Any]) -> None:
+        pass
 
     def rebuilt(self, report: Rebuilt) -> None:
         parameters = dict(report.spec.parameters)
@@ -76,13 +107,16 @@ class Indexes:
         self._folder = folder
         self._pools = make_pools()
         self._live: dict[int, LiveIndex] = {}
+        self._known: set[int] = set()  # libraries that had chunks at the start, or had some written since
         self._dropped: set[int] = set()  # who found a library just before it was deleted must not load it again
         self._lock = threading.Lock()  # guards _live: a commit and a first search may meet here
 
     def open(self) -> None:
         """Removes snapshots of libraries that are no more."""
-        alive = {f"{library.library_id}.index" for library in self._database.catalogue.by_name.values()}
-        for path in self._folder.glob("*.index*"):
+        libraries_there = self._database.catalogue.by_name.values()
+        self._known = {library.library_id for library in libraries_there if library.chunks}
+        alive = {f"{each.library_id}.{what}" for each in libraries_there for what in ("index", "text")}
+        for path in [*self._folder.glob("*.index*"), *self._folder.glob("*.text*")]:
             if path.name.removesuffix(".new").removesuffix(".damaged") not in alive or path.suffix == ".new":
                 path.unlink(missing_ok=True)
 
@@ -93,27 +127,47 @@ class Indexes:
                 raise self._gone(library)
             live = self._live.get(library.library_id)
             if live is None:
-                assert library.dimension is not None
                 # The index may have been changed since the caller took its picture of the library.
-                library = self._database.catalogue.by_id[library.library_id]
-                spec = spec_of(library)
-                source = _LibrarySource(self._database, self._folder, library, spec.dimension)
-                live = self._live[library.library_id] = LiveIndex(spec, self._pools, source, self._discard)
+                live = self._make(self._database.catalogue.by_id[library.library_id])
             return live
 
+    def _make(self, library: Library) -> LiveIndex:
+        """With the lock held."""
+        spec = spec_of(library)
+        source = _LibrarySource(self._database, self._folder, library, spec.dimension)
+        live = self._live[library.library_id] = LiveIndex(spec, self._pools, source, self._discard)
+        self._known.add(library.library_id)
+        return live
+
+    def takes_words(self, library: Library) -> bool:
+        """Whether an index in memory is going to want the words of what is written now."""
+        return library.library_id in self._live or library.library_id not in self._known
+
     def apply(self, commit: Commit) -> None:
-        """Leaves a commit's changes at the LiveIndexes that there are. On the writer's thread, in commit order."""
+        """Leaves a commit's changes at the LiveIndexes that there are. On the writer's thread, in commit order.
+
+        A library that gets its first chunks has one from then on, which need not be loaded."""
         with self._lock:
             for change in commit.changes:
                 live = self._live.get(change.library_id)
                 if change.dropped:
-                    self._live.pop(change.library_id, None)
-                    self._dropped.add(change.library_id)
-                    if live is not None:
-                        live.close(self._gone(commit.catalogue.by_id[change.library_id]))
-                    (self._folder / f"{change.library_id}.index").unlink(missing_ok=True)
-                elif live is not None:
-                    live.write(Write(change.seq, change.labels, change.vectors, change.removed))
+                    self._drop(change.library_id, commit)
+                    continue
+                library = commit.catalogue.by_id[change.library_id]
+                if live is None and change.library_id not in self._known and len(change.labels):
+                    live = self._make(library)
+                    live.begin_empty(change.seq - 1)
+                if live is not None:
+                    live.write(_write(library, change))
+
+    def _drop(self, library_id: int, commit: Commit) -> None:
+        """With the lock held."""
+        live = self._live.pop(library_id, None)
+        self._dropped.add(library_id)
+        if live is not None:
+            live.close(self._gone(commit.catalogue.by_id[library_id]))
+        for what in ("index", "text"):
+            (self._folder / f"{library_id}.{what}").unlink(missing_ok=True)
 
     def loaded(self, library: Library) -> LiveIndex | None:
         """The library's LiveIndex, if it is in memory."""
@@ -164,3 +218,8 @@ def spec_of(library: Library) -> Spec:
     """What index the library wants; its dimension must be known."""
     assert library.dimension is not None
     return Spec(library.dimension, library.metric, library.index, library.parameters)
+
+
+def _write(library: Library, change: Change) -> Write:
+    firsts = np.array([label for label, *_ in change.documents], np.int64)
+    return Write(change.seq, change.labels, change.vectors, change.removed, firsts, partial(words_in, library, change))

@@ -1,46 +1,54 @@
-"""Search: by vector, by text, or both fused.
+"""Search: by vector, by words, or both fused.
+
+The index answers both halves in one turn (index/live.py), so an answer is of one moment.
 
 `hybrid` fuses the two rankings by reciprocal rank (Cormack, Clarke, Büttcher, 2009, "Reciprocal Rank Fusion outperforms
 Condorcet and individual Rank Learning Methods"): a hit's score is the sum of 1 / (60 + its rank) over the rankings that
-have it. tests/bench/quality.py measures all three on a judged collection.
+have it. By document, each ranking has a document once, at the place of its best chunk, and the hit shows the chunk that
+ranks better. tests/bench/quality.py measures all three modes on a judged collection.
+
+A phrase in quotes must stand in every hit of the modes that use words. The index finds the chunks that hold its words;
+whether they stand in that order is read from the texts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from .. import limits
 from ..errors import Code, VecError
-from ..index.live import LiveIndex, Options
-from ..index.rows import Floats, Labels, Selection
-from ..store import libraries, text
+from ..index import inverted
+from ..index.live import Answer, LiveIndex, Options
+from ..index.rows import Floats, Ranked, Selection
 from ..store.catalogue import Library
 from ..text import embedders
+from ..text.analysis import TextQuery, analyzer, holds_phrase
 from .core import Engine
 from .desk import Asked
 from .draft import why_unusable
-from .hits import Ranking
+from .hits import Explained, Ranking
 from .libraries import find
 from .selections import Filter
 
 Select = Callable[[], Selection]
 
 MODES: Final = ("auto", "vector", "text", "hybrid")
+GROUPS: Final = ("document", "chunk")
 
 _RRF = 60
 #: Fusing needs more than k of each ranking: what one puts at 30 and the other at 2 may be among the best ten.
 _FUSED_DEPTH_MIN = 100
-#: Words of a query that full text looks for; longer ones are documents.
-_WORDS_MAX = 256
-_WORD = re.compile(r"\w+")
+#: Terms of a query that full text looks for; longer ones are documents.
+_TERMS_MAX = 256
+#: By how much deeper the ranking of words is asked for when too few of it hold the phrases of the query.
+_DEEPER = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +61,22 @@ class Query:
     k: int
     mode: str = "auto"
     where: Filter = ()
-    ef: int | None = None  # the effort of an approximate search
+    ef: int | None = None  # the effort of an approximate search, by hand
     exact: bool = False
+    recall: float | None = None  # the share of the nearest that it is to find; None: what the library promises
+    explain: bool = False
+    group: str | None = None  # one of GROUPS; None: document in mode auto, else chunk
+    min_score: float | None = None  # hits with a lower score are left out
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A ranking of chunks, and its first hits as people see them."""
+    """A ranking of chunks, best first, and its first hits as people see them."""
 
     ranking: Ranking
     hits: list[dict[str, Any]]
+    explained: Explained | None = None  # by label: where each hit comes from
+    explain: dict[str, Any] | None = None  # how the answer was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +88,27 @@ class Asking:
     query: Query
     mode: str
     vector: Floats | None
+    words: TextQuery | None  # None: words are not looked for
+    depth: int  # of each ranking
     select: Select | None
 
-    def options(self, k: int) -> Options:
-        return Options(k, self.query.ef, self.query.exact, self.select)
+    @property
+    def options(self) -> Options:
+        query = self.query
+        by_document = (query.group or ("document" if query.mode == "auto" else "chunk")) == "document"
+        return Options(self.depth, query.ef, query.exact, self.select, query.recall, by_document)
+
+
+class _Placed(NamedTuple):
+    """A hit's place in one ranking: rank from 1, score, and its best chunk there."""
+
+    rank: int
+    score: float
+    label: int
 
 
 async def search(engine: Engine, query: Query) -> Found:
-    """The k best chunks; fewer only if fewer are there that the filter lets through.
+    """The k best chunks or documents; fewer only if there are no more that may be found.
 
     Raises VecError `not_found`, `invalid_request`, `invalid_filter`, `dimension_mismatch`, `index_failed` or
     `embedder_failed`.
@@ -91,68 +118,63 @@ async def search(engine: Engine, query: Query) -> Found:
     vector = _given(library, query) if query.vector is not None else None
     if not library.chunks:
         return Found([], [])
-    if mode != "text":
-        live = engine.indexes.of(library)
-        if not live.ready:  # awaited here and not in a searcher's thread: loading must not hold up other libraries
-            await asyncio.wrap_future(live.loaded())
+    live = engine.indexes.of(library)
+    if not live.ready:  # awaited here and not on the desk's thread: loading must not hold up other libraries
+        await asyncio.wrap_future(live.loaded())
+    words = _words(library, query.text or "") if mode != "vector" else None
+    if mode == "text" and not words:
+        return Found([], [])
+    depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
+    asking = Asking(engine, library, query, mode, vector, words, depth, None)
     if not query.where:
-        return await _of_one_embedder(Asking(engine, library, query, mode, vector, None))
+        return await _answered(asking)
     with engine.selections.hold(library) as attributes:
         if engine.selections.lacks(attributes, query.where):
             await engine.read(engine.selections.load, library, attributes, query.where)
-        select = partial(attributes.select, query.where)
-        return await _of_one_embedder(Asking(engine, library, query, mode, vector, select))
+        return await _answered(replace(asking, select=partial(attributes.select, query.where)))
 
 
-async def _of_one_embedder(asking: Asking) -> Found:
-    """The answer; asked again if the library was switched to another embedder meanwhile: one's vector says nothing
-    among the other's."""
-    found = await _answer(asking)
+async def _answered(asking: Asking) -> Found:
+    """The answer; asked again if the library was switched to another embedder meanwhile (one's vector says nothing
+    among the other's), or if a phrase needs a deeper look."""
+    found = await asking.engine.desk.ask(_together, asking)
     now = asking.engine.database.catalogue.by_id[asking.library.library_id]
-    return found if now.embedder == asking.library.embedder else await search(asking.engine, asking.query)
+    if now.embedder != asking.library.embedder:
+        return await search(asking.engine, asking.query)
+    if isinstance(found, Found):
+        return found
+    verified = await asking.engine.search(_with_phrases, asking, found)
+    return await _answered(replace(asking, depth=asking.depth * _DEEPER)) if verified is None else verified
 
 
-async def _answer(asking: Asking) -> Found:
-    """Vector searches are answered together at the desk; those that look through texts, each on a thread of its own."""
-    if asking.mode == "vector":
-        return await asking.engine.desk.ask(_together, asking)
-    return await asking.engine.search(_worded, asking)
-
-
-def _together(batch: list[Asked[Asking, Found]]) -> None:
-    """Answers vector searches: all of a batch in one turn of each index, all rows for their hits at once. Blocks."""
-    engine = batch[0].question.engine
-    flying: list[tuple[Asked[Asking, Found], Future[tuple[Floats, Labels]]]] = []
+def _together(batch: list[Asked[Asking, Found | Answer]]) -> None:
+    """Answers searches: all of a batch in one turn of each index, all rows for their hits at once. Of a query with
+    phrases, the answer is the index's, which is to be verified. Blocks."""
+    flying: list[tuple[Asked[Asking, Found | Answer], Future[Answer]]] = []
     lives: dict[int, LiveIndex] = {}
     for asked in batch:
         with asked.failing():
             asking = asked.question
-            live = lives[asking.library.library_id] = engine.indexes.of(asking.library)
-            flying.append((asked, live.search(_embedded(asking), asking.options(asking.query.k), wake=False)))
+            live = asking.engine.indexes.of(asking.library)
+            vector = _embedded(asking) if asking.mode != "text" else None
+            words = _looked_for(asking.words) if asking.words else None
+            flying.append((asked, live.ask(vector, words, asking.options, wake=False)))
+            lives[asking.library.library_id] = live
     for live in lives.values():
         live.turn()
-    rankings: list[tuple[Asked[Asking, Found], Ranking]] = []
-    for asked, near in flying:
+    ranked: list[tuple[Asked[Asking, Found | Answer], Answer, Ranking, Explained]] = []
+    for asked, future in flying:
         with asked.failing():
-            rankings.append((asked, _pairs(*near.result())))
-    first = engine.hits.of_each([ranking[: limits.PAGE_ITEMS] for _, ranking in rankings])
-    for (asked, ranking), hits in zip(rankings, first, strict=True):
-        asked.answer = Found(ranking, hits)
-
-
-def _worded(asking: Asking) -> Found:
-    """A search in mode text or hybrid. Blocks."""
-    engine, query = asking.engine, asking.query
-    words = query.text or ""
-    if asking.mode == "text":
-        ranking = _full_text(engine, asking.library, words, query.k, asking.select)
-    else:
-        depth = max(query.k, _FUSED_DEPTH_MIN)
-        # While this thread looks through the texts:
-        near = engine.indexes.of(asking.library).search(_embedded(asking), asking.options(depth))
-        worded = _full_text(engine, asking.library, words, depth, asking.select)
-        ranking = fuse([worded, _pairs(*near.result())])[: query.k]
-    return Found(ranking, engine.hits.of(ranking[: limits.PAGE_ITEMS]))
+            answer = future.result()
+            if asked.question.words is not None and asked.question.words.phrases:
+                asked.answer = answer
+            else:
+                ranked.append((asked, answer, *_ranked(asked.question, answer)))
+    engine = batch[0].question.engine
+    first = engine.hits.of_each([ranking[: limits.PAGE_ITEMS] for _, _, ranking, _ in ranked])
+    for (asked, answer, ranking, explained), hits in zip(ranked, first, strict=True):
+        with asked.failing():
+            asked.answer = _found(asked.question, answer, ranking, explained, hits)
 
 
 def _embedded(asking: Asking) -> Floats:
@@ -165,17 +187,110 @@ def _embedded(asking: Asking) -> Floats:
     return made
 
 
-def _pairs(scores: Floats, labels: Labels) -> Ranking:
-    return list(zip(labels.tolist(), scores.tolist(), strict=True))
+def _words(library: Library, text: str) -> TextQuery:
+    found = analyzer(library.language).query(text)
+    return found._replace(words=found.words[:_TERMS_MAX], parts=found.parts[:_TERMS_MAX])
 
 
-def fuse(rankings: list[Ranking]) -> Ranking:
-    """Reciprocal rank fusion of rankings of (label, score); equal sums are in the order of their labels."""
+def _looked_for(words: TextQuery) -> inverted.Query:
+    return inverted.Query((*words.words, *words.parts), words.phrases, words.prefixes)
+
+
+# --- ranking --------------------------------------------------------------------------------------------------------
+
+
+def _ranked(asking: Asking, answer: Answer) -> tuple[Ranking, Explained]:
+    """The k best of an answer, and where each comes from."""
+    near, worded = _placed(answer.near), _placed(answer.worded)
+    if asking.mode == "hybrid":
+        scores = _fused(near, worded)
+    else:
+        scores = {document: place.score for document, place in (near or worded).items()}
+    least = asking.query.min_score
+    order = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+    ranking: Ranking = []
+    explained: Explained = {}
+    for document, score in order[: asking.query.k]:
+        if least is not None and score < least:
+            break
+        by_vector, by_words = near.get(document), worded.get(document)
+        best = min((each for each in (by_words, by_vector) if each is not None), key=lambda place: place.rank)
+        ranking.append((best.label, score))
+        explained[best.label] = {"vector": _told(by_vector), "text": _told(by_words)}
+    return ranking, explained
+
+
+def _placed(ranked: Ranked | None) -> dict[int, _Placed]:
+    """By document, or by chunk if documents are not grouped."""
+    if ranked is None:
+        return {}
+    rows = zip(ranked.documents.tolist(), ranked.scores.tolist(), ranked.labels.tolist(), strict=True)
+    return {document: _Placed(rank, score, label) for rank, (document, score, label) in enumerate(rows, 1)}
+
+
+def _fused(*rankings: dict[int, _Placed]) -> dict[int, float]:
+    """Reciprocal rank fusion."""
     sums: dict[int, float] = {}
     for ranking in rankings:
-        for rank, (label, _) in enumerate(ranking, 1):
-            sums[label] = sums.get(label, 0.0) + 1 / (_RRF + rank)
-    return sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))
+        for key, place in ranking.items():
+            sums[key] = sums.get(key, 0.0) + 1 / (_RRF + place.rank)
+    return sums
+
+
+def _told(place: _Placed | None) -> dict[str, Any] | None:
+    return None if place is None else {"rank": place.rank, "score": round(place.score, 6)}
+
+
+def _found(asking: Asking, answer: Answer, ranking: Ranking, explained: Explained, hits: list[dict[str, Any]]) -> Found:
+    if not asking.query.explain:
+        return Found(ranking, hits)
+    for (label, _), hit in zip(ranking, hits, strict=False):
+        hit["explain"] = explained[label]
+    live = asking.engine.indexes.of(asking.library)
+    explain = {"mode": asking.mode, "seq": answer.seq, "index": live.spec.kind, **live.certainty(answer)}
+    return Found(ranking, hits, explained, explain)
+
+
+# --- phrases --------------------------------------------------------------------------------------------------------
+
+
+def _with_phrases(asking: Asking, answer: Answer) -> Found | None:
+    """The answer, of chunks that hold the query's phrases; None if a deeper look may find more. Blocks."""
+    worded = answer.worded
+    assert worded is not None
+    holding = _holding(asking, worded.labels.tolist())
+    kept = worded.labels[np.isin(worded.labels, holding)]
+    if len(kept) < min(asking.depth, asking.query.k) and len(worded.labels) >= asking.depth:
+        return None
+    narrowed = answer._replace(worded=_only(worded, worded.labels, kept))
+    if answer.near is not None:  # what is near counts for documents that hold the phrase
+        those = worded.documents[np.isin(worded.labels, kept)]
+        narrowed = narrowed._replace(near=_only(answer.near, answer.near.documents, those))
+    ranking, explained = _ranked(asking, narrowed)
+    hits = asking.engine.hits.of(ranking[: limits.PAGE_ITEMS])
+    return _found(asking, answer, ranking, explained, hits)
+
+
+def _only(ranked: Ranked, keys: Any, kept: Any) -> Ranked:
+    mask = np.isin(keys, kept)
+    return Ranked(ranked.scores[mask], ranked.labels[mask], ranked.documents[mask])
+
+
+def _holding(asking: Asking, labels: list[int]) -> list[int]:
+    """Those of the chunks that hold every phrase, in their text or their document's title."""
+    assert asking.words is not None
+    terms = analyzer(asking.library.language).terms
+    found = []
+    for start in range(0, len(labels), limits.PAGE_ITEMS):
+        page = labels[start : start + limits.PAGE_ITEMS]
+        for label, (title, text) in asking.engine.hits.texts(page).items():
+            fields = [terms(each) for each in (title, text) if each]
+            if all(any(holds_phrase(field, phrase) for field in fields) for phrase in asking.words.phrases):
+                found.append(label)
+    return found
+
+
+# --- checking -------------------------------------------------------------------------------------------------------
 
 
 def _mode(library: Library, query: Query) -> str:
@@ -199,33 +314,6 @@ def _mode(library: Library, query: Query) -> str:
             field="vector",
         )
     return query.mode
-
-
-def _full_text(engine: Engine, library: Library, query: str, k: int, select: Select | None) -> Ranking:
-    words = list(dict.fromkeys(_WORD.findall(query.lower())))[:_WORDS_MAX]
-    with engine.database.snapshot() as db:
-        if not libraries.alive(db, library.library_id):
-            raise VecError(Code.NOT_FOUND, f"library {library.name!r} has just been deleted", library=library.name)
-        if select is None:
-            return text.search(db, library.library_id, words, k)
-        # Full text knows nothing of the filter: what it finds is sifted, and more asked for until it is enough.
-        selection = select()
-        share = np.count_nonzero(selection.mask) / len(selection.mask)
-        count = int(k / max(share, 1e-6) * 1.5) + _FUSED_DEPTH_MIN
-        while True:
-            found = text.search(db, library.library_id, words, count)
-            kept = _let_through(selection, found)
-            if len(kept) >= k or len(found) < count:
-                return kept[:k]
-            count *= 8
-
-
-def _let_through(selection: Selection, found: Ranking) -> Ranking:
-    labels = np.array([label for label, _ in found], np.int64)
-    order = np.argsort(labels)
-    passes = np.empty(len(labels), np.bool_)
-    passes[order] = selection.mask[selection.numbers(labels[order])]
-    return [pair for pair, passed in zip(found, passes.tolist(), strict=True) if passed]
 
 
 def _given(library: Library, query: Query) -> Floats:

@@ -126,6 +126,9 @@ class Hnsw:
         scores, rows = self._index.storage.search(queries, k, params=parameters)
         return (-scores if self._space == "l2" else scores), rows
 
+    def score(self, query: Floats, rows: Labels) -> Floats:
+        return kernels.scores(self._matrix(), query, rows, self._space)
+
     def sample(self, places: Labels) -> Floats:
         found: Floats = self._matrix()[self.rows.alive.nonzero()[0][places]].astype(np.float32)
         return found

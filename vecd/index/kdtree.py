@@ -83,6 +83,9 @@ class KdTree:
                 scores[place], labels[place] = its_scores[0], self.rows.labels[at[0]]
         return scores, labels
 
+    def score(self, query: Floats, rows: Labels) -> Floats:
+        return kernels.scores(self._matrix, query, rows, self._spec.space)
+
     def sample(self, places: Labels) -> Floats:
         return self._matrix[self.rows.alive.nonzero()[0][places]]
 

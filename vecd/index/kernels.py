@@ -180,9 +180,7 @@ def _every(matrix: Floats, query: Floats, allowed: Allowed, space: str) -> Float
     return every
 
 
-def _by_product(
-    matrix: Floats, queries: Floats, k: int, allowed: Allowed | None, ids: Labels | None
-) -> Labels:
+def _by_product(matrix: Floats, queries: Floats, k: int, allowed: Allowed | None, ids: Labels | None) -> Labels:
     """The k best rows of each query, in no order: one matrix product a block of rows, so that its scores stay a bounded
     size."""
     mask = None if allowed is None else allowed.mask

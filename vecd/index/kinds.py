@@ -15,13 +15,14 @@ from .structure import Spec, Structure
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a kind: a whole number from `low` to `high`, or one of `choices`."""
+    """One parameter of a kind: a whole number from `low` to `high` that `step` divides, or one of `choices`."""
 
     default: int | str
     what: str
     low: int = 0
     high: int = 0
-    choices: tuple[str, ...] = ()
+    step: int = 1
+    choices: tuple[int | str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Kind:
     make: Callable[[Spec], Structure] | None = None
     restore: Callable[[Spec, dict[str, npt.NDArray[Any]]], Structure] | None = None
     rows_min: int = 0
+    train_rows: int = 0  # of the sample that `Structure.train` takes; 0: it needs none
     exact: bool = False  # whether it finds what a scan finds
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     refuses: Mapping[str, str] = field(default_factory=dict)  # metric -> why not
@@ -49,6 +51,12 @@ def _hnsw_restored(spec: Spec, arrays: dict[str, npt.NDArray[Any]]) -> Structure
     return Hnsw.restore(spec, arrays)
 
 
+def _pq(spec: Spec) -> Structure:
+    from .pq import Pq
+
+    return Pq(spec)
+
+
 def _lsh(spec: Spec) -> Structure:
     from .lsh import Lsh
 
@@ -63,6 +71,17 @@ def _kdtree(spec: Spec) -> Structure:
 
 #: The kinds. `rows_min`: up to there an exact scan is as fast (tests/bench/filters.py and tests/bench/kinds.py).
 KINDS: Final[dict[str, Kind]] = {
+    "pq": Kind(
+        "short codes of all vectors are scanned, and the best rows compared exactly, as many as a query needs",
+        _pq,
+        rows_min=16_384,
+        train_rows=16_384,
+        parameters={
+            "bits": Parameter(
+                0, "bits of a code for each component; 0: 4 up to 64 dimensions, 2 above", choices=(0, 1, 2, 4)
+            )
+        },
+    ),
     "hnsw": Kind(
         "a graph that is walked towards the query; approximate",
         _hnsw,
@@ -79,7 +98,7 @@ KINDS: Final[dict[str, Kind]] = {
         "random hyperplanes make a code of bits of each vector; approximate",
         _lsh,
         rows_min=16_384,
-        parameters={"bits": Parameter(512, "hyperplanes; a multiple of 8", 64, 8_192)},
+        parameters={"bits": Parameter(512, "hyperplanes", 64, 8_192, step=8)},
     ),
     "kdtree": Kind(
         "a tree of halved spaces; exact, and fast for few dimensions",
@@ -93,7 +112,7 @@ KINDS: Final[dict[str, Kind]] = {
 
 
 #: What a library gets that asks for none: exact while it is small, and fast when it is not.
-DEFAULT: Final = "hnsw"
+DEFAULT: Final = "pq"
 
 
 def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,8 +152,9 @@ def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, 
 
 def _check(name: str, parameter: Parameter, value: Any) -> None:
     if parameter.choices:
-        if value not in parameter.choices:
-            choices = " or ".join(parameter.choices)
+        if value not in parameter.choices or isinstance(value, bool):
+            *most, last = map(str, parameter.choices)
+            choices = f"{', '.join(most)} or {last}"
             raise VecError(Code.INVALID_REQUEST, f"{name} must be {choices}, not {value!r:.40}", field=name)
     elif not isinstance(value, int) or isinstance(value, bool) or not parameter.low <= value <= parameter.high:
         raise VecError(
@@ -142,5 +162,5 @@ def _check(name: str, parameter: Parameter, value: Any) -> None:
             f"{name} must be a whole number from {parameter.low:,} to {parameter.high:,}, not {value!r:.40}",
             field=name,
         )
-    elif name == "bits" and value % 8:
-        raise VecError(Code.INVALID_REQUEST, f"bits must be a multiple of 8, not {value}", field=name)
+    elif value % parameter.step:
+        raise VecError(Code.INVALID_REQUEST, f"{name} must be a multiple of {parameter.step}, not {value}", field=name)

@@ -1,7 +1,7 @@
-"""LiveIndex: real-time behaviour, once, for every kind of structure.
+"""LiveIndex: a library's vectors and words, searchable while they change, whatever the kind of structure.
 
-A LiveIndex is a *structure*, a *tail* and a mask of dead rows. Labels only ever grow, so the structure holds every
-living label up to its last, and the tail (exact, any size) every one above. A write is searchable as soon as it is
+Of vectors, a LiveIndex is a *structure*, a *tail* and a mask of dead rows. Labels only ever grow, so the structure
+holds every living label up to its last, and the tail (exact, any size) every one above. A write is searchable as soon as it is
 copied to the tail; draining moves rows from the tail's front into the structure, a slice at a time.
 
 One owner at a time. A LiveIndex is an actor on a small pool of threads that all libraries share (a strand): whoever
@@ -15,11 +15,16 @@ wants something leaves it here, and one thread at a time does, in turns:
 Nothing else touches the structure, so there is no lock to get wrong. Because writes come first in a turn, a search
 sees every write that was left here before it: a write may be acknowledged as soon as it has been left.
 
-What keeps it fast behind all that is in upkeep.py.
+One search may ask for vectors, for words, or for both, under a filter. All of it is answered in one turn, so the answer
+is of one moment: the state at one seq. (Rows never change under their label, so what is read of them later is of that
+moment as well.)
+
+What keeps it fast behind all that is in upkeep.py; the words are in live_text.py.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -34,13 +39,19 @@ import numpy.typing as npt
 from .. import limits
 from ..errors import VecError
 from . import kernels, loading, native
+from .flat import Flat
+from .inverted import Query
 from .kinds import KINDS
 from .loading import Rebuilt, Source
-from .rows import Floats, Labels, Selection
-from .structure import Spec
+from .rows import Allowed, Floats, Labels, Ranked, Selection
+from .segments import Batch
+from .structure import Effort, Spec
 from .upkeep import Pools, Tuning, Upkeep, tell
 
 T = TypeVar("T")
+
+#: Shares of the rows that a filter permits, from which on it is of the class `most`, or `some`.
+_MOST, _SOME = 0.5, 0.05
 
 
 @dataclass(slots=True)
@@ -51,22 +62,36 @@ class Write:
     labels: Labels
     vectors: Floats
     removed: list[int]
+    firsts: Labels | None = None  # of the documents that came, the labels of their first chunks; None: one chunk each
+    words: Batch | Callable[[], Batch] | None = None  # of the chunks that came, or what makes them
 
 
 class Options(NamedTuple):
     """How a search is done."""
 
     k: int
-    ef: int | None = None  # the effort of an approximate one
+    ef: int | None = None  # the effort of an approximate one, asked for by hand
     exact: bool = False
     select: Callable[[], Selection] | None = None  # which rows it may find; called on the strand, may raise VecError
+    recall: float | None = None  # the share of the nearest that it is to find; None: what the library promises
+    by_document: bool = False  # the k best documents, each by its best chunk
+
+
+class Answer(NamedTuple):
+    """What a search found, as of one moment."""
+
+    seq: int  # the state that it is of
+    near: Ranked | None  # by vector
+    worded: Ranked | None  # by words
+    exact: bool  # whether the nearest vectors were found by comparing all
 
 
 @dataclass(slots=True)
 class _Search:
-    query: Floats  # shape (dimension,)
+    query: Floats | None  # shape (dimension,)
+    words: Query | None
     options: Options
-    future: Future[tuple[Floats, Labels]]
+    future: Future[Answer]
 
 
 class LiveIndex(Upkeep):
@@ -89,6 +114,7 @@ class LiveIndex(Upkeep):
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._searches: deque[_Search] = deque()
         self._scheduled = False
+        self._without_text: list[_Search] = []  # the strand's own: they wait for the text
 
     # --- any thread -------------------------------------------------------------------------------------------------
 
@@ -101,17 +127,37 @@ class LiveIndex(Upkeep):
 
     def search(self, query: npt.ArrayLike, options: Options, wake: bool = True) -> Future[tuple[Floats, Labels]]:
         """The best for one query of shape (dimension,): scores and labels of shape (min(k, n),), best first; n is how
-        many vectors there are, or how many the selection lets through. Who says not to `wake` the strand calls `turn`
-        next.
+        many vectors there are, or how many the selection permits. `wake` as in `ask`.
 
         The future raises VecError `index_failed` if the vectors could not be loaded, or what `select` raised.
         """
-        future: Future[tuple[Floats, Labels]] = Future()
+        found: Future[tuple[Floats, Labels]] = Future()
+
+        def pass_on(answered: Future[Answer]) -> None:
+            if not found.set_running_or_notify_cancel():
+                return
+            if (error := answered.exception()) is not None:
+                found.set_exception(error)
+            else:
+                near = answered.result().near
+                assert near is not None
+                found.set_result((near.scores, near.labels))
+
+        self.ask(np.asarray(query, np.float32), None, options, wake).add_done_callback(pass_on)
+        return found
+
+    def ask(self, query: Floats | None, words: Query | None, options: Options, wake: bool = True) -> Future[Answer]:
+        """The best by vector, for a query of shape (dimension,), by words, or both. A caller that does not `wake` the
+        strand calls `turn` next.
+
+        The future raises VecError `index_failed` if the index could not be loaded, or what `select` raised.
+        """
+        future: Future[Answer] = Future()
         with self._lock:
             if self.failure is not None:
                 future.set_exception(self.failure)
                 return future
-            self._searches.append(_Search(np.asarray(query, np.float32), options, future))
+            self._searches.append(_Search(query, words, options, future))
             if wake:
                 self._schedule()
         return future
@@ -124,6 +170,11 @@ class LiveIndex(Upkeep):
                 return
             self._scheduled = True
         self._turn(hurried=True)
+
+    def begin_empty(self, seq: int) -> None:
+        """Instead of loading: the library has no chunks as of that seq. Before anything else is left here."""
+        self.text.begin_empty(seq)
+        self._adopt(loading.Loaded(seq, None, Flat(self.spec.dimension, self.spec.space), np.empty(0, np.int64)))
 
     def loaded(self) -> Future[None]:
         """Done when it is loaded. Raises VecError `index_failed`."""
@@ -174,7 +225,7 @@ class LiveIndex(Upkeep):
             maintenance = f"{maintenance}, {self._progress:.0%}"
         if maintenance is None and structure is not None and structure.grows and len(tail):
             maintenance = "draining"
-        described = {
+        described: dict[str, Any] = {
             "state": "failed" if self.failure else "loading" if self._seq is None else "ready",
             "vectors": self._count,
             "structure": len(rows) if rows is not None else 0,
@@ -182,6 +233,7 @@ class LiveIndex(Upkeep):
             "dead": tail.dead + (rows.dead if rows is not None else 0),
             "memory_bytes": tail.memory_bytes + (structure.memory_bytes if structure is not None else 0),
             "maintenance": maintenance,
+            "text": self.text.describe(),
         }
         if self._damage is not None:
             described["damage"] = self._damage
@@ -202,6 +254,16 @@ class LiveIndex(Upkeep):
         """Whether every search is exact just now."""
         return self._structure is None or KINDS[self.spec.kind].exact
 
+    def recall_report(self) -> dict[str, Any] | None:
+        """How the recall promise is kept by the searches that came; None while nothing has been measured."""
+        return self._monitor.report()
+
+    def certainty(self, answer: Answer) -> dict[str, Any]:
+        """How sure an answer's vector half is: exact, or of what recall the queries were that have been measured."""
+        report = self._monitor.report() or {}
+        sure = {"exact": answer.exact, "recall": 1.0 if answer.exact else report.get("mean")}
+        return {**sure, "promise": self._source.promise, "met": answer.exact or report.get("met")}
+
     def stop_building(self) -> None:
         """Gives up a build that is going on, and begins no other; searches and writes go on."""
         self._no_more_builds = True
@@ -212,13 +274,17 @@ class LiveIndex(Upkeep):
         """Gives up what is going on aside; who waits for a load is told why."""
         self._farewell = why or self._farewell
         self._closed = self._no_more_builds = True
+        self.text.close()
         if self._seq is not None:
             self._call(lambda: None)  # a turn that tells those who wait for a build
 
     def save(self) -> None:
-        """Keeps the structure for the next start, if there is enough new in it. Only when the strands have ended."""
-        if self.failure is None and self._save_due(self._tuning.save_rows_at_stop):
-            self._save()
+        """Keeps structure and text for the next start, if there is enough new in them. Only when the strands have
+        ended. Raises OSError."""
+        if self.failure is None:
+            self.text.save()
+            if self._save_due(self._tuning.save_rows_at_stop):
+                self._save()
 
     def _call(self, call: Callable[[], T]) -> Future[T]:
         """Has the strand do this, once it is loaded."""
@@ -257,7 +323,9 @@ class LiveIndex(Upkeep):
             writes, self._writes = self._writes, deque()
             calls, self._calls = self._calls, deque()
             waiting = [self._searches.popleft() for _ in range(min(len(self._searches), limits.SEARCHES_A_TURN))]
-        searches = [search for search in waiting if search.future.set_running_or_notify_cancel()]
+        if self.text.ready and self._without_text:
+            waiting, self._without_text = [*self._without_text, *waiting], []
+        searches = [each for each in waiting if each.future.running() or each.future.set_running_or_notify_cancel()]
         try:
             for write in writes:
                 self._apply(write)
@@ -268,6 +336,7 @@ class LiveIndex(Upkeep):
             idle = not (writes or calls or searches)
             self._calm = self._calm and not writes and not calls
             more = not self._calm and (self._due() is not None if hurried else self._maintain(idle))
+            more = more or (self.text.ready and bool(self._without_text))
             self._calm = not more and not self._resting and time.monotonic() >= self._retry_at
         except Exception as error:
             self._fail(error, [*(search.future for search in searches), *(future for _, future in calls)])
@@ -293,11 +362,18 @@ class LiveIndex(Upkeep):
         if new < len(write.labels):
             self._tail.add(write.labels[new:], loading.prepared(self.spec, write.vectors[new:]))
             self._last_label = int(write.labels[-1])
+        self._documents.add(write.labels if write.firsts is None else write.firsts)
+        if write.words is not None:
+            self.text.write(write.seq, write.labels, write.words, removed)
         self._recount()
         self._seq = write.seq
 
     def _answer(self, searches: list[_Search]) -> None:
         self._searched_at = time.monotonic()
+        if not self.text.ready and (early := [each for each in searches if each.words is not None]):
+            self._without_text += early  # until it is loaded
+            self.text.want()
+            searches = [each for each in searches if each.words is None]
         groups: dict[Options, list[_Search]] = {}
         for search in searches:
             groups.setdefault(search.options, []).append(search)
@@ -308,10 +384,44 @@ class LiveIndex(Upkeep):
                 for search in group:
                     search.future.set_exception(error)
                 continue
-            queries = group[0].query[None] if len(group) == 1 else np.stack([search.query for search in group])
-            scores, labels = self._find(queries, options, selection)
-            for search, its_scores, its_labels in zip(group, scores, labels, strict=True):
-                search.future.set_result((its_scores, its_labels))
+            self._answer_group(group, options, selection)
+
+    def _answer_group(self, group: list[_Search], options: Options, selection: Selection | None) -> None:
+        assert self._seq is not None
+        queries = [search.query for search in group if search.query is not None]
+        near = iter(self._nearest(np.stack(queries), options, selection) if queries else ())
+        exact = options.exact or self.exact or self._effort(options, "all").exact
+        for search in group:
+            its_near = next(near) if search.query is not None else None
+            worded = self._worded(search.words, options, selection) if search.words is not None else None
+            search.future.set_result(Answer(self._seq, its_near, worded, exact))
+
+    def _nearest(self, queries: Floats, options: Options, selection: Selection | None) -> list[Ranked]:
+        """By vector; queries of shape (n, dimension)."""
+        scores, labels = self._find(queries, options, selection)
+        if not options.by_document:
+            return [Ranked(*each, each[1]) for each in zip(scores, labels, strict=True)]
+
+        def deeper(place: int) -> Callable[[int], tuple[Floats, Labels]]:
+            def find(k: int) -> tuple[Floats, Labels]:
+                found = self._find(queries[place : place + 1], options._replace(k=k), selection)
+                return found[0][0], found[1][0]
+
+            return find
+
+        return [
+            self._documents.best(each_scores, each_labels, options.k, deeper(place))
+            for place, (each_scores, each_labels) in enumerate(zip(scores, labels, strict=True))
+        ]
+
+    def _worded(self, words: Query, options: Options, selection: Selection | None) -> Ranked:
+        def find(k: int) -> tuple[Floats, Labels]:
+            return self.text.search(words, k, selection)
+
+        scores, labels = find(options.k)
+        if not options.by_document:
+            return Ranked(scores, labels, labels)
+        return self._documents.best(scores, labels, options.k, find)
 
     def _find(self, queries: Floats, options: Options, selection: Selection | None) -> tuple[Floats, Labels]:
         queries = np.ascontiguousarray(loading.prepared(self.spec, queries))
@@ -319,8 +429,12 @@ class LiveIndex(Upkeep):
         if self._structure is not None:
             allowed = self._structure.rows.allowed(selection)
             k = min(options.k, allowed.count)
+            selectivity = _selectivity(allowed, self._structure.rows.count)
+            effort = self._effort(options, selectivity)
             with native.threads_for(len(queries)):
-                found.append(self._structure.search(queries, k, allowed, options.ef, options.exact))
+                found.append(self._structure.search(queries, k, allowed, effort))
+            if k and not effort.exact and effort.ef is None and not KINDS[self.spec.kind].exact:
+                self._note(queries, options, selectivity)
         if len(self._tail) or not found:
             found.append(self._tail.search(queries, options.k, selection))
         scores, labels = found[0]
@@ -331,6 +445,18 @@ class LiveIndex(Upkeep):
         if self.spec.space == "l2":
             scores = -np.sqrt(np.maximum(-scores, 0))
         return scores, labels
+
+    def _effort(self, options: Options, selectivity: str) -> Effort:
+        recall = self._source.promise if options.recall is None else options.recall
+        factor = self._monitor.factor(selectivity)
+        exact = options.exact or recall >= 1 or (factor == math.inf and options.ef is None)
+        return Effort(recall, max(1.0, factor) if factor < math.inf else 1.0, options.ef, exact)
+
+    def _note(self, queries: Floats, options: Options, selectivity: str) -> None:
+        """Has the recall of some of these approximate searches measured, when there is time."""
+        for query in queries:
+            self._monitor.note(query, options.k, selectivity, options.select)
+        self._calm = self._calm and not self._measure_due()
 
     def _alive(self) -> Labels:
         if self._structure is None:
@@ -351,13 +477,22 @@ class LiveIndex(Upkeep):
         with self._lock:
             self.failure = failure
             self._closed = self._no_more_builds = True
-            futures = [*waiting, *(future for _, future in self._calls), *(each.future for each in self._searches)]
+            searches = [*self._searches, *self._without_text]
+            futures = [*waiting, *(future for _, future in self._calls), *(each.future for each in searches)]
             self._searches.clear()
+            self._without_text.clear()
             self._writes.clear()
             self._calls.clear()
         self._on_failure(self)
         for future in (*futures, *self._settling, *self._saving, *(future for _, future, _ in self._wanted)):
             tell(future, failure)
+
+
+def _selectivity(allowed: Allowed, rows: int) -> str:
+    """The class of filters that a search belongs to: each has an effort of its own."""
+    if allowed.mask is None:
+        return "all"
+    return "most" if allowed.count >= _MOST * rows else "some" if allowed.count >= _SOME * rows else "few"
 
 
 def _settle(future: Future[Any], call: Callable[[], Any]) -> None:

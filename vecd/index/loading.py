@@ -21,6 +21,7 @@ from ..errors import Code, VecError
 from . import kernels, native, snapshot
 from .flat import Flat
 from .kinds import KINDS
+from .live_text import TextSource
 from .rows import Floats, Labels
 from .structure import Spec, Structure
 
@@ -29,6 +30,7 @@ log = logging.getLogger("vecd.index")
 #: Labels whose vectors in the snapshot are compared with the store's: a store that was put back to an older state may
 #: have given the same labels to other vectors.
 _SPOT_CHECKS = 16
+_SEED = 20_090_102
 #: A float16 has eleven bits.
 _SAME = 2e-3
 
@@ -42,6 +44,10 @@ class Stored(Protocol):
     @property
     def labels(self) -> Labels:
         """Ascending."""
+
+    @property
+    def firsts(self) -> Labels:
+        """Those of them that are the first of their documents, ascending."""
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
         """The vectors of these labels, a bounded number at a time, as they were given."""
@@ -57,8 +63,8 @@ class Rebuilt:
     reason: str
 
 
-class Source(Protocol):
-    """Where a LiveIndex's vectors come from, and who is told of its structures."""
+class Source(TextSource, Protocol):
+    """Where a LiveIndex's vectors and words come from, and who is told of its structures."""
 
     @property
     def path(self) -> Path | None:
@@ -69,6 +75,13 @@ class Source(Protocol):
         """Of the library: a snapshot of another is not ours."""
 
     def read(self) -> AbstractContextManager[Stored]: ...
+
+    @property
+    def promise(self) -> float:
+        """The recall that approximate searches are to have; it may change at any time."""
+
+    def recall_changed(self, report: dict[str, Any]) -> None:
+        """Whether the promise is met is known now, or has changed: what RecallMonitor.report says. Does not block."""
 
     def rebuilt(self, report: Rebuilt) -> None:
         """Blocks until it is logged. Raises VecError."""
@@ -81,6 +94,7 @@ class Loaded:
     seq: int
     structure: Structure | None
     tail: Flat
+    firsts: Labels  # of the documents' chunks
     damage: str | None = None  # what was wrong with the snapshot that was found
 
 
@@ -99,7 +113,7 @@ def load(spec: Spec, source: Source, stopped: Callable[[], bool]) -> Loaded:
         tail = Flat(spec.dimension, spec.space)
         for labels, vectors in _pages(spec, stored, missing, stopped):
             tail.add(labels, vectors)
-        return Loaded(stored.seq, structure, tail, damage)
+        return Loaded(stored.seq, structure, tail, stored.firsts, damage)
 
 
 def build(
@@ -111,6 +125,8 @@ def build(
     with source.read() as stored, native.threads(native.CORES):
         small = len(stored.labels) < rows_min
         structure: Structure | Flat = Flat(spec.dimension, spec.space) if make is None or small else make(spec)
+        if not isinstance(structure, Flat) and KINDS[spec.kind].train_rows:
+            structure.train(_sample(spec, stored, KINDS[spec.kind].train_rows, stopped))
         done = 0
         for labels, vectors in _pages(spec, stored, stored.labels, stopped):
             if isinstance(structure, Flat):
@@ -144,6 +160,14 @@ def _pages(spec: Spec, stored: Stored, labels: Labels, stopped: Callable[[], boo
         if stopped():
             raise Stopped
         yield its_labels, prepared(spec, vectors)
+
+
+def _sample(spec: Spec, stored: Stored, rows: int, stopped: Callable[[], bool]) -> Floats:
+    """Up to so many of the vectors, chosen by chance, shape (n, dimension); always the same of the same labels."""
+    labels = stored.labels
+    if len(labels) > rows:
+        labels = np.sort(np.random.default_rng(_SEED).choice(labels, rows, replace=False))
+    return np.concatenate([vectors for _, vectors in _pages(spec, stored, labels, stopped)])
 
 
 def _told(spec: Spec) -> dict[str, Any]:

@@ -127,6 +127,9 @@ class Lsh:
             <= _CODE_US * count * math.ceil(self._bits / _BITS_MEASURED) + _CANDIDATE_US * candidates
         )
 
+    def score(self, query: Floats, rows: Labels) -> Floats:
+        return kernels.scores(self._vectors, query, rows, self._spec.space)
+
     def sample(self, places: Labels) -> Floats:
         return self._vectors[self.rows.alive.nonzero()[0][places]]
 

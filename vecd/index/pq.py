@@ -1,9 +1,9 @@
 """PQ: short codes of all vectors are scanned whole, and the rows that look best are compared exactly.
 
 A vector is rotated, cut into pieces of a few components, and each piece is replaced by the number of the nearest of 16
-centroids (product quantisation; Jégou, Douze and Schmid, 2011, "Product Quantization for Nearest Neighbor Search"). faiss
-scans such 4-bit codes with SIMD table look-ups ("fast scan"; André, Kermarrec and Le Scouarnec, 2015). A code has no
-links to others, so an added row is an append, a deleted or filtered row is a mask, and copies do no harm.
+centroids (product quantisation; Jégou, Douze and Schmid, 2011, "Product Quantization for Nearest Neighbor Search").
+faiss scans such 4-bit codes with SIMD table look-ups ("fast scan"; André, Kermarrec and Le Scouarnec, 2015). A code has
+no links to others, so an added row is an append, a deleted or filtered row is a mask, and copies do no harm.
 
 How many rows are compared exactly is decided for each query, by what the comparison shows. Among the R rows with the
 best estimates, the outer half tells how far exact distances lie from estimates there: about m, give or take s. The
@@ -36,13 +36,15 @@ from .native import faiss
 from .rows import Allowed, Floats, Labels, Rows
 from .structure import Effort, Spec
 
-#: Rows that the codebook is trained with: 16 centroids a piece need no more.
-TRAIN_ROWS: Final = 16_384
+#: Up to so many dimensions a code has 4 bits for each component: few pieces tell few rows apart, and cost little.
+_DIMENSION_SMALL: Final = 64
 
 #: The first R, at least and for each hit that is wanted, and by how much it grows.
 _CANDIDATES_MIN, _CANDIDATES_PER_HIT, _GROWTH = 256, 4, 8
 #: The share of the misses that the promised recall permits which a single query may be expected to have.
 _MISSES_SHARE = 0.5
+#: See `_missed`: how many rows the prior deviation counts as; and from which growth on the codes do not tell rows apart.
+_PRIOR_ROWS, _GROWTH_MAX = 8, 8.0
 #: Microseconds of a search on one core: for one piece of one row's code, for a row compared exactly, and for each call.
 _PIECE_US, _CANDIDATE_US, _CALL_US = 0.00004, 0.3, 50.0
 
@@ -68,18 +70,18 @@ class Pq:
         self._space = spec.space
         self._by_distance = spec.metric != "dot"
         self._matrix = Matrix(spec.dimension)
-        width = max(1, 4 // int(spec.parameters["bits"]))  # components of a piece
+        bits = int(spec.parameters["bits"]) or (4 if spec.dimension <= _DIMENSION_SMALL else 2)
+        width = 4 // bits  # components of a piece
         self._pieces = -(-spec.dimension // width)
         self._rotation, self._mean = self._rotate(self._pieces * width), np.zeros(spec.dimension, np.float32)
         metric = faiss().METRIC_L2 if self._by_distance else faiss().METRIC_INNER_PRODUCT
         # One inverted list: faiss's plain fast-scan index takes no selector.
         self._quantizer: Any = faiss().IndexFlat(self._pieces * width, metric)
         self._quantizer.add(np.zeros((1, self._pieces * width), np.float32))
-        self._codes: Any = faiss().IndexIVFPQFastScan(
-            self._quantizer, self._pieces * width, 1, self._pieces, 4, metric
-        )
+        self._codes: Any = faiss().IndexIVFPQFastScan(self._quantizer, self._pieces * width, 1, self._pieces, 4, metric)
         self._codes.by_residual = False
         self._outliers: list[int] = []  # row numbers, ascending
+        self._error_mean = 0.0  # squared, of the rows of the build
         self._error_max = math.inf  # of a row that is not an outlier, squared
         self._errors: list[Floats] = []  # of the rows of the build, squared
 
@@ -95,8 +97,8 @@ class Pq:
     def _rotate(self, size: int) -> Floats:
         """A random rotation, shape (dimension, size): it spreads what a vector holds evenly over its pieces."""
         random = np.random.default_rng(_SEED).standard_normal((size, size))
-        rotation: Floats = np.ascontiguousarray(np.linalg.qr(random)[0][: self.dimension], np.float32)
-        return rotation
+        orthogonal: npt.NDArray[np.float64] = np.linalg.qr(random)[0]
+        return np.ascontiguousarray(orthogonal[: self.dimension]).astype(np.float32)
 
     def train(self, sample: Floats) -> None:
         self._mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -104,7 +106,7 @@ class Pq:
         self._codes.is_trained = True
 
     def _rotated(self, vectors: Floats) -> Floats:
-        rotated: Floats = (vectors - self._mean) @ self._rotation
+        rotated: Floats = np.matmul(vectors - self._mean, self._rotation, dtype=np.float32)
         return rotated
 
     def extend(self, labels: Labels, vectors: Floats) -> None:
@@ -115,7 +117,7 @@ class Pq:
         rotated = self._rotated(vectors)
         self._codes.add(rotated)
         decoded = self._codes.pq.decode(self._codes.pq.compute_codes(rotated))
-        errors = np.square(rotated - decoded).sum(axis=1)
+        errors = np.square(rotated - decoded, dtype=np.float32).sum(axis=1)
         if math.isinf(self._error_max):
             self._errors.append(errors)
         else:
@@ -127,7 +129,8 @@ class Pq:
         errors = np.concatenate(self._errors) if self._errors else np.empty(0, np.float32)
         self._errors = []
         if len(errors):
-            least = _OUTLIER_ERROR * float(errors.mean())
+            self._error_mean = float(errors.mean())
+            least = _OUTLIER_ERROR * self._error_mean
             self._error_max = max(least, float(np.quantile(errors, 1 - _OUTLIER_SHARE)))
             self._outliers = np.flatnonzero(errors > self._error_max).tolist()
 
@@ -178,8 +181,10 @@ class Pq:
             exact = self._matrix.scores(queries[query], its_rows, self._space)
             distances = self._distances(queries[query], exact)
             estimate = estimates[place] if self._by_distance else -estimates[place]
-            if missed_max != math.inf and _missed(estimate, distances, k) > missed_max:
-                continue
+            if missed_max < math.inf:
+                prior = self._deviation(queries[query], float(estimate[-1]))
+                if _missed(estimate, distances, k, prior) > missed_max:
+                    continue
             if len(outliers):
                 more = outliers[~np.isin(outliers, its_rows)]
                 its_rows = np.concatenate((its_rows, more))
@@ -188,6 +193,14 @@ class Pq:
             scores[query], rows[query] = exact[best], its_rows[best]
             answered[place] = True
         return answered
+
+    def _deviation(self, query: Floats, distance: float) -> float:
+        """How far estimates are off where rows have that distance, if they are coded as well as all rows are on the
+        average: an error of any direction, seen from the query's."""
+        error = math.sqrt(self._error_mean / len(self._mean))
+        if not self._by_distance:
+            return error * math.sqrt(float(query @ query))
+        return 2 * error * math.sqrt(max(distance, self._error_mean, 0.0))
 
     def _distances(self, query: Floats, exact: Floats) -> Floats:
         """What the codes estimate, of exact scores: squared distances, or negated products with the centred rows."""
@@ -201,6 +214,9 @@ class Pq:
         outliers = np.array(self._outliers, np.int64)
         return outliers if allowed.mask is None else outliers[allowed.mask[outliers]]
 
+    def score(self, query: Floats, rows: Labels) -> Floats:
+        return self._matrix.scores(query, rows, self._space)
+
     def sample(self, places: Labels) -> Floats:
         found: Floats = self._matrix.rows[self.rows.alive.nonzero()[0][places]]
         return found
@@ -209,24 +225,28 @@ class Pq:
         return None
 
 
-def _missed(estimates: Floats, distances: Floats, k: int) -> float:
+def _missed(estimates: Floats, distances: Floats, k: int, prior: float) -> float:
     """How many of the k nearest rows are to be expected among those that were not compared.
 
     `estimates` of shape (R,), ascending, and `distances`, the exact ones of the same rows; k < R. With s the standard
     deviation of their difference in the outer half, a row that is estimated at t * s beyond the last one compared is
     among the k nearest with probability Phi(-(z + t)). Rows are taken to grow in number by exp(b * t), as they do from
     the middle to the end. The integral of the product over t is R * (exp(b²/2 - b z) Phi(b - z) - Phi(-z)).
+
+    Copies of one row say as much as one of them. So `prior`, the deviation to be expected, counts as _PRIOR_ROWS rows
+    beside the different ones.
     """
     middle = len(estimates) // 2
     outer = distances[middle:] - estimates[middle:]
-    deviation = float(outer.std())
+    different = len(np.unique(distances[middle:]))
+    variance = (different * float(outer.var()) + _PRIOR_ROWS * prior**2) / (different + _PRIOR_ROWS)
     reach = float(estimates[-1]) + float(outer.mean()) - float(np.partition(distances, k - 1)[k - 1])
     width = float(estimates[-1] - estimates[middle])
     tiny = 1e-6 * float(np.abs(distances).max()) + 1e-30  # rounding of the distances themselves
-    deviation = max(deviation, tiny)
+    deviation = max(math.sqrt(variance), tiny)
     z = reach / deviation
     growth = math.log(2) * deviation / max(width, tiny)
-    if growth > 8:  # the codes do not tell these rows apart
+    if growth > _GROWTH_MAX:
         return math.inf
     tilted = math.exp(growth**2 / 2 - growth * z) * _below(growth - z)
     return len(estimates) * max(0.0, tilted - _below(-z))

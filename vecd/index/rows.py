@@ -6,8 +6,9 @@ makes new Rows. Not thread-safe: whoever owns the structure owns these.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -159,3 +160,49 @@ class Rows:
             self._numbers = np.concatenate((self._numbers, selection.numbers(self.labels[start:stop])))
             following = np.arange(self._numbers[0], self._numbers[0] + stop, dtype=np.int32)
             self._in_a_row = self._numbers[0] >= 0 and np.array_equal(self._numbers, following)
+
+
+class Ranked(NamedTuple):
+    """Chunks, best first: scores, labels, and the labels of the first chunks of their documents, of shape (m,) each."""
+
+    scores: Floats
+    labels: Labels
+    documents: Labels
+
+
+class Documents:
+    """Which document a chunk belongs to: the labels of the documents' first chunks, ascending, dead ones as well."""
+
+    def __init__(self, firsts: Labels) -> None:
+        self._room = firsts
+        self._count = len(firsts)
+
+    def add(self, firsts: Labels) -> None:
+        """Adds documents; those that are here already are passed over. The labels ascend."""
+        known = int(self._room[self._count - 1]) if self._count else -1
+        firsts = firsts[np.searchsorted(firsts, known, "right") :]
+        total = self._count + len(firsts)
+        if total > len(self._room):
+            room = np.empty(max(total, 2 * len(self._room), 1_024), np.int64)
+            room[: self._count] = self._room[: self._count]
+            self._room = room
+        self._room[self._count : total] = firsts
+        self._count = total
+
+    def of(self, labels: Labels) -> Labels:
+        """The labels of the first chunks of their documents; every label must be one of a known document."""
+        firsts = self._room[: self._count]
+        found: Labels = firsts[np.searchsorted(firsts, labels, "right") - 1]
+        return found
+
+    def best(self, scores: Floats, labels: Labels, k: int, deeper: Callable[[int], tuple[Floats, Labels]]) -> Ranked:
+        """The k best documents, each by its best chunk. `scores` and `labels` are those of the k best chunks, best
+        first, fewer only if there are no more; `deeper` finds more of them."""
+        asked = k
+        while True:
+            documents = self.of(labels)
+            first = np.sort(np.unique(documents, return_index=True)[1])[:k]
+            if len(first) == k or len(labels) < asked:
+                return Ranked(scores[first], labels[first], documents[first])
+            asked *= 4
+            scores, labels = deeper(asked)

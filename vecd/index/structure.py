@@ -50,6 +50,9 @@ class Structure(Protocol):
         k is at most allowed.count.
         """
 
+    def score(self, query: Floats, rows: Labels) -> Floats:
+        """The scores of these rows, by their numbers, as `search` gives them; shape (len(rows),)."""
+
     def sample(self, places: Labels) -> Floats:
         """The vectors of the living rows with these places among all living rows."""
 

@@ -31,17 +31,25 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from .. import limits
 from ..errors import Code, VecError
 from . import loading, native
 from .flat import Flat
 from .kinds import KINDS
+from .live_text import LiveText
 from .loading import Loaded, Rebuilt, Source
-from .rows import Labels
+from .measuring import Measurement
+from .recall import RecallMonitor
+from .rows import Documents, Labels
 from .structure import Spec, Structure
 
 T = TypeVar("T")
 log = logging.getLogger("vecd.index")
+
+#: While searches wait, a step of a measurement is made no more often than this: a twentieth of the time.
+_MEASURE_REST_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +121,11 @@ class Upkeep(ABC):
         self._wanted: deque[tuple[Spec, Future[Rebuilt], Callable[[], bool]]] = deque()  # rebuilds that were asked for
         self._saving: list[Future[int]] = []  # snapshots that were asked for
         self._settling: list[Future[None]] = []
+        self._documents = Documents(np.empty(0, np.int64))
+        self._monitor = RecallMonitor(source.promise)
+        self._measurement: Measurement | None = None
+        self._measured_at = 0.0  # when the last step of one ended
+        self.text = LiveText(source, pools.loaders, pools.builders, self._call, self._fail)
         self._count = 0  # vectors; between taking rows from the tail and adding them to the structure it is still right
         self._saved_rows = 0  # of the structure, those that its snapshot holds
         self._damage: str | None = None  # what was wrong with the snapshot that was found
@@ -138,7 +151,7 @@ class Upkeep(ABC):
         """Has the strand take a turn. Any thread."""
 
     @abstractmethod
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException, waiting: Sequence[Future[Any]] = ()) -> None:
         """The vectors cannot be had, or not be trusted any more: everybody who waits is told."""
 
     # --- on the strand ----------------------------------------------------------------------------------------------
@@ -149,7 +162,12 @@ class Upkeep(ABC):
         step = self._due()
         if step is None:
             return False
-        if idle or (step == self._drain and self._pressing()) or isinstance(step, functools.partial):
+        if (
+            idle
+            or (step == self._drain and self._pressing())
+            or (step == self._measure and time.monotonic() - self._measured_at > _MEASURE_REST_S)
+            or isinstance(step, functools.partial)
+        ):
             step()
         return True
 
@@ -159,6 +177,8 @@ class Upkeep(ABC):
         self._resting = False
         if (self._no_more_builds and self._wanted) or (self._closed and (self._settling or self._saving)):
             return self._refuse
+        if not self._closed and (step := self.text.due()) is not None:
+            return step
         if self._aside is not None or self._closed:
             return None  # what is aside calls when it is done
         if self._wanted:
@@ -173,11 +193,13 @@ class Upkeep(ABC):
             return None if self._resting else self._drain
         if self._tail.worn:
             return self._tail.maintain
+        if self._measure_due():
+            return self._measure
         if not waiting and self._save_due(
             max(self._tuning.save_rows_min, int(self._tuning.save_share * self._saved_rows))
         ):
             return functools.partial(self._begin, "saving", self._pools.builders, self._save_aside)
-        return self._settled if self._settling else None
+        return self._settled if self._settling and not self.text.busy else None
 
     def _refuse(self) -> None:
         """Tells those who wait for what will not be done any more."""
@@ -233,6 +255,8 @@ class Upkeep(ABC):
             return None if tail < rows_min else "damaged" if self._damage else "growth"
         if structure.rows.dead > self._tuning.dead_share_max * structure.rows.count:
             return "compaction"
+        if structure.worn:
+            return "drift"
         grown = max(rows_min, structure.rows.count * (1 if structure.grows else self._tuning.tail_share_max))
         return "growth" if tail >= grown else None
 
@@ -257,6 +281,35 @@ class Upkeep(ABC):
             taken_s = (time.perf_counter() - started) / len(labels)
             self._row_s[cores] += 0.2 * (taken_s - self._row_s[cores])
         self._drained_at = time.monotonic()
+
+    def _measure_due(self) -> bool:
+        """Whether a query's recall is to be measured; it is chosen then."""
+        structure = self._structure
+        if structure is None or KINDS[self.spec.kind].exact:
+            self._measurement = None
+            return False
+        if self._measurement is not None and self._measurement.structure is not structure:
+            self._monitor.dropped(self._measurement.sampled)
+            self._measurement = None
+        self._monitor.promise = self._source.promise
+        while self._measurement is None and (sampled := self._monitor.next()) is not None:
+            try:
+                selection = None if sampled.select is None else sampled.select()
+            except VecError:  # its filter means nothing any more
+                self._monitor.dropped(sampled)
+                continue
+            self._measurement = Measurement(sampled, structure, sampled.query, selection)
+        return self._measurement is not None
+
+    def _measure(self) -> None:
+        assert self._measurement is not None
+        recalls = self._measurement.step(self._monitor.promise)
+        if recalls is not None:
+            self._monitor.measured(self._measurement.sampled, recalls)
+            self._measurement = None
+            if (report := self._monitor.flipped()) is not None:
+                self._source.recall_changed(report)
+        self._measured_at = time.monotonic()
 
     def _save_due(self, rows: int) -> bool:
         structure = self._structure
@@ -311,6 +364,7 @@ class Upkeep(ABC):
     def _adopt(self, loaded: Loaded) -> None:
         """The load is over. No turn touches anything before `_seq` is set, so this need not be on the strand."""
         self._structure, self._tail, self._damage = loaded.structure, loaded.tail, loaded.damage
+        self._documents = Documents(loaded.firsts)
         self._recount()
         self._last_label = loaded.tail.last_label
         if loaded.structure is not None:
@@ -362,6 +416,7 @@ class Upkeep(ABC):
             if self._structure is not None:
                 self._structure.rows.remove(removed)
         self._recount()
+        self._monitor.changed()
         self._last_label = max(self._last_label, last_label)
         self.spec = spec
         self._saved_rows, self._damage = 0, None

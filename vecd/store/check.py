@@ -100,17 +100,6 @@ def counts(db: apsw.Connection, library: Library) -> list[str]:
             f"library {library.name}: it counts {row[0]:,} documents and {row[1]:,} chunks, and holds {there[0]:,} and"
             f" {there[1]:,}"
         )
-    worded = db.execute(
-        "SELECT count(*) FROM documents CROSS JOIN chunks ON chunks.label BETWEEN documents.label AND"
-        " documents.label + documents.chunks - 1 WHERE library_id = ? AND removed_seq IS NULL"
-        " AND (text IS NOT NULL OR coalesce(title, '') <> '')",
-        (library.library_id,),
-    ).get
-    indexed = db.execute(f"SELECT count(*) FROM text_{library.library_id:d}_docsize").get
-    if worded != indexed:
-        problems.append(
-            f"library {library.name}: {worded:,} chunks have words, and full text knows {indexed:,} of them"
-        )
     return problems
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from . import events, libraries, text
+from . import events, libraries
 from .catalogue import Library
-from .transaction import Change, NewDocument, Transaction
+from .transaction import Change, NewDocument, Transaction, Words
 
 #: Rows a read takes before it hands them on; a page of vectors of 256 floats is 4 MB.
 _PAGE_ROWS = 4_096
@@ -44,8 +44,9 @@ class Batch:
 
     entries: list[Entry]
     texts: list[str | None]  # by chunk
-    indexed: list[str | None]  # by chunk: what full text sees of it
+    indexed: list[str | None]  # by chunk: what the embedder sees of it
     vectors: npt.NDArray[np.float32]
+    words: Words | None = None  # of the chunks, for full text; None: to be made by whoever needs them
     embedded: list[int] = field(default_factory=list)  # rows whose vectors the library's embedder has made
 
 
@@ -73,7 +74,7 @@ class Document:
 
 
 def indexed(title: str | None, text: str | None) -> str | None:
-    """What full text, and the embedder, see of a chunk: its document's title and its own text."""
+    """What the embedder sees of a chunk: its document's title and its own text."""
     return text if not title else f"{title}\n{text}" if text else title
 
 
@@ -141,13 +142,14 @@ def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entr
             " WHERE documents.label = gone.value ->> 0",
             (_json(gone),),
         )
-        text.remove(db, library_id, gone_chunks)
     vectors = batch.vectors[:0]
+    texts: list[str | None] = []
+    words: Words | None = None
     if documents:
         everything = len(rows) == len(batch.texts)
         vectors = batch.vectors if everything else batch.vectors[rows]
         texts = batch.texts if everything else [batch.texts[row] for row in rows]
-        indexed = batch.indexed if everything else [batch.indexed[row] for row in rows]
+        words = batch.words if everything or batch.words is None else batch.words.only(rows)
         db.execute(
             "INSERT INTO documents (label, library_id, id, title, metadata, digest, chunks)"
             " SELECT value ->> 0, ?2, value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), value ->> 5"
@@ -158,11 +160,10 @@ def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entr
             "INSERT INTO chunks SELECT ?1 + key, value, substr(?3, 1 + key * ?4, ?4) FROM json_each(?2)",
             (tx.label + 1, _json(texts), vectors.tobytes(), 4 * vectors.shape[1]),
         )
-        text.add(db, library_id, tx.label + 1, _json(indexed))
     events.append_documents(tx, library_id, _json(happened))
     labels = np.arange(tx.label + 1, label, dtype=np.int64)
     tx.label, tx.seq = label - 1, seq - 1
-    tx.changes.append(Change(library_id, tx.seq, labels, vectors, gone_chunks, documents))
+    tx.changes.append(Change(library_id, tx.seq, labels, vectors, gone_chunks, documents, texts, words))
     new_count = len(documents) - len(gone)
     libraries.count(tx, tx.catalogue.by_id[library_id], new_count, len(rows) - len(gone_chunks))
     return outcomes
@@ -224,14 +225,19 @@ def chunk_rows(db: apsw.Connection, labels: list[int]) -> dict[int, tuple[str, i
 
 def living(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:
     """The labels of all living chunks of a library, ascending."""
+    return living_chunks(db, library_id)[0]
+
+
+def living_chunks(db: apsw.Connection, library_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The labels of all living chunks of a library, and of those that are the first of their documents, ascending."""
     alive = db.execute(
         "SELECT label, chunks FROM documents WHERE library_id = ? AND removed_seq IS NULL", (library_id,)
     ).fetchall()
     if not alive:
-        return np.empty(0, np.int64)
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     firsts, counts = np.array(sorted(alive), np.int64).T
     labels: npt.NDArray[np.int64] = np.repeat(firsts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-    return labels
+    return labels, np.ascontiguousarray(firsts)
 
 
 def vectors(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
@@ -248,6 +254,26 @@ def vectors(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> Iterator[tupl
             (_json(page.tolist()),),
         ).get
         yield page, joined
+
+
+def texts(
+    db: apsw.Connection, labels: npt.NDArray[np.int64]
+) -> Iterator[tuple[npt.NDArray[np.int64], list[str | None], list[str | None]]]:
+    """What these chunks say, alive or not, by pages: labels, the titles of their documents, their texts. `labels`
+    ascend. A page is one statement with one row."""
+    for start in range(0, len(labels), _PAGE_ROWS):
+        page = labels[start : start + _PAGE_ROWS]
+        packed: str = db.execute(
+            "SELECT '[' || (SELECT json_group_array(text) FROM json_each(?1) AS wanted"
+            " CROSS JOIN chunks ON chunks.label = wanted.value) || ',' ||"
+            " (SELECT json_group_array(json_array(label, title)) FROM (SELECT label, title FROM documents"
+            " WHERE label BETWEEN (SELECT max(label) FROM documents WHERE label <= ?2) AND ?3 ORDER BY label)) || ']'",
+            (_json(page.tolist()), int(page[0]), int(page[-1])),
+        ).get
+        its_texts, titled = orjson.loads(packed)
+        firsts = np.array([first for first, _ in titled], np.int64)
+        places = np.searchsorted(firsts, page, "right") - 1
+        yield page, [titled[place][1] for place in places.tolist()], its_texts
 
 
 def rows(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str, str | None, str]]:

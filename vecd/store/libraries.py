@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from ..errors import Code, VecError
-from . import events, text
+from . import events
 from .catalogue import Library
 from .transaction import Change, Transaction
 
@@ -31,7 +31,6 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
         (library_id, library.name, library.dimension, library.metric, library.index,
          orjson.dumps(library.parameters).decode(), library.embedder, library.chunk_chars, tx.time_us),
     )  # fmt: skip
-    text.create(tx.db, library_id)
     tx.catalogue = tx.catalogue.replaced(library)
     seq = events.append(tx, events.LIBRARY_CREATED, library_id, orjson.dumps(library.described()).decode())
     return library, seq
@@ -116,7 +115,6 @@ def delete(tx: Transaction, name: str) -> tuple[Library, int]:
     data = {"name": library.name, "documents": library.documents, "chunks": library.chunks}
     seq = events.append(tx, events.LIBRARY_DELETED, library.library_id, orjson.dumps(data).decode())
     tx.db.execute("UPDATE libraries SET deleted_seq = ? WHERE library_id = ?", (seq, library.library_id))
-    text.drop(tx.db, library.library_id)
     tx.catalogue = tx.catalogue.replaced(library)
     nothing = np.empty(0, np.int64), np.empty((0, 0), np.float32)
     tx.changes.append(Change(library.library_id, seq, *nothing, removed=[], dropped=True))

@@ -16,8 +16,6 @@ What the tables mean:
   their chunks) is deleted behind it, step by step (retention.py). The rows of deleted libraries stay: their ids are
   never given out again.
 - `consumers` are cursors that the daemon keeps for watchers, by name.
-- `text_<library_id>` is a library's full-text index (FTS5, contentless, rowid = label), made with the library; its own
-  table, so that term statistics are the library's and dropping a library is dropping a table.
 - `jobs` holds a row a job, whatever its state; `job_attempts` the history of each, `job_lines` what it had to say,
   `job_drafts` what a reembed has made so far, `job_waits` which jobs wait for which, `job_pauses` the kinds that may
   not begin ('' is all of them). `params`, `checkpoint`, `result` and `error` are JSON. Ids are never used again.
@@ -193,6 +191,17 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
+#: The migration with which full text left the store: it is derived from the chunks, in memory (index/live_text.py).
+_TEXT_LEFT = 5
+
+
+def _drop_text(db: apsw.Connection) -> None:
+    """Drops the full-text tables of earlier schemas, one a library."""
+    names = db.execute("SELECT name FROM sqlite_schema WHERE name GLOB 'text_[0-9]*' AND sql LIKE 'CREATE VIRTUAL%'")
+    for (name,) in names.fetchall():
+        db.execute(f'DROP TABLE "{name}"')
+
+
 def migrate(db: apsw.Connection, path: str) -> None:
     """Brings the file to the newest schema. Raises VecError `storage_failed` for one that is not ours or newer."""
     application, version = int(db.pragma("application_id") or 0), int(db.pragma("user_version") or 0)
@@ -207,6 +216,8 @@ def migrate(db: apsw.Connection, path: str) -> None:
         )
     for number in range(version, len(MIGRATIONS)):
         with db:
+            if number == _TEXT_LEFT:
+                _drop_text(db)
             db.execute(MIGRATIONS[number])
             if number == 0:
                 db.execute("INSERT INTO log VALUES (1, ?, 0, 0, 0)", (secrets.token_hex(8),))

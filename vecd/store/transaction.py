@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import apsw
 import numpy as np
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 NewDocument = tuple[int, str, str | None, str, str, int]
 
 
+class Words(Protocol):
+    """The words of some chunks, as an index takes them; opaque here."""
+
+    def only(self, rows: list[int]) -> Words:
+        """Those of these chunks, by their places, which ascend."""
+
+
 @dataclass(slots=True)
 class Change:
     """What a commit did to one library's vectors."""
@@ -28,6 +35,8 @@ class Change:
     vectors: npt.NDArray[np.float32]  # shape (len(labels), dimension), as they were given
     removed: list[int]  # labels that are dead now
     documents: list[NewDocument] = field(default_factory=list)  # added, by label
+    texts: list[str | None] = field(default_factory=list)  # of the chunks that were added
+    words: Words | None = None  # of the same, if they were made already
     dropped: bool = False  # the whole library is gone
 
 

@@ -28,11 +28,16 @@ async def search(call: Call) -> dict[str, Any]:
         modes = ", ".join(verbs.MODES)
         raise VecError(Code.INVALID_REQUEST, f"there is no mode {query.mode!r:.40}", f"modes: {modes}", field="mode")
     found = await verbs.search(call.engine, query)
+    about = {} if found.explain is None else {"explain": found.explain}
     if query.k <= limits.PAGE_ITEMS:
-        return {"hits": found.hits}
+        return {"hits": found.hits, **about}
     call.streamed = True
     await call.items(found.hits)
     for start in range(limits.PAGE_ITEMS, len(found.ranking), limits.PAGE_ITEMS):
         page = found.ranking[start : start + limits.PAGE_ITEMS]
-        await call.items(await call.engine.read(call.engine.hits.of, page, start + 1))
-    return {}
+        hits = await call.engine.read(call.engine.hits.of, page, start + 1)
+        if found.explained is not None:
+            for (label, _), hit in zip(page, hits, strict=False):
+                hit["explain"] = found.explained[label]
+        await call.items(hits)
+    return about
