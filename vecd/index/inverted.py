@@ -31,14 +31,16 @@ import numpy.typing as npt
 from . import maxscore, vocabulary
 from .maxscore import Best, Scale
 from .rows import Bools, Floats, Labels, Selection
-from .segments import Batch, Postings, Segment, Tail, Weights, merge
-from .vocabulary import Vocabulary
+from .segments import Batch, Postings, Segment, Tail, Weights, merge, starts
+from .vocabulary import Ids, Vocabulary
 
 _TAIL_POSTINGS = 1 << 14
 #: Up to here `add` merges by itself, in a millisecond or two; above it is a plan.
 _MERGED_AT_ONCE = 1 << 17
 _RATIO = 3
 _DEAD_SHARE_MAX = 0.2
+#: Terms that a prefix stands for. The rows of all of them are gone over.
+_PREFIX_TERMS_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Query:
     """What is looked for. A row that has any of it is found. Repeated terms count once.
 
     `required`: groups of terms that must all be in a row; they count for its score as words do. `prefixes`: each stands
-    for all terms that begin with it, as if they were one term.
+    for the terms that begin with it, as if they were one term: if there are more than 128, for those in most rows.
     """
 
     words: Sequence[str] = ()
@@ -184,7 +186,8 @@ class InvertedIndex:
 
     def remove(self, labels: Labels) -> None:
         """Masks these labels; those that are not here are passed over."""
-        labels = np.unique(labels)
+        labels = np.sort(labels)
+        labels = labels[starts(labels)]
         for part in self._parts:
             rows = part.remove(labels)
             self._count -= len(rows)
@@ -310,7 +313,7 @@ class InvertedIndex:
         words, prefixes = [*required.union(query.words)], [*set(query.prefixes)]
         numbers = [self._vocabulary.find(word) for word in words]
         ids = np.array([-1 if number is None else number for number in numbers], np.int32)
-        expanded = [self._vocabulary.beginning_with(prefix) for prefix in prefixes]
+        expanded = [self._expanded(prefix) for prefix in prefixes]
         found = [[*part.find(ids), *map(part.find_any, expanded)] for part in self._parts]
         living = [sum(postings.living for postings in each) for each in zip(*found, strict=True)]
         names = [*((0, word) for word in words), *((1, prefix) for prefix in prefixes)]
@@ -325,6 +328,32 @@ class InvertedIndex:
             [each for each, *_ in terms], self._count, self._length, ranking.k1, ranking.b, ranking.weights.text
         )
         return [[its[place] for *_, place in terms] for its in found], scale, must
+
+    def _expanded(self, prefix: str) -> Ids:
+        """The numbers of the terms that begin with it, ascending; of very many, those in the most living rows, equally
+        frequent ones by name."""
+        ids = self._vocabulary.beginning_with(prefix)
+        if len(ids) <= _PREFIX_TERMS_MAX:
+            return ids
+        parts = self._parts
+        # Dead rows count in `sizes`, so they are bounds: terms are counted exactly until no other can be among them.
+        sizes = sum((part.sizes(ids) for part in parts), np.zeros(len(ids), np.int64))
+        order = np.argsort(-sizes, kind="stable")
+        ids, sizes = ids[order], sizes[order]
+        counted: list[tuple[int, str, int]] = []
+        for start in range(0, len(ids), _PREFIX_TERMS_MAX):
+            if len(counted) >= _PREFIX_TERMS_MAX and -counted[_PREFIX_TERMS_MAX - 1][0] > sizes[start]:
+                break
+            some = ids[start : start + _PREFIX_TERMS_MAX]
+            living = [
+                sum(postings.living for postings in each) for each in zip(*(p.find(some) for p in parts), strict=True)
+            ]
+            names = map(self._vocabulary.name, some.tolist())
+            counted += [
+                (-count, name, number) for count, name, number in zip(living, names, some.tolist(), strict=True)
+            ]
+            counted.sort()
+        return np.array(sorted(number for *_, number in counted[:_PREFIX_TERMS_MAX]), np.int32)
 
     def _zeros(self, count: int) -> Floats:
         if len(self._scores) < count:

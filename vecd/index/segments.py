@@ -33,6 +33,8 @@ N = TypeVar("N", bound=np.generic)
 _COUNT_MAX = 255
 #: Postings of one step of a merge: what it allocates beside its result stays small.
 _SLAB_POSTINGS = 1 << 20
+#: Sets of numbers are united in a bitmap if it has at most so many times as many bits as they have members.
+_BITMAP_SHARE = 16
 #: A term in more than this share of the rows gets its counts as an array over all rows, at its first lookup.
 _DENSE_SHARE = 1 / 8
 #: Looking up one row among a term's rows takes as long as going over so many of them.
@@ -152,6 +154,11 @@ class Tail:
             found.append(_postings(self, self._rows[at], self._counts[at]))
         return found
 
+    def sizes(self, terms: Ids) -> Labels:
+        """How many postings each term has, in rows alive or masked."""
+        known = np.sort(self._terms[: self.postings])
+        return np.searchsorted(known, terms, "right") - np.searchsorted(known, terms)
+
     def find_any(self, terms: Ids) -> Postings:
         """The rows of any of the terms, which ascend, as if they were one."""
         known = self._terms[: self.postings]
@@ -168,7 +175,7 @@ class Tail:
         alive = self.rows.alive
         if self.rows.dead:
             keep = alive[rows]
-            rows, terms, counts = _renumbered(alive, 0)[rows[keep]], terms[keep], counts[keep]
+            rows, terms, counts = _renumbered(alive)[rows[keep]], terms[keep], counts[keep]
         order = np.argsort((terms.astype(np.int64) << 32) | rows)
         terms = terms[order]
         first = starts(terms)
@@ -225,7 +232,7 @@ class Segment:
 
     def find(self, terms: Ids) -> list[Postings]:
         found = []
-        for place, start, stop in self._ranges(terms):
+        for place, start, stop in zip(*(each.tolist() for each in self._ranges(terms)), strict=True):
             rows, counts = self.posting_rows[start:stop], self.posting_counts[start:stop]
             if stop == start:
                 found.append(Postings(rows, counts, 0, 0, 0.0))
@@ -235,15 +242,16 @@ class Segment:
             found.append(Postings(rows, counts, living, *bounds, place))
         return found
 
+    def sizes(self, terms: Ids) -> Labels:
+        """How many postings each term has, in rows alive or masked."""
+        _, begins, ends = self._ranges(terms)
+        return ends - begins
+
     def find_any(self, terms: Ids) -> Postings:
         """The rows of any of the terms, which ascend, as if they were one."""
-        if not len(self.terms):
-            return _united(self, self.posting_rows, self.posting_counts)
-        places = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
-        places = places[self.terms[places] == terms]
-        starts = self.offsets[places]
-        sizes = self.offsets[places + 1] - starts
-        at = np.arange(int(sizes.sum())) + np.repeat(starts - np.cumsum(sizes) + sizes, sizes)
+        _, begins, ends = self._ranges(terms)
+        sizes = ends - begins
+        at = np.arange(int(sizes.sum())) + np.repeat(begins - np.cumsum(sizes) + sizes, sizes)
         return _united(self, self.posting_rows[at], self.posting_counts[at])
 
     def counts_of(self, postings: Postings, rows: npt.NDArray[np.intp]) -> Counts:
@@ -256,14 +264,14 @@ class Segment:
             dense[postings.rows] = postings.counts
         return dense.take(rows)
 
-    def _ranges(self, terms: Ids) -> Iterator[tuple[int, int, int]]:
+    def _ranges(self, terms: Ids) -> tuple[Labels, Labels, Labels]:
         """Of each term: its place, and where its postings begin and end."""
         if not len(self.terms):
-            return iter([(0, 0, 0)] * len(terms))
+            nothing = np.zeros(len(terms), np.int64)
+            return nothing, nothing, nothing
         places = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
-        starts = self.offsets[places]
-        stops = np.where(self.terms[places] == terms, self.offsets[places + 1], starts)
-        return zip(places.tolist(), starts.tolist(), stops.tolist(), strict=True)
+        begins = self.offsets[places]
+        return places, begins, np.where(self.terms[places] == terms, self.offsets[places + 1], begins)
 
     def _dead_among(self, place: int, rows: Ids) -> int:
         """How many of a term's rows are masked. What is known is kept; only rows masked since then are looked for."""
@@ -285,8 +293,7 @@ def merge(sources: Sequence[tuple[Segment, Bools]]) -> Segment:
     """One segment of the rows of several that these masks say are alive. The segments' labels ascend from one to the
     next. Any thread, as long as nobody changes the masks."""
     parts = [_living(segment, alive) for segment, alive in sources]
-    terms = np.unique(np.concatenate([segment.terms for segment, _ in sources]))
-    places = [np.searchsorted(terms, segment.terms) for segment, _ in sources]
+    terms, places = _union([segment.terms for segment, _ in sources])
     sizes = np.zeros(len(terms), np.int64)
     for place, (_, _, its_sizes) in zip(places, parts, strict=True):
         sizes[place] += its_sizes
@@ -317,6 +324,20 @@ def merge(sources: Sequence[tuple[Segment, Bools]]) -> Segment:
     )
 
 
+def _union(sets: Sequence[Ids]) -> tuple[Ids, list[npt.NDArray[np.integer]]]:
+    """What is in any of these ascending sets, ascending; and where the members of each set are in it."""
+    every = np.concatenate(sets)
+    last = int(every.max(initial=-1))
+    if last > _BITMAP_SHARE * len(every):
+        every.sort()
+        union = every[starts(every)]
+        return union, [np.searchsorted(union, each) for each in sets]
+    present = np.zeros(last + 1, np.bool_)
+    present[every] = True
+    numbers = _renumbered(present)
+    return present.nonzero()[0].astype(np.int32), [numbers.take(each) for each in sets]
+
+
 def _living(segment: Segment, alive: Bools) -> tuple[Ids, Counts, Labels]:
     """A segment's postings without those of masked rows, the others renumbered; and how many each term has left."""
     sizes = np.diff(segment.offsets)
@@ -325,12 +346,12 @@ def _living(segment: Segment, alive: Bools) -> tuple[Ids, Counts, Labels]:
     keep = alive.take(segment.posting_rows)
     if len(sizes):
         sizes = np.add.reduceat(keep, segment.offsets[:-1], dtype=np.int64)
-    return _renumbered(alive, 0).take(segment.posting_rows[keep]), segment.posting_counts[keep], sizes
+    return _renumbered(alive).take(segment.posting_rows[keep]), segment.posting_counts[keep], sizes
 
 
-def _renumbered(alive: Bools, first: int) -> Ids:
-    """The new number of each row that is alive, counted from `first`."""
-    return np.cumsum(alive, dtype=np.int32) + np.int32(first - 1)
+def _renumbered(kept: Bools) -> Ids:
+    """The new number of each that is kept, when the others are left out."""
+    return np.cumsum(kept, dtype=np.int32) - np.int32(1)
 
 
 def _masked(rows: Rows, labels: Labels) -> Ids:
@@ -377,7 +398,8 @@ def _slabs(offsets: Labels) -> Iterator[tuple[int, int]]:
     """Ranges of terms, each of about as many postings; a range is never empty."""
     if len(offsets) > 1:
         cuts = np.searchsorted(offsets, np.arange(0, int(offsets[-1]), _SLAB_POSTINGS), "right") - 1
-        cuts = np.unique(np.append(np.minimum(cuts, len(offsets) - 2), len(offsets) - 1))
+        cuts = np.append(np.minimum(cuts, len(offsets) - 2), len(offsets) - 1)
+        cuts = cuts[starts(cuts)]
         yield from zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
 
 

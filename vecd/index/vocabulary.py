@@ -4,8 +4,9 @@ It finds a term's number, and the numbers of all terms that begin with a prefix.
 sorted runs. A few thousand new terms make a run, and runs of about the same size are merged up to a maximum: so no
 single call sorts much, and a prefix costs two binary searches a run.
 
-Rules: numbers never change. The dict holds only strings and integers and the runs are tuples, so Python's garbage
-collector passes over all of them. Not thread-safe: the index that owns it is an actor.
+Rules: numbers never change, and a term stays until a restart, also when no row has it any more. The dict holds only
+strings and integers and the runs are tuples, so Python's garbage collector does not go over them. Not thread-safe: the
+index that owns it is an actor.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ Ids = npt.NDArray[np.int32]
 
 _RUN_TERMS_MIN = 2_048
 _RUN_TERMS_MAX = 16_384
-#: A small integer object, the slots of a dict and a run's pointer and number: what a term takes beside its string.
-_TERM_BYTES = 28 + 4 + 8
+#: What a term takes beside its string and its entry in the dict: an integer object, two pointers, its number in a run.
+_TERM_BYTES = 28 + 8 + 8 + 4
 _ERRORS = "surrogatepass"  # a term is any Python string
 
 
@@ -32,6 +33,7 @@ class Vocabulary:
 
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
+        self._names: list[str] = []
         self._runs: list[tuple[tuple[str, ...], Ids]] = []  # sorted terms and their numbers
         self._recent: list[str] = []  # in no run yet
         self._string_bytes = 0
@@ -42,7 +44,7 @@ class Vocabulary:
     @property
     def terms(self) -> list[str]:
         """All terms; a term's place is its number."""
-        return list(self._ids)
+        return list(self._names)
 
     @property
     def memory_bytes(self) -> int:
@@ -50,6 +52,10 @@ class Vocabulary:
 
     def find(self, term: str) -> int | None:
         return self._ids.get(term)
+
+    def name(self, number: int) -> str:
+        """The term with this number."""
+        return self._names[number]
 
     def number(self, terms: Sequence[str]) -> Ids:
         """The numbers of these terms, shape (len(terms),); a new term gets the next one."""
@@ -72,6 +78,7 @@ class Vocabulary:
         number = self._ids.get(term)
         if number is None:
             number = self._ids[term] = len(self._ids)
+            self._names.append(term)
             self._recent.append(term)
             self._string_bytes += sys.getsizeof(term)
             if len(self._recent) == _RUN_TERMS_MIN:
