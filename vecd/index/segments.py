@@ -74,6 +74,21 @@ class Batch:
     terms: Ids
     counts: Counts
 
+    def only(self, kept: Sequence[int]) -> Batch:
+        """Those of these prepared rows, ascending, as if no others had been prepared."""
+        wanted = np.asarray(kept, np.int64)
+        chosen = np.isin(self.places, wanted)
+        numbers = np.cumsum(chosen) - 1
+        postings = chosen[self.rows]
+        return Batch(
+            self.vocabulary,
+            np.searchsorted(wanted, self.places[chosen]),
+            self.lengths[chosen],
+            numbers[self.rows[postings]].astype(np.int32),
+            self.terms[postings],
+            self.counts[postings],
+        )
+
 
 def prepare(titles: Sequence[Terms], texts: Sequence[Terms], weights: Weights = Weights()) -> Batch:
     """The terms of each row's title and text, as an index adds them. A pure function, for any thread.

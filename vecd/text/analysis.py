@@ -27,10 +27,10 @@ be shorter than the prefix, or differ from its word (flying, fli). An enumeratio
 Snowball changes letters, and in some languages removes beginnings. So where two or more characters of a word are not
 the beginning of its stem, the terms also have the unstemmed word, marked with `FORM_MARK`, once a document and after
 all other terms, where it does not disturb phrases. Where only the last character is lost (logs, log), the only longer
-prefix is the word itself, and the query adds its stem as an exact alternative. This costs about a sixth more terms on
-English prose, instead of a third if all words that stems differ from were kept, or a second index. A prefix begins
-at a character, not in the middle of a letter and its marks. In scripts without spaces, where words do not show,
-`東京*` finds what holds 東京.
+prefix is the word itself, and the query adds its stem as an exact alternative: `logs*` also finds log and logging,
+which have the same stem, but not logic. The marked words are a tenth of the terms of 1,000 characters of English
+prose; a second index of unstemmed words would be as large as the first. A prefix ends behind a character, not between
+a letter and its marks. In scripts without spaces, where words do not show, `東京*` finds what holds 東京.
 
 **Phrases** are consecutive terms. A phrase of whole pieces is always found; one that begins in the middle of a name
 (`"x foo"` in x foo_bar) is not.
@@ -50,14 +50,15 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+import apsw.unicode as unicode
 import Stemmer
-from apsw import unicode
 
 from ..errors import Code, VecError, nearest
-from .cutting import Role, Token, ascii_names, tokens
+from .cutting import Role, Token, ascii_stretches, stretches, tokens
 from .folding import fold, is_invisible
 
-#: Code points of a term. Hardly a word of any language is longer; the rest is base64 and the like.
+#: Code points of a term; a word has one less, so that there is room for a mark. Hardly a word of any language is
+#: longer; the rest is base64 and the like.
 TERM_CHARS_MAX: Final = 64
 #: Code points that are kept of a longer term, in front of its hash; a longer prefix is cut to them too.
 _TERM_CHARS_KEPT: Final = 48
@@ -75,13 +76,18 @@ ANALYSIS_VERSION: Final = zlib.crc32(
     f"{_RULES} {unicodedata.unidata_version} {unicode.unicode_version} {Stemmer.version()}".encode()
 )
 
-#: Pieces in the newer half of a cache; together at most twice as many, about 10 MB.
-_CACHED_PIECES: Final = 16_384
+#: Entries in the newer half of a cache; twice as many in both, 10 to 15 MB. There are two caches a language.
+_CACHED_PIECES: Final = 32_768
 #: Longer pieces are not cached.
 _CACHED_CHARS: Final = 40
 #: Languages whose caches are kept.
 _CACHED_LANGUAGES: Final = 8
 
+#: What makes more of a name than words that are joined by dots, hyphens and underscores: an acronym among it.
+_UNUSUAL: Final = re.compile(r"[@&,'+#]|(?<![^.])[a-z]\.[a-z](?![^.])")
+#: What may stand around a word or name and does not change how it is cut.
+_LEADING: Final = "([{<\"'`*"
+_TRAILING: Final = ".,;:!?)]}>\"'`*"
 #: The `*` of a prefix, with the joiners before and the punctuation behind it.
 _STAR: Final = re.compile(r"[_.@&'-]*\*+[)\]',.;:!?]*\Z")
 _PHRASE: Final = re.compile(r"(?<!\w)[\"“„«]([^\"“”«»]+)[\"”“»](?!\w)")
@@ -127,9 +133,6 @@ class _Piece(NamedTuple):
     forms: tuple[str, ...]
 
 
-_NOTHING: Final = _Piece((), ())
-
-
 class _Pieces(dict[str, _Piece]):
     """Piece -> its terms: a cache in two halves. When the newer is full, it takes the older one's place."""
 
@@ -156,8 +159,8 @@ class Analyzer:
         self._stemmer = None if language == "none" else Stemmer.Stemmer(language, 0)
         self._lock = threading.Lock()
         self._pieces = _Pieces(self._analyse)
-        # Of ASCII pieces, the names in them: `logs,` and `(logs` are two pieces and one name.
-        self._names = _Pieces(self._cut_name)
+        # `logs,` and `(logs` are two pieces and one stretch.
+        self._stretches = _Pieces(self._cut)
 
     def terms(self, text: str) -> list[str]:
         """The terms of a document, in order and with repetitions; then its marked forms, each once, sorted."""
@@ -184,11 +187,11 @@ class Analyzer:
             found = list(tokens(folded))
             if not found:
                 punctuation.update(dict.fromkeys(_punctuation(piece)))
-            if (star := _STAR.search(folded)) and found and found[-1].stop == star.start():
-                stop = star.start()
-                last = max(n for n, token in enumerate(found) if token.role == Role.MAIN and token.stop == stop)
-                prefixes[self._prefix(found[last])] = None
-                found = found[:last]
+            if star := _STAR.search(folded):
+                last = [n for n, each in enumerate(found) if each.role == Role.MAIN and each.stop == star.start()]
+                if last:
+                    prefixes[self._prefix(found[last[-1]])] = None
+                    found = found[: last[-1]]
             for token in found:
                 if token.role != Role.INNER:
                     (words if token.role == Role.MAIN else parts)[self._term(token)] = None
@@ -217,29 +220,45 @@ class Analyzer:
                 yield from (Span(start, found.end(), term) for term in _punctuation(piece))
 
     def _analyse(self, piece: str) -> _Piece:
+        known = self._stretches
         if piece.isascii():
-            names = self._names
-            found = [names[name] for name in ascii_names(piece.lower())]
-            return found[0] if len(found) == 1 else _joined(found)
-        return self._cut(fold(piece)) or _Piece(tuple(_punctuation(piece)), ())
+            folded = piece.lower()
+            inner = folded.lstrip(_LEADING).rstrip(_TRAILING)
+            if inner in known or inner.isalnum():  # one stretch, for most pieces
+                return known[inner]
+            found = [known[each] for each in ascii_stretches(folded)]
+        else:
+            found = [
+                known[each] if texts is None else _Piece(tuple(texts), ()) for each, texts in stretches(fold(piece))
+            ] or [_Piece(tuple(_punctuation(piece)), ())]
+        return found[0] if len(found) == 1 else _joined(found)
 
-    def _cut(self, folded: str) -> _Piece | None:
-        """The terms of a folded text; None if it has no tokens."""
+    def _cut(self, stretch: str) -> _Piece:
+        """The terms of a folded word, name, symbol or emoji."""
+        if stretch.isascii() and len(stretch) < TERM_CHARS_MAX:
+            # As the loop below would do it, without tokens.
+            if stretch.isalpha():
+                stem = self._stem(stretch)
+                return _Piece((stem,), (FORM_MARK + stretch,) if _needs_form(stretch, stem) else ())
+            if stretch.isalnum():
+                return _Piece((stretch,), ())
+            joiner = next((each for each in ".-_" if each in stretch), "")
+            if joiner and stretch[0] != "." and not _UNUSUAL.search(stretch):
+                parts = (self._stretches[part] for part in stretch.split(joiner) if part)
+                return _joined([_Piece((stretch,), ()), *parts])
         terms: list[str] = []
         forms: list[str] = []
-        for token in tokens(folded):
+        for token in tokens(stretch):
             term = self._term(token)
             terms.append(term)
-            if token.stems and term is not token.text and _needs_form(token.text, term):
+            if token.stems and _needs_form(token.text, term):
                 forms.append(FORM_MARK + token.text)
-        return _Piece(tuple(terms), tuple(forms)) if terms else None
-
-    def _cut_name(self, name: str) -> _Piece:
-        return self._cut(name) or _NOTHING
+        return _Piece(tuple(terms), tuple(forms))
 
     def _term(self, token: Token) -> str:
-        text = _shortened(token.text)
-        return self._stem(text) if token.stems and text == token.text else text
+        if len(token.text) >= TERM_CHARS_MAX:
+            return _shortened(token.text)
+        return self._stem(token.text) if token.stems else token.text
 
     def _stem(self, word: str) -> str:
         if self._stemmer is None:
@@ -259,7 +278,6 @@ class Analyzer:
         return Prefix((starts, FORM_MARK + starts), () if stem.startswith(starts) else (stem,))
 
 
-@lru_cache(_CACHED_LANGUAGES)
 def analyzer(language: str = DEFAULT_LANGUAGE) -> Analyzer:
     """The analyzer of a language, one for all threads.
 
@@ -269,7 +287,10 @@ def analyzer(language: str = DEFAULT_LANGUAGE) -> Analyzer:
         close = nearest(language, LANGUAGES)
         hint = f"did you mean {close!r}?" if close else f"known languages: {', '.join(LANGUAGES)}"
         raise VecError(Code.UNSUPPORTED, f"there is no language {language!r}", hint)
-    return Analyzer(language)
+    return _made(language)
+
+
+_made: Final = lru_cache(_CACHED_LANGUAGES)(Analyzer)
 
 
 def holds_phrase(terms: Sequence[str], phrase: tuple[str, ...]) -> bool:
@@ -280,9 +301,7 @@ def holds_phrase(terms: Sequence[str], phrase: tuple[str, ...]) -> bool:
 
 
 def _shortened(text: str) -> str:
-    """The text, or if it is too long for a term, its beginning and a hash: TERM_CHARS_MAX code points."""
-    if len(text) < TERM_CHARS_MAX:  # leaves room for a mark
-        return text
+    """The beginning of a text that is too long for a term, and a hash of it: TERM_CHARS_MAX code points."""
     digest = blake2b(text.encode(), digest_size=8).hexdigest()
     return f"{text[:_TERM_CHARS_KEPT]}{digest}"
 
@@ -293,7 +312,12 @@ def _needs_form(word: str, stem: str) -> bool:
 
 
 def _joined(found: list[_Piece]) -> _Piece:
-    return _Piece(tuple(t for each in found for t in each.terms), tuple(f for each in found for f in each.forms))
+    terms: list[str] = []
+    forms: list[str] = []
+    for each in found:
+        terms += each.terms
+        forms += each.forms
+    return _Piece(tuple(terms), tuple(forms))
 
 
 def _punctuation(piece: str) -> list[str]:

@@ -27,6 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import IntEnum
+from operator import add
 from typing import Final, NamedTuple
 
 from .folding import shape
@@ -54,10 +55,10 @@ class Token(NamedTuple):
 _WORD: Final = r"[a-z0-9]+(?:'[a-z0-9]+)*"
 _JOIN: Final = r"(?:_+|[.@&-]|(?<=[0-9]),(?=[0-9]))"
 _SUFFIX: Final = r"(?:(?<=[a-z])(?:\+\+[0-9][a-z0-9]?(?![a-z0-9])|(?:\+\+|#)(?![a-z0-9+#])))?"
-_NAME: Final = rf"(?:(?<![a-z0-9.'_)\]])\.(?=[a-z]))?{_WORD}(?!K)(?:{_JOIN}{_WORD})*{_SUFFIX}"
+_NAME: Final = rf"(?:(?<![a-z0-9._)\]])\.(?=[a-z]))?{_WORD}(?!K)(?:{_JOIN}{_WORD})*{_SUFFIX}"
 _ASCII_NAME: Final = re.compile(_NAME)
 _TOKEN: Final = re.compile(
-    rf"(?P<name>{_NAME})|(?P<run>[CM]+)|(?P<emoji>[0-9#*]K|RR|E[BG]*(?:Z+[ES][BG]*)*)|(?P<symbol>[SRB])"
+    rf"(?P<name>{_NAME})|(?P<run>[CM]+)|(?P<emoji>[0-9#*]K|RR|E[BG]*(?:Z+[ES][BG]*)*)|(?P<symbol>[SRB]M*)"
 )
 _UNIT: Final = re.compile(r"CM*|M+")
 _PICTOGRAPH: Final = re.compile(r"[ES0-9]")
@@ -70,12 +71,24 @@ _DECORATION: Final = re.compile(r"(?:\+\+[a-z0-9]*|#)\Z")
 _ENDINGS: Final = frozenset(("s", "t", "d", "m", "re", "ve", "ll"))
 
 
-def ascii_names(folded: str) -> list[str]:
+def ascii_stretches(folded: str) -> list[str]:
     """The words and names of a folded ASCII text, in order.
 
-    `tokens` of each of them, one after the other, are `tokens` of the text.
+    The tokens of each of them, one after the other, are the tokens of the text.
     """
     return _ASCII_NAME.findall(folded)
+
+
+def stretches(folded: str) -> Iterator[tuple[str, list[str] | None]]:
+    """The words, names, runs, symbols and emoji of any folded text, in order; of a run, the texts of its tokens too.
+
+    The tokens of each of them, one after the other, are the tokens of the text.
+    """
+    shaped = shape(folded)
+    for found in _TOKEN.finditer(shaped):
+        start, stop = found.span()
+        text = folded[start:stop]
+        yield text, _run_texts(text, found[0]) if found.lastgroup == "run" else None
 
 
 def tokens(folded: str) -> Iterator[Token]:
@@ -150,3 +163,12 @@ def _run(folded: str, shaped: str, start: int, stop: int) -> Iterator[Token]:
         yield Token(first, last, folded[first:last], alone, False)
         if place + 1 < len(units):
             yield Token(first, units[place + 1][1], folded[first : units[place + 1][1]], Role.MAIN, False)
+
+
+def _run_texts(text: str, shaped: str) -> list[str]:
+    """The texts of what `_run` makes of the whole text, without the tokens."""
+    units = [text[found.start() : found.end()] for found in _UNIT.finditer(shaped)] if "M" in shaped else list(text)
+    texts = [""] * (2 * len(units) - 1)
+    texts[::2] = units
+    texts[1::2] = map(add, units, units[1:])
+    return texts

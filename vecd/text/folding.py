@@ -11,7 +11,8 @@
   their word and stay. Only the Devanagari nukta and Vedic accents go.
 - Decimal digits of all scripts become ASCII digits.
 - A symbol stays itself where NFKC would make it a space, ASCII punctuation or a superscript (´, ＄, ™), so that it can
-  be searched. The plus of full width is the exception: Ｃ＋＋ is C++.
+  be searched. The plus of full width is the exception: Ｃ＋＋ is C++. A symbol made of letters is a word of its own
+  (㎏ is kg, ₨ is rs), but a letter in a circle is a letter.
 - Control characters and separators become spaces, format characters and variation selectors go. A zero width joiner
   stays between emoji only. A lone surrogate becomes U+FFFD, so every folded text can be encoded.
 
@@ -28,7 +29,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Final
 
-from apsw import unicode
+import apsw.unicode as unicode
 
 #: Entries of each table: about 10 MB. All living scripts but Han and Hangul have 20,000 characters together.
 _TABLE_CODES_MAX: Final = 65_536
@@ -65,6 +66,8 @@ _DIACRITICS: Final = (
 )  # fmt: skip
 _VARIATION_SELECTORS: Final = ((0x180B, 0x180D), (0x180F, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 _CYRILLIC: Final = ((0x0400, 0x052F), (0x1C80, 0x1C8F), (0xA640, 0xA69F))
+#: Stems and flags of musical notes: NFC takes notes apart.
+_NOTE_STEMS: Final = ((0x1D165, 0x1D172),)
 _TAGS: Final = ((0xE0020, 0xE007F),)
 
 #: Scripts that are written without spaces, or whose words take endings that no stemmer here knows (Hangul).
@@ -101,8 +104,8 @@ def shape(folded: str) -> str:
     """The class of each character of a folded text, as a string of the same length.
 
     ASCII stands for itself. Of the others: `a` letter or mark of a word, `0` digit, `C` letter of a script without
-    spaces, `M` mark behind such a letter, `E` pictograph, `B` skin tone, `R` half of a flag, `Z` zero width joiner,
-    `G` tag of an emoji, `K` keycap, `S` any other symbol, `P` punctuation, a space for what separates.
+    spaces, `M` mark behind such a letter or a note, `E` pictograph, `B` skin tone, `R` half of a flag, `Z` zero width
+    joiner, `G` tag of an emoji, `K` keycap, `S` any other symbol, `P` punctuation, a space for what separates.
     """
     return folded if folded.isascii() else folded.translate(_SHAPES)
 
@@ -138,7 +141,7 @@ def _folded(char: str) -> str:
     if category[0] == "P" and unicode.is_extended_pictographic(char):
         return char
     if _within(code, _CYRILLIC):
-        return unicode.casefold(char)
+        return unicode.casefold(unicodedata.normalize("NFKC", char))
     return _folded_letter(char)
 
 
@@ -152,8 +155,9 @@ def _folded_symbol(char: str) -> str:
     if unicodedata.decomposition(char).startswith(("<super>", "<sub>", "<fraction>")) or plain == char:
         return char
     if any(each.isalnum() for each in plain):
-        return "".join(map(_folded_letter, plain))
-    if plain == "+":
+        letters = "".join(map(_folded_letter, plain))
+        return letters if plain.isalpha() and len(plain) == 1 else f" {letters} "
+    if plain == "+" and char != "﬩":  # the Hebrew plus is no variant of width
         return plain
     searchable = not any(each.isascii() or unicode.category(each)[0] in "MZ" for each in plain)
     return plain if searchable else char
@@ -194,6 +198,8 @@ def _shape(char: str) -> str:
         return "E"
     if category[0] == "S" or category in ("Cn", "Co") or _is_fraction(char):
         return "S"
+    if _within(code, _NOTE_STEMS):
+        return "M"
     if category[0] in "LMN" and _within(code, _UNSPACED):
         return "M" if category[0] == "M" else "C"
     if category[0] in "LM":
