@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from vecd import limits
 from vecd.errors import VecError
 from vecd.index import METRICS, kinds
 from vecd.index.live import LiveIndex, Options, Write
@@ -93,6 +94,8 @@ class MemorySource:
         self.seq = 0
         self.last_label = 0
         self.reports: list[Rebuilt] = []
+        self.promise = limits.RECALL
+        self.recalls: list[dict[str, Any]] = []
         self.before_page: Callable[[], None] = lambda: None
         self.reads = self.pages_read = 0
         self._lock = threading.Lock()
@@ -120,6 +123,9 @@ class MemorySource:
     def rebuilt(self, report: Rebuilt) -> None:
         self.reports.append(report)
         self.spec = report.spec
+
+    def recall_changed(self, report: dict[str, Any]) -> None:
+        self.recalls.append(report)
 
 
 class Driven:

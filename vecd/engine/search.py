@@ -34,6 +34,7 @@ from .selections import Filter
 Select = Callable[[], Selection]
 
 MODES: Final = ("auto", "vector", "text", "hybrid")
+GROUPS: Final = ("document", "chunk")
 
 _RRF = 60
 #: Fusing needs more than k of each ranking: what one puts at 30 and the other at 2 may be among the best ten.
@@ -55,6 +56,10 @@ class Query:
     where: Filter = ()
     ef: int | None = None  # the effort of an approximate search
     exact: bool = False
+    recall: float | None = None  # the share of the nearest that it is to find; None: what the library promises
+    explain: bool = False  # say where each hit comes from, and how sure the answer is
+    group: str | None = None  # what a hit is: "document" or "chunk"; None: a document in mode auto, else a chunk
+    min_score: float | None = None  # hits with a lower score are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Found:
 
     ranking: Ranking
     hits: list[dict[str, Any]]
+    explain: dict[str, Any] | None = None  # of the answer as a whole; None unless it was asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,6 +187,10 @@ class LiveIndex(Upkeep):
             described["damage"] = self._damage
         return described
 
+    def recall_report(self) -> dict[str, Any] | None:
+        """How the recall promise is kept by the searches that came; None while nothing has been measured."""
+        return None
+
     @property
     def built(self) -> float | None:
         """The share that is done of a build that is going on."""
