@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import options, recall
+from .. import options
 from ..output import Output
 
 app = options.command()
@@ -45,5 +45,7 @@ def show(output: Output, body: dict[str, Any]) -> None:
 
 
 def _missed(about: dict[str, Any]) -> str:
+    from .. import recall
+
     own = about["own"]
     return recall.report(own) if own else f"promise {about['promise']:g} not met when it was last measured"
