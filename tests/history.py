@@ -42,6 +42,10 @@ def replayed(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
             assert name in libraries
             assert data.keys() == {"kind", "parameters", "vectors", "seconds", "reason"}
             continue
+        if kind == "index.recall":
+            assert name in libraries
+            assert data.keys() == {"promise", "met", "queries", "mean", "p5", "worst", "effort"}
+            continue
         documents, document_id = libraries[name], data["id"]
         before = documents.pop(document_id, 0)
         assert (kind == "document.added") == (before == 0), f"{kind} of {document_id}"

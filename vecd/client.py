@@ -193,17 +193,25 @@ class Client:
         where: str | Sequence[str] = (),
         ef: int | None = None,
         exact: bool = False,
+        recall: float | None = None,
+        group_by: str | None = None,
+        min_score: float | None = None,
+        explain: bool = False,
     ) -> Iterator[dict[str, Any]]:
-        """The k best chunks, best first: `{"rank","score","document_id","chunk_id","title","text","metadata"}`.
+        """The k best, best first: `{"rank","score","document_id","chunk_id","title","text","metadata"}`.
 
-        `where` are filters, all of which must hold; their language is in vec-search(1). `ef` is the effort of an
-        approximate search, `exact` makes it none.
+        `where` are filters, all of which must hold; their language is in vec-search(1). `recall` is the share of the
+        nearest that an approximate search is to find, instead of what the library promises; `ef` is its effort, set by
+        hand; `exact` makes it none. `group_by` is "document" or "chunk": what a hit is. With `explain` each hit has an
+        `explain` as well: where it comes from, and how sure the answer is.
         """
         packed = None if vector is None else pack_vector(vector)
-        return self.items(
-            "search", "hits", library=library, query=query, vector=packed, k=k, mode=mode,
-            where=_filters(where), ef=ef, exact=exact or None,
-        )  # fmt: skip
+        fields: dict[str, Any] = {
+            "library": library, "query": query, "vector": packed, "k": k, "mode": mode, "where": _filters(where),
+            "ef": ef, "exact": exact or None, "recall": recall, "group_by": group_by, "min_score": min_score,
+            "explain": explain or None,
+        }  # fmt: skip
+        return iter(explained(self.request("search", **fields))) if explain else self.items("search", "hits", **fields)
 
     def get(self, ids: list[str], library: str = "default", *, vectors: bool = False) -> list[dict[str, Any] | None]:
         """The documents with these ids, in their order; None for one that is not there."""
@@ -447,6 +455,12 @@ class Client:
                 "what had no answer may or may not have happened; sending it again is safe",
             )
             self._lost.__cause__ = cause
+
+
+def explained(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The hits of a search that explains them, each with what is said of it and of the answer as a whole."""
+    whole = answer.get("explain") or {}
+    return [{**hit, "explain": {**whole, **(hit.get("explain") or {})}} for hit in answer["hits"]]
 
 
 def _filters(where: str | Sequence[str]) -> list[str] | None:

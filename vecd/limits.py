@@ -85,6 +85,12 @@ QUERY_CHARS_MAX: Final = 100_000
 DELETE_DOCUMENTS: Final = 2_000
 #: The effort of an approximate search; beyond it an exact one is cheaper.
 EF_MAX: Final = 100_000
+#: The recall that approximate searches keep unless a library or a search asks for another, and the lowest that can be
+#: asked for: with less, a search is a guess. 1 is exact.
+RECALL: Final = 0.98
+RECALL_MIN: Final = 0.5
+#: Hits of a search that explains them: people read those, and they come in one message.
+EXPLAINED_MAX: Final = PAGE_ITEMS
 #: Ids of one get or delete request.
 IDS_MAX: Final = 10_000
 #: Events of one frame, but for a document that has more by itself: those are never split.

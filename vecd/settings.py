@@ -32,6 +32,8 @@ TUNABLES: dict[str, type] = {
     "keep_bytes": int,
     "log_level": str,
     "workers": int,
+    "recall": float,
+    "language": str,
 }
 
 
@@ -57,6 +59,8 @@ class Settings(NamedTuple):
     drain_s: float = limits.DRAIN_S  # patience with requests in flight at a stop
     log_level: str = "info"  # debug, info, warning or error
     workers: int = limits.WORKERS  # threads for background jobs
+    recall: float = limits.RECALL  # of approximate searches, for libraries that do not name one
+    language: str = "english"  # of full text, for libraries that do not name one
 
     @property
     def store(self) -> Path:
@@ -193,12 +197,14 @@ def _typed(key: str, value: Any, where: str) -> Any:
         raise VecError(Code.SETTINGS, f"{where} must be debug, info, warning or error, not {value!r}")
     if key == "chunk_chars" and not 50 <= typed <= limits.CHUNK_CHARS_MAX:
         raise VecError(Code.SETTINGS, f"{where} must be from 50 to {limits.CHUNK_CHARS_MAX}, not {value!r}")
+    if key == "recall" and not limits.RECALL_MIN <= typed <= 1:
+        raise VecError(Code.SETTINGS, f"{where} must be from {limits.RECALL_MIN} to 1, not {value!r}")
     if key == "workers" and not 1 <= typed <= limits.WORKERS_MAX:
         raise VecError(Code.SETTINGS, f"{where} must be from 1 to {limits.WORKERS_MAX}, not {value!r}")
     if key.startswith("keep_"):
         if not 0 <= typed < 2**62:
             raise VecError(Code.SETTINGS, f"{where} must not be negative, and is {value!r}", "0 keeps everything")
-    elif wanted is float and not 0 < typed < 86_400:
+    elif wanted is float and key != "recall" and not 0 < typed < 86_400:
         raise VecError(Code.SETTINGS, f"{where} must be a number of seconds between 0 and a day, not {value!r}")
     return typed
 

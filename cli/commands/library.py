@@ -10,6 +10,7 @@ import typer
 from vecd import limits
 
 from .. import options
+from .. import recall as told
 from ..output import Output, plural, size
 
 app = options.command()
@@ -28,6 +29,7 @@ class Metric(StrEnum):
 class Index(StrEnum):
     """What finds the nearest vectors."""
 
+    PQ = "pq"
     HNSW = "hnsw"
     FLAT = "flat"
     LSH = "lsh"
@@ -60,10 +62,27 @@ VectorsAs = Annotated[
     Vectors | None, typer.Option("--vectors", help="hnsw: how vectors are held in memory; float32 unless set.")
 ]
 Bits = Annotated[
-    int | None, typer.Option("--bits", help="lsh: bits of a code, a multiple of 8; 512 unless set.", metavar="N")
+    int | None,
+    typer.Option(
+        "--bits",
+        help="pq: bits of a code for each dimension, 1, 2 or 4; 2 unless set. lsh: bits of a code, a multiple of 8; 512"
+        " unless set.",
+        metavar="N",
+    ),
 ]
 LeafSize = Annotated[
     int | None, typer.Option("--leaf-size", help="kdtree: vectors in a leaf; 32 unless set.", metavar="N")
+]
+
+Recall = Annotated[
+    float | None,
+    typer.Option(
+        "--recall",
+        min=limits.RECALL_MIN,
+        max=1.0,
+        help="The share of the nearest that approximate searches are to find; 1: all are exact.",
+        metavar="R",
+    ),
 ]
 
 
@@ -123,6 +142,16 @@ def create(
             metavar="N",
         ),
     ] = None,
+    recall: Recall = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            "--language",
+            help="Whose word endings full text leaves off; none: words are as they are. Default: the daemon's setting,"
+            " english.",
+            metavar="L",
+        ),
+    ] = None,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
@@ -132,7 +161,7 @@ def create(
         body = client.request(
             "library.create", library=name, embedder=embedder and embedder.value, dimension=dimension,
             metric=metric.value, index=index and index.value, chunk_chars=chunk_chars,
-            parameters=_parameters(m, ef_construction, vectors, bits, leaf_size),
+            parameters=_parameters(m, ef_construction, vectors, bits, leaf_size), recall=recall, language=language,
         )  # fmt: skip
     dimension_told = f"{body['dimension']} dimensions" if body["dimension"] else "the first vector's dimension"
     Output(json).one(body, f"library {name}: {body['embedder']}, {dimension_told}, {body['metric']}, {body['index']}")
@@ -173,18 +202,21 @@ def rebuild(
     vectors: VectorsAs = None,
     bits: Bits = None,
     leaf_size: LeafSize = None,
+    recall: Recall = None,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Build a library's index anew, perhaps of another kind."""
+    """Build a library's index anew, perhaps of another kind; with --recall alone, change what it promises."""
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
             "library.rebuild", library=name, index=index and index.value,
-            parameters=_parameters(m, ef_construction, vectors, bits, leaf_size),
+            parameters=_parameters(m, ef_construction, vectors, bits, leaf_size), recall=recall,
         )  # fmt: skip
-    told = f"library {name}: {_index(body)}, {plural(body['vectors'], 'vector')} in {body['seconds']:.1f} s"
-    Output(json).one(body, told)
+    built = f"{_index(body)}, {plural(body['vectors'], 'vector')} in {body['seconds']:.1f} s"
+    if not body["seconds"]:
+        built = f"{_index(body)}, recall {body['recall']['promise']:g}; nothing was built"
+    Output(json).one(body, f"library {name}: {built}")
 
 
 @app.command()
@@ -214,24 +246,34 @@ def table(output: Output, libraries: list[dict[str, Any]]) -> None:
 
 def _describe(body: dict[str, Any]) -> None:
     """One library for people."""
-    memory, probe = body["memory"], body["probe"]
+    memory = body["memory"]
     dimension = "the first one's dimension" if body["dimension"] is None else f"{body['dimension']:,} dimensions"
     print(f"library      {body['name']}, made {body['created_at']}")
     print(f"holds        {plural(body['documents'], 'document')}, {plural(body['chunks'], 'chunk')}")
     print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters")
     print(f"vectors      {dimension}, {body['metric']}")
     print(f"index        {_index(body)}")
+    print(f"text         {body['language']}")
     print(f"in memory    {_in_memory(memory)}")
     if memory["state"] == "ready":
         print(f"             {memory['structure']:,} in the structure, {memory['tail']:,} in the tail", end="")
         print(f", {memory['dead']:,} dead and masked")
         print(f"maintenance  {memory['maintenance'] or 'none'}")
-        found = (
-            f"{probe['recall']:.3f} at {probe['k']}, by a sample of {probe['sample']}" if probe else "1, all is exact"
-        )
-        print(f"recall       {found}")
+    _describe_recall(body["recall"])
     if "damage" in memory:
         print(f"damage       {memory['damage']}")
+
+
+def _describe_recall(about: dict[str, Any]) -> None:
+    """The promise, how the searches that came kept it, and what each sort of made-up query finds."""
+    own, probe = about["own"], about["probe"]
+    verdict = {True: "met", False: "not met", None: "not measured yet"}[about["met"]]
+    exact = ", all searches are exact" if about["met"] and own is None else ""
+    print(f"recall       promise {about['promise']:g}: {verdict}{exact}")
+    for name, each in (own["classes"] if own else {}).items():
+        print(f"             {name} searches: {told.figures(each)}, effort {told.effort(each['effort'])}")
+    for name, each in (probe or {}).items():
+        print(f"             by {name}: {told.figures(each)}")
 
 
 def _index(body: dict[str, Any]) -> str:

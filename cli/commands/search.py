@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 app = options.command()
 
 #: What a query of --stdin may hold.
-_QUERY_KEYS = ("query", "vector", "k", "mode", "where", "ef", "exact")
+_QUERY_KEYS = (
+    "query", "vector", "k", "mode", "where", "recall", "ef", "exact", "group_by", "min_score", "explain",
+)  # fmt: skip
 #: With --stdin: queries in flight.
 _WINDOW = 16
 
@@ -35,6 +37,13 @@ class Mode(StrEnum):
     VECTOR = "vector"
     TEXT = "text"
     HYBRID = "hybrid"
+
+
+class GroupBy(StrEnum):
+    """What a hit is."""
+
+    DOCUMENT = "document"
+    CHUNK = "chunk"
 
 
 @app.command(epilog="Exit status: 0 done (also with no hits), 2 usage, 4 no such library. See vec-search(1).")
@@ -49,6 +58,27 @@ def search(
         str | None, typer.Option("--vector", help="Search for this vector, a JSON list.", metavar="JSON")
     ] = None,
     where: options.Where = None,
+    group_by: Annotated[
+        GroupBy | None,
+        typer.Option(
+            "--group-by",
+            help="What a hit is: a document with its best chunk, or a chunk. Default: a document on a terminal and in"
+            " mode auto.",
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option("--min-score", help="Leave out hits with a lower score.", metavar="S")
+    ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            "--recall",
+            min=limits.RECALL_MIN,
+            max=1.0,
+            help="The share of the nearest to find. Default: what the library promises.",
+            metavar="R",
+        ),
+    ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, whatever the index.")] = False,
     ef: Annotated[
         int | None,
@@ -56,10 +86,13 @@ def search(
             "--ef",
             min=1,
             max=limits.EF_MAX,
-            help="The effort of an approximate search: more finds more, and takes longer.",
+            help="The effort of an approximate search, set by hand instead of by --recall.",
             metavar="N",
         ),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say where each hit comes from, and how sure the answer is.")
+    ] = False,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read queries from stdin, one a line.")] = False,
     json: options.Json = False,
     socket: options.Socket = None,
@@ -69,15 +102,26 @@ def search(
     if stdin == (query is not None or vector is not None):
         raise VecError(Code.INVALID_REQUEST, "give a QUERY, a --vector, or --stdin", "vec search --help has examples")
     output = Output(json)
+    if group_by is None and not output.json:
+        group_by = GroupBy.DOCUMENT
     common: dict[str, Any] = {
         "library": library, "k": k, "mode": mode.value, "where": where, "exact": exact or None, "ef": ef,
+        "recall": recall, "group_by": group_by and group_by.value, "min_score": min_score, "explain": explain or None,
     }  # fmt: skip
     with options.open_client(socket, no_spawn) as client:
         if stdin:
             _many(client, output, common)
             return
         packed = None if vector is None else _vector(vector, "--vector")
-        hits = client.items("search", "hits", query=query, vector=packed, **common)
+        if explain:
+            from vecd.client import explained
+
+            answer = client.request("search", query=query, vector=packed, **common)
+            hits: Iterable[dict[str, Any]] = iter(explained(answer))
+            if not output.json:
+                print(_sure(answer["explain"]), file=sys.stderr)
+        else:
+            hits = client.items("search", "hits", query=query, vector=packed, **common)
         if output.json:
             output.objects(hits)
         else:
@@ -158,8 +202,32 @@ def _vector(given: Any, where: str) -> bytes:
 
 
 def _hits(pending: Pending) -> Iterator[dict[str, Any]]:
+    from vecd.client import explained
+
     for reply in pending.parts():
-        yield from reply.body if reply.kind == "items" else reply.body.get("hits", ())
+        if reply.kind == "items":
+            yield from reply.body
+        elif "explain" in reply.body:
+            yield from explained(reply.body)
+        else:
+            yield from reply.body.get("hits", ())
+
+
+def _sure(explain: dict[str, Any]) -> str:
+    """How sure an answer is, in a line."""
+    if explain["exact"]:
+        sure = "exact"
+    else:
+        measured = "not measured yet" if explain["recall"] is None else f"{explain['recall']:.3f} measured"
+        kept = {True: " and met", False: " and not met", None: ""}[explain["met"]]
+        sure = f"approximate, recall {measured}, {explain['promise']:g} promised{kept}"
+    return f"mode {explain['mode']}, index {explain['index']}, as of event {explain['seq']:,}: {sure}"
+
+
+def _from(explain: dict[str, Any]) -> str:
+    """Where a hit comes from, in a line."""
+    rankings = [(name, explain[name]) for name in ("vector", "text") if explain.get(name)]
+    return ", ".join(f"{name}: rank {each['rank']:,}, score {each['score']:.4f}" for name, each in rankings)
 
 
 def _show(hits: Iterable[dict[str, Any]]) -> None:
@@ -176,6 +244,8 @@ def _show(hits: Iterable[dict[str, Any]]) -> None:
         if hit["title"]:
             head.append(f"  {one_line(hit['title'])}")
         terminal.print(head, soft_wrap=True)
+        if "explain" in hit:
+            terminal.print(Text(f"     {_from(hit['explain'])}"), soft_wrap=True)
         if hit["text"]:
             text = " ".join(printable(hit["text"]).split())
             room = max(20, terminal.width - 5)

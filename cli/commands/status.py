@@ -37,5 +37,15 @@ def show(output: Output, body: dict[str, Any]) -> None:
     print(f"memory       {size(body['memory_bytes'])}")
     print(f"connections  {body['connections']:,}, {body['watchers']:,} watching")
     print(f"jobs         {counts_of(body['jobs'])}")
+    for each in body["libraries"]:
+        if each["recall"]["met"] is False:
+            print(f"recall       library {each['name']}: {_missed(each['recall'])}")
     if body["libraries"]:
         table(output, body["libraries"])
+
+
+def _missed(about: dict[str, Any]) -> str:
+    from .. import recall
+
+    own = about["own"]
+    return recall.report(own) if own else f"promise {about['promise']:g} not met when it was last measured"

@@ -13,7 +13,7 @@ import typer
 
 from vecd.errors import Code, VecError
 
-from .. import main, options
+from .. import main, options, recall
 from ..output import Output, one_line, plural
 
 if TYPE_CHECKING:
@@ -261,6 +261,8 @@ def _show(events: list[dict[str, Any]]) -> None:
         about = data.get("chunk_id") or data.get("id") or data.get("name") or ", ".join(data.get("libraries", ()))
         if event["type"] == "index.rebuilt":
             about = f"{data['kind']}, {plural(data['vectors'], 'vector')}, {data['seconds']:.1f} s, {data['reason']}"
+        if event["type"] == "index.recall":
+            about = recall.report(data)
         if event["type"].startswith("job."):
             why = f": {data['error']['message']}" if data.get("error") else ""
             about = f"job {data['job_id']}, {data['kind']}{why}"

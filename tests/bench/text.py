@@ -1,5 +1,5 @@
 """Full-text search of 300,000 titles, real texts and chunks of 100 terms: the inverted index beside SQLite's FTS5 (as
-vecd/store/text.py builds it) and tantivy, if it is installed.
+tests/bench/fts5.py builds it) and tantivy, if it is installed.
 
 Queries have three to eight words: one to three of the most common words, the others from one of the rows; k is 100.
 Wanted of ours on an idle core: titles in a median of 1.5 ms and a p99 of 8 ms, chunks in a median of 5 ms; at most 10
@@ -25,11 +25,10 @@ import apsw
 import numpy as np
 import orjson
 
-from tests.bench import corpus
+from tests.bench import corpus, fts5
 from tests.bench.measure import times_ms, told
 from vecd.index.inverted import InvertedIndex, Query
 from vecd.index.segments import prepare
-from vecd.store import text
 
 _ROWS, _BATCH, _K = 300_000, 500, 100
 _QUERIES, _QUERIES_FTS5 = 500, 30
@@ -128,21 +127,21 @@ def _fts5(rows: Rows, queries: Rows) -> None:
     with tempfile.TemporaryDirectory() as folder:
         db = apsw.Connection(str(Path(folder) / "text.db"))
         db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")
-        text.create(db, 1)
+        fts5.create(db, 1)
         begun = time.perf_counter()
         for start in range(0, len(rows), _BATCH):
             with db:
                 its = [" ".join(each) for each in rows[start : start + _BATCH]]
-                text.add(db, 1, start, orjson.dumps(its).decode())
+                fts5.add(db, 1, start, orjson.dumps(its).decode())
         build_s = time.perf_counter() - begun
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
-        _report("fts5", build_s, len(rows), size, lambda words: text.search(db, 1, words, _K), queries)
+        _report("fts5", build_s, len(rows), size, lambda words: fts5.search(db, 1, words, _K), queries)
         labels = itertools.count(len(rows))
 
         def one() -> None:
             label = next(labels)
             with db:
-                text.add(db, 1, label, orjson.dumps([" ".join(["visible", *rows[label % len(rows)]])]).decode())
+                fts5.add(db, 1, label, orjson.dumps([" ".join(["visible", *rows[label % len(rows)]])]).decode())
 
         print(f"        fts5: one row visible after {told(times_ms(one, _SINGLE_ROWS, 3))}", flush=True)
         db.close()

@@ -64,7 +64,7 @@ def test_a_library_is_made_with_the_index_that_was_asked_for(
         assert body["parameters"].keys() == parameters.keys()
         for parameter, value in parameters.items():
             assert value is None or body["parameters"][parameter] == value
-    assert (shown["memory"], shown["probe"]) == ({"state": "unloaded"}, None)
+    assert (shown["memory"], shown["recall"]["probe"]) == ({"state": "unloaded"}, None)
 
 
 @pytest.mark.parametrize(
@@ -118,12 +118,15 @@ def test_a_rebuild_prints_the_library_as_it_is_then(instance: Instance) -> None:
 
 def test_show_tells_programs_how_the_index_does(instance: Instance, graph: str) -> None:
     (shown,) = instance.objects("library", "show", graph)
-    memory, probe = shown["memory"], shown["probe"]
+    memory, recall = shown["memory"], shown["recall"]
     assert list(memory) == ["state", "vectors", "structure", "tail", "dead", "memory_bytes", "maintenance"]
     assert (memory["state"], memory["vectors"], memory["structure"], memory["tail"]) == ("ready", _COUNT, _COUNT, 0)
-    assert (probe["k"], 0.5 < probe["recall"] <= 1, 0 < probe["sample"] <= 20) == (10, True, True)
+    assert list(recall) == ["promise", "met", "own", "probe"]
+    assert list(recall["probe"]) == ["midpoints", "noise", "stored"]
+    for each in recall.pop("probe").values():
+        assert (each["k"], 0.5 < each["mean"] <= 1, 0 < each["queries"] <= 20) == (10, True, True)
     (listed,) = (each for each in instance.objects("library", "list") if each["name"] == graph)
-    assert listed["memory"] == memory
+    assert (listed["memory"], listed["recall"]) == (memory, recall)
     (status,) = instance.objects("status")
     assert listed in status["libraries"]
 
@@ -132,18 +135,23 @@ def test_show_tells_people_how_the_index_does(instance: Instance, graph: str) ->
     seen = on_a_terminal(instance, "library", "show", graph, NO_COLOR="1")
     lines = {line[:11].strip(): line[13:] for line in seen.out.splitlines() if line[:11].strip()}
     assert list(lines) == [
-        "library", "holds", "embedder", "vectors", "index", "in memory", "maintenance", "recall",
+        "library", "holds", "embedder", "vectors", "index", "text", "in memory", "maintenance", "recall",
     ]  # fmt: skip
     assert lines["holds"] == f"{_COUNT:,} documents, {_COUNT:,} chunks"
     assert lines["vectors"] == "8 dimensions, cosine"
     assert lines["index"] == "hnsw (m 8, ef_construction 32, vectors float32)"
     assert lines["maintenance"] == "none"
-    assert re.fullmatch(r"[01]\.\d{3} at 10, by a sample of \d+", lines["recall"])
+    assert lines["text"] == "english"
+    assert lines["recall"].startswith("promise 0.98: ")
+    figure = r"[01]\.\d{3}"
+    for sort in ("midpoints", "noise", "stored"):
+        told = rf"by {sort}: mean {figure}, 5th percentile {figure}, worst {figure} of \d+ queries"
+        assert re.search(told, seen.out), sort
     assert f"{_COUNT:,} in the structure, 0 in the tail, 0 dead and masked" in seen.out
     unset = on_a_terminal(instance, "library", "show", fresh(instance, embedder="none"), NO_COLOR="1").out
     assert "vectors      not known yet dimensions" not in unset
     assert "in memory    unloaded" in unset
-    assert "recall" not in unset
+    assert "recall       promise 0.98: not measured yet" in unset
 
 
 def test_a_damaged_snapshot_is_shown_to_people(instance: Instance) -> None:

@@ -25,6 +25,7 @@ from vecd.jobs.kinds import KINDS as JOBS
 from vecd.server.handlers import OPS
 from vecd.store.events import ALL_TYPES
 from vecd.store.jobs import STATES
+from vecd.text.languages import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 MAN = ROOT / "man"
@@ -292,13 +293,18 @@ def test_every_index_stands_in_vec_library_with_what_it_refuses_and_from_when_on
 def test_every_parameter_of_an_index_stands_in_the_pages_with_its_range_and_default(kind: str, name: str) -> None:
     parameter = KINDS[kind].parameters[name]
     item = items(page("vec-library.1"), f"Fl -{name.replace('_', '-')} Ar")["N" if not parameter.choices else "TYPE"]
-    assert item.startswith(f".Cm {kind} :\n")
+    (item,) = re.findall(rf"^\.Cm {kind} :\n((?:(?!\.Cm \w+ :\n).*\n)*)", item, re.M)  # kinds may share an option
     if parameter.choices:
         assert set(parameter.choices) <= behind(item, "Cm")
         assert f"default:\n.Cm {parameter.default} " in item
     else:
         assert re.search(rf"from {parameter.low} to {parameter.high}; default: {parameter.default}\.", item)
     assert {kind, name} <= behind(section("vec-protocol.7", "library.create", "Ss"), "Va") | {kind}
+
+
+def test_every_language_stands_in_vec_library() -> None:
+    listed = section("vec-library.1", "DESCRIPTION").split("The languages are\n")[1].split(".\n")[0]
+    assert sorted(re.split(r",\s|\sand\s", listed)) == sorted(set(LANGUAGES) - {"none"})
 
 
 def test_every_kind_of_job_stands_in_vec_jobs_with_its_params() -> None:
@@ -319,7 +325,7 @@ def test_every_setting_stands_in_vecd_8_with_its_default(tmp_path: Path) -> None
     defaults = settings.load({"VEC_HOME": str(tmp_path)})
     for key, text in listed.items():
         value = getattr(defaults, key)
-        told = re.search(r"default:\s+(?:\.Ql )?(\w+)", text)
+        told = re.search(r"default:\s+(?:\.Ql )?(\w+(?:\.\d+)?)", text)
         assert told, key
         assert told[1] == (f"{value:g}" if isinstance(value, float) else str(value)), key
         for name in ("vec.1", "vecd.8"):
@@ -366,6 +372,7 @@ def test_the_limits_of_the_protocol_are_those_of_the_program() -> None:
         "effort of a search": limits.EF_MAX,
         "ids of a get or a delete": limits.IDS_MAX,
         "hits of a search": limits.HITS_MAX,
+        "hits of a search that explains them": limits.EXPLAINED_MAX,
         "hits or documents of a message": limits.PAGE_ITEMS,
     }
 

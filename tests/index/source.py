@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from vecd import limits
 from vecd.errors import VecError
 from vecd.index import METRICS, kinds
 from vecd.index.live import LiveIndex, Options, Write
@@ -95,12 +96,12 @@ class MemorySource:
         self.identity: dict[str, Any] = {"library": 1}
         self.text_path: Path | None = None
         self.text_identity: dict[str, Any] = {}
-        self.promise = 0.98
-        self.recalls: list[dict[str, Any]] = []
         self.vectors: dict[int, Floats] = {}
         self.seq = 0
         self.last_label = 0
         self.reports: list[Rebuilt] = []
+        self.promise = limits.RECALL
+        self.recalls: list[dict[str, Any]] = []
         self.before_page: Callable[[], None] = lambda: None
         self.reads = self.pages_read = 0
         self._lock = threading.Lock()
@@ -130,12 +131,12 @@ class MemorySource:
         raise AssertionError("these tests search for no words")
         yield
 
-    def recall_changed(self, report: dict[str, Any]) -> None:
-        self.recalls.append(report)
-
     def rebuilt(self, report: Rebuilt) -> None:
         self.reports.append(report)
         self.spec = report.spec
+
+    def recall_changed(self, report: dict[str, Any]) -> None:
+        self.recalls.append(report)
 
 
 class Driven:

@@ -9,6 +9,7 @@ from tests.index.source import Filter, check, spec
 from vecd.index.kdtree import KdTree
 from vecd.index.kernels import best, normalised
 from vecd.index.rows import Floats, Selection
+from vecd.index.structure import Effort
 
 _COUNT, _DIMENSION = 3_000, 3
 
@@ -30,7 +31,7 @@ def check_exact(made: KdTree, vectors: Floats, metric: str, selection: Selection
     queries = np.random.default_rng(2).standard_normal((5, vectors.shape[1]), np.float32)
     for k in (1, 10):
         asked = normalised(queries) if metric == "cosine" else queries
-        scores, labels = best(*made.search(asked, k, allowed, None, False), k)
+        scores, labels = best(*made.search(asked, k, allowed, Effort(0.98)), k)
         scores = -np.sqrt(-scores) if metric == "l2" else scores
         for query, its_scores, its_labels in zip(queries, scores, labels, strict=True):
             check((its_scores, its_labels), query, k, there, metric, exact=True)
@@ -72,7 +73,7 @@ def test_vectors_of_zeros_are_as_near_as_they_are(metric: str) -> None:
     there = dict(enumerate(vectors))
     query = np.array([1, 0, 0], np.float32)
     for k in (1, 10, 50):
-        scores, labels = best(*made.search(query[None], k, made.rows.allowed(None), None, False), k)
+        scores, labels = best(*made.search(query[None], k, made.rows.allowed(None), Effort(0.98)), k)
         scores = -np.sqrt(-scores) if metric == "l2" else scores
         check((scores[0], labels[0]), query, k, there, metric, exact=True)
 

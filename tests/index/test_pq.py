@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.index.source import Driven, MemorySource, Spec, spec, true_scores
+from tests.index.source import Driven, MemorySource, spec, true_scores
 from vecd.index import pq as module
+from vecd.index.kernels import normalised
 from vecd.index.pq import Pq
 from vecd.index.rows import Allowed, Floats
-from vecd.index.structure import Effort
+from vecd.index.structure import Effort, Spec
 from vecd.index.upkeep import Tuning
 
 _K = 10
@@ -46,16 +47,18 @@ def recalls(made: Pq, vectors: Floats, queries: Floats, metric: str, allowed: Al
 
 
 def unit(vectors: Floats) -> Floats:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return normalised(vectors)
 
 
 def normal(count: int, dimension: int, seed: int) -> Floats:
-    return np.random.default_rng(seed).standard_normal((count, dimension), np.float32)
+    made: Floats = np.random.default_rng(seed).standard_normal((count, dimension), np.float32)
+    return made
 
 
 def cone(count: int, dimension: int, spread: float, seed: int) -> Floats:
     centre = normal(1, dimension, 99)
-    return centre + np.float32(spread) * normal(count, dimension, seed)
+    made: Floats = centre + np.float32(spread) * normal(count, dimension, seed)
+    return made
 
 
 def copies(count: int, seed: int) -> Floats:

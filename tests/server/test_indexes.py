@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -49,7 +50,8 @@ def test_a_library_takes_writes_and_answers_at_once(client: Client, kind: str, m
     library = create(client, f"{kind}-{metric}", index=kind, metric=metric)
     shown = client.request("library.show", library=library)
     assert (shown["index"], shown["metric"], shown["parameters"]) == (kind, metric, _DEFAULTS[kind])
-    assert (shown["memory"], shown["probe"]) == ({"state": "unloaded"}, None)
+    assert shown["memory"] == {"state": "unloaded"}
+    assert shown["recall"] == {"promise": 0.98, "met": KINDS[kind].exact or None, "own": None, "probe": None}
     assert list(client.search(vector=_VECTORS[0], library=library)) == []
     for row in range(30):
         put(client, library, [{"id": str(row), "vector": _VECTORS[row]}])
@@ -77,13 +79,16 @@ def test_when_there_are_enough_vectors_they_make_a_structure_that_answers_as_wel
     assert (said["state"], said["vectors"], said["structure"]) == ("ready", len(matrix), len(matrix))
     assert said["memory_bytes"] >= matrix.nbytes
     shown = client.request("library.show", library=library)
-    probe = shown["probe"]
+    probe = shown["recall"]["probe"]
     if KINDS[kind].exact:
         assert probe is None
     else:
-        assert probe.keys() == {"recall", "k", "sample"}
-        assert (probe["k"], 1 <= probe["sample"] <= 20) == (10, True)
-        assert 0.8 <= probe["recall"] <= 1
+        assert probe.keys() == {"midpoints", "noise", "stored"}
+        for each in probe.values():
+            assert each.keys() == {"k", "queries", "mean", "p5", "worst"}
+            assert (each["k"], 15 <= each["queries"] <= 20) == (10, True)
+            assert 0 <= each["worst"] <= min(each["p5"], each["mean"]) <= 1
+            assert each["mean"] >= 0.8
     found = wanted = 0
     for row in range(0, 600, 30):
         query = _VECTORS[row] + np.float32(0.01)
@@ -114,7 +119,7 @@ def test_a_graph_of_half_precision_is_a_third_smaller_and_finds_as_much(client: 
         library = create(client, vectors, dimension=16, parameters={**_QUICK, "vectors": vectors})
         put(client, library, rows(_VECTORS[:8_300]))
         taken[vectors] = structured(client, library)["memory_bytes"]
-        assert client.request("library.show", library=library)["probe"]["recall"] >= 0.9
+        assert client.request("library.show", library=library)["recall"]["probe"]["stored"]["mean"] >= 0.9
         hits = list(client.search(vector=_VECTORS[5], k=1, library=library))
         assert (ids(hits), hits[0]["score"]) == (["5"], pytest.approx(1, abs=2e-3))
     assert taken["float32"] - taken["float16"] == pytest.approx(8_300 * 16 * 2, rel=0.1)
@@ -124,6 +129,14 @@ def test_a_graph_of_half_precision_is_a_third_smaller_and_finds_as_much(client: 
 
 
 REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"recall": 0.49}, "invalid_request", "recall", "must be a number from 0.5 to 1, got float 0.49"),
+    ({"recall": 1.01}, "invalid_request", "recall", "must be a number from 0.5 to 1"),
+    ({"recall": math.nan}, "invalid_request", "recall", "must be a number from 0.5 to 1"),
+    ({"recall": True}, "invalid_request", "recall", "must be a number from 0.5 to 1"),
+    ({"recall": "0.9"}, "invalid_request", "recall", "must be a number from 0.5 to 1"),
+    ({"language": "englisch"}, "unsupported", "language", "did you mean 'english'?"),
+    ({"language": "klingon"}, "unsupported", "language", "known: english, none, arabic"),
+    ({"language": ""}, "unsupported", "language", "there is no language ''"),
     ({"index": "kdtree", "metric": "dot"}, "unsupported", "metric", "'kdtree' cannot do the metric 'dot'"),
     ({"index": "falt"}, "unsupported", "index", "did you mean 'flat'?"),
     ({"index": "ivf"}, "unsupported", "index", "known: hnsw, flat, lsh, kdtree"),
@@ -171,7 +184,9 @@ def test_an_index_that_there_cannot_be_is_refused(
     assert name not in [each["name"] for each in client.request("library.list")["libraries"]]
 
 
-@pytest.mark.parametrize(("fields", "code", "field", "told"), [each for each in REFUSED if "metric" not in each[0]])
+@pytest.mark.parametrize(
+    ("fields", "code", "field", "told"), [each for each in REFUSED if not {"metric", "language"} & each[0].keys()]
+)
 def test_a_rebuild_refuses_the_same_and_leaves_the_index_as_it_is(
     client: Client, fields: dict[str, Any], code: str, field: str, told: str
 ) -> None:
@@ -222,5 +237,5 @@ def test_a_rebuild_keeps_the_parameters_unless_the_kind_changes(client: Client) 
 def test_the_default_library_is_a_graph_and_exact_while_it_is_small(client: Client) -> None:
     client.ingest([{"id": str(number), "text": f"text {number}"} for number in range(50)])
     shown = client.request("library.show", library="default")
-    assert (shown["index"], shown["parameters"], shown["probe"]) == ("hnsw", _DEFAULTS["hnsw"], None)
+    assert (shown["index"], shown["parameters"]) == ("hnsw", _DEFAULTS["hnsw"])
     assert list(client.search("text 7")) == list(client.search("text 7", exact=True))

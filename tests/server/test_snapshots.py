@@ -78,7 +78,7 @@ def test_after_a_clean_stop_the_graph_is_there_with_the_first_search(instance: I
         said = memory(client, "docs")
         assert (said["state"], said["structure"], said["tail"], said["maintenance"]) == ("ready", _COUNT, 0, None)
         assert "damage" not in said
-        assert client.request("library.show", library="docs")["probe"]["recall"] >= 0.9
+        assert client.request("library.show", library="docs")["recall"]["probe"]["stored"]["mean"] >= 0.9
         right(client)
         assert reasons(client) == ["growth"]  # it was not built again
 

@@ -13,8 +13,8 @@ def main() -> None:
     with Instance() as instance:
         daemon = instance.start()
         with instance.connect() as client:
-            client.request("library.create", library="words", embedder="hash", index="flat")
-            client.request("library.create", library="points", embedder="none", metric="l2", index="flat")
+            client.request("library.create", library="words", embedder="hash", index="flat", language="german")
+            client.request("library.create", library="points", embedder="none", metric="l2", index="flat", recall=0.9)
             logs = {"id": "a", "title": "Logs", "metadata": {"lang": "en", "year": 2026}}
             two = {"id": "b", "texts": ["one chunk", "another chunk"]}
             gone = {"id": "gone", "text": "this one is deleted"}

@@ -40,5 +40,9 @@ def test_an_old_store_opens_with_all_that_it_holds(path: Path) -> None:
                 assert next(client.search("logs", library="words", mode=mode))["document_id"] == "a"
             nearest = client.search(vector=[3.2, 1.0, -0.5], library="points", k=2)
             assert [hit["document_id"] for hit in nearest] == ["p3", "p4"]
+            kept = {each["name"]: each for each in client.request("library.list")["libraries"]}
+            old = int(path.name.removeprefix("schema-").removesuffix(".db.gz")) < 5
+            assert kept["points"]["recall"]["promise"] == (0.98 if old else 0.9)
+            assert kept["words"]["language"] == ("english" if old else "german")
             assert client.ingest([{"id": "new", "text": "still takes writes"}], "words")["added"] == 1
             history.check(client)

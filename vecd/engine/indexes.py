@@ -12,6 +12,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,6 @@ class _LibrarySource:
         with self._database.snapshot() as db:
             yield _StoredText(db, self._library)
 
-    @property
-    def promise(self) -> float:
-        return self._database.catalogue.by_id.get(self._library.library_id, self._library).recall  # it may be new
-
-    def recall_changed(self, report: dict[str, Any]) -> None:
-        pass
-
     def rebuilt(self, report: Rebuilt) -> None:
         parameters = dict(report.spec.parameters)
         data = {"vectors": report.vectors, "seconds": round(report.seconds, 3), "reason": report.reason}
@@ -97,6 +91,21 @@ class _LibrarySource:
             lambda tx: libraries.rebuilt(tx, self._library.library_id, report.spec.kind, parameters, data)
         ).result()
         log.info("index built", extra={"library": self._library.name, "kind": report.spec.kind, **data})
+
+    @property
+    def promise(self) -> float:
+        return self._database.catalogue.by_id.get(self._library.library_id, self._library).recall  # it may be new
+
+    def recall_changed(self, report: dict[str, Any]) -> None:
+        def logged(done: Future[int | None]) -> None:
+            if (error := done.exception()) is not None:
+                log.error("recall not logged", exc_info=error, extra={"library": self._library.name})
+            elif done.result() is not None:
+                log.info("recall promise %s", "met" if report["met"] else "missed", extra=about)
+
+        about = {"library": self._library.name, **{key: report[key] for key in libraries.RECALL_TOLD}}
+        work = self._database.submit(lambda tx: libraries.recall_changed(tx, self._library.library_id, report))
+        work.add_done_callback(logged)
 
 
 class Indexes:

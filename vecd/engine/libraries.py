@@ -11,17 +11,14 @@ from typing import Any
 from .. import limits
 from ..errors import Code, VecError
 from ..index import kinds
-from ..index.live import Options
 from ..store import libraries as store
 from ..store.catalogue import DEFAULT, Library
 from ..store.events import format_time
-from ..text import embedders
+from ..text import embedders, languages
 from .core import Engine
 from .indexes import spec_of
 from .turns import Turn
 
-#: The sample of a recall probe: each costs an exact search.
-_PROBES, _PROBE_K = 20, 10
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -42,6 +39,8 @@ def planned(
     parameters: Mapping[str, Any] | None = None,
     embedder: str | None = None,
     chunk_chars: int | None = None,
+    recall: float | None = None,
+    language: str | None = None,
 ) -> Library:
     """A library as it would be made, checked. Raises VecError `invalid_request` or `unsupported`."""
     if not _NAME.fullmatch(name) or len(name) > limits.NAME_BYTES_MAX:
@@ -71,6 +70,8 @@ def planned(
         parameters=parameters,
         embedder=embedder,
         chunk_chars=chunk_chars or engine.settings.chunk_chars,
+        recall=recall or engine.settings.recall,
+        language=languages.checked(engine.settings.language if language is None else language),
     )
 
 
@@ -90,16 +91,26 @@ async def delete(engine: Engine, name: str, turn: Turn) -> dict[str, Any]:
     return {"library": name, "documents": library.documents, "chunks": library.chunks, "seq": seq}
 
 
-async def rebuild(engine: Engine, name: str, kind: str | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
+async def rebuild(
+    engine: Engine, name: str, kind: str | None, parameters: Mapping[str, Any], recall: float | None = None
+) -> dict[str, Any]:
     """Builds a library's index anew, as another kind or with other parameters if these are given, while everything else
     goes on; returns the library as `show` does, with `vectors`, `seconds` and the head as `seq`.
+
+    With a `recall` and nothing else nothing is built: the library's searches are to have that recall from now on.
 
     Raises VecError `not_found`, `unsupported`, `invalid_request` or `index_failed`.
     """
     library = engine.database.catalogue.find(name)
     wanted = reindexed(library, kind, parameters)
-    parameters = wanted.parameters
-    if library.dimension is None:  # nothing to build yet
+    if recall is not None:
+        promised = engine.database.submit(lambda tx: store.promise(tx, library.library_id, recall))
+        await asyncio.wrap_future(promised)
+    data: dict[str, Any]
+    if recall is not None and kind is None and not parameters:
+        data = {"vectors": 0, "seconds": 0.0}
+    elif library.dimension is None:  # nothing to build yet
+        parameters = wanted.parameters
         data = {"vectors": 0, "seconds": 0.0, "reason": "requested"}
         await asyncio.wrap_future(
             engine.database.submit(lambda tx: store.rebuilt(tx, library.library_id, wanted.index, parameters, data))
@@ -119,27 +130,6 @@ def reindexed(library: Library, kind: str | None, parameters: Mapping[str, Any])
     return replace(library, index=kind, parameters=kinds.checked(kind, library.metric, {**kept, **parameters}))
 
 
-async def probe(engine: Engine, library: Library) -> dict[str, Any] | None:
-    """How much of what an exact search finds the index finds: recall@10 over a sample of the library's own vectors,
-    each of them left out of its own answer. None where every search is exact, or nothing is loaded.
-
-    The searches are ordinary ones, one after the other, so that others are not held up.
-    """
-    live = engine.indexes.loaded(library)
-    if live is None or live.exact or not live.ready:
-        return None
-    sample = await asyncio.wrap_future(live.sample(_PROBES, seed=engine.database.head))
-    found = wanted = 0
-    for vector in sample:
-        exact, near = await asyncio.gather(
-            *(asyncio.wrap_future(live.search(vector, Options(_PROBE_K + 1, exact=exact))) for exact in (True, False))
-        )
-        best = exact[1].tolist()
-        found += len(set(best[1:]) & set(near[1].tolist()))
-        wanted += len(best) - 1
-    return {"recall": round(found / wanted, 4), "k": _PROBE_K, "sample": len(sample)} if wanted else None
-
-
 def show(engine: Engine, library: Library) -> dict[str, Any]:
     """A library as people see it."""
     return {
@@ -147,8 +137,24 @@ def show(engine: Engine, library: Library) -> dict[str, Any]:
         "documents": library.documents,
         "chunks": library.chunks,
         "created_at": format_time(library.created_us),
+        "recall": recall_report(engine, library),
         "memory": engine.indexes.describe(library),
     }
+
+
+def recall_report(engine: Engine, library: Library) -> dict[str, Any]:
+    """How the library's recall promise is kept: `promise`; `met`, None where that is not known; and `own`, what was
+    measured with the searches that really came, None if nothing was (see RecallMonitor.report)."""
+    live = engine.indexes.loaded(library)
+    own = live.recall_report() if live is not None else None
+    met: bool | None = None
+    if library.recall == 1 or kinds.KINDS[library.index].exact or (live is not None and live.ready and live.exact):
+        met = True
+    elif own is not None:
+        met = own["met"]
+    elif library.recall_missed:
+        met = False
+    return {"promise": library.recall, "met": met, "own": own}
 
 
 def everything(engine: Engine) -> list[Library]:

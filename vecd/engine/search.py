@@ -14,7 +14,7 @@ whether they stand in that order is read from the texts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -64,8 +64,8 @@ class Query:
     ef: int | None = None  # the effort of an approximate search, by hand
     exact: bool = False
     recall: float | None = None  # the share of the nearest that it is to find; None: what the library promises
-    explain: bool = False
-    group: str | None = None  # one of GROUPS; None: document in mode auto, else chunk
+    explain: bool = False  # say where each hit comes from, and how sure the answer is
+    group: str | None = None  # what a hit is: "document" or "chunk"; None: a document in mode auto, else a chunk
     min_score: float | None = None  # hits with a lower score are left out
 
 
@@ -75,8 +75,7 @@ class Found:
 
     ranking: Ranking
     hits: list[dict[str, Any]]
-    explained: Explained | None = None  # by label: where each hit comes from
-    explain: dict[str, Any] | None = None  # how the answer was made
+    explain: dict[str, Any] | None = None  # of the answer as a whole; None unless it was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +192,9 @@ def _words(library: Library, text: str) -> TextQuery:
 
 
 def _looked_for(words: TextQuery) -> inverted.Query:
-    return inverted.Query((*words.words, *words.parts), words.phrases, words.prefixes)
+    equals = (term for prefix in words.prefixes for term in prefix.equals)
+    starts = [start for prefix in words.prefixes for start in prefix.starts]
+    return inverted.Query((*words.words, *words.parts, *equals), words.phrases, starts)
 
 
 # --- ranking --------------------------------------------------------------------------------------------------------
@@ -203,7 +204,7 @@ def _ranked(asking: Asking, answer: Answer) -> tuple[Ranking, Explained]:
     """The k best of an answer, and where each comes from."""
     near, worded = _placed(answer.near), _placed(answer.worded)
     if asking.mode == "hybrid":
-        scores = _fused(near, worded)
+        scores = fuse((near, worded))  # which are in the order of their ranks
     else:
         scores = {document: place.score for document, place in (near or worded).items()}
     least = asking.query.min_score
@@ -228,12 +229,12 @@ def _placed(ranked: Ranked | None) -> dict[int, _Placed]:
     return {document: _Placed(rank, score, label) for rank, (document, score, label) in enumerate(rows, 1)}
 
 
-def _fused(*rankings: dict[int, _Placed]) -> dict[int, float]:
-    """Reciprocal rank fusion."""
+def fuse(rankings: Iterable[Iterable[int]]) -> dict[int, float]:
+    """Reciprocal rank fusion of rankings, best first: the score of each key."""
     sums: dict[int, float] = {}
     for ranking in rankings:
-        for key, place in ranking.items():
-            sums[key] = sums.get(key, 0.0) + 1 / (_RRF + place.rank)
+        for rank, key in enumerate(ranking, 1):
+            sums[key] = sums.get(key, 0.0) + 1 / (_RRF + rank)
     return sums
 
 
@@ -248,7 +249,7 @@ def _found(asking: Asking, answer: Answer, ranking: Ranking, explained: Explaine
         hit["explain"] = explained[label]
     live = asking.engine.indexes.of(asking.library)
     explain = {"mode": asking.mode, "seq": answer.seq, "index": live.spec.kind, **live.certainty(answer)}
-    return Found(ranking, hits, explained, explain)
+    return Found(ranking, hits, explain)
 
 
 # --- phrases --------------------------------------------------------------------------------------------------------

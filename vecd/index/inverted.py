@@ -23,7 +23,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,16 +61,6 @@ class Ranking:
             raise ValueError(f"title and text need weights of 1 or more, not {tuple(self.weights)}")
 
 
-class Prefix(Protocol):
-    """Stands for terms, as if they were one: those that begin with one of `starts`, and those in `equals`."""
-
-    @property
-    def starts(self) -> tuple[str, ...]: ...
-
-    @property
-    def equals(self) -> tuple[str, ...]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Query:
     """What is looked for. A row that has any of it is found. Repeated terms count once.
@@ -81,7 +71,7 @@ class Query:
 
     words: Sequence[str] = ()
     required: Sequence[Sequence[str]] = ()
-    prefixes: Sequence[Prefix] = ()
+    prefixes: Sequence[str] = ()
 
 
 class MergePlan:
@@ -326,7 +316,7 @@ class InvertedIndex:
         expanded = [self._expanded(prefix) for prefix in prefixes]
         found = [[*part.find(ids), *map(part.find_any, expanded)] for part in self._parts]
         living = [sum(postings.living for postings in each) for each in zip(*found, strict=True)]
-        names = [*((0, word) for word in words), *((1, "\0".join(prefix.starts)) for prefix in prefixes)]
+        names = [*((0, word) for word in words), *((1, prefix) for prefix in prefixes)]
         terms = sorted(
             (each, *name, place) for place, (each, name) in enumerate(zip(living, names, strict=False)) if each
         )
@@ -364,12 +354,6 @@ class InvertedIndex:
             ]
             counted.sort()
         return np.array(sorted(number for *_, number in counted[:_PREFIX_TERMS_MAX]), np.int32)
-
-    def _expanded(self, prefix: Prefix) -> Ids:
-        """The numbers of the terms that a prefix stands for, ascending, each once."""
-        equals = [number for each in prefix.equals if (number := self._vocabulary.find(each)) is not None]
-        begun = [self._vocabulary.beginning_with(each) for each in prefix.starts]
-        return np.unique(np.concatenate((np.array(equals, np.int32), *begun)))
 
     def _zeros(self, count: int) -> Floats:
         if len(self._scores) < count:

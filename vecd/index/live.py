@@ -1,8 +1,8 @@
 """LiveIndex: a library's vectors and words, searchable while they change, whatever the kind of structure.
 
 Of vectors, a LiveIndex is a *structure*, a *tail* and a mask of dead rows. Labels only ever grow, so the structure
-holds every living label up to its last, and the tail (exact, any size) every one above. A write is searchable as soon as it is
-copied to the tail; draining moves rows from the tail's front into the structure, a slice at a time.
+holds every living label up to its last, and the tail (exact, any size) every one above. A write is searchable as soon
+as it is copied to the tail; draining moves rows from the tail's front into the structure, a slice at a time.
 
 One owner at a time. A LiveIndex is an actor on a small pool of threads that all libraries share (a strand): whoever
 wants something leaves it here, and one thread at a time does, in turns:

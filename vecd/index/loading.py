@@ -80,11 +80,11 @@ class Source(TextSource, Protocol):
     def promise(self) -> float:
         """The recall that approximate searches are to have; it may change at any time."""
 
-    def recall_changed(self, report: dict[str, Any]) -> None:
-        """Whether the promise is met is known now, or has changed: what RecallMonitor.report says. Does not block."""
-
     def rebuilt(self, report: Rebuilt) -> None:
         """Blocks until it is logged. Raises VecError."""
+
+    def recall_changed(self, report: dict[str, Any]) -> None:
+        """Whether the promise is met is known now, or has changed: what RecallMonitor.report says. Does not block."""
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from typing import Any, NoReturn
 
@@ -48,6 +49,18 @@ class Fields:
         if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0):
             self._refuse(name, "a number of seconds")
         return value
+
+    def optional_number(self, name: str, *, low: float = -math.inf, high: float = math.inf) -> float | None:
+        """A finite number from `low` to `high`, both inclusive, or None."""
+        value = self._fields.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+            bounds = f" from {low:g} to {high:g}" if math.isfinite(low) and math.isfinite(high) else ""
+            self._refuse(name, f"a number{bounds}")
+        if not math.isfinite(value):
+            self._refuse(name, "a finite number")
+        return float(value)
 
     def flag(self, name: str, default: bool = False) -> bool:
         value = self._fields.get(name)

@@ -8,6 +8,7 @@ from typing import Any
 import apsw
 import orjson
 
+from .. import limits
 from ..errors import Code, VecError, nearest
 
 DEFAULT = "default"
@@ -15,8 +16,8 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library. Everything but the counts and the index is pinned when it is made (the dimension by the first vector
-    at the latest).
+    """A library. Everything but the counts, the index and the recall is pinned when it is made (the dimension by the
+    first vector at the latest).
 
     `chunk_chars` is the length of a chunk that a document's `text` is cut into, in characters.
     """
@@ -33,6 +34,9 @@ class Library:
     created_us: int = 0
     deleted: bool = False
     parameters: dict[str, Any] = field(default_factory=dict)  # the index's
+    recall: float = limits.RECALL  # the share of the nearest that approximate searches are to find; 1: all are exact
+    language: str = "english"  # whose word endings full text leaves off; "none": no language's
+    recall_missed: bool = False  # whether the last `index.recall` event says that searches find less
 
     def described(self) -> dict[str, Any]:
         """What an event and `vec library show` say of it."""
@@ -44,6 +48,8 @@ class Library:
             "parameters": self.parameters,
             "embedder": self.embedder,
             "chunk_chars": self.chunk_chars,
+            "recall": self.recall,
+            "language": self.language,
         }
 
 
@@ -77,7 +83,15 @@ class Catalogue:
 def read_catalogue(db: apsw.Connection) -> Catalogue:
     rows = db.execute(
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
-        " deleted_seq IS NOT NULL, index_parameters FROM libraries"
+        " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed FROM libraries"
     )
-    by_id = {int(row[0]): replace(Library(*row[:-1]), parameters=orjson.loads(row[-1])) for row in rows}
+    by_id = {}
+    for *row, parameters, recall, language, missed in rows:
+        by_id[int(row[0])] = replace(
+            Library(*row),
+            parameters=orjson.loads(parameters),
+            recall=recall,
+            language=language,
+            recall_missed=bool(missed),
+        )
     return Catalogue({each.name: each for each in by_id.values() if not each.deleted}, by_id)

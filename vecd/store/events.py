@@ -23,6 +23,7 @@ from .transaction import Transaction
 LIBRARY_CREATED = 1
 LIBRARY_DELETED = 2
 INDEX_REBUILT = 3
+INDEX_RECALL = 4
 DOCUMENT_ADDED = 10
 DOCUMENT_UPDATED = 11
 DOCUMENT_DELETED = 12
@@ -37,6 +38,7 @@ TYPE_NAMES: dict[int, str] = {
     LIBRARY_CREATED: "library.created",
     LIBRARY_DELETED: "library.deleted",
     INDEX_REBUILT: "index.rebuilt",
+    INDEX_RECALL: "index.recall",
     DOCUMENT_ADDED: "document.added",
     DOCUMENT_UPDATED: "document.updated",
     DOCUMENT_DELETED: "document.deleted",

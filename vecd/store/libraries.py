@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import apsw
 import numpy as np
@@ -27,9 +27,10 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
     library = replace(wanted, library_id=library_id, documents=0, chunks=0, created_us=tx.time_us, deleted=False)
     tx.db.execute(
         "INSERT INTO libraries (library_id, name, dimension, metric, index_kind, index_parameters, embedder,"
-        " chunk_chars, created_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " chunk_chars, created_us, recall, language) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (library_id, library.name, library.dimension, library.metric, library.index,
-         orjson.dumps(library.parameters).decode(), library.embedder, library.chunk_chars, tx.time_us),
+         orjson.dumps(library.parameters).decode(), library.embedder, library.chunk_chars, tx.time_us, library.recall,
+         library.language),
     )  # fmt: skip
     tx.catalogue = tx.catalogue.replaced(library)
     seq = events.append(tx, events.LIBRARY_CREATED, library_id, orjson.dumps(library.described()).decode())
@@ -81,9 +82,7 @@ def rebuilt(tx: Transaction, library_id: int, kind: str, parameters: dict[str, A
 
     Raises VecError `not_found` if the library is gone.
     """
-    library = tx.catalogue.by_id[library_id]
-    if library.deleted:
-        raise VecError(Code.NOT_FOUND, f"library {library.name!r} has been deleted", library=library.name)
+    library = _living(tx, library_id)
     if (library.index, library.parameters) != (kind, parameters):
         library = replace(library, index=kind, parameters=parameters)
         tx.db.execute(
@@ -93,6 +92,38 @@ def rebuilt(tx: Transaction, library_id: int, kind: str, parameters: dict[str, A
         tx.catalogue = tx.catalogue.replaced(library)
     data = {"kind": kind, "parameters": parameters, **told}
     return events.append(tx, events.INDEX_REBUILT, library_id, orjson.dumps(data).decode())
+
+
+#: The data of an `index.recall` event: the promise, whether it is met, and the recall of the queries that were
+#: measured. All but the promise are null where the promise is new.
+RECALL_TOLD: Final = ("promise", "met", "queries", "mean", "p5", "worst", "effort")
+
+
+def promise(tx: Transaction, library_id: int, recall: float) -> int | None:
+    """Sets the recall that the library's searches are to have; returns the seq of the event, None if it is as before.
+
+    Raises VecError `not_found` if the library is gone.
+    """
+    library = _living(tx, library_id)
+    if library.recall == recall:
+        return None
+    tx.db.execute("UPDATE libraries SET recall = ? WHERE library_id = ?", (recall, library_id))
+    tx.catalogue = tx.catalogue.replaced(replace(library, recall=recall))
+    data = {**dict.fromkeys(RECALL_TOLD), "promise": recall}
+    return events.append(tx, events.INDEX_RECALL, library_id, orjson.dumps(data).decode())
+
+
+def recall_changed(tx: Transaction, library_id: int, data: Mapping[str, Any]) -> int | None:
+    """Notes whether the recall promise is met (`data` has what RECALL_TOLD lists, and perhaps more); returns the seq of
+    the event, None if the last one said the same or the library is gone."""
+    library = tx.catalogue.by_id[library_id]
+    missed = not data["met"]
+    if library.deleted or library.recall_missed == missed:
+        return None
+    tx.db.execute("UPDATE libraries SET recall_missed = ? WHERE library_id = ?", (missed, library_id))
+    tx.catalogue = tx.catalogue.replaced(replace(library, recall_missed=missed))
+    told = {key: data[key] for key in RECALL_TOLD}
+    return events.append(tx, events.INDEX_RECALL, library_id, orjson.dumps(told).decode())
 
 
 def reembedded(tx: Transaction, library: Library, embedder: str, chunk_chars: int) -> Library:
@@ -119,6 +150,14 @@ def delete(tx: Transaction, name: str) -> tuple[Library, int]:
     nothing = np.empty(0, np.int64), np.empty((0, 0), np.float32)
     tx.changes.append(Change(library.library_id, seq, *nothing, removed=[], dropped=True))
     return library, seq
+
+
+def _living(tx: Transaction, library_id: int) -> Library:
+    """Raises VecError `not_found` if the library is gone."""
+    library = tx.catalogue.by_id[library_id]
+    if library.deleted:
+        raise VecError(Code.NOT_FOUND, f"library {library.name!r} has been deleted", library=library.name)
+    return library
 
 
 def mismatch(library: Library, dimension: int, wanted: int | None = None) -> VecError:

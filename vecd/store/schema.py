@@ -188,6 +188,11 @@ MIGRATIONS: tuple[str, ...] = (
       ('upkeep.snapshot', '30 3 * * *', '', 'once', '{"kind":"snapshot","params":{},"priority":-10}', 0, 0, NULL, NULL),
       ('upkeep.vacuum', '45 3 * * *', '', 'once', '{"kind":"vacuum","params":{},"priority":-10}', 0, 0, NULL, NULL);
     """,
+    """
+    ALTER TABLE libraries ADD COLUMN recall REAL NOT NULL DEFAULT 0.98;        -- what approximate searches are to find
+    ALTER TABLE libraries ADD COLUMN recall_missed INTEGER NOT NULL DEFAULT 0; -- 1: by the last index.recall event
+    ALTER TABLE libraries ADD COLUMN language TEXT NOT NULL DEFAULT 'english'; -- of full text
+    """,
 )
 
 

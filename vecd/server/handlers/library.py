@@ -6,6 +6,7 @@ from typing import Any
 
 from ... import limits
 from ...engine import libraries as verbs
+from ...engine import probe
 from ..call import Call
 
 
@@ -20,6 +21,8 @@ async def create(call: Call) -> dict[str, Any]:
         parameters=fields.mapping("parameters"),
         embedder=fields.optional_text("embedder"),
         chunk_chars=fields.optional_integer("chunk_chars", low=50, high=limits.CHUNK_CHARS_MAX),
+        recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
+        language=fields.optional_text("language"),
     )
     return await verbs.create(call.engine, wanted, call.turn)
 
@@ -30,15 +33,19 @@ def list_(call: Call) -> dict[str, Any]:
 
 async def show(call: Call) -> dict[str, Any]:
     library = call.engine.database.catalogue.find(call.fields.text("library"))
-    probe = await verbs.probe(call.engine, library)
-    return {**verbs.show(call.engine, library), "probe": probe}
+    shown = verbs.show(call.engine, library)
+    return {**shown, "recall": {**shown["recall"], "probe": await probe.probe(call.engine, library)}}
 
 
 async def rebuild(call: Call) -> dict[str, Any]:
-    """Fields: library, index, parameters."""
+    """Fields: library, index, parameters, recall."""
     fields = call.fields
     return await verbs.rebuild(
-        call.engine, fields.text("library"), fields.optional_text("index"), fields.mapping("parameters")
+        call.engine,
+        fields.text("library"),
+        fields.optional_text("index"),
+        fields.mapping("parameters"),
+        fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
     )
 
 

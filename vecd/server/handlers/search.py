@@ -23,21 +23,34 @@ async def search(call: Call) -> dict[str, Any]:
         where=await selections.parse(call.engine, fields.filters("where")),
         ef=fields.optional_integer("ef", low=1, high=limits.EF_MAX),
         exact=fields.flag("exact"),
+        recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
+        explain=fields.flag("explain"),
+        group=fields.optional_text("group_by"),
+        min_score=fields.optional_number("min_score"),
     )
     if query.mode not in verbs.MODES:
         modes = ", ".join(verbs.MODES)
         raise VecError(Code.INVALID_REQUEST, f"there is no mode {query.mode!r:.40}", f"modes: {modes}", field="mode")
+    if query.group is not None and query.group not in verbs.GROUPS:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"hits cannot be grouped by {query.group!r:.40}",
+            f"group_by is {' or '.join(verbs.GROUPS)}",
+            field="group_by",
+        )
+    if query.explain and query.k > limits.EXPLAINED_MAX:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"up to {limits.EXPLAINED_MAX} hits can be explained, and k is {query.k:,}",
+            f"ask for {limits.EXPLAINED_MAX} or fewer, or leave out explain",
+            field="explain",
+        )
     found = await verbs.search(call.engine, query)
-    about = {} if found.explain is None else {"explain": found.explain}
     if query.k <= limits.PAGE_ITEMS:
-        return {"hits": found.hits, **about}
+        return {"hits": found.hits} if found.explain is None else {"hits": found.hits, "explain": found.explain}
     call.streamed = True
     await call.items(found.hits)
     for start in range(limits.PAGE_ITEMS, len(found.ranking), limits.PAGE_ITEMS):
         page = found.ranking[start : start + limits.PAGE_ITEMS]
-        hits = await call.engine.read(call.engine.hits.of, page, start + 1)
-        if found.explained is not None:
-            for (label, _), hit in zip(page, hits, strict=False):
-                hit["explain"] = found.explained[label]
-        await call.items(hits)
-    return about
+        await call.items(await call.engine.read(call.engine.hits.of, page, start + 1))
+    return {}

@@ -1,0 +1,114 @@
+"""How much of what an exact search finds a library's index finds: measured when somebody asks, with made-up queries.
+
+An index may be good for queries that are like its vectors and bad for others, so there are several sorts of them:
+
+    titles     titles of documents   } where the library has an embedder
+    words      two to four words out of a text   }
+    midpoints  half-way between two stored vectors        } where it has none
+    noise      stored vectors with noise of half their length   }
+    stored     stored vectors; each is left out of its own answer
+
+The searches that really come are measured by the library's RecallMonitor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any, Final
+
+import numpy as np
+
+from ..errors import VecError
+from ..index.live import LiveIndex, Options
+from ..index.recall import figures, recall_of
+from ..index.rows import Floats
+from ..store import documents
+from ..store.catalogue import Library
+from .core import Engine
+
+#: Queries of each sort.
+QUERIES: Final = 20
+#: Hits of each.
+K: Final = 10
+#: Queries that are asked at once: an exact scan takes hardly longer for some than for one, and others wait for it.
+_AT_ONCE: Final = 4
+#: Texts that are read to find titles and words in.
+_TEXTS: Final = 4 * QUERIES
+_NOISE: Final = 0.5
+
+
+async def probe(engine: Engine, library: Library) -> dict[str, Any] | None:
+    """For each sort of query `k`, `queries` (how many), and the `mean`, 5th percentile (`p5`) and `worst` recall@k of
+    those; None where every search is exact, or nothing is in memory.
+
+    The searches are ordinary ones, a few at a time, so that others are not held up.
+    """
+    live = engine.indexes.loaded(library)
+    if live is None or live.exact or not live.ready:
+        return None
+    seed = engine.database.head
+    stored = await asyncio.wrap_future(live.sample(2 * QUERIES, seed=seed))
+    if not len(stored):
+        return None
+    labels = await asyncio.wrap_future(live.labels())
+    drawn = np.random.default_rng(seed).permutation(labels)[:_TEXTS]
+    sorts = await engine.read(_worded, engine, library, drawn.tolist(), seed) or _near(stored, seed)
+    measured = {name: await _measured(live, queries) for name, queries in sorts.items() if len(queries)}
+    return {**measured, "stored": await _measured(live, stored[:QUERIES], itself=True)}
+
+
+def _worded(engine: Engine, library: Library, labels: list[int], seed: int) -> dict[str, Floats]:
+    """Titles and words of these chunks as vectors; nothing if the library has no embedder. Blocks."""
+    try:
+        embedder = engine.embedder(library.embedder)
+    except VecError:  # it cannot be loaded: searches say so, and the index can be measured all the same
+        return {}
+    if embedder is None:
+        return {}
+    with engine.database.snapshot() as db:
+        rows = documents.chunk_rows(db, labels)
+    randomly = random.Random(seed)
+    titles = list(dict.fromkeys(title for _, _, title, _, _ in rows.values() if title and title.strip()))
+    words = [cut for _, _, _, text, _ in rows.values() if (cut := _cut(text or "", randomly))]
+    made = {"titles": titles[:QUERIES], "words": words[:QUERIES]}
+    return {name: embedder.embed(texts) for name, texts in made.items() if texts}
+
+
+def _cut(text: str, randomly: random.Random) -> str:
+    """Two to four words in a row out of a text; fewer if it has fewer."""
+    words = text.split()
+    count = randomly.randint(2, 4)
+    start = randomly.randint(0, max(0, len(words) - count))
+    return " ".join(words[start : start + count])
+
+
+def _near(stored: Floats, seed: int) -> dict[str, Floats]:
+    """What is not stored, and lies between or near what is."""
+    randomly = np.random.default_rng(seed)
+    others = randomly.permutation(len(stored))
+    noise = randomly.standard_normal(stored.shape, np.float32)
+    lengths = np.linalg.norm(stored, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+    return {
+        "midpoints": ((stored + stored[others]) / 2)[:QUERIES],
+        "noise": (stored + _NOISE * lengths * noise)[:QUERIES],
+    }
+
+
+async def _measured(live: LiveIndex, queries: Floats, itself: bool = False) -> dict[str, Any]:
+    """The recall of these queries, shape (n, dimension). `itself`: the best hit of each is the query, and left out."""
+    recalls: list[float] = []
+    skip = 1 if itself else 0
+    magnitude = 1.0 if live.spec.metric == "cosine" else 0.0
+    for start in range(0, len(queries), _AT_ONCE):
+        some = queries[start : start + _AT_ONCE]
+        exact = await _scores(live, some, Options(K + skip, exact=True))
+        near = await _scores(live, some, Options(K + skip))
+        recalls += [recall_of(found[skip:], best[skip:], magnitude) for found, best in zip(near, exact, strict=True)]
+    return {"k": K, **figures(recalls)}
+
+
+async def _scores(live: LiveIndex, queries: Floats, options: Options) -> list[Floats]:
+    """The scores of each query's hits, best first."""
+    asked = [live.search(query, options) for query in queries]
+    return [(await asyncio.wrap_future(each))[0] for each in asked]
