@@ -180,7 +180,7 @@ def measure(subject: Subject, queries: Queries, filters: Sequence[str], asked: i
                 if not allowed.any():
                     continue
                 rows, told, ms = subject.search(query, K, mask, ef)
-                judged = truth.judge(query, scores, K, allowed, rows, told, subject.half)
+                judged = truth.judge(query, scores, K, allowed, rows, told, subject.coarse)
                 cell.add(judged, ms, queries.names[place])
     return [cell for cell in cells.values() if cell.recalls]
 
@@ -268,8 +268,11 @@ class _OneIndex:
         subject = self._subject()
         random = np.random.default_rng(self._seed)
         cell = Cell({**self._key, "queries": "mixed", "filter": "none", "life": "streaming"})
-        mixed = [(each.vectors[row], name) for each in collection.queries.values() for row, name in
-                 enumerate(f"{kind} {name}" for kind, name in [("", n) for n in each.names])]  # fmt: skip
+        mixed = [
+            (vector, f"{kind} {name}")
+            for kind, queries in collection.queries.items()
+            for vector, name in zip(queries.vectors, queries.names, strict=True)
+        ]
         try:
             step = max(50, len(vectors) // 60)
             for start in range(0, len(vectors), step):
@@ -281,8 +284,8 @@ class _OneIndex:
                     scores = subject.truth.scores(query[None])[0]
                     rows, told, ms = subject.search(query, K, None, plan.ef)
                     cell.add(
-                        subject.truth.judge(query, scores, K, subject.alive, rows, told, subject.half),
-                        ms, f"after {len(subject.alive):,}:{name}",
+                        subject.truth.judge(query, scores, K, subject.alive, rows, told, subject.coarse),
+                        ms, f"after {len(subject.alive):,}: {name}",
                     )  # fmt: skip
             if "streaming" in (plan.lives or LIVES):
                 yield cell

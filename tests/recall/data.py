@@ -90,6 +90,14 @@ def _copies(size: int, dimension: int, random: Random) -> tuple[Floats, Numbers]
     return vectors, same
 
 
+def _topic(size: int, dimension: int, random: Random) -> tuple[Floats, Numbers]:
+    """A dense topic, group 1, away from the others: deleted or filtered away, it leaves a hole."""
+    groups = (random.permutation(size) < size * 8 // 93).astype(np.int64)
+    vectors = _normal(random, size, dimension)
+    dense = 3 * _normal(random, 1, dimension) + np.float32(0.3) * _normal(random, size, dimension)
+    return np.where(groups[:, None] == 1, dense, vectors).astype(np.float32), groups
+
+
 def _boilerplate(size: int, dimension: int, random: Random) -> tuple[Floats, Numbers]:
     """Half is unique, group 0; the rest are copies of some vectors, in groups of 2, 4, 8, … rows."""
     groups = np.zeros(size, np.int64)
@@ -170,6 +178,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "narrow-cone": Recipe("a common mean, spread 0.02", lambda n, d, r: _cone(n, d, r, 0.02)),
     "cone-clusters": Recipe("clusters around a common mean", _cone_of_clusters),
     "copies": Recipe("a fifth is one vector", _copies, core=True),
+    "topic": Recipe("a dense topic that is filtered away or deleted", _topic, lives=("bulk", "deleted")),
     "boilerplate": Recipe("half are copies, in groups of many sizes", _boilerplate),
     "near-copies": Recipe("duplicates with noise", _near_copies),
     "curve": Recipe("two intrinsic dimensions", _curve),
@@ -234,10 +243,9 @@ def _generated(name: str, size: int, dimension: int, asked: int, random: Random)
     dimension = recipe.dimension or dimension
     made = recipe.make(size + size // 2, dimension, random)
     vectors, groups = made if isinstance(made, tuple) else (made, None)
-    if "streamed" in recipe.lives:  # time has an order, and what comes after the end is not of it
-        keep = np.sort(random.permutation(len(vectors))[:size])
-    else:
-        keep = np.arange(size)
+    # Of a collection whose order is time, rows are left out all over; of others, the last ones.
+    drawn = random.permutation(len(vectors))[:size] if "streamed" in recipe.lives else np.arange(size)
+    keep = np.sort(drawn)
     spare = np.delete(vectors, keep, axis=0)
     held = np.ascontiguousarray(vectors[keep])
     of = groups[keep] if groups is not None else _cells(held, random)
@@ -245,6 +253,8 @@ def _generated(name: str, size: int, dimension: int, asked: int, random: Random)
     queries = _common(held, asked, random, foreign)
     if name in ("copies", "boilerplate"):
         queries["unique"] = _rows_of(held, random.permutation(np.flatnonzero(of == 0))[:asked])
+    if name == "topic":
+        queries["topic"] = _rows_of(held, random.permutation(np.flatnonzero(of == 1))[:asked])
 
     def fresh(count: int, its_random: Random) -> Floats:
         return np.ascontiguousarray(spare[its_random.integers(0, len(spare), count)])
@@ -256,7 +266,8 @@ def _cells(vectors: Floats, random: Random) -> Numbers:
     """Groups where there are none: which of some rows is nearest."""
     seeds = vectors[random.integers(0, len(vectors), _CELLS)]
     distances = np.square(seeds).sum(axis=1) - 2 * (vectors @ seeds.T)
-    return distances.argmin(axis=1).astype(np.int64)
+    nearest: Numbers = distances.argmin(axis=1).astype(np.int64)
+    return nearest
 
 
 def _rows_of(vectors: Floats, rows: Numbers) -> Queries:

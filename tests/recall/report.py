@@ -77,10 +77,9 @@ def _short(key: tuple[Any, ...]) -> str:
 
 
 def _line(name: str, part: Record, width: int = 30) -> str:
-    return (
-        f"{name:<{width}}{part['mean']:>8.4f}{part['p5']:>8.2f}{part['worst']:>8.2f}{part['below_half']:>8.2%}"
-        f"{part['below_07']:>8.2%}{part['first']:>8.2%}{part['n']:>8,}{part['broken']:>8}{part['median_ms']:>8.2f}  {part['worst_query']}"
-    )
+    shares = "".join(f"{part[field]:>8.2%}" for field in ("below_half", "below_07", "first"))
+    recalls = f"{part['mean']:>8.4f}{part['p5']:>8.2f}{part['worst']:>8.2f}{shares}"
+    return f"{name:<{width}}{recalls}{part['n']:>8,}{part['broken']:>8}{part['median_ms']:>8.2f}  {part['worst_query']}"
 
 
 def read(path: Path) -> list[Record]:

@@ -54,9 +54,9 @@ class Subject:
         self.driven = Driven(self._source, self.tuning)
 
     @property
-    def half(self) -> bool:
-        """Whether vectors are held as float16."""
-        return self.spec.parameters.get("vectors") == "float16"
+    def coarse(self) -> float:
+        """By how much its scores may differ from exact ones: a float16 has eleven bits."""
+        return 2e-3 if self.spec.parameters.get("vectors") == "float16" else 0.0
 
     @property
     def truth(self) -> Truth:

@@ -1,7 +1,7 @@
-"""What is right: an exact search in numpy float64 by the definition of each metric. Knows nothing of the project's code.
+"""What is right: an exact search in numpy float64 by the definition of each metric, without the project's code.
 
-Scores decide, not labels: a hit whose exact score equals the k-th best within the rounding of float32 is right, so equal
-vectors are no misses.
+Scores decide, not labels: a hit whose exact score equals the k-th best within the rounding of float32 is right, so
+equal vectors are no misses.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Judgement(NamedTuple):
 
 
 class Truth:
-    """The exact scores of vectors of shape (n, dimension); higher is better. l2 scores are negative squared distances."""
+    """The exact scores of vectors of shape (n, dimension); higher is better. Those of l2 are negative squares."""
 
     def __init__(self, vectors: Floats, metric: str) -> None:
         self._rows = vectors.astype(np.float64)
@@ -53,10 +53,10 @@ class Truth:
         return products
 
     def judge(
-        self, query: Floats, scores: Doubles, k: int, allowed: Bools, found: Rows, told: Floats, half: bool = False
+        self, query: Floats, scores: Doubles, k: int, allowed: Bools, found: Rows, told: Floats, coarse: float = 0.0
     ) -> Judgement:
-        """`scores`: the query's of all rows; `found` and `told`: the rows and scores of the answer; `half`: the index
-        holds float16, so that the scores it tells are as coarse as that."""
+        """`scores`: the query's of all rows; `found` and `told`: the rows and scores of the answer, best first;
+        `coarse`: by how much told scores may differ from exact ones, beside rounding."""
         among = np.where(allowed, scores, -np.inf)
         wanted = min(k, int(np.count_nonzero(allowed)))
         best = np.argpartition(among, len(among) - wanted)[len(among) - wanted :]
@@ -66,7 +66,7 @@ class Truth:
         right = among[np.unique(inside)]
         hits = min(wanted, int(np.count_nonzero(right >= among[best[-1]] - slack[1])))
         first = bool((right >= among[best[0]] - slack[0]).any())
-        return Judgement(hits / wanted, first, self._broken(query, scores, wanted, allowed, found, told, half))
+        return Judgement(hits / wanted, first, self._broken(query, scores, wanted, allowed, found, told, coarse))
 
     def _slack(self, query: Floats, rows: Rows) -> Doubles:
         """By how much rounding can move the scores of these rows, shape (len(rows),)."""
@@ -78,7 +78,7 @@ class Truth:
         return ROUNDING * scale
 
     def _broken(
-        self, query: Floats, scores: Doubles, wanted: int, allowed: Bools, found: Rows, told: Floats, half: bool
+        self, query: Floats, scores: Doubles, wanted: int, allowed: Bools, found: Rows, told: Floats, coarse: float
     ) -> str | None:
         if len(found) != wanted:
             return f"{len(found)} hits of {wanted}"
@@ -90,7 +90,6 @@ class Truth:
         if self._metric == "l2":
             own = -np.square(own)
         exact = scores[found]
-        coarse = 2e-3 if half else 0.0
         wrong = np.abs(own - exact) > 4 * self._slack(query, found) + coarse * np.maximum(1, np.abs(exact))
         if wrong.any():
             at = int(wrong.argmax())
