@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint format bench completions clean
+.PHONY: demo test check lint format bench recall completions clean
 
 $(BIN)/vec: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,11 @@ format: $(BIN)/vec
 # The figures of the README, measured here. Not a test: machines differ.
 bench: $(BIN)/vec
 	$(BIN)/python -m tests.bench
+
+# Looks for wrong answers: every kind of index, on data and queries that mislead it. For a part of it, or to compare with
+# another day: .venv/bin/python -m tests.recall --help
+recall: $(BIN)/vec
+	$(BIN)/python -m tests.recall --door
 
 completions: $(BIN)/vec
 	$(BIN)/python -m tests.cli.completions
