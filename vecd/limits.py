@@ -69,6 +69,11 @@ PAGE_DOCUMENTS: Final = 16
 #: Characters of the hits that are kept in memory, and of one that is: some 30,000 of the usual size.
 HITS_KEPT_CHARS: Final = 32 * MIB
 HIT_CHARS_MAX: Final = 16 * KIB
+#: How long an answer may go on reading the state that it began with, while the vacuum waits for it: somebody reads page
+#: by page at a terminal. What it costs is the space of what is removed and trimmed meanwhile.
+READ_VIEW_S: Final = 3_600.0
+#: The same for an export job, which waits for nobody but the disk.
+EXPORT_VIEW_S: Final = 86_400.0
 #: Filters of one request, the characters of one, and how deep its parentheses go: they are parsed by recursion.
 FILTERS_MAX: Final = 100
 FILTER_CHARS_MAX: Final = 100_000

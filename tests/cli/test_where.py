@@ -59,8 +59,9 @@ def test_search_list_and_count_look_only_at_what_the_filters_let_through(
         assert [hit["rank"] for hit in hits] == list(range(1, len(found) + 1))
     listed = instance.objects("list", "-l", texts, *options(where, "-w"))
     assert [each["id"] for each in listed] == sorted(found)
+    (status,) = instance.objects("status")
     assert instance.objects("count", "-l", texts, *options(where)) == [
-        {"library": texts, "documents": len(found), "chunks": len(found)}
+        {"library": texts, "documents": len(found), "chunks": len(found), "seq": status["seq"]}
     ]
 
 

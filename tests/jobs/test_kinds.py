@@ -167,7 +167,9 @@ def test_what_is_exported_can_be_ingested_again(client: Client, tmp_path: Path, 
     client.ingest([{"id": "two", "title": "T", "texts": ["a", "b"]}, {"id": "v", "vector": [0.25] * 256}], source)
     path = tmp_path / name
     result = completed(client, "export", {"path": str(path)}, library=source)
+    seq = result.pop("seq")
     assert result == {"path": str(path), "documents": 1_002, "bytes": path.stat().st_size}
+    assert 0 < seq < client.status()["seq"]  # the job's own events came behind it
     assert (path.read_bytes()[:2] == b"\x1f\x8b") == name.endswith(".gz")
     assert completed(client, "ingest", {"files": [str(path)]}, library=target)["added"] == 1_002
     ids = [each["id"] for each in client.items("list", "documents", library=source)]

@@ -143,6 +143,7 @@ def test_count_and_list_agree_with_what_is_there(client: Client, kind: str, wher
     assert [each["id"] for each in listed] == there
     assert client.count(kind, where=where) == {
         "library": kind, "documents": len(there), "chunks": len(chunks(kind, FILTERS[where])),
+        "seq": client.status()["seq"],
     }  # fmt: skip
     for each in listed[:3]:
         whole = document(int(each["id"][1:]))

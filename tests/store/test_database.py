@@ -78,7 +78,10 @@ def log_of(database: Database) -> list[dict[str, object]]:
 def tables_of(database: Database) -> dict[str, dict[str, int]]:
     with database.snapshot() as db:
         return {
-            name: {each.id: each.chunks for each in documents.page(db, library.library_id, None, 10_000)}
+            name: {
+                each.id: each.chunks
+                for each in documents.page(db, library.library_id, database.moment.label, "", 10_000)
+            }
             for name, library in database.catalogue.by_name.items()
         }
 

@@ -6,6 +6,7 @@
     documents.py   get, list, count, delete
     libraries.py   create, show, list, rebuild, delete
     selections.py  the libraries' attributes, for filters
+    readviews.py   the state at one seq, for answers that take several transactions
     search.py      vector, text and hybrid search; desk.py answers vector searches together, hits.py reads the hits
     watch.py       watch and flush; positions.py cursors, view.py which events and how much of each, pages.py pieces of
                    the log as they are sent, feed.py hands them on to all who watch, pulse.py wakes them

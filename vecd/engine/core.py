@@ -27,6 +27,7 @@ from .desk import Desk
 from .feed import Feed
 from .hits import Hits
 from .indexes import Indexes
+from .readviews import ReadViews
 from .selections import Selections
 from .vacuum import Vacuum
 
@@ -46,7 +47,8 @@ class Engine:
         self.hits = Hits(self.database)
         self.feed = Feed(self.database, self.follow, self.pump)
         self.consumers = Consumers(self.database)
-        self.vacuum = Vacuum(self.database)
+        self.views = ReadViews(self.database, self._view_released)
+        self.vacuum = Vacuum(self.database, self.views)
         self._readers = ThreadPoolExecutor(limits.READERS, "vecd-read")
         self.desk = Desk("vecd-desk", limits.DESK_THREADS)
         self._searchers = ThreadPoolExecutor(limits.SEARCHERS, "vecd-search")
@@ -119,6 +121,9 @@ class Engine:
 
     def _published(self) -> None:
         self._loop.call_soon_threadsafe(self.feed.wake)
+
+    def _view_released(self) -> None:
+        self._loop.call_soon_threadsafe(self.vacuum.begin)
 
     def _storage_failed(self, failure: VecError) -> None:
         self._loop.call_soon_threadsafe(self._on_fatal, failure)

@@ -1,16 +1,21 @@
-"""The verbs of documents that are there: get, list, count, delete. (Writing them is ingest.py.)"""
+"""The verbs of documents that are there: get, list, count, delete. (Writing them is ingest.py.)
+
+Each answer is of one moment, the state at one seq: what takes several transactions reads in a view (readviews.py).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import limits
+from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
 from ..store import documents as store
+from ..store import events, libraries
 from ..store.catalogue import Library
 from ..store.documents import Batch, Document, Entry, Outcome
 from ..store.transaction import Transaction
@@ -18,60 +23,113 @@ from . import ingest
 from .core import Engine
 from .draft import NO_VECTORS
 from .libraries import find
+from .readviews import Everything, Listing, Picked, ReadView
 from .selections import Filter
 from .turns import Turn
 from .view import whole
 
+if TYPE_CHECKING:
+    import apsw
 
-def get(engine: Engine, name: str, ids: list[str], vectors: bool) -> list[dict[str, Any] | None]:
-    """The documents with these ids, in their order; None for one that is not there. Blocks.
+#: A document as it was found: id, and the digest of its content.
+Version = tuple[str, str]
+
+
+def get(engine: Engine, name: str, ids: list[str], vectors: bool) -> tuple[list[dict[str, Any] | None], int]:
+    """The documents with these ids, in their order, None for one that is not there; and the seq of the state. Blocks.
 
     Raises VecError `not_found` for a library that is not there.
     """
-    library = find(engine, name)
+    with engine.views.open() as view, engine.database.snapshot() as db:
+        found, seq = _found(engine, db, view, name, ids)
+        store.fill(db, [each for each in found if each is not None], vectors=vectors)
+    return [None if each is None else _whole(each) for each in found], seq
+
+
+def locate(engine: Engine, view: ReadView, name: str, ids: list[str]) -> tuple[list[int | None], int]:
+    """The labels of the documents with these ids, in their order, None for one that is not there; and the seq of the
+    state. The rows stay while the view is open. Blocks.
+
+    Raises VecError `not_found` for a library that is not there.
+    """
     with engine.database.snapshot() as db:
-        found = store.get(db, library.library_id, ids, vectors=vectors)
-    return [None if document is None else _whole(document) for document in found]
+        found, seq = _found(engine, db, view, name, ids)
+    return [None if each is None else each.label for each in found], seq
 
 
-def page(engine: Engine, name: str, after: str | None, count: int) -> list[dict[str, Any]]:
-    """Up to `count` documents without their chunks' text, by id, behind `after` (exclusive). Blocks."""
-    library = find(engine, name)
+def at(engine: Engine, view: ReadView, labels: list[int | None], vectors: bool) -> list[dict[str, Any] | None]:
+    """The documents that `locate` found, as `get` has them. Blocks. Raises VecError `busy`."""
     with engine.database.snapshot() as db:
-        return [_outlined(each) for each in store.page(db, library.library_id, after, count)]
+        found = store.at(db, [label for label in labels if label is not None])
+        store.fill(db, found, vectors=vectors)
+    view.check()
+    by_label = {document.label: _whole(document) for document in found}
+    return [None if label is None else by_label[label] for label in labels]
 
 
-def select(engine: Engine, library: Library, where: Filter) -> list[tuple[int, str]]:
-    """As `matching`, for a thread that may block. Blocks."""
-    with engine.selections.hold(library) as attributes:
-        selection = engine.selections.load(library, attributes, where)
-    return _by_id(engine, selection.firsts[selection.matching].tolist())
+def _found(
+    engine: Engine, db: apsw.Connection, view: ReadView, name: str, ids: list[str]
+) -> tuple[list[Document | None], int]:
+    """The documents, without their chunks, as of this transaction; and its seq."""
+    library = find(engine, name, view.catalogue)
+    if not library.library_id:  # `default`, which nothing had been written to
+        return [None] * len(ids), view.seq
+    if not libraries.alive(db, library.library_id):
+        raise VecError(Code.NOT_FOUND, f"library {name!r} has just been deleted", library=name)
+    return store.get(db, library.library_id, ids), events.head(db)
 
 
-async def matching(engine: Engine, name: str, where: Filter) -> list[tuple[int, str]]:
-    """Label and id of the documents that a filter lets through, in the order of their ids.
+async def listing(engine: Engine, view: ReadView, name: str, where: Filter) -> Listing:
+    """The documents of a library, or those that a filter lets through, by id; for `outlines`, while the view is open.
 
     Raises VecError `not_found` or `invalid_filter`.
     """
-    selection = await _select(engine, find(engine, name), where)
-    return await engine.read(_by_id, engine, selection.firsts[selection.matching].tolist())
+    library = find(engine, name, view.catalogue)
+    if not where:
+        return Everything(view, library.library_id)
+    selection = await _select(engine, library, where)
+    await _published(engine, selection.seq)
+    return await engine.read(_picked, engine, view, selection)
 
 
-def outlines(engine: Engine, labels: list[int]) -> list[dict[str, Any]]:
-    """The documents with these labels without their chunks' text, in their order. Blocks."""
+def listing_at_once(engine: Engine, view: ReadView, library: Library, where: Filter) -> Listing:
+    """As `listing`, for a thread that may block. Blocks."""
+    if not where:
+        return Everything(view, library.library_id)
+    return _picked(engine, view, _selected(engine, library, where))
+
+
+def outlines(engine: Engine, listed: Listing, count: int) -> list[dict[str, Any]]:
+    """The next `count` documents of a listing at most, without their chunks' text; none: that was all. Blocks.
+
+    Raises VecError `busy`.
+    """
     with engine.database.snapshot() as db:
-        return [_outlined(each) for each in store.at(db, labels)]
+        return [_outlined(each) for each in listed.page(db, count)]
+
+
+def _picked(engine: Engine, view: ReadView, selection: DocumentSelection) -> Picked:
+    labels = selection.firsts[selection.matching].tolist()
+    with engine.database.snapshot() as db:
+        labels = store.by_id(db, labels)
+    return Picked(view, max(view.seq, selection.seq), selection.last_label, labels)
 
 
 async def count(engine: Engine, name: str, where: Filter) -> dict[str, Any]:
-    """How many documents and chunks there are, or how many a filter lets through."""
-    library = find(engine, name)
-    documents, chunks = library.documents, library.chunks
+    """How many documents and chunks there are, or how many a filter lets through, and the `seq` of the state.
+
+    Raises VecError `not_found` or `invalid_filter`.
+    """
+    moment = engine.database.moment
+    library = find(engine, name, moment.catalogue)
+    documents, chunks, seq = library.documents, library.chunks, moment.seq
     if where:
         selection = await _select(engine, library, where)
         matching = selection.matching
         documents, chunks = int(np.count_nonzero(matching)), int(selection.chunks[matching].sum())
-    return {"library": library.name, "documents": documents, "chunks": chunks}
+        seq = max(seq, selection.seq)
+        await _published(engine, seq)
+    return {"library": library.name, "documents": documents, "chunks": chunks, "seq": seq}
 
 
 async def _select(engine: Engine, library: Library, where: Filter) -> DocumentSelection:
@@ -79,9 +137,31 @@ async def _select(engine: Engine, library: Library, where: Filter) -> DocumentSe
         return await engine.read(engine.selections.load, library, attributes, where)
 
 
-def _by_id(engine: Engine, labels: list[int]) -> list[tuple[int, str]]:
+def _selected(engine: Engine, library: Library, where: Filter) -> DocumentSelection:
+    """As `_select`. Blocks."""
+    with engine.selections.hold(library) as attributes:
+        return engine.selections.load(library, attributes, where)
+
+
+async def _published(engine: Engine, seq: int) -> None:
+    """Waits until the head is at least `seq`: a selection may have seen a commit that is just being published, and
+    nobody may be told a seq that the log does not have yet."""
+    if seq > engine.database.head:
+        await asyncio.wrap_future(engine.database.submit(lambda tx: None))
+
+
+def versions(engine: Engine, library: Library, where: Filter) -> list[Version]:
+    """What `delete_unchanged` takes: the documents that a filter lets through, in the order of their ids. Blocks.
+
+    Raises VecError `not_found` or `invalid_filter`.
+    """
+    with engine.views.open():
+        return _versions(engine, _selected(engine, library, where))
+
+
+def _versions(engine: Engine, selection: DocumentSelection) -> list[Version]:
     with engine.database.snapshot() as db:
-        return store.by_id(db, labels)
+        return store.versions(db, selection.firsts[selection.matching].tolist())
 
 
 async def delete(engine: Engine, name: str, ids: list[str], turn: Turn) -> dict[str, Any]:
@@ -114,7 +194,9 @@ async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> 
     if library.library_id:
         async with turn:
             await asyncio.wrap_future(engine.database.submit(lambda tx: None))  # behind the sender's earlier writes
-            found = await matching(engine, name, where)
+            with engine.views.open():
+                selection = await _select(engine, library, where)
+                found = await engine.read(_versions, engine, selection)
             for start in range(0, len(found), limits.DELETE_DOCUMENTS):
                 page = found[start : start + limits.DELETE_DOCUMENTS]
                 future = engine.database.submit(partial(delete_unchanged, library, page), len(page), frees=True)
@@ -123,12 +205,20 @@ async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> 
     return {"deleted": deleted, "missing": 0, "missing_ids": [], "seq": seq}
 
 
-def delete_unchanged(library: Library, page: list[tuple[int, str]], tx: Transaction) -> tuple[int, int]:
-    """On the writer: deletes those documents that still have the label they were found with; returns how many, and the
-    seq."""
-    there = {each_id for _, each_id in store.by_id(tx.db, [label for label, _ in page])}
-    entries = [Entry(index, each, delete=True) for index, each in enumerate(sorted(there))]
-    store.write(tx, ingest.same_library(tx, library), Batch(entries, [], [], NO_VECTORS))
+def delete_unchanged(library: Library, page: list[Version], tx: Transaction) -> tuple[int, int]:
+    """On the writer: deletes those documents that still have the content they were found with; returns how many, and
+    the seq. (Not the label: a reembed gives every document a new one.)
+
+    Raises VecError `not_found` if the library has been deleted.
+    """
+    if tx.catalogue.by_id[library.library_id].deleted:
+        raise VecError(Code.NOT_FOUND, f"library {library.name!r} has been deleted", library=library.name)
+    there = store.present(tx.db, library.library_id, [each_id for each_id, _ in page])
+    unchanged = [
+        each_id for place, (each_id, digest) in enumerate(page) if place in there and there[place][2] == digest
+    ]
+    entries = [Entry(index, each_id, delete=True) for index, each_id in enumerate(unchanged)]
+    store.write(tx, tx.catalogue.by_id[library.library_id], Batch(entries, [], [], NO_VECTORS))
     return len(entries), tx.seq
 
 

@@ -12,7 +12,7 @@ from .. import limits
 from ..errors import Code, VecError
 from ..index import kinds
 from ..store import libraries as store
-from ..store.catalogue import DEFAULT, Library
+from ..store.catalogue import DEFAULT, Catalogue, Library
 from ..store.events import format_time
 from ..text import embedders, languages
 from .core import Engine
@@ -22,11 +22,13 @@ from .turns import Turn
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def find(engine: Engine, name: str) -> Library:
-    """The library, or what `default` would be if it has not been made yet. Raises VecError `not_found`."""
-    if name == DEFAULT and name not in engine.database.catalogue.by_name:
+def find(engine: Engine, name: str, catalogue: Catalogue | None = None) -> Library:
+    """The library, or what `default` would be if it has not been made yet; as of now, unless another catalogue is
+    given. Raises VecError `not_found`."""
+    catalogue = catalogue or engine.database.catalogue
+    if name == DEFAULT and name not in catalogue.by_name:
         return planned(engine, DEFAULT)
-    return engine.database.catalogue.find(name)
+    return catalogue.find(name)
 
 
 def planned(

@@ -87,19 +87,25 @@ class Selections:
         return attributes.select(where)
 
     def apply(self, commit: Commit) -> None:
-        """Leaves a commit's changes at the Attributes that there are. On the writer's thread, in commit order."""
+        """Leaves a commit's changes at the Attributes that there are, a library's together: nobody sees half a commit.
+        On the writer's thread, in commit order."""
+        left: dict[int, tuple[Attributes, list[Row], list[int]]] = {}
         with self._lock:
             for change in commit.changes:
                 attributes = self._attributes.get(change.library_id)
                 if change.dropped:
                     self._attributes.pop(change.library_id, None)
                     self._dropped.add(change.library_id)
+                    left.pop(change.library_id, None)
                 elif attributes is not None:
                     if attributes.worn and change.library_id not in self._users:
                         del self._attributes[change.library_id]
                         continue
-                    rows = [
+                    _, rows, removed = left.setdefault(change.library_id, (attributes, [], []))
+                    rows += (
                         Row(label, chunks, id, title, metadata)
                         for label, id, title, metadata, _, chunks in change.documents
-                    ]
-                    attributes.leave(change.seq, rows, change.removed)
+                    )
+                    removed += change.removed
+            for attributes, rows, removed in left.values():
+                attributes.leave(commit.seq, rows, removed)

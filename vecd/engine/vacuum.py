@@ -1,6 +1,7 @@
 """The vacuum: deletes what is behind the log's horizon and gives the space back, one step of the writer at a time.
 
-Others' writes go between two steps, and the vacuum rests after each as long as it took. Lives on the event loop.
+Others' writes go between two steps, and the vacuum rests after each as long as it took. It stops before the oldest open
+read view (readviews.py), and is begun again when that is closed. Lives on the event loop.
 """
 
 from __future__ import annotations
@@ -12,23 +13,37 @@ from .. import limits
 from ..errors import VecError
 from ..store import retention
 from ..store.database import Database
+from ..store.transaction import Transaction
+from .readviews import ReadViews
 
 log = logging.getLogger("vecd.retention")
+
+
+def deleting(views: ReadViews) -> retention.Step:
+    """The step that deletes rows, as far as the open read views allow."""
+
+    def step(tx: Transaction) -> int:
+        return retention.vacuum(tx, limits.VACUUM_ROWS, views.floor(tx.horizon))
+
+    return step
 
 
 class Vacuum:
     """At most one is going on."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, views: ReadViews) -> None:
         self._database = database
+        self._views = views
         self._task: asyncio.Task[None] | None = None
+        self._again = False  # somebody has wanted it since the one that is going on began
 
     @property
     def running(self) -> bool:
         return self._task is not None and not self._task.done()
 
     def begin(self) -> None:
-        """If none is going on; one that is goes on to the horizon as it is now."""
+        """One that is going on is followed by another: it may be past the rows that may go now."""
+        self._again = True
         if not self.running:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -42,9 +57,14 @@ class Vacuum:
             self._task.cancel()
 
     async def _run(self) -> None:
+        while self._again:
+            self._again = False
+            await self._once()
+
+    async def _once(self) -> None:
         rows = 0
         try:
-            while gone := await self._step(lambda tx: retention.vacuum(tx, limits.VACUUM_ROWS)):
+            while gone := await self._step(deleting(self._views)):
                 rows += gone
             given = 0
             while pages := await self._step(lambda tx: retention.give_back(tx, limits.VACUUM_PAGES)):

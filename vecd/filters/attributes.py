@@ -63,6 +63,7 @@ class DocumentSelection:
     firsts: Labels  # by document number, ascending: the label of its first chunk
     chunks: npt.NDArray[np.int32]  # by document number
     alive: Bools  # by document number
+    seq: int  # the state is that of the log up to here: the last commit that changed the library
 
     def numbers(self, labels: Labels) -> npt.NDArray[np.int32]:
         """The number of each label's document, -1 for none; labels ascend."""
@@ -253,7 +254,8 @@ class Attributes:
         """
         with self._lock:
             self._take_inbox()
-            return self._table.select(where)
+            assert self._seq is not None
+            return self._table.select(where, self._seq)
 
     def _take_inbox(self) -> None:
         with self._inbox_lock:
@@ -323,7 +325,7 @@ class _Table:
             places = np.minimum(np.searchsorted(firsts, gone), len(firsts) - 1)
             self.alive.values[places[firsts[places] == gone]] = False
 
-    def select(self, where: Sequence[Where]) -> DocumentSelection:
+    def select(self, where: Sequence[Where], seq: int) -> DocumentSelection:
         count = self.firsts.count
         masks = [] if where else [np.arange(count + 1) < count]
         for each in where:
@@ -333,7 +335,7 @@ class _Table:
         mask: Bools = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
         last_label = int(self.firsts.values[-1] + self.chunks.values[-1] - 1) if count else -1
         alive = self.alive.values.copy()
-        return DocumentSelection(self._basis, mask, last_label, self.firsts.values, self.chunks.values, alive)
+        return DocumentSelection(self._basis, mask, last_label, self.firsts.values, self.chunks.values, alive, seq)
 
     def passing(self, where: Sequence[Where]) -> list[bool]:
         """By document number, whether all of these let it through."""

@@ -36,7 +36,7 @@ from .. import limits
 from ..errors import Code, VecError
 from .catalogue import Catalogue, read_catalogue
 from .schema import PAGE_BYTES, migrate
-from .transaction import Commit, Transaction
+from .transaction import Commit, Moment, Transaction
 
 T = TypeVar("T")
 log = logging.getLogger("vecd.store")
@@ -86,6 +86,7 @@ class Database:
         self._wal_pages = 0  # in the write-ahead log after the last commit
         self._checkpoint_at = limits.WAL_PAGES
         self.catalogue: Catalogue
+        self.moment: Moment  # head, label and catalogue of one commit; replaced as a whole
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -109,6 +110,7 @@ class Database:
             row = self._db.execute("SELECT log_id, seq, label, time_us, horizon FROM log").get
             self.log_id, self.head, self._label, self.head_time_us, self.horizon = row
             self.catalogue = read_catalogue(self._db)
+            self.moment = Moment(self.head, self._label, self.catalogue)
         except apsw.Error as error:
             raise translated(error, self.path) from error
         self._thread.start()
@@ -233,6 +235,7 @@ class Database:
         self._label = tx.label
         self.catalogue = tx.catalogue  # before the head: whoever sees the head finds its libraries
         self.horizon = tx.horizon
+        self.moment = Moment(tx.seq, tx.label, tx.catalogue)
         self.head = tx.seq
         self._on_published()
         for work in group:

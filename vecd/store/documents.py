@@ -99,7 +99,7 @@ def write(tx: Transaction, library: Library, batch: Batch, again: bool = False) 
 
 
 def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entry], again: bool) -> list[Outcome]:
-    there = _living(tx.db, library.library_id, [entry.id for entry in wave])
+    there = present(tx.db, library.library_id, [entry.id for entry in wave])
     outcomes: list[Outcome] = []
     documents: list[NewDocument] = []
     happened: list[tuple[int, int, int | None, int | None]] = []
@@ -169,8 +169,8 @@ def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entr
     return outcomes
 
 
-def _living(db: apsw.Connection, library_id: int, ids: list[str]) -> dict[int, tuple[int, int, str]]:
-    """Place in `ids` -> (label, chunks, digest) of the documents that are there."""
+def present(db: apsw.Connection, library_id: int, ids: list[str]) -> dict[int, tuple[int, int, str]]:
+    """Place in `ids` -> (label, chunks, digest in hex) of the documents that are there now."""
     rows = db.execute(
         "SELECT wanted.key, label, chunks, hex(digest) FROM json_each(?) AS wanted CROSS JOIN documents"
         " ON library_id = ? AND documents.id = wanted.value AND removed_seq IS NULL",
@@ -182,10 +182,9 @@ def _living(db: apsw.Connection, library_id: int, ids: list[str]) -> dict[int, t
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def get(
-    db: apsw.Connection, library_id: int, ids: list[str], *, texts: bool = True, vectors: bool = False
-) -> list[Document | None]:
-    """The documents with these ids, in their order; None for one that is not there."""
+def get(db: apsw.Connection, library_id: int, ids: list[str]) -> list[Document | None]:
+    """The documents with these ids that are there now, without their chunks, in the order of the ids; None for one that
+    is not there."""
     found: list[Document | None] = [None] * len(ids)
     rows = db.execute(
         "SELECT wanted.key, label, documents.id, title, metadata, chunks FROM json_each(?) AS wanted"
@@ -194,21 +193,30 @@ def get(
     )
     for place, *row in rows:
         found[place] = _document(row)
-    if texts or vectors:
-        for document in found:
-            if document is not None:
-                _fill(db, document, vectors=vectors)
     return found
 
 
-def page(db: apsw.Connection, library_id: int, after: str | None, count: int) -> list[Document]:
-    """Up to `count` documents without their chunks, by id, beginning behind `after` (exclusive; None: at the first)."""
+def page(db: apsw.Connection, library_id: int, last_label: int, after: str, count: int) -> list[Document]:
+    """Up to `count` documents that are there now and have labels up to `last_label` (inclusive), without their chunks,
+    by id, behind the id `after` (exclusive)."""
+    # Left alone, SQLite may go through the labels instead, and sort.
     rows = db.execute(
-        "SELECT label, id, title, metadata, chunks FROM documents"
-        " WHERE library_id = ? AND removed_seq IS NULL AND id > ? ORDER BY id LIMIT ?",
-        (library_id, after or "", count),  # no id is empty
+        "SELECT label, id, title, metadata, chunks FROM documents INDEXED BY documents_live"
+        " WHERE library_id = ? AND removed_seq IS NULL AND id > ? AND label <= ? ORDER BY id LIMIT ?",
+        (library_id, after, last_label, count),
     )
     return [_document(row) for row in rows]
+
+
+def removed(db: apsw.Connection, library_id: int, last_label: int, since: int, after: str) -> list[tuple[str, int]]:
+    """Id and label of the documents of a library that were removed after the seq `since` (exclusive), have labels up to
+    `last_label` (inclusive) and ids behind `after` (exclusive)."""
+    rows = db.execute(
+        "SELECT id, label FROM documents INDEXED BY documents_dead"
+        " WHERE removed_seq > ? AND label <= ? AND library_id = ? AND id > ?",
+        (since, last_label, library_id, after),
+    )
+    return list(rows)
 
 
 def chunk_rows(db: apsw.Connection, labels: list[int]) -> dict[int, tuple[str, int, str | None, str | None, str]]:
@@ -287,11 +295,21 @@ def rows(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str, 
     )
 
 
-def by_id(db: apsw.Connection, labels: list[int]) -> list[tuple[int, str]]:
-    """Label and id of these documents, in the order of their ids; those that are dead are left out."""
+def by_id(db: apsw.Connection, labels: list[int]) -> list[int]:
+    """The labels of these documents, alive or not, in the order of their ids."""
     found = db.execute(
-        "SELECT label, documents.id FROM json_each(?) AS wanted CROSS JOIN documents"
-        " ON documents.label = wanted.value AND removed_seq IS NULL ORDER BY documents.id",
+        "SELECT label FROM json_each(?) AS wanted CROSS JOIN documents ON documents.label = wanted.value"
+        " ORDER BY documents.id",
+        (_json(labels),),
+    )
+    return [label for (label,) in found]
+
+
+def versions(db: apsw.Connection, labels: list[int]) -> list[tuple[str, str]]:
+    """Id and digest (in hex) of these documents, alive or not, in the order of their ids."""
+    found = db.execute(
+        "SELECT documents.id, lower(hex(digest)) FROM json_each(?) AS wanted CROSS JOIN documents"
+        " ON documents.label = wanted.value ORDER BY documents.id",
         (_json(labels),),
     )
     return list(found)
@@ -305,6 +323,17 @@ def at(db: apsw.Connection, labels: list[int]) -> list[Document]:
         (_json(labels),),
     )
     return [_document(row) for row in found]
+
+
+def fill(db: apsw.Connection, documents: list[Document], *, vectors: bool) -> None:
+    """Reads the texts and, if wanted, the vectors of the documents' chunks into them."""
+    for document in documents:
+        rows: list[Any] = db.execute(
+            f"SELECT text, {'vector' if vectors else 'NULL'} FROM chunks WHERE label BETWEEN ? AND ? ORDER BY label",
+            (document.label, document.label + document.chunks - 1),
+        ).fetchall()
+        document.texts = [text for text, _ in rows]
+        document.vectors = [vector for _, vector in rows] if vectors else None
 
 
 def sizes(db: apsw.Connection, versions: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -378,15 +407,6 @@ def _first_label_behind(db: apsw.Connection, seq: int) -> int | None:
 def _document(row: Any) -> Document:
     label, document_id, title, metadata, chunks = row
     return Document(label, document_id, title, orjson.loads(metadata), chunks)
-
-
-def _fill(db: apsw.Connection, document: Document, *, vectors: bool) -> None:
-    rows: list[Any] = db.execute(
-        f"SELECT text, {'vector' if vectors else 'NULL'} FROM chunks WHERE label BETWEEN ? AND ? ORDER BY label",
-        (document.label, document.label + document.chunks - 1),
-    ).fetchall()
-    document.texts = [text for text, _ in rows]
-    document.vectors = [vector for _, vector in rows] if vectors else None
 
 
 def _json(value: Any) -> str:

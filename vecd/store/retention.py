@@ -3,7 +3,8 @@
 A trim moves the log's horizon, which takes no time however much it trims: from then on nobody reads what is behind it.
 The vacuum deletes that, in steps that hold the writer up for a moment each: the events, the dead versions of documents
 that only those referred to, and the documents of libraries that were deleted behind the horizon. Then it gives the free
-pages back to the file system. A crash between two steps costs nothing: the next vacuum goes on.
+pages back to the file system. A crash between two steps costs nothing: the next vacuum goes on. It may be told to stop
+before the horizon, where somebody still reads an older state (engine/readviews.py).
 
 Files made before schema 3 have no map of their free pages: in these the space is used again, and not given back.
 """
@@ -89,17 +90,18 @@ def trim(tx: Transaction, upto: int) -> int:
     return trimmed
 
 
-def vacuum(tx: Transaction, rows: int) -> int:
-    """Deletes up to about so many rows that are behind the horizon; returns how many went. 0: there are no more."""
-    db, horizon = tx.db, tx.horizon
-    db.execute("DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq <= ? LIMIT ?)", (horizon, rows))
+def vacuum(tx: Transaction, rows: int, upto: int) -> int:
+    """Deletes up to about `rows` rows that only the log up to the seq `upto` (inclusive) refers to. `upto` must be the
+    last seq of a row and not beyond the horizon. Returns how many rows it deleted; 0: there are no more."""
+    db = tx.db
+    db.execute("DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq <= ? LIMIT ?)", (upto, rows))
     gone = db.changes()
     if gone < rows:
         gone += _delete_documents(
             db,
             db.execute(
                 "SELECT label, chunks FROM documents WHERE removed_seq <= ? ORDER BY removed_seq LIMIT ?",
-                (horizon, rows - gone),
+                (upto, rows - gone),
             ).fetchall(),
             rows,
         )
@@ -110,7 +112,7 @@ def vacuum(tx: Transaction, rows: int) -> int:
                 "SELECT label, documents.chunks FROM libraries CROSS JOIN documents"
                 " ON documents.library_id = libraries.library_id AND removed_seq IS NULL"
                 " WHERE deleted_seq <= ? LIMIT ?",
-                (horizon, rows - gone),
+                (upto, rows - gone),
             ).fetchall(),
             rows,
         )

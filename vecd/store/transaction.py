@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import apsw
 import numpy as np
@@ -13,6 +13,16 @@ from .catalogue import Catalogue
 
 if TYPE_CHECKING:
     from .jobs import Job
+
+
+class Moment(NamedTuple):
+    """The state after one commit. A document is part of it if its label is not above `label`, and it has not been
+    removed, or was removed after `seq`."""
+
+    seq: int  # the log's head
+    label: int  # the last label given out
+    catalogue: Catalogue
+
 
 #: The row of a document: label, id, title, metadata (JSON), digest (hex), chunks.
 NewDocument = tuple[int, str, str | None, str, str, int]

@@ -33,12 +33,12 @@ class Delete(Kind):
         engine, name = run.engine, run.job.library
         assert name is not None
         library = engine.database.catalogue.find(name)
-        found = documents.select(engine, library, language.parse(tuple(run.params["where"])))
+        found = documents.versions(engine, library, language.parse(tuple(run.params["where"])))
         deleted: int = run.checkpoint or 0
         total = deleted + len(found)
         result = {"deleted": deleted}
 
-        def write(page: list[tuple[int, str]], before: int, tx: Transaction) -> int:
+        def write(page: list[documents.Version], before: int, tx: Transaction) -> int:
             result["deleted"] = before + documents.delete_unchanged(library, page, tx)[0]
             return result["deleted"]
 

@@ -1,15 +1,17 @@
 """export: a library's documents as NDJSON, which `vec ingest` reads.
 
-A page of documents a step; the checkpoint is the last id and how long the file is on disk, so what a crash has left
-behind that is cut off. With gzip a step is a member of its own: gzip files one behind the other are one. A document
-that is there from beginning to end is in it once; of what changes meanwhile, one version.
+The file is of one moment: the state when the job began. A page of documents is a step; the checkpoint has that moment,
+the last id, and how long the file is on disk, so what a crash has left behind that is cut off. The moment can be read
+again after a restart, unless the log has been trimmed past it; then the file begins again, with a new moment. With gzip
+a step is a member of its own: gzip files one behind the other are one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,8 +21,10 @@ import orjson
 from ... import limits
 from ...engine import documents
 from ...engine.libraries import find
+from ...engine.readviews import Everything, Listing, Matching
 from ...filters import language
 from ...store import documents as store
+from ...store.catalogue import Library
 from ...store.jobs import Job
 from . import files
 from .kind import Kind, Param, Run, Step, Steps
@@ -49,34 +53,31 @@ class Export(Kind):
         return {"gzip": params["path"].endswith(".gz"), **params}
 
     def steps(self, run: Run) -> Steps:
-        params, name = run.params, run.job.library
-        assert name is not None
-        at = run.checkpoint or {"after": None, "bytes": 0, "documents": 0, "whole": False}
-        made, path = files.unfinished(run.job), Path(params["path"])
-        if not at["whole"] and _length(made) < at["bytes"]:  # it was cancelled, and its file is gone
-            at = {"after": None, "bytes": 0, "documents": 0, "whole": False}
-        if not at["whole"]:
-            total = find(run.engine, name).documents
-            with open(os.open(made, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-                file.truncate(at["bytes"])
-                file.seek(at["bytes"])
-                for page in _pages(run.engine, name, at["after"], params):
-                    lines = b"".join(page[1])
-                    file.write(gzip.compress(lines, 6, mtime=0) if params["gzip"] else lines)
-                    file.flush()
+        params, made, path = run.params, files.unfinished(run.job), Path(run.params["path"])
+        at = run.checkpoint
+        if at is None or "seq" not in at or (not at["whole"] and _length(made) < at["bytes"]):
+            at = None  # nothing is done yet; or an older version did it; or it was cancelled, and its file is gone
+        with contextlib.ExitStack() as stack:
+            if at is None or not at["whole"]:
+                at, listed, library = _begun(stack, run, at)
+                own = bool(params.get("vectors")) or library.embedder == "none"
+                total = library.documents
+                with open(os.open(made, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                    file.truncate(at["bytes"])
+                    file.seek(at["bytes"])
+                    while page := _page(run.engine, listed):
+                        lines = b"".join(_line(each, own) for each in page)
+                        file.write(gzip.compress(lines, 6, mtime=0) if params["gzip"] else lines)
+                        file.flush()
+                        os.fsync(file.fileno())
+                        done = at["documents"] + len(page)
+                        at = {**at, "after": page[-1].id, "bytes": file.tell(), "documents": done}
+                        yield Step(at, done=done, total=max(total, done))
                     os.fsync(file.fileno())
-                    at = {
-                        "after": page[0],
-                        "bytes": file.tell(),
-                        "documents": at["documents"] + len(page[1]),
-                        "whole": False,
-                    }
-                    yield Step(at, done=at["documents"], total=max(total, at["documents"]))
-                os.fsync(file.fileno())
-            at = {**at, "whole": True}
-            yield Step(at, done=at["documents"], total=at["documents"])
+                at = {**at, "whole": True}
+                yield Step(at, done=at["documents"], total=at["documents"])
         files.put_in_place(made, path)
-        return {"path": params["path"], "documents": at["documents"], "bytes": path.stat().st_size}
+        return {"path": params["path"], "documents": at["documents"], "bytes": path.stat().st_size, "seq": at["seq"]}
 
     def abandon(self, engine: Engine, job: Job) -> None:
         self.forget(engine, job)
@@ -89,33 +90,38 @@ def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _pages(
-    engine: Engine, name: str, after: str | None, params: Mapping[str, Any]
-) -> Iterator[tuple[str, list[bytes]]]:
-    """The last id of each page behind `after` (exclusive), and its documents' lines."""
-    library = find(engine, name)
-    own = bool(params.get("vectors")) or library.embedder == "none"
-    if where := language.parse(tuple(params.get("where", ()))):
-        ids = [each for _, each in documents.select(engine, library, where) if after is None or each > after]
-        pages: Iterator[list[str]] = (
-            ids[start : start + limits.EXPORT_DOCUMENTS] for start in range(0, len(ids), limits.EXPORT_DOCUMENTS)
-        )
-    else:
-        pages = _ids(engine, library.library_id, after)
-    for page in pages:
-        with engine.database.snapshot() as db:
-            found = store.get(db, library.library_id, page, vectors=True)
-        yield page[-1], [_line(each, own) for each in found if each is not None]
+def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any] | None) -> tuple[dict[str, Any], Listing, Library]:
+    """The checkpoint to go on from, the documents behind it, and the library. The view that they are read in is open
+    until the stack ends."""
+    engine, where = run.engine, language.parse(tuple(run.params.get("where", ())))
+    listed: Listing
+    if at is not None:
+        view = stack.enter_context(engine.views.reopen(at["seq"], at["label"], limits.EXPORT_VIEW_S))
+        if view is not None:
+            library = view.catalogue.by_id[at["library_id"]]  # there was no trim since, so it is there even if deleted
+            everything = Everything(view, library.library_id, at["after"])
+            listed = Matching(everything, where) if where else everything
+            return at, listed, library
+    view = stack.enter_context(engine.views.open(limits.EXPORT_VIEW_S))
+    library = find(engine, run.job.library or "", view.catalogue)
+    listed = documents.listing_at_once(engine, view, library, where)
+    at = {
+        "library_id": library.library_id,
+        "seq": listed.seq,
+        "label": listed.label,
+        "after": "",
+        "bytes": 0,
+        "documents": 0,
+        "whole": False,
+    }
+    return at, listed, library
 
 
-def _ids(engine: Engine, library_id: int, after: str | None) -> Iterator[list[str]]:
-    while True:
-        with engine.database.snapshot() as db:
-            page = [each.id for each in store.page(db, library_id, after, limits.EXPORT_DOCUMENTS)]
-        if not page:
-            return
-        yield page
-        after = page[-1]
+def _page(engine: Engine, listed: Listing) -> list[store.Document]:
+    with engine.database.snapshot() as db:
+        page = listed.page(db, limits.EXPORT_DOCUMENTS)
+        store.fill(db, page, vectors=True)
+    return page
 
 
 def _line(document: store.Document, own: bool) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ... import limits
+from ...engine.vacuum import deleting
 from ...store import retention
 from ...store.transaction import Transaction
 from .kind import Kind, Run, Step, Steps
@@ -26,7 +27,7 @@ def reclaimed(run: Run) -> Steps:
     """The steps of a vacuum, each short; what has been deleted need not be remembered."""
     found = {"rows": 0, "pages": 0}
     works: dict[str, retention.Step] = {
-        "rows": lambda tx: retention.vacuum(tx, limits.VACUUM_ROWS),
+        "rows": deleting(run.engine.views),
         "pages": lambda tx: retention.give_back(tx, limits.VACUUM_PAGES),
     }
     for what, work in works.items():

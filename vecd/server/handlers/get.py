@@ -1,4 +1,4 @@
-"""get: documents by id."""
+"""get: documents by id, as they were at one moment."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ async def get(call: Call) -> dict[str, Any]:
     library = call.fields.text("library", DEFAULT)
     vectors = call.fields.flag("vectors")
     if len(ids) <= limits.PAGE_DOCUMENTS:
-        return {"documents": await call.engine.read(verbs.get, call.engine, library, ids, vectors)}
+        documents, seq = await call.engine.read(verbs.get, call.engine, library, ids, vectors)
+        return {"documents": documents, "seq": seq}
     call.streamed = True
-    for start in range(0, len(ids), limits.PAGE_DOCUMENTS):
-        page = ids[start : start + limits.PAGE_DOCUMENTS]
-        await call.items(await call.engine.read(verbs.get, call.engine, library, page, vectors))
-    return {}
+    with call.engine.views.open() as view:
+        labels, seq = await call.engine.read(verbs.locate, call.engine, view, library, ids)
+        for start in range(0, len(labels), limits.PAGE_DOCUMENTS):
+            page = labels[start : start + limits.PAGE_DOCUMENTS]
+            await call.items(await call.engine.read(verbs.at, call.engine, view, page, vectors))
+    return {"seq": seq}

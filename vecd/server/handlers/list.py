@@ -1,4 +1,4 @@
-"""list: the documents of a library, or those that a filter lets through, by id, as a stream of pages."""
+"""list: the documents of a library, or those that a filter lets through, by id, as a stream of pages of one moment."""
 
 from __future__ import annotations
 
@@ -13,16 +13,10 @@ from ..call import Call
 
 async def list_(call: Call) -> dict[str, Any]:
     library = call.fields.text("library", DEFAULT)
-    after: str | None = None
     where = await selections.parse(call.engine, call.fields.filters("where"))
     call.streamed = True
-    if where:
-        labels = [label for label, _ in await verbs.matching(call.engine, library, where)]
-        for start in range(0, len(labels), limits.PAGE_ITEMS):
-            some = labels[start : start + limits.PAGE_ITEMS]
-            await call.items(await call.engine.read(verbs.outlines, call.engine, some))
-        return {}
-    while page := await call.engine.read(verbs.page, call.engine, library, after, limits.PAGE_ITEMS):
-        after = page[-1]["id"]
-        await call.items(page)
-    return {}
+    with call.engine.views.open() as view:
+        listed = await verbs.listing(call.engine, view, library, where)
+        while page := await call.engine.read(verbs.outlines, call.engine, listed, limits.PAGE_ITEMS):
+            await call.items(page)
+    return {"seq": listed.seq}
