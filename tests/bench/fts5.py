@@ -1,4 +1,4 @@
-"""Full text in SQLite: an FTS5 table, contentless, rowid = label. The baseline that the inverted index stands beside."""
+"""Full text in SQLite: an FTS5 table, contentless, rowid = label. The baseline of the inverted index."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.index.source import MemorySource, spec
 from vecd.index import loading, snapshot
 from vecd.index.hnsw import Hnsw
 from vecd.index.rows import Floats, Labels
-from vecd.index.structure import Spec
+from vecd.index.structure import Effort, Spec
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -46,7 +46,7 @@ def check_found(structure: Hnsw) -> None:
     labels, vectors, _ = _built()
     queries = vectors[:20].copy()
     for k in (1, 10, _COUNT):
-        scores, found = structure.search(queries, k, structure.rows.allowed(None), 400, False)
+        scores, found = structure.search(queries, k, structure.rows.allowed(None), Effort(0.98, ef=400))
         assert scores.shape == found.shape == (20, k)
         for row in found:
             assert len(set(row.tolist())) == k
@@ -68,7 +68,7 @@ def test_a_graph_grows_by_a_fifth_without_being_copied(how: str) -> None:
     structure.extend(labels[-1] + 1 + np.arange(more), vectors[:more] + 1)
     assert [structure._codes().ctypes.data, structure._links().ctypes.data] == places
     assert len(structure.rows) == _COUNT + more
-    scores, _found = structure.search(vectors[:more] + 1, 1, structure.rows.allowed(None), 400, False)
+    scores, _found = structure.search(vectors[:more] + 1, 1, structure.rows.allowed(None), Effort(0.98, ef=400))
     np.testing.assert_allclose(scores, 0, atol=1e-5)
 
 
@@ -76,7 +76,7 @@ def test_what_was_given_is_restored() -> None:
     structure = Hnsw.restore(_SPEC, sound())
     assert len(structure.rows) == _COUNT
     check_found(structure)
-    labels = structure.search(_built()[1][:20].copy(), 1, structure.rows.allowed(None), 64, False)[1]
+    labels = structure.search(_built()[1][:20].copy(), 1, structure.rows.allowed(None), Effort(0.98, ef=64))[1]
     assert labels[:, 0].tolist() == _built()[0][:20].tolist()
 
 

@@ -43,11 +43,12 @@ def recalls(made: Pq, vectors: Floats, queries: Floats, metric: str, allowed: Al
     _, labels = made.search(queries, _K, allowed, _EFFORT)
     found = np.take_along_axis(scores, labels, 1)
     slack = 1e-5 * np.abs(least)[:, None] + 1e-6
-    return (found >= least[:, None] - slack).mean(axis=1).astype(np.float32)
+    return np.mean(found >= least[:, None] - slack, axis=1, dtype=np.float32)
 
 
 def unit(vectors: Floats) -> Floats:
-    return normalised(vectors)
+    made: Floats = normalised(vectors)
+    return made
 
 
 def normal(count: int, dimension: int, seed: int) -> Floats:
@@ -57,7 +58,7 @@ def normal(count: int, dimension: int, seed: int) -> Floats:
 
 def cone(count: int, dimension: int, spread: float, seed: int) -> Floats:
     centre = normal(1, dimension, 99)
-    made: Floats = centre + np.float32(spread) * normal(count, dimension, seed)
+    made: Floats = np.add(centre, np.float32(spread) * normal(count, dimension, seed), dtype=np.float32)
     return made
 
 

@@ -7,20 +7,33 @@ from collections.abc import Sequence
 from ..index.segments import Batch, prepare
 from ..store.catalogue import Library
 from ..store.transaction import Change
-from ..text.analysis import analyzer
+from ..text.analysis import FORM_MARK, analyzer
 
 
 def words_of(library: Library, titles: Sequence[str | None], texts: Sequence[str | None]) -> Batch:
     """By chunk: the title of its document, and its own text. Takes about 10 µs a line of text."""
     terms = analyzer(library.language).terms
-    before: str | None = None
-    title_terms: list[str] | None = None
-    by_title: list[list[str] | None] = []
-    for title in titles:  # chunks of one document stand together
-        if title != before:
-            before, title_terms = title, None if title is None else terms(title)
-        by_title.append(title_terms)
-    return prepare(by_title, [None if text is None else terms(text) for text in texts])
+    no_terms: tuple[list[str] | None, list[str]] = (None, [])
+    titled = no_terms
+    title_before: str | None = None
+    by_title, by_text, forms = [], [], []
+    for title, text in zip(titles, texts, strict=True):
+        if title != title_before:  # chunks of one document stand together
+            title_before = title
+            titled = no_terms if title is None else _parted(terms(title))
+        own = no_terms if text is None else _parted(terms(text))
+        by_title.append(titled[0])
+        by_text.append(own[0])
+        forms.append(titled[1] + own[1])
+    return prepare(by_title, by_text, forms=forms)
+
+
+def _parted(terms: list[str]) -> tuple[list[str], list[str]]:
+    """Terms, and the unstemmed forms that stand behind them: prefixes find these, and they are no words of the text."""
+    count = len(terms)
+    while count and terms[count - 1].startswith(FORM_MARK):
+        count -= 1
+    return terms[:count], terms[count:]
 
 
 def words_in(library: Library, change: Change) -> Batch:

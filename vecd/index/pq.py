@@ -43,7 +43,7 @@ _DIMENSION_SMALL: Final = 64
 _CANDIDATES_MIN, _CANDIDATES_PER_HIT, _GROWTH = 256, 4, 8
 #: The share of the misses that the promised recall permits which a single query may be expected to have.
 _MISSES_SHARE = 0.5
-#: See `_missed`: how many rows the prior deviation counts as; and from which growth on the codes do not tell rows apart.
+#: See `_missed`: as how many rows the prior deviation counts, and from which growth on codes do not tell rows apart.
 _PRIOR_ROWS, _GROWTH_MAX = 8, 8.0
 #: Microseconds of a search on one core: for one piece of one row's code, for a row compared exactly, and for each call.
 _PIECE_US, _CANDIDATE_US, _CALL_US = 0.00004, 0.3, 50.0

@@ -90,10 +90,16 @@ class Batch:
         )
 
 
-def prepare(titles: Sequence[Terms], texts: Sequence[Terms], weights: Weights = Weights()) -> Batch:
+def prepare(
+    titles: Sequence[Terms],
+    texts: Sequence[Terms],
+    weights: Weights = Weights(),
+    forms: Sequence[Sequence[str]] | None = None,
+) -> Batch:
     """The terms of each row's title and text, as an index adds them. A pure function, for any thread.
 
-    A row with neither (None twice) is left out. One with empty lists is a row that no search finds.
+    A row with neither (None twice) is left out. One with empty lists is a row that no search finds. `forms` are further
+    terms of each row that searches can find and that do not count for its length.
     """
     numbers: defaultdict[str, int] = defaultdict()
     numbers.default_factory = numbers.__len__
@@ -104,6 +110,9 @@ def prepare(titles: Sequence[Terms], texts: Sequence[Terms], weights: Weights = 
         its = [lists[at] or () for at in places.tolist()]
         sizes = np.fromiter(map(len, its), np.int64, len(its))
         lengths += weight * sizes
+        if lists is texts and forms is not None:
+            its = [[*terms, *forms[at]] for terms, at in zip(its, places.tolist(), strict=True)]
+            sizes = np.fromiter(map(len, its), np.int64, len(its))
         terms = np.fromiter(map(numbers.__getitem__, chain.from_iterable(its)), np.int64, int(sizes.sum()))
         found.append((np.repeat(np.arange(len(its)), sizes), terms))
     # One number for each occurrence: row, term, whether it is in the title. Sorted, what belongs together is adjacent.
