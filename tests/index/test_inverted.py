@@ -269,7 +269,7 @@ def test_scores_are_bm25_in_double_precision_but_for_rounding() -> None:
         for word in words:
             n = sum(each[word] > 0 for each, _ in counts.values())
             idf = math.log(1 + (len(counts) - n + 0.5) / (n + 0.5))
-            score += idf * its[word] * 2.2 / (its[word] + 1.2 * (1 - 0.75 + 0.75 * length / average))
+            score += idf * its[word] * 2.2 / (its[word] + 1.2 * (0.5 + 0.5 * length / average))
         expected[label] = score
     found = found_by(index, Query(words), 400)
     assert len(found) > 300

@@ -43,7 +43,8 @@ def recalls(made: Pq, vectors: Floats, queries: Floats, metric: str, allowed: Al
     _, labels = made.search(queries, _K, allowed, _EFFORT)
     found = np.take_along_axis(scores, labels, 1)
     slack = 1e-5 * np.abs(least)[:, None] + 1e-6
-    return np.mean(found >= least[:, None] - slack, axis=1, dtype=np.float32)
+    shares: Floats = (found >= least[:, None] - slack).mean(axis=1).astype(np.float32)
+    return shares
 
 
 def unit(vectors: Floats) -> Floats:
