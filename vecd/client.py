@@ -216,7 +216,7 @@ class Client:
         return self.request("delete", library=library, ids=ids, where=_filters(where))
 
     def count(self, library: str = "default", *, where: str | Sequence[str] = ()) -> dict[str, Any]:
-        """`{"library","documents","chunks","seq"}`: all, or those that the filters let through; `seq` is the state's."""
+        """`{"library","documents","chunks","seq"}`: all, or those that the filters let through, at `seq`."""
         return self.request("count", library=library, where=_filters(where))
 
     # --- the log ----------------------------------------------------------------------------------------------------
