@@ -252,6 +252,7 @@ class _OneIndex:
                     subject.update(0.07)
                 elif life == "churned":
                     subject.update(0.5, 0.2)
+                    subject.refill()
                 elif life == "rebuilt":
                     subject.rebuild()
                 elif life == "no-snapshot":

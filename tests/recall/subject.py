@@ -135,6 +135,13 @@ class Subject:
             self.write(np.empty((0, self.spec.dimension), np.float32), np.empty(0, np.int64), gone)
         self.settle()
 
+    def refill(self) -> None:
+        """Adds new vectors until there are as many as at the beginning: fewer might be few enough for a scan."""
+        missing = len(self.collection.vectors) - int(self.alive.sum())
+        groups = self._random.choice(self.groups[self.alive], missing)
+        self.write(self.collection.fresh(missing, self._random), groups)
+        self.settle()
+
     def rebuild(self) -> None:
         self.driven.live.rebuild().result(_WAIT_S)
         self.settle()
