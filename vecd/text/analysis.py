@@ -90,6 +90,8 @@ _LEADING: Final = "([{<\"'`*"
 _TRAILING: Final = ".,;:!?)]}>\"'`*"
 #: The `*` of a prefix, with the joiners before and the punctuation behind it.
 _STAR: Final = re.compile(r"[_.@&'-]*\*+[)\]',.;:!?]*\Z")
+#: It is looked for in so many last code points of a piece: a search in a long row of hyphens would be quadratic.
+_STAR_CHARS: Final = 32
 _PHRASE: Final = re.compile(r"(?<!\w)[\"“„«]([^\"“”«»]+)[\"”“»](?!\w)")
 
 
@@ -187,7 +189,7 @@ class Analyzer:
             found = list(tokens(folded))
             if not found:
                 punctuation.update(dict.fromkeys(_punctuation(piece)))
-            if star := _STAR.search(folded):
+            if star := _STAR.search(folded, max(0, len(folded) - _STAR_CHARS)):
                 last = [n for n, each in enumerate(found) if each.role == Role.MAIN and each.stop == star.start()]
                 if last:
                     prefixes[self._prefix(found[last[-1]])] = None
