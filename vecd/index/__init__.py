@@ -1,4 +1,4 @@
-"""Vectors in memory: numpy, faiss and scipy; no SQL, no sockets, no event loop.
+"""Vectors and terms in memory: numpy, faiss and scipy; no SQL, no sockets, no event loop.
 
     structure.py   what a structure is
     kinds.py       the kinds of index and their parameters: one visible table
@@ -6,6 +6,8 @@
     native.py      faiss, and on how many cores
     kernels.py     exact nearest rows of a matrix
     flat.py hnsw.py lsh.py kdtree.py     one structure a file
+    inverted.py    full-text search by BM25: the index of terms, its merges and snapshots
+    segments.py vocabulary.py maxscore.py     its pieces, its terms, how it finds the best rows
     snapshot.py    a structure in a file, with checksums
     loading.py     a structure made from the store, or from its snapshot and the store
     upkeep.py      draining, building, saving: what keeps a LiveIndex fast

@@ -61,9 +61,15 @@ class Vocabulary:
         """The numbers of these terms, shape (len(terms),); a new term gets the next one."""
         found = list(map(self._ids.get, terms))
         if None in found:
-            for place, (term, known) in enumerate(zip(terms, found, strict=True)):
-                if known is None:
-                    found[place] = self._add(term)
+            new = list(dict.fromkeys(term for term, known in zip(terms, found, strict=True) if known is None))
+            self._ids.update(zip(new, range(len(self._ids), len(self._ids) + len(new)), strict=True))
+            self._names += new
+            self._string_bytes += sum(map(sys.getsizeof, new))
+            self._recent += new
+            if len(self._recent) >= _RUN_TERMS_MIN:
+                self._push(self._recent)
+                self._recent = []
+            found = list(map(self._ids.__getitem__, terms))
         return np.array(found, np.int32)
 
     def beginning_with(self, prefix: str) -> Ids:
@@ -73,18 +79,6 @@ class Vocabulary:
             first = bisect_left(terms, prefix)
             found.append(ids[first : bisect_right(terms, prefix, first, key=lambda term: term[: len(prefix)])])
         return np.sort(np.concatenate(found))
-
-    def _add(self, term: str) -> int:
-        number = self._ids.get(term)
-        if number is None:
-            number = self._ids[term] = len(self._ids)
-            self._names.append(term)
-            self._recent.append(term)
-            self._string_bytes += sys.getsizeof(term)
-            if len(self._recent) == _RUN_TERMS_MIN:
-                self._push(self._recent)
-                self._recent = []
-        return number
 
     def _push(self, terms: list[str]) -> None:
         while self._runs and len(self._runs[-1][0]) <= min(len(terms), _RUN_TERMS_MAX // 2):
