@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,7 +46,8 @@ def client(instance: Instance) -> Iterator[Client]:
 def pair(number: int, version: int) -> list[dict[str, Any]]:
     """By id one half of all pairs comes first, and then the other half."""
     metadata = {"pair": number, "version": version, "even": version % 2 == 0, "kept": True}
-    return [{"id": f"{half}{number:04}", "vector": _VECTOR, "metadata": metadata} for half in "az"]
+    about = {"vector": _VECTOR, "text": f"the pair {number} in version {version}", "metadata": metadata}
+    return [{"id": f"{half}{number:04}", **about} for half in "az"]
 
 
 class Pairs:
@@ -125,6 +126,27 @@ def exported(client: Client, library: str, path: Path, where: list[str] | None =
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert job["result"]["documents"] == len(found)
     return found
+
+
+def hits_by_id(hits: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As documents of a list; a document that is found twice is there twice."""
+    return sorted(
+        ({"id": hit["document_id"], "metadata": hit["metadata"]} for hit in hits), key=lambda each: each["id"]
+    )
+
+
+@pytest.mark.parametrize("where", [(), ("kept = true",)])
+@pytest.mark.parametrize("mode", ["hybrid", "text", "vector"])
+def test_a_search_never_finds_two_versions_of_a_document_and_never_half_a_pair(
+    instance: Instance, client: Client, mode: str, where: tuple[str, ...]
+) -> None:
+    """Vectors and words are read as of one moment: all documents have the same vector and the same word, so each search
+    finds all of them by both."""
+    words, vector = "pair" if mode != "vector" else None, _VECTOR if mode != "text" else None
+    with Pairs(instance, client, f"searched-{mode}-{len(where)}") as pairs:
+        for _ in range(2 * _ROUNDS):
+            hits = client.search(words, vector=vector, library=pairs.library, k=3 * _PAIRS, mode=mode, where=where)
+            pairs.check_all(hits_by_id(hits))
 
 
 def test_a_list_never_shows_half_a_pair(instance: Instance, client: Client) -> None:

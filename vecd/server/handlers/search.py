@@ -45,6 +45,11 @@ async def search(call: Call) -> dict[str, Any]:
             f"ask for {limits.EXPLAINED_MAX} or fewer, or leave out explain",
             field="explain",
         )
+    with call.engine.views.open():  # what is found stays readable
+        return await _answer(call, query)
+
+
+async def _answer(call: Call, query: verbs.Query) -> dict[str, Any]:
     found = await verbs.search(call.engine, query)
     if query.k <= limits.PAGE_ITEMS:
         return {"hits": found.hits} if found.explain is None else {"hits": found.hits, "explain": found.explain}
