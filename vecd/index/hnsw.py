@@ -340,8 +340,11 @@ class Hnsw:
             mask = None if allowed.mask is None else self._copies.mask(allowed.mask)
             its = Allowed(self._copies.nodes if mask is None else int(np.count_nonzero(mask)), mask)
         its_k = min(k, its.count)
-        if self._metric == "l2":
+        if self._metric == "l2" or (self._metric == "cosine" and self._zero is None and not self._half):
+            # In a narrow cone, float32 inner products of vectors of length 1 differ by less than their rounding.
             scores, nodes = kernels.nearest(self._matrix(), self._points(queries), its_k, its, "l2")
+            if self._metric == "cosine":
+                scores = self._scores(queries, nodes)
         else:
             if self._half:
                 scores, nodes = self._scan_half(queries, its_k, its)
