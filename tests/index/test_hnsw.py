@@ -1,4 +1,5 @@
-"""Hnsw: a graph of arrays that contradict each other never gets to native code."""
+"""Hnsw: it finds what is there on data that leads a plain graph astray, and a graph of arrays that contradict each
+other never gets to native code."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.index.source import MemorySource, spec
-from vecd.index import loading, snapshot
+from tests.index.source import MemorySource, spec, true_scores
+from vecd.index import kinds, loading, snapshot
 from vecd.index.hnsw import Hnsw
-from vecd.index.rows import Floats, Labels
+from vecd.index.rows import Allowed, Bools, Floats, Labels
 from vecd.index.structure import Effort, Spec
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -80,7 +81,7 @@ def test_what_was_given_is_restored() -> None:
     assert labels[:, 0].tolist() == _built()[0][:20].tolist()
 
 
-def put(name: str, place: int, value: int) -> Callable[[Arrays], None]:
+def put(name: str, place: int, value: float) -> Callable[[Arrays], None]:
     def do(arrays: Arrays) -> None:
         arrays[name][place] = value
 
@@ -174,6 +175,15 @@ CONTRADICTIONS: dict[str, Callable[[Arrays], None]] = {
     "other levels": cast("levels", "<u8"),
     "other labels": cast("labels", "<i4"),
     "other vectors": cast("codes", "<f4"),
+    "a row of a node that is not there": put("nodes", 9, _COUNT),
+    "a node without a row": put("nodes", 9, 8),
+    "a row of no node": put("nodes", 9, -1),
+    "rows too few": cut("nodes"),
+    "other nodes": cast("nodes", "<i8"),
+    "no nodes": without("nodes"),
+    "a centre of fewer dimensions": cut("centre"),
+    "a centre that is nowhere": put("centre", 0, float("nan")),
+    "no centre": without("centre"),
     "no labels": without("labels"),
     "no entry": without("entry"),
 }
@@ -237,3 +247,125 @@ def test_float16_takes_half_of_what_float32_takes() -> None:
         structure.extend(labels, vectors)
         taken.append(structure.memory_bytes - before)
     assert taken[0] - taken[1] == 100 * 512 * 2
+
+
+# --- data that leads a plain graph astray ---------------------------------------------------------------------------
+
+
+def made(metric: str, vectors: Floats, held: str = "float32") -> Hnsw:
+    its_spec = structure_spec(metric, vectors.shape[1], held)
+    structure = Hnsw(its_spec)
+    for start in range(0, len(vectors), 1_000):
+        labels = np.arange(start, min(start + 1_000, len(vectors)), dtype=np.int64)
+        structure.extend(labels, loading.prepared(its_spec, vectors[start : start + 1_000]))
+    structure.finish()
+    return structure
+
+
+def structure_spec(metric: str, dimension: int, held: str = "float32") -> Spec:
+    return Spec(dimension, metric, "hnsw", kinds.checked("hnsw", metric, {"vectors": held}))
+
+
+def recalls(
+    structure: Hnsw, metric: str, vectors: Floats, queries: Floats, k: int = 10, mask: Bools | None = None
+) -> npt.NDArray[np.float64]:
+    """By query, the share of the k nearest allowed vectors that walks find, beginning with an ef of 64."""
+    allowed = Allowed(len(vectors), None) if mask is None else Allowed(int(mask.sum()), mask)
+    prepared = np.ascontiguousarray(loading.prepared(structure_spec(metric, vectors.shape[1]), queries))
+    _, labels = structure.search(prepared, k, allowed, Effort(0.98, ef=64))
+    every = true_scores(vectors, queries, metric)
+    if mask is not None:
+        assert mask[labels].all()
+        every[:, ~mask] = -np.inf
+    kth = np.sort(every, axis=1)[:, -k, None]
+    share: npt.NDArray[np.float64] = (np.take_along_axis(every, labels, 1) >= kth - 1e-9 * np.abs(kth)).mean(axis=1)
+    return share
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_a_vector_finds_itself_among_many_copies_of_another(metric: str) -> None:
+    random = np.random.default_rng(1)
+    vectors = random.standard_normal((5_000, 16), np.float32)
+    unique = random.permutation(5_000)[:4_000]
+    vectors[np.setdiff1d(np.arange(5_000), unique)] = random.standard_normal(16, np.float32)
+    structure = made(metric, vectors)
+    assert recalls(structure, metric, vectors, vectors[unique[:300]], k=1).mean() >= 298 / 300
+    size = made(metric, random.standard_normal((5_000, 16), np.float32)).memory_bytes
+    assert structure.memory_bytes < 0.9 * size, "copies take links"
+
+
+def test_copies_are_hits_one_by_one_with_the_lowest_labels_first() -> None:
+    vectors = np.random.default_rng(1).standard_normal((600, 8), np.float32)
+    vectors[100:300] = vectors[7]
+    structure = made("l2", vectors)
+    mask = np.ones(600, np.bool_)
+    for allowed, wanted in (
+        (Allowed(600, None), [7, *range(100, 111)]),
+        (Allowed(450, mask & (np.arange(600) >= 150)), list(range(150, 162))),
+    ):
+        for ef, exact in ((64, False), (None, True)):
+            scores, labels = structure.search(vectors[7:8], 12, allowed, Effort(0.98, ef=ef, exact=exact))
+            assert sorted(labels[0].tolist()) == wanted
+            assert scores[0].tolist() == [0] * 12
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_a_search_in_the_midst_of_masked_rows_finds_what_is_around(metric: str) -> None:
+    random = np.random.default_rng(2)
+    topic = 3 * random.standard_normal(16, np.float32)
+    vectors = random.standard_normal((4_000, 16), np.float32)
+    inside = np.arange(4_000) % 8 == 0
+    vectors[inside] = topic + np.float32(0.3) * vectors[inside]
+    queries = topic + np.float32(0.3) * random.standard_normal((50, 16), np.float32)
+    found = recalls(made(metric, vectors), metric, vectors, queries, mask=~inside)
+    assert found.mean() >= 0.95
+    assert (found < 0.7).mean() <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("metric", "held"), [("cosine", "float32"), ("cosine", "float16"), ("dot", "float32"), ("l2", "float32")]
+)
+def test_vectors_in_a_narrow_cone_are_found(metric: str, held: str) -> None:
+    random = np.random.default_rng(3)
+    basis = random.standard_normal((8, 64), np.float32)
+
+    def draw(count: int) -> Floats:
+        spread: Floats = random.standard_normal((count, 8), np.float32) @ basis
+        return np.float32(10) + np.float32(0.01) * spread
+
+    vectors, queries = draw(4_000), draw(100)
+    structure = made(metric, vectors, held)
+    found = recalls(structure, metric, vectors, queries)
+    assert found.mean() >= 0.95
+    assert (found < 0.7).mean() <= 0.01
+    again = Hnsw.restore(
+        structure_spec(metric, 64, held),
+        {name: array.copy() for name, array in (structure.arrays() or {}).items()},
+    )
+    np.testing.assert_array_equal(recalls(again, metric, vectors, queries), found)
+
+
+def test_rows_of_zeros_are_ranked_by_a_cosine_of_zero() -> None:
+    vectors = np.random.default_rng(4).standard_normal((500, 4), np.float32)
+    vectors[[3, 90]] = 0
+    for name in ("float32", "float16"):
+        structure = made("cosine", vectors, name)
+        query = vectors[:1] / np.linalg.norm(vectors[0])
+        above = int((true_scores(vectors, query, "cosine")[0] > 0).sum())
+        for ef, exact in ((64, False), (None, True)):
+            scores, labels = structure.search(query, above + 2, Allowed(500, None), Effort(0.98, ef=ef, exact=exact))
+            assert {3, 90} < set(labels[0].tolist())
+            assert scores.min() == pytest.approx(0, abs=1e-3)
+
+
+def test_a_snapshot_of_the_format_before_is_replaced_and_not_reported(tmp_path: Path) -> None:
+    source = MemorySource(_SPEC, tmp_path / "snapshot")
+    labels, vectors, _ = _built()
+    source.vectors = dict(zip(labels.tolist(), vectors, strict=True))
+    arrays = sound()
+    del arrays["nodes"], arrays["centre"]
+    its_spec = {"dimension": 3, "metric": "l2", "kind": "hnsw", "parameters": {**_SPEC.parameters}}
+    snapshot.save(tmp_path / "snapshot", {"of": source.identity, "spec": its_spec, "seq": 0, "vectors": _COUNT}, arrays)
+    loaded = loading.load(_SPEC, source, lambda: False)
+    assert (loaded.structure, loaded.damage, len(loaded.tail)) == (None, None, _COUNT)
+    assert list(tmp_path.iterdir()) == []

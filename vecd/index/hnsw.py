@@ -1,41 +1,84 @@
 """HNSW: a hierarchical navigable small world graph (Malkov and Yashunin, 2016, arXiv:1603.09320), faiss's.
 
-faiss has no removal: dead rows stay in the graph as way marks and are masked as results. A filter is a mask too; the
-fewer rows it lets through, the wider the search, by their share to the power of -0.4: recall then stays about where it
-is (200,000 text vectors, ef 96: 0.980 unfiltered, 0.987 at a half, 0.981 at a tenth, 0.973 at a twentieth; the square
-root took a quarter longer for 0.981 there). Where an exact scan of the rows that may be found is cheaper than that, it
-is made instead.
+What keeps its answers right on data that is not like a benchmark's:
+
+- *Copies.* Each distinct vector is one node of the graph, with a list of rows (copies.py). Equal vectors would link
+  to each other only, and a walk that comes among them would not get out.
+- *Masked rows.* faiss has no removal: deleted rows stay in the graph, and a filter is a mask too. The walk is made as
+  if there was no mask and returns all `ef` nodes nearest to the query. If k allowed rows are among them, these are the
+  nearest allowed rows. If not, because the query lies where rows are masked, the walk is repeated wider, and where an
+  exact scan costs no more than that, the scan is made.
+- *Hard queries.* A walk is repeated wider, from other entry points, or replaced by a scan, if its answer is doubtful:
+  if a *witness* (one of up to 256 nodes that are compared with every query) is nearer than what was found and is
+  not in it; if the tenth hit is further away than it is for most stored vectors, which is so for queries that are not
+  like the documents; or if all nodes found are about equally near, so that the walk had no slope to follow.
+- *Cones.* Embeddings often have a common mean and a small spread. Vectors of length 1 are linked by their L2 distance,
+  which ranks as the cosine does and is computed from differences: an inner product rounds the differences away. For
+  float16, and for the metric dot, the mean of the first vectors is subtracted from what is stored. This changes no
+  ranking; float16 then rounds the spread and not the mean, and inner products link by the spread.
+
+Scores are computed from the vectors that are held, and not taken from the walk.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from . import kernels, native
+from .copies import Copies
 from .native import faiss
-from .rows import Allowed, Floats, Labels, Rows
+from .rows import Allowed, Bools, Floats, Labels, Rows
 from .structure import Effort, Spec
 
-#: Recall@10 of 0.977 on 200,000 text vectors with M 24 and ef_construction 128, 0.969 to 0.974 with 80 (a graph is
-#: different each time it is built on several cores); M 16 needs 128 for that (tests/bench/hnsw.py).
+#: Candidates that a walk keeps. Recall@10 of 0.98 to 0.99 on queries like the stored vectors (tests/bench/hnsw.py).
 EF_DEFAULT = 96
+#: How much wider each next walk is.
+_WIDER = 4
+#: Under a mask, the allowed nodes that a walk should meet, for each row that is wanted: at the far end of what it
+#: keeps, a walk misses more.
+_MET_PER_ROW = 2
+#: Microseconds that a candidate of the walk costs on one core; against kernels.cost_us it decides: walk or scan.
+_EF_US = 3.4
+#: A doubtful answer is replaced by a scan that costs at most so many first walks; otherwise by a wider walk.
+_SCAN_WALKS = 6
+
+#: Witnesses are every 2^n-th node, with n such that there are at most so many.
+_WITNESSES_MAX = 256
+#: Witnesses that a wider walk starts from.
+_ENTRIES = 4
+#: The hit whose distance tells a hard query.
+_JUDGED = 10
+#: Stored vectors whose distance to their tenth neighbour is known, at most and at least, and how many nodes there are
+#: for each in a graph that grows.
+_MEASURED_MAX, _MEASURED_MIN, _MEASURED_EVERY = 256, 64, 64
+#: The share of stored vectors whose tenth neighbour is nearer than a hard query's.
+_TYPICAL = 0.95
+#: The squared distance of the fortieth hit over that of the tenth: at less, there is no slope.
+_CONTRASTED, _CONTRAST_MIN = 40, 1.06
+#: By which share distances may differ that two kernels compute of the same vectors.
+_MARGIN = 1e-5
+#: Queries that are compared with the witnesses at once; from 20 on, faiss multiplies matrices.
+_COMPARED_AT_ONCE = 16
+#: faiss's search_type: one walk from all entries.
+_ALL_ENTRIES_AT_ONCE = 2
 
 #: How many more rows, by share, a new graph has room for at least; mostly it becomes as many as it has.
 _ROOM_SHARE = 0.25
 
-#: See above.
-_WIDENING = 0.4
 
-#: Microseconds that a candidate of the walk costs on one core; against kernels.cost_us it decides: walk or scan.
-_EF_US = 3.4
+class _Found(NamedTuple):
+    """What walks found for some queries: nodes, nearest first (-1: none), and faiss's distances; shape (n, width)."""
+
+    nodes: Labels
+    distances: Floats
 
 
 class Hnsw:
-    """A graph of `m` links a vector over vectors held as float32 or float16."""
+    """A graph of `m` links a node over vectors held as float32 or float16."""
 
     grows = True
 
@@ -43,10 +86,21 @@ class Hnsw:
 
         self.rows = Rows()
         self.dimension = spec.dimension
-        self._space = spec.space
-        self._unfiltered: dict[int, Any] = {}  # faiss's parameters by width; making them takes a while
+        self._metric = spec.metric
+        self._copies = Copies()
+        self._parameters: dict[int, Any] = {}  # faiss's by width; making them takes a while
         self._half = spec.parameters["vectors"] == "float16"
-        metric = faiss().METRIC_L2 if spec.space == "l2" else faiss().METRIC_INNER_PRODUCT
+        #: What is subtracted from all vectors; None until the first rows are here.
+        self._centre: Floats | None = None
+        self._zero: int | None = None  # for cosine: the node of the rows of zeros
+        self._witnesses: npt.NDArray[np.int32] = np.empty(0, np.int32)
+        self._witnessed: Floats = np.empty((0, spec.dimension), np.float32)  # their vectors, less the centre
+        self._stride = 1
+        self._measured: list[float] = []  # squared distances of stored vectors to their tenth neighbours
+        self._far = math.inf  # the squared distance from which on a tenth hit is far
+        self._finished = False
+        self._view: npt.NDArray[Any] | None = None  # of faiss's memory, as long as it stays where it is
+        metric = faiss().METRIC_INNER_PRODUCT if spec.metric == "dot" else faiss().METRIC_L2
         self._index: Any
         if self._half:
             self._index = faiss().IndexHNSWSQ(
@@ -61,7 +115,8 @@ class Hnsw:
     def memory_bytes(self) -> int:
         hnsw = self._index.hnsw
         links = 4 * hnsw.neighbors.size() + 8 * hnsw.offsets.size() + 4 * hnsw.levels.size()
-        return int(links + self._codes().nbytes + self.rows.memory_bytes)
+        beside = self._copies.memory_bytes + self._witnessed.nbytes + self.rows.memory_bytes
+        return int(links + self._codes().nbytes + beside)
 
     @property
     def worn(self) -> bool:
@@ -71,13 +126,35 @@ class Hnsw:
         pass
 
     def extend(self, labels: Labels, vectors: Floats) -> None:
-        self._index.add(np.ascontiguousarray(vectors, np.float32))
+        if not len(labels):
+            return
+        if self._centre is None:
+            centred = self._half or self._metric == "dot"
+            mean = vectors.mean(axis=0, dtype=np.float64) if centred else np.zeros(self.dimension)
+            self._centre = mean.astype(np.float32)
+        shifted = vectors - self._centre + np.float32(0)  # and -0.0 becomes 0.0: they are equal
+        coded = shifted.astype(np.float16) if self._half else shifted
+        before = self._copies.nodes
+        new = self._copies.add(coded, self._matrix())
+        if new.any():
+            self._view = None
+            self._index.add(np.ascontiguousarray(shifted[new]))
         self.rows.append(labels)
+        if self._metric == "cosine" and self._zero is None and len(zeros := np.flatnonzero(~vectors.any(axis=1))):
+            self._zero = int(self._copies.node_of[-len(labels) :][zeros[0]])
+        self._call_witnesses(before)
+        if self._finished:
+            first = -(-before // _MEASURED_EVERY) * _MEASURED_EVERY
+            self._measure(np.arange(first, self._copies.nodes, _MEASURED_EVERY))
 
     def finish(self) -> None:
+        self._view = None
         self._make_room()
         native.huge_pages(self._codes())
         native.huge_pages(self._links())
+        nodes = self._copies.nodes
+        self._finished = True
+        self._measure(np.unique(np.linspace(0, nodes - 1, min(nodes, _MEASURED_MAX)).astype(np.int64)))
 
     def _make_room(self) -> None:
         """Room for more rows, taken while the structure is made and nobody waits for it: later, growing would copy all
@@ -89,48 +166,228 @@ class Hnsw:
             vector.resize(size)  # which keeps the room
             native.forget(room)
 
+    def _call_witnesses(self, start: int) -> None:
+        """Takes its share of the nodes from this one on as witnesses, and drops every other one if there are many."""
+        while -(-self._copies.nodes // self._stride) > _WITNESSES_MAX:
+            self._stride *= 2
+            kept = self._witnesses % self._stride == 0
+            self._witnesses, self._witnessed = self._witnesses[kept], self._witnessed[kept]
+        new = np.arange(-(-start // self._stride) * self._stride, self._copies.nodes, self._stride, dtype=np.int32)
+        if len(new):
+            self._witnesses = np.concatenate((self._witnesses, new))
+            self._witnessed = np.concatenate((self._witnessed, self._matrix()[new].astype(np.float32)))
+
+    def _measure(self, nodes: Labels) -> None:
+        """Notes how far these stored vectors are from their tenth neighbours."""
+        if self._metric == "dot" or not len(nodes) or self._copies.nodes <= 2 * EF_DEFAULT:
+            return
+        vectors = self._matrix()[nodes].astype(np.float32)
+        found = self._walked(vectors, EF_DEFAULT, _JUDGED + 1, None)  # the nearest is the vector itself
+        distances = found.distances[:, _JUDGED]
+        self._measured = [*self._measured, *distances.tolist()][-_MEASURED_MAX:]
+        if len(self._measured) >= _MEASURED_MIN:
+            self._far = float(np.quantile(self._measured, _TYPICAL))
+
+    # --- searching --------------------------------------------------------------------------------------------------
+
     def search(self, queries: Floats, k: int, allowed: Allowed, effort: Effort) -> tuple[Floats, Labels]:
-        if not k:
-            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        width = self._width(k, allowed, effort)
-        if effort.exact or width is None:
-            scores, rows = self._scan(queries, k, allowed)
-        else:
-            scores, rows = self._walk(queries, k, allowed, width)
-            if rows.min() < 0:  # the walk met too few that may be found
-                missed = np.flatnonzero((rows < 0).any(axis=1))
-                scores[missed], rows[missed] = self._scan(queries[missed], k, allowed)
+        scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        if k:
+            pending = np.arange(len(queries))
+            if not effort.exact:
+                pending = self._walk(queries, allowed, effort, scores, rows)
+            if len(pending):
+                scores[pending], rows[pending] = self._scan(queries[pending], k, allowed)
         return scores, self.rows.labels[rows]
 
-    def _width(self, k: int, allowed: Allowed, effort: Effort) -> int | None:
-        """How many candidates the walk keeps; None if a scan is cheaper, and no `ef` was asked for."""
-        count = self.rows.count
-        width = max(effort.ef or EF_DEFAULT * effort.factor, k) * (count / allowed.count) ** _WIDENING
-        scan = effort.ef is None and kernels.cost_us(allowed, count) <= _EF_US * width
-        return None if scan else math.ceil(width)
+    def _walk(self, queries: Floats, allowed: Allowed, effort: Effort, scores: Floats, rows: Labels) -> Labels:
+        """Writes the answers of walks into scores and rows. Returns the places of the queries that are left to a
+        scan."""
+        k, nodes = rows.shape[1], self._copies.nodes
+        pending = np.arange(len(queries))
+        ef = effort.ef
+        wanted = max(ef or int(EF_DEFAULT * effort.factor), k, _MET_PER_ROW * k * self.rows.count // allowed.count)
+        width = first = min(wanted, nodes)
+        scan_us = kernels.cost_us(allowed, self.rows.count)
+        if ef is None and scan_us <= _EF_US * first:
+            return pending
+        mask = None if allowed.mask is None else self._copies.mask(allowed.mask)
+        points = self._points(queries)
+        near = self._near_witnesses(points)
+        while len(pending):
+            its_near = _Found(near.nodes[pending], near.distances[pending])
+            # Under a mask all that the walk keeps is looked at, and else as much as tells a hard query.
+            count = width if mask is not None else min(width, max(k + 1, _CONTRASTED))
+            found = self._walked(points[pending], width, count, None if width == first else its_near)
+            good = self._answer(queries[pending], pending, found, allowed.mask, mask, scores, rows)
+            good &= ~self._doubtful(found, its_near, k, first=ef is None and width == first)
+            pending = pending[~good]
+            if width == nodes or scan_us <= _EF_US * max(_WIDER * width, _SCAN_WALKS * first):
+                break
+            width = min(_WIDER * width, nodes)
+        return pending
 
-    def _walk(self, queries: Floats, k: int, allowed: Allowed, width: int) -> tuple[Floats, Labels]:
+    def _points(self, queries: Floats) -> Floats:
+        """The queries as the graph compares them. An inner product ranks centred rows as it ranks the rows themselves,
+        so that for dot the query stays where it is."""
+        assert self._centre is not None
+        return queries if self._metric == "dot" else queries - self._centre
 
-        if allowed.mask is not None:
-            parameters = faiss().SearchParametersHNSW(efSearch=width, sel=allowed.selector)
-        elif (parameters := self._unfiltered.get(width)) is None:
-            parameters = self._unfiltered[width] = faiss().SearchParametersHNSW(efSearch=width)
-        scores, rows = self._index.search(queries, k, params=parameters)
-        return (-scores if self._space == "l2" else scores), rows
+    def _walked(self, points: Floats, width: int, count: int, entries: _Found | None) -> _Found:
+        """The nearest nodes, `count` of them, by walks of this width; from these entries, if there are any, and else
+        from the graph's own."""
+        parameters = self._parameters.get(width)
+        if parameters is None:
+            parameters = self._parameters[width] = faiss().SearchParametersHNSW(efSearch=width)
+        if entries is None:
+            distances, nodes = self._index.search(points, count, params=parameters)
+            return _Found(nodes, distances)
+        distances = np.empty((len(points), count), np.float32)
+        nodes = np.empty((len(points), count), np.int64)
+        starts = np.ascontiguousarray(entries.nodes, np.int32)
+        start_distances = np.ascontiguousarray(entries.distances)
+        self._index.hnsw.efSearch = width  # how many candidates are kept; the parameters say when to stop
+        pointer = faiss().swig_ptr
+        self._index.search_level_0(
+            len(points), pointer(points), count, pointer(starts), pointer(start_distances), pointer(distances),
+            pointer(nodes), starts.shape[1], _ALL_ENTRIES_AT_ONCE, parameters,
+        )  # fmt: skip
+        return _Found(nodes, distances)
+
+    def _answer(
+        self, queries: Floats, pending: Labels, found: _Found, row_mask: Bools | None, mask: Bools | None,
+        scores: Floats, rows: Labels,
+    ) -> Bools:  # fmt: skip
+        """Writes the answers of the queries, which have these places in scores and rows, from the allowed nodes that
+        were found. Returns which have k rows; for the others the walk met too few."""
+        k = rows.shape[1]
+        good = found.nodes[:, -1] >= 0
+        if mask is None and self._zero is None and not self._copies.any and good.all():
+            rows[pending] = found.nodes[:, :k]
+            scores[pending] = self._scores(queries, found.nodes[:, :k])
+            return good
+        usable = found.nodes >= 0
+        if mask is not None:
+            usable &= mask[found.nodes]
+        zero_allowed = self._zero is not None and (mask is None or bool(mask[self._zero]))
+        if self._zero is not None:  # its L2 distance is not that of a cosine of 0
+            usable &= found.nodes != self._zero
+        if not self._copies.any:
+            good &= np.count_nonzero(usable, axis=1) >= k
+            picked = np.argsort(~usable[good], axis=1, kind="stable")[:, :k]
+            nodes = its_rows = np.take_along_axis(found.nodes[good], picked, 1)
+        else:
+            nodes, its_rows = np.empty((len(pending), k), np.int64), np.empty((len(pending), k), np.int64)
+            for place in np.flatnonzero(good):
+                near = found.nodes[place][usable[place]]
+                places, those = self._copies.rows_of(near, k, row_mask)
+                good[place] = len(those) == k
+                if good[place]:
+                    nodes[place], its_rows[place] = near[places], those
+            nodes, its_rows = nodes[good], its_rows[good]
+        answered = pending[good]
+        if len(answered):
+            rows[answered] = its_rows
+            scores[answered] = self._scores(queries[good], nodes)
+            if zero_allowed:
+                good[good] = scores[answered].min(axis=1) >= 0
+        return good
+
+    def _scores(self, queries: Floats, nodes: Labels) -> Floats:
+        """Of these nodes, shape (n, k), for each query."""
+        vectors = self._matrix()[nodes]
+        if self._metric == "l2":
+            found: Floats = -np.square(vectors - self._points(queries)[:, None, :]).sum(axis=2)
+            return found
+        products: Floats = (vectors.astype(np.float32, copy=False) @ queries[:, :, None])[:, :, 0]
+        return products + self._offsets(queries)
+
+    def _offsets(self, queries: Floats) -> Floats:
+        """What the centre adds to the inner products of each query, shape (n, 1)."""
+        assert self._centre is not None
+        offsets: Floats = (queries.astype(np.float64) @ self._centre.astype(np.float64)).astype(np.float32)
+        return offsets[:, None]
+
+    def _near_witnesses(self, points: Floats) -> _Found:
+        """The nearest witnesses, nearest first."""
+        count = min(_ENTRIES, len(self._witnesses))
+        distances, places = np.empty((len(points), count), np.float32), np.empty((len(points), count), np.int64)
+        kernel: Any = faiss().knn_inner_product if self._metric == "dot" else faiss().knn_L2sqr
+        pointer = faiss().swig_ptr
+        # A few at a time: for many, faiss computes L2 distances from inner products, and a cone needs differences.
+        for start in range(0, len(points), _COMPARED_AT_ONCE):
+            piece = slice(start, start + _COMPARED_AT_ONCE)
+            kernel(
+                pointer(points[piece]), pointer(self._witnessed), self.dimension, len(points[piece]),
+                len(self._witnesses), count, pointer(distances[piece]), pointer(places[piece]),
+            )  # fmt: skip
+        return _Found(self._witnesses[places].astype(np.int64), distances)
+
+    def _doubtful(self, found: _Found, near: _Found, k: int, *, first: bool) -> Bools:
+        """Whether a witness is nearer than the k-th or tenth node that was found, and was not found. After a `first`
+        walk, also whether the hits are far, or all that was found is about equally near."""
+        at = min(max(k, _JUDGED), found.nodes.shape[1]) - 1
+        sign = -1 if self._metric == "dot" else 1
+        doubtful = np.zeros(len(found.nodes), np.bool_)
+        for place, (last, nearest) in enumerate(
+            zip(found.distances[:, at].tolist(), near.distances[:, 0].tolist(), strict=True)
+        ):
+            limit = sign * last - _MARGIN * abs(last)
+            if sign * nearest < limit:
+                nearer = near.nodes[place][sign * near.distances[place] < limit]
+                doubtful[place] = not set(nearer.tolist()) <= set(found.nodes[place].tolist())
+        if first and self._metric != "dot" and found.nodes.shape[1] >= _CONTRASTED:
+            tenth, fortieth = found.distances[:, _JUDGED - 1], found.distances[:, _CONTRASTED - 1]
+            doubtful |= (tenth > self._far) | (fortieth < _CONTRAST_MIN * tenth)
+        return doubtful
 
     def _scan(self, queries: Floats, k: int, allowed: Allowed) -> tuple[Floats, Labels]:
+        its = allowed
+        if self._copies.any:
+            mask = None if allowed.mask is None else self._copies.mask(allowed.mask)
+            its = Allowed(self._copies.nodes if mask is None else int(np.count_nonzero(mask)), mask)
+        its_k = min(k, its.count)
+        if self._metric == "l2" or (self._metric == "cosine" and self._zero is None and not self._half):
+            # In a narrow cone, float32 inner products of vectors of length 1 differ by less than their rounding.
+            scores, nodes = kernels.nearest(self._matrix(), self._points(queries), its_k, its, "l2")
+            if self._metric == "cosine":
+                scores = self._scores(queries, nodes)
+        else:
+            if self._half:
+                scores, nodes = self._scan_half(queries, its_k, its)
+            else:
+                scores, nodes = kernels.nearest(self._matrix(), queries, its_k, its, "ip")
+            scores = scores + self._offsets(queries)
+        if not self._copies.any:
+            return scores, nodes
+        all_scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        best = np.argsort(-scores, axis=1, kind="stable")
+        for place, order in enumerate(best):
+            places, rows[place] = self._copies.rows_of(nodes[place][order], k, allowed.mask)
+            all_scores[place] = scores[place][order][places]
+        return all_scores, rows
 
-        if not self._half:
-            return kernels.nearest(self._matrix(), queries, k, allowed, self._space)
-        parameters = faiss().SearchParameters(sel=allowed.selector)
-        scores, rows = self._index.storage.search(queries, k, params=parameters)
-        return (-scores if self._space == "l2" else scores), rows
+    def _scan_half(self, queries: Floats, k: int, allowed: Allowed) -> tuple[Floats, Labels]:
+        """By inner product: the L2 distance of a row of zeros, or of one that float16 rounds, is not that of its
+        cosine."""
+        storage = self._index.storage
+        storage.metric_type = faiss().METRIC_INNER_PRODUCT
+        try:
+            found: tuple[Floats, Labels] = storage.search(
+                queries, k, params=faiss().SearchParameters(sel=allowed.selector)
+            )
+        finally:
+            storage.metric_type = faiss().METRIC_L2
+        return found
 
     def score(self, query: Floats, rows: Labels) -> Floats:
-        return kernels.scores(self._matrix(), query, rows, self._space)
+        found: Floats = self._scores(query[None], self._copies.node_of[rows][None])[0]
+        return found
 
     def sample(self, places: Labels) -> Floats:
-        found: Floats = self._matrix()[self.rows.alive.nonzero()[0][places]].astype(np.float32)
+        assert self._centre is not None
+        nodes = self._copies.node_of[self.rows.alive.nonzero()[0][places]]
+        found: Floats = self._matrix()[nodes].astype(np.float32) + self._centre
         return found
 
     def _codes(self) -> npt.NDArray[np.uint8]:
@@ -147,15 +404,21 @@ class Hnsw:
         return found
 
     def _matrix(self) -> npt.NDArray[Any]:
-        return self._codes().view(np.float16 if self._half else np.float32).reshape(self.rows.count, self.dimension)
+        """The vectors of the nodes, less the centre, shape (nodes, dimension); valid until the next `extend`."""
+        if self._view is None:
+            self._view = self._codes().view(np.float16 if self._half else np.float32).reshape(-1, self.dimension)
+        return self._view
 
     # --- snapshots --------------------------------------------------------------------------------------------------
 
     def arrays(self) -> dict[str, npt.NDArray[Any]] | None:
 
         hnsw = self._index.hnsw
+        assert self._centre is not None
         return {
             "labels": self.rows.labels,
+            "nodes": self._copies.node_of,
+            "centre": self._centre,
             "codes": self._codes(),
             "levels": faiss().rev_swig_ptr(hnsw.levels.data(), hnsw.levels.size()),
             "offsets": faiss().rev_swig_ptr(hnsw.offsets.data(), hnsw.offsets.size()),
@@ -171,8 +434,7 @@ class Hnsw:
         made = cls(spec)
         hnsw = made._index.hnsw
         counts = faiss().vector_to_array(hnsw.cum_nneighbor_per_level)
-        _check_graph(arrays, counts, spec.dimension * (2 if made._half else 4))
-        count = len(arrays["labels"])
+        _check_graph(arrays, counts, spec.dimension, 2 if made._half else 4)
         storage = faiss().downcast_index(made._index.storage)
         for vector, name in (
             (storage.codes, "codes"), (hnsw.levels, "levels"), (hnsw.offsets, "offsets"),
@@ -180,28 +442,40 @@ class Hnsw:
         ):  # fmt: skip
             vector.resize(len(arrays[name]))
             faiss().rev_swig_ptr(vector.data(), len(arrays[name]))[:] = arrays[name]
-        storage.ntotal = made._index.ntotal = count
+        storage.ntotal = made._index.ntotal = len(arrays["levels"])
         hnsw.entry_point, hnsw.max_level = (int(each) for each in arrays["entry"])
+        made._view = None
+        made._centre = arrays["centre"]
+        made._copies.restore(arrays["nodes"], made._matrix())
+        if spec.metric == "cosine":
+            zeros = np.float32(0) - made._centre
+            made._zero = made._copies.find(zeros.astype(made._matrix().dtype), made._matrix())
         made.rows.append(arrays["labels"])
+        made._call_witnesses(0)
         made.finish()
         return made
 
 
-def _check_graph(arrays: dict[str, npt.NDArray[Any]], links_below: npt.NDArray[Any], code_bytes: int) -> None:
-    """`links_below`: by level, how many links a vector has on all levels below it."""
+def _check_graph(
+    arrays: dict[str, npt.NDArray[Any]], links_below: npt.NDArray[Any], dimension: int, component_bytes: int
+) -> None:
+    """`links_below`: by level, how many links a node has on all levels below it."""
     dtypes = {
-        "labels": np.int64, "codes": np.uint8, "levels": np.int32, "offsets": np.uint64, "neighbors": np.int32,
-        "entry": np.int64,
+        "labels": np.int64, "nodes": np.int32, "centre": np.float32, "codes": np.uint8, "levels": np.int32,
+        "offsets": np.uint64, "neighbors": np.int32, "entry": np.int64,
     }  # fmt: skip
     if arrays.keys() != dtypes.keys() or any(arrays[name].dtype != dtype for name, dtype in dtypes.items()):
         raise ValueError("it does not hold the arrays of a graph")
     labels, levels, offsets, neighbors = (arrays[name] for name in ("labels", "levels", "offsets", "neighbors"))
-    count = len(labels)
-    if not count or len(levels) != count or len(offsets) != count + 1 or len(arrays["entry"]) != 2:
+    count = len(levels)
+    if not count or len(offsets) != count + 1 or len(arrays["entry"]) != 2 or len(labels) != len(arrays["nodes"]):
         raise ValueError("its arrays do not have the same number of rows")
     entry, level = arrays["entry"].tolist()
     sound = (
-        len(arrays["codes"]) == count * code_bytes
+        len(arrays["codes"]) == count * dimension * component_bytes
+        and len(arrays["centre"]) == dimension
+        and np.isfinite(arrays["centre"]).all()
+        and len(labels) >= count
         and labels[0] >= 0
         and (np.diff(labels) > 0).all()
         and levels.min() >= 1
@@ -216,7 +490,7 @@ def _check_graph(arrays: dict[str, npt.NDArray[Any]], links_below: npt.NDArray[A
     )
     if not sound:
         raise ValueError("its arrays contradict each other")
-    # A link on a level leads to a vector that has that level: the walk reads there.
+    # A link on a level leads to a node that has that level: the walk reads there.
     for at in range(1, int(level) + 1):
         here = (levels > at).nonzero()[0]
         first, last = int(links_below[at]), int(links_below[at + 1])

@@ -35,6 +35,7 @@ class Kind:
     rows_min: int = 0
     train_rows: int = 0  # of the sample that `Structure.train` takes; 0: it needs none
     exact: bool = False  # whether it finds what a scan finds
+    format: int = 1  # of its arrays in a snapshot; a snapshot of another format is replaced
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     refuses: Mapping[str, str] = field(default_factory=dict)  # metric -> why not
 
@@ -87,6 +88,7 @@ KINDS: Final[dict[str, Kind]] = {
         _hnsw,
         _hnsw_restored,
         rows_min=8_192,
+        format=2,
         parameters={
             "m": Parameter(24, "links of a vector", 4, 128),
             "ef_construction": Parameter(128, "candidates looked at when a vector is linked", 16, 2_000),

@@ -171,7 +171,8 @@ def _sample(spec: Spec, stored: Stored, rows: int, stopped: Callable[[], bool]) 
 
 
 def _told(spec: Spec) -> dict[str, Any]:
-    return {"dimension": spec.dimension, "metric": spec.metric, "kind": spec.kind, "parameters": {**spec.parameters}}
+    told = {"dimension": spec.dimension, "metric": spec.metric, "kind": spec.kind, "parameters": {**spec.parameters}}
+    return {**told, "format": KINDS[spec.kind].format}
 
 
 def _restored(spec: Spec, source: Source, stored: Stored) -> tuple[Structure | None, str | None]:
@@ -183,7 +184,7 @@ def _restored(spec: Spec, source: Source, stored: Stored) -> tuple[Structure | N
         about, arrays = snapshot.load(path)
         if about["of"] != source.identity:
             raise snapshot.UnusableSnapshot("is of another library")
-        if about["spec"] != _told(spec):  # the index was changed before this could be saved anew
+        if about["spec"] != _told(spec):  # the index has changed since, or the format of its arrays
             path.unlink()
             return None, None
         try:
