@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.index.source import Driven, MemorySource, spec, true_scores
-from vecd.index import pq as module
+from vecd.index.estimating import missed
 from vecd.index.kernels import normalised
 from vecd.index.pq import Pq
 from vecd.index.rows import Allowed, Floats
@@ -198,13 +198,13 @@ def test_the_missed_are_estimated_about_right() -> None:
     """Of 20,000 rows whose estimates are off by a normal error, the mean of what is expected to be missed among those
     that were not compared is within a small factor of what is missed, and not below half of it."""
     random = np.random.default_rng(11)
-    expected = missed = 0.0
+    expected = lost = 0.0
     for _ in range(200):
         exact = random.normal(100, 10, 20_000).astype(np.float32)
         estimates = exact + random.normal(0, 12, 20_000).astype(np.float32)
         order = np.argsort(estimates)[:256]
-        expected += module._missed(estimates[order], exact[order], _K, 12.0)
+        expected += missed(estimates[order], exact[order], _K, 12.0)
         nearest = set(np.argsort(exact)[:_K].tolist())
-        missed += len(nearest - set(order.tolist()))
-    assert missed > 50
-    assert missed / 2 <= expected <= 5 * missed
+        lost += len(nearest - set(order.tolist()))
+    assert lost > 50
+    assert lost / 2 <= expected <= 5 * lost

@@ -381,7 +381,7 @@ class Hnsw:
         return found
 
     def score(self, query: Floats, rows: Labels) -> Floats:
-        found: Floats = self._scores(query[None], self._copies.node_of[rows][None])[0]
+        found: Floats = self._scores(query[None], self._copies.node_of[rows].astype(np.int64)[None])[0]
         return found
 
     def sample(self, places: Labels) -> Floats:

@@ -1,5 +1,6 @@
 """LSH: each vector is a code of bits, one a random hyperplane (Charikar, 2002, "Similarity estimation techniques from
-rounding algorithms"); the codes nearest to the query's by Hamming distance are compared exactly.
+rounding algorithms"); the codes nearest to the query's by Hamming distance are compared exactly: for each query as many
+as it needs (estimating.py), or all vectors, where that is cheaper.
 
 How the bits come to stand for each metric's notion of near:
 
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernels
+from .estimating import missed
 from .native import faiss
 from .rows import Allowed, Floats, Labels, Rows
 from .structure import Effort, Spec
@@ -31,6 +33,8 @@ _CANDIDATES_MIN, _CANDIDATES_PER_HIT = 500, 20
 _CODE_US, _CANDIDATE_US = 0.005, 0.6
 #: What a code's bytes cost to look at, relative to the 512 bits that _CODE_US was measured with.
 _BITS_MEASURED = 512
+#: By how much the candidates grow, and the share of the misses permitted that one query may be expected to have.
+_GROWTH, _MISSES_SHARE = 8, 0.5
 _SEED = 20_020_519
 
 
@@ -105,27 +109,43 @@ class Lsh:
         return np.packbits(vectors @ self._planes > self._offsets, axis=1)
 
     def search(self, queries: Floats, k: int, allowed: Allowed, effort: Effort) -> tuple[Floats, Labels]:
-        wanted = effort.factor * max(_CANDIDATES_MIN, _CANDIDATES_PER_HIT * k)
-        candidates = int(min(allowed.count, max(k, effort.ef or wanted)))
-        scan = effort.ef is None and self._scan_is_cheaper(candidates, allowed)
-        if effort.exact or candidates == allowed.count or scan:
-            scores, rows = kernels.nearest(self._vectors, queries, k, allowed, self._spec.space)
-            return scores, self.rows.labels[rows]
+        scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        left = np.arange(len(queries))
+        candidates = max(k, effort.ef or max(_CANDIDATES_MIN, _CANDIDATES_PER_HIT * k))
+        missed_max = math.inf if effort.ef else _MISSES_SHARE * (1 - effort.recall) * k / effort.factor
+        by_hand = effort.ef is not None and effort.ef < allowed.count
+        while k and len(left) and not effort.exact and (by_hand or self._pays(candidates, allowed)):
+            answered = self._compare(queries, left, candidates, allowed, missed_max, scores, rows)
+            left = left[~answered]
+            candidates *= _GROWTH
+        if k and len(left):
+            found = kernels.nearest(self._vectors, queries[left], k, allowed, self._spec.space)
+            scores[left], rows[left] = found
+        return scores, self.rows.labels[rows]
 
+    def _compare(
+        self, queries: Floats, left: Labels, candidates: int, allowed: Allowed, missed_max: float, scores: Floats,
+        rows: Labels,
+    ) -> npt.NDArray[np.bool_]:  # fmt: skip
+        """Answers the queries `left`, if comparing so many candidates exactly is enough; says which it answered."""
         parameters = faiss().SearchParameters(sel=allowed.selector)
-        _, near = self._codes.search(self._coded(queries, stored=False), candidates, params=parameters)
-        scores, labels = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        for place, rows in enumerate(near):
-            scores[place], best = kernels.best_of(self._vectors, queries[place], rows, k, self._spec.space)
-            labels[place] = self.rows.labels[best]
-        return scores, labels
+        differing, near = self._codes.search(self._coded(queries[left], stored=False), candidates, params=parameters)
+        answered = np.zeros(len(left), np.bool_)
+        k = scores.shape[1]
+        for place, query in enumerate(left):
+            exact = kernels.scores(self._vectors, queries[query], near[place], self._spec.space)
+            if missed_max < math.inf and _missed(differing[place], -exact, k) > missed_max:
+                continue
+            best = np.lexsort((near[place], -exact))[:k]
+            scores[query], rows[query] = exact[best], near[place][best]
+            answered[place] = True
+        return answered
 
-    def _scan_is_cheaper(self, candidates: int, allowed: Allowed) -> bool:
+    def _pays(self, candidates: int, allowed: Allowed) -> bool:
+        """Whether so many candidates cost less than a scan of the vectors."""
         count = self.rows.count
-        return (
-            kernels.cost_us(allowed, count)
-            <= _CODE_US * count * math.ceil(self._bits / _BITS_MEASURED) + _CANDIDATE_US * candidates
-        )
+        ours = _CODE_US * count * math.ceil(self._bits / _BITS_MEASURED) + _CANDIDATE_US * candidates
+        return candidates < allowed.count and ours < kernels.cost_us(allowed, count)
 
     def score(self, query: Floats, rows: Labels) -> Floats:
         return kernels.scores(self._vectors, query, rows, self._spec.space)
@@ -135,3 +155,18 @@ class Lsh:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]] | None:
         return None
+
+
+def _missed(differing: npt.NDArray[np.int32], distances: Floats, k: int) -> float:
+    """How many of the k nearest are to be expected among the rows that were not compared. `differing` are the bits in
+    which the codes differ from the query's, ascending; stretched by the line that fits the distances best, they are
+    estimates of these."""
+    bits = differing.astype(np.float32)
+    spread = float(bits.std())
+    if not spread:
+        return math.inf  # the codes tell none of these apart
+    slope = float(np.mean((bits - bits.mean()) * (distances - distances.mean()))) / spread**2
+    if slope <= 0:
+        return math.inf
+    estimates = float(distances.mean()) + slope * (bits - bits.mean())
+    return missed(estimates, distances, k, float((distances - estimates).std()))

@@ -5,12 +5,10 @@ centroids (product quantisation; Jégou, Douze and Schmid, 2011, "Product Quanti
 faiss scans such 4-bit codes with SIMD table look-ups ("fast scan"; André, Kermarrec and Le Scouarnec, 2015). A code has
 no links to others, so an added row is an append, a deleted or filtered row is a mask, and copies do no harm.
 
-How many rows are compared exactly is decided for each query, by what the comparison shows. Among the R rows with the
-best estimates, the outer half tells how far exact distances lie from estimates there: about m, give or take s. The
-number of rows grows towards larger distances; its growth over the same outer half is extrapolated. Together they give
-the number of rows beyond the R-th that are to be expected among the k nearest (`_missed`). If that is more than the
-wanted recall permits, R grows eightfold, until a scan of the vectors themselves is cheaper. So a query that the codes
-describe badly costs more, and is answered right all the same.
+How many rows are compared exactly is decided for each query, by what the comparison shows (estimating.py): if more of
+the nearest are to be expected among the others than the wanted recall permits, eight times as many are compared, until
+a scan of the vectors themselves is cheaper. So a query that the codes describe badly costs more, and is answered right
+all the same.
 
 Cosine is compared as Euclidean distance: for vectors of length 1 the order is the same. Distances do not change when
 the mean of the vectors is subtracted, which leaves only the differences to be coded: vectors that all lie in a narrow
@@ -31,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernels
+from .estimating import missed
 from .matrix import Matrix
 from .native import faiss
 from .rows import Allowed, Floats, Labels, Rows
@@ -43,8 +42,6 @@ _DIMENSION_SMALL: Final = 64
 _CANDIDATES_MIN, _CANDIDATES_PER_HIT, _GROWTH = 256, 4, 8
 #: The share of the misses that the promised recall permits which a single query may be expected to have.
 _MISSES_SHARE = 0.5
-#: See `_missed`: as how many rows the prior deviation counts, and from which growth on codes do not tell rows apart.
-_PRIOR_ROWS, _GROWTH_MAX = 8, 8.0
 #: Microseconds of a search on one core: for one piece of one row's code, for a row compared exactly, and for each call.
 _PIECE_US, _CANDIDATE_US, _CALL_US = 0.00004, 0.3, 50.0
 
@@ -183,7 +180,7 @@ class Pq:
             estimate = estimates[place] if self._by_distance else -estimates[place]
             if missed_max < math.inf:
                 prior = self._deviation(queries[query], float(estimate[-1]))
-                if _missed(estimate, distances, k, prior) > missed_max:
+                if missed(estimate, distances, k, prior) > missed_max:
                     continue
             if len(outliers):
                 more = outliers[~np.isin(outliers, its_rows)]
@@ -223,35 +220,3 @@ class Pq:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]] | None:
         return None
-
-
-def _missed(estimates: Floats, distances: Floats, k: int, prior: float) -> float:
-    """How many of the k nearest rows are to be expected among those that were not compared.
-
-    `estimates` of shape (R,), ascending, and `distances`, the exact ones of the same rows; k < R. With s the standard
-    deviation of their difference in the outer half, a row that is estimated at t * s beyond the last one compared is
-    among the k nearest with probability Phi(-(z + t)). Rows are taken to grow in number by exp(b * t), as they do from
-    the middle to the end. The integral of the product over t is R * (exp(b²/2 - b z) Phi(b - z) - Phi(-z)).
-
-    Copies of one row say as much as one of them. So `prior`, the deviation to be expected, counts as _PRIOR_ROWS rows
-    beside the different ones.
-    """
-    middle = len(estimates) // 2
-    outer = distances[middle:] - estimates[middle:]
-    different = len(np.unique(distances[middle:]))
-    variance = (different * float(outer.var()) + _PRIOR_ROWS * prior**2) / (different + _PRIOR_ROWS)
-    reach = float(estimates[-1]) + float(outer.mean()) - float(np.partition(distances, k - 1)[k - 1])
-    width = float(estimates[-1] - estimates[middle])
-    tiny = 1e-6 * float(np.abs(distances).max()) + 1e-30  # rounding of the distances themselves
-    deviation = max(math.sqrt(variance), tiny)
-    z = reach / deviation
-    growth = math.log(2) * deviation / max(width, tiny)
-    if growth > _GROWTH_MAX:
-        return math.inf
-    tilted = math.exp(growth**2 / 2 - growth * z) * _below(growth - z)
-    return len(estimates) * max(0.0, tilted - _below(-z))
-
-
-def _below(z: float) -> float:
-    """The standard normal distribution function."""
-    return 0.5 * math.erfc(-z / math.sqrt(2))
