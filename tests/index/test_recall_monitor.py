@@ -177,6 +177,10 @@ def test_the_factor_falls_again_when_the_data_gets_easy() -> None:
     eased = simulated([1_000.0] * 100)
     eased.monitor.changed()
     eased.measure(needed=lambda _: 1.0)
+    assert eased.factors[-2:] == [math.inf, 32.0], "the same queries lower it by one step"
+    for _ in range(400):
+        eased.ask(1_000.0)
+        eased.measure(needed=lambda _: 1.0)
     assert eased.factors[-7:] == [math.inf, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0]
     assert eased.flips == [False, True], "lowering breaks no promise"
     assert eased.monitor.report()["effort"] == 1.0  # type: ignore[index]

@@ -6,7 +6,7 @@ threads, no clock, no vectors but the sampled queries. One strand owns it; only 
 
 The promise is met if at least 95 % of the measured queries have a recall of at least the promise, and so has their
 mean. A factor that misses is doubled at once, up to FACTOR_MAX; past it the search is exact (factor = infinity). A
-factor is halved only after many measured queries in a row kept the promise at half of it, and each time that turns out
+factor is halved only after many new queries in a row kept the promise at half of it, and each time that turns out
 to be a mistake it takes twice as many. So the factor cannot flap.
 
 It is assumed that more effort never finds less: a query that kept the promise at a factor keeps it at a higher one,
@@ -42,7 +42,7 @@ FACTOR_OF_FEW: Final = 8.0
 QUERIES_MIN: Final = 20
 #: One query in so many may miss the promise.
 MISSES_ONE_IN: Final = 20
-#: Queries in a row that must keep the promise at half the factor before it is halved, at first and at most.
+#: New queries in a row that must keep the promise at half the factor before it is halved, at first and at most.
 PATIENCE: Final = 64
 PATIENCE_MAX: Final = 4_096
 #: Of the scores' magnitude: what two ways of computing the same score in float32 may differ by.
@@ -110,7 +110,7 @@ class _Class:
         self.waiting: list[Sampled] = []
         self.measured: deque[Sampled] = deque(maxlen=MEASURED_MAX)  # the one measured longest ago first
         self._skip = 0
-        self._streak = 0  # queries in a row that kept the promise at half the factor
+        self._streak = 0  # new queries in a row that kept the promise at half the factor
         self._patience = PATIENCE
         self._lowered = False  # the last change of the factor
         self.met: bool | None = None  # the last verdict; None: there is none yet
@@ -161,17 +161,18 @@ class _Class:
 
     def take(self, sampled: Sampled, recalls: Mapping[float, float], promise: float) -> None:
         """What a measurement says."""
+        new = sampled.stale or not sampled.recalls
         if sampled.stale:
             sampled.recalls, sampled.stale = {}, False
-        at_lower_before = self.lower is not None and self.lower in sampled.recalls
         sampled.recalls |= {factor: recall for factor, recall in recalls.items() if factor != math.inf}
         if sampled in self.measured:
             self.measured.remove(sampled)
         self.measured.append(sampled)
-        if self.lower is not None and not at_lower_before:
-            at_lower = sampled.at(self.lower, promise)
-            if at_lower is not None:
-                self._streak = self._streak + 1 if at_lower >= promise else 0
+        if self.lower is not None and (at_lower := sampled.at(self.lower, promise)) is not None:
+            if at_lower < promise:
+                self._streak = 0
+            elif new:  # the same queries must not lower the factor step by step
+                self._streak += 1
         self.judge(promise)
 
     def judge(self, promise: float) -> None:
