@@ -102,8 +102,8 @@ async def _measured(live: LiveIndex, queries: Floats, itself: bool = False) -> d
     magnitude = 1.0 if live.spec.metric == "cosine" else 0.0
     for start in range(0, len(queries), _AT_ONCE):
         some = queries[start : start + _AT_ONCE]
-        exact = await _scores(live, some, Options(K + skip, exact=True))
-        near = await _scores(live, some, Options(K + skip))
+        exact = await _scores(live, some, Options(K + skip, exact=True, sampled=False))
+        near = await _scores(live, some, Options(K + skip, sampled=False))
         recalls += [recall_of(found[skip:], best[skip:], magnitude) for found, best in zip(near, exact, strict=True)]
     return {"k": K, **figures(recalls)}
 

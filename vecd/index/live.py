@@ -75,6 +75,7 @@ class Options(NamedTuple):
     select: Callable[[], Selection] | None = None  # which rows it may find; called on the strand, may raise VecError
     recall: float | None = None  # the share of the nearest that it is to find; None: what the library promises
     by_document: bool = False  # the k best documents, each by its best chunk
+    sampled: bool = True  # whether its recall may be measured: it is somebody's own query
 
 
 class Answer(NamedTuple):
@@ -433,7 +434,7 @@ class LiveIndex(Upkeep):
             effort = self._effort(options, selectivity)
             with native.threads_for(len(queries)):
                 found.append(self._structure.search(queries, k, allowed, effort))
-            if k and not effort.exact and effort.ef is None and not KINDS[self.spec.kind].exact:
+            if k and options.sampled and not effort.exact and effort.ef is None and not KINDS[self.spec.kind].exact:
                 self._note(queries, options, selectivity)
         if len(self._tail) or not found:
             found.append(self._tail.search(queries, options.k, selection))

@@ -197,7 +197,7 @@ MIGRATIONS: tuple[str, ...] = (
 
 
 #: The migration with which full text left the store: it is derived from the chunks, in memory (index/live_text.py).
-_TEXT_LEFT = 5
+_TEXT_LEFT = 4
 
 
 def _drop_text(db: apsw.Connection) -> None:
