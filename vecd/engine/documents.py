@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import limits
 from ..filters.attributes import DocumentSelection
+from ..filters.language import refuse
 from ..store import documents as store
 from ..store.catalogue import Library
 from ..store.documents import Batch, Document, Entry, Outcome
@@ -41,20 +42,38 @@ def page(engine: Engine, name: str, after: str | None, count: int) -> list[dict[
         return [_outlined(each) for each in store.page(db, library.library_id, after, count)]
 
 
-def select(engine: Engine, library: Library, where: Filter) -> list[tuple[int, str]]:
-    """As `matching`, for a thread that may block. Blocks."""
-    with engine.selections.hold(library) as attributes:
+def select(engine: Engine, library: Library, where: Filter, *, sure: bool = False) -> list[tuple[int, str]]:
+    """As `matching`, for a thread that may block. With `sure` a filter in doubt is refused. Blocks.
+
+    Raises VecError `not_found` or `invalid_filter`.
+    """
+    with engine.selections.hold(library, where) as attributes:
         selection = engine.selections.load(library, attributes, where)
+    if sure:
+        refuse_doubts(selection)
     return _by_id(engine, selection.firsts[selection.matching].tolist())
 
 
-async def matching(engine: Engine, name: str, where: Filter) -> list[tuple[int, str]]:
-    """Label and id of the documents that a filter lets through, in the order of their ids.
+async def matching(
+    engine: Engine, name: str, where: Filter, *, sure: bool = False
+) -> tuple[list[tuple[int, str]], list[str]]:
+    """Label and id of the documents that a filter lets through, in the order of their ids; and warnings. With `sure` a
+    filter in doubt is refused.
 
     Raises VecError `not_found` or `invalid_filter`.
     """
     selection = await _select(engine, find(engine, name), where)
-    return await engine.read(_by_id, engine, selection.firsts[selection.matching].tolist())
+    if sure:
+        refuse_doubts(selection)
+    found = await engine.read(_by_id, engine, selection.firsts[selection.matching].tolist())
+    return found, [doubt.sentence for doubt in selection.doubts]
+
+
+def refuse_doubts(selection: DocumentSelection) -> None:
+    """Raises VecError `invalid_filter` for the first doubt: `id != x` would delete everything if the field is missing
+    everywhere, and nobody may have meant that."""
+    for doubt in selection.doubts:
+        refuse(doubt.text, doubt.column, doubt.message, doubt.hint)
 
 
 def outlines(engine: Engine, labels: list[int]) -> list[dict[str, Any]]:
@@ -67,15 +86,18 @@ async def count(engine: Engine, name: str, where: Filter) -> dict[str, Any]:
     """How many documents and chunks there are, or how many a filter lets through."""
     library = find(engine, name)
     documents, chunks = library.documents, library.chunks
+    warnings: list[str] = []
     if where:
         selection = await _select(engine, library, where)
         matching = selection.matching
         documents, chunks = int(np.count_nonzero(matching)), int(selection.chunks[matching].sum())
-    return {"library": library.name, "documents": documents, "chunks": chunks}
+        warnings = [doubt.sentence for doubt in selection.doubts]
+    answer = {"library": library.name, "documents": documents, "chunks": chunks}
+    return {**answer, "warnings": warnings} if warnings else answer
 
 
 async def _select(engine: Engine, library: Library, where: Filter) -> DocumentSelection:
-    with engine.selections.hold(library) as attributes:
+    with engine.selections.hold(library, where) as attributes:
         return await engine.read(engine.selections.load, library, attributes, where)
 
 
@@ -107,14 +129,15 @@ async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> 
     """Deletes the documents that a filter lets through: `{"deleted","missing","missing_ids","seq"}`.
 
     They are those that match after all that this sender wrote before. One that is changed by somebody else before its
-    turn comes is left as it is. Many are deleted in several transactions. Raises VecError.
+    turn comes is left as it is. Many are deleted in several transactions. A filter that names a field that no document
+    has is refused. Raises VecError.
     """
     library = await ingest.settled(engine, name, turn)
     deleted, seq = 0, engine.database.head
     if library.library_id:
         async with turn:
             await asyncio.wrap_future(engine.database.submit(lambda tx: None))  # behind the sender's earlier writes
-            found = await matching(engine, name, where)
+            found, _ = await matching(engine, name, where, sure=True)
             for start in range(0, len(found), limits.DELETE_DOCUMENTS):
                 page = found[start : start + limits.DELETE_DOCUMENTS]
                 future = engine.database.submit(partial(delete_unchanged, library, page), len(page), frees=True)

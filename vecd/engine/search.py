@@ -11,14 +11,15 @@ import asyncio
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
 from .. import limits
 from ..errors import Code, VecError
+from ..filters.attributes import DocumentSelection
+from ..filters.language import Doubt
 from ..index.live import LiveIndex, Options
 from ..index.rows import Floats, Labels, Selection
 from ..store import libraries, text
@@ -63,6 +64,7 @@ class Found:
 
     ranking: Ranking
     hits: list[dict[str, Any]]
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,18 @@ async def search(engine: Engine, query: Query) -> Found:
             await asyncio.wrap_future(live.loaded())
     if not query.where:
         return await _of_one_embedder(Asking(engine, library, query, mode, vector, None))
-    with engine.selections.hold(library) as attributes:
+    with engine.selections.hold(library, query.where) as attributes:
         if engine.selections.lacks(attributes, query.where):
             await engine.read(engine.selections.load, library, attributes, query.where)
-        select = partial(attributes.select, query.where)
-        return await _of_one_embedder(Asking(engine, library, query, mode, vector, select))
+        doubts: list[Doubt] = []
+
+        def select() -> DocumentSelection:
+            selection = attributes.select(query.where)
+            doubts[:] = selection.doubts
+            return selection
+
+        found = await _of_one_embedder(Asking(engine, library, query, mode, vector, select))
+        return replace(found, warnings=[doubt.sentence for doubt in doubts])
 
 
 async def _of_one_embedder(asking: Asking) -> Found:

@@ -9,7 +9,7 @@ from ...engine import search as verbs
 from ...engine import selections
 from ...errors import Code, VecError
 from ...store.catalogue import DEFAULT
-from ..call import Call
+from ..call import Call, warned
 
 
 async def search(call: Call) -> dict[str, Any]:
@@ -29,10 +29,10 @@ async def search(call: Call) -> dict[str, Any]:
         raise VecError(Code.INVALID_REQUEST, f"there is no mode {query.mode!r:.40}", f"modes: {modes}", field="mode")
     found = await verbs.search(call.engine, query)
     if query.k <= limits.PAGE_ITEMS:
-        return {"hits": found.hits}
+        return {"hits": found.hits, **warned(found.warnings)}
     call.streamed = True
     await call.items(found.hits)
     for start in range(limits.PAGE_ITEMS, len(found.ranking), limits.PAGE_ITEMS):
         page = found.ranking[start : start + limits.PAGE_ITEMS]
         await call.items(await call.engine.read(call.engine.hits.of, page, start + 1))
-    return {}
+    return warned(found.warnings)
