@@ -305,7 +305,7 @@ def fields(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str
     start, count = 0, 16
     while start < len(waiting):
         packed: str = db.execute(
-            "SELECT group_concat('[' || label || ',' || documents.chunks || ',' || json_quote(id) || ','"
+            "SELECT group_concat('[' || label || ',' || documents.chunks || ',' || json_quote(documents.id) || ','"
             " || json_quote(title) || ',' || metadata || ']', ',') FROM json_each(?) AS wanted"
             " CROSS JOIN documents ON label = wanted.value",
             (_json(waiting[start : start + count]),),
