@@ -72,8 +72,8 @@ def test_a_float_may_be_as_large_as_floats_are(text: str) -> None:
     assert repr(exact.loads(text.encode())) == repr(json.loads(text))
 
 
-def test_an_integer_of_a_million_digits_is_refused_in_few_words() -> None:
+def test_an_integer_of_many_digits_is_refused_in_few_words() -> None:
     with pytest.raises(VecError) as raised:
-        exact.loads(b'{"a": ' + b"9" * 1_000_000 + b"}")
-    assert "(1,000,000 digits)" in raised.value.message
+        exact.loads(b'{"a": ' + b"9" * 300 + b"}")
+    assert "(300 digits)" in raised.value.message
     assert len(str(raised.value.hint)) < 200
