@@ -72,8 +72,9 @@ def readable(fd: int, busy: bool) -> bool:
     return bool(poll.poll(0 if busy else None))
 
 
-def id_pages(given: list[str], stdin: bool, size: int) -> Iterator[list[str]]:
+def id_pages(given: list[str], stdin: bool, size: int, *, mixed: bool = True) -> Iterator[list[str]]:
     """The ids that were given, or those on stdin, `size` at a time; from stdin also fewer, when no more are there yet.
+    With `mixed`, bare lines and JSON may follow each other.
 
     What stands before a line that is no id is yielded before the VecError `invalid_request` is raised.
     """
@@ -82,13 +83,14 @@ def id_pages(given: list[str], stdin: bool, size: int) -> Iterator[list[str]]:
         return
     page: list[str] = []
     wrong: VecError | None = None
+    read = _Ids(mixed)
 
     def wait(fd: int) -> bool:
         return readable(fd, bool(page))
 
     try:
         for line in lines([], wait):
-            found = _id(line) if line is not None else None
+            found = read.id_of(line) if line is not None else None
             if found is not None:
                 page.append(found)
             if len(page) == size or line is None:
@@ -102,20 +104,63 @@ def id_pages(given: list[str], stdin: bool, size: int) -> Iterator[list[str]]:
         raise wrong
 
 
-def _id(line: Line) -> str | None:
-    """A line's id: bare, or an object's "id"; None for a blank line."""
+class _Ids:
+    """Reads lines that are ids: JSON strings, objects with an "id" or a "document_id", or bare.
+
+    Among bare lines, one that looks like JSON may be a bare id as well. Unless they may be mixed, the first line
+    decides what all are.
+    """
+
+    def __init__(self, mixed: bool) -> None:
+        self._mixed = mixed
+        self._json: bool | None = None  # whether they are JSON; None: nothing has come yet
+
+    def id_of(self, line: Line) -> str | None:
+        """The id; None for a blank line. Raises VecError `invalid_request`, naming the line."""
+        where = f"{line.file}:{line.number}"
+        if line.data is None:
+            raise VecError(Code.INVALID_REQUEST, f"{where}: a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
+        if not line.data.strip():
+            return None
+        json = line.data.lstrip()[:1] in (b'"', b"{", b"[")
+        if self._json is None:
+            self._json = json
+        if json != self._json and not self._mixed:
+            kinds = ("JSON", "those before it are bare ids") if json else ("a bare id", "those before it are JSON")
+            raise VecError(Code.INVALID_REQUEST, f"{where}: this line is {kinds[0]}, and {kinds[1]}", _AS_JSON)
+        return _from_json(line.data, where) if json else _bare(line.data, where)
+
+
+_AS_JSON = "write ids as JSON strings, which carry any id: jq .id, not jq -r .id"
+
+
+def _from_json(data: bytes, where: str) -> str:
+    from vecd.wire import exact
+
     from .output import load_orjson
 
-    orjson = load_orjson()
-    where = f"{line.file}:{line.number}"
-    if line.data is None:
-        raise VecError(Code.INVALID_REQUEST, f"{where}: a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
-    if not (text := line.data.strip()):
-        return None
+    load_orjson()
     try:
-        value = orjson.loads(text)["id"] if text.startswith(b"{") else text.decode()
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise VecError(Code.INVALID_REQUEST, f'{where}: no id, and no object with an "id" ({error})') from error
+        value = exact.loads(data)
+    except (VecError, ValueError) as error:
+        raise VecError(Code.INVALID_REQUEST, f"{where}: no id ({error})", _AS_JSON) from error
+    if isinstance(value, dict):
+        found = [value[key] for key in ("id", "document_id") if key in value]
+        if not found or found[-1] != found[0]:
+            what = "two different ids" if found else 'no "id" and no "document_id"'
+            raise VecError(Code.INVALID_REQUEST, f"{where}: the object has {what}")
+        value = found[0]
     if not isinstance(value, str):
-        raise VecError(Code.INVALID_REQUEST, f'{where}: "id" must be a string')
+        raise VecError(Code.INVALID_REQUEST, f'{where}: an id is a string: "id" must be a string', _AS_JSON)
     return value
+
+
+def _bare(data: bytes, where: str) -> str:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise VecError(Code.INVALID_REQUEST, f"{where}: no id, because it is not UTF-8 ({error})") from error
+    if text != text.strip() or not text.isprintable():
+        what = "has white space around it" if text != text.strip() else "holds a control character"
+        raise VecError(Code.INVALID_REQUEST, f"{where}: the bare id {what}, and may be read wrongly", _AS_JSON)
+    return text

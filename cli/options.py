@@ -38,4 +38,16 @@ def open_client(socket: str | None, no_spawn: bool) -> Client:
     """A connection, as --socket and --no-spawn want it."""
     from vecd.client import connect
 
-    return connect(socket, spawn=not no_spawn)
+    client = connect(socket, spawn=not no_spawn)
+    client.on_warnings = _warn
+    return client
+
+
+def _warn(warnings: list[str]) -> None:
+    """Tells an answer's warnings, on stderr. A filter may be put together of what somebody else wrote."""
+    import sys
+
+    from .output import printable
+
+    for each in warnings:
+        print(f"vec: warning: {printable(each)}", file=sys.stderr, flush=True)

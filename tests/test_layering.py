@@ -15,16 +15,17 @@ import pytest
 import vecd
 
 ROOT = Path(vecd.__file__).parent.parent
-SHARED = {"errors", "limits", "units", "settings"}
+SHARED = {"errors", "limits", "units", "settings", "values"}
 
 #: A room of vecd -> the other rooms that it may import from. `vecd` itself (its version numbers) is open to all.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "limits": set(),
     "units": {"errors"},
+    "values": {"errors", "limits"},
     "settings": {"errors", "limits", "units"},
     "logs": set(),
-    "wire": {"errors", "limits"},
+    "wire": {"errors", "limits", "values"},
     "dial": SHARED,
     "launch": {*SHARED, "dial"},
     "subscription": {*SHARED, "wire"},

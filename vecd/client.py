@@ -30,7 +30,7 @@ from .errors import Code, VecError
 from .launch import launch
 from .settings import load
 from .subscription import Watch
-from .wire.documents import pack_document
+from .wire.documents import pack_all
 from .wire.frames import FrameDecoder
 from .wire.messages import Reply, check_protocol, decode, encode, hello, parse_reply
 from .wire.vectors import pack_vector
@@ -67,6 +67,7 @@ class Pending:
         self.number = number
         self.done = False  # the last reply is here
         self._replies: deque[Reply] = deque()
+        self.warnings: list[str] = []  # of the answer, once it has been taken
 
     def result(self) -> dict[str, Any]:
         """Waits for the one answer. Raises the VecError that the daemon answered with."""
@@ -95,6 +96,9 @@ class Pending:
         reply = self._replies.popleft()
         if reply.kind == "error":
             raise VecError.from_wire(reply.body)
+        if reply.kind != "items" and reply.body.get("warnings"):
+            self.warnings = list(reply.body["warnings"])
+            self._client.on_warnings(self.warnings)
         return reply
 
     def _take(self, reply: Reply) -> None:
@@ -117,6 +121,8 @@ class Client:
         self._pending: dict[int, Pending] = {}
         self._number = 0
         self._lost: VecError | None = None
+        #: Called with an answer's warnings, each a sentence: a filter names a field that no document has, for example.
+        self.on_warnings: Callable[[list[str]], None] = lambda warnings: None
         try:
             answer = self._hello()
         except BaseException:
@@ -140,10 +146,17 @@ class Client:
 
     def submit(self, op: str, **fields: Any) -> Pending:
         """Sends a request and returns without waiting for its answer. Fields that are None are left out."""
-        self._number += 1
-        message = {"op": op, "id": self._number}
+        return self._submit(self._frame(op, **fields))
+
+    def _frame(self, op: str, **fields: Any) -> bytes:
+        """The next request, encoded."""
+        message = {"op": op, "id": self._number + 1}
         message.update((key, value) for key, value in fields.items() if value is not None)
-        frame = encode(message)
+        return encode(message)
+
+    def _submit(self, frame: bytes) -> Pending:
+        """Sends what `_frame` made last."""
+        self._number += 1
         pending = self._pending[self._number] = Pending(self, self._number)
         self._send(frame)
         return pending
@@ -179,8 +192,27 @@ class Client:
 
     def ingest(self, documents: Iterable[dict[str, Any]], library: str = "default") -> dict[str, Any]:
         """Writes one batch; returns `{"added","updated","unchanged","deleted","failed","seq","errors"}` once it is
-        durable and searchable. Documents are as on the command line; a vector may be a list or a numpy array."""
-        return self.request("ingest", library=library, documents=[pack_document(each) for each in documents])
+        durable and searchable. Documents are as on the command line; a vector may be a list or a numpy array.
+
+        `errors` are the documents that were refused, here or by the daemon, in their order:
+        `{"index","code","message",…}`. They cost no other.
+        """
+        given = list(documents)
+        batch = pack_all(given)
+        try:
+            frame = self._frame("ingest", library=library, documents=batch.documents)
+        except VecError as error:
+            if error.code != Code.INVALID_REQUEST:
+                raise
+            batch = pack_all(given, texts=True)  # half a surrogate pair somewhere: looked for only if there is one
+            frame = self._frame("ingest", library=library, documents=batch.documents)
+        answer = self._submit(frame).result()
+        if batch.refused:
+            told = [{**error, "index": batch.places[error["index"]]} for error in answer["errors"]]
+            told += [{"index": place, **error.to_wire()} for place, error in batch.refused]
+            answer["errors"] = sorted(told, key=lambda error: error["index"])
+            answer["failed"] += len(batch.refused)
+        return answer
 
     def search(
         self,

@@ -47,6 +47,14 @@ ID_BYTES_MAX: Final = 512
 TITLE_BYTES_MAX: Final = 4 * KIB
 #: Metadata is read with every hit.
 METADATA_BYTES_MAX: Final = 256 * KIB
+#: How deep objects and lists may be nested in what is written as JSON: orjson's bound, the lowest of all parsers and
+#: writers that metadata goes through (msgpack has 1,024, SQLite 1,000).
+JSON_DEPTH_MAX: Final = 254
+#: Levels around metadata, at most. An event with its document has four in a message or in a file of dead letters:
+#: items, event, data, document; the others are for what will be.
+ENVELOPE_DEPTH_MAX: Final = 14
+#: So deep metadata may be nested, itself included, and still be written with everything around it.
+METADATA_DEPTH_MAX: Final = JSON_DEPTH_MAX - ENVELOPE_DEPTH_MAX
 #: Chunks of one document. Its events are never split over two frames: an update may take two for each chunk, of up to
 #: 110 bytes and two or three times the id, which together stay under FRAME_BYTES_MAX.
 DOCUMENT_CHUNKS_MAX: Final = 5_000
@@ -82,6 +90,12 @@ FILTER_DEPTH_MAX: Final = 100
 FILTER_CHARS_AT_ONCE: Final = 2_000
 #: Filters whose masks are kept; each takes a byte a document.
 FILTER_MASKS_KEPT: Final = 32
+#: Bytes of the columns of one library's fields, about; beyond it those that were used least recently are dropped.
+FILTER_COLUMNS_BYTES: Final = 128 * MIB
+#: Bytes of documents' metadata that one statement brings when columns are loaded, about, and documents at most: a few
+#: milliseconds of the interpreter lock.
+COLUMNS_PAGE_BYTES: Final = 256 * KIB
+COLUMNS_PAGE_DOCUMENTS: Final = 1_024
 #: Documents that may wait to be taken into the columns of a library whose filters nobody uses any more.
 ATTRIBUTES_PENDING: Final = 20_000
 #: Characters of a query: longer ones are documents.

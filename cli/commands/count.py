@@ -19,4 +19,5 @@ def count(
     """Count a library's documents and chunks, or those that a filter lets through."""
     with options.open_client(socket, no_spawn) as client:
         body = client.count(library, where=where or ())
+    body.pop("warnings", None)  # on stderr
     Output(json).one(body, f"{library}: {plural(body['documents'], 'document')}, {plural(body['chunks'], 'chunk')}")

@@ -22,7 +22,7 @@ def delete(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The documents' ids.")] = None,
     library: options.Library = "default",
     stdin: Annotated[
-        bool, typer.Option("--stdin", help='Read ids from stdin, one a line, bare or as {"id": …}.')
+        bool, typer.Option("--stdin", help='Read ids from stdin, one a line: "ID", {"id": …}, or bare.')
     ] = False,
     where: options.Where = None,
     json: options.Json = False,
@@ -42,7 +42,7 @@ def delete(
     failure: VecError | None = None
     try:
         with options.open_client(socket, no_spawn) as client:
-            for page in ndjson.id_pages(ids or [], stdin, _PAGE_IDS):
+            for page in ndjson.id_pages(ids or [], stdin, _PAGE_IDS, mixed=False):
                 answer = client.delete(page, library)
                 deleted, missing, seq = deleted + answer["deleted"], missing + answer["missing"], answer["seq"]
                 for document_id in answer["missing_ids"]:

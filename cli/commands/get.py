@@ -22,7 +22,7 @@ def get(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The documents' ids.")] = None,
     library: options.Library = "default",
     stdin: Annotated[
-        bool, typer.Option("--stdin", help='Read ids from stdin, one a line, bare or as {"id": …}.')
+        bool, typer.Option("--stdin", help='Read ids from stdin, one a line: "ID", {"id": …}, or bare.')
     ] = False,
     vectors: Annotated[bool, typer.Option("--vectors", help="Print the chunks' vectors too.")] = False,
     json: options.Json = False,

@@ -159,7 +159,9 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> None:
 
 def _query(line: Line) -> dict[str, Any]:
     """A line of --stdin: a bare text, or an object with "query" and/or "vector", and what differs from the options."""
-    orjson = load_orjson()
+    from vecd.wire import exact
+
+    load_orjson()
     where = f"{line.file}:{line.number}"
     if line.data is None:
         raise VecError(Code.INVALID_REQUEST, f"{where}: a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
@@ -167,8 +169,8 @@ def _query(line: Line) -> dict[str, Any]:
     try:
         if not text.startswith(b"{"):
             return {"query": text.decode()}
-        given = orjson.loads(text)
-    except (UnicodeDecodeError, orjson.JSONDecodeError) as error:
+        given = exact.loads(text)
+    except (VecError, ValueError) as error:
         raise VecError(Code.INVALID_REQUEST, f"{where}: no query: {error}") from error
     for key in given:
         if key not in _QUERY_KEYS:

@@ -361,6 +361,7 @@ def test_the_limits_of_the_protocol_are_those_of_the_program() -> None:
         "bytes of an id": limits.ID_BYTES_MAX,
         "bytes of a title": limits.TITLE_BYTES_MAX,
         "bytes of metadata, as JSON": limits.METADATA_BYTES_MAX,
+        "levels of metadata, itself included": limits.METADATA_DEPTH_MAX,
         "chunks of a document": limits.DOCUMENT_CHUNKS_MAX,
         "components of a vector": limits.DIMENSION_MAX,
         "bytes of a library's name": limits.NAME_BYTES_MAX,

@@ -403,14 +403,39 @@ def test_get_vectors_are_the_ones_that_were_given(instance: Instance, libraries:
     assert "vector" not in instance.objects("get", "-l", libraries["cosine"], "0")[0]["chunks"][0]
 
 
-def test_get_reads_ids_from_stdin_bare_or_as_objects(instance: Instance, texts: str) -> None:
-    lines = 'csv\n\n{"id": "mail"}\r\n  logs  \n{"id": "cron", "title": "what ingest takes, get takes"}'
+def test_get_reads_ids_from_stdin_bare_or_as_json(instance: Instance, texts: str) -> None:
+    lines = 'csv\n\n{"id": "mail"}\r\n"logs"\n {"document_id": "cron", "title": "what search prints, get takes"}'
     assert [each["id"] for each in instance.objects("get", "-l", texts, "--stdin", stdin=lines)] == [
         "csv", "mail", "logs", "cron",
     ]  # fmt: skip
     assert instance.vec("get", "-l", texts, "--stdin", stdin="").stdout == ""
     done = instance.vec("get", "-l", texts, "--stdin", stdin="csv\nnobody\nmail\n", status=4)
     assert (done.stdout.count("\n"), "'nobody'" in done.stderr) == (2, True)
+
+
+_ODD_IDS = [" k1", "k1 ", '{"id": "k2"}', '"k1"', "[k1]", "k\t1", "k\r1", "\\", "größe \U0001f600", "-k1", "a,b"]
+
+
+def test_every_id_travels_as_a_json_string(instance: Instance) -> None:
+    library = fresh(instance)
+    instance.vec("ingest", "-l", library, stdin=ndjson([{"id": each, "text": "x"} for each in ["k1", "k2", *_ODD_IDS]]))
+    for line_of_id in (json.dumps, lambda each: json.dumps({"id": each})):
+        lines = "\n".join(map(line_of_id, _ODD_IDS))
+        assert [each["id"] for each in instance.objects("get", "-l", library, "--stdin", stdin=lines)] == _ODD_IDS
+    lines = "\n".join(map(json.dumps, _ODD_IDS))
+    assert instance.objects("delete", "-l", library, "--stdin", stdin=lines)[0]["deleted"] == len(_ODD_IDS)
+    assert [each["id"] for each in instance.objects("list", "-l", library)] == ["k1", "k2"]
+
+
+@pytest.mark.parametrize("odd", [" k1", "k1 ", '{"id": "k1"}', '"k1"', "[k1]", '{"document_id": "k1"}'])
+def test_an_id_that_is_bare_by_mistake_deletes_nothing_else(instance: Instance, odd: str) -> None:
+    """As `jq -r .id` prints it."""
+    library = fresh(instance)
+    instance.vec("ingest", "-l", library, stdin=ndjson([{"id": each, "text": "x"} for each in ("a", "k1", odd)]))
+    done = instance.vec("delete", "-l", library, "--stdin", stdin=f"a\n{odd}\n", status=2)
+    assert "stdin:2: " in done.stderr
+    assert "jq .id" in done.stderr
+    assert {each["id"] for each in instance.objects("list", "-l", library)} == {"k1", odd}
 
 
 def test_get_of_many_ids_leaves_none_out(instance: Instance, libraries: dict[str, str]) -> None:
@@ -427,6 +452,15 @@ def test_get_of_many_ids_leaves_none_out(instance: Instance, libraries: dict[str
         (b'{"id": 5}', 'stdin:1: "id" must be a string'),
         (b'{"id": ', "stdin:1: "),
         (b"caf\xe9", "stdin:1: "),
+        (b" k1", "stdin:1: the bare id has white space around it, and may be read wrongly"),
+        (b"k1\t", "stdin:1: the bare id has white space"),
+        (b"k\x1b1", "stdin:1: the bare id holds a control character"),
+        (b'"k1', "stdin:1: no id"),
+        (b'"k1" x', "stdin:1: no id"),
+        (b'["k1"]', 'stdin:1: "id" must be a string'),
+        (b"[k1]", "stdin:1: no id"),
+        (b'{"id": "a", "id": "b"}', "stdin:1: no id (the key 'id' stands twice"),
+        (b'{"id": "a", "document_id": "b"}', "stdin:1: the object has two different ids"),
         (b"x" * (limits.LINE_BYTES_MAX + 1), "stdin:1: a line over the limit"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from vecd.filters.attributes import Attributes, DocumentSelection, Row
-from vecd.filters.language import parse
+from vecd.filters.language import Doubt, parse
 
 Document = dict[str, Any]
 
@@ -28,15 +28,6 @@ class Store:
     def known(self) -> dict[int, Document]:
         """The documents that the Attributes should answer by."""
         return self.states[max(self.told, self._read[0])]
-
-    @property
-    def held(self) -> list[Document]:
-        """All whose values are in the columns, also of those that are dead by now."""
-        loaded, held = self._read
-        later = (
-            self.states[seq][row.label] for seq in range(loaded + 1, self.told + 1) for row in self._commits[seq][0]
-        )
-        return [*held, *later]
 
     def commit(self, documents: Iterable[Document] = (), removed: Iterable[int] = (), gap: int = 0) -> list[int]:
         """One commit, not left yet; returns the labels of its documents. `gap`: labels that others got before."""
@@ -67,8 +58,13 @@ class Store:
     def select(self, *texts: str) -> DocumentSelection:
         """What a search does: the fields that are missing are read, then all that was left counts."""
         where = parse(texts)
-        self.attributes.load(frozenset().union(*(each.fields for each in where)), self.read)
-        return self.attributes.select(where)
+        fields = frozenset().union(*(each.fields for each in where))
+        with self.attributes.pinned(fields):
+            self.attributes.load(fields, self.read)
+            return self.attributes.select(where)
+
+    def doubts(self, *texts: str) -> list[Doubt]:
+        return list(self.select(*texts).doubts)
 
     def found(self, *texts: str) -> list[int]:
         selection = self.select(*texts)

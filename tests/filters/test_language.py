@@ -68,7 +68,8 @@ def test_an_operator_needs_no_spaces_around_it(sign: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("5", 5.0), ("-5", -5.0), ("+5", 5.0), ("0.5", 0.5), (".5", 0.5), ("5.", 5.0), ("1e3", 1000.0),
+        ("5", 5), ("-5", -5), ("+5", 5), ("9007199254740993", 2**53 + 1),
+        ("-" + "9" * 400, -int("9" * 400)), ("0.5", 0.5), (".5", 0.5), ("5.", 5.0), ("1e3", 1000.0),
         ("-1.5E-2", -0.015), ("true", True), ("FALSE", False), ("word", "word"), ("2026-01-01", "2026-01-01"),
         ("1_000", "1_000"), ("0x10", "0x10"), ("nan", "nan"), ("inf", "inf"), ("-infinity", "-infinity"),
         ("a.b", "a.b"), ("x@y.org", "x@y.org"), ("c++", "c++"), ("'5'", "5"), ('"true"', "true"), ("'null'", "null"),
@@ -76,7 +77,7 @@ def test_an_operator_needs_no_spaces_around_it(sign: str, value: str) -> None:
         ("'a\nb'", "a\nb"), ("'(,<=!'", "(,<=!"), ("日本", "日本"), ("x^2", "x^2"), ("^", "^"),
     ],
 )  # fmt: skip
-def test_a_value_is_a_number_a_truth_or_a_string(text: str, value: float | str | bool | None) -> None:
+def test_a_value_is_a_number_a_truth_or_a_string(text: str, value: int | float | str | bool | None) -> None:
     if value is None:
         assert refusal(f"a = {text}").code == "invalid_filter"
         return
@@ -104,6 +105,16 @@ def test_a_value_is_a_number_a_truth_or_a_string(text: str, value: float | str |
         ("'exists'", False, ("exists",)),
         ("and.or", False, ("and", "or")),
         ("5", False, ("5",)),
+        ("'a b'.'c d'", False, ("a b", "c d")),
+        ("a.'b.c'.d", False, ("a", "b.c", "d")),
+        ("'a'.b.\"c\"", False, ("a", "b", "c")),
+        ("''", False, ("",)),
+        ("a.''.b", False, ("a", "", "b")),
+        ("metadata.'title'", False, ("title",)),
+        ("metadata.'a b'.c", False, ("a b", "c")),
+        ("'metadata'.a", False, ("metadata", "a")),
+        ("'title'.de", False, ("title", "de")),
+        ('"it\'s \\""', False, ("it's \"",)),
         ("größe", False, ("größe",)),
     ],
 )
@@ -159,9 +170,12 @@ def test_the_column_of_each_value_and_field_is_kept() -> None:
 _KEYS = st.one_of(
     st.sampled_from(["a", "b", "x_1", "größe", "title", "document_id", "metadata", *KEYWORDS]),
     st.text("ab_19", min_size=1, max_size=4),
+    st.text(max_size=6),
 )
-_PATHS = st.one_of(st.lists(_KEYS, min_size=1, max_size=3).map(tuple), st.tuples(st.text(max_size=6)))
-_NUMBERS = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
+_PATHS = st.lists(_KEYS, min_size=1, max_size=3).map(tuple)
+_NUMBERS: st.SearchStrategy[int | float] = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0), st.integers()
+)
 _TEXTS = st.one_of(st.text(max_size=8), st.sampled_from(["5", "true", "null", "and", "'", '"', "\\", "it's", "a b"]))
 
 
@@ -214,6 +228,14 @@ def test_whatever_is_typed_is_read_or_refused_at_a_column_of_it(text: str) -> No
         ("x = 1 and .a = 1", 11, "the field '.a' has an empty key"),
         ("a. = 1", 1, "the field 'a.' has an empty key"),
         ("metadata. = 1", 1, "has an empty key"),
+        ("'a'. = 1", 1, "has an empty key"),
+        ("b = 1 or a..'b' = 1", 10, "has an empty key"),
+        ("'a'b = 1", 4, "not 'b'"),
+        ("a.b'c' = 1", 4, "not \"'c'\""),
+        ("'a'. 'b' = 1", 1, "has an empty key"),
+        ("'a' .b = 1", 5, "not '.b'"),
+        ("a = 1e999", 5, "larger than any that a document can hold"),
+        ("a in (1, -" + "9" * 500 + ")", 10, "larger than any"),
         ("a not = 1", 7, "'in' or 'exists' was expected, not '='"),
         ("a not", 6, "'in' or 'exists' was expected, not the end"),
         ("a = 'x", 5, "a quote that is not closed"),

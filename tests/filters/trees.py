@@ -1,4 +1,4 @@
-"""Expressions as plain trees, and how they are written and what they mean, by the text of vecd/filters/language.py.
+"""Expressions as plain trees, and how they are written and what they mean, by FILTERS in man/vec-search.1.
 
 A tree is ("test", own, path, operator, values), ("not", tree), ("all", (tree, …)) or ("any", (tree, …)). Nothing here
 uses the parser or the columns: this is what they are held against.
@@ -79,17 +79,20 @@ class Writer:
     def _field(self, own: bool, path: tuple[str, ...]) -> str:
         if own:
             return path[0]
-        joined = ".".join(path)
-        can_be_bare = all(_BARE.fullmatch(key) and "." not in key for key in path) and joined.lower() not in KEYWORDS
-        if len(path) == 1 and (not can_be_bare or self._chance.random() < 0.3):
-            return self._quoted(path[0])
-        prefixed = joined in language.OWN or (path[0] == "metadata" and len(path) > 1) or self._chance.random() < 0.1
-        return f"metadata.{joined}" if prefixed else joined
+        bare = [bool(_BARE.fullmatch(key)) and "." not in key and self._chance.random() < 0.7 for key in path]
+        keys = [key if plain else self._quoted(key) for key, plain in zip(path, bare, strict=True)]
+        joined = ".".join(keys)
+        taken = bare[0] and (joined in language.OWN or (path[0] == "metadata" and len(path) > 1))
+        if taken or (bare[0] and len(path) == 1 and joined.lower() in KEYWORDS) or self._chance.random() < 0.1:
+            return f"metadata.{joined}"
+        return joined
 
-    def _value(self, value: float | str | bool, own: bool, prefix: bool = False) -> str:
+    def _value(self, value: int | float | str | bool, own: bool, prefix: bool = False) -> str:
         """Behind a document's own field a value without quotes is a string; behind ^= also one that is a number."""
         if isinstance(value, bool):
             return self._keyword("true" if value else "false")
+        if isinstance(value, int):
+            return self._chance.choice((str(value), f"{value:+}"))
         if isinstance(value, float):
             return self._chance.choice((repr(value), f"{value:e}")) if float(f"{value:e}") == value else repr(value)
         plain = bool(_BARE.fullmatch(value)) and value.lower() not in ((*KEYWORDS, "null") if own else WORDS)
@@ -174,6 +177,7 @@ def kind(value: Any) -> type | None:
 
 
 def _passes(item: Any, sign: str, value: Any) -> bool:
+    """Python compares integers with floats exactly."""
     if kind(item) is not kind(value):
         return False
     return bool(item.startswith(value)) if sign == "^=" else ORDERED["=" if sign == "in" else sign](item, value)
@@ -183,7 +187,7 @@ def _passes(item: Any, sign: str, value: Any) -> bool:
 
 
 def leaves(
-    paths: st.SearchStrategy[tuple[str, ...]], numbers: st.SearchStrategy[float], texts: st.SearchStrategy[str]
+    paths: st.SearchStrategy[tuple[str, ...]], numbers: st.SearchStrategy[int | float], texts: st.SearchStrategy[str]
 ) -> st.SearchStrategy[Tree]:
     """Single tests of metadata fields with these keys, and of documents' own fields."""
     values = st.one_of(numbers, texts, st.booleans())

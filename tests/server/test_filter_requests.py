@@ -145,15 +145,63 @@ def test_a_filter_that_cannot_be_read_is_refused_with_its_column(client: Client,
     assert "vec-search(1)" in str(error.hint)
 
 
-@pytest.mark.parametrize("op", OPS)
-def test_a_comparison_that_never_holds_is_refused_with_its_column(client: Client, op: str) -> None:
-    error = refused(client, op, library="some", where=["by = ann", "  year = '2020'"])
-    assert (error.code, error.details["where"], error.details["column"]) == ("invalid_filter", "  year = '2020'", 10)
-    assert "'year' holds numbers" in error.message
-    assert "leave out the quotes" in str(error.hint)
-    error = refused(client, op, library="some", where=["by in (5, ann)"])
-    assert (error.details["column"], "in quotes: '5'" in str(error.hint)) == (8, True)
+@pytest.mark.parametrize("op", [op for op in OPS if op != "delete"])
+@pytest.mark.parametrize(
+    ("where", "told", "hint"),
+    [
+        ("  year = '2020'", "'year' holds numbers, and '2020' is a string, at column 10", "leave out the quotes"),
+        ("by in (5, 6)", "'by' holds strings, and 5 is a number, at column 8", "in quotes: '5'"),
+        ("id != a", "no document has the field 'id', at column 1", "did you mean document_id?"),
+        ("done = true and yaer = 2020", "no document has the field 'yaer', at column 17", "did you mean year?"),
+    ],
+)
+def test_what_cannot_be_meant_is_answered_with_a_warning(
+    client: Client, op: str, where: str, told: str, hint: str
+) -> None:
+    warnings: list[str] = []
+    pending = client.submit(op.split()[0], **OPS[op], library="some", where=["by = ann", where])
+    for reply in pending.parts():
+        if reply.kind != "items":
+            warnings += reply.body["warnings"]
+    (warning,) = warnings
+    assert told in warning
+    assert hint in warning
+    assert pending.warnings == warnings
+
+
+@pytest.mark.parametrize(
+    ("where", "column"),
+    [("year != '2020'", 9), ("id != a", 1), ("not (by = bob or yaer = 1)", 18), ("by != 7", 7)],
+)
+def test_a_delete_that_cannot_be_meant_is_refused_with_its_column(client: Client, where: str, column: int) -> None:
+    error = refused(client, "delete", library="some", where=["by exists or not by exists", where])
+    assert (error.code, error.details["where"], error.details["column"]) == ("invalid_filter", where, column)
     assert client.count("some")["documents"] == 3
+    job = client.submit_job("delete", {"where": [where]}, library="some")
+    (ended,) = client.wait_for_jobs([job["job_id"]], timeout_s=30)
+    assert (ended["state"], ended["error"]["code"]) == ("failed", "invalid_filter")
+    assert client.count("some")["documents"] == 3
+
+
+def test_what_only_deleted_documents_hold_decides_nothing(client: Client) -> None:
+    library = create(client, "once", dimension=2)
+    put(client, library, [{"id": "a", "vector": [1, 0], "metadata": {"n": 1}}])
+    before = client.count(library, where=["n = x"])
+    put(client, library, [{"id": "b", "vector": [1, 0], "metadata": {"n": "x", "m": 1}}])
+    assert "warnings" not in client.count(library, where=["n = x", "m = 1"])
+    client.delete(["b"], library)
+    assert client.count(library, where=["n = x"]) == before
+    assert "no document has the field 'm'" in client.count(library, where=["m = 1"])["warnings"][0]
+    with pytest.raises(VecError, match="'n' holds numbers"):
+        client.delete(library=library, where=["n = x"])
+
+
+def test_a_filter_deletes_an_integer_and_not_its_neighbours(client: Client) -> None:
+    library = create(client, "exact", dimension=2)
+    put(client, library, ({"id": str(n), "vector": [1, 0], "metadata": {"b": n}} for n in range(2**53 - 2, 2**53 + 5)))
+    assert client.delete(library=library, where=[f"b = {2**53 + 1}"])["deleted"] == 1
+    assert client.delete(library=library, where=[f"b > {2**53 + 3}"])["deleted"] == 1
+    assert client.count(library, where=[f"b <= {2**53}"])["documents"] == 3
 
 
 @pytest.mark.parametrize("op", OPS)

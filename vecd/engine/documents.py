@@ -14,6 +14,7 @@ import numpy as np
 from .. import limits
 from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
+from ..filters.language import refuse
 from ..store import documents as store
 from ..store import events, libraries
 from ..store.catalogue import Library
@@ -79,17 +80,29 @@ def _found(
     return store.get(db, library.library_id, ids), events.head(db)
 
 
-async def listing(engine: Engine, view: ReadView, name: str, where: Filter) -> Listing:
-    """The documents of a library, or those that a filter lets through, by id; for `outlines`, while the view is open.
+async def listing(engine: Engine, view: ReadView, name: str, where: Filter) -> tuple[Listing, list[str]]:
+    """The documents of a library, or those that match a filter, by id; for `outlines`, while the view is open. And
+    warnings.
 
     Raises VecError `not_found` or `invalid_filter`.
     """
     library = find(engine, name, view.catalogue)
     if not where:
-        return Everything(view, library.library_id)
+        return Everything(view, library.library_id), []
     selection = await _select(engine, library, where)
     await _published(engine, selection.seq)
-    return await engine.read(_picked, engine, view, selection)
+    return await engine.read(_picked, engine, view, selection), _warnings(selection)
+
+
+def _warnings(selection: DocumentSelection) -> list[str]:
+    return [doubt.sentence for doubt in selection.doubts]
+
+
+def refuse_doubts(selection: DocumentSelection) -> None:
+    """Raises VecError `invalid_filter` for the first doubt: `id != x` would delete everything if the field is missing
+    everywhere, and nobody may have meant that."""
+    for doubt in selection.doubts:
+        refuse(doubt.text, doubt.column, doubt.message, doubt.hint)
 
 
 def listing_at_once(engine: Engine, view: ReadView, library: Library, where: Filter) -> Listing:
@@ -116,30 +129,34 @@ def _picked(engine: Engine, view: ReadView, selection: DocumentSelection) -> Pic
 
 
 async def count(engine: Engine, name: str, where: Filter) -> dict[str, Any]:
-    """How many documents and chunks there are, or how many a filter lets through, and the `seq` of the state.
+    """How many documents and chunks there are, or how many match a filter, the `seq` of the state, and perhaps
+    `warnings`.
 
     Raises VecError `not_found` or `invalid_filter`.
     """
     moment = engine.database.moment
     library = find(engine, name, moment.catalogue)
     documents, chunks, seq = library.documents, library.chunks, moment.seq
+    warnings: list[str] = []
     if where:
         selection = await _select(engine, library, where)
         matching = selection.matching
         documents, chunks = int(np.count_nonzero(matching)), int(selection.chunks[matching].sum())
         seq = max(seq, selection.seq)
         await _published(engine, seq)
-    return {"library": library.name, "documents": documents, "chunks": chunks, "seq": seq}
+        warnings = _warnings(selection)
+    answer = {"library": library.name, "documents": documents, "chunks": chunks, "seq": seq}
+    return {**answer, "warnings": warnings} if warnings else answer
 
 
 async def _select(engine: Engine, library: Library, where: Filter) -> DocumentSelection:
-    with engine.selections.hold(library) as attributes:
+    with engine.selections.hold(library, where) as attributes:
         return await engine.read(engine.selections.load, library, attributes, where)
 
 
 def _selected(engine: Engine, library: Library, where: Filter) -> DocumentSelection:
     """As `_select`. Blocks."""
-    with engine.selections.hold(library) as attributes:
+    with engine.selections.hold(library, where) as attributes:
         return engine.selections.load(library, attributes, where)
 
 
@@ -150,13 +167,17 @@ async def _published(engine: Engine, seq: int) -> None:
         await asyncio.wrap_future(engine.database.submit(lambda tx: None))
 
 
-def versions(engine: Engine, library: Library, where: Filter) -> list[Version]:
-    """What `delete_unchanged` takes: the documents that a filter lets through, in the order of their ids. Blocks.
+def versions(engine: Engine, library: Library, where: Filter, *, sure: bool) -> list[Version]:
+    """What `delete_unchanged` takes: the documents that match a filter, in the order of their ids. With `sure` a filter
+    in doubt is refused. Blocks.
 
     Raises VecError `not_found` or `invalid_filter`.
     """
     with engine.views.open():
-        return _versions(engine, _selected(engine, library, where))
+        selection = _selected(engine, library, where)
+        if sure:
+            refuse_doubts(selection)
+        return _versions(engine, selection)
 
 
 def _versions(engine: Engine, selection: DocumentSelection) -> list[Version]:
@@ -187,7 +208,8 @@ async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> 
     """Deletes the documents that a filter lets through: `{"deleted","missing","missing_ids","seq"}`.
 
     They are those that match after all that this sender wrote before. One that is changed by somebody else before its
-    turn comes is left as it is. Many are deleted in several transactions. Raises VecError.
+    turn comes is left as it is. Many are deleted in several transactions. A filter that names a field that no document
+    has is refused. Raises VecError.
     """
     library = await ingest.settled(engine, name, turn)
     deleted, seq = 0, engine.database.head
@@ -196,6 +218,7 @@ async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> 
             await asyncio.wrap_future(engine.database.submit(lambda tx: None))  # behind the sender's earlier writes
             with engine.views.open():
                 selection = await _select(engine, library, where)
+                refuse_doubts(selection)
                 found = await engine.read(_versions, engine, selection)
             for start in range(0, len(found), limits.DELETE_DOCUMENTS):
                 page = found[start : start + limits.DELETE_DOCUMENTS]

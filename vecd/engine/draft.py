@@ -6,8 +6,9 @@ A document is a map, one of
 either with "vector" (one chunk) or "vectors" (one a chunk), packed, which may also stand without a text; or
     {"op": "delete", "id": str}
 
-Rules: a document that is refused costs no other; its error names the field. A missing id is derived from the content,
-so the same document twice is one. The digest is of everything that was given: the same document again changes nothing.
+Rules: a document that is refused costs no other; its error names the field. A missing id is derived from what was
+given, so the same document twice is one. The digest is of the content that results: a document that leaves everything
+as it is changes nothing, in whatever form it is sent.
 This runs for every document of every stream, so it is written for few steps a document and one call a batch.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import reprlib
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -33,6 +35,7 @@ from ..store.documents import Batch, Entry
 from ..store.transaction import Words
 from ..text import embedders
 from ..text.chunking import chunks_of
+from ..values import refusals
 from .core import Engine
 from .words import words_of
 
@@ -104,16 +107,19 @@ class Draft:
         metadata_json = _metadata_json(metadata) if metadata else _no_metadata(metadata)
         texts, vectors = self._contents(document)
         dimension = self._check_vectors(vectors, len(texts)) if vectors is not None else self.dimension
-        digest = blake2b(
-            self.pack([title, metadata_json, document.get("text"), document.get("texts"), vectors]), digest_size=16
-        ).hexdigest()
+        given = [title, metadata_json, document.get("text"), document.get("texts"), vectors]
         document_id = document.get("id")
         if document_id is None:
-            document_id = digest
+            document_id = digest_of_form(given)
         else:
             _check_id(document_id)
         self.dimension = dimension  # by now nothing can refuse the document, whose vector may be the first
-        entry = Entry(index, document_id, False, title, metadata_json, digest, len(self.texts), len(texts))
+        embedded_digest = store.content_digest(title, metadata_json, texts, None)
+        entry = Entry(
+            index, document_id, False, title, metadata_json,
+            store.content_digest(title, metadata_json, texts, filter(None, vectors)) if vectors else embedded_digest,
+            len(self.texts), len(texts), embedded_digest if vectors else "", partial(digest_of_form, given),
+        )  # fmt: skip
         self.entries.append(entry)
         self.texts += texts
         self.titles += [title] * len(texts)
@@ -270,6 +276,13 @@ class Draft:
         self.given = [self.given[row] for row in rows]
 
 
+def digest_of_form(given: list[Any]) -> str:
+    """What earlier versions kept as a document's digest, and what the id of a document without one has always been:
+    the digest of title, metadata, text, texts and vectors as they were sent."""
+    packed: bytes = msgpack.packb(given)
+    return blake2b(packed, digest_size=16).hexdigest()
+
+
 def why_unusable(vector: npt.NDArray[np.float32]) -> str | None:
     """Why a vector, shape (dimension,), cannot be compared, as what follows "the vector"; None if it can."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -330,9 +343,14 @@ def _metadata_json(metadata: Any) -> str:
     try:
         packed = orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS)
     except (TypeError, orjson.JSONEncodeError) as error:
-        raise VecError(
+        refusal = next(refusals({"metadata": metadata}), None)
+        raise refusal or VecError(
             Code.INVALID_DOCUMENT, f"'metadata' cannot be kept as JSON: {error}", field="metadata"
         ) from error
+    # NaN and infinity would be kept as null, and what is nested too deep could not be written with more around it.
+    if b"null" in packed or packed.count(b"{") + packed.count(b"[") > limits.METADATA_DEPTH_MAX:
+        for refusal in refusals({"metadata": metadata}):
+            raise refusal
     if len(packed) > limits.METADATA_BYTES_MAX:
         raise VecError(
             Code.INVALID_DOCUMENT,

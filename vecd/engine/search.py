@@ -19,14 +19,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from .. import limits
 from ..errors import Code, VecError
+from ..filters.attributes import DocumentSelection
+from ..filters.language import Doubt
 from ..index import inverted
 from ..index.live import Answer, LiveIndex, Options
 from ..index.rows import Floats, Ranked, Selection
@@ -81,6 +82,7 @@ class Found:
     ranking: Ranking
     hits: list[dict[str, Any]]
     explain: dict[str, Any] | None = None  # of the answer as a whole; None unless it was asked for
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,18 @@ async def search(engine: Engine, query: Query) -> Found:
     asking = Asking(engine, library, query, mode, vector, words, depth, None)
     if not query.where:
         return await _answered(asking)
-    with engine.selections.hold(library) as attributes:
+    with engine.selections.hold(library, query.where) as attributes:
         if engine.selections.lacks(attributes, query.where):
             await engine.read(engine.selections.load, library, attributes, query.where)
-        return await _answered(replace(asking, select=partial(attributes.select, query.where)))
+        doubts: list[Doubt] = []
+
+        def select() -> DocumentSelection:
+            selection = attributes.select(query.where)
+            doubts[:] = selection.doubts
+            return selection
+
+        found = await _answered(replace(asking, select=select))
+        return replace(found, warnings=[doubt.sentence for doubt in doubts])
 
 
 async def _answered(asking: Asking) -> Found:

@@ -16,7 +16,7 @@ from .. import limits
 from ..errors import Code, VecError
 from ..filters import language
 from ..filters.attributes import Attributes, DocumentSelection, Row
-from ..filters.language import Where
+from ..filters.language import Field, Where
 from ..store import documents, events
 from ..store.catalogue import Library
 from ..store.database import Database
@@ -49,8 +49,9 @@ class Selections:
         self._lock = threading.Lock()  # guards the three
 
     @contextlib.contextmanager
-    def hold(self, library: Library) -> Iterator[Attributes]:
-        """The library's Attributes, told of every commit at least until the block ends. Raises VecError `not_found`."""
+    def hold(self, library: Library, where: Filter) -> Iterator[Attributes]:
+        """The library's Attributes, told of every commit at least until the block ends; once they are loaded, the
+        filter's columns stay until then. Raises VecError `not_found`."""
         library_id = library.library_id
         with self._lock:
             if library_id in self._dropped:
@@ -58,7 +59,8 @@ class Selections:
             attributes = self._attributes.setdefault(library_id, Attributes())
             self._users[library_id] = self._users.get(library_id, 0) + 1
         try:
-            yield attributes
+            with attributes.pinned(_fields(where)):
+                yield attributes
         finally:
             with self._lock:
                 self._users[library_id] -= 1
@@ -68,21 +70,17 @@ class Selections:
     @staticmethod
     def lacks(attributes: Attributes, where: Filter) -> bool:
         """Whether the filter needs fields that are not in memory."""
-        return not attributes.loaded or not all(each.fields <= attributes.fields for each in where)
+        return not attributes.has(_fields(where))
 
     def load(self, library: Library, attributes: Attributes, where: Filter) -> DocumentSelection:
-        """What the filter lets through as of now; its fields are in memory from then on. Blocks.
-
-        Raises VecError `invalid_filter`.
-        """
-        fields = frozenset().union(*(each.fields for each in where))
+        """What the filter lets through as of now. Within `hold` of the same filter. Blocks."""
 
         def read() -> tuple[int, Iterator[Row]]:
-            return events.head(db), (Row(*row) for row in documents.rows(db, library.library_id))
+            return events.head(db), map(Row._make, documents.fields(db, library.library_id))
 
         if self.lacks(attributes, where):
             with self._database.snapshot() as db:
-                attributes.load(fields, read)
+                attributes.load(_fields(where), read)
             log.info("attributes loaded", extra={"library": library.name, "fields": len(attributes.fields)})
         return attributes.select(where)
 
@@ -109,3 +107,7 @@ class Selections:
                     removed += change.removed
             for attributes, rows, removed in left.values():
                 attributes.leave(commit.seq, rows, removed)
+
+
+def _fields(where: Filter) -> frozenset[Field]:
+    return where[0].fields if len(where) == 1 else frozenset().union(*(each.fields for each in where))

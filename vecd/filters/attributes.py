@@ -2,46 +2,37 @@
 
 Documents are numbered in the order of their labels. A document's row never changes (an update is a new one), so the
 part of a filter's mask that has been worked out stays right: only new documents are looked at. Only fields that some
-filter has named have a column.
+filter has named have a column (columns.py). Fields that are named later get theirs in one pass over the documents,
+without the others being read again; beyond a bound, the columns that were used least recently are dropped.
 
-What commits bring is left here by the writer and taken in by the next who asks, so a commit costs nothing. Two locks:
-`_lock` is held while columns are worked on, by readers and by index strands; `_inbox_lock` for an append by the writer.
+What commits bring is left here by the writer and taken in by the next who asks, so a commit costs nothing. Three locks,
+taken in this order: `_load_lock` while documents are read, which takes a while; `_lock` while columns are worked on, by
+readers and by index strands; `_inbox_lock` for an append by the writer, and for what must be seen at once.
 """
 
 from __future__ import annotations
 
-import operator
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from .. import limits
-from .language import All, Field, Node, Not, Test, Value, Where, refuse
+from ..errors import nearest
+from .columns import Bools, Columns, Growing, Labels, Row, pages
+from .language import OWN, All, Doubt, Field, Node, Not, Test, Value, Where
 
-Bools = npt.NDArray[np.bool_]
-Labels = npt.NDArray[np.int64]
+__all__ = ["Attributes", "DocumentSelection", "Row", "Some"]
 
-_ORDER: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
 _KINDS = {float: "numbers", str: "strings", bool: "true or false"}
-
-
-class Row(NamedTuple):
-    """A document: the label of its first chunk, how many it has, and its fields (metadata as JSON)."""
-
-    label: int
-    chunks: int
-    id: str
-    title: str | None
-    metadata: str
+#: What people call the document's own id in a filter.
+_ID_NAMES = ("id", "_id", "doc_id", "docid", "documentid")
+#: Doubts that are told of one filter; more are only counted.
+_DOUBTS_MAX = 10
 
 
 @dataclass(slots=True)
@@ -64,6 +55,7 @@ class DocumentSelection:
     chunks: npt.NDArray[np.int32]  # by document number
     alive: Bools  # by document number
     seq: int  # the state is that of the log up to here: the last commit that changed the library
+    doubts: tuple[Doubt, ...] = ()  # what is probably not meant
 
     def numbers(self, labels: Labels) -> npt.NDArray[np.int32]:
         """The number of each label's document, -1 for none; labels ascend."""
@@ -80,135 +72,43 @@ class DocumentSelection:
         return found
 
 
-class _Growing:
-    """A numpy array that takes more at its end."""
-
-    def __init__(self, dtype: npt.DTypeLike) -> None:
-        self._room: npt.NDArray[Any] = np.empty(64, dtype)
-        self.count = 0
-
-    @property
-    def values(self) -> npt.NDArray[Any]:
-        return self._room[: self.count]
-
-    def extend(self, values: list[Any]) -> None:
-        total = self.count + len(values)
-        if total > len(self._room):
-            room = np.empty(max(total, 2 * len(self._room)), self._room.dtype)
-            room[: self.count] = self.values
-            self._room = room
-        self._room[self.count : total] = values
-        self.count = total
-
-
-class _Typed:
-    """The values of one type in a column: `numbers` of documents, ascending, and what they have there."""
-
-    def __init__(self, dtype: npt.DTypeLike) -> None:
-        self.numbers = _Growing(np.int32)
-        self.values = _Growing(dtype)
-        self._numbers: list[int] = []
-        self._values: list[Any] = []
-
-    def add(self, number: int, value: Any) -> None:
-        self._numbers.append(number)
-        self._values.append(value)
-
-    def flush(self) -> None:
-        if self._numbers:
-            self.numbers.extend(self._numbers)
-            self.values.extend(self._values)
-            self._numbers, self._values = [], []
-
-    def since(self, start: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Document numbers from `start` on, and their values."""
-        first = int(np.searchsorted(self.numbers.values, np.int32(start)))  # another type would copy them all
-        return self.numbers.values[first:], self.values.values[first:]
-
-
-class _Column:
-    """One field of all documents, by type; strings by their place in `words`."""
-
-    def __init__(self) -> None:
-        self.there = _Typed(np.bool_)  # documents that have anything but null there
-        self.floats = _Typed(np.float64)
-        self.bools = _Typed(np.bool_)
-        self.strings = _Typed(np.int32)
-        self.words: list[str] = []
-        self._places: dict[str, int] = {}
-
-    def add(self, number: int, value: Any) -> None:
-        """Takes a value; a list's items are values of the same document."""
-        if value is None:
-            return
-        self.there.add(number, True)
-        for each in _items(value):
-            if isinstance(each, bool):
-                self.bools.add(number, each)
-            elif isinstance(each, (int, float)):
-                self.floats.add(number, float(each))
-            elif isinstance(each, str):
-                place = self._places.setdefault(each, len(self.words))
-                if place == len(self.words):
-                    self.words.append(each)
-                self.strings.add(number, place)
-
-    def flush(self) -> None:
-        for typed in (self.there, self.floats, self.bools, self.strings):
-            typed.flush()
-
-    def kinds(self) -> set[type]:
-        """The types that it holds."""
-        typed = ((float, self.floats), (str, self.strings), (bool, self.bools))
-        return {kind for kind, values in typed if values.numbers.count}
-
-    def matching(self, test: Test, start: int) -> Iterator[npt.NDArray[Any]]:
-        """The numbers, from `start` on, of documents that pass the test."""
-        if test.operator == "exists":
-            yield self.there.since(start)[0]
-            return
-        compare = _ORDER.get("=" if test.operator == "in" else test.operator)
-        for value in test.values:
-            if isinstance(value.value, bool):
-                numbers, values = self.bools.since(start)
-                yield numbers[values == value.value]
-            elif isinstance(value.value, float):
-                numbers, values = self.floats.since(start)
-                assert compare is not None
-                yield numbers[compare(values, value.value)]
-        if texts := [value.value for value in test.values if isinstance(value.value, str)]:
-            numbers, places = self.strings.since(start)
-            yield numbers[self._passing(test.operator, compare, texts)[places]]
-
-    def _passing(self, sign: str, compare: Callable[[Any, Any], Any] | None, texts: list[str]) -> Bools:
-        """By place: whether the word passes."""
-        if sign in ("=", "in"):
-            passing = np.zeros(len(self.words), np.bool_)
-            passing[[self._places[text] for text in texts if text in self._places]] = True
-            return passing
-        text = texts[0]
-        if compare is None:
-            return np.fromiter((word.startswith(text) for word in self.words), np.bool_, len(self.words))
-        return np.fromiter((compare(word, text) for word in self.words), np.bool_, len(self.words))
-
-
 class Attributes:
-    """The columns of one library. `load` before the first `select`."""
+    """The columns of one library. `load` before the first `select`, within `pinned`."""
 
     def __init__(self) -> None:
-        self._load_lock = threading.Lock()  # held while columns are read, which takes a while; taken before `_lock`
+        self._load_lock = threading.Lock()
         self._lock = threading.Lock()
         self._inbox_lock = threading.Lock()
         self._inbox: deque[_Left] = deque()
+        self._pins: Counter[Field] = Counter()  # fields that somebody is about to select by
         self.pending = 0  # documents in the inbox
-        self._table = _Table(frozenset())
-        self._taken: list[_Left] | None = None  # while new columns are read: what the old ones have taken in meanwhile
+        self._table = _Table(())
+        self._taken: list[_Left] | None = None  # while documents are read: what the table has taken in meanwhile
         self._seq: int | None = None  # what is in the columns stands for the log up to here
 
     @property
     def fields(self) -> frozenset[Field]:
         """Those that have columns."""
-        return self._table.fields
+        return frozenset(self._table.columns.by_field)
+
+    def has(self, fields: Iterable[Field]) -> bool:
+        """Whether all of these have columns."""
+        there = self._table.columns.by_field
+        return self.loaded and all(each in there for each in fields)
+
+    @contextmanager
+    def pinned(self, fields: frozenset[Field]) -> Iterator[None]:
+        """Until the block ends, columns of these fields are not dropped."""
+        with self._inbox_lock:
+            self._pins.update(fields)
+        try:
+            yield
+        finally:
+            with self._inbox_lock:
+                self._pins.subtract(fields)
+                for each in fields:
+                    if not self._pins[each]:
+                        del self._pins[each]
 
     def leave(self, seq: int, rows: list[Row], removed: list[int]) -> None:
         """What a commit did; rows are in the order of their labels. Any thread; does not wait."""
@@ -222,40 +122,87 @@ class Attributes:
 
     @property
     def worn(self) -> bool:
-        """Whether starting anew costs less than going on: nobody takes in what waits, or most of it is dead."""
-        known = self._table.firsts.count
-        dead = known - int(np.count_nonzero(self._table.alive.values)) if known > limits.ATTRIBUTES_PENDING else 0
-        return self.pending > max(limits.ATTRIBUTES_PENDING, known) or dead > known // 2
+        """Whether reading all documents again costs less than going on: nobody takes in what waits, or most of it is
+        dead."""
+        return self.pending > max(limits.ATTRIBUTES_PENDING, self._table.firsts.count) or self._table.worn
 
     def load(self, fields: frozenset[Field], read: Callable[[], tuple[int, Iterable[Row]]]) -> None:
         """Makes sure that these fields have columns. `read` gives the living documents by label, and the seq that they
-        are as of; it is called only if something is missing. Filters that need nothing new go on meanwhile."""
+        are as of; it is called only if documents may have something there. Other filters go on meanwhile."""
         with self._load_lock:
-            if self._seq is not None and fields <= self.fields:
-                return
-            table = _Table(self.fields | fields)
             with self._lock:
+                again = self._seq is None or self._table.worn
+                if not again:
+                    self._take_inbox()
+                missing = self.fields | fields if again else self._table.columns.missing(fields)
+                if not missing and not again:
+                    return
                 self._taken = []
+                known = self._table.last_first
             try:
                 seq, rows = read()
-                table.take(rows)
-            except BaseException:
-                self._taken = None
-                raise
-            with self._lock, self._inbox_lock:
-                self._table, self._seq = table, seq
-                self._inbox.extendleft(reversed(self._taken))
+                if again:
+                    table = _Table(missing)
+                    table.take(rows)
+                else:
+                    part = _Part(missing, known)
+                    part.take(rows)
+                with self._lock:
+                    if again:
+                        with self._inbox_lock:
+                            self._table, self._seq = table, seq
+                            self._inbox.extendleft(reversed(self._taken))
+                            self.pending += sum(len(left.rows) for left in self._taken)
+                    else:
+                        self._join(part, seq)
+                    self._drop_unused(fields)
+            finally:
                 self._taken = None
 
     def select(self, where: Sequence[Where]) -> DocumentSelection:
-        """What these filters let through together, as of all that has been left here.
-
-        Raises VecError `invalid_filter` if a field holds values only of types that the filter cannot compare with.
-        """
+        """What these filters let through together, as of all that has been left here."""
         with self._lock:
             self._take_inbox()
             assert self._seq is not None
             return self._table.select(where, self._seq)
+
+    def _join(self, part: _Part, seq: int) -> None:
+        """Puts new columns, of the documents that were alive at that seq, beside the others."""
+        assert self._taken is not None
+        assert self._seq is not None
+        self._take_inbox()
+        later = [left for left in self._taken if left.seq > seq]
+        table = self._table
+        if seq > self._seq:  # what has not been left here yet was read with the others
+            table.take(row for row in part.late if row.label > table.last_first)
+        count = table.firsts.count - sum(len(left.rows) for left in later)
+        numbers = np.searchsorted(table.firsts.values, np.array(part.labels, np.int64)).astype(np.int32)
+        read = np.zeros(count, np.bool_)
+        read[numbers] = True
+        table.known.values[:count] &= read
+        if seq > self._seq:
+            table.alive.values[:count] &= read
+            self._seq = seq
+        part.columns.renumber(numbers)
+        for left in later:
+            part.columns.fill(count, left.rows)
+            count += len(left.rows)
+        with self._inbox_lock:
+            table.columns.add(part.columns)
+
+    def _drop_unused(self, wanted: frozenset[Field]) -> None:
+        """Drops the columns that were used least recently, as far as all together take too much memory."""
+        columns, size = self._table.columns, self._table.columns.size_bytes
+        if size <= limits.FILTER_COLUMNS_BYTES:
+            return
+        with self._inbox_lock:
+            for each, column in sorted(columns.by_field.items(), key=lambda pair: pair[1].used):
+                if size <= limits.FILTER_COLUMNS_BYTES:
+                    break
+                if each not in wanted and each not in self._pins:
+                    size -= column.size_bytes
+                    columns.drop(each)
+            self._table.forget_masks()
 
     def _take_inbox(self) -> None:
         with self._inbox_lock:
@@ -274,48 +221,65 @@ class Some:
     """Some documents, alive or not, to be held against filters that name these fields."""
 
     def __init__(self, fields: Iterable[Field], rows: Iterable[Row]) -> None:
-        self._table = _Table(frozenset(fields))
+        self._table = _Table(fields)
         self._table.take(rows)
 
     def passing(self, where: Sequence[Where]) -> list[bool]:
-        """Which of them the filters let through together. A type that cannot be compared does not pass: these are some
-        documents of many, and others may hold another."""
+        """Which of them the filters let through together."""
         return self._table.passing(where)
+
+
+class _Part:
+    """Columns that are to join a table: of the documents that were alive when they were read."""
+
+    def __init__(self, fields: Iterable[Field], known: int) -> None:
+        self.columns = Columns(fields)
+        self.labels: list[int] = []
+        self.late: list[Row] = []  # those with labels behind `known`
+        self._known = known
+
+    def take(self, rows: Iterable[Row]) -> None:
+        for page in pages(rows):
+            self.columns.fill(len(self.labels), page)
+            self.labels += [row.label for row in page]
+            if page[-1].label > self._known:
+                self.late += [row for row in page if row.label > self._known]
 
 
 class _Table:
     """The columns themselves, and the masks that were worked out of them."""
 
-    def __init__(self, fields: frozenset[Field]) -> None:
-        self.fields = fields
-        self._columns = {field: _Column() for field in fields}
+    def __init__(self, fields: Iterable[Field]) -> None:
+        self.columns = Columns(fields)
         self._basis = object()
-        self.firsts, self.chunks, self.alive = _Growing(np.int64), _Growing(np.int32), _Growing(np.bool_)
+        self.firsts, self.chunks, self.alive = Growing(np.int64), Growing(np.int32), Growing(np.bool_)
+        #: Which documents all columns know of: not those that were dead before a column was made. No filter holds for
+        #: these, so that an index that has not heard of a deletion yet never finds what its filter leaves out.
+        self.known = Growing(np.bool_)
         self._masks: OrderedDict[Node, Bools] = OrderedDict()
+        self._turn = 0
+
+    @property
+    def last_first(self) -> int:
+        """The label of the last document, -1 for none."""
+        return int(self.firsts.values[-1]) if self.firsts.count else -1
+
+    @property
+    def worn(self) -> bool:
+        """Whether most of it is dead."""
+        known = self.firsts.count
+        if known <= limits.ATTRIBUTES_PENDING:
+            return False
+        return known - int(np.count_nonzero(self.alive.values)) > known // 2
 
     def take(self, rows: Iterable[Row]) -> None:
         """Takes in documents, in the order of their labels."""
-        number = self.firsts.count
-        firsts, chunks = [], []
-        nested = [(column, field.path) for field, column in self._columns.items() if not field.own]
-        ids, titles = (self._columns.get(Field(True, (name,))) for name in ("document_id", "title"))
-        for row in rows:
-            firsts.append(row.label)
-            chunks.append(row.chunks)
-            if nested and row.metadata != "{}":
-                metadata = orjson.loads(row.metadata)
-                for column, path in nested:
-                    column.add(number, _at(metadata, path))
-            if ids is not None:
-                ids.add(number, row.id)
-            if titles is not None:
-                titles.add(number, row.title)
-            number += 1
-        self.firsts.extend(firsts)
-        self.chunks.extend(chunks)
-        self.alive.extend([True] * len(firsts))
-        for column in self._columns.values():
-            column.flush()
+        for page in pages(rows):
+            self.columns.fill(self.firsts.count, page)
+            self.firsts.extend([row.label for row in page])
+            self.chunks.extend([row.chunks for row in page])
+            self.alive.extend([True] * len(page))
+            self.known.extend([True] * len(page))
 
     def remove(self, labels: list[int]) -> None:
         """Notes that documents are dead, by the labels of their first chunks; other labels are passed over."""
@@ -327,21 +291,27 @@ class _Table:
 
     def select(self, where: Sequence[Where], seq: int) -> DocumentSelection:
         count = self.firsts.count
-        masks = [] if where else [np.arange(count + 1) < count]
+        self._turn += 1
         for each in where:
-            for test in each.tests:
-                self._check(each.text, test)
-            masks.append(self._mask(each.node))
+            for name in each.fields:
+                self.columns.by_field[name].used = self._turn
+        masks = [] if where else [np.arange(count + 1) < count]
+        masks += (self._mask(each.node) for each in where)
         mask: Bools = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
         last_label = int(self.firsts.values[-1] + self.chunks.values[-1] - 1) if count else -1
         alive = self.alive.values.copy()
-        return DocumentSelection(self._basis, mask, last_label, self.firsts.values, self.chunks.values, alive, seq)
+        doubts = tuple(self._doubts(where)) if alive.any() else ()
+        firsts, chunks = self.firsts.values, self.chunks.values
+        return DocumentSelection(self._basis, mask, last_label, firsts, chunks, alive, seq, doubts)
 
     def passing(self, where: Sequence[Where]) -> list[bool]:
         """By document number, whether all of these let it through."""
-        masks = (self._work_out(each.node, 0, self.firsts.count) for each in where)
-        found: list[bool] = reduce(np.logical_and, masks).tolist()
+        masks = [self._work_out(each.node, 0, self.firsts.count) for each in where]
+        found: list[bool] = np.logical_and.reduce(masks).tolist()
         return found
+
+    def forget_masks(self) -> None:
+        self._masks.clear()
 
     def _mask(self, node: Node) -> Bools:
         """By document number, and one more, False; what was worked out before is only added to."""
@@ -350,6 +320,7 @@ class _Table:
         start = 0 if known is None else len(known) - 1
         if known is None or start < count:
             new = self._work_out(node, start, count)
+            new &= self.known.values[start:count]
             known = np.concatenate((new[:0] if known is None else known[:-1], new, np.zeros(1, np.bool_)))
         self._masks[node] = known
         if len(self._masks) > limits.FILTER_MASKS_KEPT:
@@ -357,52 +328,79 @@ class _Table:
         return known
 
     def _work_out(self, node: Node, start: int, stop: int) -> Bools:
-        """By document number, from `start` on."""
+        """By document number, from `start` on; a new array."""
         if isinstance(node, Not):
-            return ~self._work_out(node.inner, start, stop)
-        if isinstance(node, Test):
-            mask = np.zeros(stop - start, np.bool_)
-            for numbers in self._columns[node.field].matching(node, start):
-                mask[numbers - start] = True
+            inner = self._work_out(node.inner, start, stop)
+            return np.logical_not(inner, out=inner)
+        if isinstance(node, All):
+            mask = self._work_out(node.inner[0], start, stop)
+            for each in node.inner[1:]:
+                mask &= self._work_out(each, start, stop)
             return mask
-        join = np.logical_and if isinstance(node, All) else np.logical_or
-        return reduce(join, (self._work_out(inner, start, stop) for inner in node.inner))
+        mask = np.zeros(stop - start, np.bool_)
+        for each in (node,) if isinstance(node, Test) else node.inner:
+            if isinstance(each, Test):
+                for numbers in self.columns.by_field[each.field].matching(each, start):
+                    mask[numbers - start] = True
+            else:
+                mask |= self._work_out(each, start, stop)
+        return mask
 
-    def _check(self, text: str, test: Test) -> None:
-        """Refuses to compare with a type that the field never has: nothing would be found, and nobody told why."""
-        held = self._columns[test.field].kinds()
-        for value in test.values:
-            if held and type(value.value) not in held:
-                _refuse_type(text, test.field, held, value)
+    def _doubts(self, where: Sequence[Where]) -> Iterator[Doubt]:
+        """What is probably not meant: fields that no living document has, and comparisons with what they never hold."""
+        told: set[tuple[Field, type | None]] = set()
+        more = 0
+        for each in where:
+            for test in sorted(each.tests, key=lambda test: test.column):
+                doubt = self._doubt(each.text, test, told)
+                if doubt is not None and len(told) <= _DOUBTS_MAX:
+                    yield doubt
+                elif doubt is not None:
+                    more += 1
+        if more:
+            yield Doubt(where[-1].text, 1, f"{more:,} more of its tests never hold", None)
 
-
-def _refuse_type(text: str, field: Field, held: set[type], value: Value) -> None:
-    kinds = " and ".join(sorted(_KINDS[kind] for kind in held))
-    what = {float: "a number", str: "a string", bool: "true or false"}[type(value.value)]
-    hint = None
-    if isinstance(value.value, float) and str in held:
-        hint = f"for the string, write it in quotes: '{value.text}'"
-    elif isinstance(value.value, str) and value.quoted and float in held:
-        hint = "for the number, leave out the quotes"
-    refuse(text, value.column, f"the field {str(field)!r} holds {kinds}, and {value.text} is {what}", hint)
-
-
-def _items(value: Any) -> Iterator[Any]:
-    """A value's own values: a list's items, at any depth, or itself."""
-    if isinstance(value, list):
-        for each in value:
-            yield from _items(each)
-    else:
-        yield value
-
-
-def _at(value: Any, path: tuple[str, ...]) -> Any:
-    """What the keys lead to; through a list, what they lead to in each of its items. None: nothing."""
-    for place, key in enumerate(path):
-        if isinstance(value, list):
-            found = [each for each in (_at(item, path[place:]) for item in value) if each is not None]
-            return found or None
-        if not isinstance(value, dict):
+    def _doubt(self, text: str, test: Test, told: set[tuple[Field, type | None]]) -> Doubt | None:
+        column, alive = self.columns.by_field[test.field], self.alive.values
+        if not test.field.own and not column.lives(None, alive):
+            if (test.field, None) in told:
+                return None
+            told.add((test.field, None))
+            hint = self._meant(test.field) if len(told) <= _DOUBTS_MAX else None
+            return Doubt(text, test.column, f"no document has the field {str(test.field)!r:.200}", hint)
+        kinds = {kind_of(value) for value in test.values}
+        if not kinds or any(column.lives(kind, alive) for kind in kinds):
             return None
-        value = value.get(key)
-    return value
+        held = [kind for kind in _KINDS if kind not in kinds and column.lives(kind, alive)]
+        if not held or (test.field, kind_of(test.values[0])) in told:
+            return None
+        told.add((test.field, kind_of(test.values[0])))
+        return _mismatch(text, test, held)
+
+    def _meant(self, name: Field) -> str | None:
+        """A hint: a field that there is, with nearly that name."""
+        if str(name).lower() in _ID_NAMES:
+            return "did you mean document_id? It is the document's own id"
+        close = nearest(str(name), [*OWN, *(known for known in self.columns.known_names() if known != str(name))])
+        return f"did you mean {close}?" if close else None
+
+
+def kind_of(value: Value) -> type:
+    """The type that a value is compared as: float stands for all numbers."""
+    if isinstance(value.value, bool):
+        return bool
+    return str if isinstance(value.value, str) else float
+
+
+def _mismatch(text: str, test: Test, held: list[type]) -> Doubt:
+    value = test.values[0]
+    kind = kind_of(value)
+    kinds = " and ".join(sorted(_KINDS[each] for each in held))
+    what = {float: "a number", str: "a string", bool: "true or false"}[kind]
+    hint = None
+    if kind is float and str in held:
+        hint = f"for the string, write it in quotes: '{value.text}'"
+    elif kind is str and value.quoted and float in held:
+        hint = "for the number, leave out the quotes"
+    told = f"the field {str(test.field)!r:.200} holds {kinds}, and {value.text:.100} is {what}"
+    return Doubt(text, value.column, told, hint)

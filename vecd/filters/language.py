@@ -6,12 +6,14 @@
     test        = field ( "=" | "!=" | "<" | "<=" | ">" | ">=" | "^=" ) value
                 | field [ "not" ] "in" "(" value { "," value } ")"
                 | field [ "not" ] "exists" | "exists" field
-    field       = a bare word with dots between the keys of nested objects, or one quoted key
+    field       = key { "." key }, without spaces around the dots
+    key         = a bare word without dots, or any key in quotes
     value       = a number, true, false, null, a quoted string, or a bare word
 
 Rules: `!=` and `not in` are the negations of `=` and `in`, so they hold for documents that lack the field. A list is
 compared by each of its items: one that matches is enough. `^=` asks for a prefix. `document_id` and `title` are the
 document's own, and strings, so a value without quotes is one too; everything else is metadata, also `metadata.title`.
+A key in quotes is always one of the metadata.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple, NoReturn
 
@@ -35,7 +37,12 @@ _TOKEN = re.compile(
     r"""|(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<bare>(?:[^\s(),<>=!'"^]|\^(?!=))+))""",
     re.S,
 )
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+#: A key that needs no quotes where it is shown.
+_PLAIN_KEY = re.compile(r"""[^\s(),<>=!'"^.]+""")
+#: Digits of an integer: more than any that is stored has, and than a float can be as large as.
+_DIGITS_MAX: Final = 400
 
 
 class Field(NamedTuple):
@@ -45,13 +52,19 @@ class Field(NamedTuple):
     path: tuple[str, ...]
 
     def __str__(self) -> str:
-        return ".".join(self.path)
+        """As it is written in a filter."""
+        shown = ".".join(key if _PLAIN_KEY.fullmatch(key) else _quoted(key) for key in self.path)
+        if self.own:
+            return shown
+        keyword = len(self.path) == 1 and shown.lower() in _KEYWORDS
+        taken = shown in OWN or (self.path[0] == "metadata" and len(self.path) > 1)
+        return _quoted(self.path[0]) if keyword else f"metadata.{shown}" if taken else shown
 
 
 class Value(NamedTuple):
-    """A value to compare with: a number (float), a string or a bool; where it stands, and as it stands there."""
+    """A value to compare with: a number, a string or a bool; where it stands, and as it stands there."""
 
-    value: float | str | bool
+    value: int | float | str | bool
     column: int
     text: str
     quoted: bool = False
@@ -91,22 +104,39 @@ class Where:
 
     text: str
     node: Node
+    fields: frozenset[Field] = field(compare=False)
 
     @property
     def tests(self) -> Iterator[Test]:
-        waiting = [self.node]
-        while waiting:
-            node = waiting.pop()
-            if isinstance(node, Test):
-                yield node
-            elif isinstance(node, Not):
-                waiting.append(node.inner)
-            else:
-                waiting.extend(node.inner)
+        return tests_of(self.node)
+
+
+def tests_of(node: Node) -> Iterator[Test]:
+    """All tests of a tree, the last first."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Test):
+            yield node
+        elif isinstance(node, Not):
+            waiting.append(node.inner)
+        else:
+            waiting.extend(node.inner)
+
+
+class Doubt(NamedTuple):
+    """A test that can never hold, as things are: probably it is not what was meant."""
+
+    text: str  # of the filter
+    column: int
+    message: str
+    hint: str | None
 
     @property
-    def fields(self) -> frozenset[Field]:
-        return frozenset(test.field for test in self.tests)
+    def sentence(self) -> str:
+        """For people, in one line."""
+        told = f"{self.message}, at column {self.column} of the filter {self.text!r:.200}"
+        return f"{told}; {self.hint}" if self.hint else told
 
 
 def refuse(text: str, column: int, message: str, hint: str | None = None) -> NoReturn:
@@ -124,13 +154,22 @@ def refuse(text: str, column: int, message: str, hint: str | None = None) -> NoR
 @lru_cache(maxsize=256)
 def parse(texts: tuple[str, ...]) -> tuple[Where, ...]:
     """Each expression by itself, so that errors found later still know their text. Raises VecError `invalid_filter`."""
-    return tuple(Where(text, _Parser(text).whole()) for text in texts)
+    nodes = [_Parser(text).whole() for text in texts]
+    return tuple(
+        Where(text, node, frozenset(test.field for test in tests_of(node)))
+        for text, node in zip(texts, nodes, strict=True)
+    )
 
 
 class _Token(NamedTuple):
     kind: str  # operator, mark, quoted, bare or end
     text: str
     column: int
+
+    @property
+    def end(self) -> int:
+        """The column behind it."""
+        return self.column + len(self.text)
 
     @property
     def keyword(self) -> str:
@@ -261,16 +300,37 @@ class _Parser:
         return tuple(values)
 
     def _field(self, token: _Token) -> Field:
-        if token.kind == "quoted":
-            return Field(False, (_unquoted(token.text),))
-        if token.kind != "bare" or token.keyword:
+        if token.kind not in ("bare", "quoted") or token.keyword:
             self._wanted("a field", token)
-        path = tuple(token.text.split("."))
-        if not all(path):
-            refuse(self._text, token.column, f"the field {token.text!r} has an empty key between its dots")
-        if path[0] == "metadata" and len(path) > 1:
+        parts = [token]
+        while (following := self._peek()).column == parts[-1].end and self._continues(parts[-1], following):
+            parts.append(self._next())
+        keys = [""]
+        empty = [True]  # whether the key has been given neither a letter nor quotes
+        for part in parts:
+            if part.kind == "quoted":
+                keys[-1], empty[-1] = _unquoted(part.text), False
+                continue
+            first, *others = part.text.split(".")
+            if first:
+                keys[-1], empty[-1] = first, False
+            keys += others
+            empty += (not other for other in others)
+        if any(empty):
+            whole = self._text[token.column - 1 : parts[-1].end - 1]
+            hint = 'a key that is empty stands in quotes: "".a'
+            refuse(self._text, token.column, f"the field {whole!r} has an empty key between its dots", hint)
+        path = tuple(keys)
+        if token.kind == "bare" and path[0] == "metadata" and len(path) > 1:
             return Field(False, path[1:])
-        return Field(token.text in OWN, path)
+        return Field(token.kind == "bare" and len(path) == 1 and path[0] in OWN, path)
+
+    @staticmethod
+    def _continues(before: _Token, token: _Token) -> bool:
+        """Whether a token that stands right behind one of a field belongs to it too: there is a dot between them."""
+        if token.kind == "quoted":
+            return before.kind == "bare" and before.text.endswith(".")
+        return token.kind == "bare" and before.kind == "quoted" and token.text.startswith(".")
 
     def _value(self, token: _Token) -> Value:
         if token.kind == "quoted":
@@ -282,9 +342,24 @@ class _Parser:
             return Value(word == "true", token.column, token.text)
         if word == "null":
             refuse(self._text, token.column, "null cannot stand in a list", "ask `exists` or `not exists`")
-        if _NUMBER.fullmatch(token.text) and math.isfinite(number := float(token.text)):
-            return Value(number, token.column, token.text)
+        if _NUMBER.fullmatch(token.text):
+            return Value(self._number(token), token.column, token.text)
         return Value(token.text, token.column, token.text)
+
+    def _number(self, token: _Token) -> int | float:
+        """A number: exactly, if it is written as an integer."""
+        if _INTEGER.fullmatch(token.text):
+            if len(token.text.lstrip("+-")) <= _DIGITS_MAX:
+                return int(token.text)
+        elif math.isfinite(number := float(token.text)):
+            return number
+        what = f"the number {token.text:.40} is larger than any that a document can hold"
+        refuse(self._text, token.column, what, "for the string, write it in quotes")
+
+
+def _quoted(key: str) -> str:
+    """A key in quotes."""
+    return '"' + re.sub(r'(["\\])', r"\\\1", key) + '"'
 
 
 def _unquoted(text: str) -> str:

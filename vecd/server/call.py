@@ -87,3 +87,8 @@ class Call:
     @property
     def stopping(self) -> bool:
         return self._session.draining
+
+
+def warned(warnings: list[str]) -> dict[str, Any]:
+    """What an answer says about doubts: `warnings`, if there are any."""
+    return {"warnings": warnings} if warnings else {}

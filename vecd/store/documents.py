@@ -7,8 +7,9 @@ of the documents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 import apsw
@@ -16,12 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from .. import limits
 from . import events, libraries
 from .catalogue import Library
 from .transaction import Change, NewDocument, Transaction, Words
 
 #: Rows a read takes before it hands them on; a page of vectors of 256 floats is 4 MB.
 _PAGE_ROWS = 4_096
+
+#: Sets digests of the content apart from those of earlier versions, which were of the form that was sent.
+_CONTENT = b"vec content"
 
 
 @dataclass(slots=True)
@@ -33,9 +38,11 @@ class Entry:
     delete: bool = False
     title: str | None = None
     metadata: str = "{}"  # a JSON object
-    digest: str = ""  # 32 hex digits
+    digest: str = ""  # of its content: 32 hex digits
     offset: int = 0
     chunks: int = 0
+    embedded_digest: str = ""  # if it brings its vectors: its digest if the embedder had made them
+    former_digest: Callable[[], str] | None = None  # makes the digest that earlier versions kept
 
 
 @dataclass(slots=True)
@@ -73,6 +80,15 @@ class Document:
     vectors: list[bytes] | None = None
 
 
+def content_digest(title: str | None, metadata: str, texts: list[str | None], vectors: Iterable[bytes] | None) -> str:
+    """The digest of a document's content: what its chunks hold, in whatever form it was sent. `vectors` are its own,
+    None if the library's embedder makes them: then they follow from the texts."""
+    content = blake2b(orjson.dumps((title, metadata, texts)), digest_size=16, person=_CONTENT)
+    for vector in vectors or ():
+        content.update(vector)
+    return content.hexdigest()
+
+
 def indexed(title: str | None, text: str | None) -> str | None:
     """What the embedder sees of a chunk: its document's title and its own text."""
     return text if not title else f"{title}\n{text}" if text else title
@@ -100,6 +116,7 @@ def write(tx: Transaction, library: Library, batch: Batch, again: bool = False) 
 
 def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entry], again: bool) -> list[Outcome]:
     there = present(tx.db, library.library_id, [entry.id for entry in wave])
+    same = set() if again else _same(tx.db, batch, wave, there)
     outcomes: list[Outcome] = []
     documents: list[NewDocument] = []
     happened: list[tuple[int, int, int | None, int | None]] = []
@@ -115,7 +132,7 @@ def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entr
                 continue
             status, kind, new, chunks = "deleted", events.DOCUMENT_DELETED, None, 0
         else:
-            if old is not None and old[2] == entry.digest and not again:
+            if place in same:
                 outcomes.append(Outcome(entry.index, entry.id, "unchanged", None))
                 continue
             status, kind = ("added", events.DOCUMENT_ADDED) if old is None else ("updated", events.DOCUMENT_UPDATED)
@@ -167,6 +184,30 @@ def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entr
     new_count = len(documents) - len(gone)
     libraries.count(tx, tx.catalogue.by_id[library_id], new_count, len(rows) - len(gone_chunks))
     return outcomes
+
+
+def _same(db: apsw.Connection, batch: Batch, wave: list[Entry], there: dict[int, tuple[int, int, str]]) -> set[int]:
+    """Places in `wave` of documents that would change nothing."""
+    same: set[int] = set()
+    perhaps: list[tuple[int, int, int]] = []  # place, label, chunks
+    for place, (label, chunks, digest) in there.items():
+        entry = wave[place]
+        if entry.delete:
+            continue
+        if digest == entry.digest:
+            same.add(place)
+        elif digest == entry.embedded_digest:
+            perhaps.append((place, label, chunks))
+        elif entry.former_digest is not None and digest == entry.former_digest():
+            same.add(place)
+    if perhaps:  # all is the same but for the vectors, which the embedder has made; these may be the ones it made
+        made = contents(db, [(label, chunks) for _, label, chunks in perhaps], vectors=True)
+        for place, label, _ in perhaps:
+            entry = wave[place]
+            given = batch.vectors[entry.offset : entry.offset + entry.chunks]
+            if given.tobytes() == b"".join(made[label][1] or ()):
+                same.add(place)
+    return same
 
 
 def present(db: apsw.Connection, library_id: int, ids: list[str]) -> dict[int, tuple[int, int, str]]:
@@ -284,15 +325,28 @@ def texts(
         yield page, [titled[place][1] for place in places.tolist()], its_texts
 
 
-def rows(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str, str | None, str]]:
-    """All living documents of a library by label: label, chunks, id, title, metadata (JSON)."""
-    return iter(
-        db.execute(
-            "SELECT label, chunks, id, title, metadata FROM documents"
-            " WHERE library_id = ? AND removed_seq IS NULL ORDER BY label",
-            (library_id,),
-        )
-    )
+def fields(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str, str | None, dict[str, Any]]]:
+    """All living documents of a library by label: label, chunks, id, title, metadata.
+
+    A page is one statement with one row, which is one JSON text, because every row is a step (see __init__.py).
+    """
+    labels = db.execute(
+        "SELECT json_group_array(label) FROM (SELECT label FROM documents INDEXED BY documents_live"
+        " WHERE library_id = ? AND removed_seq IS NULL)",
+        (library_id,),
+    ).get
+    waiting: list[int] = sorted(orjson.loads(labels))
+    start, count = 0, 16
+    while start < len(waiting):
+        packed: str = db.execute(
+            "SELECT group_concat('[' || label || ',' || documents.chunks || ',' || json_quote(documents.id) || ','"
+            " || json_quote(title) || ',' || metadata || ']', ',') FROM json_each(?) AS wanted"
+            " CROSS JOIN documents ON label = wanted.value",
+            (_json(waiting[start : start + count]),),
+        ).get
+        start += count
+        count = max(1, min(limits.COLUMNS_PAGE_DOCUMENTS, count * limits.COLUMNS_PAGE_BYTES // len(packed), 2 * count))
+        yield from orjson.loads(f"[{packed}]")
 
 
 def by_id(db: apsw.Connection, labels: list[int]) -> list[int]:

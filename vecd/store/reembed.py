@@ -98,8 +98,7 @@ def switch(
     ):  # fmt: skip
         raise VecError(Code.BUSY, f"library {library.name!r} was changed or made anew meanwhile", "try again")
     rows: list[Any] = tx.db.execute(
-        "SELECT label, id, title, metadata, lower(hex(digest)) FROM documents"
-        " WHERE library_id = ? AND removed_seq IS NULL ORDER BY label",
+        "SELECT label, id, title, metadata FROM documents WHERE library_id = ? AND removed_seq IS NULL ORDER BY label",
         (library.library_id,),
     ).fetchall()
     missing = [row[0] for row in rows if row[0] not in drafts]
@@ -112,8 +111,10 @@ def switch(
     texts: list[str | None] = []
     indexed: list[str | None] = []
     vectors: list[bytes] = []
-    for index, (label, document_id, title, metadata, digest) in enumerate(rows):
+    for index, (label, document_id, title, metadata) in enumerate(rows):
         draft = drafts.get(label) or fresh[label]
+        own = [draft.vectors] if None in draft.texts else None
+        digest = documents.content_digest(title, metadata, draft.texts, own)
         entries.append(Entry(index, document_id, False, title, metadata, digest, len(texts), len(draft.texts)))
         texts += draft.texts
         indexed += [documents.indexed(title, text) for text in draft.texts]

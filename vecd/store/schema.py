@@ -67,7 +67,7 @@ MIGRATIONS: tuple[str, ...] = (
       id TEXT NOT NULL,
       title TEXT,
       metadata TEXT NOT NULL,    -- a JSON object
-      digest BLOB NOT NULL,      -- of all that was given; the same digest again is no change
+      digest BLOB NOT NULL,      -- of the content; the same digest again is no change
       chunks INTEGER NOT NULL,
       removed_seq INTEGER
     ) STRICT;

@@ -1,20 +1,38 @@
-"""A document on the wire: as a line of NDJSON has it, but its vectors packed."""
+"""A document on the wire: as a line of NDJSON has it, but its vectors packed.
+
+What cannot travel, or would arrive as something else, is refused here by the name of its field: the daemon could only
+refuse the whole message.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from .. import limits
 from ..errors import Code, VecError
+from ..values import INTEGER_MAX, INTEGER_MIN, large_float, refusals
 from .vectors import pack_vector
+
+_STRINGS = {str}
+#: What a document holds beside its vectors: how many keys, in all its objects, and whether a float is so large that it
+#: may have been written as an integer beyond 64 bits.
+Contents = tuple[int, bool]
 
 
 def pack_document(document: dict[str, Any]) -> dict[str, Any]:
     """A document as it travels: its vectors packed. Raises VecError `invalid_document`, naming the field."""
+    return pack(document)[0]
+
+
+def pack(document: dict[str, Any]) -> tuple[dict[str, Any], Contents]:
+    """A document as it travels, and what is in it. Raises VecError `invalid_document`, naming the field."""
+    if not isinstance(document, dict):
+        raise VecError(Code.INVALID_DOCUMENT, f"a document is an object (a dict), not {type(document).__name__}")
     vector, vectors = document.get("vector"), document.get("vectors")
     if vector is None and vectors is None:
-        _check_sizes(document)
-        return document
+        return document, examine(document)
     packed = dict(document)
     try:
         if vector is not None:
@@ -28,26 +46,83 @@ def pack_document(document: dict[str, Any]) -> dict[str, Any]:
         raise
     except TypeError:
         raise VecError(Code.INVALID_DOCUMENT, "'vectors' is a list of vectors", field="vectors") from None
-    _check_sizes(packed)
+    return packed, examine(packed)
+
+
+class Packed(NamedTuple):
+    """Documents that can travel, and those that cannot."""
+
+    documents: list[dict[str, Any]]
+    places: list[int]  # of these documents in what was given
+    refused: list[tuple[int, VecError]]  # (place, why) of the others
+
+
+def pack_all(documents: Iterable[Any], *, texts: bool = False) -> Packed:
+    """Documents as they travel; one that is refused costs no other. With `texts`, strings that cannot be written as
+    UTF-8 are looked for as well: msgpack would refuse all documents for one of them."""
+    packed = Packed([], [], [])
+    for place, document in enumerate(documents):
+        try:
+            found = pack_document(document)
+            if texts and (refusal := next(refusals(found, texts=True), None)) is not None:
+                raise refusal
+        except VecError as error:
+            packed.refused.append((place, error))
+        else:
+            packed.documents.append(found)
+            packed.places.append(place)
     return packed
 
 
-def _check_sizes(document: dict[str, Any]) -> None:
-    """Refuses a list or an object that is too long to travel: it would take its whole batch down with it."""
+def examine(document: dict[str, Any]) -> Contents:
+    """Refuses what cannot travel: values that JSON does not have, integers beyond 64 bits, lists and objects that are
+    too long, or nested too deep. Raises VecError `invalid_document`, naming the field.
+
+    This is done for every document of every stream. Only exact types pass at once; others are looked at one by one.
+    """
+    keys, large, odd = len(document), False, False
     for field, value in document.items():
         if type(field) is not str:
-            raise VecError(Code.INVALID_DOCUMENT, f"the key {field!r:.40} is not a string", field=str(field))
-        inside = [value] if isinstance(value, (list, dict)) else []
-        while inside:
-            each = inside.pop()
-            if len(each) > limits.ARRAY_ITEMS_MAX:
-                raise VecError(
-                    Code.INVALID_DOCUMENT,
-                    f"'{field}' holds {len(each):,} items in one place, which is over the limit of"
-                    f" {limits.ARRAY_ITEMS_MAX:,}",
-                    field=field,
-                )
-            if isinstance(each, dict) and not all(type(key) is str for key in each):
-                raise VecError(Code.INVALID_DOCUMENT, f"'{field}' has a key that is not a string", field=field)
-            items = each.values() if isinstance(each, dict) else each
-            inside += [item for item in items if isinstance(item, (list, dict))]
+            odd = True
+        kind = type(value)
+        if kind is str or kind is bytes or value is None:
+            continue
+        if kind is not dict and kind is not list:
+            odd = odd or kind is not bool
+            continue
+        if field == "vectors" and len(value) <= limits.ARRAY_ITEMS_MAX:
+            continue  # packed
+        depth, level = 0, [value]
+        while level:
+            depth += 1
+            below: list[Any] = []
+            for each in level:
+                if len(each) > limits.ARRAY_ITEMS_MAX:
+                    odd = True
+                if type(each) is dict:
+                    keys += len(each)
+                    if each and set(map(type, each)) != _STRINGS:
+                        odd = True
+                    items: Any = each.values()
+                else:
+                    items = each
+                for item in items:
+                    kind = type(item)
+                    if kind is str or kind is bool or item is None:
+                        continue
+                    if kind is dict or kind is list:
+                        below.append(item)
+                    elif kind is int:
+                        odd = odd or not INTEGER_MIN <= item <= INTEGER_MAX
+                    elif kind is float:
+                        if large_float(item):  # also NaN
+                            large = True
+                            odd = odd or not math.isfinite(item)
+                    else:
+                        odd = True
+            level = below
+            if depth > limits.METADATA_DEPTH_MAX:
+                odd, level = True, []
+    if odd and (refusal := next(refusals(document), None)) is not None:
+        raise refusal
+    return keys, large

@@ -14,7 +14,8 @@ from typing import Any
 
 from .. import limits
 from ..errors import Code, VecError
-from .documents import pack_document
+from . import exact
+from .documents import pack
 
 #: Bytes that are read, and unpacked, at once.
 PIECE_BYTES = 256 * limits.KIB
@@ -117,7 +118,9 @@ def document(line: Line) -> dict[str, Any] | None:
     if not isinstance(document, dict):
         kind = "a list" if isinstance(document, list) else "no object"
         raise VecError(Code.INVALID_DOCUMENT, f"a document is a JSON object, and this line is {kind}")
-    return pack_document(document)
+    packed, (keys, large) = pack(document)
+    exact.check(line.data, keys, large)
+    return packed
 
 
 def _why_not_json(data: bytes, said: str) -> str:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class Delete(Kind):
-    """A transaction a step. What matches when an attempt begins is deleted, unless somebody changes it meanwhile."""
+    """A transaction a step. What matches when an attempt begins is deleted, unless somebody changes it meanwhile. A
+    filter that names a field that no document has fails the job."""
 
     name = "delete"
     what = "delete the documents that filters let through"
@@ -33,7 +34,9 @@ class Delete(Kind):
         engine, name = run.engine, run.job.library
         assert name is not None
         library = engine.database.catalogue.find(name)
-        found = documents.versions(engine, library, language.parse(tuple(run.params["where"])))
+        # A later attempt may find that the fields have gone with the documents that were deleted before it.
+        first = run.checkpoint is None
+        found = documents.versions(engine, library, language.parse(tuple(run.params["where"])), sure=first)
         deleted: int = run.checkpoint or 0
         total = deleted + len(found)
         result = {"deleted": deleted}

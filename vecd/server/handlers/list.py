@@ -8,7 +8,7 @@ from ... import limits
 from ...engine import documents as verbs
 from ...engine import selections
 from ...store.catalogue import DEFAULT
-from ..call import Call
+from ..call import Call, warned
 
 
 async def list_(call: Call) -> dict[str, Any]:
@@ -16,7 +16,7 @@ async def list_(call: Call) -> dict[str, Any]:
     where = await selections.parse(call.engine, call.fields.filters("where"))
     call.streamed = True
     with call.engine.views.open() as view:
-        listed = await verbs.listing(call.engine, view, library, where)
+        listed, warnings = await verbs.listing(call.engine, view, library, where)
         while page := await call.engine.read(verbs.outlines, call.engine, listed, limits.PAGE_ITEMS):
             await call.items(page)
-    return {"seq": listed.seq}
+    return {"seq": listed.seq, **warned(warnings)}

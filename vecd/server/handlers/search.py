@@ -9,7 +9,7 @@ from ...engine import search as verbs
 from ...engine import selections
 from ...errors import Code, VecError
 from ...store.catalogue import DEFAULT
-from ..call import Call
+from ..call import Call, warned
 
 
 async def search(call: Call) -> dict[str, Any]:
@@ -52,10 +52,11 @@ async def search(call: Call) -> dict[str, Any]:
 async def _answer(call: Call, query: verbs.Query) -> dict[str, Any]:
     found = await verbs.search(call.engine, query)
     if query.k <= limits.PAGE_ITEMS:
-        return {"hits": found.hits} if found.explain is None else {"hits": found.hits, "explain": found.explain}
+        about = {} if found.explain is None else {"explain": found.explain}
+        return {"hits": found.hits, **about, **warned(found.warnings)}
     call.streamed = True
     await call.items(found.hits)
     for start in range(limits.PAGE_ITEMS, len(found.ranking), limits.PAGE_ITEMS):
         page = found.ranking[start : start + limits.PAGE_ITEMS]
         await call.items(await call.engine.read(call.engine.hits.of, page, start + 1))
-    return {}
+    return warned(found.warnings)

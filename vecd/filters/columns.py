@@ -1,0 +1,360 @@
+"""Columns: the values of fields over all documents, by type, each with the numbers of the documents that have them.
+
+Numbers are compared exactly, as Python compares them: integers are kept as integers, and a comparison with a value that
+the type of a column cannot hold is turned into one that it can. Not thread-safe: attributes.py holds its lock.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from .language import Field, Test
+
+Bools = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.int64]
+
+_ORDER: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+_PAGE_ROWS = 512
+#: What a column takes beside its arrays, and a word beside its characters, about.
+_COLUMN_BYTES = 1_000
+_WORD_BYTES = 120
+#: Names that are kept to suggest one of them.
+_NAMES_MAX = 10_000
+#: Documents of which some must be alive are looked for so many at first.
+_LOOK = 64
+
+
+class Row(NamedTuple):
+    """A document: the label of its first chunk, how many it has, and its fields; metadata as JSON, or read already."""
+
+    label: int
+    chunks: int
+    id: str
+    title: str | None
+    metadata: str | dict[str, Any]
+
+
+def pages(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows, some at a time."""
+    waiting = iter(rows)
+    while page := list(islice(waiting, _PAGE_ROWS)):
+        yield page
+
+
+class Growing:
+    """A numpy array that takes more at its end."""
+
+    def __init__(self, dtype: npt.DTypeLike) -> None:
+        self._room: npt.NDArray[Any] = np.empty(0, dtype)
+        self.count = 0
+
+    @property
+    def values(self) -> npt.NDArray[Any]:
+        return self._room[: self.count]
+
+    @property
+    def size_bytes(self) -> int:
+        return self._room.nbytes
+
+    def extend(self, values: Sequence[Any] | npt.NDArray[Any]) -> None:
+        total = self.count + len(values)
+        if total > len(self._room):
+            room = np.empty(max(total, 2 * len(self._room), 64), self._room.dtype)
+            room[: self.count] = self.values
+            self._room = room
+        self._room[self.count : total] = values
+        self.count = total
+
+
+class _Typed:
+    """The values of one type in a column: `numbers` of documents, ascending, and what they have there."""
+
+    def __init__(self, dtype: npt.DTypeLike) -> None:
+        self.numbers = Growing(np.int32)
+        self.values = Growing(dtype)
+        self._numbers: list[int] = []
+        self._values: list[Any] = []
+
+    def add(self, number: int, value: Any) -> None:
+        self._numbers.append(number)
+        self._values.append(value)
+
+    def flush(self) -> None:
+        if self._numbers:
+            self.numbers.extend(self._numbers)
+            self.values.extend(self._values)
+            self._numbers, self._values = [], []
+
+    def since(self, start: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Document numbers from `start` on, and their values."""
+        first = int(np.searchsorted(self.numbers.values, np.int32(start)))  # another type would copy them all
+        return self.numbers.values[first:], self.values.values[first:]
+
+    def lives(self, alive: Bools) -> bool:
+        """Whether one of the documents is alive."""
+        numbers, start, count = self.numbers.values, 0, _LOOK
+        while start < len(numbers):
+            if alive[numbers[start : start + count]].any():
+                return True
+            start, count = start + count, 4 * count
+        return False
+
+
+class Column:
+    """One field of all documents, by type; strings by their place in `words`."""
+
+    def __init__(self) -> None:
+        self.used = 0  # the turn in which a filter has used it last
+        self._there = _Typed(np.bool_)  # documents that have anything but null there
+        self._integers = _Typed(np.int64)
+        self._large = _Typed(np.uint64)  # integers from 2^63 on
+        self._floats = _Typed(np.float64)
+        self._bools = _Typed(np.bool_)
+        self._strings = _Typed(np.int32)
+        self._words: list[str] = []
+        self._places: dict[str, int] = {}
+        self._words_bytes = 0
+
+    @property
+    def _typed(self) -> tuple[_Typed, ...]:
+        return self._there, self._integers, self._large, self._floats, self._bools, self._strings
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory, about."""
+        arrays = sum(typed.numbers.size_bytes + typed.values.size_bytes for typed in self._typed)
+        return _COLUMN_BYTES + arrays + self._words_bytes
+
+    def extend(self, start: int, values: Iterable[Any]) -> None:
+        """Takes the values of documents from the number `start` on; a list's items are values of the same document."""
+        there, integers, large, floats = self._there, self._integers, self._large, self._floats
+        for number, value in enumerate(values, start):
+            if value is None:
+                continue
+            there.add(number, True)
+            for each in _items(value) if type(value) is list else (value,):
+                kind = type(each)
+                if kind is str:
+                    place = self._places.setdefault(each, len(self._words))
+                    if place == len(self._words):
+                        self._words.append(each)
+                        self._words_bytes += _WORD_BYTES + len(each)
+                    self._strings.add(number, place)
+                elif kind is int:
+                    (integers if each < 2**63 else large).add(number, each)
+                elif kind is float:
+                    floats.add(number, each)
+                elif kind is bool:
+                    self._bools.add(number, each)
+        for typed in self._typed:
+            typed.flush()
+
+    def renumber(self, numbers: npt.NDArray[np.int32]) -> None:
+        """Gives the documents other numbers, which ascend: `numbers` has the new one of each."""
+        for typed in self._typed:
+            typed.numbers.values[:] = numbers[typed.numbers.values]
+
+    def lives(self, kind: type | None, alive: Bools) -> bool:
+        """Whether a living document holds a value of that type (float: any number); None: anything but null."""
+        typed: dict[type | None, tuple[_Typed, ...]] = {
+            None: (self._there,), str: (self._strings,), bool: (self._bools,),
+            float: (self._integers, self._floats, self._large),
+        }  # fmt: skip
+        return any(each.lives(alive) for each in typed[kind])
+
+    def matching(self, test: Test, start: int) -> Iterator[npt.NDArray[Any]]:
+        """The numbers, from `start` on, of documents that pass the test."""
+        if test.operator == "exists":
+            yield self._there.since(start)[0]
+            return
+        sign = "=" if test.operator == "in" else test.operator
+        texts = [value.value for value in test.values if isinstance(value.value, str)]
+        if texts:
+            numbers, places = self._strings.since(start)
+            if len(numbers):
+                yield numbers[self._passing(sign, texts, places)]
+        for value in test.values:
+            if isinstance(value.value, bool):
+                numbers, values = self._bools.since(start)
+                yield numbers[values == value.value]
+            elif isinstance(value.value, (int, float)):
+                for typed, low, high in ((self._integers, -(2**63), 2**63 - 1), (self._large, 2**63, 2**64 - 1)):
+                    numbers, values = typed.since(start)
+                    if len(numbers):
+                        yield numbers[_integers_passing(values, sign, value.value, low, high)]
+                numbers, values = self._floats.since(start)
+                if len(numbers):
+                    yield numbers[_floats_passing(values, sign, value.value)]
+
+    def _passing(self, sign: str, texts: list[str], places: npt.NDArray[Any]) -> Bools:
+        """For each of these places of words, whether the word passes. Strings are compared by code point."""
+        passing: Bools
+        if sign == "=":
+            wanted = [self._places[text] for text in texts if text in self._places]
+            passing = np.isin(places, wanted) if len(wanted) > 1 else places == (wanted[0] if wanted else -1)
+            return passing
+        text, words = texts[0], self._words
+        compare = str.startswith if sign == "^=" else _ORDER[sign]
+        if len(places) < len(words):
+            passing = np.fromiter((compare(words[place], text) for place in places.tolist()), np.bool_, len(places))
+        else:
+            passing = np.fromiter((compare(word, text) for word in words), np.bool_, len(words))[places]
+        return passing
+
+
+class Columns:
+    """Columns by field, and by the key that leads to them."""
+
+    def __init__(self, fields: Iterable[Field]) -> None:
+        self.by_field: dict[Field, Column] = {}
+        self._by_key: dict[str, dict[Field, Column]] = {}  # of the metadata: by the first key of their path
+        self._keys: set[str] = set()  # all first keys that documents have had
+        self._paths: dict[str, None] = {}  # some of the fields that there are, as filters name them
+        for each in fields:
+            self._put(each, Column())
+
+    def _put(self, name: Field, column: Column) -> None:
+        self.by_field[name] = column
+        if not name.own:
+            self._by_key.setdefault(name.path[0], {})[name] = column
+
+    def add(self, other: Columns) -> None:
+        """Takes over another's columns, of the same documents."""
+        for name, column in other.by_field.items():
+            self._put(name, column)
+        self._keys |= other._keys
+        for path in other._paths:
+            self._remember(path)
+
+    def drop(self, name: Field) -> None:
+        del self.by_field[name]
+        if not name.own:
+            del self._by_key[name.path[0]][name]
+
+    def missing(self, fields: Iterable[Field]) -> set[Field]:
+        """Those of the fields that have no column, and for which documents must be read. One whose first key no
+        document has had gets its column at once: there is nothing in it."""
+        missing = set()
+        for each in fields:
+            if each in self.by_field:
+                continue
+            if each.own or each.path[0] in self._keys:
+                missing.add(each)
+            else:
+                self._put(each, Column())
+        return missing
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(column.size_bytes for column in self.by_field.values())
+
+    def known_names(self) -> Iterable[str]:
+        """Names of fields that documents have, to suggest one of them: first keys all, others some."""
+        return {*(str(Field(False, (key,))) for key in islice(self._keys, _NAMES_MAX)), *self._paths}
+
+    def fill(self, start: int, rows: Sequence[Row]) -> None:
+        """Takes the values of documents; the first has the number `start`."""
+        if not rows:
+            return
+        for name in ("document_id", "title"):
+            if (column := self.by_field.get(Field(True, (name,)))) is not None:
+                column.extend(start, [row.id if name == "document_id" else row.title for row in rows])
+        found = [
+            orjson.loads(row.metadata) if isinstance(row.metadata, str) else row.metadata for row in rows
+        ]  # fmt: skip
+        keys: set[str] = set().union(*found)
+        if not keys <= self._keys:
+            self._keys |= keys
+        for path in _paths_of(found[0]):
+            self._remember(path)
+        for key in keys & self._by_key.keys():
+            values = [each.get(key) for each in found]
+            for field, column in self._by_key[key].items():
+                deeper = field.path[1:]
+                column.extend(start, (_at(each, deeper) for each in values) if deeper else values)
+
+    def renumber(self, numbers: npt.NDArray[np.int32]) -> None:
+        for column in self.by_field.values():
+            column.renumber(numbers)
+
+    def _remember(self, path: str) -> None:
+        if len(self._paths) < _NAMES_MAX:
+            self._paths[path] = None
+
+
+def _integers_passing(values: npt.NDArray[Any], sign: str, wanted: float, low: int, high: int) -> Bools:
+    """Which of these integers, which are all from `low` to `high`, pass. Exact for any number, int or float."""
+    if isinstance(wanted, float) and not wanted.is_integer():
+        if sign == "=":
+            return np.zeros(len(values), np.bool_)
+        bound = math.floor(wanted) if sign in ("<=", ">") else math.ceil(wanted)
+    else:
+        bound = int(wanted)
+    if low <= bound <= high:
+        found: Bools = _ORDER[sign](values, values.dtype.type(bound))
+        return found
+    return np.full(len(values), sign in ((">", ">=") if bound < low else ("<", "<=")))
+
+
+def _floats_passing(values: npt.NDArray[Any], sign: str, wanted: float) -> Bools:
+    """Which of these floats pass. Exact for any number, int or float."""
+    found: Bools
+    try:
+        bound = float(wanted)
+    except OverflowError:
+        return np.full(len(values), sign in (("<", "<=") if wanted > 0 else (">", ">=")))
+    if bound == wanted:
+        found = _ORDER[sign](values, bound)
+    elif sign == "=":
+        found = np.zeros(len(values), np.bool_)
+    else:  # no float lies between an integer and the float that is nearest to it
+        below = sign in ("<", "<=")
+        found = _ORDER[("<" if bound > wanted else "<=") if below else (">=" if bound > wanted else ">")](values, bound)
+    return found
+
+
+def _items(value: Any) -> Iterator[Any]:
+    """A value's own values: a list's items, at any depth, or itself."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _items(each)
+    else:
+        yield value
+
+
+def _at(value: Any, path: tuple[str, ...]) -> Any:
+    """What the keys lead to; through a list, what they lead to in each of its items. None: nothing."""
+    for place, key in enumerate(path):
+        if isinstance(value, list):
+            found = [each for each in (_at(item, path[place:]) for item in value) if each is not None]
+            return found or None
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def _paths_of(metadata: dict[str, Any]) -> Iterator[str]:
+    """The fields of one document that are no objects and lie deeper than one key, as filters name them; some of them,
+    if they are many."""
+    waiting: list[tuple[tuple[str, ...], Any]] = [((key,), value) for key, value in islice(metadata.items(), 100)]
+    left = 200
+    while waiting and left:
+        path, value = waiting.pop()
+        left -= 1
+        if isinstance(value, dict):
+            waiting += (((*path, key), inner) for key, inner in islice(value.items(), 100))
+        elif isinstance(value, list):
+            waiting += ((path, inner) for inner in value[:3] if isinstance(inner, dict))
+        elif len(path) > 1:
+            yield str(Field(False, path))

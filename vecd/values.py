@@ -1,0 +1,141 @@
+"""JSON values: which of them are kept exactly, and what is wrong with the others, by the name of their place.
+
+Metadata is whatever JSON has, but for two bounds: integers fit 64 bits (-2^63 to 2^64 - 1), which is what msgpack and
+orjson carry; and objects and lists are nested METADATA_DEPTH_MAX deep at most. Floats are those of 64 bits, without NaN
+and infinity; a literal with more digits than they keep is the nearest of them, as in any JSON.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from . import limits
+from .errors import Code, VecError
+
+#: Integers that travel and are kept: those of msgpack and of the store's JSON parser.
+INTEGER_MIN: Final = -(2**63)
+INTEGER_MAX: Final = 2**64 - 1
+
+_PLAIN_KEY = re.compile(r"[^\s.\[\]'\"]+")
+_HINTS = {
+    "datetime": "write it as a string: .isoformat()",
+    "date": "write it as a string: .isoformat()",
+    "bytes": "write it as a string, as base64 for example",
+    "set": "make it a list",
+    "frozenset": "make it a list",
+    "Decimal": "make it a float, or a string",
+    "ndarray": "make it a list: .tolist()",
+}
+
+
+def large_float(value: float) -> bool:
+    """Whether it may have been written as an integer beyond 64 bits."""
+    return not -9.2e18 < value < 9.2e18
+
+
+def name_of(path: tuple[str | int, ...]) -> str:
+    """A place in a document, for people: metadata.a[2]."""
+    import json  # only errors need it, and it would slow the start of every command
+
+    name = ""
+    for key in path:
+        if isinstance(key, int):
+            name += f"[{key}]"
+        else:
+            shown = key if _PLAIN_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+            name += f".{shown:.100}" if name else f"{shown:.100}"
+    return name
+
+
+def integer_refused(path: tuple[str | int, ...], digits: str) -> VecError:
+    """The refusal of an integer that does not fit 64 bits."""
+    shown = digits if len(digits) <= 60 else f"{digits[:40]}… ({len(digits):,} digits)"
+    field = str(path[0]) if path else ""
+    return VecError(
+        Code.INVALID_DOCUMENT,
+        f"'{name_of(path)}' is the integer {shown}, and integers go from -2^63 to 2^64 - 1",
+        f'write it as a string: "{shown}"',
+        field=field,
+        path=name_of(path),
+    )
+
+
+def refusals(document: Any, *, texts: bool = False, path: tuple[str | int, ...] = ()) -> Iterator[VecError]:
+    """What is wrong with a document, or with a part of it that stands at `path`, place by place. With `texts` it is
+    also looked whether all strings can be written as UTF-8, which takes longer."""
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [(path, document)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, bool) or value is None:
+            continue
+        if isinstance(value, str):
+            if texts and (refusal := _not_utf8(path, value)) is not None:
+                yield refusal
+        elif isinstance(value, int):
+            if not INTEGER_MIN <= value <= INTEGER_MAX:
+                yield integer_refused(path, _digits(value))
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                yield _refused(path, f"is {value}, and JSON has no NaN and no infinity", "write null, or leave it out")
+        elif isinstance(value, (dict, list, tuple)):
+            if len(path) > limits.METADATA_DEPTH_MAX:
+                yield too_deep(path)
+                continue
+            if len(value) > limits.ARRAY_ITEMS_MAX:
+                yield _refused(
+                    path,
+                    f"holds {len(value):,} items in one place, which is over the limit of {limits.ARRAY_ITEMS_MAX:,}",
+                )
+                continue
+            if path in (("vectors",), ("vector",)):
+                continue  # packed
+            pairs = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+            for key, item in reversed(pairs):
+                if isinstance(value, dict) and not isinstance(key, str):
+                    yield _odd_key(path, key)
+                elif texts and isinstance(key, str) and (refusal := _not_utf8(path, key)) is not None:
+                    yield refusal
+                else:
+                    waiting.append(((*path, key), item))
+        elif not (isinstance(value, bytes) and path == ("vector",)):
+            name = type(value).__name__
+            hint = _HINTS.get(name) or ("take its .item()" if type(value).__module__ == "numpy" else None)
+            yield _refused(path, f"is of type {name}, which JSON does not have", hint)
+
+
+def too_deep(path: tuple[str | int, ...]) -> VecError:
+    """The refusal of what is nested too deep."""
+    return VecError(
+        Code.INVALID_DOCUMENT,
+        f"'{path[0]}' is nested more than {limits.METADATA_DEPTH_MAX} deep",
+        field=str(path[0]),
+    )
+
+
+def _refused(path: tuple[str | int, ...], what: str, hint: str | None = None) -> VecError:
+    return VecError(
+        Code.INVALID_DOCUMENT, f"'{name_of(path)}' {what}", hint, field=str(path[0]) if path else "", path=name_of(path)
+    )
+
+
+def _odd_key(path: tuple[str | int, ...], key: Any) -> VecError:
+    if not path:
+        return VecError(Code.INVALID_DOCUMENT, f"the key {key!r:.40} is not a string", field=str(key))
+    return _refused(path, f"has a key that is not a string: {key!r:.40}")
+
+
+def _not_utf8(path: tuple[str | int, ...], text: str) -> VecError | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return _refused(path, f"holds half a surrogate pair at character {error.start}, which is no text")
+    return None
+
+
+def _digits(number: int) -> str:
+    """Its digits; of a very long one, what stands for them."""
+    bits = number.bit_length()
+    return str(int(number)) if bits < 10_000 else f"{'-' if number < 0 else ''}2^{bits - 1}…"
