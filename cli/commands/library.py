@@ -124,9 +124,7 @@ def create(
         ),
     ] = None,
     metric: Annotated[Metric, typer.Option("--metric", help="How near two vectors are.")] = Metric.COSINE,
-    index: Annotated[
-        Index | None, typer.Option("--index", help="What finds the nearest vectors. Default: pq.")
-    ] = None,
+    index: Annotated[Index | None, typer.Option("--index", help="What finds the nearest vectors. Default: pq.")] = None,
     m: Links = None,
     ef_construction: EfConstruction = None,
     vectors: VectorsAs = None,

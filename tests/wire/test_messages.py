@@ -405,7 +405,7 @@ def test_a_component_that_is_no_number_is_refused(wrong: Any, kind: Callable[[li
         "0.5",
         {},
         {1.0},
-        object(),
+        pytest.param(object(), id="an object"),
         bytearray(4),
         np.ones((2, 2), np.float32),
         np.ones(2, np.int64),

@@ -195,8 +195,8 @@ class LiveIndex(Upkeep):
         return future
 
     def snapshot(self) -> Future[int]:
-        """Keeps the structure for the next start, however little of it is new. The future has the rows that were
-        saved: 0 if there was nothing new, or nothing that can be kept."""
+        """Keeps structure and text for the next start, however little of them is new. The future has the rows that
+        were saved, of the larger of the two: 0 if there was nothing new, or nothing that can be kept."""
         future: Future[int] = Future()
         asked = self._call(lambda: self._saving.append(future))
         asked.add_done_callback(lambda done: tell(future, error) if (error := done.exception()) else None)

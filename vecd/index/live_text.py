@@ -150,7 +150,7 @@ class LiveText:
         if self._plan is not None:
             return partial(self._begin, "merging", partial(self._merge, self._plan))
         if self._save_due(max(_SAVE_ROWS_MIN, int(_SAVE_SHARE * self._saved_rows))):
-            return partial(self._begin_saving, self._index)
+            return partial(self._begin_saving)
         return None
 
     def describe(self) -> dict[str, Any]:
@@ -175,8 +175,8 @@ class LiveText:
         """Keeps it for the next start, if there is enough new in it. Only when the strands have ended.
 
         Raises OSError."""
-        if self._index is not None and self._save_due(_SAVE_ROWS_AT_STOP):
-            self._save(self._index.freeze(), self._rows)
+        if self._save_due(_SAVE_ROWS_AT_STOP) and (save := self.saving()) is not None:
+            save()
 
     # --- on the strand ----------------------------------------------------------------------------------------------
 
@@ -207,8 +207,16 @@ class LiveText:
         self._aside = what
         self._submit(self._builders, work)
 
-    def _begin_saving(self, index: InvertedIndex) -> None:
-        self._begin("saving", partial(self._save_aside, index.freeze(), self._rows))
+    def saving(self) -> Callable[[], int] | None:
+        """What writes a snapshot of it as it is now, for any thread, and returns its chunks; None if the last one has
+        nothing less, or none can be kept. It raises OSError."""
+        if self._index is None or not self._save_due(1):
+            return None
+        return partial(self._save, self._index.freeze(), self._rows, len(self._index))
+
+    def _begin_saving(self) -> None:
+        if (save := self.saving()) is not None:
+            self._begin("saving", partial(self._save_aside, save, self._rows))
 
     def _submit(self, pool: Executor, work: Callable[[], None]) -> None:
         try:
@@ -284,16 +292,17 @@ class LiveText:
         else:
             self._call(lambda: self._adopt_merged(plan))
 
-    def _save_aside(self, frozen: Frozen, rows: int) -> None:
+    def _save_aside(self, save: Callable[[], int], rows: int) -> None:
         try:
-            self._save(frozen, rows)
+            save()
         except OSError as error:
             log.error("snapshot of text not saved", exc_info=error)
             self._saved_rows = rows  # not again before there is as much more
         self._call(self._ended)
 
-    def _save(self, frozen: Frozen, rows: int) -> None:
+    def _save(self, frozen: Frozen, rows: int, chunks: int) -> int:
         assert self._source.text_path is not None
         size = snapshot.save(self._source.text_path, self._source.text_identity, frozen.arrays())
         self._saved_rows = rows
-        log.info("snapshot of text saved", extra={"file": self._source.text_path.name, "rows": rows, "bytes": size})
+        log.info("snapshot of text saved", extra={"file": self._source.text_path.name, "chunks": chunks, "bytes": size})
+        return chunks

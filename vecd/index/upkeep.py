@@ -198,7 +198,8 @@ class Upkeep(ABC):
         if not waiting and self._save_due(
             max(self._tuning.save_rows_min, int(self._tuning.save_share * self._saved_rows))
         ):
-            return functools.partial(self._begin, "saving", self._pools.builders, self._save_aside)
+            work = functools.partial(self._save_aside, [self._save])
+            return functools.partial(self._begin, "saving", self._pools.builders, work)
         return self._settled if self._settling and not self.text.busy else None
 
     def _refuse(self) -> None:
@@ -338,8 +339,9 @@ class Upkeep(ABC):
 
     def _begin_saving(self, futures: list[Future[int]]) -> None:
         self._saving.clear()
-        if self._save_due(1):
-            self._begin("saving", self._pools.builders, functools.partial(self._save_aside, futures))
+        work = [save for save in (self.text.saving(), self._save if self._save_due(1) else None) if save is not None]
+        if work:
+            self._begin("saving", self._pools.builders, functools.partial(self._save_aside, work, futures))
         else:
             _done(futures, 0)
 
@@ -422,9 +424,9 @@ class Upkeep(ABC):
         self._saved_rows, self._damage = 0, None
         return rows
 
-    def _save_aside(self, futures: Sequence[Future[int]] = ()) -> None:
+    def _save_aside(self, work: Sequence[Callable[[], int]], futures: Sequence[Future[int]] = ()) -> None:
         try:
-            self._save()
+            rows = max(save() for save in work)
         except OSError as error:
             log.error("snapshot not saved", exc_info=error)
             self._call(functools.partial(self._end, failed=True))
@@ -432,13 +434,15 @@ class Upkeep(ABC):
                 tell(future, error)
         else:
             self._call(self._end)
-            _done(futures, self._saved_rows)
+            _done(futures, rows)
 
-    def _save(self) -> None:
+    def _save(self) -> int:
+        """Keeps the structure for the next start; returns its rows. Raises OSError."""
         assert self._structure is not None
         assert self._seq is not None
         loading.save(self.spec, self._source, self._structure, self._seq)
         self._saved_rows = self._structure.rows.count
+        return self._saved_rows
 
 
 def _done(futures: Sequence[Future[int]], rows: int) -> None:
