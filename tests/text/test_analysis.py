@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 import unicodedata
+from itertools import chain
 
 import pytest
 from apsw import unicode
@@ -34,7 +35,7 @@ def finds(query: str, document: str, language: str = "english") -> bool:
     asked, terms = analyzer(language).query(query), analyzer(language).terms(document)
     return (
         bool(asked)
-        and set(asked.words) <= set(terms)
+        and {*asked.words, *chain.from_iterable(asked.units)} <= set(terms)
         and all(holds_phrase(terms, phrase) for phrase in asked.phrases)
         and all(any(prefix.matches(term) for term in terms) for prefix in asked.prefixes)
     )
@@ -152,10 +153,10 @@ def test_a_document_has_all_terms_of_a_query_for_any_of_its_pieces(text: str, la
     terms = set(analyzer(language).terms(text))
     for piece in text.split():
         asked = analyzer(language).query(piece)
-        assert {*asked.words, *asked.parts} <= terms
+        assert {*asked.words, *asked.parts, *chain.from_iterable(asked.units)} <= terms
         assert set(asked.words).isdisjoint(asked.parts)
         assert all(any(prefix.matches(term) for term in terms) for prefix in asked.prefixes)
-        assert bool(asked) == bool(asked.words or asked.prefixes) == searchable(piece)
+        assert bool(asked) == bool(asked.words or asked.prefixes or asked.units) == searchable(piece)
 
 
 @settings(max_examples=600, deadline=None)
@@ -229,7 +230,7 @@ def test_a_prefix_finds_every_document_that_holds_a_word_that_begins_with_it(
     characters = list(unicode.grapheme_iter(word))
     prefix = "".join(characters[: data.draw(st.integers(1, len(characters)))])
     asked, terms = analyzer(language).query(f"{prefix}*"), analyzer(language).terms(f"before {word}, after")
-    assert set(asked.words) <= set(terms)
+    assert {*asked.words, *chain.from_iterable(asked.units)} <= set(terms)
     assert all(any(each.matches(term) for term in terms) for each in asked.prefixes)
     if any(char.isalpha() for char in prefix):
         assert asked
@@ -264,7 +265,7 @@ def test_words_of_alphabets_are_those_of_uax_29(text: str) -> None:
         ("rotate-logs rotate", ("rotate-logs", "rotat"), ("log",)),
         ("my-file_x.txt", ("my-file_x.txt",), ("my-file_x", "my", "file_x", "file", "x", "txt")),
         ("ada@example.com", ("ada@example.com",), ("ada", "example.com", "exampl", "com")),
-        ("東京都", ("東京", "京都"), ()),
+        ("東京都の図書館で", ("東京", "京都", "都の", "の図", "図書", "書館", "館で"), ()),
         ("京", ("京",), ()),
         ("👍🏽", ("👍🏽",), ("👍",)),
         ("it's don't", ("it", "don't"), ()),
@@ -280,6 +281,22 @@ def test_a_query_takes_the_most_specific_terms(text: str, words: tuple[str, ...]
     assert (asked.words, asked.parts) == (words, parts)
     assert asked.phrases == ()
     assert asked.prefixes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "units"),
+    [
+        ("東京都", (), (("東京", "京都"),)),
+        ("京", ("京",), ()),
+        ("the 日本語版 manual", ("the", "manual"), (("日本", "本語", "語版"),)),
+        ("日本語 日本", ("日本",), (("日本", "本語"),)),
+    ],
+)
+def test_the_pairs_of_a_short_run_count_together_only(
+    text: str, words: tuple[str, ...], units: tuple[tuple[str, ...], ...]
+) -> None:
+    asked = ENGLISH.query(text)
+    assert (asked.words, asked.units) == (words, units)
 
 
 @pytest.mark.parametrize("text", ["", " \n", "!?", '-- ++ # * ""', "\x00\x1f", "\u200b\ufeff", "\ufe0f"])

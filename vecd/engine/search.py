@@ -209,7 +209,7 @@ def _words(library: Library, text: str) -> TextQuery:
 def _looked_for(words: TextQuery) -> inverted.Query:
     equals = (term for prefix in words.prefixes for term in prefix.equals)
     starts = [start for prefix in words.prefixes for start in prefix.starts]
-    return inverted.Query((*words.words, *words.parts, *equals), words.phrases, starts)
+    return inverted.Query((*words.words, *words.parts, *equals), words.phrases, starts, words.units)
 
 
 # --- ranking --------------------------------------------------------------------------------------------------------

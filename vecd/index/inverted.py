@@ -31,7 +31,7 @@ import numpy.typing as npt
 from . import maxscore, vocabulary
 from .maxscore import Best, Scale
 from .rows import Bools, Floats, Labels, Selection
-from .segments import Batch, Postings, Segment, Tail, Weights, merge, starts
+from .segments import Batch, Postings, Segment, Tail, Weights, common, merge, starts
 from .vocabulary import Ids, Vocabulary
 
 _TAIL_POSTINGS = 1 << 14
@@ -68,11 +68,13 @@ class Query:
 
     `required`: groups of terms that must all be in a row; they count for its score as words do. `prefixes`: each stands
     for the terms that begin with it, as if they were one term: if there are more than 128, for those in most rows.
+    `units`: each stands for all of its terms, as if they were one term: a row has it that has them all.
     """
 
     words: Sequence[str] = ()
     required: Sequence[Sequence[str]] = ()
     prefixes: Sequence[str] = ()
+    units: Sequence[Sequence[str]] = ()
 
 
 class MergePlan:
@@ -312,12 +314,20 @@ class InvertedIndex:
         them that are required. None if no row can be found."""
         required = set(chain.from_iterable(query.required))
         words, prefixes = [*required.union(query.words)], [*set(query.prefixes)]
-        numbers = [self._vocabulary.find(word) for word in words]
-        ids = np.array([-1 if number is None else number for number in numbers], np.int32)
+        ids = self._numbers(words)
         expanded = [self._expanded(prefix) for prefix in prefixes]
-        found = [[*part.find(ids), *map(part.find_any, expanded)] for part in self._parts]
+        units = [*dict.fromkeys(map(tuple, query.units))]
+        known = [self._numbers(unit) for unit in units]
+        found = [
+            [*part.find(ids), *map(part.find_any, expanded), *(common(part, part.find(each)) for each in known)]
+            for part in self._parts
+        ]
         living = [sum(postings.living for postings in each) for each in zip(*found, strict=True)]
-        names = [*((0, word) for word in words), *((1, prefix) for prefix in prefixes)]
+        names = [
+            *((0, word) for word in words),
+            *((1, prefix) for prefix in prefixes),
+            *((2, "\0".join(unit)) for unit in units),
+        ]
         terms = sorted(
             (each, *name, place) for place, (each, name) in enumerate(zip(living, names, strict=False)) if each
         )
@@ -329,6 +339,11 @@ class InvertedIndex:
             [each for each, *_ in terms], self._count, self._length, ranking.k1, ranking.b, ranking.weights.text
         )
         return [[its[place] for *_, place in terms] for its in found], scale, must
+
+    def _numbers(self, terms: Sequence[str]) -> Ids:
+        """The terms' numbers; -1 for those that are in no row."""
+        numbers = map(self._vocabulary.find, terms)
+        return np.array([-1 if number is None else number for number in numbers], np.int32)
 
     def _expanded(self, prefix: str) -> Ids:
         """The numbers of the terms that begin with it, ascending; of very many, those in the most living rows, equally

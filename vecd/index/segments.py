@@ -393,6 +393,17 @@ def _postings(part: Tail | Segment, rows: Ids, counts: Counts) -> Postings:
     return Postings(rows, counts, living, int(counts.max()), float(part.lengths[rows].min()))
 
 
+def common(part: Tail | Segment, terms: Sequence[Postings]) -> Postings:
+    """The rows that have all of the terms, as if these were one; it occurs in a row as often as the rarest of them."""
+    fewest = min(terms, key=lambda each: len(each.rows))
+    counts = fewest.counts.copy()
+    for each in terms:
+        if each is not fewest:
+            np.minimum(counts, part.counts_of(each, fewest.rows.astype(np.intp)), out=counts)
+    kept = counts.nonzero()[0]
+    return _postings(part, fewest.rows[kept], counts[kept])
+
+
 def _united(part: Tail | Segment, rows: Ids, counts: Counts) -> Postings:
     """Postings of several terms, in any order, as if they were of one."""
     summed = np.zeros(part.rows.count, np.uint32)

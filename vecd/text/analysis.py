@@ -10,7 +10,9 @@ can be cached.
 
 Guarantees (tests/text/test_analysis.py):
 
-- The terms of a query's words, parts and phrases are terms of each document that holds the same pieces.
+- The terms of a query's words, parts, units and phrases are terms of each document that holds the same pieces.
+- A short run of a script without spaces is one unit of a query: 日本語 finds what holds both pairs, 日本 and 本語.
+  A run of more pairs than `_UNIT_PAIRS_MAX` is a sentence, and each of its pairs counts by itself.
 - Every piece gives a term, unless it consists of white space, control and format characters, variation selectors and
   ASCII punctuation (all printable ASCII but letters and digits). A piece of nothing but other punctuation or marks
   gives one term for each different character of them. A query uses such terms only if it has no others: a dash
@@ -45,7 +47,7 @@ import re
 import threading
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -78,6 +80,8 @@ ANALYSIS_VERSION: Final = zlib.crc32(
 
 #: Entries in the newer half of a cache; twice as many in both, 10 to 15 MB. There are two caches a language.
 _CACHED_PIECES: Final = 32_768
+#: Pairs of characters that are one unit of a query: words of scripts without spaces are hardly longer.
+_UNIT_PAIRS_MAX: Final = 5
 #: Longer pieces are not cached.
 _CACHED_CHARS: Final = 40
 #: Languages whose caches are kept.
@@ -115,9 +119,12 @@ class TextQuery(NamedTuple):
     #: Terms that must be consecutive, each at least one term.
     phrases: tuple[tuple[str, ...], ...] = ()
     prefixes: tuple[Prefix, ...] = ()
+    #: Terms that count together only: the pairs of characters of a short run, which is a word of a script without
+    #: spaces. None is in `words` but for another reason.
+    units: tuple[tuple[str, ...], ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.words or self.prefixes)
+        return bool(self.words or self.prefixes or self.units)
 
 
 class Span(NamedTuple):
@@ -184,6 +191,7 @@ class Analyzer:
         parts: dict[str, None] = {}
         punctuation: dict[str, None] = {}
         prefixes: dict[Prefix, None] = {}
+        units: dict[tuple[str, ...], None] = {}
         for piece in text.split():
             folded = fold(piece)
             found = list(tokens(folded))
@@ -195,9 +203,15 @@ class Analyzer:
                     prefixes[self._prefix(found[last[-1]])] = None
                     found = found[: last[-1]]
             for token in found:
-                if token.role != Role.INNER:
-                    (words if token.role == Role.MAIN else parts)[self._term(token)] = None
-        if not (words or prefixes):
+                if token.role == Role.PART:
+                    parts[self._term(token)] = None
+            for run in _runs(token for token in found if token.role == Role.MAIN):
+                terms = tuple(map(self._term, run))
+                if 1 < len(terms) <= _UNIT_PAIRS_MAX:
+                    units[terms] = None
+                else:
+                    words.update(dict.fromkeys(terms))
+        if not (words or prefixes or units):
             words = punctuation
         phrases = (self._phrase(found[1]) for found in _PHRASE.finditer(text))
         return TextQuery(
@@ -205,6 +219,7 @@ class Analyzer:
             tuple(part for part in parts if part not in words),
             tuple(dict.fromkeys(phrase for phrase in phrases if phrase)),
             tuple(prefixes),
+            tuple(units),
         )
 
     def spans(self, text: str) -> Iterator[Span]:
@@ -300,6 +315,18 @@ def holds_phrase(terms: Sequence[str], phrase: tuple[str, ...]) -> bool:
     length = len(phrase)
     places = (place for place, term in enumerate(terms) if term == phrase[0])
     return any(tuple(terms[place : place + length]) == phrase for place in places)
+
+
+def _runs(found: Iterable[Token]) -> Iterator[list[Token]]:
+    """The main tokens of a query, those of one run together: only these overlap."""
+    run: list[Token] = []
+    for token in found:
+        if run and token.start >= run[-1].stop:
+            yield run
+            run = []
+        run.append(token)
+    if run:
+        yield run
 
 
 def _shortened(text: str) -> str:
