@@ -74,7 +74,7 @@ def readable(fd: int, busy: bool) -> bool:
 
 def id_pages(given: list[str], stdin: bool, size: int, *, mixed: bool = True) -> Iterator[list[str]]:
     """The ids that were given, or those on stdin, `size` at a time; from stdin also fewer, when no more are there yet.
-    With `mixed`, bare lines and JSON may follow each other.
+    With `mixed`, JSON may follow bare lines.
 
     What stands before a line that is no id is yielded before the VecError `invalid_request` is raised.
     """
@@ -107,13 +107,13 @@ def id_pages(given: list[str], stdin: bool, size: int, *, mixed: bool = True) ->
 class _Ids:
     """Reads lines that are ids: JSON strings, objects with an "id" or a "document_id", or bare.
 
-    Among bare lines, one that looks like JSON may be a bare id as well. Unless they may be mixed, the first line
-    decides what all are.
+    Among bare lines, one that looks like JSON may be a bare id as well: unless they may be mixed, it is refused if the
+    first line is bare.
     """
 
     def __init__(self, mixed: bool) -> None:
         self._mixed = mixed
-        self._json: bool | None = None  # whether they are JSON; None: nothing has come yet
+        self._bare: bool | None = None  # whether the first one is; None: nothing has come yet
 
     def id_of(self, line: Line) -> str | None:
         """The id; None for a blank line. Raises VecError `invalid_request`, naming the line."""
@@ -123,11 +123,12 @@ class _Ids:
         if not line.data.strip():
             return None
         json = line.data.lstrip()[:1] in (b'"', b"{", b"[")
-        if self._json is None:
-            self._json = json
-        if json != self._json and not self._mixed:
-            kinds = ("JSON", "those before it are bare ids") if json else ("a bare id", "those before it are JSON")
-            raise VecError(Code.INVALID_REQUEST, f"{where}: this line is {kinds[0]}, and {kinds[1]}", _AS_JSON)
+        if self._bare is None:
+            self._bare = not json
+        if json and self._bare and not self._mixed:
+            raise VecError(
+                Code.INVALID_REQUEST, f"{where}: this line is JSON, and the first one is a bare id", _AS_JSON
+            )
         return _from_json(line.data, where) if json else _bare(line.data, where)
 
 
@@ -151,7 +152,7 @@ def _from_json(data: bytes, where: str) -> str:
             raise VecError(Code.INVALID_REQUEST, f"{where}: the object has {what}")
         value = found[0]
     if not isinstance(value, str):
-        raise VecError(Code.INVALID_REQUEST, f'{where}: an id is a string: "id" must be a string', _AS_JSON)
+        raise VecError(Code.INVALID_REQUEST, f'{where}: "id" must be a string', _AS_JSON)
     return value
 
 

@@ -89,6 +89,10 @@ class _Typed:
         self._numbers.append(number)
         self._values.append(value)
 
+    def extend(self, numbers: npt.NDArray[np.int32], values: Sequence[Any] | npt.NDArray[Any]) -> None:
+        self.numbers.extend(numbers)
+        self.values.extend(values)
+
     def flush(self) -> None:
         if self._numbers:
             self.numbers.extend(self._numbers)
@@ -135,8 +139,15 @@ class Column:
         arrays = sum(typed.numbers.size_bytes + typed.values.size_bytes for typed in self._typed)
         return _COLUMN_BYTES + arrays + self._words_bytes
 
-    def extend(self, start: int, values: Iterable[Any]) -> None:
+    def extend(self, start: int, values: Sequence[Any]) -> None:
         """Takes the values of documents from the number `start` on; a list's items are values of the same document."""
+        kinds = set(map(type, values))
+        if kinds in ({int}, {float}, {bool}) and (kinds != {int} or max(values) < 2**63):  # mostly they are all alike
+            numbers = np.arange(start, start + len(values), dtype=np.int32)
+            self._there.extend(numbers, np.ones(len(values), np.bool_))
+            typed = self._integers if kinds == {int} else self._floats if kinds == {float} else self._bools
+            typed.extend(numbers, values)
+            return
         there, integers, large, floats = self._there, self._integers, self._large, self._floats
         for number, value in enumerate(values, start):
             if value is None:
@@ -281,7 +292,7 @@ class Columns:
             values = [each.get(key) for each in found]
             for field, column in self._by_key[key].items():
                 deeper = field.path[1:]
-                column.extend(start, (_at(each, deeper) for each in values) if deeper else values)
+                column.extend(start, [_at(each, deeper) for each in values] if deeper else values)
 
     def renumber(self, numbers: npt.NDArray[np.int32]) -> None:
         for column in self.by_field.values():
