@@ -1,6 +1,6 @@
 """Text analysis for full-text search: one way from text to index terms, for documents and for queries.
 
-    analyzer("english").terms("Rotating the logs")   # ["rotat", "the", "log", "=rotating"]
+    analyzer("english").terms("Rotating the logs")   # ["rotat", "the", "log", "\x02rotating"]
     analyzer("english").query('"rotate logs" C++')   # words rotat, log, c++; phrase rotat log
 
 A text is split at white space. Each piece is folded (folding.py), cut into tokens (cutting.py), and tokens that are
@@ -14,8 +14,8 @@ Guarantees (tests/text/test_analysis.py):
 - A short run of a script without spaces is one unit of a query: 日本語 finds what holds both pairs, 日本 and 本語.
   A run of more pairs than `_UNIT_PAIRS_MAX` is a sentence, and each of its pairs counts by itself.
 - Every piece gives a term, unless it consists of white space, control and format characters, variation selectors and
-  ASCII punctuation (all printable ASCII but letters and digits). A piece of nothing but other punctuation or marks
-  gives one term for each different character of them. A query uses such terms only if it has no others: a dash
+  ASCII punctuation (printable ASCII but letters, digits and the symbols $+<=>^`|~). A piece of nothing but these
+  symbols, other punctuation or marks gives one term for each different character of them. A query uses such terms only if it has no others: a dash
   between two words is not searched for.
 - No term is longer than `TERM_CHARS_MAX`. A longer one is cut, and a hash of the whole is appended.
 - Every term can be encoded as UTF-8, and none is empty.
@@ -65,7 +65,9 @@ TERM_CHARS_MAX: Final = 64
 #: Code points that are kept of a longer term, in front of its hash; a longer prefix is cut to them too.
 _TERM_CHARS_KEPT: Final = 48
 #: A term that begins with this is an unstemmed word, for prefixes only. No other term begins with it.
-FORM_MARK: Final = "="
+FORM_MARK: Final = "\x02"
+#: Terms where they stand alone.
+_ASCII_SYMBOLS: Final = frozenset("$+<=>^`|~")
 #: The languages of stemming; `none` stems nothing.
 LANGUAGES: Final[tuple[str, ...]] = ("none", *sorted(Stemmer.algorithms()))
 DEFAULT_LANGUAGE: Final = "english"
@@ -247,7 +249,9 @@ class Analyzer:
         else:
             found = [
                 known[each] if texts is None else _Piece(tuple(texts), ()) for each, texts in stretches(fold(piece))
-            ] or [_Piece(tuple(_punctuation(piece)), ())]
+            ]
+        if not found:
+            return _Piece(tuple(_punctuation(piece)), ())
         return found[0] if len(found) == 1 else _joined(found)
 
     def _cut(self, stretch: str) -> _Piece:
@@ -350,9 +354,13 @@ def _joined(found: list[_Piece]) -> _Piece:
 
 
 def _punctuation(piece: str) -> list[str]:
-    """The terms of a piece without tokens: each of its characters that is not ASCII and not invisible, once."""
+    """The terms of a piece without tokens: each of its characters that is no ASCII punctuation and not invisible."""
     for text in (unicodedata.normalize("NFC", piece), piece):
-        found = [char for char in dict.fromkeys(text) if not char.isascii() and not is_invisible(char)]
+        found = [
+            char
+            for char in dict.fromkeys(text)
+            if char in _ASCII_SYMBOLS or not (char.isascii() or is_invisible(char))
+        ]
         if found:
             return found
     return []
