@@ -41,7 +41,7 @@ _MEASURED_MAX, _MEASURED_MIN, _MEASURED_EVERY = 256, 64, 64
 _TYPICAL: Final = 0.95
 
 #: The hit whose distance is compared with that of the tenth: if its square is less than so many times the other's,
-#: there is no slope. The more, the more walks are doubted: of queries that are like 20,000 stored texts 3 % at 1.06, and
+#: there is no slope. The more, the more walks are doubted: of queries like 20,000 stored texts 3 % at 1.06, and
 #: 12 % at 1.08, which is used where a check is cheap. It finds queries that lie between two clusters, too.
 CONTRASTED: Final = 40
 _CONTRAST_MIN, _CONTRAST_MIN_CHEAP = 1.06, 1.08
