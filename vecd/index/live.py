@@ -434,7 +434,7 @@ class LiveIndex(Upkeep):
             effort = self._effort(options, selectivity)
             with native.threads_for(len(queries)):
                 found.append(self._structure.search(queries, k, allowed, effort))
-            if k and options.sampled and not effort.exact and effort.ef is None and not KINDS[self.spec.kind].exact:
+            if k and options.sampled and options.ef is None and not (options.exact or KINDS[self.spec.kind].exact):
                 self._note(queries, options, selectivity)
         if len(self._tail) or not found:
             found.append(self._tail.search(queries, options.k, selection))
@@ -454,10 +454,10 @@ class LiveIndex(Upkeep):
         return Effort(recall, max(1.0, factor) if factor < math.inf else 1.0, options.ef, exact)
 
     def _note(self, queries: Floats, options: Options, selectivity: str) -> None:
-        """Has the recall of some of these approximate searches measured, when there is time."""
+        """Has the recall of some of these searches measured, when there is time."""
         for query in queries:
-            self._monitor.note(query, options.k, selectivity, options.select)
-        self._calm = self._calm and not self._measure_due()
+            if self._monitor.note(query, options.k, selectivity, options.select):
+                self._calm = False
 
     def _alive(self) -> Labels:
         if self._structure is None:
