@@ -217,6 +217,10 @@ class LiveIndex(Upkeep):
         """The labels of all vectors that are alive here, ascending."""
         return self._call(self._alive)
 
+    def text_labels(self) -> Future[Labels | None]:
+        """The labels of all chunks that full text has, ascending; None if it is not in memory."""
+        return self._call(lambda: self.text.labels)
+
     def describe(self) -> dict[str, Any]:
         """For `vec status`; the figures may be a turn old."""
         structure, tail = self._structure, self._tail
