@@ -29,7 +29,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Instance({"VEC_EMBEDDER": "hash"}) as instance:
         daemon = instance.start()
         with instance.connect() as client:
-            create(client, "docs", dimension=16, parameters=_QUICK)
+            create(client, "docs", dimension=16, index="hnsw", parameters=_QUICK)
             put(client, "docs", rows(_VECTORS[:_COUNT]))
             structured(client, "docs")
         stop(daemon)
@@ -179,7 +179,7 @@ def test_a_graph_whose_checksums_are_right_and_whose_links_are_not_is_not_used(i
 def test_another_librarys_snapshot_is_not_used(instance: Instance) -> None:
     daemon = instance.start()
     with instance.connect() as client:
-        create(client, "other", dimension=16, parameters=_QUICK)
+        create(client, "other", dimension=16, index="hnsw", parameters=_QUICK)
         put(client, "other", rows(_VECTORS[-8_300:]))
         structured(client, "other")
     stop(daemon)
