@@ -65,8 +65,8 @@ Bits = Annotated[
     int | None,
     typer.Option(
         "--bits",
-        help="pq: bits of a code for each dimension, 1, 2 or 4; 2 unless set. lsh: bits of a code, a multiple of 8; 512"
-        " unless set.",
+        help="pq: bits of a code for each dimension, 1, 2 or 4, or 0 for 4 up to 64 dimensions and 2 above; 0 unless"
+        " set. lsh: bits of a code, a multiple of 8; 512 unless set.",
         metavar="N",
     ),
 ]

@@ -101,9 +101,11 @@ def test_a_k_larger_than_the_library_gives_all_of_it(instance: Instance) -> None
     library = fresh(instance)
     put(instance, library, [{"id": "a", "texts": ["one", "two", "three"]}, {"id": "b", "text": "four"}])
     for k in ("100", "1000", "1001", "1000000"):
-        hits = instance.objects("search", "one", "-l", library, "-k", k)
+        hits = instance.objects("search", "one", "-l", library, "-k", k, "--group-by", "chunk")
         assert sorted(hit["chunk_id"] for hit in hits) == ["a#0", "a#1", "a#2", "b#0"]
         assert hits[0]["chunk_id"] == "a#0"
+        # By document, as is usual: the best chunk of each.
+        assert [hit["chunk_id"] for hit in instance.objects("search", "one", "-l", library, "-k", k)] == ["a#0", "b#0"]
 
 
 def test_ten_hits_are_what_you_get_if_you_do_not_say(instance: Instance, libraries: dict[str, str]) -> None:
@@ -131,7 +133,7 @@ def test_each_mode_finds_in_its_own_way(instance: Instance) -> None:
     assert modes("zebra", "--vector", "[1, 0]", "--mode", "vector") == ["near", "both", "word"]
     assert modes("zebra", "--mode", "text") == ["word", "both"]  # BM25 prefers the shorter
     assert modes("zebra", "--vector", "[1, 0]", "--mode", "text") == ["word", "both"]
-    # By reciprocal ranks: word 1/63 + 1/61, both 1/62 + 1/62, near 1/61.
+    # By reciprocal ranks: word 1/23 + 1.5/21, both 1/22 + 1.5/22, near 1/21.
     assert modes("zebra", "--vector", "[1, 0]", "--mode", "hybrid") == ["word", "both", "near"]
     assert modes("zebra", "--vector", "[1, 0]") == ["word", "both", "near"]
     assert modes("zebra") == ["word", "both"]  # nothing to embed it with: full text
@@ -145,7 +147,7 @@ def test_a_hybrid_score_is_the_sum_of_reciprocal_ranks(instance: Instance) -> No
         [{"id": "a", "text": "zebra", "vector": [1.0]}, {"id": "b", "text": "horse", "vector": [-1.0]}],
     )
     a, b = instance.objects("search", "zebra", "-l", library, "--vector", "[1]", "--mode", "hybrid")
-    assert (a["score"], b["score"]) == (round(1 / 61 + 1 / 61, 6), round(1 / 62, 6))
+    assert (a["score"], b["score"]) == (round(1 / 21 + 1.5 / 21, 6), round(1 / 22, 6))
 
 
 @pytest.mark.parametrize(

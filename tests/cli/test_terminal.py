@@ -107,15 +107,15 @@ SEEN = {
     "count": (["count"], r"^default: 2 documents, 2 chunks$"),
     "search": (["search", "rotate logs"], r"1  0\.\d{4}  logs#0  Log rotation"),
     "get": (["get", "logs"], r"(?s)logs.*title +Log rotation.*cron.*Rotate the logs every night\."),
-    "library list": (["library", "list"], r"default +2 +2 +256 +cosine +hnsw +hash +(unloaded|\d)"),
+    "library list": (["library", "list"], r"default +2 +2 +256 +cosine +pq +hash +\d"),
     "library show": (
         ["library", "show", "default"],
         r"(?s)^library +default, made .*^holds +2 documents, 2 chunks$.*^embedder +hash, .*^vectors +256 dimensions, "
-        r"cosine$.*^index +hnsw \(m \d+, ef_construction \d+, vectors float32\)$",
+        r"cosine$.*^index +pq \(bits 0\)$",
     ),
     "library rebuild": (
         ["library", "rebuild", "default"],
-        r"^library default: hnsw \(m \d+, .*\), 2 vectors in \d+\.\d s$",
+        r"^library default: pq \(bits 0\), 2 vectors in \d+\.\d s$",
     ),
     "watch": (["watch", "--from", "beginning", "-n", "2"], r"document\.added +default +logs  Log rotation"),
     "ingest": (["ingest"], r"^nothing in \d+\.\d s"),

@@ -8,10 +8,8 @@ What keeps its answers right on data that is not like a benchmark's:
   if there was no mask and returns all `ef` nodes nearest to the query. If k allowed rows are among them, these are the
   nearest allowed rows. If not, because the query lies where rows are masked, the walk is repeated wider, and where an
   exact scan costs no more than that, the scan is made.
-- *Hard queries.* A walk is repeated wider, from other entry points, or replaced by a scan, if its answer is doubtful:
-  if a *witness* (one of up to 256 nodes that are compared with every query) is nearer than what was found and is
-  not in it; if the tenth hit is further away than it is for most stored vectors, which is so for queries that are not
-  like the documents; or if all nodes found are about equally near, so that the walk had no slope to follow.
+- *Hard queries.* A walk is repeated wider, from other entry points, or replaced by a scan, if its answer is doubtful
+  (doubt.py).
 - *Cones.* Embeddings often have a common mean and a small spread. Vectors of length 1 are linked by their L2 distance,
   which ranks as the cosine does and is computed from differences: an inner product rounds the differences away. For
   float16, and for the metric dot, the mean of the first vectors is subtracted from what is stored. This changes no
@@ -22,19 +20,20 @@ Scores are computed from the vectors that are held, and not taken from the walk.
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import kernels, native
 from .copies import Copies
+from .doubt import CONTRASTED, JUDGED, Doubt, Found
+from .graph_check import check
 from .native import faiss
 from .rows import Allowed, Bools, Floats, Labels, Rows
 from .structure import Effort, Spec
 
-#: Candidates that a walk keeps. Recall@10 of 0.98 to 0.99 on queries like the stored vectors (tests/bench/hnsw.py).
+#: Candidates that a walk keeps; tests/bench/hnsw.py measures its recall and time.
 EF_DEFAULT = 96
 #: How much wider each next walk is.
 _WIDER = 4
@@ -46,35 +45,11 @@ _EF_US = 3.4
 #: A doubtful answer is replaced by a scan that costs at most so many first walks; otherwise by a wider walk.
 _SCAN_WALKS = 6
 
-#: Witnesses are every 2^n-th node, with n such that there are at most so many.
-_WITNESSES_MAX = 256
-#: Witnesses that a wider walk starts from.
-_ENTRIES = 4
-#: The hit whose distance tells a hard query.
-_JUDGED = 10
-#: Stored vectors whose distance to their tenth neighbour is known, at most and at least, and how many nodes there are
-#: for each in a graph that grows.
-_MEASURED_MAX, _MEASURED_MIN, _MEASURED_EVERY = 256, 64, 64
-#: The share of stored vectors whose tenth neighbour is nearer than a hard query's.
-_TYPICAL = 0.95
-#: The squared distance of the fortieth hit over that of the tenth: at less, there is no slope.
-_CONTRASTED, _CONTRAST_MIN = 40, 1.06
-#: By which share distances may differ that two kernels compute of the same vectors.
-_MARGIN = 1e-5
-#: Queries that are compared with the witnesses at once; from 20 on, faiss multiplies matrices.
-_COMPARED_AT_ONCE = 16
 #: faiss's search_type: one walk from all entries.
 _ALL_ENTRIES_AT_ONCE = 2
 
 #: How many more rows, by share, a new graph has room for at least; mostly it becomes as many as it has.
 _ROOM_SHARE = 0.25
-
-
-class _Found(NamedTuple):
-    """What walks found for some queries: nodes, nearest first (-1: none), and faiss's distances; shape (n, width)."""
-
-    nodes: Labels
-    distances: Floats
 
 
 class Hnsw:
@@ -93,11 +68,7 @@ class Hnsw:
         #: What is subtracted from all vectors; None until the first rows are here.
         self._centre: Floats | None = None
         self._zero: int | None = None  # for cosine: the node of the rows of zeros
-        self._witnesses: npt.NDArray[np.int32] = np.empty(0, np.int32)
-        self._witnessed: Floats = np.empty((0, spec.dimension), np.float32)  # their vectors, less the centre
-        self._stride = 1
-        self._measured: list[float] = []  # squared distances of stored vectors to their tenth neighbours
-        self._far = math.inf  # the squared distance from which on a tenth hit is far
+        self._doubt = Doubt(spec.dimension, spec.metric)
         self._finished = False
         self._view: npt.NDArray[Any] | None = None  # of faiss's memory, as long as it stays where it is
         metric = faiss().METRIC_INNER_PRODUCT if spec.metric == "dot" else faiss().METRIC_L2
@@ -109,13 +80,14 @@ class Hnsw:
             self._index.storage.is_trained = self._index.is_trained = True  # there is nothing to learn for float16
         else:
             self._index = faiss().IndexHNSWFlat(spec.dimension, spec.parameters["m"], metric)
+        self._storage: Any = faiss().downcast_index(self._index.storage)
         self._index.hnsw.efConstruction = spec.parameters["ef_construction"]
 
     @property
     def memory_bytes(self) -> int:
         hnsw = self._index.hnsw
         links = 4 * hnsw.neighbors.size() + 8 * hnsw.offsets.size() + 4 * hnsw.levels.size()
-        beside = self._copies.memory_bytes + self._witnessed.nbytes + self.rows.memory_bytes
+        beside = self._copies.memory_bytes + self._doubt.memory_bytes + self.rows.memory_bytes
         return int(links + self._codes().nbytes + beside)
 
     @property
@@ -142,51 +114,36 @@ class Hnsw:
         self.rows.append(labels)
         if self._metric == "cosine" and self._zero is None and len(zeros := np.flatnonzero(~vectors.any(axis=1))):
             self._zero = int(self._copies.node_of[-len(labels) :][zeros[0]])
-        self._call_witnesses(before)
+        if new.any():
+            self._doubt.extend(before, self._matrix())
         if self._finished:
-            first = -(-before // _MEASURED_EVERY) * _MEASURED_EVERY
-            self._measure(np.arange(first, self._copies.nodes, _MEASURED_EVERY))
+            self._measure(self._doubt.nodes_to_measure(before, self._copies.nodes))
 
     def finish(self) -> None:
         self._view = None
         self._make_room()
         native.huge_pages(self._codes())
         native.huge_pages(self._links())
-        nodes = self._copies.nodes
         self._finished = True
-        self._measure(np.unique(np.linspace(0, nodes - 1, min(nodes, _MEASURED_MAX)).astype(np.int64)))
+        self._measure(self._doubt.first_nodes_to_measure(self._copies.nodes))
 
     def _make_room(self) -> None:
         """Room for more rows, taken while the structure is made and nobody waits for it: later, growing would copy all
         of it on the strand, 0.2 s for 200,000 x 256. What no row has touched takes no memory."""
-        for vector in (faiss().downcast_index(self._index.storage).codes, self._index.hnsw.neighbors):
+        for vector in (self._storage.codes, self._index.hnsw.neighbors):
             size = vector.size()
             vector.resize(size + int(_ROOM_SHARE * size))
             room = faiss().rev_swig_ptr(vector.data(), vector.size())[size:]
             vector.resize(size)  # which keeps the room
             native.forget(room)
 
-    def _call_witnesses(self, start: int) -> None:
-        """Takes its share of the nodes from this one on as witnesses, and drops every other one if there are many."""
-        while -(-self._copies.nodes // self._stride) > _WITNESSES_MAX:
-            self._stride *= 2
-            kept = self._witnesses % self._stride == 0
-            self._witnesses, self._witnessed = self._witnesses[kept], self._witnessed[kept]
-        new = np.arange(-(-start // self._stride) * self._stride, self._copies.nodes, self._stride, dtype=np.int32)
-        if len(new):
-            self._witnesses = np.concatenate((self._witnesses, new))
-            self._witnessed = np.concatenate((self._witnessed, self._matrix()[new].astype(np.float32)))
-
     def _measure(self, nodes: Labels) -> None:
         """Notes how far these stored vectors are from their tenth neighbours."""
         if self._metric == "dot" or not len(nodes) or self._copies.nodes <= 2 * EF_DEFAULT:
             return
         vectors = self._matrix()[nodes].astype(np.float32)
-        found = self._walked(vectors, EF_DEFAULT, _JUDGED + 1, None)  # the nearest is the vector itself
-        distances = found.distances[:, _JUDGED]
-        self._measured = [*self._measured, *distances.tolist()][-_MEASURED_MAX:]
-        if len(self._measured) >= _MEASURED_MIN:
-            self._far = float(np.quantile(self._measured, _TYPICAL))
+        found = self._walked(vectors, EF_DEFAULT, JUDGED + 1, None)  # the nearest is the vector itself
+        self._doubt.measured(found.distances[:, JUDGED])
 
     # --- searching --------------------------------------------------------------------------------------------------
 
@@ -213,14 +170,14 @@ class Hnsw:
             return pending
         mask = None if allowed.mask is None else self._copies.mask(allowed.mask)
         points = self._points(queries)
-        near = self._near_witnesses(points)
+        near = self._doubt.near(points)
         while len(pending):
-            its_near = _Found(near.nodes[pending], near.distances[pending])
+            its_near = Found(near.nodes[pending], near.distances[pending])
             # Under a mask all that the walk keeps is looked at, and else as much as tells a hard query.
-            count = width if mask is not None else min(width, max(k + 1, _CONTRASTED))
+            count = width if mask is not None else min(width, max(k + 1, CONTRASTED))
             found = self._walked(points[pending], width, count, None if width == first else its_near)
             good = self._answer(queries[pending], pending, found, allowed.mask, mask, scores, rows)
-            good &= ~self._doubtful(found, its_near, k, first=ef is None and width == first)
+            good &= ~self._doubt.doubtful(found, its_near, k, first=ef is None and width == first)
             pending = pending[~good]
             if width == nodes or scan_us <= _EF_US * max(_WIDER * width, _SCAN_WALKS * first):
                 break
@@ -233,7 +190,7 @@ class Hnsw:
         assert self._centre is not None
         return queries if self._metric == "dot" else queries - self._centre
 
-    def _walked(self, points: Floats, width: int, count: int, entries: _Found | None) -> _Found:
+    def _walked(self, points: Floats, width: int, count: int, entries: Found | None) -> Found:
         """The nearest nodes, `count` of them, by walks of this width; from these entries, if there are any, and else
         from the graph's own."""
         parameters = self._parameters.get(width)
@@ -241,7 +198,7 @@ class Hnsw:
             parameters = self._parameters[width] = faiss().SearchParametersHNSW(efSearch=width)
         if entries is None:
             distances, nodes = self._index.search(points, count, params=parameters)
-            return _Found(nodes, distances)
+            return Found(nodes, distances)
         distances = np.empty((len(points), count), np.float32)
         nodes = np.empty((len(points), count), np.int64)
         starts = np.ascontiguousarray(entries.nodes, np.int32)
@@ -252,10 +209,10 @@ class Hnsw:
             len(points), pointer(points), count, pointer(starts), pointer(start_distances), pointer(distances),
             pointer(nodes), starts.shape[1], _ALL_ENTRIES_AT_ONCE, parameters,
         )  # fmt: skip
-        return _Found(nodes, distances)
+        return Found(nodes, distances)
 
     def _answer(
-        self, queries: Floats, pending: Labels, found: _Found, row_mask: Bools | None, mask: Bools | None,
+        self, queries: Floats, pending: Labels, found: Found, row_mask: Bools | None, mask: Bools | None,
         scores: Floats, rows: Labels,
     ) -> Bools:  # fmt: skip
         """Writes the answers of the queries, which have these places in scores and rows, from the allowed nodes that
@@ -308,39 +265,6 @@ class Hnsw:
         offsets: Floats = (queries.astype(np.float64) @ self._centre.astype(np.float64)).astype(np.float32)
         return offsets[:, None]
 
-    def _near_witnesses(self, points: Floats) -> _Found:
-        """The nearest witnesses, nearest first."""
-        count = min(_ENTRIES, len(self._witnesses))
-        distances, places = np.empty((len(points), count), np.float32), np.empty((len(points), count), np.int64)
-        kernel: Any = faiss().knn_inner_product if self._metric == "dot" else faiss().knn_L2sqr
-        pointer = faiss().swig_ptr
-        # A few at a time: for many, faiss computes L2 distances from inner products, and a cone needs differences.
-        for start in range(0, len(points), _COMPARED_AT_ONCE):
-            piece = slice(start, start + _COMPARED_AT_ONCE)
-            kernel(
-                pointer(points[piece]), pointer(self._witnessed), self.dimension, len(points[piece]),
-                len(self._witnesses), count, pointer(distances[piece]), pointer(places[piece]),
-            )  # fmt: skip
-        return _Found(self._witnesses[places].astype(np.int64), distances)
-
-    def _doubtful(self, found: _Found, near: _Found, k: int, *, first: bool) -> Bools:
-        """Whether a witness is nearer than the k-th or tenth node that was found, and was not found. After a `first`
-        walk, also whether the hits are far, or all that was found is about equally near."""
-        at = min(max(k, _JUDGED), found.nodes.shape[1]) - 1
-        sign = -1 if self._metric == "dot" else 1
-        doubtful = np.zeros(len(found.nodes), np.bool_)
-        for place, (last, nearest) in enumerate(
-            zip(found.distances[:, at].tolist(), near.distances[:, 0].tolist(), strict=True)
-        ):
-            limit = sign * last - _MARGIN * abs(last)
-            if sign * nearest < limit:
-                nearer = near.nodes[place][sign * near.distances[place] < limit]
-                doubtful[place] = not set(nearer.tolist()) <= set(found.nodes[place].tolist())
-        if first and self._metric != "dot" and found.nodes.shape[1] >= _CONTRASTED:
-            tenth, fortieth = found.distances[:, _JUDGED - 1], found.distances[:, _CONTRASTED - 1]
-            doubtful |= (tenth > self._far) | (fortieth < _CONTRAST_MIN * tenth)
-        return doubtful
-
     def _scan(self, queries: Floats, k: int, allowed: Allowed) -> tuple[Floats, Labels]:
         its = allowed
         if self._copies.any:
@@ -370,7 +294,7 @@ class Hnsw:
     def _scan_half(self, queries: Floats, k: int, allowed: Allowed) -> tuple[Floats, Labels]:
         """By inner product: the L2 distance of a row of zeros, or of one that float16 rounds, is not that of its
         cosine."""
-        storage = self._index.storage
+        storage = self._storage
         storage.metric_type = faiss().METRIC_INNER_PRODUCT
         try:
             found: tuple[Floats, Labels] = storage.search(
@@ -393,7 +317,7 @@ class Hnsw:
     def _codes(self) -> npt.NDArray[np.uint8]:
         """faiss's own bytes of the vectors; valid until the next `extend`."""
 
-        codes = faiss().downcast_index(self._index.storage).codes
+        codes = self._storage.codes
         found: npt.NDArray[np.uint8] = faiss().rev_swig_ptr(codes.data(), codes.size())
         return found
 
@@ -434,8 +358,8 @@ class Hnsw:
         made = cls(spec)
         hnsw = made._index.hnsw
         counts = faiss().vector_to_array(hnsw.cum_nneighbor_per_level)
-        _check_graph(arrays, counts, spec.dimension, 2 if made._half else 4)
-        storage = faiss().downcast_index(made._index.storage)
+        check(arrays, counts, spec.dimension, 2 if made._half else 4)
+        storage = made._storage
         for vector, name in (
             (storage.codes, "codes"), (hnsw.levels, "levels"), (hnsw.offsets, "offsets"),
             (hnsw.neighbors, "neighbors"),
@@ -451,49 +375,6 @@ class Hnsw:
             zeros = np.float32(0) - made._centre
             made._zero = made._copies.find(zeros.astype(made._matrix().dtype), made._matrix())
         made.rows.append(arrays["labels"])
-        made._call_witnesses(0)
+        made._doubt.extend(0, made._matrix())
         made.finish()
         return made
-
-
-def _check_graph(
-    arrays: dict[str, npt.NDArray[Any]], links_below: npt.NDArray[Any], dimension: int, component_bytes: int
-) -> None:
-    """`links_below`: by level, how many links a node has on all levels below it."""
-    dtypes = {
-        "labels": np.int64, "nodes": np.int32, "centre": np.float32, "codes": np.uint8, "levels": np.int32,
-        "offsets": np.uint64, "neighbors": np.int32, "entry": np.int64,
-    }  # fmt: skip
-    if arrays.keys() != dtypes.keys() or any(arrays[name].dtype != dtype for name, dtype in dtypes.items()):
-        raise ValueError("it does not hold the arrays of a graph")
-    labels, levels, offsets, neighbors = (arrays[name] for name in ("labels", "levels", "offsets", "neighbors"))
-    count = len(levels)
-    if not count or len(offsets) != count + 1 or len(arrays["entry"]) != 2 or len(labels) != len(arrays["nodes"]):
-        raise ValueError("its arrays do not have the same number of rows")
-    entry, level = arrays["entry"].tolist()
-    sound = (
-        len(arrays["codes"]) == count * dimension * component_bytes
-        and len(arrays["centre"]) == dimension
-        and np.isfinite(arrays["centre"]).all()
-        and len(labels) >= count
-        and labels[0] >= 0
-        and (np.diff(labels) > 0).all()
-        and levels.min() >= 1
-        and levels.max() < len(links_below)
-        and offsets[0] == 0
-        and (np.diff(offsets.astype(np.int64)) == links_below[levels]).all()
-        and offsets[-1] == len(neighbors)
-        and neighbors.min(initial=-1) >= -1
-        and neighbors.max(initial=-1) < count
-        and 0 <= entry < count
-        and level == levels.max() - 1 == levels[entry] - 1
-    )
-    if not sound:
-        raise ValueError("its arrays contradict each other")
-    # A link on a level leads to a node that has that level: the walk reads there.
-    for at in range(1, int(level) + 1):
-        here = (levels > at).nonzero()[0]
-        first, last = int(links_below[at]), int(links_below[at + 1])
-        linked = neighbors[offsets[here].astype(np.int64)[:, None] + np.arange(first, last)]
-        if (levels[linked[linked >= 0]] <= at).any():
-            raise ValueError("a link leads to a level that is not there")

@@ -1,0 +1,54 @@
+"""The check of a graph's arrays that come from a snapshot: nothing unchecked gets to native code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def check(
+    arrays: dict[str, npt.NDArray[Any]], links_below: npt.NDArray[Any], dimension: int, component_bytes: int
+) -> None:
+    """Raises ValueError unless the arrays make one graph that can be walked.
+
+    `links_below`: by level, how many links a node has on all levels below it.
+    """
+    dtypes = {
+        "labels": np.int64, "nodes": np.int32, "centre": np.float32, "codes": np.uint8, "levels": np.int32,
+        "offsets": np.uint64, "neighbors": np.int32, "entry": np.int64,
+    }  # fmt: skip
+    if arrays.keys() != dtypes.keys() or any(arrays[name].dtype != dtype for name, dtype in dtypes.items()):
+        raise ValueError("it does not hold the arrays of a graph")
+    labels, levels, offsets, neighbors = (arrays[name] for name in ("labels", "levels", "offsets", "neighbors"))
+    count = len(levels)
+    if not count or len(offsets) != count + 1 or len(arrays["entry"]) != 2 or len(labels) != len(arrays["nodes"]):
+        raise ValueError("its arrays do not have the same number of rows")
+    entry, level = arrays["entry"].tolist()
+    sound = (
+        len(arrays["codes"]) == count * dimension * component_bytes
+        and len(arrays["centre"]) == dimension
+        and np.isfinite(arrays["centre"]).all()
+        and len(labels) >= count
+        and labels[0] >= 0
+        and (np.diff(labels) > 0).all()
+        and levels.min() >= 1
+        and levels.max() < len(links_below)
+        and offsets[0] == 0
+        and (np.diff(offsets.astype(np.int64)) == links_below[levels]).all()
+        and offsets[-1] == len(neighbors)
+        and neighbors.min(initial=-1) >= -1
+        and neighbors.max(initial=-1) < count
+        and 0 <= entry < count
+        and level == levels.max() - 1 == levels[entry] - 1
+    )
+    if not sound:
+        raise ValueError("its arrays contradict each other")
+    # A link on a level leads to a node that has that level: the walk reads there.
+    for at in range(1, int(level) + 1):
+        here = (levels > at).nonzero()[0]
+        first, last = int(links_below[at]), int(links_below[at + 1])
+        linked = neighbors[offsets[here].astype(np.int64)[:, None] + np.arange(first, last)]
+        if (levels[linked[linked >= 0]] <= at).any():
+            raise ValueError("a link leads to a level that is not there")
