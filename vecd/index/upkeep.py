@@ -88,16 +88,12 @@ def make_pools() -> Pools:
     """For the whole process, which is told how to hold memory."""
     native.keep_large_memory_apart()
 
-    def one_core() -> None:
-
-        native.faiss().omp_set_num_threads(1)
-
     def behind_the_others() -> None:
         if sys.platform == "linux":  # a thread's own priority; elsewhere it would be the whole process's
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
     return Pools(
-        ThreadPoolExecutor(limits.INDEX_THREADS, "vecd-index", initializer=one_core),
+        ThreadPoolExecutor(limits.INDEX_THREADS, "vecd-index", initializer=native.one_core),
         ThreadPoolExecutor(limits.INDEX_THREADS, "vecd-load"),
         ThreadPoolExecutor(1, "vecd-build", initializer=behind_the_others),
     )
