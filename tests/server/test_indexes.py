@@ -154,7 +154,12 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"index": "pq", "parameters": {"vectors": "float16"}}, "invalid_request", "vectors", "it has bits"),
     ({"index": "flat", "parameters": {"m": 16}}, "invalid_request", "m", "it has no parameters"),
     *(
-        ({"index": "hnsw", "parameters": {"m": value}}, "invalid_request", "m", "m must be a whole number from 4 to 128")
+        (
+            {"index": "hnsw", "parameters": {"m": value}},
+            "invalid_request",
+            "m",
+            "m must be a whole number from 4 to 128",
+        )
         for value in (3, 129, -1, 16.0, "16", True, None, [16])
     ),
     *(
@@ -162,7 +167,12 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         for value, told in ((15, "from 16 to 2,000, not 15"), (2_001, "from 16 to 2,000"), (2**62, "from 16 to 2,000"))
     ),
     *(
-        ({"index": "hnsw", "parameters": {"vectors": value}}, "invalid_request", "vectors", "must be float32 or float16")
+        (
+            {"index": "hnsw", "parameters": {"vectors": value}},
+            "invalid_request",
+            "vectors",
+            "must be float32 or float16",
+        )
         for value in ("float64", "", 16, None, ["float16"])
     ),
     *(
