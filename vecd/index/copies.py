@@ -89,7 +89,10 @@ class Copies:
         nodes = self._found(hashes, codes, stored)
         unknown = np.flatnonzero(nodes < 0)
         new = np.zeros(len(codes), np.bool_)
-        if len(unknown):
+        if len(set(hashes[unknown].tolist())) == len(unknown):  # mostly so; np.unique would take longer than a node
+            new[unknown] = True
+            nodes[unknown] = self.nodes + np.arange(len(unknown))
+        else:
             _, first, group = np.unique(hashes[unknown], return_index=True, return_inverse=True)
             leader = unknown[first[group]]
             follows = leader != unknown
@@ -100,8 +103,8 @@ class Copies:
             nodes[unknown[follows]] = nodes[leader[follows]]
         start = self._node_of.count
         rows = np.arange(start, start + len(codes), dtype=np.int64)
-        others = np.sort(nodes[~new] << 32 | rows[~new])
-        if len(others):
+        if not new.all():
+            others = np.sort(nodes[~new] << 32 | rows[~new])
             self._others = np.insert(self._others, np.searchsorted(self._others, others), others)
         self._node_of.append(nodes)
         self._first.append(rows[new])
