@@ -107,7 +107,7 @@ def test_writes_do_not_disturb_a_measurement(driven: Driven) -> None:
 
 
 def test_the_searches_of_a_probe_and_exact_ones_are_not_sampled(driven: Driven) -> None:
-    from vecd.index.live import Options
+    from vecd.index.requests import Options
 
     for query in normal(20, 4):
         driven.live.search(query, Options(10, sampled=False)).result(WAIT_S)

@@ -29,7 +29,8 @@ from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
 from ..filters.language import Doubt
 from ..index import inverted
-from ..index.live import Answer, LiveIndex, Options
+from ..index.live import LiveIndex
+from ..index.requests import Answer, Options
 from ..index.rows import Floats, Ranked, Selection
 from ..store.catalogue import Library
 from ..text import embedders

@@ -12,6 +12,7 @@
     inverted.py    full-text search by BM25: the index of terms, its merges and snapshots
     segments.py vocabulary.py maxscore.py     its pieces, its terms, how it finds the best rows
     snapshot.py    a structure in a file, with checksums
+    requests.py    what a LiveIndex is asked and told
     loading.py     a structure made from the store, or from its snapshot and the store
     upkeep.py      draining, building, saving: what keeps a LiveIndex fast
     live_text.py   full text as a part of a LiveIndex
