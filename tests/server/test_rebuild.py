@@ -54,7 +54,7 @@ def test_each_kind_becomes_each_other_while_somebody_writes_and_somebody_searche
     library = create(client, "moving", dimension=16, metric="l2", index="flat")
     put(client, library, rows(_VECTORS))
     traffic = Traffic(instance, library, _VECTORS, ["n >= 0 or new >= 0"])
-    order = ("hnsw", "lsh", "kdtree", "flat", "kdtree", "hnsw", "flat")
+    order = ("hnsw", "pq", "lsh", "kdtree", "pq", "flat", "kdtree", "hnsw", "flat")
     with traffic:
         for kind in order:
             quick = {"ef_construction": 16} if kind == "hnsw" else {}
@@ -126,7 +126,7 @@ def test_a_rebuild_without_vectors_changes_the_kind_and_is_logged(client: Client
 def test_few_vectors_are_compared_one_by_one_also_after_a_rebuild(client: Client) -> None:
     library = create(client, "few", dimension=16, index="flat")
     put(client, library, rows(_VECTORS[:500]))
-    for kind in ("hnsw", "kdtree", "lsh"):
+    for kind in ("pq", "hnsw", "kdtree", "lsh"):
         answer = client.request("library.rebuild", library=library, index=kind)
         assert (answer["vectors"], answer["memory"]["structure"], answer["memory"]["tail"]) == (500, 0, 500)
         assert ids(client.search(vector=_VECTORS[7], k=1, library=library)) == ["7"]
