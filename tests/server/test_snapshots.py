@@ -89,9 +89,13 @@ def test_after_a_clean_stop_the_graph_is_there_with_the_first_search(instance: I
         said = memory(client, "docs")
         assert (said["state"], said["structure"], said["tail"], said["maintenance"]) == ("ready", _COUNT, 0, None)
         assert "damage" not in said
+        assert said["text"] == {"state": "unloaded"}, "nobody has asked for words"
         assert client.request("library.show", library="docs")["recall"]["probe"]["stored"]["mean"] >= 0.9
         right(client)
+        text = memory(client, "docs")["text"]
+        assert (text["state"], text["chunks"], text["dead"]) == ("ready", _COUNT, 0)
         assert reasons(client) == ["growth"]  # it was not built again
+    assert "analysed again" not in instance.log()
 
 
 def test_what_happened_since_the_snapshot_is_there_after_a_kill(instance: Instance) -> None:
