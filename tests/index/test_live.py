@@ -339,12 +339,13 @@ def test_a_description_says_how_things_stand(pools: Pools) -> None:
     driven = driven_by(pools, tuning=_SMALL)
     assert driven.live.describe() == {
         "state": "loading", "vectors": 0, "structure": 0, "tail": 0, "dead": 0, "memory_bytes": 0, "maintenance": None,
+        "text": {"state": "unloaded"},
     }  # fmt: skip
     driven.write(vectors(*range(1, 11)))
     described = driven.settle()
     assert described == {
         "state": "ready", "vectors": 10, "structure": 0, "tail": 10, "dead": 0, "memory_bytes": 10 * (2 * 4 + 9),
-        "maintenance": None,
+        "maintenance": None, "text": {"state": "unloaded"},
     }  # fmt: skip
     assert driven.live.exact, "there is a tail only"
     driven.write(vectors(*range(11, 31)))
@@ -354,6 +355,7 @@ def test_a_description_says_how_things_stand(pools: Pools) -> None:
     described = driven.live.describe()
     assert {**described, "memory_bytes": 0} == {
         "state": "ready", "vectors": 29, "structure": 29, "tail": 0, "dead": 1, "memory_bytes": 0, "maintenance": None,
+        "text": {"state": "unloaded"},
     }  # fmt: skip
     assert described["memory_bytes"] > 30 * (2 * 4 + 9)
     assert not driven.live.exact

@@ -168,6 +168,7 @@ class Hnsw:
         scan_us = kernels.cost_us(allowed, self.rows.count)
         if ef is None and scan_us <= _EF_US * first:
             return pending
+        cheap = scan_us <= _EF_US * _SCAN_WALKS * first
         mask = None if allowed.mask is None else self._copies.mask(allowed.mask)
         points = self._points(queries)
         near = self._doubt.near(points)
@@ -177,7 +178,7 @@ class Hnsw:
             count = width if mask is not None else min(width, max(k + 1, CONTRASTED))
             found = self._walked(points[pending], width, count, None if width == first else its_near)
             good = self._answer(queries[pending], pending, found, allowed.mask, mask, scores, rows)
-            good &= ~self._doubt.doubtful(found, its_near, k, first=ef is None and width == first)
+            good &= ~self._doubt.doubtful(found, its_near, k, first=ef is None and width == first, cheap=cheap)
             pending = pending[~good]
             if width == nodes or scan_us <= _EF_US * max(_WIDER * width, _SCAN_WALKS * first):
                 break

@@ -100,6 +100,7 @@ KINDS: Final[dict[str, Kind]] = {
         "random hyperplanes make a code of bits of each vector; approximate",
         _lsh,
         rows_min=16_384,
+        train_rows=16_384,
         parameters={"bits": Parameter(512, "hyperplanes", 64, 8_192, step=8)},
     ),
     "kdtree": Kind(

@@ -6,9 +6,10 @@ How the bits come to stand for each metric's notion of near:
 
 - cosine: on which side of a hyperplane through the origin. Two vectors differ in a share of bits that is their angle.
 - l2: the hyperplane goes through a vector of the data instead, so that what is near is on the same side of most.
-- dot: vectors get one component more, which brings all to the length of the longest; then as cosine (Neyshabur and
-  Srebro, 2015, "On symmetric and asymmetric LSHs for inner product search"). A later one that is longer still is as
-  if it had that length.
+- dot: vectors get one component more, which brings all to one length; then as cosine (Neyshabur and Srebro, 2015, "On
+  symmetric and asymmetric LSHs for inner product search"). The larger that length, the less of a code is left for the
+  vector, so that it is not the longest one's: the few that are longer are always compared exactly. When later ones make
+  them many, the structure is worn.
 
 The hyperplanes are drawn from a fixed seed: the same rows make the same index.
 """
@@ -35,6 +36,8 @@ _CODE_US, _CANDIDATE_US = 0.005, 0.6
 _BITS_MEASURED = 512
 #: By how much the candidates grow, and the share of the misses permitted that one query may be expected to have.
 _GROWTH, _MISSES_SHARE = 8, 0.5
+#: For dot: the share of rows that are too long for their codes when the structure is new, and when it is worn.
+_LONGER_SHARE, _WORN_SHARE = 0.05, 0.15
 _SEED = 20_020_519
 
 
@@ -53,6 +56,7 @@ class Lsh:
         self._planes: Floats | None = None  # shape (dimension, bits), drawn when the first rows are here
         self._offsets: Floats = np.zeros(self._bits, np.float32)
         self._length = 0.0  # for dot: what all vectors are brought to
+        self._longer: Labels = np.empty(0, np.int64)  # for dot: the rows that are longer than that, ascending
 
     @property
     def memory_bytes(self) -> int:
@@ -65,10 +69,10 @@ class Lsh:
 
     @property
     def worn(self) -> bool:
-        return False
+        return len(self._longer) > _WORN_SHARE * self.rows.count
 
     def train(self, sample: Floats) -> None:
-        pass
+        self._draw(sample)
 
     def extend(self, labels: Labels, vectors: Floats) -> None:
         if not len(labels):
@@ -82,6 +86,9 @@ class Lsh:
             self._matrix = grown
         self._matrix[start : start + len(labels)] = vectors
         self._codes.add(self._coded(vectors, stored=True))
+        if self._spec.metric == "dot":
+            longer = np.flatnonzero(np.linalg.norm(vectors.astype(np.float64), axis=1) > self._length)
+            self._longer = np.concatenate((self._longer, start + longer))
         self.rows.append(labels)
 
     def finish(self) -> None:
@@ -92,7 +99,7 @@ class Lsh:
         dimension = self._spec.dimension + (self._spec.metric == "dot")
         self._planes = random.standard_normal((dimension, self._bits), np.float32)
         if self._spec.metric == "dot":
-            self._length = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
+            self._length = float(np.quantile(np.linalg.norm(vectors.astype(np.float64), axis=1), 1 - _LONGER_SHARE))
         elif self._spec.metric == "l2":
             through = vectors[random.integers(0, len(vectors), self._bits)]
             self._offsets = np.einsum("ij,ji->i", through, self._planes)
@@ -131,20 +138,47 @@ class Lsh:
         parameters = faiss().SearchParameters(sel=allowed.selector)
         differing, near = self._codes.search(self._coded(queries[left], stored=False), candidates, params=parameters)
         answered = np.zeros(len(left), np.bool_)
+        longer = self._longer if allowed.mask is None else self._longer[allowed.mask[self._longer]]
         k = scores.shape[1]
         for place, query in enumerate(left):
             exact = kernels.scores(self._vectors, queries[query], near[place], self._spec.space)
-            if missed_max < math.inf and _missed(differing[place], -exact, k) > missed_max:
+            if missed_max < math.inf and self._missed(differing[place], -exact, k) > missed_max:
                 continue
-            best = np.lexsort((near[place], -exact))[:k]
-            scores[query], rows[query] = exact[best], near[place][best]
+            compared = near[place]
+            if len(longer):
+                others = longer[~np.isin(longer, compared)]
+                compared = np.concatenate((compared, others))
+                exact = np.concatenate((exact, kernels.scores(self._vectors, queries[query], others, self._spec.space)))
+            best = np.lexsort((compared, -exact))[:k]
+            scores[query], rows[query] = exact[best], compared[best]
             answered[place] = True
         return answered
+
+    def _missed(self, differing: npt.NDArray[np.int32], distances: Floats, k: int) -> float:
+        """How many of the k nearest are to be expected among the rows that were not compared. `differing` are the bits
+        in which the codes differ from the query's, ascending; stretched by the line that fits the distances best, they
+        are estimates of these."""
+        bits = differing.astype(np.float32)
+        spread = float(bits.std())
+        if not spread:
+            return math.inf  # the codes tell none of these apart
+        slope = float(np.mean((bits - bits.mean()) * (distances - distances.mean()))) / spread**2
+        if slope <= 0:
+            return math.inf
+        estimates = float(distances.mean()) + slope * (bits - bits.mean())
+        expected = missed(estimates, distances, k, float((distances - estimates).std()))
+        if self._spec.metric != "dot":
+            return expected
+        # Lengths differ, so inner products are not spread normally about their estimates: a few are much larger. If
+        # the outer half of what was compared has some of the k nearest, those beyond it have, too.
+        kth = np.partition(distances, k - 1)[k - 1]
+        return max(expected, float(np.count_nonzero(distances[len(distances) // 2 :] <= kth)) / 2)
 
     def _pays(self, candidates: int, allowed: Allowed) -> bool:
         """Whether so many candidates cost less than a scan of the vectors."""
         count = self.rows.count
-        ours = _CODE_US * count * math.ceil(self._bits / _BITS_MEASURED) + _CANDIDATE_US * candidates
+        ours = _CODE_US * count * math.ceil(self._bits / _BITS_MEASURED)
+        ours += _CANDIDATE_US * (candidates + len(self._longer))
         return candidates < allowed.count and ours < kernels.cost_us(allowed, count)
 
     def score(self, query: Floats, rows: Labels) -> Floats:
@@ -155,18 +189,3 @@ class Lsh:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]] | None:
         return None
-
-
-def _missed(differing: npt.NDArray[np.int32], distances: Floats, k: int) -> float:
-    """How many of the k nearest are to be expected among the rows that were not compared. `differing` are the bits in
-    which the codes differ from the query's, ascending; stretched by the line that fits the distances best, they are
-    estimates of these."""
-    bits = differing.astype(np.float32)
-    spread = float(bits.std())
-    if not spread:
-        return math.inf  # the codes tell none of these apart
-    slope = float(np.mean((bits - bits.mean()) * (distances - distances.mean()))) / spread**2
-    if slope <= 0:
-        return math.inf
-    estimates = float(distances.mean()) + slope * (bits - bits.mean())
-    return missed(estimates, distances, k, float((distances - estimates).std()))
