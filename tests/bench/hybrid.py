@@ -1,6 +1,6 @@
 """Search by words and by both among 300,000 titles through the socket: one client, and eight together.
 
-    python -m tests.bench hybrid [SIZE]
+    python -m tests.bench.hybrid [SIZE]
 
 Titles are the first hundred characters of real texts, and made-up sentences where there are not enough. A query is
 three to eight words of one of them, common words as well. Wanted of hybrid: a median under 8 ms, a p99 under 30 ms,
@@ -10,7 +10,6 @@ and 300 searches a second for eight clients.
 from __future__ import annotations
 
 import multiprocessing
-import sys
 import time
 from multiprocessing.synchronize import Barrier
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from tests.bench import corpus
 from tests.bench.library import settle
-from tests.bench.measure import resident_bytes, sentences, times_ms, told
+from tests.bench.measure import resident_bytes, sentences, sizes, times_ms, told
 from tests.instance import Instance
 from vecd.client import Client
 
@@ -28,7 +27,7 @@ _QUERIES, _SEARCHES, _CLIENTS, _SECONDS = 1_000, 600, 8, 8.0
 
 
 def main() -> None:
-    size = int(sys.argv[2].replace(",", "")) if len(sys.argv) > 2 else _SIZE
+    (size,) = sizes(_SIZE)
     titles = [text[:_TITLE_CHARS] for text in corpus.texts(size)]
     made_up = size - len(titles)
     titles += sentences(made_up)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+
+
+def sizes(*default: int) -> list[int]:
+    """The numbers among the arguments, `python -m tests.bench.NAME SIZE…`, or the default."""
+    given = [int(each.replace(",", "")) for each in sys.argv[1:] if each.replace(",", "").isdigit()]
+    return given or list(default)
 
 
 def times_ms(run: Callable[[], object], count: int, warm_up: int = 20) -> list[float]:

@@ -1,6 +1,6 @@
 """The default index at several sizes, through the socket: how right, how fast, how large.
 
-    python -m tests.bench scale [SIZE…]        10,000 100,000 200,000 unless given
+    python -m tests.bench.scale [SIZE…]        10,000 100,000 200,000 unless given
 
 Vectors of real texts, 256 dimensions. Queries: like the stored ones (texts of the same sources that are not stored),
 and foreign ones (questions and keywords). Each is searched without a filter, under random filters, with its own topic
@@ -13,7 +13,6 @@ Wanted: a mean of 0.98 or more and no more than 1 % below 0.7 in each row.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 
@@ -22,7 +21,7 @@ import numpy.typing as npt
 
 from tests.bench import corpus
 from tests.bench.library import NAME, Floats, in_turn, searches_per_second, settle
-from tests.bench.measure import resident_bytes, times_ms, told
+from tests.bench.measure import resident_bytes, sizes, times_ms, told
 from tests.instance import Instance
 from vecd.client import Client
 from vecd.text import embedders
@@ -43,8 +42,7 @@ FOREIGN = (
 
 
 def main() -> None:
-    sizes = [int(each.replace(",", "")) for each in sys.argv[2:]] or _SIZES
-    for size in sizes:
+    for size in sizes(*_SIZES):
         _measure(size)
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,13 @@ from vecd.errors import VecError
 
 _ROUNDS = 4
 _DIMENSION, _BATCH = 16, 64
-_BASE = 8_400  # documents that are there from the beginning: enough for a graph
-_KINDS = ({"index": "hnsw", "parameters": {"m": 4, "ef_construction": 16}}, {"index": "kdtree"}, {"index": "flat"})
+_BASE = 17_000  # documents that are there from the beginning: enough for each kind to make a structure
+_KINDS = (
+    {"index": "hnsw", "parameters": {"m": 4, "ef_construction": 16}},
+    {"index": "pq"},
+    {"index": "kdtree"},
+    {"index": "flat"},
+)
 
 
 def vector(version: int) -> npt.NDArray[np.float32]:
@@ -27,7 +33,12 @@ def vector(version: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(version).normal(size=_DIMENSION).astype(np.float32)
 
 
-def test_after_every_kill_each_acked_document_is_found_by_its_vector_and_no_deleted_one_is() -> None:
+def document(number: str, version: int) -> dict[str, Any]:
+    """And a word."""
+    return {"id": number, "text": f"version{version}", "vector": vector(version).tobytes()}
+
+
+def test_after_every_kill_each_acked_document_is_found_by_vector_and_word_and_no_deleted_one_is() -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -38,7 +49,7 @@ def test_after_every_kill_each_acked_document_is_found_by_its_vector_and_no_dele
             client.request("library.create", library="docs", embedder="none", dimension=_DIMENSION, **_KINDS[0])
             for start in range(0, _BASE, 4_000):
                 versions = range(start, min(_BASE, start + 4_000))
-                client.ingest([{"id": f"d{each}", "vector": vector(each)} for each in versions], "docs")
+                client.ingest([document(f"d{each}", each) for each in versions], "docs")
         for round_ in range(_ROUNDS):
             with instance.connect() as client:
                 unsure = _work_until_killed(client, daemon.pid, chance, certain, (round_ + 1) * 1_000_000)
@@ -53,7 +64,7 @@ def test_after_every_kill_each_acked_document_is_found_by_its_vector_and_no_dele
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait() == 0
         snapshots = (instance.settings.data / "indexes").glob("*")
-        assert {path.name for path in snapshots} <= {"1.index"}  # none half written, none damaged
+        assert {path.name for path in snapshots} <= {"1.index", "1.text"}  # none half written, none damaged
         assert "level=error" not in instance.log()
         assert "level=warning" not in instance.log()
 
@@ -78,7 +89,7 @@ def _work_until_killed(
                     version += 1
                     changes[f"d{number}"] = None if chance.random() < 0.3 else version
                 documents = [
-                    {"op": "delete", "id": key} if each is None else {"id": key, "vector": vector(each).tobytes()}
+                    {"op": "delete", "id": key} if each is None else document(key, each)
                     for key, each in changes.items()
                 ]
                 unsure = set(changes)  # until it is in flight: it may have been sent when the connection breaks
@@ -98,7 +109,7 @@ def _work_until_killed(
 
 
 def _assert_right(client: Client, chance: random.Random, certain: dict[str, int | None]) -> None:
-    """Everything is as it was acknowledged, by the exact search and by the index."""
+    """Everything is as it was acknowledged, by the exact search, by the index and by words."""
     there = {key for key, version in certain.items() if version is not None}
     found = {hit["document_id"] for hit in client.search(vector=vector(0), k=100_000, library="docs", exact=True)}
     assert there <= found
@@ -108,6 +119,7 @@ def _assert_right(client: Client, chance: random.Random, certain: dict[str, int 
         assert version is not None
         (best,) = client.search(vector=vector(version), k=1, library="docs", exact=True)
         assert (best["document_id"], best["score"]) == (key, pytest.approx(1, abs=1e-5))
+        assert [hit["document_id"] for hit in client.search(f"version{version}", mode="text", library="docs")] == [key]
         near = {hit["document_id"] for hit in client.search(vector=vector(version), library="docs")}
         assert len(near) == 10
         assert near <= found

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from vecd import limits
 from vecd.errors import VecError
 from vecd.index import METRICS, kinds
-from vecd.index.live import LiveIndex, Options, Write
+from vecd.index.live import LiveIndex
 from vecd.index.live_text import StoredText
 from vecd.index.loading import Rebuilt, Stored
+from vecd.index.requests import Options, Write
 from vecd.index.rows import Bools, Floats, Labels, Selection
 from vecd.index.structure import Spec
 from vecd.index.upkeep import Pools, Tuning, make_pools

@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.index.source import COMBINATIONS, KINDS, REFUSED, WAIT_S, Driven, Filter, MemorySource, check, spec
 from vecd.index import kdtree
-from vecd.index.live import Options
 from vecd.index.loading import Rebuilt
+from vecd.index.requests import Options
 from vecd.index.rows import Floats
 from vecd.index.structure import Spec
 from vecd.index.upkeep import Tuning

@@ -379,7 +379,11 @@ def test_answers_are_the_same_to_the_last_bit_in_every_layout() -> None:
     assert compacted.dead < masked.dead
     assert small.segments > 1
     layouts = [masked, small, compacted, InvertedIndex.restore(restored.arrays())]
-    for query in (Query(["t1", "t2", "t7", "t90"]), Query(["t3"], [["t1", "t2"]]), Query(["t4"], (), ["t1"], [["t1", "t2"]])):
+    for query in (
+        Query(["t1", "t2", "t7", "t90"]),
+        Query(["t3"], [["t1", "t2"]]),
+        Query(["t4"], (), ["t1"], [["t1", "t2"]]),
+    ):
         expected = found_by(fresh, query, 100)
         assert len(expected) == 100
         for index in layouts:

@@ -13,7 +13,7 @@ import pytest
 from tests.index.source import COMBINATIONS, KINDS, WAIT_S, Driven, Filter, Gate, MemorySource, check, spec
 from vecd import limits
 from vecd.errors import VecError
-from vecd.index.live import Options, Write
+from vecd.index.requests import Options, Write
 from vecd.index.rows import Floats, Selection
 from vecd.index.upkeep import Pools, Tuning, make_pools
 

@@ -14,8 +14,8 @@ import pytest
 
 from tests.index.source import KINDS, WAIT_S, Driven, Gate, MemorySource, NeverCeasing, check, spec
 from vecd.errors import VecError
-from vecd.index.live import Options
 from vecd.index.loading import Rebuilt
+from vecd.index.requests import Options
 from vecd.index.rows import Floats
 from vecd.index.upkeep import Pools, Tuning, make_pools
 

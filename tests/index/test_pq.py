@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from tests.index.source import Driven, MemorySource, spec, true_scores
+from vecd.index import codes as codes_module
+from vecd.index.codes import Codes
 from vecd.index.estimating import missed
 from vecd.index.kernels import normalised
 from vecd.index.pq import Pq
-from vecd.index.rows import Allowed, Floats
+from vecd.index.rows import Allowed, Floats, Labels
 from vecd.index.structure import Effort, Spec
 from vecd.index.upkeep import Tuning
 
@@ -152,18 +154,15 @@ def test_a_query_costs_as_many_comparisons_as_it_needs() -> None:
 def _rounds(made: Pq, queries: Floats) -> list[int]:
     """How many candidates were asked for, round by round."""
     asked: list[int] = []
-    search = made._codes.search
+    search = Codes.search
 
-    class Counting:
-        def search(self, rows: Floats, candidates: int, params: object) -> object:
-            asked.append(candidates)
-            return search(rows, candidates, params=params)
+    def counting(self: Codes, rows: Floats, candidates: int, allowed: Allowed) -> tuple[Floats, Labels]:
+        asked.append(candidates)
+        return search(self, rows, candidates, allowed)
 
-    made._codes, codes = Counting(), made._codes
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Codes, "search", counting)
         made.search(queries, _K, Allowed(made.rows.count, None), _EFFORT)
-    finally:
-        made._codes = codes
     return asked
 
 
@@ -184,6 +183,25 @@ def test_equal_scores_come_in_the_order_of_their_labels_whatever_is_asked_with_t
     _, many = made.search(np.stack([copied, *vectors[:7]]), _K, Allowed(len(vectors), None), _EFFORT)
     assert sorted(alone[0].tolist()) == same[:_K].tolist()
     assert sorted(many[0].tolist()) == same[:_K].tolist()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+def test_several_cores_find_what_one_finds(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = unit(normal(9_000, 32, 1)) if metric == "cosine" else normal(9_000, 32, 1)
+    made = built(vectors, metric)
+    masks = (None, np.arange(9_000) % 3 == 0, np.arange(9_000) < 1_200)  # of the last, one shard has few
+    for mask in masks:
+        allowed = Allowed(9_000 if mask is None else int(mask.sum()), mask)
+        for query in normal(5, 32, 2):
+            rotated = made._rotated_queries(query[None])
+            monkeypatch.setattr(codes_module, "_SHARED_BYTES", 1 << 60)
+            alone = made._codes.search(rotated, 500, allowed)
+            monkeypatch.setattr(codes_module, "_SHARED_BYTES", 0)
+            shared = made._codes.search(rotated, 500, allowed)
+            assert (np.diff(alone[0]) >= 0).all()
+            np.testing.assert_array_equal(alone[0], shared[0])
+            np.testing.assert_array_equal(alone[1], shared[1])
+            assert mask is None or mask[alone[1]].all()
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

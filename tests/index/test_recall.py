@@ -14,7 +14,7 @@ import pytest
 
 from tests.index.source import WAIT_S, Driven, MemorySource, spec, true_scores
 from vecd.index import METRICS
-from vecd.index.live import Options
+from vecd.index.requests import Options
 from vecd.index.rows import Floats
 from vecd.index.upkeep import Tuning
 

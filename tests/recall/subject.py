@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from tests.index.source import Driven, MemorySource
-from vecd.index.live import Options
+from vecd.index.requests import Options
 from vecd.index.rows import Bools, Floats, Labels
 from vecd.index.structure import Spec
 from vecd.index.upkeep import Tuning

@@ -431,7 +431,8 @@ def test_a_stopped_watcher_is_not_ended_and_gets_everything_when_it_reads_again(
     documents, batch = 20_000, 1_000
     with instance.connect(PATIENCE_S) as writer, Peer(instance) as watcher:
         name = "stopped-watcher"
-        created = writer.request("library.create", library=name, embedder="none", dimension=2)
+        # No index is built, which would be an event of its own.
+        created = writer.request("library.create", library=name, embedder="none", dimension=2, index="flat")
         watcher.send(frame("watch", 1, **{"from": f"{writer.log}:{created['seq']}", "libraries": [name]}))
         for start in range(0, documents, batch):
             writer.ingest([{"id": f"{n:06}", "vector": [n, 1.0]} for n in range(start, start + batch)], name)

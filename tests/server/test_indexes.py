@@ -21,7 +21,7 @@ from .vectors import create, drawn, ids, memory, put, rows, scores, structured
 _VECTORS = drawn(17_000, 16)
 _PAIRS = [(kind, metric) for kind in KINDS for metric in METRICS if metric not in KINDS[kind].refuses]
 #: Enough vectors for each kind to make a structure.
-_ENOUGH = {"hnsw": 8_300, "lsh": 16_500, "kdtree": 1_100}
+_ENOUGH = {"pq": 16_500, "hnsw": 8_300, "lsh": 16_500, "kdtree": 1_100}
 _QUICK = {"m": 16, "ef_construction": 64}  # a graph that is sooner built
 _DEFAULTS: dict[str, dict[str, Any]] = {
     kind: {name: each.default for name, each in about.parameters.items()} for kind, about in KINDS.items()
@@ -55,6 +55,7 @@ def test_a_library_takes_writes_and_answers_at_once(client: Client, kind: str, m
     assert list(client.search(vector=_VECTORS[0], library=library)) == []
     for row in range(30):
         put(client, library, [{"id": str(row), "vector": _VECTORS[row]}])
+        assert memory(client, library)["state"] == "ready"
         best = int(np.argmax(scores(_VECTORS[: row + 1], _VECTORS[row], metric)))
         (hit,) = client.search(vector=_VECTORS[row], k=1, library=library)
         assert hit["document_id"] == str(best)
@@ -116,7 +117,7 @@ def test_when_there_are_enough_vectors_they_make_a_structure_that_answers_as_wel
 def test_a_graph_of_half_precision_is_a_third_smaller_and_finds_as_much(client: Client) -> None:
     taken = {}
     for vectors in ("float32", "float16"):
-        library = create(client, vectors, dimension=16, parameters={**_QUICK, "vectors": vectors})
+        library = create(client, vectors, dimension=16, index="hnsw", parameters={**_QUICK, "vectors": vectors})
         put(client, library, rows(_VECTORS[:8_300]))
         taken[vectors] = structured(client, library)["memory_bytes"]
         assert client.request("library.show", library=library)["recall"]["probe"]["stored"]["mean"] >= 0.9
@@ -139,7 +140,7 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"language": ""}, "unsupported", "language", "there is no language ''"),
     ({"index": "kdtree", "metric": "dot"}, "unsupported", "metric", "'kdtree' cannot do the metric 'dot'"),
     ({"index": "falt"}, "unsupported", "index", "did you mean 'flat'?"),
-    ({"index": "ivf"}, "unsupported", "index", "known: hnsw, flat, lsh, kdtree"),
+    ({"index": "ivf"}, "unsupported", "index", "known: pq, hnsw, flat, lsh, kdtree"),
     ({"index": ""}, "unsupported", "index", "there is no index ''"),
     ({"metric": "cosin"}, "unsupported", "metric", "did you mean 'cosine'?"),
     ({"index": 5}, "invalid_request", "index", "'index' must be a string"),
@@ -147,24 +148,40 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         ({"parameters": value}, "invalid_request", "parameters", "'parameters' must be a map")
         for value in ([], "m", 5, True, [["m", 5]])
     ),
-    ({"parameters": {"mm": 5}}, "invalid_request", "mm", "it has m, ef_construction, vectors"),
-    ({"parameters": {"bits": 64}}, "invalid_request", "bits", "'hnsw' has no parameter 'bits'"),
+    ({"index": "hnsw", "parameters": {"mm": 5}}, "invalid_request", "mm", "it has m, ef_construction, vectors"),
+    ({"index": "hnsw", "parameters": {"bits": 64}}, "invalid_request", "bits", "'hnsw' has no parameter 'bits'"),
+    ({"index": "pq", "parameters": {"m": 16}}, "invalid_request", "m", "'pq' has no parameter 'm'"),
+    ({"index": "pq", "parameters": {"vectors": "float16"}}, "invalid_request", "vectors", "it has bits"),
     ({"index": "flat", "parameters": {"m": 16}}, "invalid_request", "m", "it has no parameters"),
     *(
-        ({"parameters": {"m": value}}, "invalid_request", "m", "m must be a whole number from 4 to 128")
+        (
+            {"index": "hnsw", "parameters": {"m": value}},
+            "invalid_request",
+            "m",
+            "m must be a whole number from 4 to 128",
+        )
         for value in (3, 129, -1, 16.0, "16", True, None, [16])
     ),
     *(
-        ({"parameters": {"ef_construction": value}}, "invalid_request", "ef_construction", "from 16 to 2,000")
-        for value in (15, 2_001, 2**62)
+        ({"index": "hnsw", "parameters": {"ef_construction": value}}, "invalid_request", "ef_construction", told)
+        for value, told in ((15, "from 16 to 2,000, not 15"), (2_001, "from 16 to 2,000"), (2**62, "from 16 to 2,000"))
     ),
     *(
-        ({"parameters": {"vectors": value}}, "invalid_request", "vectors", "must be float32 or float16")
+        (
+            {"index": "hnsw", "parameters": {"vectors": value}},
+            "invalid_request",
+            "vectors",
+            "must be float32 or float16",
+        )
         for value in ("float64", "", 16, None, ["float16"])
     ),
     *(
         ({"index": "lsh", "parameters": {"bits": value}}, "invalid_request", "bits", told)
         for value, told in ((63, "from 64 to 8,192"), (8_193, "from 64 to 8,192"), (100, "a multiple of 8"))
+    ),
+    *(
+        ({"index": "pq", "parameters": {"bits": value}}, "invalid_request", "bits", "bits must be 0, 1, 2 or 4")
+        for value in (3, 8, -1, 4.0, 0.0, "4", False, True, None, [4])
     ),
     *(
         ({"index": "kdtree", "parameters": {"leaf_size": value}}, "invalid_request", "leaf_size", "from 1 to 4,096")
@@ -202,14 +219,14 @@ def test_a_rebuild_to_what_cannot_do_the_metric_is_refused(client: Client) -> No
     library = create(client, "dotted", metric="dot", dimension=2)
     error = refused(client, "library.rebuild", library=library, index="kdtree")
     assert (error.code, error.details["field"]) == ("unsupported", "metric")
-    assert client.request("library.show", library=library)["index"] == "hnsw"
+    assert client.request("library.show", library=library)["index"] == "pq"
 
 
 # --- parameters -----------------------------------------------------------------------------------------------------
 
 
 def test_parameters_that_are_not_given_have_their_defaults(client: Client) -> None:
-    create(client, "given", parameters={"m": 4, "vectors": "float16"})
+    create(client, "given", index="hnsw", parameters={"m": 4, "vectors": "float16"})
     shown = client.request("library.show", library="given")
     assert shown["parameters"] == {**_DEFAULTS["hnsw"], "m": 4, "vectors": "float16"}
     assert shown["parameters"].keys() == {"m", "ef_construction", "vectors"}
@@ -218,13 +235,15 @@ def test_parameters_that_are_not_given_have_their_defaults(client: Client) -> No
 
 
 def test_a_rebuild_keeps_the_parameters_unless_the_kind_changes(client: Client) -> None:
-    create(client, "changed", dimension=2, parameters={"m": 4})
+    create(client, "changed", dimension=2, index="hnsw", parameters={"m": 4})
     expected: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         ({"parameters": {"ef_construction": 40}}, "hnsw", {"m": 4, "ef_construction": 40}),
         ({}, "hnsw", {"m": 4, "ef_construction": 40}),
         ({"index": "hnsw", "parameters": {"m": 6}}, "hnsw", {"m": 6, "ef_construction": 40}),
         ({"index": "lsh", "parameters": {"bits": 64}}, "lsh", {"bits": 64}),
         ({"index": "hnsw"}, "hnsw", {}),
+        ({"index": "pq", "parameters": {"bits": 2}}, "pq", {"bits": 2}),
+        ({"parameters": {"bits": 4}}, "pq", {"bits": 4}),
         ({"index": "flat"}, "flat", {}),
     ]
     for fields, kind, parameters in expected:
@@ -234,8 +253,9 @@ def test_a_rebuild_keeps_the_parameters_unless_the_kind_changes(client: Client) 
         assert (shown["index"], shown["parameters"]) == (kind, answer["parameters"])
 
 
-def test_the_default_library_is_a_graph_and_exact_while_it_is_small(client: Client) -> None:
+def test_the_default_library_is_one_of_codes_and_exact_while_it_is_small(client: Client) -> None:
     client.ingest([{"id": str(number), "text": f"text {number}"} for number in range(50)])
     shown = client.request("library.show", library="default")
-    assert (shown["index"], shown["parameters"]) == ("hnsw", _DEFAULTS["hnsw"])
+    assert (shown["index"], shown["parameters"]) == ("pq", _DEFAULTS["pq"])
+    assert shown["recall"]["met"] is True
     assert list(client.search("text 7")) == list(client.search("text 7", exact=True))

@@ -142,7 +142,7 @@ def test_what_a_search_cannot_be_asked_for_is_refused(client: Client, fields: di
 
 
 def test_an_index_is_probed_with_titles_and_words_where_there_is_an_embedder(client: Client) -> None:
-    library = create(client, "words", embedder="hash", parameters={"m": 8, "ef_construction": 32})
+    library = create(client, "words", embedder="hash", index="hnsw", parameters={"m": 8, "ef_construction": 32})
     words = [f"word{number}" for number in range(600)]
     randomly = np.random.default_rng(5)
     documents = []

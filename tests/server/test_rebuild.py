@@ -17,7 +17,7 @@ from .traffic import Traffic
 from .vectors import PATIENCE_S, create, drawn, ids, memory, put, rows, structured, until
 
 _VECTORS = drawn(17_000, 16)
-_REASONS = ("growth", "compaction", "requested", "damaged")
+_REASONS = ("growth", "compaction", "drift", "requested", "damaged")
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_each_kind_becomes_each_other_while_somebody_writes_and_somebody_searche
     library = create(client, "moving", dimension=16, metric="l2", index="flat")
     put(client, library, rows(_VECTORS))
     traffic = Traffic(instance, library, _VECTORS, ["n >= 0 or new >= 0"])
-    order = ("hnsw", "lsh", "kdtree", "flat", "kdtree", "hnsw", "flat")
+    order = ("hnsw", "pq", "lsh", "kdtree", "pq", "flat", "kdtree", "hnsw", "flat")
     with traffic:
         for kind in order:
             quick = {"ef_construction": 16} if kind == "hnsw" else {}
@@ -126,7 +126,7 @@ def test_a_rebuild_without_vectors_changes_the_kind_and_is_logged(client: Client
 def test_few_vectors_are_compared_one_by_one_also_after_a_rebuild(client: Client) -> None:
     library = create(client, "few", dimension=16, index="flat")
     put(client, library, rows(_VECTORS[:500]))
-    for kind in ("hnsw", "kdtree", "lsh"):
+    for kind in ("pq", "hnsw", "kdtree", "lsh"):
         answer = client.request("library.rebuild", library=library, index=kind)
         assert (answer["vectors"], answer["memory"]["structure"], answer["memory"]["tail"]) == (500, 0, 500)
         assert ids(client.search(vector=_VECTORS[7], k=1, library=library)) == ["7"]
@@ -210,6 +210,19 @@ def test_a_stop_in_the_middle_of_a_rebuild_does_not_wait_for_it_and_leaves_the_i
         shown = again.request("library.show", library=library)
         assert (shown["index"], shown["parameters"], rebuilt(again, library)) == ("flat", {}, [])
         assert len(list(again.search(vector=_VECTORS[0], k=100_000, library=library))) == len(_VECTORS)
+
+
+def test_codes_of_data_that_has_become_another_are_made_anew_by_themselves(client: Client) -> None:
+    library = create(client, "drifting", dimension=16, metric="l2")
+    put(client, library, rows(_VECTORS[:16_500]))
+    structured(client, library)
+    others = 100 + 50 * drawn(1_500, 16, seed=2)
+    put(client, library, rows(others, 16_500))
+    until(lambda: "drift" in [event["reason"] for event in rebuilt(client, library)], "the drift")
+    said = structured(client, library)
+    assert (said["vectors"], said["structure"], said["dead"]) == (18_000, 18_000, 0)
+    assert ids(client.search(vector=others[7], k=1, library=library)) == ["16507"]
+    assert ids(client.search(vector=_VECTORS[7], k=1, library=library)) == ["7"]
 
 
 def test_a_structure_that_is_mostly_dead_is_built_anew_by_itself(client: Client) -> None:

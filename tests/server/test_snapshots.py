@@ -14,7 +14,7 @@ from tests import history
 from tests.instance import Instance
 from vecd.client import Client
 
-from .vectors import create, drawn, ids, memory, put, rows, structured, until
+from .vectors import Document, create, drawn, ids, memory, put, rows, structured, until
 
 _COUNT = 8_500
 _VECTORS = drawn(_COUNT + 1_000, 16)
@@ -29,11 +29,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Instance({"VEC_EMBEDDER": "hash"}) as instance:
         daemon = instance.start()
         with instance.connect() as client:
-            create(client, "docs", dimension=16, parameters=_QUICK)
-            put(client, "docs", rows(_VECTORS[:_COUNT]))
+            create(client, "docs", dimension=16, index="hnsw", parameters=_QUICK)
+            put(client, "docs", worded(rows(_VECTORS[:_COUNT])))
             structured(client, "docs")
         stop(daemon)
-        assert [path.name for path in (instance.settings.data / "indexes").iterdir()] == ["1.index"]
+        assert names(instance.settings.data / "indexes") == ["1.index", "1.text"]
         shutil.copytree(instance.settings.data, kept / "data")
     return kept / "data"
 
@@ -54,6 +54,15 @@ def snapshot(instance: Instance) -> Path:
     return instance.settings.data / "indexes" / "1.index"
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def worded(documents: list[Document]) -> list[Document]:
+    """Each document with a word of its own, and one that all have."""
+    return [{**each, "text": f"zebra number{each['id']}"} for each in documents]
+
+
 def reasons(client: Client) -> list[str]:
     watched = client.watch("beginning", follow=False, types=["index.rebuilt"])
     return [event["data"]["reason"] for event in watched]
@@ -64,8 +73,10 @@ def right(client: Client, there: int = _COUNT) -> None:
     for row in range(0, there, there // 8):
         assert ids(client.search(vector=_VECTORS[row], k=1, exact=True, library="docs")) == [str(row)]
         assert len(list(client.search(vector=_VECTORS[row], k=100, library="docs"))) == 100
-    found = ids(client.search(vector=_VECTORS[0], k=100_000, library="docs"))
-    assert sorted(found, key=int) == [str(row) for row in range(there)]
+        assert ids(client.search(f"number{row}", mode="text", library="docs")) == [str(row)]
+    for query in ({"vector": _VECTORS[0]}, {"query": "zebra", "mode": "text"}):
+        found = ids(client.search(**query, k=100_000, library="docs"))
+        assert sorted(found, key=int) == [str(row) for row in range(there)]
 
 
 def test_after_a_clean_stop_the_graph_is_there_with_the_first_search(instance: Instance) -> None:
@@ -78,9 +89,13 @@ def test_after_a_clean_stop_the_graph_is_there_with_the_first_search(instance: I
         said = memory(client, "docs")
         assert (said["state"], said["structure"], said["tail"], said["maintenance"]) == ("ready", _COUNT, 0, None)
         assert "damage" not in said
+        assert said["text"] == {"state": "unloaded"}, "nobody has asked for words"
         assert client.request("library.show", library="docs")["recall"]["probe"]["stored"]["mean"] >= 0.9
         right(client)
+        text = memory(client, "docs")["text"]
+        assert (text["state"], text["chunks"], text["dead"]) == ("ready", _COUNT, 0)
         assert reasons(client) == ["growth"]  # it was not built again
+    assert "analysed again" not in instance.log()
 
 
 def test_what_happened_since_the_snapshot_is_there_after_a_kill(instance: Instance) -> None:
@@ -89,8 +104,9 @@ def test_what_happened_since_the_snapshot_is_there_after_a_kill(instance: Instan
     with instance.connect() as client:
         list(client.search(vector=_VECTORS[5], library="docs"))
         client.delete(library="docs", where=["n < 100"])
-        put(client, "docs", rows(_VECTORS)[_COUNT:])
-        put(client, "docs", [{"id": "200", "vector": _VECTORS[5] + 50, "metadata": {"n": 200}}])
+        put(client, "docs", worded(rows(_VECTORS)[_COUNT:]))
+        changed = {"id": "200", "text": "horse", "vector": _VECTORS[5] + 50, "metadata": {"n": 200}}
+        put(client, "docs", [changed])
     stop(daemon, _KILL)
     assert snapshot(instance).stat().st_mtime_ns == before
     instance.start()
@@ -103,6 +119,10 @@ def test_what_happened_since_the_snapshot_is_there_after_a_kill(instance: Instan
         assert sorted(found, key=int) == [str(row) for row in range(100, len(_VECTORS))]
         for row in (*range(101, 200, 10), *range(_COUNT, len(_VECTORS), 100)):
             assert ids(client.search(vector=_VECTORS[row], k=1, library="docs")) == [str(row)]
+            assert ids(client.search(f"number{row}", mode="text", library="docs")) == [str(row)]
+        assert ids(client.search("horse", mode="text", library="docs")) == ["200"]
+        assert ids(client.search("number200 number5", mode="text", library="docs")) == []
+        assert len(list(client.search("zebra", mode="text", k=100_000, library="docs"))) == len(_VECTORS) - 101
         history.check(client)
 
 
@@ -162,6 +182,30 @@ def test_a_damaged_snapshot_is_set_aside_told_of_and_made_anew(
     assert snapshot(instance).stat().st_size > 0  # saved anew
 
 
+@pytest.mark.parametrize(
+    "damage", [flip(0.00003), flip(0.5), cut(0.5), fill], ids=["header", "postings", "half of it", "noise"]
+)
+def test_a_damaged_snapshot_of_the_text_is_set_aside_and_made_anew(
+    instance: Instance, damage: Callable[[Path], None]
+) -> None:
+    text = snapshot(instance).with_name("1.text")
+    damage(text)
+    spoilt = text.read_bytes()
+    daemon = instance.start()
+    with instance.connect() as client:
+        right(client)
+        assert reasons(client) == ["growth"], "the graph is as it was"
+        client.wait_for_jobs([client.submit_job("snapshot", library="docs")["job_id"]])
+    assert text.with_name("1.text.damaged").read_bytes() == spoilt
+    assert "snapshot of text unusable" in instance.log()
+    stop(daemon)
+    assert text.stat().st_size > 0  # saved anew
+    instance.start()
+    with instance.connect() as client:
+        right(client)
+    assert instance.log().count("snapshot of text unusable") == 1
+
+
 def test_a_graph_whose_checksums_are_right_and_whose_links_are_not_is_not_used(instance: Instance) -> None:
     """Nothing in a file may lead native code out of its memory, whoever wrote it."""
     from vecd.index import snapshot as format_
@@ -179,7 +223,7 @@ def test_a_graph_whose_checksums_are_right_and_whose_links_are_not_is_not_used(i
 def test_another_librarys_snapshot_is_not_used(instance: Instance) -> None:
     daemon = instance.start()
     with instance.connect() as client:
-        create(client, "other", dimension=16, parameters=_QUICK)
+        create(client, "other", dimension=16, index="hnsw", parameters=_QUICK)
         put(client, "other", rows(_VECTORS[-8_300:]))
         structured(client, "other")
     stop(daemon)
@@ -193,10 +237,10 @@ def test_another_librarys_snapshot_is_not_used(instance: Instance) -> None:
 
 def test_a_snapshot_goes_with_its_library_and_so_does_what_was_left_of_others(instance: Instance) -> None:
     folder = snapshot(instance).parent
-    for name in ("1.index.new", "7.index", "7.index.damaged"):
+    for name in ("1.index.new", "1.text.new", "7.index", "7.index.damaged", "7.text", "7.text.damaged"):
         (folder / name).write_bytes(b"left over")
     daemon = instance.start()
-    assert [path.name for path in folder.iterdir()] == ["1.index"]
+    assert names(folder) == ["1.index", "1.text"]
     with instance.connect() as client:
         list(client.search(vector=_VECTORS[5], library="docs"))
         client.request("library.delete", library="docs")
@@ -264,7 +308,7 @@ def test_kinds_that_are_made_as_fast_as_they_are_read_leave_no_file(instance: In
     with instance.connect() as client:
         client.request("library.rebuild", library="docs", index="kdtree")
     stop(daemon)
-    assert list(snapshot(instance).parent.iterdir()) == []
+    assert names(snapshot(instance).parent) == ["1.text"]
     instance.start()
     with instance.connect() as client:
         right(client)

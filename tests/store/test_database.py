@@ -317,15 +317,23 @@ class StoreAgainstADict(RuleBasedStateMachine):
             assert library.documents == len(self.there)
             assert library.chunks == sum(wanted["notes"].values())
             with self.database.snapshot() as db:
-                for document in documents.get(db, library.library_id, sorted(self.there)):
-                    assert document is not None
+                found = documents.get(db, library.library_id, [*sorted(self.there), "never"])
+                assert found.pop() is None
+                there = [document for document in found if document is not None]
+                assert [document.id for document in there] == sorted(self.there)
+                documents.fill(db, there, vectors=True)
+                for document in there:
                     number = self.there[document.id]
                     assert document.texts == [f"{document.id} {number} {p}" for p in range(number % 3 + 1)]
+                    rows = np.array([[number, p] for p in range(number % 3 + 1)], "<f4")
+                    assert document.vectors == [row.tobytes() for row in rows]
 
     def teardown(self) -> None:
-        self.look()
-        self.database.close()
-        self._folder.cleanup()
+        try:
+            self.look()
+        finally:
+            self.database.close()
+            self._folder.cleanup()
 
 
 TestStoreAgainstADict = StoreAgainstADict.TestCase

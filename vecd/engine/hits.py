@@ -24,6 +24,9 @@ Ranking = list[tuple[int, float]]
 #: By chunk label: the hit's rank and score in each ranking that it comes from.
 Explained = dict[int, dict[str, Any]]
 
+#: Digits of a score behind the point.
+SCORE_DIGITS = 6
+
 #: What a kept chunk costs beside its texts; its metadata, as objects, take several times their JSON.
 _OWN_CHARS = 600
 
@@ -51,7 +54,7 @@ class Hits:
         chunks = self._chunks({label for ranking in rankings for label, _ in ranking})
         return [
             [
-                {"rank": rank, "score": round(score, 6), **chunks[label]}
+                {"rank": rank, "score": round(score, SCORE_DIGITS), **chunks[label]}
                 for rank, (label, score) in enumerate(ranking, first_rank)
                 if label in chunks  # a vacuum takes what died and was trimmed away since it was found
             ]

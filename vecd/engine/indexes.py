@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import Code, VecError
-from ..index.live import LiveIndex, Write
+from ..index.live import LiveIndex
 from ..index.loading import Rebuilt
+from ..index.requests import Write
 from ..index.rows import Floats, Labels
 from ..index.segments import Batch
 from ..index.structure import Spec

@@ -20,8 +20,9 @@ from typing import Any, Final
 import numpy as np
 
 from ..errors import VecError
-from ..index.live import LiveIndex, Options
+from ..index.live import LiveIndex
 from ..index.recall import figures, recall_of
+from ..index.requests import Options
 from ..index.rows import Floats
 from ..store import documents
 from ..store.catalogue import Library

@@ -29,7 +29,8 @@ from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
 from ..filters.language import Doubt
 from ..index import inverted
-from ..index.live import Answer, LiveIndex, Options
+from ..index.live import LiveIndex
+from ..index.requests import Answer, Options
 from ..index.rows import Floats, Ranked, Selection
 from ..store.catalogue import Library
 from ..text import embedders
@@ -37,7 +38,7 @@ from ..text.analysis import TextQuery, analyzer, holds_phrase
 from .core import Engine
 from .desk import Asked
 from .draft import why_unusable
-from .hits import Explained, Ranking
+from .hits import SCORE_DIGITS, Explained, Ranking
 from .libraries import find
 from .selections import Filter
 
@@ -227,7 +228,7 @@ def _ranked(asking: Asking, answer: Answer) -> tuple[Ranking, Explained]:
     ranking: Ranking = []
     explained: Explained = {}
     for document, score in order[: asking.query.k]:
-        if least is not None and score < least:
+        if least is not None and round(score, SCORE_DIGITS) < least:
             break
         by_vector, by_words = near.get(document), worded.get(document)
         best = min((each for each in (by_words, by_vector) if each is not None), key=lambda place: place.rank)
@@ -254,7 +255,7 @@ def fuse(rankings: Iterable[tuple[Iterable[int], float]]) -> dict[int, float]:
 
 
 def _told(place: _Placed | None) -> dict[str, Any] | None:
-    return None if place is None else {"rank": place.rank, "score": round(place.score, 6)}
+    return None if place is None else {"rank": place.rank, "score": round(place.score, SCORE_DIGITS)}
 
 
 def _found(asking: Asking, answer: Answer, ranking: Ranking, explained: Explained, hits: list[dict[str, Any]]) -> Found:

@@ -137,7 +137,7 @@ def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, 
             f"use one of {others}, or another index",
             field="metric",
         )
-    if parameters.get("vectors") == "float16" and metric != "cosine":
+    if "vectors" in about.parameters and parameters.get("vectors") == "float16" and metric != "cosine":
         raise VecError(
             Code.UNSUPPORTED,
             f"float16 has no room for the vectors of the metric {metric!r}, which may have any length",
@@ -155,7 +155,7 @@ def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, 
 
 def _check(name: str, parameter: Parameter, value: Any) -> None:
     if parameter.choices:
-        if value not in parameter.choices or isinstance(value, bool):
+        if not any(value == each and type(value) is type(each) for each in parameter.choices):
             *most, last = map(str, parameter.choices)
             choices = f"{', '.join(most)} or {last}"
             raise VecError(Code.INVALID_REQUEST, f"{name} must be {choices}, not {value!r:.40}", field=name)

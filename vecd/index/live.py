@@ -31,7 +31,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +43,8 @@ from .flat import Flat
 from .inverted import Query
 from .kinds import KINDS
 from .loading import Rebuilt, Source
+from .requests import Answer, Options, Write
 from .rows import Allowed, Floats, Labels, Ranked, Selection
-from .segments import Batch
 from .structure import Effort, Spec
 from .upkeep import Pools, Tuning, Upkeep, tell
 
@@ -52,39 +52,6 @@ T = TypeVar("T")
 
 #: Shares of the rows that a filter permits, from which on it is of the class `most`, or `some`.
 _MOST, _SOME = 0.5, 0.05
-
-
-@dataclass(slots=True)
-class Write:
-    """What one commit did: rows that came (shape (n, dimension)), labels that went."""
-
-    seq: int
-    labels: Labels
-    vectors: Floats
-    removed: list[int]
-    firsts: Labels | None = None  # of the documents that came, the labels of their first chunks; None: one chunk each
-    words: Batch | Callable[[], Batch] | None = None  # of the chunks that came, or what makes them
-
-
-class Options(NamedTuple):
-    """How a search is done."""
-
-    k: int
-    ef: int | None = None  # the effort of an approximate one, asked for by hand
-    exact: bool = False
-    select: Callable[[], Selection] | None = None  # which rows it may find; called on the strand, may raise VecError
-    recall: float | None = None  # the share of the nearest that it is to find; None: what the library promises
-    by_document: bool = False  # the k best documents, each by its best chunk
-    sampled: bool = True  # whether its recall may be measured: it is somebody's own query
-
-
-class Answer(NamedTuple):
-    """What a search found, as of one moment."""
-
-    seq: int  # the state that it is of
-    near: Ranked | None  # by vector
-    worded: Ranked | None  # by words
-    exact: bool  # whether the nearest vectors were found by comparing all
 
 
 @dataclass(slots=True)
@@ -216,6 +183,10 @@ class LiveIndex(Upkeep):
     def labels(self) -> Future[Labels]:
         """The labels of all vectors that are alive here, ascending."""
         return self._call(self._alive)
+
+    def text_labels(self) -> Future[Labels | None]:
+        """The labels of all chunks that full text has, ascending; None if it is not in memory."""
+        return self._call(lambda: self.text.labels)
 
     def describe(self) -> dict[str, Any]:
         """For `vec status`; the figures may be a turn old."""
@@ -434,7 +405,7 @@ class LiveIndex(Upkeep):
             effort = self._effort(options, selectivity)
             with native.threads_for(len(queries)):
                 found.append(self._structure.search(queries, k, allowed, effort))
-            if k and options.sampled and not effort.exact and effort.ef is None and not KINDS[self.spec.kind].exact:
+            if k and options.sampled and options.ef is None and not (options.exact or KINDS[self.spec.kind].exact):
                 self._note(queries, options, selectivity)
         if len(self._tail) or not found:
             found.append(self._tail.search(queries, options.k, selection))
@@ -454,10 +425,10 @@ class LiveIndex(Upkeep):
         return Effort(recall, max(1.0, factor) if factor < math.inf else 1.0, options.ef, exact)
 
     def _note(self, queries: Floats, options: Options, selectivity: str) -> None:
-        """Has the recall of some of these approximate searches measured, when there is time."""
+        """Has the recall of some of these searches measured, when there is time."""
         for query in queries:
-            self._monitor.note(query, options.k, selectivity, options.select)
-        self._calm = self._calm and not self._measure_due()
+            if self._monitor.note(query, options.k, selectivity, options.select):
+                self._calm = False
 
     def _alive(self) -> Labels:
         if self._structure is None:

@@ -108,6 +108,11 @@ class LiveText:
         return self._index is not None
 
     @property
+    def labels(self) -> Labels | None:
+        """Of all chunks that are alive and have words, ascending; None if it is not loaded."""
+        return None if self._index is None else self._index.alive
+
+    @property
     def busy(self) -> bool:
         """Whether something goes on aside."""
         return self._aside is not None or self._loading

@@ -55,7 +55,7 @@ class Stored(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """A structure has been built and is in use. `reason`: growth, compaction, requested or damaged."""
+    """A structure has been built and is in use. `reason`: growth, compaction, drift, requested or damaged."""
 
     spec: Spec
     vectors: int

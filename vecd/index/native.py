@@ -32,6 +32,11 @@ def threads_for(queries: int) -> AbstractContextManager[None]:
     return threads(1 if queries < limits.SEARCHES_SHARED else CORES)
 
 
+def one_core() -> None:
+    """Has this thread use one core in faiss."""
+    faiss().omp_set_num_threads(1)
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """faiss on so many cores inside; it remembers the number for each calling thread."""

@@ -29,9 +29,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernels
+from .codes import Codes
 from .estimating import missed
 from .matrix import Matrix
-from .native import faiss
 from .rows import Allowed, Floats, Labels, Rows
 from .structure import Effort, Spec
 
@@ -42,7 +42,7 @@ _DIMENSION_SMALL: Final = 64
 _CANDIDATES_MIN, _CANDIDATES_PER_HIT, _GROWTH = 256, 4, 8
 #: The share of the misses that the promised recall permits which a single query may be expected to have.
 _MISSES_SHARE = 0.5
-#: Microseconds of a search on one core: for one piece of one row's code, for a row compared exactly, and for each call.
+#: Microseconds of a search: for one piece of one row's code, for a row compared exactly, and for each call.
 _PIECE_US, _CANDIDATE_US, _CALL_US = 0.00004, 0.3, 50.0
 
 #: A row is an outlier if its squared error is so many times the mean of the rows of the build...
@@ -57,7 +57,7 @@ _SEED: Final = 20_110_101
 
 
 class Pq:
-    """Codes of `bits` bits a component in faiss's inverted list, and the vectors themselves as float32."""
+    """Codes of `bits` bits a component, and the vectors themselves as float32."""
 
     grows = True
 
@@ -71,12 +71,7 @@ class Pq:
         width = 4 // bits  # components of a piece
         self._pieces = -(-spec.dimension // width)
         self._rotation, self._mean = self._rotate(self._pieces * width), np.zeros(spec.dimension, np.float32)
-        metric = faiss().METRIC_L2 if self._by_distance else faiss().METRIC_INNER_PRODUCT
-        # One inverted list: faiss's plain fast-scan index takes no selector.
-        self._quantizer: Any = faiss().IndexFlat(self._pieces * width, metric)
-        self._quantizer.add(np.zeros((1, self._pieces * width), np.float32))
-        self._codes: Any = faiss().IndexIVFPQFastScan(self._quantizer, self._pieces * width, 1, self._pieces, 4, metric)
-        self._codes.by_residual = False
+        self._codes = Codes(self._pieces, width, by_distance=self._by_distance)
         self._outliers: list[int] = []  # row numbers, ascending
         self._error_mean = 0.0  # squared, of the rows of the build
         self._error_max = math.inf  # of a row that is not an outlier, squared
@@ -84,8 +79,7 @@ class Pq:
 
     @property
     def memory_bytes(self) -> int:
-        codes = self.rows.count * self._pieces // 2
-        return self._matrix.nbytes + codes + self._rotation.nbytes + self.rows.memory_bytes
+        return self._matrix.nbytes + self._codes.nbytes + self._rotation.nbytes + self.rows.memory_bytes
 
     @property
     def worn(self) -> bool:
@@ -99,8 +93,7 @@ class Pq:
 
     def train(self, sample: Floats) -> None:
         self._mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self._codes.pq.train(self._rotated(sample))
-        self._codes.is_trained = True
+        self._codes.train(self._rotated(sample))
 
     def _rotated(self, vectors: Floats) -> Floats:
         rotated: Floats = np.matmul(vectors - self._mean, self._rotation, dtype=np.float32)
@@ -111,10 +104,7 @@ class Pq:
             self._extend(labels[start : start + _EXTEND_ROWS], vectors[start : start + _EXTEND_ROWS])
 
     def _extend(self, labels: Labels, vectors: Floats) -> None:
-        rotated = self._rotated(vectors)
-        self._codes.add(rotated)
-        decoded = self._codes.pq.decode(self._codes.pq.compute_codes(rotated))
-        errors = np.square(rotated - decoded, dtype=np.float32).sum(axis=1)
+        errors = self._codes.add(self._rotated(vectors))
         if math.isinf(self._error_max):
             self._errors.append(errors)
         else:
@@ -166,10 +156,7 @@ class Pq:
         scores: Floats, rows: Labels,
     ) -> npt.NDArray[np.bool_]:  # fmt: skip
         """Answers the queries `left`, if comparing so many candidates exactly is enough; says which it answered."""
-        parameters = None
-        if allowed.mask is not None:
-            parameters = faiss().IVFSearchParameters(nprobe=1, sel=allowed.selector)
-        estimates, near = self._codes.search(rotated[left], candidates, params=parameters)
+        estimates, near = self._codes.search(rotated[left], candidates, allowed)
         outliers = self._allowed_outliers(allowed)
         answered = np.zeros(len(left), np.bool_)
         k = scores.shape[1]
@@ -177,7 +164,7 @@ class Pq:
             its_rows = near[place]
             exact = self._matrix.scores(queries[query], its_rows, self._space)
             distances = self._distances(queries[query], exact)
-            estimate = estimates[place] if self._by_distance else -estimates[place]
+            estimate = estimates[place]
             if missed_max < math.inf:
                 prior = self._deviation(queries[query], float(estimate[-1]))
                 if missed(estimate, distances, k, prior) > missed_max:

@@ -238,17 +238,18 @@ class RecallMonitor:
                 each.judge(promise)
             self._retell()
 
-    def note(self, query: Floats, k: int, kind_of_filter: str, select: Select | None) -> None:
-        """An approximate search was made: a query of shape (d,), float32, and what says which rows it may find.
-
-        The query is copied if it is sampled. Constant time.
+    def note(self, query: Floats, k: int, kind_of_filter: str, select: Select | None) -> bool:
+        """A search was made: a query of shape (d,), float32, and what says which rows it may find. Returns whether it
+        was sampled, and copied. Constant time.
         """
         of = self._classes.get(kind_of_filter)
         if of is None:
             assert len(self._classes) < CLASSES_MAX, kind_of_filter
             of = self._classes[kind_of_filter] = _Class(self._random)
-        if of.wants():
+        wanted = of.wants()
+        if wanted:
             of.add(Sampled(np.array(query, np.float32), k, kind_of_filter, select))
+        return wanted
 
     def next(self) -> Sampled | None:
         """What to measure next; None if all is known. Measure it at its `factors` and give that to `measured`, or say

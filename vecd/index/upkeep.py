@@ -48,8 +48,8 @@ from .structure import Spec, Structure
 T = TypeVar("T")
 log = logging.getLogger("vecd.index")
 
-#: While searches wait, a step of a measurement is made no more often than this: a twentieth of the time.
-_MEASURE_REST_S = 0.02
+#: The share of the strand's time that measurements have while searches come.
+_MEASURE_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +88,12 @@ def make_pools() -> Pools:
     """For the whole process, which is told how to hold memory."""
     native.keep_large_memory_apart()
 
-    def one_core() -> None:
-
-        native.faiss().omp_set_num_threads(1)
-
     def behind_the_others() -> None:
         if sys.platform == "linux":  # a thread's own priority; elsewhere it would be the whole process's
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
     return Pools(
-        ThreadPoolExecutor(limits.INDEX_THREADS, "vecd-index", initializer=one_core),
+        ThreadPoolExecutor(limits.INDEX_THREADS, "vecd-index", initializer=native.one_core),
         ThreadPoolExecutor(limits.INDEX_THREADS, "vecd-load"),
         ThreadPoolExecutor(1, "vecd-build", initializer=behind_the_others),
     )
@@ -124,7 +120,7 @@ class Upkeep(ABC):
         self._documents = Documents(np.empty(0, np.int64))
         self._monitor = RecallMonitor(source.promise)
         self._measurement: Measurement | None = None
-        self._measured_at = 0.0  # when the last step of one ended
+        self._measure_at = 0.0  # while searches come, no step of one before this time
         self.text = LiveText(source, pools.loaders, pools.builders, self._call, self._fail)
         self._count = 0  # vectors; between taking rows from the tail and adding them to the structure it is still right
         self._saved_rows = 0  # of the structure, those that its snapshot holds
@@ -134,6 +130,7 @@ class Upkeep(ABC):
         self._drained_at = 0.0
         self._resting = False  # there is something to drain, but not now
         self._alarm: threading.Timer | None = None  # wakes the strand if nobody else does after a rest
+        self._alarm_at = 0.0
         self._row_s = {1: 0.0003, native.CORES: 0.0002}  # of draining one row, by the cores it is done on
         # Set by any thread:
         self._aside: str | None = None  # what is going on aside, if anything
@@ -165,7 +162,7 @@ class Upkeep(ABC):
         if (
             idle
             or (step == self._drain and self._pressing())
-            or (step == self._measure and time.monotonic() - self._measured_at > _MEASURE_REST_S)
+            or step == self._measure
             or isinstance(step, functools.partial)
         ):
             step()
@@ -194,7 +191,8 @@ class Upkeep(ABC):
         if self._tail.worn:
             return self._tail.maintain
         if self._measure_due():
-            return self._measure
+            self._resting = self._measure_rests()
+            return None if self._resting else self._measure
         if not waiting and self._save_due(
             max(self._tuning.save_rows_min, int(self._tuning.save_share * self._saved_rows))
         ):
@@ -237,11 +235,19 @@ class Upkeep(ABC):
         rest_s = tuning.slice_s * ((tuning.tail_pressing / len(self._tail)) ** 2 - 1)
         if now - self._drained_at >= rest_s:
             return False
-        if self._alarm is None:
-            self._alarm = threading.Timer(tuning.pause_s, self._ring)
-            self._alarm.daemon = True
-            self._alarm.start()
+        self._set_alarm(tuning.pause_s)
         return True
+
+    def _set_alarm(self, wait_s: float) -> None:
+        """Has the strand woken after that time, or sooner if an alarm is set already."""
+        at = time.monotonic() + wait_s
+        if self._alarm is not None:
+            if self._alarm_at <= at:
+                return
+            self._alarm.cancel()
+        self._alarm, self._alarm_at = threading.Timer(wait_s, self._ring), at
+        self._alarm.daemon = True
+        self._alarm.start()
 
     def _ring(self) -> None:
         self._alarm = None
@@ -302,15 +308,26 @@ class Upkeep(ABC):
             self._measurement = Measurement(sampled, structure, sampled.query, selection)
         return self._measurement is not None
 
+    def _measure_rests(self) -> bool:
+        """Whether the next step of a measurement is to wait: while searches come it has a twentieth of the time. The
+        strand is woken when they have ceased."""
+        now = time.monotonic()
+        if now - self._searched_at > self._tuning.quiet_s or now >= self._measure_at:
+            return False
+        self._set_alarm(self._tuning.quiet_s)
+        return True
+
     def _measure(self) -> None:
         assert self._measurement is not None
+        started = time.monotonic()
         recalls = self._measurement.step(self._monitor.promise)
         if recalls is not None:
             self._monitor.measured(self._measurement.sampled, recalls)
             self._measurement = None
             if (report := self._monitor.flipped()) is not None:
                 self._source.recall_changed(report)
-        self._measured_at = time.monotonic()
+        ended = time.monotonic()
+        self._measure_at = ended + (ended - started) / _MEASURE_SHARE
 
     def _save_due(self, rows: int) -> bool:
         structure = self._structure

@@ -289,6 +289,18 @@ def living_chunks(db: apsw.Connection, library_id: int) -> tuple[npt.NDArray[np.
     return labels, np.ascontiguousarray(firsts)
 
 
+def worded(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:
+    """The labels of all living chunks of a library that have a text or whose document has a title, ascending."""
+    packed: str = db.execute(
+        "SELECT json_group_array(chunks.label) FROM documents CROSS JOIN chunks ON chunks.label BETWEEN documents.label"
+        " AND documents.label + documents.chunks - 1 WHERE library_id = ? AND removed_seq IS NULL"
+        " AND (text IS NOT NULL OR title IS NOT NULL)",
+        (library_id,),
+    ).get
+    labels: npt.NDArray[np.int64] = np.sort(np.array(orjson.loads(packed), np.int64))
+    return labels
+
+
 def vectors(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
     """The vectors of these chunks, alive or not, by pages: labels, and their vectors one behind the other as bytes.
 

@@ -15,8 +15,8 @@ Guarantees (tests/text/test_analysis.py):
   A run of more pairs than `_UNIT_PAIRS_MAX` is a sentence, and each of its pairs counts by itself.
 - Every piece gives a term, unless it consists of white space, control and format characters, variation selectors and
   ASCII punctuation (printable ASCII but letters, digits and the symbols $+<=>^`|~). A piece of nothing but these
-  symbols, other punctuation or marks gives one term for each different character of them. A query uses such terms only if it has no others: a dash
-  between two words is not searched for.
+  symbols, other punctuation or marks gives one term for each different character of them. A query uses such terms only
+  if it has no others: a dash between two words is not searched for.
 - No term is longer than `TERM_CHARS_MAX`. A longer one is cut, and a hash of the whole is appended.
 - Every term can be encoded as UTF-8, and none is empty.
 
@@ -357,9 +357,7 @@ def _punctuation(piece: str) -> list[str]:
     """The terms of a piece without tokens: each of its characters that is no ASCII punctuation and not invisible."""
     for text in (unicodedata.normalize("NFC", piece), piece):
         found = [
-            char
-            for char in dict.fromkeys(text)
-            if char in _ASCII_SYMBOLS or not (char.isascii() or is_invisible(char))
+            char for char in dict.fromkeys(text) if char in _ASCII_SYMBOLS or not (char.isascii() or is_invisible(char))
         ]
         if found:
             return found

@@ -6,8 +6,9 @@ writes go on. If something is wrong the job fails, with what was found in its er
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from .kind import Kind, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
+
+
+_Reading = Callable[[Any, int], Labels]
 
 
 class Verify(Kind):
@@ -107,20 +111,27 @@ def _index(engine: Engine, library: Library) -> list[str]:
     live = engine.indexes.loaded(library)
     if live is None or not live.ready:
         return []
-    before = _living(engine, library)
-    there = live.labels().result()
-    after = _living(engine, library)
-    newest = int(before[-1]) if len(before) else -1
-    missing = np.setdiff1d(np.intersect1d(before, after), there)
-    beyond = np.setdiff1d(there[there <= newest], np.union1d(before, after))
     problems = []
-    if len(missing):
-        problems.append(f"library {library.name}: its index lacks {len(missing):,} vectors")
-    if len(beyond):
-        problems.append(f"library {library.name}: its index holds {len(beyond):,} vectors that were deleted")
+    parts: tuple[tuple[str, _Reading, Callable[[], Future[Any]]], ...] = (
+        ("vectors", store.living, live.labels),
+        ("texts", store.worded, live.text_labels),
+    )
+    for what, read, held in parts:
+        before = _read(engine, library, read)
+        there = held().result()
+        if there is None:  # not in memory
+            continue
+        after = _read(engine, library, read)
+        newest = int(before[-1]) if len(before) else -1
+        missing = np.setdiff1d(np.intersect1d(before, after), there)
+        beyond = np.setdiff1d(there[there <= newest], np.union1d(before, after))
+        if len(missing):
+            problems.append(f"library {library.name}: its index lacks {len(missing):,} {what}")
+        if len(beyond):
+            problems.append(f"library {library.name}: its index holds {len(beyond):,} {what} that were deleted")
     return problems
 
 
-def _living(engine: Engine, library: Library) -> Labels:
+def _read(engine: Engine, library: Library, read: _Reading) -> Labels:
     with engine.database.snapshot() as db:
-        return store.living(db, library.library_id)
+        return read(db, library.library_id)
