@@ -218,7 +218,7 @@ def test_a_rebuild_of_a_library_without_vectors_is_done_at_once(client: Client) 
 
 
 def test_a_snapshot_job_saves_the_indexes_that_are_in_memory(instance: Instance, client: Client) -> None:
-    library = made(client, "saved", 9_000)  # enough for a graph
+    library = made(client, "saved", 9_000, index="hnsw", parameters={"m": 8, "ef_construction": 32})
     list(client.search("text", library=library))
 
     def structured(rows: int) -> bool:
@@ -229,7 +229,8 @@ def test_a_snapshot_job_saves_the_indexes_that_are_in_memory(instance: Instance,
     client.ingest([{"id": f"new{n}", "text": f"new text {n}"} for n in range(50)], library)
     until(lambda: structured(9_050), "the new ones' place in it")
     assert completed(client, "snapshot", library=library)["vectors"] == 9_050
-    assert any((instance.settings.data / "indexes").glob("*.index"))
+    folder = instance.settings.data / "indexes"
+    assert any(index.with_suffix(".text").exists() for index in folder.glob("*.index"))
     assert completed(client, "snapshot", library=library) == {"libraries": 0, "vectors": 0}  # nothing new
 
 
@@ -331,7 +332,6 @@ DAMAGE = {
     "a document came without an event": (
         "UPDATE documents SET removed_seq = NULL WHERE removed_seq IS NOT NULL", "the log tells",
     ),
-    "full text lacks a chunk": ("DELETE FROM text_1 WHERE rowid = 7", "full text"),
 }  # fmt: skip
 
 
@@ -358,3 +358,27 @@ def test_verify_finds_damage_and_names_it(what: str) -> None:
             assert log_of(client, job["job_id"]) or job["error"]["problems"]
         found = instance.vec("verify", status=1)
         assert "damaged" in found.stderr
+
+
+def test_verify_finds_full_text_that_is_not_the_stores_and_names_it() -> None:
+    """The store is changed behind the daemon's back: full text is only in its memory and in a snapshot."""
+    with Instance({"VEC_EMBEDDER": "hash"}) as instance:
+        instance.start()
+        with instance.connect() as client:
+            made(client, "notes", 100)
+            client.ingest([{"id": "bare", "vector": [1.0] * 256}], "notes")
+            assert len(list(client.search("number", library="notes", mode="text", k=200))) == 100
+            assert completed(client, "verify")["problems"] == 0
+            db = apsw.Connection(str(instance.settings.store))
+            db.execute("UPDATE chunks SET text = 'text number 7' WHERE text IS NULL")
+            assert db.changes() == 1
+            db.close()
+            job = done(client, "verify")
+            assert (job["state"], job["error"]["code"]) == ("failed", "damaged")
+            assert "library notes: its index lacks 1 texts" in job["error"]["problems"]
+            db = apsw.Connection(str(instance.settings.store))
+            db.execute("UPDATE chunks SET text = NULL WHERE text = 'text number 7'")
+            assert db.changes() == 2
+            db.close()
+            job = done(client, "verify")
+            assert "library notes: its index holds 1 texts that were deleted" in job["error"]["problems"]
