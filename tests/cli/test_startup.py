@@ -50,6 +50,7 @@ STATUS_MODULES = {
     "vecd.settings",
     "vecd.subscription",
     "vecd.units",
+    "vecd.values",
     "vecd.wire",
     "vecd.wire.documents",
     "vecd.wire.frames",

@@ -127,6 +127,13 @@ def test_rows_that_fit_no_code_are_always_compared() -> None:
     assert made.worn
 
 
+@pytest.mark.parametrize("count", [1, 8, 15])
+def test_fewer_rows_than_a_piece_has_centroids_make_codes(count: int) -> None:
+    vectors = unit(normal(count, 32, 2))
+    _, labels = built(vectors).search(vectors, 1, Allowed(count, None), _EFFORT)
+    assert labels[:, 0].tolist() == list(range(count))
+
+
 def test_a_drift_has_the_codes_trained_again() -> None:
     source = MemorySource(spec("pq", "l2", 16))
     driven = Driven(source, Tuning(rows_min=1_000, quiet_s=0))

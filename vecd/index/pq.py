@@ -53,6 +53,8 @@ _OUTLIER_SHARE = 0.01
 _WORN_SHARE = 0.05
 #: Rows that are taken in at once: bounds what rotated and decoded copies take.
 _EXTEND_ROWS = 8_192
+#: Of a piece: a 4-bit number tells them apart.
+_CENTROIDS: Final = 16
 _SEED: Final = 20_110_101
 
 
@@ -93,7 +95,10 @@ class Pq:
 
     def train(self, sample: Floats) -> None:
         self._mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self._codes.train(self._rotated(sample))
+        rows = self._rotated(sample)
+        if len(rows) < _CENTROIDS:  # faiss refuses to learn more centroids than there are rows
+            rows = np.resize(rows, (_CENTROIDS, rows.shape[1]))
+        self._codes.train(rows)
 
     def _rotated(self, vectors: Floats) -> Floats:
         rotated: Floats = np.matmul(vectors - self._mean, self._rotation, dtype=np.float32)
