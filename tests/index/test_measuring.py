@@ -137,3 +137,9 @@ def test_codes_of_a_narrow_cone_do_not_cost_lsh_its_answers() -> None:
             assert labels.tolist() == [row + 1]
     finally:
         driven.stop()
+
+
+def test_what_was_measured_of_one_index_is_not_said_of_another(driven: Driven) -> None:
+    asked(driven, normal(30, 2))
+    driven.live.rebuild(spec("flat", "cosine", 16)).result(WAIT_S)
+    assert driven.live.recall_report() is None

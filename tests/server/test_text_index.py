@@ -14,7 +14,7 @@ from tests.instance import Instance
 from vecd.client import Client
 from vecd.errors import VecError
 
-from .vectors import create, put, until
+from .vectors import create, memory, put, until
 
 _COUNT = 1_500
 _WORDS = ("rotate", "logs", "night", "daemon", "socket", "index", "vector", "search", "queue", "cursor")
@@ -96,6 +96,7 @@ def test_a_snapshot_that_cannot_be_used_costs_time_and_nothing_else(
     instance.start()
     with instance.connect() as client:
         assert answers(client) == stopped[1]
+        assert ("damage" in memory(client, "docs")["text"]) == (how != "missing")
     assert file.with_name("1.text.damaged").exists() == (how != "missing")
 
 
@@ -173,6 +174,25 @@ def test_a_document_comes_once_with_its_best_passage(instance: Instance) -> None
         assert (hits[0]["document_id"], hits[0]["text"]) == ("crowd", "logs logs")
         chunks = list(client.search("logs", library="grouped", mode="text", k=15, group_by="chunk"))
         assert {hit["document_id"] for hit in chunks} == {"crowd"}
+
+
+def test_who_types_a_title_finds_the_document_of_that_title_first(instance: Instance) -> None:
+    """Its words occur in many others, more often and also in titles."""
+    instance.start()
+    with instance.connect() as client:
+        create(client, "titles", embedder="hash")
+        others = [
+            {"id": f"o{n}", "title": f"git-{n} tool", "text": f"{n}: manages git by git, for git and for Git users"}
+            for n in range(300)
+        ]
+        put(client, "titles", [*others, {"id": "git", "title": "Git", "text": "a fast revision control system"}])
+        put(client, "titles", [{"id": f"same{n}", "title": "The same title", "text": f"no {n}"} for n in range(150)])
+        for mode in ("text", "hybrid", "auto"):
+            for query in ("git", "GIT", '"git"'):
+                (hit,) = client.search(query, library="titles", mode=mode, k=1)
+                assert hit["document_id"] == "git", (mode, query)
+            hits = client.search("the same title", library="titles", mode=mode, k=150)
+            assert all(hit["document_id"].startswith("same") for hit in list(hits)[:100])
 
 
 def test_hits_below_a_score_are_left_out(instance: Instance) -> None:

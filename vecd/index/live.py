@@ -58,6 +58,7 @@ _MOST, _SOME = 0.5, 0.05
 class _Search:
     query: Floats | None  # shape (dimension,)
     words: Query | None
+    title: str | None
     options: Options
     future: Future[Answer]
 
@@ -114,9 +115,16 @@ class LiveIndex(Upkeep):
         self.ask(np.asarray(query, np.float32), None, options, wake).add_done_callback(pass_on)
         return found
 
-    def ask(self, query: Floats | None, words: Query | None, options: Options, wake: bool = True) -> Future[Answer]:
-        """The best by vector, for a query of shape (dimension,), by words, or both. A caller that does not `wake` the
-        strand calls `turn` next.
+    def ask(
+        self,
+        query: Floats | None,
+        words: Query | None,
+        options: Options,
+        wake: bool = True,
+        title: str | None = None,
+    ) -> Future[Answer]:
+        """The best by vector, for a query of shape (dimension,), by words, or both; `title` is a term that stands for a
+        whole title, to be looked for beside the words. A caller that does not `wake` the strand calls `turn` next.
 
         The future raises VecError `index_failed` if the index could not be loaded, or what `select` raised.
         """
@@ -125,7 +133,7 @@ class LiveIndex(Upkeep):
             if self.failure is not None:
                 future.set_exception(self.failure)
                 return future
-            self._searches.append(_Search(query, words, options, future))
+            self._searches.append(_Search(query, words, title, options, future))
             if wake:
                 self._schedule()
         return future
@@ -366,7 +374,8 @@ class LiveIndex(Upkeep):
         for search in group:
             its_near = next(near) if search.query is not None else None
             worded = self._worded(search.words, options, selection) if search.words is not None else None
-            search.future.set_result(Answer(self._seq, its_near, worded, exact))
+            titled = self._worded(Query((search.title,)), options, selection) if search.title is not None else None
+            search.future.set_result(Answer(self._seq, its_near, worded, titled, exact))
 
     def _nearest(self, queries: Floats, options: Options, selection: Selection | None) -> list[Ranked]:
         """By vector; queries of shape (n, dimension)."""

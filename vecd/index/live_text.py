@@ -102,6 +102,7 @@ class LiveText:
         self._rows = 0  # that ever were in the index, so that what is new since a snapshot can be counted
         self._saved_rows = 0
         self._closed = False
+        self._damage: str | None = None  # what was wrong with the snapshot that was found
 
     @property
     def ready(self) -> bool:
@@ -161,10 +162,12 @@ class LiveText:
     def describe(self) -> dict[str, Any]:
         """For `vec status`; the figures may be a turn old."""
         index = self._index
+        damage = {} if self._damage is None else {"damage": self._damage}
         if index is None:
-            return {"state": "loading" if self._loading else "unloaded"}
+            return {"state": "loading" if self._loading else "unloaded", **damage}
         return {
             "state": "ready",
+            **damage,
             "chunks": len(index),
             "segments": index.segments,
             "dead": index.dead,
@@ -286,6 +289,7 @@ class LiveText:
             aside = path.with_name(path.name + ".damaged")
             with contextlib.suppress(OSError):
                 path.replace(aside)
+            self._damage = f"the snapshot {error}; it is set aside as {aside}"
             log.warning("snapshot of text unusable", extra={"file": str(aside), "error": str(error)})
             return None
 
@@ -308,6 +312,6 @@ class LiveText:
     def _save(self, frozen: Frozen, rows: int, chunks: int) -> int:
         assert self._source.text_path is not None
         size = snapshot.save(self._source.text_path, self._source.text_identity, frozen.arrays())
-        self._saved_rows = rows
+        self._saved_rows, self._damage = rows, None
         log.info("snapshot of text saved", extra={"file": self._source.text_path.name, "chunks": chunks, "bytes": size})
         return chunks

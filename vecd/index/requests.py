@@ -40,4 +40,5 @@ class Answer(NamedTuple):
     seq: int  # the state that it is of
     near: Ranked | None  # by vector
     worded: Ranked | None  # by words
+    titled: Ranked | None  # by the title as a whole
     exact: bool  # whether the nearest vectors were found by comparing all

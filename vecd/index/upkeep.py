@@ -435,6 +435,8 @@ class Upkeep(ABC):
             if self._structure is not None:
                 self._structure.rows.remove(removed)
         self._recount()
+        if spec != self.spec:
+            self._monitor = RecallMonitor(self._source.promise)  # what was measured says nothing of another index
         self._monitor.changed()
         self._last_label = max(self._last_label, last_label)
         self.spec = spec

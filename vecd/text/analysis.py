@@ -66,6 +66,10 @@ TERM_CHARS_MAX: Final = 64
 _TERM_CHARS_KEPT: Final = 48
 #: A term that begins with this is an unstemmed word, for prefixes only. No other term begins with it.
 FORM_MARK: Final = "\x02"
+#: A term that begins with this stands for a whole text. No other term begins with it.
+WHOLE_MARK: Final = "\x03"
+#: Code points of a text that `whole` takes; a longer one is no title that anybody types.
+_WHOLE_CHARS_MAX: Final = 200
 #: Terms where they stand alone.
 _ASCII_SYMBOLS: Final = frozenset("$+<=>^`|~")
 #: The languages of stemming; `none` stems nothing.
@@ -73,7 +77,7 @@ LANGUAGES: Final[tuple[str, ...]] = ("none", *sorted(Stemmer.algorithms()))
 DEFAULT_LANGUAGE: Final = "english"
 
 #: To be raised with every change of what this module, folding.py or cutting.py makes of a text.
-_RULES: Final = 1
+_RULES: Final = 2
 #: Changes whenever the terms of a text may: with the rules, and with the versions of Unicode and Snowball that they
 #: rest on. An index of another version must be built again from the texts.
 ANALYSIS_VERSION: Final = zlib.crc32(
@@ -186,6 +190,14 @@ class Analyzer:
         if forms:
             terms += sorted(forms)
         return terms
+
+    def whole(self, text: str) -> str | None:
+        """The term that stands for a whole short text, as a title is one: equal for texts of equal terms. None for a
+        text without terms, or with very many."""
+        terms = [term for term in self.terms(text[:_WHOLE_CHARS_MAX]) if not term.startswith(FORM_MARK)]
+        if not terms or len(text) > _WHOLE_CHARS_MAX:
+            return None
+        return WHOLE_MARK + blake2b("\0".join(terms).encode(), digest_size=12).hexdigest()
 
     def query(self, text: str) -> TextQuery:
         """What a person's query searches for: words, `"phrases in quotes"` and `prefixes*`."""
