@@ -214,6 +214,7 @@ class Filter:
         self.basis = basis
         self.mask: Bools = np.append(mask, False)
         self.last_label = last_label
+        self.documents = len(mask)
         self._documents = documents
 
     def numbers(self, labels: Labels) -> npt.NDArray[np.int32]:

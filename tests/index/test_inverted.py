@@ -31,6 +31,7 @@ class Documents:
         self.last_label = last_label
         self.mask: Bools = np.zeros(last_label // 3 + 2, np.bool_)
         self.mask[[each for each in through if each <= last_label // 3]] = True
+        self.documents = int(self.mask.sum())
 
     def numbers(self, labels: Labels) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
         return (labels // 3).astype(np.int32)

@@ -31,6 +31,7 @@ class Choice:
     def __init__(self, basis: object, mask: Bools) -> None:
         self.basis = basis
         self.mask: Bools = np.append(mask, False)
+        self.documents = int(mask.sum())
         self.last_label = len(mask)
 
     def numbers(self, labels: Labels) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -147,6 +147,69 @@ def test_a_phrase_stands_in_every_hit_however_deep_it_lies(instance: Instance) -
         assert list(client.search('"gamma alpha"', library="phrases", mode="text")) == []
 
 
+@pytest.mark.parametrize("group", ["document", "chunk"])
+def test_a_phrase_that_is_not_in_a_documents_best_chunk_is_found(instance: Instance, group: str) -> None:
+    instance.start()
+    with instance.connect() as client:
+        create(client, "chunks", dimension=4)
+        vector = b"\0\0\x80?" * 4
+        texts = ["brown paint quick paint brown quick brown paint", "The quick brown thing", "nothing of it"]
+        put(client, "chunks", [{"id": "a", "texts": texts, "vectors": [vector] * 3}])
+        for mode in ("text", "hybrid"):
+            hits = client.search('"quick brown"', vector=vector, library="chunks", mode=mode, group_by=group)
+            found = [hit["text"] for hit in hits]
+            assert sorted(found) == sorted(texts[:2] if group == "chunk" else found[:1])
+            assert found[0] in texts[:2]
+        (hit,) = client.search('"the quick"', vector=vector, library="chunks", mode="hybrid", group_by=group)
+        assert hit["text"] == texts[1]
+
+
+def test_few_documents_of_many_chunks_are_not_ranked_to_the_last_chunk(instance: Instance) -> None:
+    """There are fewer documents than a hybrid search looks at: it stops when it has them all."""
+    instance.start()
+    with instance.connect() as client:
+        create(client, "few", dimension=4)
+        vector = b"\0\0\x80?" * 4
+        many = [
+            {"id": f"m{n}", "texts": [f"logs {n} {at}" for at in range(400)], "vectors": [vector] * 400}
+            for n in range(9)
+        ]
+        put(client, "few", [*many, {"id": "gone", "text": "logs", "vector": vector}])
+        client.delete(["gone"], "few")
+        put(client, "few", [{**many[0], "texts": [f"logs again {at}" for at in range(400)]}])
+        for where in ((), ("document_id != m1",)):
+            for k in (5, 9, 50):
+                hits = client.search("logs", vector=vector, library="few", k=k, where=where)
+                found = [hit["document_id"] for hit in hits]
+                assert len(set(found)) == len(found) == min(k, 9 - len(where))
+
+
+def test_a_search_that_waits_for_the_text_ends_when_the_library_goes_or_the_daemon_stops(instance: Instance) -> None:
+    daemon = instance.start()
+    with instance.connect() as client, instance.connect() as other:
+        for number in range(3):
+            create(client, f"gone{number}", dimension=4)
+            put(client, f"gone{number}", (document(each) for each in range(300)))
+    daemon.send_signal(signal.SIGKILL)
+    daemon.wait()
+    daemon = instance.start()
+    with instance.connect() as client, instance.connect() as other:
+        for number in range(3):
+            waiting = client.submit("search", library=f"gone{number}", query="rotate", mode="text")
+            other.request("library.delete", library=f"gone{number}")
+            try:
+                assert len(waiting.result()["hits"]) == 10
+            except VecError as error:
+                assert error.code == "not_found"
+        waiting = client.submit("search", library="docs", query="rotate", mode="text")
+        daemon.send_signal(signal.SIGTERM)
+        try:
+            assert len(waiting.result()["hits"]) == 10
+        except VecError as error:
+            assert error.code in ("shutting_down", "connection_lost", "unavailable")
+    assert daemon.wait(20) == 0
+
+
 def test_the_language_of_a_library_decides_which_words_are_the_same(instance: Instance) -> None:
     instance.start()
     with instance.connect() as client:

@@ -77,11 +77,11 @@ class Engine:
         """Finishes what was submitted. Blocks."""
         self._preparers.shutdown(cancel_futures=True)
         self._readers.shutdown(cancel_futures=True)
+        self.indexes.stop()  # before those are waited for who wait for an index
         self.desk.close()
         self._searchers.shutdown(cancel_futures=True)
         self._followers.shutdown(cancel_futures=True)
         self._pump.shutdown(cancel_futures=True)
-        self.indexes.stop()
         self.database.close()  # its last commits still tell the indexes
         self.indexes.close()
 

@@ -60,6 +60,8 @@ _TITLE_WEIGHT = 2.0
 _FUSED_DEPTH_MIN = 100
 #: Terms of a query that full text looks for; longer ones are documents.
 _TERMS_MAX = 256
+#: Characters of a query that are analysed on the event loop: a few milliseconds.
+_CHARS_AT_ONCE = 2_000
 #: By how much deeper the ranking of words is asked for when too few of it hold the phrases of the query.
 _DEEPER = 8
 
@@ -107,9 +109,18 @@ class Asking:
     select: Select | None
 
     @property
+    def by_document(self) -> bool:
+        return (self.query.group or ("document" if self.query.mode == "auto" else "chunk")) == "document"
+
+    @property
+    def phrases(self) -> bool:
+        return self.words is not None and bool(self.words.phrases)
+
+    @property
     def options(self) -> Options:
         query = self.query
-        by_document = (query.group or ("document" if query.mode == "auto" else "chunk")) == "document"
+        # Which of a document's chunks hold a phrase is known only when they have been read.
+        by_document = self.by_document and not self.phrases
         return Options(self.depth, query.ef, query.exact, self.select, query.recall, by_document)
 
 
@@ -135,10 +146,16 @@ async def search(engine: Engine, query: Query) -> Found:
     live = engine.indexes.of(library)
     if not live.ready:  # awaited here and not on the desk's thread: loading must not hold up other libraries
         await asyncio.wrap_future(live.loaded())
-    words = _words(library, query.text or "") if mode != "vector" else None
-    title = analyzer(library.language).whole(query.text or "") if words else None
+    text = query.text or ""
+    words = None
+    if mode != "vector":
+        short = len(text) <= _CHARS_AT_ONCE
+        words = _words(library, text) if short else await engine.search(_words, library, text)
+    title = analyzer(library.language).whole(text) if words else None
     if mode == "text" and not words:
         return Found([], [])
+    if words and not live.text.ready:
+        await asyncio.wrap_future(live.ask(None, inverted.Query(), Options(1)))  # answered when it is loaded
     depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
     asking = Asking(engine, library, query, mode, vector, words, title, depth, None)
     if not query.where:
@@ -189,7 +206,7 @@ def _together(batch: list[Asked[Asking, Found | Answer]]) -> None:
     for asked, future in flying:
         with asked.failing():
             answer = future.result()
-            if asked.question.words is not None and asked.question.words.phrases:
+            if asked.question.phrases:
                 asked.answer = answer
             else:
                 ranked.append((asked, answer, *_ranked(asked.question, answer)))
@@ -212,7 +229,13 @@ def _embedded(asking: Asking) -> Floats:
 
 def _words(library: Library, text: str) -> TextQuery:
     found = analyzer(library.language).query(text)
-    return found._replace(words=found.words[:_TERMS_MAX], parts=found.parts[:_TERMS_MAX])
+    return TextQuery(
+        found.words[:_TERMS_MAX],
+        found.parts[:_TERMS_MAX],
+        found.phrases[:_TERMS_MAX],
+        found.prefixes[:_TERMS_MAX],
+        found.units[:_TERMS_MAX],
+    )
 
 
 def _looked_for(words: TextQuery, title: str | None) -> inverted.Query:
@@ -227,10 +250,10 @@ def _looked_for(words: TextQuery, title: str | None) -> inverted.Query:
 
 def _ranked(asking: Asking, answer: Answer) -> tuple[Ranking, Explained]:
     """The k best of an answer, and where each comes from."""
-    near, worded = _placed(answer.near), _placed(answer.worded)
+    near, worded = _placed(answer.near, asking.by_document), _placed(answer.worded, asking.by_document)
     if asking.mode == "hybrid":
         scores = fuse(((near, 1.0), (worded, _WORDS_WEIGHT)))  # which are in the order of their ranks
-        for document in scores.keys() & _placed(answer.titled).keys():  # these are all alike
+        for document in scores.keys() & _placed(answer.titled, asking.by_document).keys():  # these are all alike
             scores[document] += _TITLE_WEIGHT / (_RRF + 1)
     else:
         scores = {document: place.score for document, place in (near or worded).items()}
@@ -243,17 +266,23 @@ def _ranked(asking: Asking, answer: Answer) -> tuple[Ranking, Explained]:
             break
         by_vector, by_words = near.get(document), worded.get(document)
         best = min((each for each in (by_words, by_vector) if each is not None), key=lambda place: place.rank)
+        if asking.phrases and by_words is not None:
+            best = by_words  # the passage that holds them
         ranking.append((best.label, score))
-        explained[best.label] = {"vector": _told(by_vector), "text": _told(by_words)}
+        if asking.query.explain:
+            explained[best.label] = {"vector": _told(by_vector), "text": _told(by_words)}
     return ranking, explained
 
 
-def _placed(ranked: Ranked | None) -> dict[int, _Placed]:
-    """By document, or by chunk if documents are not grouped."""
-    if ranked is None:
-        return {}
-    rows = zip(ranked.documents.tolist(), ranked.scores.tolist(), ranked.labels.tolist(), strict=True)
-    return {document: _Placed(rank, score, label) for rank, (document, score, label) in enumerate(rows, 1)}
+def _placed(ranked: Ranked | None, by_document: bool) -> dict[int, _Placed]:
+    """By document, at the place of its best chunk, or by chunk; in the order of their ranks."""
+    placed: dict[int, _Placed] = {}
+    if ranked is not None:
+        keys = ranked.documents if by_document else ranked.labels
+        for key, score, label in zip(keys.tolist(), ranked.scores.tolist(), ranked.labels.tolist(), strict=True):
+            if key not in placed:
+                placed[key] = _Placed(len(placed) + 1, score, label)
+    return placed
 
 
 def fuse(rankings: Iterable[tuple[Iterable[int], float]]) -> dict[int, float]:
@@ -287,13 +316,13 @@ def _with_phrases(asking: Asking, answer: Answer) -> Found | None:
     worded = answer.worded
     assert worded is not None
     holding = _holding(asking, worded.labels.tolist())
-    kept = worded.labels[np.isin(worded.labels, holding)]
-    if len(kept) < min(asking.depth, asking.query.k) and len(worded.labels) >= asking.depth:
+    kept = _only(worded, worded.labels, holding)
+    keys = kept.documents if asking.by_document else kept.labels
+    if len(np.unique(keys)) < min(asking.depth, asking.query.k) and len(worded.labels) >= asking.depth:
         return None
-    narrowed = answer._replace(worded=_only(worded, worded.labels, kept))
-    if answer.near is not None:  # what is near counts for documents that hold the phrase
-        those = worded.documents[np.isin(worded.labels, kept)]
-        narrowed = narrowed._replace(near=_only(answer.near, answer.near.documents, those))
+    narrowed = answer._replace(worded=kept)
+    if (near := answer.near) is not None:  # what is near counts for those that hold the phrase
+        narrowed = narrowed._replace(near=_only(near, near.documents if asking.by_document else near.labels, keys))
     ranking, explained = _ranked(asking, narrowed)
     hits = asking.engine.hits.of(ranking[: limits.PAGE_ITEMS])
     return _found(asking, answer, ranking, explained, hits)

@@ -66,6 +66,11 @@ class DocumentSelection:
         return np.where(inside, numbers, -1).astype(np.int32)
 
     @property
+    def documents(self) -> int:
+        """How many are alive and match."""
+        return int(np.count_nonzero(self.matching))
+
+    @property
     def matching(self) -> Bools:
         """By document number: alive and let through."""
         found: Bools = self.mask[:-1] & self.alive

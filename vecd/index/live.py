@@ -52,6 +52,8 @@ T = TypeVar("T")
 
 #: Shares of the rows that a filter permits, from which on it is of the class `most`, or `some`.
 _MOST, _SOME = 0.5, 0.05
+#: Searches for more are not measured: a step of a measurement takes the longer, the more are wanted.
+_SAMPLED_K_MAX = 1_000
 
 
 @dataclass(slots=True)
@@ -294,6 +296,9 @@ class LiveIndex(Upkeep):
 
     def _turn(self, hurried: bool = False) -> None:
         """`hurried`: somebody waits for this very thread, so that maintenance is left to the next turn."""
+        if self.failure is not None:
+            self._end_waits()
+            return
         if self._seq is None and self._aside is None:
             self._begin("loading", self._pools.loaders, self._load)
         with self._lock:
@@ -321,10 +326,18 @@ class LiveIndex(Upkeep):
         except Exception as error:
             self._fail(error, [*(search.future for search in searches), *(future for _, future in calls)])
             return
+        if self._closed and not self.text.ready:
+            self._end_waits()
         with self._lock:
             self._scheduled = False
             if self._writes or self._calls or self._searches or more:
                 self._schedule()  # to the end of the pool's queue: other libraries have their turn
+
+    def _end_waits(self) -> None:
+        """Tells those who wait for the text that it will not come."""
+        waiting, self._without_text = self._without_text, []
+        for search in waiting:
+            tell(search.future, self.failure or self._farewell)
 
     def _apply(self, write: Write) -> None:
         assert self._seq is not None
@@ -343,6 +356,7 @@ class LiveIndex(Upkeep):
             self._tail.add(write.labels[new:], loading.prepared(self.spec, write.vectors[new:]))
             self._last_label = int(write.labels[-1])
         self._documents.add(write.labels if write.firsts is None else write.firsts)
+        self._documents.remove(removed)
         if write.words is not None:
             self.text.write(write.seq, write.labels, write.words, removed)
         self._recount()
@@ -381,17 +395,18 @@ class LiveIndex(Upkeep):
         """By vector; queries of shape (n, dimension)."""
         scores, labels = self._find(queries, options, selection)
         if not options.by_document:
-            return [Ranked(*each, each[1]) for each in zip(scores, labels, strict=True)]
+            return [Ranked(*each, self._documents.of(each[1])) for each in zip(scores, labels, strict=True)]
 
         def deeper(place: int) -> Callable[[int], tuple[Floats, Labels]]:
             def find(k: int) -> tuple[Floats, Labels]:
-                found = self._find(queries[place : place + 1], options._replace(k=k), selection)
+                deep = options._replace(k=k, sampled=False)
+                found = self._find(queries[place : place + 1], deep, selection)
                 return found[0][0], found[1][0]
 
             return find
 
         return [
-            self._documents.best(each_scores, each_labels, options.k, deeper(place))
+            self._documents.best(each_scores, each_labels, options.k, selection, deeper(place))
             for place, (each_scores, each_labels) in enumerate(zip(scores, labels, strict=True))
         ]
 
@@ -401,8 +416,8 @@ class LiveIndex(Upkeep):
 
         scores, labels = find(options.k)
         if not options.by_document:
-            return Ranked(scores, labels, labels)
-        return self._documents.best(scores, labels, options.k, find)
+            return Ranked(scores, labels, self._documents.of(labels))
+        return self._documents.best(scores, labels, options.k, selection, find)
 
     def _find(self, queries: Floats, options: Options, selection: Selection | None) -> tuple[Floats, Labels]:
         queries = np.ascontiguousarray(loading.prepared(self.spec, queries))
@@ -414,7 +429,8 @@ class LiveIndex(Upkeep):
             effort = self._effort(options, selectivity)
             with native.threads_for(len(queries)):
                 found.append(self._structure.search(queries, k, allowed, effort))
-            if k and options.sampled and options.ef is None and not (options.exact or KINDS[self.spec.kind].exact):
+            sampled = options.sampled and 0 < k <= _SAMPLED_K_MAX
+            if sampled and options.ef is None and not (options.exact or KINDS[self.spec.kind].exact):
                 self._note(queries, options, selectivity)
         if len(self._tail) or not found:
             found.append(self._tail.search(queries, options.k, selection))
@@ -458,12 +474,12 @@ class LiveIndex(Upkeep):
         with self._lock:
             self.failure = failure
             self._closed = self._no_more_builds = True
-            searches = [*self._searches, *self._without_text]
-            futures = [*waiting, *(future for _, future in self._calls), *(each.future for each in searches)]
+            futures = [*waiting, *(future for _, future in self._calls), *(each.future for each in self._searches)]
             self._searches.clear()
-            self._without_text.clear()
             self._writes.clear()
             self._calls.clear()
+            self._scheduled = False
+            self._schedule()  # a turn that tells those who wait for the text; they are the strand's own
         self._on_failure(self)
         for future in (*futures, *self._settling, *self._saving, *(future for _, future, _ in self._wanted)):
             tell(future, failure)

@@ -304,7 +304,7 @@ class LiveText:
     def _save_aside(self, save: Callable[[], int], rows: int) -> None:
         try:
             save()
-        except OSError as error:
+        except Exception as error:
             log.error("snapshot of text not saved", exc_info=error)
             self._saved_rows = rows  # not again before there is as much more
         self._call(self._ended)

@@ -35,6 +35,10 @@ class Selection(Protocol):
     def last_label(self) -> int:
         """Labels above this one belong to no document that the selection knows."""
 
+    @property
+    def documents(self) -> int:
+        """How many living documents it has."""
+
     def numbers(self, labels: Labels) -> npt.NDArray[np.int32]:
         """The number of each label's document, -1 for none; labels ascend."""
 
@@ -175,7 +179,7 @@ class Documents:
 
     def __init__(self, firsts: Labels) -> None:
         self._room = firsts
-        self._count = len(firsts)
+        self._count = self.living = len(firsts)
 
     def add(self, firsts: Labels) -> None:
         """Adds documents; those that are here already are passed over. The labels ascend."""
@@ -188,6 +192,14 @@ class Documents:
             self._room = room
         self._room[self._count : total] = firsts
         self._count = total
+        self.living += len(firsts)
+
+    def remove(self, labels: Labels) -> None:
+        """Counts documents as dead, by the labels of their chunks."""
+        firsts = self._room[: self._count]
+        if len(labels) and len(firsts):
+            places = np.minimum(np.searchsorted(firsts, labels), len(firsts) - 1)
+            self.living -= int(np.count_nonzero(firsts[places] == labels))
 
     def of(self, labels: Labels) -> Labels:
         """The labels of the first chunks of their documents; every label must be one of a known document."""
@@ -195,14 +207,23 @@ class Documents:
         found: Labels = firsts[np.searchsorted(firsts, labels, "right") - 1]
         return found
 
-    def best(self, scores: Floats, labels: Labels, k: int, deeper: Callable[[int], tuple[Floats, Labels]]) -> Ranked:
-        """The k best documents, each by its best chunk. `scores` and `labels` are those of the k best chunks, best
-        first, fewer only if there are no more; `deeper` finds more of them."""
+    def best(
+        self,
+        scores: Floats,
+        labels: Labels,
+        k: int,
+        selection: Selection | None,
+        deeper: Callable[[int], tuple[Floats, Labels]],
+    ) -> Ranked:
+        """The k best documents, each by its best chunk; fewer only if no more are selected. `scores` and `labels` are
+        those of the k best chunks, best first, fewer only if there are no more; `deeper` finds more of them."""
         asked = k
         while True:
             documents = self.of(labels)
             first = np.sort(np.unique(documents, return_index=True)[1])[:k]
-            if len(first) == k or len(labels) < asked:
+            if len(first) < k and len(labels) >= asked:
+                k = min(k, self.living if selection is None else selection.documents)
+            if len(first) >= k or len(labels) < asked:
                 return Ranked(scores[first], labels[first], documents[first])
             asked *= 4
             scores, labels = deeper(asked)

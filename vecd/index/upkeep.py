@@ -302,7 +302,7 @@ class Upkeep(ABC):
         while self._measurement is None and (sampled := self._monitor.next()) is not None:
             try:
                 selection = None if sampled.select is None else sampled.select()
-            except VecError:  # its filter means nothing any more
+            except (VecError, KeyError):  # its filter means nothing any more, or its columns are gone
                 self._monitor.dropped(sampled)
                 continue
             self._measurement = Measurement(sampled, structure, sampled.query, selection)
@@ -446,7 +446,7 @@ class Upkeep(ABC):
     def _save_aside(self, work: Sequence[Callable[[], int]], futures: Sequence[Future[int]] = ()) -> None:
         try:
             rows = max(save() for save in work)
-        except OSError as error:
+        except Exception as error:
             log.error("snapshot not saved", exc_info=error)
             self._call(functools.partial(self._end, failed=True))
             for future in futures:
