@@ -149,7 +149,7 @@ def _deleted(client: Client, vectors: Floats, topics: npt.NDArray[np.int64], que
     found: dict[str, list[float]] = {name: [] for name in queries}
     gone = np.zeros(len(vectors), np.bool_)
     for topic in _asked_most(own):
-        client.delete([], NAME, where=[f"topic = {topic}"])
+        client.delete(library=NAME, where=[f"topic = {topic}"])
         gone |= topics == topic
         for name, asked in queries.items():
             for query in asked[own[name] == topic]:

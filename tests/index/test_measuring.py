@@ -141,5 +141,9 @@ def test_codes_of_a_narrow_cone_do_not_cost_lsh_its_answers() -> None:
 
 def test_what_was_measured_of_one_index_is_not_said_of_another(driven: Driven) -> None:
     asked(driven, normal(30, 2))
+    for query in normal(100, 3):  # some of them are being measured when the index changes
+        driven.search(query, 10)
+    driven.live.rebuild(spec("pq 1 bit", "cosine", 16)).result(WAIT_S)
+    driven.settle()
     driven.live.rebuild(spec("flat", "cosine", 16)).result(WAIT_S)
     assert driven.live.recall_report() is None

@@ -436,7 +436,8 @@ class Upkeep(ABC):
                 self._structure.rows.remove(removed)
         self._recount()
         if spec != self.spec:
-            self._monitor = RecallMonitor(self._source.promise)  # what was measured says nothing of another index
+            # What was measured, or is being measured, says nothing of another index.
+            self._monitor, self._measurement = RecallMonitor(self._source.promise), None
         self._monitor.changed()
         self._last_label = max(self._last_label, last_label)
         self.spec = spec
