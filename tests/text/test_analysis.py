@@ -18,7 +18,6 @@ from vecd.text import analysis
 from vecd.text.analysis import (
     ANALYSIS_VERSION,
     FORM_MARK,
-    LANGUAGES,
     TERM_CHARS_MAX,
     Analyzer,
     analyzer,
@@ -26,6 +25,7 @@ from vecd.text.analysis import (
 )
 from vecd.text.cutting import ascii_stretches, stretches, tokens
 from vecd.text.folding import fold, is_invisible, shape
+from vecd.text.languages import LANGUAGES
 
 ENGLISH = analyzer("english")
 
@@ -410,7 +410,7 @@ def test_threads_get_the_same_terms(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_version_is_stable_in_a_process_and_the_analyzers_are_shared() -> None:
     assert isinstance(ANALYSIS_VERSION, int)
     assert analyzer("english") is analyzer("english") is analyzer()
-    assert LANGUAGES[0] == "none"
+    assert {"english", "none"} <= set(LANGUAGES)
     assert {"english", "german", "french", "russian", "arabic"} <= set(LANGUAGES)
 
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from ..index.segments import Batch, prepare
 from ..store.catalogue import Library
 from ..store.transaction import Change
-from ..text.analysis import FORM_MARK, analyzer
+from ..text.analysis import FORM_MARK, analyzer, whole_of
 
 
 def words_of(library: Library, titles: Sequence[str | None], texts: Sequence[str | None]) -> Batch:
     """By chunk: the title of its document, and its own text. Takes about 10 µs a line of text."""
-    analysis = analyzer(library.language)
-    terms = analysis.terms
+    terms = analyzer(library.language).terms
     no_terms: tuple[list[str] | None, list[str]] = (None, [])
     titled = no_terms
     title_before: str | None = None
@@ -22,7 +21,7 @@ def words_of(library: Library, titles: Sequence[str | None], texts: Sequence[str
         if title != title_before:  # chunks of one document stand together
             title_before = title
             titled = no_terms if title is None else _parted(terms(title))
-            if title is not None and (whole := analysis.whole(title)) is not None:
+            if title is not None and (whole := whole_of(titled[0] or (), title)) is not None:
                 titled[1].append(whole)
         own = no_terms if text is None else _parted(terms(text))
         by_title.append(titled[0])

@@ -55,9 +55,9 @@ from typing import Final, NamedTuple
 import apsw.unicode as unicode
 import Stemmer
 
-from ..errors import Code, VecError, nearest
 from .cutting import Role, Token, ascii_stretches, stretches, tokens
 from .folding import fold, is_invisible
+from .languages import checked
 
 #: Code points of a term; a word has one less, so that there is room for a mark. Hardly a word of any language is
 #: longer; the rest is base64 and the like.
@@ -72,8 +72,6 @@ WHOLE_MARK: Final = "\x03"
 _WHOLE_CHARS_MAX: Final = 200
 #: Terms where they stand alone.
 _ASCII_SYMBOLS: Final = frozenset("$+<=>^`|~")
-#: The languages of stemming; `none` stems nothing.
-LANGUAGES: Final[tuple[str, ...]] = ("none", *sorted(Stemmer.algorithms()))
 DEFAULT_LANGUAGE: Final = "english"
 
 #: To be raised with every change of what this module, folding.py or cutting.py makes of a text.
@@ -194,10 +192,9 @@ class Analyzer:
     def whole(self, text: str) -> str | None:
         """The term that stands for a whole short text, as a title is one: equal for texts of equal terms. None for a
         text without terms, or with very many."""
-        terms = [term for term in self.terms(text[:_WHOLE_CHARS_MAX]) if not term.startswith(FORM_MARK)]
-        if not terms or len(text) > _WHOLE_CHARS_MAX:
+        if len(text) > _WHOLE_CHARS_MAX:
             return None
-        return WHOLE_MARK + blake2b("\0".join(terms).encode(), digest_size=12).hexdigest()
+        return whole_of([term for term in self.terms(text) if not term.startswith(FORM_MARK)], text)
 
     def query(self, text: str) -> TextQuery:
         """What a person's query searches for: words, `"phrases in quotes"` and `prefixes*`."""
@@ -316,14 +313,17 @@ def analyzer(language: str = DEFAULT_LANGUAGE) -> Analyzer:
 
     Raises VecError `unsupported` for a language that is not in LANGUAGES.
     """
-    if language not in LANGUAGES:
-        close = nearest(language, LANGUAGES)
-        hint = f"did you mean {close!r}?" if close else f"known languages: {', '.join(LANGUAGES)}"
-        raise VecError(Code.UNSUPPORTED, f"there is no language {language!r}", hint)
-    return _made(language)
+    return _made(checked(language))
 
 
 _made: Final = lru_cache(_CACHED_LANGUAGES)(Analyzer)
+
+
+def whole_of(terms: Sequence[str], text: str) -> str | None:
+    """As `Analyzer.whole`, of a text whose terms are known; without the marked forms."""
+    if not terms or len(text) > _WHOLE_CHARS_MAX:
+        return None
+    return WHOLE_MARK + blake2b("\0".join(terms).encode(), digest_size=12).hexdigest()
 
 
 def holds_phrase(terms: Sequence[str], phrase: tuple[str, ...]) -> bool:
