@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from vecd.errors import VecError
 
 if TYPE_CHECKING:
-    from vecd.client import Client
-    from vecd.subscription import Message, Watch
+    from vecd.subscription import Message
+
+    from .following import Following
 
 #: A batch that is not full goes when nothing more has come for so long …
 _IDLE_S = 0.01
@@ -68,23 +69,21 @@ class Batch(NamedTuple):
 class Batches:
     """Iterate once. It ends with the watch, or at a signal. Raises VecError when what came before it was handed on."""
 
-    def __init__(
-        self, client: Client, watch: Watch, messages: Iterator[Message], events_max: int, signals: Signals
-    ) -> None:
-        self._client = client
-        self._watch = watch
+    def __init__(self, feed: Following, messages: Iterator[Message], events_max: int, signals: Signals) -> None:
+        self._feed = feed
         self._events_max = events_max
         self._signals = signals
         self._messages = messages
+        self._restarts = 0
         self._events: list[dict[str, Any]] = []
-        self._cursor = watch.cursor  # behind them
-        self._before = watch.cursor  # the last one in front of them
+        self._cursor = self._before = feed.done  # behind the events, and in front of them
         self._told = ""
         self._ended = False
         self._failure: VecError | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         while self._signals.got is None:
+            self._look_for_restart()
             if not self._ended:
                 self._gather()
             if self._events:
@@ -97,17 +96,25 @@ class Batches:
             elif self._ended:
                 return
 
+    def _look_for_restart(self) -> None:
+        """Events that were gathered before the connection was lost come again."""
+        if self._feed.restarts != self._restarts:
+            self._restarts = self._feed.restarts
+            self._events = []
+            self._cursor = self._before = self._feed.done
+
     def _gather(self) -> None:
         """Takes what is there; waits for more only if that is nothing."""
         began = time.monotonic()
         try:
             while len(self._events) < self._events_max and self._signals.got is None:
-                if not self._watch.ready and not self._wait():
+                if self._events and not self._feed.wait(_IDLE_S):
                     return
                 message = next(self._messages, None)
+                self._look_for_restart()
                 if message is None:
                     self._ended = True
-                    self._cursor = self._watch.cursor
+                    self._cursor = self._feed.watch.cursor
                     return
                 if message.events and not self._events:
                     began = time.monotonic()
@@ -117,22 +124,6 @@ class Batches:
                     return
         except VecError as error:
             self._failure, self._ended = error, True
-
-    def _wait(self) -> bool:
-        """Until the watch has something; false if nothing comes, or a signal."""
-        poll = select.poll()
-        poll.register(self._client, select.POLLIN)
-        poll.register(self._signals, select.POLLIN)
-        silent_since = time.monotonic()
-        while not self._watch.ready:
-            ready = {fd for fd, _ in poll.poll(1000 * (_IDLE_S if self._events else self._watch.patience_s))}
-            if self._signals.fileno() in ready or (not ready and self._events):
-                return False
-            if ready:
-                self._client.pump()
-            elif time.monotonic() - silent_since >= self._watch.patience_s:
-                raise self._watch.stalled()
-        return True
 
     def _cut(self) -> Batch:
         """The first of the events, up to the limit: a document's stay together if they can."""

@@ -42,6 +42,12 @@ class Nowhere:
     def secure(self, watch: Watch) -> None:
         """Returns when what is kept is on disk. Raises VecError."""
 
+    def resume(self, client: Client) -> None:
+        """What was kept and may have been lost with the connection is kept through this one. Raises VecError."""
+
+    def salvage(self) -> None:
+        """The watch ends, its connection is lost: what was kept is kept if the daemon is back soon."""
+
 
 class CursorFile(Nowhere):
     """A file with one line, the cursor."""
@@ -102,27 +108,34 @@ class Consumer(Nowhere):
             except VecError as error:
                 if error.code not in _GONE:
                     raise
-                self._gone = error  # `secure` says it again; without that, the watch itself ends with the same
+                self._gone = error  # `secure` raises it; without that, the watch itself meets the same
 
     def secure(self, watch: Watch) -> None:
         if self._sure == self._kept:
             return
-        try:
-            watch.settle()
-            if self._gone is not None:
-                raise self._gone
-        except VecError as error:
-            if error.code in _GONE:
-                self._ack_anew()
-            raise
+        watch.settle()
+        if self._gone is not None:
+            raise self._gone
         self._sure = self._kept
 
-    def _ack_anew(self) -> None:
+    def resume(self, client: Client) -> None:
+        if self._sure == self._kept:
+            return
+        try:
+            client.request("ack", consumer=self.consumer, cursor=self._kept)
+        except VecError as error:
+            if error.code != Code.NOT_FOUND:  # a consumer that was deleted begins again where the watch does
+                raise
+        self._sure, self._gone = self._kept, None
+
+    def salvage(self) -> None:
+        if self._sure == self._kept:
+            return
         deadline = time.monotonic() + _RESTART_S
         while True:
             try:
                 with self._connect() as client:
-                    client.request("ack", consumer=self.consumer, cursor=self._kept)
+                    self.resume(client)
                 return
             except VecError as error:
                 if time.monotonic() > deadline or error.code not in (*_GONE, Code.NO_DAEMON):

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 from vecd.errors import Code, VecError
 
 from .batches import Batch, Batches, Signals
-from .cursors import Nowhere
 from .feed import Events
 from .output import plural
 
 if TYPE_CHECKING:
-    from vecd.client import Client
-    from vecd.subscription import Message, Watch
+    from vecd.subscription import Message
+
+    from .following import Following
 
 #: The wait before a second try, on average twice as long before each further one.
 _RETRY_S = 1.0
@@ -91,14 +91,19 @@ class Handler:
         self.given_up = 0  # batches
         self.signal_got: int | None = None
 
-    def run(self, client: Client, watch: Watch, messages: Iterator[Message], place: Nowhere) -> None:
+    @property
+    def signals(self) -> Signals:
+        """Readable when a signal ends the run."""
+        return self._signals
+
+    def run(self, feed: Following, messages: Iterator[Message]) -> None:
         """Handles all that comes. Raises VecError `handler_failed` when it stops at a batch that fails, and others."""
         with self._signals:
-            for batch in Batches(client, watch, messages, self._events_max, self._signals):
+            for batch in Batches(feed, messages, self._events_max, self._signals):
                 if not self._handle(batch):
                     break
-                place.keep(watch, batch.cursor)
-                place.secure(watch)
+                feed.keep(batch.cursor, len(batch.events))
+                feed.secure()
         self.signal_got = self._signals.got
 
     def _handle(self, batch: Batch) -> bool:

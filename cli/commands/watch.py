@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,10 +19,11 @@ from .. import main, options, recall
 from ..output import Output, one_line, plural
 
 if TYPE_CHECKING:
-    from vecd.subscription import Message, Watch
+    from vecd.subscription import Message
 
     from ..cursors import Nowhere
     from ..feed import Events
+    from ..following import Following
     from ..handler import Handler
 
 app = options.command()
@@ -119,6 +122,9 @@ def watch(
         OnFailure | None,
         typer.Option("--on-failure", help="Give such a batch up and go on, which is the default, or stop before it."),
     ] = None,
+    no_reconnect: Annotated[
+        bool, typer.Option("--no-reconnect", help="End when the connection to the daemon is lost.")
+    ] = False,
     flush: Annotated[
         bool,
         typer.Option("--flush", help="Print nothing; wait until those who watch have got all there is now."),
@@ -131,14 +137,15 @@ def watch(
     _check(cursor_file, consumer, format, type, exec_, (batch, retries, dead_letter, on_failure))
     output = Output(json)
     if flush:
-        others = (library, type, where, until, cursor_file, n, exec_, start != "now", no_follow, snapshot, payload)
-        if any(others):
+        which = (library, type, where, until, cursor_file, n, start != "now", no_follow, snapshot, payload)
+        if any(which) or exec_ or no_reconnect:
             raise VecError(Code.INVALID_REQUEST, "--flush goes with --consumer and --timeout alone")
         with options.open_client(socket, no_spawn) as client:
             cursor = client.flush(consumer, timeout_s=timeout)
         output.one({"cursor": cursor}, f"delivered up to {cursor}")
         return
     from ..feed import Events, IngestLines
+    from ..following import Following
 
     form: Events = (
         IngestLines(vectors=vectors is not False)
@@ -154,24 +161,36 @@ def watch(
         "limit": n, "timeout_s": timeout, "snapshot": snapshot, "consumer": consumer, "on_gap": on_gap.value,
         **form.asks,
     }  # fmt: skip
-    with options.open_client(socket, no_spawn) as client:
+    feed = Following(
+        lambda spawns: options.open_client(socket, no_spawn or not spawns),
+        place,
+        start,
+        asked,
+        reconnects=not no_reconnect,
+        enders=[(handler.signals.fileno(), select.POLLIN)] if handler is not None else [_unread_stdout()],
+    )
+    with contextlib.closing(feed):
         if format is Format.INGEST and not no_follow:
             for name in library or ():
-                client.count(name)  # one that is gone will never have another document
-        watch = client.watch(place.start(start), **asked)
+                feed.client.count(name)  # one that is gone will never have another document
         if handler is not None:
-            handler.run(client, watch, _told(watch), place)
+            handler.run(feed, _told(feed))
         else:
-            _print_all(watch, form, place, output if format is Format.EVENTS else None)
-        place.secure(watch)
-    _end(watch, form, handler)
+            _print_all(feed, form, output if format is Format.EVENTS else None)
+        feed.secure()
+    _end(feed, form, handler)
 
 
-def _end(watch: Watch, form: Events, handler: Handler | None) -> None:
+def _unread_stdout() -> tuple[int, int]:
+    """An ender: poll(2) reports an error on a pipe that no process reads any more, whatever it is asked for."""
+    return sys.stdout.fileno(), 0
+
+
+def _end(feed: Following, form: Events, handler: Handler | None) -> None:
     """The exit status of a watch that ended well."""
     if handler is not None and handler.signal_got is not None:
         raise typer.Exit(main.INTERRUPTED if handler.signal_got == signal.SIGINT else main.TERMINATED)
-    if watch.end is not None and watch.end.get("reason") == "timeout":
+    if feed.timed_out:
         raise typer.Exit(main.TIMED_OUT)
     if form.refused or (handler is not None and handler.given_up):
         raise typer.Exit(main.PARTLY)
@@ -231,10 +250,10 @@ def _handler(
     )
 
 
-def _print_all(watch: Watch, form: Events, place: Nowhere, output: Output | None) -> None:
+def _print_all(feed: Following, form: Events, output: Output | None) -> None:
     """Prints what comes, and keeps the place behind it; people get lines to read."""
     stdout = sys.stdout.buffer
-    for message in _told(watch):
+    for message in _told(feed):
         if output is not None and not output.json:
             _show(message.events)
         elif message.events:
@@ -242,13 +261,15 @@ def _print_all(watch: Watch, form: Events, place: Nowhere, output: Output | None
             stdout.flush()
         if form.end is not None:
             raise form.end
-        place.keep(watch, message.cursor)
-    place.keep(watch, watch.cursor)
+        feed.keep(message.cursor, len(message.events))
+    if feed.stopped:
+        raise BrokenPipeError
+    feed.keep(feed.watch.cursor, 0)
 
 
-def _told(watch: Watch) -> Iterator[Message]:
+def _told(feed: Following) -> Iterator[Message]:
     """The messages of the watch; a gap before one is told."""
-    for message in watch.messages():
+    for message in feed.messages():
         if message.gap is not None:
             main.tell(message.gap)
             print(f"vec: going on from {message.cursor}", file=sys.stderr, flush=True)

@@ -257,24 +257,50 @@ def test_a_second_signal_is_for_the_command(instance: Instance, tmp_path: Path) 
         assert watcher.wait() in (143, 130)
 
 
-@pytest.mark.parametrize("place", ["--cursor-file", "--consumer"])
-def test_a_daemon_that_is_restarted_while_the_command_runs_loses_no_outcome(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("place", ["--cursor-file", "--consumer", None])
+@pytest.mark.parametrize("option", [[], ["--no-reconnect"]])
+def test_a_daemon_that_is_restarted_while_the_command_runs_loses_no_outcome(
+    tmp_path: Path, place: str | None, option: list[str]
+) -> None:
     with Instance({"VEC_EMBEDDER": "hash", **FAST}) as own:
         own.vec("status")
         put(own, "default", documents(1))
-        kept = str(tmp_path / "cursor") if place == "--cursor-file" else "outcome"
-        command = f"cat > {tmp_path}/seen; until [ -e {tmp_path}/go ]; do sleep 0.01; done"
-        with running(own, "watch", "--from", "beginning", place, kept, "--exec", command) as watcher:
+        kept = [] if place is None else [place, str(tmp_path / "cursor") if place == "--cursor-file" else "outcome"]
+        command = f"cat >> {tmp_path}/seen; until [ -e {tmp_path}/go ]; do sleep 0.01; done"
+        with running(own, "watch", "--from", "beginning", *kept, *option, "--exec", command) as watcher:
             until(lambda: (tmp_path / "seen").exists(), "the run")
             own.vec("daemon", "restart")
+            put(own, "default", documents(1, 1))
             (tmp_path / "go").touch()
-            assert watcher.wait() == 75
-        assert past(own, place, kept) == []
-        put(own, "default", documents(1, 1))
-        assert [event["type"] for event in past(own, place, kept)] == ["document.added", "chunk.added"]
+            if option:
+                assert watcher.wait() == 75
+            else:
+                until(lambda: len((tmp_path / "seen").read_text().splitlines()) == 5, "the events behind the restart")
+                watcher.send_signal(signal.SIGTERM)
+                assert watcher.wait() == 143
+        seen = [json.loads(line)["seq"] for line in (tmp_path / "seen").read_text().splitlines()]
+        assert seen == list(range(1, 4 if option else 6)), "each once, in order"
+        if kept:
+            assert [event["seq"] for event in past(own, *kept)] == ([4, 5] if option else [])
 
 
 def test_a_daemon_that_does_not_come_back_is_exit_75_and_the_batch_comes_again(tmp_path: Path) -> None:
+    with Instance({"VEC_EMBEDDER": "hash", **FAST}) as own:
+        own.vec("status")
+        put(own, "default", documents(1))
+        command = f"cat > {tmp_path}/seen; until [ -e {tmp_path}/go ]; do sleep 0.01; done"
+        watch = ["watch", "--from", "beginning", "--consumer", "c", "--no-reconnect", "--exec", command]
+        with running(own, *watch) as watcher:
+            until(lambda: (tmp_path / "seen").exists(), "the run")
+            own.vec("daemon", "stop")
+            (tmp_path / "go").touch()
+            assert watcher.wait() == 75
+            assert "it will see that again" in rest_of(watcher.stderr)
+        assert own.pid() is None, "no daemon was started for the acknowledgement"
+        assert len(past(own, "--consumer", "c")) == 3
+
+
+def test_a_signal_while_the_daemon_is_away_ends_it_and_the_outcome_is_kept(tmp_path: Path) -> None:
     with Instance({"VEC_EMBEDDER": "hash", **FAST}) as own:
         own.vec("status")
         put(own, "default", documents(1))
@@ -283,10 +309,12 @@ def test_a_daemon_that_does_not_come_back_is_exit_75_and_the_batch_comes_again(t
             until(lambda: (tmp_path / "seen").exists(), "the run")
             own.vec("daemon", "stop")
             (tmp_path / "go").touch()
-            assert watcher.wait() == 75
-            assert "it will see that again" in rest_of(watcher.stderr)
-        assert own.pid() is None, "nobody was started to be told"
-        assert len(past(own, "--consumer", "c")) == 3
+            assert watcher.stderr is not None
+            assert b"going on from" in watcher.stderr.readline()
+            watcher.send_signal(signal.SIGTERM)
+            own.vec("daemon", "start")
+            assert watcher.wait() == 143
+        assert past(own, "--consumer", "c") == []
 
 
 def test_a_quiet_filter_moves_the_cursor_by_bookmarks(instance: Instance, tmp_path: Path) -> None:

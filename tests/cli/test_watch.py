@@ -439,18 +439,20 @@ def test_a_timeout_also_ends_what_would_go_on_for_ever(instance: Instance) -> No
         writer.join()
 
 
-def test_a_reader_that_has_had_enough_ends_it_quietly_at_the_next_event(instance: Instance) -> None:
-    """As `vec watch | head -1` does."""
+@pytest.mark.parametrize("place", [[], ["--consumer", "had-enough"]])
+def test_a_reader_that_has_had_enough_ends_it_quietly_and_at_once(instance: Instance, place: list[str]) -> None:
+    """As `vec watch | head -1` does. No further event is needed."""
     library = fresh(instance)
-    with running(instance, "watch", "--library", library) as watcher:
+    with running(instance, "watch", "--library", library, *place) as watcher:
         watching(instance, 1)
         put(instance, library, numbered(1))
         assert line_of(watcher.stdout)["type"] == "document.added"
         assert watcher.stdout is not None
         watcher.stdout.close()
-        put(instance, library, numbered(1, 1))
         assert watcher.wait() == 141
         assert rest_of(watcher.stderr) == ""
+    with instance.connect() as client:
+        until(lambda: all(each["holder"] is None for each in client.consumers()), "the consumer to be free")
 
 
 def test_head_of_a_long_log_ends_quietly(instance: Instance) -> None:
@@ -480,10 +482,10 @@ def test_ctrl_c_ends_it_quietly_at_any_moment(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize("seen", [0, 2])
-def test_a_daemon_that_stops_ends_it_with_a_cursor_to_go_on_from(seen: int) -> None:
+def test_without_reconnecting_a_daemon_that_stops_ends_it_with_a_cursor_to_go_on_from(seen: int) -> None:
     with Instance({"VEC_EMBEDDER": "hash"}) as own:
         put(own, "default", numbered(1))
-        with running(own, "watch") as watcher:
+        with running(own, "watch", "--no-reconnect") as watcher:
             watching(own, 1)
             put(own, "default", numbered(seen, 1))
             events = [line_of(watcher.stdout) for _ in range(2 * seen)]
@@ -499,11 +501,53 @@ def test_a_daemon_that_stops_ends_it_with_a_cursor_to_go_on_from(seen: int) -> N
         assert [event["data"].get("id") for event in past(own, "--from", match[1])] == ["d10", None]
 
 
+@pytest.mark.parametrize("place", ["--cursor-file", "--consumer", None])
+def test_a_watch_goes_on_through_kills_and_stops_of_the_daemon_each_event_once(
+    tmp_path: Path, place: str | None
+) -> None:
+    kept = [] if place is None else [place, str(tmp_path / "cursor") if place == "--cursor-file" else "lives"]
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        put(own, "default", numbered(3))
+        with running(own, "watch", "--from", "beginning", "-n", "13", *kept) as watcher:
+            printed = [line_of(watcher.stdout) for _ in range(7)]
+            for number, ended in enumerate(("killed", "stopped", "killed")):
+                if ended == "stopped":
+                    own.vec("daemon", "stop")
+                    said = watcher.stderr
+                    assert said is not None
+                    while b"stopping" not in said.readline():
+                        pass
+                    own.vec("status", "--no-spawn", status=69)  # a watch does not undo a stop
+                else:
+                    pid = own.pid()
+                    assert pid is not None
+                    os.kill(pid, signal.SIGKILL)
+                put(own, "default", numbered(1, 10 + number))
+                printed += [line_of(watcher.stdout) for _ in range(2)]
+            assert watcher.wait() == 0
+            assert [event["seq"] for event in printed] == list(range(1, 14)), "each once, in order"
+        with own.connect() as client:
+            assert printed == log_of(client)
+        if kept:
+            assert past(own, *kept) == []
+
+
+def test_a_timeout_bounds_the_wait_for_a_daemon_that_was_stopped() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        put(own, "default", numbered(1))
+        with running(own, "watch", "--timeout", "4") as watcher:
+            watching(own, 1)
+            own.vec("daemon", "stop")
+            assert watcher.wait() == 124
+        own.vec("status", "--no-spawn", status=69)
+
+
 def test_a_daemon_that_is_killed_ends_it_with_exit_75_and_the_cursor_file_goes_on(tmp_path: Path) -> None:
     with Instance({"VEC_EMBEDDER": "hash"}) as own:
         put(own, "default", numbered(3))
         file = tmp_path / "cursor"
-        with running(own, "watch", "--from", "beginning", "--cursor-file", str(file)) as watcher:
+        watch = ["watch", "--from", "beginning", "--cursor-file", str(file), "--no-reconnect"]
+        with running(own, *watch) as watcher:
             printed = [line_of(watcher.stdout) for _ in range(7)]
             until(lambda: file.exists() and file.read_text().endswith(":7\n"), "the cursor in its file")
             pid = own.pid()

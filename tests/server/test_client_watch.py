@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -387,3 +388,18 @@ def test_a_thousand_watches_of_one_connection_all_get_everything(client: Client,
         feeds = [stack.enter_context(client.watch(libraries=[library], types=["document.*"])) for _ in range(1_000)]
         put(client, library, "a", "b")
         assert {tuple(ids(first(feed, 2))) for feed in feeds} == {("a", "b")}
+
+
+def test_a_watch_at_the_head_hears_within_five_seconds_how_far_the_log_is_whenever_it_began(instance: Instance) -> None:
+    """Six watches of different views, begun in steps of a second: for one of them the daemon has just ticked."""
+    with ExitStack() as stack:
+        begun: list[tuple[float, Client, Watch]] = []
+        for kind in ("document.added", "document.updated", "document.deleted"):
+            for more in ((), ("chunk.added",)):
+                client = stack.enter_context(instance.connect())
+                feed = client.watch("now", types=[kind, *more])
+                begun.append((time.monotonic(), client, feed))
+                time.sleep(0.8)
+        for since, client, feed in begun:
+            heard = client.wait_until(lambda feed=feed: feed.ready, since + 7.0 - time.monotonic())  # type: ignore[misc]
+            assert heard, "5 s are promised; it was up to 10"

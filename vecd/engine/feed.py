@@ -157,10 +157,11 @@ class Feed:
             channel.grown.beat()
 
     async def _tick(self) -> None:
-        """The same now and then, for those who have heard nothing since."""
+        """The same for channels that are silent: those that were so for the whole of the last interval. A watch that
+        came, or heard something, just behind a tick waits for two intervals: together they are HEARTBEAT_S."""
         beats: dict[int, int] = {}
         while True:
-            await asyncio.sleep(limits.HEARTBEAT_S)
+            await asyncio.sleep(limits.HEARTBEAT_S / 2)
             self.ticks += 1
             await self._beat([each for each in self._channels.values() if beats.get(id(each)) == each.grown.beats])
             beats = {id(each): each.grown.beats for each in self._channels.values()}

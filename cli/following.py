@@ -1,0 +1,204 @@
+"""A watch that outlives its connection, and ends when nobody reads what it prints.
+
+Rules:
+- Progress is the cursor behind what was handled: printed and flushed, or taken by the command. After the connection was
+  lost, the watch goes on from there, so an event may come twice when its handling was cut short, and is never missed.
+- A daemon that died is started again, as by any other command. One that was stopped on purpose is waited for: a watch
+  does not undo `vec daemon stop`.
+- A watch that follows waits for as long as it takes, within --timeout. One that ends at the head (--no-follow) waits
+  for _RESTART_S.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from vecd.errors import Code, VecError
+
+if TYPE_CHECKING:
+    from vecd.client import Client
+    from vecd.subscription import Message, Watch
+
+    from .cursors import Nowhere
+
+#: Seconds that a watch which ends at the head waits for a daemon that is being restarted.
+_RESTART_S: Final = 10.0
+#: Seconds between two attempts to connect: the first pause, which doubles, and the longest.
+_PAUSE_S: Final = 0.05
+_PAUSE_S_MAX: Final = 1.0
+
+#: The connection is over. Another one goes on where it was.
+_LOST: Final = (Code.CONNECTION_LOST, Code.SHUTTING_DOWN, Code.STALLED)
+#: Why an attempt to connect fails that the next one may not: the daemon is not back yet, or has not yet noticed that
+#: the old connection of a consumer is closed.
+_NOT_YET: Final = (*_LOST, Code.NO_DAEMON, Code.BUSY, Code.TIMEOUT, Code.CONSUMER_HELD)
+
+#: What ends a watch from outside: file descriptors, each with the events of poll(2) that it is watched for.
+Enders = Sequence[tuple[int, int]]
+
+
+class Following:
+    """The watch, whichever connection it is on. Iterate over `messages` once."""
+
+    def __init__(
+        self,
+        connect: Callable[[bool], Client],
+        place: Nowhere,
+        start: str,
+        asked: dict[str, Any],
+        *,
+        reconnects: bool,
+        enders: Enders = (),
+    ) -> None:
+        """`connect` is given whether it may start a daemon. `asked` are arguments of `Client.watch`. Raises VecError
+        when the first connection cannot be made, or the watch is refused."""
+        self._connect = connect
+        self._place = place
+        self._asked = asked
+        self._reconnects = reconnects
+        self._enders = enders
+        self._limit: int | None = asked["limit"]
+        self._deadline = None if asked["timeout_s"] is None else time.monotonic() + asked["timeout_s"]
+        self.restarts = 0  # times that it went on from `done`: what was taken and not handled comes again
+        self.timed_out = False
+        self.stopped = False  # by an ender
+        self.client = connect(True)
+        try:
+            self.watch: Watch = self.client.watch(place.start(start), **asked)
+        except BaseException:
+            self.client.close()
+            raise
+        self.done = self.watch.cursor  # behind all that was handled
+        self._handled = 0  # events
+
+    def close(self) -> None:
+        self.client.close()
+
+    # --- what comes -------------------------------------------------------------------------------------------------
+
+    def messages(self) -> Iterator[Message]:
+        """The messages of the watch, the first one at once. They end with the watch, and when an ender is ready: then
+        `stopped` is true.
+
+        Raises VecError when the watch cannot go on.
+        """
+        watch: Watch | None = None
+        while True:
+            try:
+                if watch is not self.watch:
+                    watch, messages = self.watch, self.watch.messages()
+                elif not self.wait(None):
+                    self.stopped = True
+                    return
+                message = next(messages, None)
+            except VecError as error:
+                if not self.resume(error):
+                    return
+                continue
+            if message is None:
+                self.timed_out = (watch.end or {}).get("reason") == "timeout"
+                return
+            yield message
+
+    def wait(self, seconds: float | None) -> bool:
+        """Waits until `messages` has something without waiting; false when an ender is ready first, or that time is
+        over. Raises VecError `stalled` when the daemon says nothing for too long."""
+        poll = select.poll()
+        poll.register(self.client, select.POLLIN)
+        for fd, events in self._enders:
+            poll.register(fd, events)
+        patience_s = self.watch.patience_s if seconds is None else seconds
+        silent_since = time.monotonic()
+        while not self.watch.ready:
+            left_s = silent_since + patience_s - time.monotonic()
+            if left_s <= 0:
+                if seconds is None:
+                    raise self.watch.stalled()
+                return False
+            ready = {fd for fd, _ in poll.poll(max(1, int(left_s * 1000)))}
+            if any(fd in ready for fd, _ in self._enders):
+                return False
+            if ready:
+                silent_since = time.monotonic() if seconds is None else silent_since
+                try:
+                    self.client.pump()
+                except VecError:
+                    return True  # `messages` meets the same, behind what has arrived
+        return True
+
+    # --- what was done with it --------------------------------------------------------------------------------------
+
+    def keep(self, cursor: str, events: int) -> None:
+        """All up to there (inclusive) is handled, so many events since the last call. Raises VecError."""
+        self.done = cursor
+        self._handled += events
+        self._place.keep(self.watch, cursor)
+
+    def secure(self) -> None:
+        """Returns when the place is on disk. Raises VecError."""
+        try:
+            self._place.secure(self.watch)
+        except VecError as error:
+            if error.code not in _LOST:
+                raise
+            resumed = False
+            try:
+                resumed = self.resume(error)
+            finally:
+                if not resumed:
+                    self._place.salvage()
+
+    # --- after the connection was lost ------------------------------------------------------------------------------
+
+    def resume(self, error: VecError) -> bool:
+        """Goes on from `done` on another connection, when there is one; false when an ender is ready first, or the time
+        is over. Raises VecError: `error`, if that cannot be mended so, or why it cannot go on."""
+        if not self._reconnects or error.code not in _LOST:
+            raise error
+        self.client.close()
+        if self._limit is not None and self._handled >= self._limit:
+            return False  # only the end was missing
+        print(f"vec: {error.message}; going on from {self.done} when it is back", file=sys.stderr, flush=True)
+        spawns = error.code == Code.CONNECTION_LOST
+        until = None if self._asked["follow"] else time.monotonic() + _RESTART_S
+        pause_s = _PAUSE_S
+        while True:
+            if self._ended(pause_s):
+                self.stopped = True
+                return False
+            pause_s = min(2 * pause_s, _PAUSE_S_MAX)
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                self.timed_out = True
+                return False
+            try:
+                self._begin_again(spawns)
+            except VecError as failure:
+                self.client.close()
+                if failure.code not in _NOT_YET:
+                    raise
+                if until is not None and time.monotonic() > until:
+                    raise error from failure
+                continue
+            self.restarts += 1
+            return True
+
+    def _begin_again(self, spawns: bool) -> None:
+        self.client = self._connect(spawns)
+        self._place.resume(self.client)
+        left = dict(self._asked)
+        if self._limit is not None:
+            left["limit"] = max(1, self._limit - self._handled)
+        if self._deadline is not None:
+            left["timeout_s"] = max(0.0, self._deadline - time.monotonic())
+        self.watch = self.client.watch(self.done, **left)
+
+    def _ended(self, seconds: float) -> bool:
+        """Whether an ender is ready within that time, or at its end."""
+        poll = select.poll()
+        for fd, events in self._enders:
+            poll.register(fd, events)
+        return bool(poll.poll(int(seconds * 1000)))
