@@ -74,7 +74,7 @@ def stopped(job: Job, why: str | None) -> Ending:
         error = VecError(
             Code.TIMEOUT,
             f"job {job.job_id} was not done within {job.timeout_s:g} s",
-            f"vec jobs retry {job.job_id} lets it go on from where it was",
+            f"vec jobs retry {job.job_id} lets it try again",
         )
         return Ending(job, store.FAILED, "timeout", error=error.to_wire())
     return Ending(job, store.PENDING, why or "stopped")

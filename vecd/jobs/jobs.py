@@ -54,8 +54,9 @@ class Jobs:
         self.workers.forget(jobs)
 
     def abandon(self, jobs: Iterable[Job]) -> None:
-        """These jobs, which nobody works on, have been cancelled. Blocks."""
+        """These jobs, and those that were to run after them, have been cancelled. Blocks."""
         self.workers.abandon(jobs)
+        self.workers.abandon_left()
 
     @contextlib.contextmanager
     def awaiting(self, job_ids: Iterable[int]) -> Iterator[asyncio.Event]:

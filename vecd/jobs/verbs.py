@@ -215,8 +215,10 @@ async def cancel(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
 
 
 async def retry(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Lets ended jobs go on from their checkpoints. Raises what job_moves.retry does; then none has been retried."""
-    moved = await _write(jobs, lambda tx: [moves.retry(tx, job_id) for job_id in job_ids])
+    """Lets ended jobs go on from their checkpoints, or begin again if their kind does that. Raises what job_moves.retry
+    does; then none has been retried."""
+    again = {kind.name for kind in kinds.KINDS.values() if kind.begins_again}
+    moved = await _write(jobs, lambda tx: [moves.retry(tx, job_id, again) for job_id in job_ids])
     return [described(jobs, job) for job in moved]
 
 

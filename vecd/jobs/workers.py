@@ -61,6 +61,7 @@ class Workers:
         self._queue = Queue(lambda kind: (KINDS[kind].running_max, KINDS[kind].library_max) if kind in KINDS else _FREE)
         self._counts = dict.fromkeys(store.STATES, 0)
         self._controls: dict[int, Control] = {}  # of what runs
+        self._left: list[Job] = []  # ended without completing; what they have put aside is to be removed
         self._closing = False
         self._idle = 0  # threads that wait for a job
         self._threads = [
@@ -119,6 +120,8 @@ class Workers:
                         self._condition.notify()
                 elif change.before == store.PENDING:
                     self._queue.remove(change.job_id)
+                if job is not None and job.state in store.UNDONE and job.checkpoint is not None:
+                    self._left.append(job)
                 if job is not None and job.cancelling and (control := self._controls.get(change.job_id)) is not None:
                     control.stop = "cancelled"
 
@@ -162,8 +165,14 @@ class Workers:
         self._clean(jobs, lambda kind, job: kind.forget(self._engine, job))
 
     def abandon(self, jobs: Iterable[Job]) -> None:
-        """These jobs have been cancelled. Blocks."""
+        """These jobs end, or have ended, without completing: what they have put aside goes. Blocks."""
         self._clean(jobs, lambda kind, job: kind.abandon(self._engine, job))
+
+    def abandon_left(self) -> None:
+        """The same for the jobs that have ended in commits since the last call. Blocks."""
+        with self._condition:
+            left, self._left = self._left, []
+        self.abandon(left)
 
     @staticmethod
     def _clean(jobs: Iterable[Job], clean: Callable[[Kind, Job], None]) -> None:
@@ -250,7 +259,7 @@ class Workers:
                     return []
         if ended:
             self.forget([ending.job for _, ending in ended if ending.state == store.COMPLETED])
-            self.abandon([ending.job for _, ending in ended if ending.state == store.CANCELLED])
+            self.abandon_left()  # jobs that ended in another way than _work foresaw, and those that waited for them
         found = []
         with self._condition:
             for entry, _ in ended if held else ():
@@ -271,7 +280,16 @@ class Workers:
                 return
 
     def _work(self, job: Job) -> Ending:
-        """Makes an attempt; returns how it ended."""
+        """Makes an attempt; returns how it ended. If the job ends with it, undone, what it has put aside is gone before
+        that can be seen."""
+        ending = self._attempt(job)
+        if ending.state in store.UNDONE:
+            with self._engine.database.snapshot() as db:
+                left = store.these(db, [job.job_id])  # with its last checkpoint
+            self.abandon(left)
+        return ending
+
+    def _attempt(self, job: Job) -> Ending:
         control = self._controls[job.job_id]
         control.begin(job)
         kind = KINDS.get(job.kind)

@@ -14,7 +14,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -224,8 +224,9 @@ def cancel(tx: Transaction, job_id: int) -> Job:
     return job
 
 
-def retry(tx: Transaction, job_id: int) -> Job:
-    """Lets a job that failed, died or was cancelled go on from its checkpoint, with its counts of failures at 0.
+def retry(tx: Transaction, job_id: int, begins_again: Collection[str] = ()) -> Job:
+    """Lets a job that failed, died or was cancelled go on from its checkpoint, with its counts of failures at 0. Jobs
+    of the kinds `begins_again` lose their checkpoint, and begin again.
 
     Raises VecError `not_found`, `invalid_request` for one in another state, or `exists` if another job has its unique
     key.
@@ -242,6 +243,8 @@ def retry(tx: Transaction, job_id: int) -> Job:
             raise VecError(
                 Code.EXISTS, f"job {other} has the unique key {job.unique_key!r} of job {job_id}", job_id=other
             )
+    if job.kind in begins_again:
+        tx.db.execute("UPDATE jobs SET checkpoint = NULL, done = NULL, total = NULL WHERE job_id = ?", (job_id,))
     row = tx.db.execute(
         "UPDATE jobs SET state = 'pending', ready_us = 0, failures = 0, crashes = 0, error = NULL, result = NULL,"
         f" ended_us = NULL WHERE job_id = ? RETURNING {COLUMNS}",

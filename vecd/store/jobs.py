@@ -20,6 +20,7 @@ CANCELLED: Final = "cancelled"  # ended because somebody said so, or because a j
 DEAD: Final = "dead"  # given up: attempts used up, or the daemon died of it again and again
 
 ACTIVE: Final = (PENDING, RUNNING)
+UNDONE: Final = (FAILED, CANCELLED, DEAD)  # ended without completing; may be retried
 STATES: Final = (PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, DEAD)
 
 

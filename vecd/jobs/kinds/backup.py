@@ -7,7 +7,7 @@ original is foreign to it; and it holds no jobs to do. The file is in its place 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,6 +30,7 @@ class Backup(Kind):
     unit = "pages"
     params: ClassVar[Mapping[str, Param]] = {"path": Param("the file; what is there is replaced", str, required=True)}
     running_max = 1
+    begins_again = True
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         files.check_target(self.name, params["path"])
@@ -43,20 +44,29 @@ class Backup(Kind):
         return params
 
     def steps(self, run: Run) -> Steps:
-        made, path = files.unfinished(run.job), Path(run.params["path"])
+        path, at = Path(run.params["path"]), run.checkpoint
+        if at is None:
+            at = {"file": files.new_name(path, run.job)}
+            yield Step(at)
+        made = Path(at["file"])
         seq = 0
-        for part in copy.copied(run.engine.database, made, limits.BACKUP_PAGES):
-            seq = part.seq
-            yield Step(done=part.done, total=part.total)
-        if run.stopping():
-            yield Step()
-        files.put_in_place(made, path)
-        return {"path": run.params["path"], "bytes": path.stat().st_size, "seq": seq}
+        try:
+            for part in copy.copied(run.engine.database, made, limits.BACKUP_PAGES):
+                seq = part.seq
+                yield Step(done=part.done, total=part.total)
+            if run.stopping():
+                yield Step()
+            whole = made.lstat()
+            files.put_in_place(made, path, files.identity(whole))
+        finally:
+            made.unlink(missing_ok=True)  # the next attempt cannot go on with it
+        return {"path": run.params["path"], "bytes": whole.st_size, "seq": seq}
 
     def abandon(self, engine: Engine, job: Job) -> None:
-        self.forget(engine, job)
+        files.remove(job)
 
     def forget(self, engine: Engine, job: Job) -> None:
-        made = files.unfinished(job)
-        for each in (made, made.with_name(made.name + "-journal")):
-            each.unlink(missing_ok=True)
+        files.remove(job)
+
+    def tidy(self, engine: Engine, jobs: Iterable[Job]) -> None:
+        files.tidy(jobs)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,6 +41,7 @@ class Export(Kind):
     what = "write a library's documents to a file, as NDJSON"
     unit = "documents"
     library = "required"
+    begins_again = True
     params: ClassVar[Mapping[str, Param]] = {
         "path": Param("the file; what is there is replaced", str, required=True),
         "gzip": Param("whether it is packed; if its name ends in .gz unless set", bool),
@@ -53,49 +55,63 @@ class Export(Kind):
         return {"gzip": params["path"].endswith(".gz"), **params}
 
     def steps(self, run: Run) -> Steps:
-        params, made, path = run.params, files.unfinished(run.job), Path(run.params["path"])
-        at = run.checkpoint
-        if at is None or "seq" not in at or (not at["whole"] and _length(made) < at["bytes"]):
-            at = None  # nothing is done yet; or an older version did it; or it was cancelled, and its file is gone
-        with contextlib.ExitStack() as stack:
-            if at is None or not at["whole"]:
-                at, listed, library = _begun(stack, run, at)
-                own = bool(params.get("vectors")) or library.embedder == "none"
-                total = library.documents
-                with open(os.open(made, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-                    file.truncate(at["bytes"])
-                    file.seek(at["bytes"])
-                    while page := _page(run.engine, listed):
-                        lines = b"".join(_line(each, own) for each in page)
-                        file.write(gzip.compress(lines, 6, mtime=0) if params["gzip"] else lines)
-                        file.flush()
-                        os.fsync(file.fileno())
-                        done = at["documents"] + len(page)
-                        at = {**at, "after": page[-1].id, "bytes": file.tell(), "documents": done}
-                        yield Step(at, done=done, total=max(total, done))
-                    os.fsync(file.fileno())
-                at = {**at, "whole": True}
-                yield Step(at, done=at["documents"], total=at["documents"])
-        files.put_in_place(made, path)
-        return {"path": params["path"], "documents": at["documents"], "bytes": path.stat().st_size, "seq": at["seq"]}
+        path, at = Path(run.params["path"]), run.checkpoint
+        if at is None or "file" not in at:  # nothing is done yet, or an older version did it
+            at = {"file": files.new_name(path, run.job)}
+            yield Step(at)
+        made = Path(at["file"])
+        while True:
+            if at.get("whole") is None:
+                at = yield from _written(run, made, at)
+            if files.put_in_place(made, path, at["whole"]):
+                break
+            at = {"file": at["file"]}  # somebody removed it between its last checkpoint and the rename
+        return {"path": run.params["path"], "documents": at["documents"], "bytes": at["bytes"], "seq": at["seq"]}
 
     def abandon(self, engine: Engine, job: Job) -> None:
-        self.forget(engine, job)
+        files.remove(job)
 
     def forget(self, engine: Engine, job: Job) -> None:
-        files.unfinished(job).unlink(missing_ok=True)
+        files.remove(job)
+
+    def tidy(self, engine: Engine, jobs: Iterable[Job]) -> None:
+        files.tidy(jobs)
+
+
+def _written(run: Run, made: Path, at: dict[str, Any]) -> Generator[Step, Future[None] | None, dict[str, Any]]:
+    """Writes the file, from a checkpoint on; returns the checkpoint with which it is whole and on disk."""
+    packed = run.params["gzip"]
+    with contextlib.ExitStack() as stack:
+        at, listed, library = _begun(stack, run, at if _length(made) >= at.get("bytes", 1) else {"file": at["file"]})
+        own = bool(run.params.get("vectors")) or library.embedder == "none"
+        total = library.documents
+        with open(os.open(made, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.truncate(at["bytes"])
+            file.seek(at["bytes"])
+            while page := _page(run.engine, listed):
+                lines = b"".join(_line(each, own) for each in page)
+                file.write(gzip.compress(lines, 6, mtime=0) if packed else lines)
+                file.flush()
+                os.fsync(file.fileno())
+                done = at["documents"] + len(page)
+                at = {**at, "after": page[-1].id, "bytes": file.tell(), "documents": done}
+                yield Step(at, done=done, total=max(total, done))
+            os.fsync(file.fileno())
+            at = {**at, "whole": files.identity(os.fstat(file.fileno()))}
+    yield Step(at, done=at["documents"], total=at["documents"])
+    return at
 
 
 def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any] | None) -> tuple[dict[str, Any], Listing, Library]:
+def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any]) -> tuple[dict[str, Any], Listing, Library]:
     """The checkpoint to go on from, the documents behind it, and the library. The view that they are read in is open
-    until the stack ends."""
+    until the stack ends. A checkpoint with no more than the file's name is the beginning."""
     engine, where = run.engine, language.parse(tuple(run.params.get("where", ())))
     listed: Listing
-    if at is not None:
+    if "seq" in at:
         view = stack.enter_context(engine.views.reopen(at["seq"], at["label"], limits.EXPORT_VIEW_S))
         if view is not None:
             library = view.catalogue.by_id[at["library_id"]]  # there was no trim since, so it is there even if deleted
@@ -106,13 +122,14 @@ def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any] | None) -> 
     library = find(engine, run.job.library or "", view.catalogue)
     listed = documents.listing_at_once(engine, view, library, where)
     at = {
+        "file": at["file"],
         "library_id": library.library_id,
         "seq": listed.seq,
         "label": listed.label,
         "after": "",
         "bytes": 0,
         "documents": 0,
-        "whole": False,
+        "whole": None,  # the identity of the file when it is
     }
     return at, listed, library
 

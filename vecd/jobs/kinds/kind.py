@@ -89,6 +89,7 @@ class Kind(ABC):
     backoff_max_s: ClassVar[float] = 300.0
     running_max: ClassVar[int | None] = None  # of this kind at once
     library_max: ClassVar[int | None] = 1  # of this kind in one library at once
+    begins_again: ClassVar[bool] = False  # a retry by hand starts without the checkpoint: see abandon
     in_flight: ClassVar[int] = 0  # steps that may be on their way to the disk while the next one is made
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +108,9 @@ class Kind(ABC):
         """The job has completed or is no more: what it has put aside may go. May be called again."""
 
     def abandon(self, engine: Engine, job: Job) -> None:  # noqa: B027
-        """The job was cancelled: what would be in people's way may go. It may still be retried."""
+        """The job has ended without completing: removes what its checkpoint names outside the store, if a retry cannot
+        use it (`begins_again`). Comes before the end can be seen where a worker ends the job, and soon after it
+        otherwise. May be called again, also while a retry runs."""
 
     def tidy(self, engine: Engine, jobs: Iterable[Job]) -> None:  # noqa: B027
         """At the daemon's start: what none of these jobs needs may go. They are all that there are of the kind."""
