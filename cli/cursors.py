@@ -6,8 +6,7 @@ cut short is seen again.
 
 from __future__ import annotations
 
-import contextlib
-import os
+import errno
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
 #: How long a daemon that is being restarted is waited for, so that what was done is not done again.
 _RESTART_S = 10.0
+
+#: A cursor file holds one line; a longer file is another one.
+_CURSOR_FILE_BYTES_MAX = 4_096
 
 _GONE = (Code.CONNECTION_LOST, Code.SHUTTING_DOWN)
 
@@ -57,34 +59,31 @@ class CursorFile(Nowhere):
         self._kept = ""  # what is in it
 
     def start(self, given: str) -> str:
+        from vecd.files import open_regular
+
         try:
-            self._kept = self._path.read_text("utf-8").strip()
+            with open(open_regular(self._path), "rb") as file:
+                text = file.read(_CURSOR_FILE_BYTES_MAX + 1)
+            if len(text) > _CURSOR_FILE_BYTES_MAX:
+                raise OSError(errno.EFBIG, "it is too long for a cursor")
+            self._kept = text.decode().strip()
             return self._kept or given
         except FileNotFoundError:
             return given
         except (OSError, UnicodeDecodeError) as error:
-            raise VecError(Code.INVALID_REQUEST, f"cannot read the cursor file {self._path}: {error}") from error
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise VecError(Code.INVALID_REQUEST, f"cannot read the cursor file {self._path} ({why})") from error
 
     def keep(self, watch: Watch, cursor: str) -> None:
         """A file beside it, on disk, then in its place. Never half a cursor."""
         if cursor == self._kept:
             return
+        from vecd.files import replace
+
         path = self._path
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with open(beside, "w", encoding="utf-8") as file:
-                file.write(cursor + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            replace(path, f"{cursor}\n".encode())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                beside.unlink()
             raise VecError(Code.INVALID_REQUEST, f"cannot write the cursor file {path} ({error.strerror})") from error
         self._kept = cursor
 

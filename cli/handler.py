@@ -7,9 +7,11 @@ handled at least once.
 from __future__ import annotations
 
 import datetime
+import errno
 import fcntl
 import os
 import random
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vecd.errors import Code, VecError
+from vecd.files import open_regular, sync_folder
 
 from .batches import Batch, Batches, Signals
 from .feed import Events
@@ -33,10 +36,18 @@ _RETRY_S_MAX = 60.0
 
 
 class DeadLetters:
-    """A file of batches that were given up, a line each."""
+    """A file of batches that were given up, a line each. Only a regular file, or a symlink to one, keeps them."""
 
     def __init__(self, path: Path) -> None:
+        """Raises VecError `invalid_request` for a path that is something else."""
         self.path = path
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file")
+        except FileNotFoundError:
+            pass  # it is made when a batch is given up
+        except OSError as error:
+            raise self._failed(error) from error
 
     def add(self, command: str, status: int, attempts: int, cursor: str, lines: Sequence[bytes]) -> None:
         """When it returns, the batch is on disk. Raises VecError if it cannot be."""
@@ -47,24 +58,23 @@ class DeadLetters:
         events = b",".join(line.rstrip(b"\n") for line in lines)
         line = load_orjson().dumps(about)[:-1] + b',"events":[' + events + b"]}\n"
         try:
-            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_regular(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             with open(fd, "ab", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # others may have the same file
                 left = memoryview(line)
                 while left:
                     left = left[file.write(left) :]
                 os.fsync(file.fileno())
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self.path.parent)
         except OSError as error:
-            raise VecError(
-                Code.INVALID_REQUEST,
-                f"cannot write the dead letters to {self.path} ({error.strerror})",
-                "the cursor stays before the batch; name another file with --dead-letter",
-            ) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> VecError:
+        return VecError(
+            Code.INVALID_REQUEST,
+            f"cannot write the dead letters to {self.path} ({error.strerror})",
+            "the cursor stays before the batch; name another file with --dead-letter",
+        )
 
 
 class Handler:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vecd import limits
 from vecd.errors import Code, VecError
+from vecd.files import check_regular, resolve
 
 from .jobs import absolute
 
@@ -33,7 +34,7 @@ def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict
         for path in paths or ["-"]:
             name = "stdin" if path == "-" else path
             names.append(name)
-            if path != "-" and os.path.isfile(path):
+            if path != "-" and _is_there_for_all(absolute(path)):
                 files.append(absolute(path))
                 continue
             spooled = client.request("jobs.spool")["path"]
@@ -51,6 +52,14 @@ def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict
     finally:
         for fd in open_fds:
             os.close(fd)
+
+
+def _is_there_for_all(path: str) -> bool:
+    """Whether a path leads to a regular file, the same one in the daemon as here: /dev/stdin and /dev/fd/3 do not."""
+    try:
+        return check_regular(resolve(path)) is not None
+    except OSError:
+        return False  # it is copied; opening it says what is wrong with it
 
 
 def _copy(path: str, name: str, spooled: str) -> int:

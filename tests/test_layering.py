@@ -15,11 +15,12 @@ import pytest
 import vecd
 
 ROOT = Path(vecd.__file__).parent.parent
-SHARED = {"errors", "limits", "units", "settings", "values"}
+SHARED = {"errors", "files", "limits", "units", "settings", "values"}
 
 #: A room of vecd -> the other rooms that it may import from. `vecd` itself (its version numbers) is open to all.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "files": set(),
     "limits": set(),
     "units": {"errors"},
     "values": {"errors", "limits"},

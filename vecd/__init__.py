@@ -4,7 +4,7 @@
 
 Imports go one way, from the bottom of this list to its top (tests/test_layering.py holds it to that):
 
-    errors limits units settings values
+    errors files limits units settings values
                                shared with the command line
     wire/                      bytes in, messages out; no sockets
     dial.py                    reaching a socket, and who is at its other end

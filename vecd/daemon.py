@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             settings = settings._replace(log_level=arguments.log_level)
         if arguments.workers:
             settings = settings._replace(workers=arguments.workers)
+        if arguments.log_file:
+            settings = settings._replace(log=Path(arguments.log_file).absolute())
         reopening = logs.set_up(settings.log_level, Path(arguments.log_file) if arguments.log_file else None)
     except (VecError, OSError) as error:
         print(f"vecd: {error}", file=sys.stderr)

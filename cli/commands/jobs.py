@@ -257,7 +257,10 @@ def cancel(
         _told(client.cancel_jobs(ids), Output(json))
 
 
-@app.command(epilog="They go on from their checkpoints. Exit status: 2 a job that need not be retried, 4 no such job.")
+@app.command(
+    epilog="They go on from their checkpoints; export and backup begin again."
+    " Exit status: 2 a job that need not be retried, 4 no such job."
+)
 def retry(
     ids: SomeIds = None,
     state: States = None,

@@ -1,5 +1,6 @@
 /* Preloaded into vecd: makes the file system fail while the file named by VEC_FAULT holds a word.
    "fsync": fsync and fdatasync fail with EIO.  "store": only those of vec.db itself, which is what a checkpoint does.
+   "folder": those of folders fail with EINVAL, as on some network file systems.
    "full": writes to files fail with ENOSPC.  "tight": the same, as long as the file VEC_RESERVE is there. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -46,12 +47,22 @@ static int regular(int fd)
     return fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
 }
 
+static int folder(int fd)
+{
+    struct stat info;
+    return fstat(fd, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
 #define SYNC(name)                                                   \
     int name(int fd)                                                 \
     {                                                                \
         int (*real)(int) = dlsym(RTLD_NEXT, #name);                  \
         if (fault("fsync") || (store(fd) && fault("store"))) {       \
             errno = EIO;                                             \
+            return -1;                                               \
+        }                                                            \
+        if (folder(fd) && fault("folder")) {                         \
+            errno = EINVAL;                                          \
             return -1;                                               \
         }                                                            \
         return real(fd);                                             \

@@ -168,3 +168,22 @@ def test_vec_ingest_says_that_the_disk_is_full_and_what_was_safe(failing: tuple[
     assert '"added":0' in done.stdout
     with instance.connect() as client:
         assert history.check(client)["default"].keys() == {"safe"}
+
+
+def test_where_folders_cannot_be_synced_a_rename_counts_as_done(failing: tuple[Instance, Path], tmp_path: Path) -> None:
+    instance, fault = failing
+    instance.start()
+    out = tmp_path / "out"
+    out.mkdir()
+    with instance.connect() as client:
+        client.ingest([{"id": f"d{n}", "text": f"text {n}"} for n in range(10)])
+        fault.write_text("folder")
+        for kind, library in (("export", "default"), ("backup", None)):
+            job_id = client.submit_job(kind, {"path": str(out / kind)}, library=library)["job_id"]
+            (job,) = client.wait_for_jobs([job_id])
+            assert (job["state"], job["attempt"]) == ("completed", 1), job["error"]
+        ids = instance.vec("watch", "--no-follow", "--from", "beginning", "--cursor-file", str(out / "cursor")).stdout
+        assert ids
+        failing_command = ("--from", "beginning", "--exec", "exit 1", "--retries", "1")
+        instance.vec("watch", "--no-follow", *failing_command, "--dead-letter", str(out / "letters"), status=None)
+    assert sorted(path.name for path in out.iterdir()) == ["backup", "cursor", "export", "letters"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.instance import ndjson
 from vecd.engine.core import Engine
 from vecd.engine.turns import Turns
 from vecd.errors import VecError
+from vecd.files import replace, resolve
 from vecd.jobs import verbs
 from vecd.jobs.jobs import Jobs
 from vecd.jobs.kinds import KINDS, files
@@ -275,3 +277,51 @@ def test_a_file_that_is_in_its_place_already_counts_as_renamed_and_another_one_d
     path.unlink()
     path.write_text("other")
     assert not files.put_in_place(made, path, known)
+
+
+@BOTH
+@pytest.mark.parametrize("trap", ["symlink", "fifo", "file"])
+def test_what_somebody_plants_under_the_name_of_the_unfinished_file_is_not_followed_and_does_not_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, trap: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+
+    async def test(world: World) -> None:
+        def hook(run: Run, number: int, step: Step) -> None:
+            if number == 1:  # the name is known, and there is no file yet
+                planted = Path(step.checkpoint["file"])
+                if trap == "symlink":
+                    planted.symlink_to(victim)
+                elif trap == "fifo":
+                    os.mkfifo(planted)
+                else:
+                    os.link(victim, planted)
+
+        await world.ingest(0, 300)
+        hooked(monkeypatch, kind, hook)
+        job = await world.ended(await world.submit(**about(world, kind)))
+        assert job["state"] == "completed", job["error"]
+        assert documents_in(world.out / "file", kind) == 300
+        assert (world.out / "file").stat().st_mode & 0o777 == 0o600
+        assert world.left() == ["file"]
+        assert victim.read_text() == "untouched"
+
+    world(tmp_path, test)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a symlink of another user")
+def test_a_symlink_of_another_user_in_a_folder_for_everybody_is_not_followed_for_writing(tmp_path: Path) -> None:
+    victim, shared = tmp_path / "victim", tmp_path / "shared"
+    victim.write_text("untouched")
+    shared.mkdir()
+    shared.chmod(0o1777)
+    link = shared / "out"
+    link.symlink_to(victim)
+    assert resolve(str(link), write=True) == victim
+    os.chown(link, 12_345, 12_345, follow_symlinks=False)
+    with pytest.raises(OSError, match="symlink of another user"):
+        resolve(str(link), write=True)
+    with pytest.raises(OSError, match="symlink of another user"):
+        replace(link, b"overwritten")
+    assert victim.read_text() == "untouched"

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from ..files import sync_folder
+
 _MAGIC: Final = b"vecidx\x00"
 _FORMAT: Final = 1
 _ALIGN: Final = 64
@@ -59,11 +61,7 @@ def save(path: Path, about: dict[str, Any], arrays: dict[str, npt.NDArray[Any]])
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
     return start + place
 
 

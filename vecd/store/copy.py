@@ -10,6 +10,7 @@ from pathlib import Path
 import apsw
 
 from ..errors import VecError
+from ..files import create
 from . import events
 from .database import Database, translated
 
@@ -24,17 +25,18 @@ class Part:
 
 
 def copied(database: Database, path: Path, pages: int) -> Iterator[Part]:
-    """Copies the store to a file, `pages` at a time; when it ends, the file is whole and on disk.
+    """Copies the store to a file, `pages` at a time; when it ends, the file is whole and on disk. No part of `path` may
+    be a symlink.
 
     The source's read transaction is open all the while, so no write of others makes SQLite begin anew (which a backup
     on a connection that is not reading does). Raises VecError `storage_failed`, `disk_full`.
     """
     path.unlink(missing_ok=True)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    os.close(create(path))
     try:
         with database.snapshot() as source:
             seq = events.head(source)
-            target = apsw.Connection(str(path))
+            target = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
             try:
                 target.pragma("synchronous", "off")  # what is not whole is thrown away
                 with target.backup("main", source, "main") as backup:

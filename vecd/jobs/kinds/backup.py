@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
-from ...errors import Code, VecError
 from ...store import copy
 from ...store.jobs import Job
 from . import files
@@ -33,22 +32,15 @@ class Backup(Kind):
     begins_again = True
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
-        files.check_target(self.name, params["path"])
-        if Path(params["path"]).resolve().parent == engine.settings.data.resolve():
-            raise VecError(
-                Code.INVALID_REQUEST,
-                f"backup: {params['path']} is in the daemon's data folder",
-                "what happens to the one would happen to the other",
-                field="path",
-            )
+        files.target(engine, self.name, params["path"])
         return params
 
     def steps(self, run: Run) -> Steps:
-        path, at = Path(run.params["path"]), run.checkpoint
+        at = run.checkpoint
         if at is None:
-            at = {"file": files.new_name(path, run.job)}
+            at = files.begun(run.engine, run.job)
             yield Step(at)
-        made = Path(at["file"])
+        made, place = Path(at["file"]), Path(at["place"])
         seq = 0
         try:
             for part in copy.copied(run.engine.database, made, limits.BACKUP_PAGES):
@@ -57,7 +49,8 @@ class Backup(Kind):
             if run.stopping():
                 yield Step()
             whole = made.lstat()
-            files.put_in_place(made, path, files.identity(whole))
+            files.target(run.engine, self.name, at["place"])  # as it is now
+            files.put_in_place(made, place, files.identity(whole))
         finally:
             made.unlink(missing_ok=True)  # the next attempt cannot go on with it
         return {"path": run.params["path"], "bytes": whole.st_size, "seq": seq}

@@ -23,6 +23,7 @@ from ... import limits
 from ...engine import documents
 from ...engine.libraries import find
 from ...engine.readviews import Everything, Listing, Matching
+from ...files import create, reopen
 from ...filters import language
 from ...store import documents as store
 from ...store.catalogue import Library
@@ -50,22 +51,23 @@ class Export(Kind):
     }
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
-        files.check_target(self.name, params["path"])
+        files.target(engine, self.name, params["path"])
         language.parse(tuple(params.get("where", ())))
         return {"gzip": params["path"].endswith(".gz"), **params}
 
     def steps(self, run: Run) -> Steps:
-        path, at = Path(run.params["path"]), run.checkpoint
+        at = run.checkpoint
         if at is None or "file" not in at:  # nothing is done yet, or an older version did it
-            at = {"file": files.new_name(path, run.job)}
+            at = files.begun(run.engine, run.job)
             yield Step(at)
-        made = Path(at["file"])
+        made, place = Path(at["file"]), Path(at["place"])
         while True:
             if at.get("whole") is None:
                 at = yield from _written(run, made, at)
-            if files.put_in_place(made, path, at["whole"]):
+            files.target(run.engine, self.name, at["place"])  # as it is now
+            if files.put_in_place(made, place, at["whole"]):
                 break
-            at = {"file": at["file"]}  # somebody removed it between its last checkpoint and the rename
+            at = _named(at)  # somebody removed it between its last checkpoint and the rename
         return {"path": run.params["path"], "documents": at["documents"], "bytes": at["bytes"], "seq": at["seq"]}
 
     def abandon(self, engine: Engine, job: Job) -> None:
@@ -82,33 +84,39 @@ def _written(run: Run, made: Path, at: dict[str, Any]) -> Generator[Step, Future
     """Writes the file, from a checkpoint on; returns the checkpoint with which it is whole and on disk."""
     packed = run.params["gzip"]
     with contextlib.ExitStack() as stack:
-        at, listed, library = _begun(stack, run, at if _length(made) >= at.get("bytes", 1) else {"file": at["file"]})
+        fd = reopen(made)
+        if fd is None:
+            made.unlink(missing_ok=True)  # it is not ours
+            fd = create(made)
+        file = stack.enter_context(open(fd, "wb"))
+        kept = os.fstat(fd).st_size >= at.get("bytes", 0)
+        at, listed, library = _begun(stack, run, at if kept else _named(at))
         own = bool(run.params.get("vectors")) or library.embedder == "none"
         total = library.documents
-        with open(os.open(made, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-            file.truncate(at["bytes"])
-            file.seek(at["bytes"])
-            while page := _page(run.engine, listed):
-                lines = b"".join(_line(each, own) for each in page)
-                file.write(gzip.compress(lines, 6, mtime=0) if packed else lines)
-                file.flush()
-                os.fsync(file.fileno())
-                done = at["documents"] + len(page)
-                at = {**at, "after": page[-1].id, "bytes": file.tell(), "documents": done}
-                yield Step(at, done=done, total=max(total, done))
-            os.fsync(file.fileno())
-            at = {**at, "whole": files.identity(os.fstat(file.fileno()))}
+        file.truncate(at["bytes"])
+        file.seek(at["bytes"])
+        while page := _page(run.engine, listed):
+            lines = b"".join(_line(each, own) for each in page)
+            file.write(gzip.compress(lines, 6, mtime=0) if packed else lines)
+            file.flush()
+            os.fsync(fd)
+            done = at["documents"] + len(page)
+            at = {**at, "after": page[-1].id, "bytes": file.tell(), "documents": done}
+            yield Step(at, done=done, total=max(total, done))
+        os.fsync(fd)
+        at = {**at, "whole": files.identity(os.fstat(fd))}
     yield Step(at, done=at["documents"], total=at["documents"])
     return at
 
 
-def _length(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _named(at: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint of a file that is named, and not begun."""
+    return {"place": at["place"], "file": at["file"]}
 
 
 def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any]) -> tuple[dict[str, Any], Listing, Library]:
     """The checkpoint to go on from, the documents behind it, and the library. The view that they are read in is open
-    until the stack ends. A checkpoint with no more than the file's name is the beginning."""
+    until the stack ends. A checkpoint with names alone is the beginning."""
     engine, where = run.engine, language.parse(tuple(run.params.get("where", ())))
     listed: Listing
     if "seq" in at:
@@ -122,7 +130,7 @@ def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any]) -> tuple[d
     library = find(engine, run.job.library or "", view.catalogue)
     listed = documents.listing_at_once(engine, view, library, where)
     at = {
-        "file": at["file"],
+        **_named(at),
         "library_id": library.library_id,
         "seq": listed.seq,
         "label": listed.label,

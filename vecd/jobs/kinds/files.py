@@ -1,4 +1,5 @@
-"""Files that jobs make: under another name until they are whole, on disk before anybody is told.
+"""Files that jobs make: under another name until they are whole, on disk before anybody is told; and never one of the
+daemon's own.
 
 Rules:
 - The name of an unfinished file is in the job's checkpoint (under `file`) before the file exists, so it is found
@@ -10,34 +11,85 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...errors import Code, VecError
+from ...files import check_regular, new_name, resolve, sync_folder
+from ...settings import Settings
 from ...store.jobs import UNDONE, Job
 
-
-def check_target(kind: str, path: str) -> None:
-    """Raises VecError `invalid_request` for a path at which no file can be made."""
-    target = Path(path)
-    why = None
-    if not target.is_absolute():
-        why = "is not absolute, and the daemon has a working folder of its own"
-    elif target.is_dir():
-        why = "is a folder"
-    elif not target.parent.is_dir():
-        why = f"cannot be made: there is no folder {target.parent}"
-    elif not os.access(target.parent, os.W_OK):
-        why = f"cannot be made: the folder {target.parent} may not be written to"
-    if why is not None:
-        raise VecError(Code.INVALID_REQUEST, f"{kind}: {path} {why}", field="path")
+if TYPE_CHECKING:
+    from ...engine.core import Engine
 
 
-def new_name(path: Path, job: Job) -> str:
-    """A name for the unfinished file of a run: beside its place, so that the rename stays in one file system."""
-    return str(path.with_name(f".vec-{job.kind}-{job.job_id}-{secrets.token_hex(8)}"))
+def target(engine: Engine, kind: str, path: str) -> Path:
+    """The place of a job's file, all symlinks followed. Raises VecError `invalid_request` for a path at which no file
+    can or may be made. Checked when the job is submitted and when it runs: what is at a path may change."""
+    try:
+        return _target(engine, path)
+    except OSError as error:
+        raise VecError(
+            Code.INVALID_REQUEST, f"{kind}: no file can be made at {path:.300} ({error.strerror})", field="path"
+        ) from error
+
+
+def _target(engine: Engine, path: str) -> Path:
+    if not os.path.isabs(path):
+        raise OSError(errno.EINVAL, "it is not absolute, and the daemon has a working folder of its own")
+    place = resolve(path, write=True)
+    folder = place.parent
+    if not folder.is_dir():
+        raise OSError(errno.ENOENT, f"there is no folder {folder}")
+    status = check_regular(place)
+    if _is_own(engine.settings, place, status):
+        raise OSError(errno.EINVAL, "it is among the daemon's own files")
+    if not os.access(folder, os.W_OK):
+        raise OSError(errno.EACCES, f"the folder {folder} may not be written to")
+    return place
+
+
+def _is_own(settings: Settings, place: Path, status: os.stat_result | None) -> bool:
+    """Whether a place is in the data folder, or directly in another folder of the daemon, or is another name of a file
+    there."""
+    data = _key(settings.data)
+    above = [_key(folder) for folder in place.parents]
+    others = [settings.runtime, settings.config.parent, *([settings.home] if settings.home else [])]
+    if data in above or (above[0] is not None and above[0] in map(_key, others)):
+        return True
+    if status is None:
+        return False
+    key = (status.st_dev, status.st_ino)
+    if key in map(_key, (settings.log, settings.socket)):
+        return True
+    return status.st_nlink > 1 and any(key == _key(file) for file in _files(settings.data, others))
+
+
+def _files(data: Path, others: Iterable[Path]) -> Iterator[Path]:
+    for folder, _, names in os.walk(data):
+        yield from (Path(folder, name) for name in names)
+    for each in others:
+        with contextlib.suppress(OSError):
+            yield from each.iterdir()
+
+
+def _key(path: Path) -> tuple[int, int] | None:
+    """What a file or folder is, whatever its name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def begun(engine: Engine, job: Job) -> dict[str, Any]:
+    """The first checkpoint of a run: its place, and the name of the file until it is whole, beside the place, so that
+    the rename stays in one file system. Raises VecError `invalid_request`."""
+    place = target(engine, job.kind, job.params["path"])
+    return {"place": str(place), "file": str(new_name(place.parent, f"{job.kind}-{job.job_id}"))}
 
 
 def remove(job: Job) -> None:
@@ -72,11 +124,7 @@ def put_in_place(made: Path, path: Path, known: list[int]) -> bool:
         os.replace(made, path)
     elif not _is(path, known):
         return False
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
     return True
 
 

@@ -7,10 +7,10 @@ read where they lie; what came through a pipe has been put aside in the data fol
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -24,6 +24,7 @@ from ...engine import ingest
 from ...engine.draft import Part, prepare
 from ...engine.libraries import find
 from ...errors import Code, VecError
+from ...files import open_regular, resolve
 from ...settings import private_folder
 from ...store.catalogue import DEFAULT, Library
 from ...store.jobs import Job
@@ -192,13 +193,12 @@ def spool_file(engine: Engine) -> Path:
 def open_file(path: str) -> Any:
     """A regular file, open for reading. Raises VecError `invalid_request`."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise VecError(
-                Code.INVALID_REQUEST, f"{path} is not a regular file", "a pipe goes through vec ingest --background"
-            )
-        return open(path, "rb", buffering=0)
+        return open(open_regular(resolve(path)), "rb", buffering=0)
     except OSError as error:
-        raise VecError(Code.INVALID_REQUEST, f"cannot read {path} ({error.strerror})", file=path) from error
+        hint = "vec ingest --background copies pipes and the like for the job" if error.errno == errno.EINVAL else None
+        raise VecError(
+            Code.INVALID_REQUEST, f"cannot read {path:.300} ({error.strerror})", hint, field="files", file=path
+        ) from error
 
 
 def _size(path: str) -> int:

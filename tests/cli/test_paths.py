@@ -1,0 +1,217 @@
+"""Paths of files that commands and jobs read and write: what a path means, and what may never be at its end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import history
+from tests.cli.running import until
+from tests.instance import BIN, Instance, ndjson
+from vecd.client import Client
+from vecd.errors import VecError
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[Instance]:
+    with Instance({"VEC_EMBEDDER": "hash"}) as made:
+        made.start()
+        with made.connect() as client:
+            client.ingest([{"id": f"d{n}", "text": f"text {n}"} for n in range(20)])
+        yield made
+
+
+@pytest.fixture
+def client(instance: Instance) -> Iterator[Client]:
+    with instance.connect() as connected:
+        yield connected
+
+
+def wanted(kind: str, path: str) -> dict[str, Any]:
+    if kind == "ingest":
+        return {"kind": kind, "params": {"files": [path]}}
+    return {"kind": kind, "params": {"path": path}, **({"library": "default"} if kind == "export" else {})}
+
+
+def ended(client: Client, kind: str, path: str) -> dict[str, Any]:
+    (job,) = client.wait_for_jobs([client.submit_job(**wanted(kind, path))["job_id"]])
+    return job
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ingest --background /dev/fd/3 3<f.ndjson",
+        "ingest --background /proc/self/fd/3 3<f.ndjson",
+        "ingest --background /dev/stdin <f.ndjson",
+        "ingest --background link <f.ndjson",
+        "ingest --background /dev/fd/3 3< <(cat f.ndjson)",
+    ],
+)
+def test_a_background_ingest_reads_the_file_that_the_path_means_for_its_caller(
+    instance: Instance, client: Client, tmp_path: Path, command: str
+) -> None:
+    library = f"own-{abs(hash(command))}"
+    client.request("library.create", library=library)
+    (tmp_path / "f.ndjson").write_text(ndjson([{"id": "mine", "text": "of the caller"}]))
+    (tmp_path / "link").symlink_to("/dev/stdin")
+    done = subprocess.run(
+        ["bash", "-c", f"'{BIN}/vec' --version >/dev/null; '{BIN}/vec' {command.replace(' ', f' -l {library} ', 1)}"],
+        env=instance.environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    client.wait_for_jobs([job["job_id"] for job in client.jobs(library=library)])
+    assert client.get(["mine"], library)[0] is not None
+
+
+@pytest.mark.parametrize("kind", ["ingest", "export", "backup"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/dev/fd/3", "/dev/stdin", "/proc/self/fd/3", "/proc/1/maps", "link", "/dev/null", "fifo", "folder",
+        "/tmp/a\0b", "/tmp/" + "x" * 300, "/tmp/" + "x/" * 5_000, "file/below", "loop", "relative",
+    ],
+)  # fmt: skip
+def test_a_path_that_a_job_cannot_use_is_refused_when_it_is_submitted(
+    client: Client, tmp_path: Path, kind: str, path: str
+) -> None:
+    (tmp_path / "link").symlink_to("/dev/fd/3")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    if not path.startswith("/") and path != "relative":
+        path = str(tmp_path / path)
+    with pytest.raises(VecError) as refusal:
+        client.submit_job(**wanted(kind, path))
+    assert (refusal.value.code, refusal.value.details["field"]) == (
+        "invalid_request", "files" if kind == "ingest" else "path",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["fifo", "/dev/zero", "folder", "huge"])
+def test_a_cursor_file_that_is_no_small_regular_file_is_refused_at_once(
+    instance: Instance, tmp_path: Path, what: str
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "huge").write_text("x" * 100_000)
+    path = tmp_path / what
+    done = instance.vec("watch", "--no-follow", "--cursor-file", str(path), status=2, timeout_s=30)
+    assert f"cannot read the cursor file {path} (" in done.stderr
+    assert path.is_fifo() or path.is_char_device() or path.is_dir() or path.stat().st_size == 100_000
+
+
+@pytest.mark.parametrize("what", ["fifo", "/dev/null", "folder"])
+def test_dead_letters_that_cannot_be_kept_are_refused_before_anything_is_handled(
+    instance: Instance, tmp_path: Path, what: str
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    ran = tmp_path / "ran"
+    done = instance.vec(
+        "watch", "--no-follow", "--exec", f"touch '{ran}'; false", "--dead-letter", str(tmp_path / what),
+        status=2, timeout_s=30,
+    )  # fmt: skip
+    assert "cannot write the dead letters to" in done.stderr
+    assert not ran.exists()
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["export", "backup"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_symlink_at_the_path_stays_and_the_file_it_points_to_is_made(
+    client: Client, tmp_path: Path, kind: str, there: bool
+) -> None:
+    (tmp_path / "in").mkdir()
+    real, link = tmp_path / "in" / "real", tmp_path / "link"
+    link.symlink_to("in/real")
+    if there:
+        real.write_text("from before")
+    job = ended(client, kind, str(link))
+    assert job["state"] == "completed", job["error"]
+    assert link.is_symlink()
+    assert real.stat().st_size == job["result"]["bytes"] > 500
+    assert [each.name for each in real.parent.iterdir()] == ["real"]
+
+
+def test_a_cursor_file_that_is_a_symlink_stays_one_and_keeps_its_permissions(
+    instance: Instance, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    real, link = tmp_path / "in" / "cursor", tmp_path / "cursor"
+    real.touch(0o640)
+    real.chmod(0o640)
+    link.symlink_to("in/cursor")
+    first = instance.vec("watch", "--no-follow", "--from", "beginning", "--cursor-file", str(link)).stdout
+    assert first
+    assert link.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert instance.vec("watch", "--no-follow", "--cursor-file", str(link)).stdout == ""
+    assert [each.name for each in real.parent.iterdir()] == ["cursor"]
+
+
+OWN = ["data/vec.db", "data/vec.db-wal", "data/vecd.lock", "data/new", "data/indexes/x", "vecd.sock", "vecd.log",
+       "config.toml", "launch.lock", "new"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["export", "backup"])
+@pytest.mark.parametrize("way", ["itself", "symlink", "folder", "hard link"])
+def test_a_job_never_makes_a_file_among_the_daemons_own(
+    instance: Instance, client: Client, tmp_path: Path, kind: str, way: str
+) -> None:
+    (instance.home / "data" / "indexes").mkdir(exist_ok=True)
+    (tmp_path / "home").symlink_to(instance.home)
+    for number, name in enumerate(OWN):
+        path = instance.home / name
+        if way == "folder":
+            path = tmp_path / "home" / "data" / ".." / name
+        elif way != "itself":
+            path = tmp_path / str(number)
+            if way == "hard link":
+                if not (instance.home / name).is_file():
+                    continue
+                os.link(instance.home / name, path)
+            else:
+                path.symlink_to(instance.home / name)
+        with pytest.raises(VecError) as refusal:
+            client.submit_job(**wanted(kind, str(path)))
+        assert (refusal.value.code, refusal.value.details["field"]) == ("invalid_request", "path"), name
+    history.check(client)
+
+
+@pytest.mark.parametrize("kind", ["export", "backup"])
+def test_a_path_that_leads_to_the_store_only_when_the_job_runs_is_refused_then(
+    instance: Instance, client: Client, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "out"
+    store = instance.settings.store.stat().st_ino
+    client.request("jobs.pause", kinds=[kind])
+    job_id = client.submit_job(**wanted(kind, str(path)))["job_id"]
+    path.symlink_to(instance.settings.store)
+    client.request("jobs.resume")
+    (job,) = client.wait_for_jobs([job_id])
+    assert (job["state"], job["error"]["code"]) == ("failed", "invalid_request")
+    assert instance.settings.store.stat().st_ino == store
+    until(lambda: not list(instance.settings.data.glob(".vec-*")), "nothing to be left")
+    history.check(client)
+
+
+def test_the_log_file_of_the_daemon_is_refused_wherever_it_is(tmp_path: Path) -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        log = tmp_path / "elsewhere.log"
+        own.start("--log-file", str(log))
+        with own.connect() as client:
+            with pytest.raises(VecError) as refusal:
+                client.submit_job("backup", {"path": str(log)})
+            assert refusal.value.code == "invalid_request"
