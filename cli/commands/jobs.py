@@ -296,7 +296,8 @@ def _pages(client: Any, ids: list[int] | None, states: list[State] | None) -> li
         raise VecError(Code.INVALID_REQUEST, "give ids, or --state")
     if states:
         ids = [job["job_id"] for job in client.jobs(states=[each.value for each in states])]
-    return [list(ids or ())[start : start + 500] for start in range(0, len(ids or ()), 500)]
+    in_order = sorted(set(ids or ()))  # a job that others run after is retried before them
+    return [in_order[start : start + 500] for start in range(0, len(in_order), 500)]
 
 
 def _told(found: list[dict[str, Any]], output: Output) -> None:

@@ -124,6 +124,80 @@ def test_a_job_after_one_that_does_not_complete_is_cancelled_and_says_why(client
     assert refused(client, "noop", after=[10**9]).code == "not_found"
 
 
+def test_a_retried_job_waits_again_for_the_jobs_it_was_submitted_after(client: Client) -> None:
+    parent = running(client)
+    child = submitted(client, after=[parent])
+    grandchild = submitted(client, after=[child])
+    client.cancel_jobs([parent])
+    client.wait_for_jobs([child, grandchild])
+    retried = client.retry_jobs([grandchild, parent, child])  # in whatever order
+    assert [job["job_id"] for job in retried] == [grandchild, parent, child]
+    assert [client.job(each)["after"] for each in (child, grandchild)] == [[parent], [child]]
+    until(lambda: state(client, parent) == "running", "its start")
+    assert [state(client, each) for each in (child, grandchild)] == ["pending", "pending"]
+    client.cancel_jobs([parent])
+    assert [job["state"] for job in client.wait_for_jobs([child, grandchild])] == ["cancelled", "cancelled"]
+
+
+def test_jobs_that_are_retried_one_by_one_begin_in_the_order_of_their_relation(client: Client) -> None:
+    done, parent = submitted(client), submitted(client, "noop", {"steps": 20, "seconds": 0.02}, lock="chain")
+    child = submitted(client, after=[done, parent])
+    grandchild = submitted(client, after=[child])
+    client.cancel_jobs([parent])
+    client.wait_for_jobs([done, child, grandchild])
+    for each in (parent, child, grandchild):
+        client.retry_jobs([each])
+    jobs = {job["job_id"]: job for job in client.wait_for_jobs([parent, child, grandchild])}
+    assert {job["state"] for job in jobs.values()} == {"completed"}
+    assert jobs[child]["started_at"] >= jobs[parent]["completed_at"]
+    assert jobs[grandchild]["started_at"] >= jobs[child]["completed_at"]
+    assert client.job(child)["after"] == [done, parent]
+
+
+def test_a_job_is_not_retried_alone_after_one_that_will_not_complete(client: Client) -> None:
+    parent = running(client)
+    child = submitted(client, after=[parent])
+    client.cancel_jobs([parent])
+    client.wait_for_jobs([child])
+    with pytest.raises(VecError) as refusal:
+        client.retry_jobs([child])
+    assert refusal.value.code == "invalid_request"
+    assert refusal.value.message == f"job {child} runs after job {parent}, which is cancelled"
+    assert refusal.value.hint == f"retry both: vec jobs retry {parent} {child}"
+    client.drop_jobs([parent])
+    with pytest.raises(VecError) as refusal:
+        client.retry_jobs([child])
+    assert f"job {parent}, which was dropped" in refusal.value.message
+
+
+def test_a_retried_job_keeps_its_priority_lock_timeout_and_the_delay_of_one_that_never_began(client: Client) -> None:
+    fields: dict[str, Any] = {"priority": 7, "lock": "kept", "timeout_s": 30.0, "unique": "kept"}
+    job_id = submitted(client, delay_s=3_600, **fields)
+    before = client.job(job_id)
+    client.cancel_jobs([job_id])
+    client.retry_jobs([job_id])
+    after = client.job(job_id)
+    kept = ("state", "priority", "lock", "timeout_s", "unique", "ready_at")
+    assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
+    client.cancel_jobs([job_id])
+
+
+def test_a_unique_job_is_not_one_that_is_being_cancelled(instance: Instance, client: Client) -> None:
+    """The old one is in a long step, and its end is waited for."""
+    old = submitted(client, "noop", {"steps": 1, "seconds": 2.0}, unique="again")
+    until(lambda: state(client, old) == "running", "its start")
+    with instance.connect() as other:
+        cancelling = other.submit("jobs.cancel", job_ids=[old])
+        until(lambda: client.job(old)["cancelling"], "the cancellation")
+        with pytest.raises(VecError) as refusal:
+            client.retry_jobs([old])
+        assert refusal.value.code == "busy"
+        new = client.submit_job("noop", unique="again")
+        cancelling.result()
+    assert (new["existing"], new["job_id"] == old, state(client, old)) == (False, False, "cancelled")
+    client.wait_for_jobs([new["job_id"]])
+
+
 def test_a_hundred_submits_at_once_with_one_key_make_one_job(instance: Instance) -> None:
     found: list[tuple[int, bool]] = []
     together = threading.Barrier(100)

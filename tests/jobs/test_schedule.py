@@ -117,9 +117,16 @@ def test_what_is_made_up_for_is_bounded() -> None:
 
 
 def test_a_clock_put_back_a_little_makes_nothing_due_twice() -> None:
-    at = of("*/10 * * * *", "2026-05-06T12:00")
-    found = schedule.due(at, us("2026-05-06T11:05"))
+    at = of("0 11 * * *", "2026-05-06T12:00")
+    found = schedule.due(at, us("2026-05-06T10:59"))
     assert found == schedule.Due(0, us("2026-05-06T12:00"))
+    often = of("*/10 * * * *", "2026-05-06T12:00")
+    assert schedule.due(often, us("2026-05-06T11:59:30")) == schedule.Due(0, us("2026-05-06T12:00"))
+
+
+def test_what_goes_by_elapsed_time_goes_on_when_the_clock_is_put_back_an_hour() -> None:
+    found = schedule.due(of("*/10 * * * *", "2026-05-06T12:00"), us("2026-05-06T11:05"))
+    assert found == schedule.Due(0, us("2026-05-06T11:05"))
 
 
 def test_a_clock_put_back_a_lot_is_believed() -> None:

@@ -17,6 +17,7 @@ from ..store import jobs as store
 from ..store.job_moves import Ending
 from ..store.jobs import Job
 from .kinds.kind import Kind
+from .moments import wall_us
 
 log = logging.getLogger("vecd.jobs")
 
@@ -97,6 +98,6 @@ def failed(job: Job, kind: Kind, error: Exception, stop: str | None) -> Ending:
         return Ending(job, store.FAILED, "failed", error=error.to_wire())
     if job.failures + 1 >= kind.attempts_max:
         return Ending(job, store.DEAD, "failed", error=error.to_wire())
-    pause_s = random.uniform(0.0, min(kind.backoff_max_s, _BACKOFF_S * 2**job.failures))
-    ready_us = time.time_ns() // 1000 + int(pause_s * 1e6)
-    return Ending(job, store.PENDING, "failed", error=error.to_wire(), ready_us=ready_us)
+    pause_us = int(random.uniform(0.0, min(kind.backoff_max_s, _BACKOFF_S * 2**job.failures)) * 1e6)
+    ready_us = wall_us() + pause_us
+    return Ending(job, store.PENDING, "failed", error=error.to_wire(), ready_us=ready_us, delay_us=pause_us)

@@ -10,19 +10,20 @@ import asyncio
 import contextlib
 import logging
 import re
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
 from .. import limits
 from ..errors import Code, VecError
+from ..store import job_moves as moves
 from ..store import schedules as store
 from ..store.events import format_time
 from ..store.jobs import CANCELLED, COMPLETED, Job, Wanted
 from ..store.schedules import Schedule
-from . import schedule, verbs
+from . import schedule, verbs, zones
 from .jobs import Jobs
+from .moments import wall_us
 
 log = logging.getLogger("vecd.jobs")
 
@@ -35,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class Clock:
     """On the event loop. `now_us` is the time of day in microseconds; tests have their own."""
 
-    def __init__(self, jobs: Jobs, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+    def __init__(self, jobs: Jobs, now_us: Callable[[], int] = wall_us) -> None:
         self._jobs = jobs
         self._now_us = now_us
         self._changed = asyncio.Event()
@@ -55,19 +56,34 @@ class Clock:
         now_us = self._now_us()
         wait_s = LOOK_S
         await self._prune_early()
+        if misplaced := self._jobs.workers.misplaced():
+            log.warning("the clock was set", extra={"delayed_jobs": len(misplaced)})
+            await self._write(lambda tx: moves.postpone(tx, misplaced))
         for each in await self._jobs.engine.read(everything, self._jobs):
-            if each.last_us == 0:  # the daemon's own, at its first start
-                each = await self._touch(each, now_us)
-            elif each.last_us > now_us + schedule.BACK_S * 1_000_000:
-                log.warning("the clock was put back", extra={"schedule": each.name})
-                each = await self._touch(each, now_us)
-            following_us = schedule.following_us(each, each.last_us)
-            if following_us is not None and following_us <= now_us:
-                await self._submit(each, schedule.due(each, now_us))
-                following_us = schedule.following_us(each, now_us)
+            try:
+                following_us = await self._look(each, now_us)
+            except VecError as error:
+                if error.code != Code.INVALID_REQUEST:
+                    raise
+                # Its zone, or the machine's, or a line of an older vecd cannot be read: the others go on.
+                await self._refused(each, str(error), each.last_us)
+                continue
             if following_us is not None:
                 wait_s = min(wait_s, max(0.0, (following_us - now_us) / 1e6))
         return wait_s
+
+    async def _look(self, each: Schedule, now_us: int) -> int | None:
+        """Submits a schedule's jobs if they are due; returns when the next is, None if never."""
+        if each.last_us == 0:  # the daemon's own, at its first start
+            each = await self._touch(each, now_us)
+        elif schedule.put_back(each, now_us):
+            log.warning("the clock was put back", extra={"schedule": each.name})
+            each = await self._touch(each, now_us)
+        following_us = schedule.following_us(each, each.last_us)
+        if following_us is not None and following_us <= now_us:
+            await self._submit(each, schedule.due(each, now_us))
+            following_us = schedule.following_us(each, now_us)
+        return following_us
 
     async def _prune_early(self) -> None:
         """When ended jobs pile up between two times of the schedule that prunes them, it is run in between."""
@@ -141,12 +157,15 @@ class Clock:
         except VecError as error:
             if error.code in (Code.STORAGE_FAILED, Code.SHUTTING_DOWN, Code.DISK_FULL, Code.BUSY):
                 raise
-            log.warning("scheduled job refused", extra={"schedule": each.name, "error": str(error)})
-            told = str(error)
-            await self._write(lambda tx: store.fail(tx, each.name, told, due.last_us))
+            await self._refused(each, str(error), due.last_us)
         else:
             ids = ",".join(str(job.job_id) for job in submitted)
             log.info("schedule due", extra={"schedule": each.name, "jobs": ids or "none"})
+
+    async def _refused(self, each: Schedule, error: str, last_us: int) -> None:
+        if (error, last_us) != (each.error, each.last_us):
+            log.warning("scheduled job refused", extra={"schedule": each.name, "error": error})
+            await self._write(lambda tx: store.fail(tx, each.name, error, last_us))
 
     async def _touch(self, each: Schedule, now_us: int) -> Schedule:
         await self._write(lambda tx: store.touch(tx, each.name, now_us))
@@ -178,11 +197,15 @@ def find(jobs: Jobs, name: str) -> Schedule:
 
 def described(each: Schedule, now_us: int) -> dict[str, Any]:
     """A schedule as people see it."""
-    following_us = schedule.following_us(each, max(each.last_us, now_us))
+    error = each.error
+    try:
+        following_us = schedule.following_us(each, max(each.last_us, now_us))
+    except VecError as unreadable:
+        following_us, error = None, str(unreadable)
     return {
         "name": each.name,
         "cron": each.cron,
-        "zone": each.zone or str(schedule.local_zone()),
+        "zone": each.zone or zones.local_name(),
         "missed": each.missed,
         "kind": each.job["kind"],
         "library": each.job.get("library"),
@@ -191,5 +214,5 @@ def described(each: Schedule, now_us: int) -> dict[str, Any]:
         "timeout_s": each.job.get("timeout_s"),
         "next_at": None if following_us is None else format_time(following_us),
         "last_job": each.last_job,
-        "error": each.error,
+        "error": error,
     }

@@ -34,11 +34,12 @@ class Entry:
     kind: str
     library: str | None = None
     priority: int = 0  # higher is sooner
-    ready_us: int = 0  # not before
+    ready_us: int = 0  # not before, by the clock whose time `take` is given; 0: at once
     lock_key: str | None = None
     waits: bool = False  # for other jobs
     suspect: bool = False  # the daemon died of it
     brief: bool = False  # it takes no longer than a commit: several are claimed together
+    stored_us: int = 0  # `ready_us` as the store has it, by the wall clock
 
     @property
     def order(self) -> tuple[int, int]:
@@ -127,6 +128,10 @@ class Queue:
         while self._delayed and self._pending.get(self._delayed[0][2].job_id) is not self._delayed[0][2]:
             heapq.heappop(self._delayed)
         return self._delayed[0][0] if self._delayed else None
+
+    def delayed(self) -> list[Entry]:
+        """The pending jobs that have a due time."""
+        return [entry for entry in self._pending.values() if entry.ready_us]
 
     def _needs(self, entry: Entry) -> list[Resource]:
         needs: list[Resource] = [_ALL, ("kind", entry.kind)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from ..store.jobs import Job, Wanted
 from ..store.transaction import Transaction
 from . import kinds
 from .jobs import Jobs
+from .moments import wall_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +58,40 @@ def wanted(
         raise VecError(
             Code.INVALID_REQUEST, f"a job's params may take {limits.JOB_PARAMS_BYTES_MAX:,} bytes", field="params"
         )
-    ready_us = time.time_ns() // 1000 + int(delay_s * 1e6) if delay_s else 0
-    return Wanted(kind, checked, library, priority, ready_us, unique, lock, timeout_s, tuple(after), schedule)
+    delay_us = int(delay_s * 1e6) if delay_s else 0
+    ready_us = wall_us() + delay_us if delay_us else 0
+    return Wanted(kind, checked, library, priority, ready_us, delay_us, unique, lock, timeout_s, tuple(after), schedule)
 
 
 async def submit(jobs: Jobs, job: Wanted, turn: Turn) -> dict[str, Any]:
     """Puts a job into the queue, behind the sender's earlier writes; returns it, with `existing` true if it is the one
-    that had its unique key already."""
+    that had its unique key already.
+
+    A job with this key that is being cancelled is waited for. Raises VecError `busy` if that takes long.
+    """
     async with turn:
         future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job))
     submitted, new = await asyncio.wrap_future(future)
+    deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
+    while not new and submitted.cancelling:
+        if not await _ended(jobs, submitted.job_id, deadline):
+            raise moves.being_cancelled(submitted)
+        submitted, new = await _write(jobs, lambda tx: moves.insert(tx, job))
     return {**described(jobs, submitted), "existing": not new}
+
+
+async def _ended(jobs: Jobs, job_id: int, deadline: float) -> bool:
+    """Waits until a job that is being cancelled has ended, or the loop's clock has reached `deadline`; which it was."""
+    with jobs.awaiting([job_id]) as moved:
+        while True:
+            moved.clear()  # before reading: a move during the read wakes us again
+            if not any(job.cancelling for job in await jobs.engine.read(_these, jobs, [job_id])):
+                return True
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                return False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(moved.wait(), left_s)
 
 
 # --- looking --------------------------------------------------------------------------------------------------------
@@ -97,7 +121,7 @@ def page(jobs: Jobs, listing: Listing, before: int | None, count: int) -> list[J
             raise VecError(Code.INVALID_REQUEST, f"jobs have no state {state!r:.60}", hint, field="states")
     for kind in listing.kinds or ():
         kinds.find(kind)
-    since_us = 0 if listing.since_s is None else time.time_ns() // 1000 - int(listing.since_s * 1e6)
+    since_us = 0 if listing.since_s is None else wall_us() - int(listing.since_s * 1e6)
     with jobs.engine.database.snapshot() as db:
         return store.page(
             db, states=listing.states, kinds=listing.kinds, library=listing.library, since_us=since_us, before=before,
@@ -218,8 +242,9 @@ async def retry(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Lets ended jobs go on from their checkpoints, or begin again if their kind does that. Raises what job_moves.retry
     does; then none has been retried."""
     again = {kind.name for kind in kinds.KINDS.values() if kind.begins_again}
-    moved = await _write(jobs, lambda tx: [moves.retry(tx, job_id, again) for job_id in job_ids])
-    return [described(jobs, job) for job in moved]
+    # The oldest first: a job that others run after is retried before them.
+    moved = await _write(jobs, lambda tx: {job_id: moves.retry(tx, job_id, again) for job_id in sorted(set(job_ids))})
+    return [described(jobs, moved[job_id]) for job_id in job_ids]
 
 
 async def drop(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:

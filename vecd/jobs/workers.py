@@ -34,6 +34,7 @@ from ..store.transaction import JobChange, Transaction
 from .attempts import Control, failed, stopped
 from .kinds import KINDS
 from .kinds.kind import Kind, Run, Step
+from .moments import steady_us, wall_us
 from .queue import Entry, Queue
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ log = logging.getLogger("vecd.jobs")
 
 #: What cannot be written just now is tried again after so long.
 _REWRITE_S: Final = 0.5
-#: The clock may be moved: nobody waits longer for a job that is due at some time.
+#: Threads wait by a clock that stands still while the machine sleeps, so none waits longer for a job that is delayed.
 _NAP_S: Final = 5.0
+#: The store's due times may differ from those in memory by so much: the clocks are read one after the other.
+_DRIFT_US: Final = 2_000_000
 
 
 class Stopped(Exception):
@@ -124,6 +127,17 @@ class Workers:
                     self._left.append(job)
                 if job is not None and job.cancelling and (control := self._controls.get(change.job_id)) is not None:
                     control.stop = "cancelled"
+
+    def misplaced(self) -> dict[int, int]:
+        """The delayed jobs whose due time in the store is wrong, because the wall clock was set since they were put
+        there; each with its due time by the wall clock as it is now, in microseconds."""
+        with self._condition:
+            ahead_us = wall_us() - steady_us()
+            return {
+                entry.job_id: entry.ready_us + ahead_us
+                for entry in self._queue.delayed()
+                if abs(entry.ready_us + ahead_us - entry.stored_us) > _DRIFT_US
+            }
 
     def pause(self, kinds: list[str]) -> None:
         """No job of these kinds (the kind `` is all) begins any more, and those that run end with their steps."""
@@ -211,7 +225,7 @@ class Workers:
                 self._condition.notify()
             taken: list[Entry] = []
             while not self._closing:
-                now_us = time.time_ns() // 1000
+                now_us = steady_us()
                 first = self._queue.take(now_us)
                 if first is not None:
                     taken.append(first)
@@ -356,7 +370,10 @@ def _step(job: Job, number: int, step: Step, tx: Transaction) -> None:
 
 def _entry(job: Job) -> Entry:
     kind = KINDS.get(job.kind)
+    left_us = job.ready_us - wall_us() if job.ready_us else 0
+    if job.delay_us is not None:
+        left_us = min(left_us, job.delay_us)  # it is more if the clock was set back while no daemon ran
     return Entry(
-        job.job_id, job.kind, job.library, job.priority, job.ready_us, job.lock_key, job.waits > 0, job.crashes > 0,
-        kind is not None and job.crashes == 0 and kind.brief(job.params),
+        job.job_id, job.kind, job.library, job.priority, steady_us() + left_us if left_us > 0 else 0, job.lock_key,
+        job.waits > 0, job.crashes > 0, kind is not None and job.crashes == 0 and kind.brief(job.params), job.ready_us,
     )  # fmt: skip

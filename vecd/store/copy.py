@@ -67,7 +67,6 @@ def _make_its_own(db: apsw.Connection) -> None:
     db.pragma("journal_mode", "delete")  # one file
     with db:
         db.execute("UPDATE log SET log_id = ''")
-        db.execute("DELETE FROM job_waits")
         db.execute("DELETE FROM jobs WHERE state IN ('pending', 'running')")
-        for table in ("job_attempts", "job_lines", "job_drafts"):
+        for table in ("job_attempts", "job_lines", "job_drafts", "job_waits"):
             db.execute(f"DELETE FROM {table} WHERE job_id NOT IN (SELECT job_id FROM jobs)")

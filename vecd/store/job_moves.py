@@ -10,11 +10,13 @@ Rules:
 - A crash is a job that is found running when the store is opened. Crashes are counted apart from failures, and a
   checkpoint sets their count back: CRASHES_MAX in a row that got nowhere, and the job is dead.
 - Every move leaves a JobChange in the transaction; the commit tells them, so pictures in memory follow the rows.
+- `job_waits` keeps which job runs after which as long as both exist, so a retried job waits as it did at first. The
+  column `waits` counts those parents that have not completed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,6 +67,7 @@ class Ending:
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     ready_us: int = 0
+    delay_us: int = 0  # how far ahead that is
 
 
 def insert(tx: Transaction, wanted: Wanted) -> tuple[Job, bool]:
@@ -72,7 +75,7 @@ def insert(tx: Transaction, wanted: Wanted) -> tuple[Job, bool]:
     pending or running.
 
     Raises VecError `not_found` for a job to wait for that is not there, `invalid_request` for one that will not
-    complete.
+    complete. The job that has the unique key may be one that is being cancelled: see `Job.cancelling`.
     """
     if wanted.unique_key is not None:
         there = tx.db.execute(
@@ -81,12 +84,15 @@ def insert(tx: Transaction, wanted: Wanted) -> tuple[Job, bool]:
         ).fetchone()
         if there is not None:
             return job_of(there), False
-    parents = [each for each in dict.fromkeys(wanted.after) if not _completed(tx.db, each)]
+    parents = dict.fromkeys(wanted.after)
+    waits = sum(not _completed(tx.db, each) for each in parents)
     row = tx.db.execute(
         "INSERT INTO jobs (kind, params, library, priority, state, ready_us, unique_key, lock_key, timeout_s, schedule,"
-        f" waits, created_us) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?) RETURNING {COLUMNS}",
+        " waits, created_us, delay_us) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?)"
+        f" RETURNING {COLUMNS}",
         (wanted.kind, as_json(wanted.params), wanted.library, wanted.priority, wanted.ready_us, wanted.unique_key,
-         wanted.lock_key, wanted.timeout_s, wanted.schedule, len(parents), tx.time_us),
+         wanted.lock_key, wanted.timeout_s, wanted.schedule, waits, tx.time_us,
+         wanted.delay_us),
     ).get  # fmt: skip
     job = job_of(row)
     for parent in parents:
@@ -143,11 +149,12 @@ def finish(tx: Transaction, ending: Ending) -> None:
     """Ends an attempt. A job that was to be cancelled meanwhile is not made pending. Raises Superseded."""
     job = ending.job
     row = tx.db.execute(
-        "UPDATE jobs SET state = iif(?3 = 'pending' AND cancelling, 'cancelled', ?3), ready_us = ?4, result = ?5,"
-        " error = ?6, cancelling = 0, failures = failures + ?7, ended_us = iif(?3 = 'pending' AND NOT cancelling,"
-        f" NULL, ?8) WHERE job_id = ?1 AND attempt = ?2 AND state = 'running' RETURNING {COLUMNS}",
+        "UPDATE jobs SET state = iif(?3 = 'pending' AND cancelling, 'cancelled', ?3), ready_us = ?4, delay_us = ?9,"
+        " result = ?5, error = ?6, cancelling = 0, failures = failures + ?7,"
+        " ended_us = iif(?3 = 'pending' AND NOT cancelling, NULL, ?8)"
+        f" WHERE job_id = ?1 AND attempt = ?2 AND state = 'running' RETURNING {COLUMNS}",
         (job.job_id, job.attempt, ending.state, ending.ready_us, as_json(ending.result), as_json(ending.error),
-         ending.outcome in ("failed", "timeout"), tx.time_us),
+         ending.outcome in ("failed", "timeout"), tx.time_us, ending.delay_us),
     ).fetchone()  # fmt: skip
     if row is None:
         raise Superseded
@@ -173,7 +180,7 @@ def _end(tx: Transaction, job: Job) -> None:
         about["error"] = job.error
     _log(tx, _EVENT[job.state], job, about)
     waiting: list[Any] = tx.db.execute(
-        "DELETE FROM job_waits WHERE parent_id = ? RETURNING job_id", (job.job_id,)
+        "SELECT job_id FROM job_waits WHERE parent_id = ? ORDER BY job_id", (job.job_id,)
     ).fetchall()
     for (child_id,) in waiting:
         if job.state == COMPLETED:
@@ -201,7 +208,6 @@ def _cancel_pending(tx: Transaction, job_id: int, error: dict[str, Any] | None) 
     if row is None:
         return None
     job = job_of(row)
-    tx.db.execute("DELETE FROM job_waits WHERE job_id = ?", (job_id,))
     tx.jobs.append(JobChange(job_id, PENDING, job))
     _end(tx, job)
     return job
@@ -228,27 +234,36 @@ def retry(tx: Transaction, job_id: int, begins_again: Collection[str] = ()) -> J
     """Lets a job that failed, died or was cancelled go on from its checkpoint, with its counts of failures at 0. Jobs
     of the kinds `begins_again` lose their checkpoint, and begin again.
 
-    Raises VecError `not_found`, `invalid_request` for one in another state, or `exists` if another job has its unique
-    key.
+    It waits again for the jobs it was submitted after. The delay of a job that never began still holds.
+
+    Raises VecError `not_found`, `invalid_request` for a job in another state or after a job that will not complete,
+    `exists` if another job has its unique key, or `busy` while it, or that other job, is being cancelled.
     """
     job = find(tx.db, job_id)
+    if job.cancelling:
+        raise being_cancelled(job)
     if job.state not in (FAILED, DEAD, CANCELLED):
         why = "there is nothing to retry" if job.state == COMPLETED else "it need not be retried"
         raise VecError(Code.INVALID_REQUEST, f"job {job_id} is {job.state}: {why}", job_id=job_id)
     if job.unique_key is not None:
-        other = tx.db.execute(
-            "SELECT job_id FROM jobs WHERE unique_key = ? AND state IN ('pending', 'running')", (job.unique_key,)
-        ).get
-        if other is not None:
+        row = tx.db.execute(
+            f"SELECT {COLUMNS} FROM jobs WHERE unique_key = ? AND state IN ('pending', 'running')", (job.unique_key,)
+        ).fetchone()
+        if row is not None:
+            other = job_of(row)
+            if other.cancelling:
+                raise being_cancelled(other)
             raise VecError(
-                Code.EXISTS, f"job {other} has the unique key {job.unique_key!r} of job {job_id}", job_id=other
+                Code.EXISTS,
+                f"job {other.job_id} has the unique key {job.unique_key!r} of job {job_id}",
+                job_id=other.job_id,
             )
     if job.kind in begins_again:
         tx.db.execute("UPDATE jobs SET checkpoint = NULL, done = NULL, total = NULL WHERE job_id = ?", (job_id,))
     row = tx.db.execute(
-        "UPDATE jobs SET state = 'pending', ready_us = 0, failures = 0, crashes = 0, error = NULL, result = NULL,"
-        f" ended_us = NULL WHERE job_id = ? RETURNING {COLUMNS}",
-        (job_id,),
+        "UPDATE jobs SET state = 'pending', ready_us = iif(attempt = 0, ready_us, 0), failures = 0, crashes = 0,"
+        f" error = NULL, result = NULL, ended_us = NULL, waits = ?2 WHERE job_id = ?1 RETURNING {COLUMNS}",
+        (job_id, _uncompleted_parents(tx.db, job_id)),
     ).get
     retried = job_of(row)
     _log(tx, events.JOB_SUBMITTED, retried, {"retried": True})
@@ -256,12 +271,59 @@ def retry(tx: Transaction, job_id: int, begins_again: Collection[str] = ()) -> J
     return retried
 
 
+def _uncompleted_parents(db: apsw.Connection, job_id: int) -> int:
+    """How many jobs a job still has to wait for. Raises VecError `invalid_request` if one of them will not complete."""
+    rows: list[Any] = db.execute(
+        "SELECT parent_id, state FROM job_waits LEFT JOIN jobs ON jobs.job_id = parent_id WHERE job_waits.job_id = ?"
+        " ORDER BY parent_id",
+        (job_id,),
+    ).fetchall()
+    for parent_id, state in rows:
+        if state is None:
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"job {job_id} runs after job {parent_id}, which was dropped before it completed",
+                "submit it as a new job",
+                job_id=job_id,
+            )
+        if state not in (*ACTIVE, COMPLETED):
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"job {job_id} runs after job {parent_id}, which is {state}",
+                f"retry both: vec jobs retry {parent_id} {job_id}",
+                job_id=job_id,
+            )
+    return sum(state != COMPLETED for _, state in rows)
+
+
+def being_cancelled(job: Job) -> VecError:
+    """The refusal of what has to wait until a job that is being cancelled has ended."""
+    return VecError(
+        Code.BUSY,
+        f"job {job.job_id} is being cancelled, and its step is not done yet",
+        f"try again when it has ended: vec jobs wait {job.job_id}",
+        job_id=job.job_id,
+    )
+
+
+def postpone(tx: Transaction, ready_us: Mapping[int, int]) -> None:
+    """Gives pending jobs that have a due time another one, by their ids."""
+    for job_id, moment_us in ready_us.items():
+        row = tx.db.execute(
+            f"UPDATE jobs SET ready_us = ?2 WHERE job_id = ?1 AND state = 'pending' AND ready_us > 0"
+            f" RETURNING {COLUMNS}",
+            (job_id, moment_us),
+        ).fetchone()
+        if row is not None:
+            tx.jobs.append(JobChange(job_id, PENDING, job_of(row)))
+
+
 def drop(tx: Transaction, job_id: int) -> Job:
     """Forgets a job that has ended. Raises VecError `not_found`, or `invalid_request` for one that has not."""
     job = find(tx.db, job_id)
     if job.state in ACTIVE:
         raise VecError(Code.INVALID_REQUEST, f"job {job_id} is {job.state}", f"vec jobs cancel {job_id} first")
-    _delete(tx, [job_id])
+    _delete(tx, [job])
     tx.jobs.append(JobChange(job_id, job.state, None))
     return job
 
@@ -276,14 +338,18 @@ def prune(tx: Transaction, before_us: int, kept: int, count: int) -> list[Job]:
         (before_us, kept, count),
     ).fetchall()
     gone = [job_of(row) for row in rows]
-    _delete(tx, [job.job_id for job in gone])
+    _delete(tx, gone)
     tx.jobs += [JobChange(job.job_id, job.state, None) for job in gone]
     return gone
 
 
-def _delete(tx: Transaction, job_ids: list[int]) -> None:
-    for table in ("jobs", "job_attempts", "job_lines", "job_drafts"):
-        tx.db.execute(f"DELETE FROM {table} WHERE job_id IN (SELECT value FROM json_each(?))", (as_json(job_ids),))
+def _delete(tx: Transaction, gone: Sequence[Job]) -> None:
+    """Deletes jobs. Those after one that did not complete keep their row in job_waits: they can never run."""
+    job_ids = as_json([job.job_id for job in gone])
+    for table in ("jobs", "job_attempts", "job_lines", "job_drafts", "job_waits"):
+        tx.db.execute(f"DELETE FROM {table} WHERE job_id IN (SELECT value FROM json_each(?))", (job_ids,))
+    completed = as_json([job.job_id for job in gone if job.state == COMPLETED])
+    tx.db.execute("DELETE FROM job_waits WHERE parent_id IN (SELECT value FROM json_each(?))", (completed,))
 
 
 def recover(tx: Transaction) -> list[Job]:

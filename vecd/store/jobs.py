@@ -33,6 +33,7 @@ class Wanted:
     library: str | None = None  # the one that it works on
     priority: int = 0
     ready_us: int = 0  # not before
+    delay_us: int = 0  # how far ahead that is
     unique_key: str | None = None
     lock_key: str | None = None
     timeout_s: float | None = None
@@ -69,13 +70,14 @@ class Job:
     created_us: int
     started_us: int | None  # the last attempt
     ended_us: int | None
+    delay_us: int | None  # how far ahead ready_us was when it was set; None: not known
 
 
 #: The columns of a job, in the order of its fields.
 COLUMNS: Final = (
     "job_id, kind, params, library, priority, state, ready_us, unique_key, lock_key, timeout_s, schedule, cancelling,"
     " waits, attempt, failures, crashes, steps, checkpoint, done, total, result, error, created_us, started_us,"
-    " ended_us"
+    " ended_us, delay_us"
 )
 
 
@@ -161,7 +163,7 @@ def attempts(db: apsw.Connection, job_id: int) -> list[dict[str, Any]]:
 
 
 def waited_for(db: apsw.Connection, job_id: int) -> list[int]:
-    """The jobs that this one waits for."""
+    """The jobs that this one runs after, as far as they are still there."""
     rows = db.execute("SELECT parent_id FROM job_waits WHERE job_id = ? ORDER BY parent_id", (job_id,))
     return [parent for (parent,) in rows]
 

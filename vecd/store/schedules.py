@@ -33,13 +33,15 @@ _COLUMNS = "name, cron, zone, missed, job, created_us, last_us, last_job, error"
 
 
 def add(tx: Transaction, schedule: Schedule, replace: bool) -> None:
-    """Raises VecError `exists`, unless it is to `replace` the one that is there."""
+    """The last job of the one that it replaces stays its last job. Raises VecError `exists`, unless it is to `replace`
+    the one that is there."""
     if not replace and _row(tx.db, schedule.name) is not None:
         raise VecError(
             Code.EXISTS, f"there is a schedule {schedule.name!r} already", "--replace puts this one in its place"
         )
     tx.db.execute(
-        f"INSERT OR REPLACE INTO schedules ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+        f"INSERT OR REPLACE INTO schedules ({_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
+        " (SELECT last_job FROM schedules WHERE name = ?1), NULL)",
         (schedule.name, schedule.cron, schedule.zone, schedule.missed, orjson.dumps(schedule.job).decode(),
          schedule.created_us, schedule.last_us),
     )  # fmt: skip

@@ -17,7 +17,7 @@ What the tables mean:
   never given out again.
 - `consumers` are cursors that the daemon keeps for watchers, by name.
 - `jobs` holds a row a job, whatever its state; `job_attempts` the history of each, `job_lines` what it had to say,
-  `job_drafts` what a reembed has made so far, `job_waits` which jobs wait for which, `job_pauses` the kinds that may
+  `job_drafts` what a reembed has made so far, `job_waits` which jobs run after which, `job_pauses` the kinds that may
   not begin ('' is all of them). `params`, `checkpoint`, `result` and `error` are JSON. Ids are never used again.
 - `schedules` holds what is submitted again and again; `last_us` is the last time that has been dealt with.
 """
@@ -192,6 +192,9 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE libraries ADD COLUMN recall REAL NOT NULL DEFAULT 0.98;        -- what approximate searches are to find
     ALTER TABLE libraries ADD COLUMN recall_missed INTEGER NOT NULL DEFAULT 0; -- 1: by the last index.recall event
     ALTER TABLE libraries ADD COLUMN language TEXT NOT NULL DEFAULT 'english'; -- of full text
+    """,
+    """
+    ALTER TABLE jobs ADD COLUMN delay_us INTEGER; -- how far ahead ready_us was when it was set; null: not known
     """,
 )
 
