@@ -65,7 +65,7 @@ async def submit(jobs: Jobs, job: Wanted, turn: Turn) -> dict[str, Any]:
     """Puts a job into the queue, behind the sender's earlier writes; returns it, with `existing` true if it is the one
     that had its unique key already."""
     async with turn:
-        future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job))
+        future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job), frees=kinds.find(job.kind).frees)
     submitted, new = await asyncio.wrap_future(future)
     return {**described(jobs, submitted), "existing": not new}
 
@@ -231,7 +231,7 @@ async def pause(jobs: Jobs, paused: Sequence[str]) -> dict[str, Any]:
     """Lets no job of these kinds begin (none given: no job at all); running ones stop after their step and are pending
     again."""
     names = _kinds(paused)
-    await _write(jobs, lambda tx: moves.pause(tx, names))
+    await _write(jobs, lambda tx: moves.pause(tx, names), frees=True)
     jobs.workers.pause(names)
     return overview(jobs)
 
@@ -239,7 +239,7 @@ async def pause(jobs: Jobs, paused: Sequence[str]) -> dict[str, Any]:
 async def resume(jobs: Jobs, resumed: Sequence[str]) -> dict[str, Any]:
     """Ends pauses; none given: every pause."""
     names = _kinds(resumed) if resumed else jobs.workers.paused
-    await _write(jobs, lambda tx: moves.resume(tx, names))
+    await _write(jobs, lambda tx: moves.resume(tx, names), frees=True)
     jobs.workers.resume(names)
     return overview(jobs)
 

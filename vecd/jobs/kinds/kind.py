@@ -89,6 +89,7 @@ class Kind(ABC):
     backoff_max_s: ClassVar[float] = 300.0
     running_max: ClassVar[int | None] = None  # of this kind at once
     library_max: ClassVar[int | None] = 1  # of this kind in one library at once
+    frees: ClassVar[bool] = False  # it makes room: with a full disk it is submitted and begun all the same
     in_flight: ClassVar[int] = 0  # steps that may be on their way to the disk while the next one is made
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
