@@ -102,6 +102,8 @@ ATTRIBUTES_PENDING: Final = 20_000
 QUERY_CHARS_MAX: Final = 100_000
 #: Documents of one transaction of a delete by filter: others are let in between.
 DELETE_DOCUMENTS: Final = 2_000
+#: The same on a full disk: what a transaction changes must fit into the reserve, and may be a page or two a document.
+DELETE_DOCUMENTS_TIGHT: Final = 100
 #: The effort of an approximate search; beyond it an exact one is cheaper.
 EF_MAX: Final = 100_000
 #: The recall that approximate searches keep unless a library or a search asks for another, and the lowest that can be
@@ -133,6 +135,9 @@ FEED_WAKES: Final = 64
 #: Rows that one step of the vacuum deletes, and pages that one gives back: others' writes go between two steps.
 VACUUM_ROWS: Final = 2_000
 VACUUM_PAGES: Final = 256
+#: The same on a full disk, where the pages that a step changes must fit into the space of the write-ahead log.
+VACUUM_ROWS_TIGHT: Final = 200
+VACUUM_PAGES_TIGHT: Final = 32
 #: How often the log is held against the settings of how much of it is kept.
 RETENTION_EVERY_S: Final = 60.0
 #: A consumer's name is typed by people and stands in lists.
@@ -192,6 +197,10 @@ JOBS_STOP_S: Final = 10.0
 TRANSACTION_ROWS_MAX: Final = 4_096
 #: Pages in the write-ahead log before it is copied back: 4,000 x 8 KiB = 32 MB, seldom enough not to be felt.
 WAL_PAGES: Final = 4_000
+#: The file is allocated so far ahead of what it needs: often enough not to be felt, and no large waste.
+ALLOCATED_AHEAD_BYTES: Final = MIB
+#: How often a log that is longer than that is tried to be cut back while nothing is written.
+WAL_LOOK_S: Final = 1.0
 #: How long the writer waits for readers when the log must be restarted, and anybody for another program's lock.
 CHECKPOINT_WAIT_MS: Final = 100
 LOCK_WAIT_MS: Final = 5_000
@@ -199,6 +208,10 @@ LOCK_WAIT_MS: Final = 5_000
 #: looked for to make it anew.
 RESERVE_BYTES: Final = 4 * MIB
 RESERVE_LOOK_S: Final = 10.0
+#: It is written in pieces: a part of it is better than nothing.
+RESERVE_PIECE_BYTES: Final = 64 * KIB
+#: As much of it is given up at once.
+RESERVE_GIVEN_BYTES: Final = MIB
 #: SQLite's page cache of the writer, and of each reader; behind both stands the system's own.
 WRITER_CACHE_KIB: Final = 32 * KIB
 READER_CACHE_KIB: Final = 4 * KIB

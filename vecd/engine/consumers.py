@@ -45,23 +45,26 @@ class Consumers:
         return Position(made.seq, made.label)
 
     async def ack(self, name: str, position: Position) -> None:
-        """The consumer has done with all up to there (inclusive). When it returns, that is on disk.
+        """The consumer has done with all up to there (inclusive). When it returns, that is on disk. It `frees`, as all
+        that lets the log be trimmed.
 
         Raises VecError `not_found`.
         """
-        await asyncio.wrap_future(self._database.submit(lambda tx: store.ack(tx, name, *position)))
+        await asyncio.wrap_future(self._database.submit(lambda tx: store.ack(tx, name, *position), frees=True))
         self.acked.beat()
 
     async def reset(self, name: str, position: Position) -> dict[str, Any]:
         """Moves it anywhere; returns it as `everyone` does. Raises VecError `not_found` or `consumer_held`."""
         self._check_free(name)
-        moved = await asyncio.wrap_future(self._database.submit(lambda tx: store.reset(tx, name, *position)))
+        moved = await asyncio.wrap_future(
+            self._database.submit(lambda tx: store.reset(tx, name, *position), frees=True)
+        )
         return self._shown(moved)
 
     async def delete(self, name: str) -> dict[str, Any]:
         """Forgets it; returns what it was. Raises VecError `not_found` or `consumer_held`."""
         self._check_free(name)
-        gone = await asyncio.wrap_future(self._database.submit(lambda tx: store.delete(tx, name)))
+        gone = await asyncio.wrap_future(self._database.submit(lambda tx: store.delete(tx, name), frees=True))
         return self._shown(gone)
 
     def everyone(self) -> list[dict[str, Any]]:

@@ -220,12 +220,18 @@ async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> 
                 selection = await _select(engine, library, where)
                 refuse_doubts(selection)
                 found = await engine.read(_versions, engine, selection)
-            for start in range(0, len(found), limits.DELETE_DOCUMENTS):
-                page = found[start : start + limits.DELETE_DOCUMENTS]
+            start = 0
+            while page := found[start : start + delete_page(engine)]:
+                start += len(page)
                 future = engine.database.submit(partial(delete_unchanged, library, page), len(page), frees=True)
                 gone, seq = await asyncio.wrap_future(future)
                 deleted += gone
     return {"deleted": deleted, "missing": 0, "missing_ids": [], "seq": seq}
+
+
+def delete_page(engine: Engine) -> int:
+    """How many documents one transaction of a delete by filter takes."""
+    return limits.DELETE_DOCUMENTS_TIGHT if engine.database.tight else limits.DELETE_DOCUMENTS
 
 
 def delete_unchanged(library: Library, page: list[Version], tx: Transaction) -> tuple[int, int]:

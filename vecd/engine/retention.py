@@ -26,7 +26,11 @@ async def trim(engine: Engine, keep: Limits, *, past_consumers: bool = False, wa
     `oldest` is the cursor that all that is left is behind, `held_by` the consumer that kept it from going further, and
     the bytes are of the store's file. With `wait` it returns when the space is free and given back."""
     upto = await engine.read(reachable, engine, keep)
-    trimmed, held_by = await asyncio.wrap_future(engine.database.submit(lambda tx: trim_to(tx, upto, past_consumers)))
+
+    def write(tx: Transaction) -> tuple[int, str | None]:
+        return trim_to(tx, upto, past_consumers)
+
+    trimmed, held_by = await asyncio.wrap_future(engine.database.submit(write, frees=True))
     if trimmed:
         log.info("log trimmed", extra={"events": trimmed, "horizon": engine.database.horizon})
     engine.vacuum.begin()

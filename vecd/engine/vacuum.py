@@ -19,11 +19,21 @@ from .readviews import ReadViews
 log = logging.getLogger("vecd.retention")
 
 
-def deleting(views: ReadViews) -> retention.Step:
+def deleting(database: Database, views: ReadViews) -> retention.Step:
     """The step that deletes rows, as far as the open read views allow."""
 
     def step(tx: Transaction) -> int:
-        return retention.vacuum(tx, limits.VACUUM_ROWS, views.floor(tx.horizon))
+        rows = limits.VACUUM_ROWS_TIGHT if database.tight else limits.VACUUM_ROWS
+        return retention.vacuum(tx, rows, views.floor(tx.horizon))
+
+    return step
+
+
+def giving_back(database: Database) -> retention.Step:
+    """The step that gives free pages back to the file system."""
+
+    def step(tx: Transaction) -> int:
+        return retention.give_back(tx, limits.VACUUM_PAGES_TIGHT if database.tight else limits.VACUUM_PAGES)
 
     return step
 
@@ -64,14 +74,13 @@ class Vacuum:
     async def _once(self) -> None:
         rows = 0
         try:
-            while gone := await self._step(deleting(self._views)):
+            while gone := await self._step(deleting(self._database, self._views)):
                 rows += gone
             given = 0
-            while pages := await self._step(lambda tx: retention.give_back(tx, limits.VACUUM_PAGES)):
+            while pages := await self._step(giving_back(self._database)):
                 given += pages
             if given:
-                await asyncio.wrap_future(self._database.copy_back())
-                await self._step(lambda tx: 0)  # behind the copying
+                await self._step(lambda tx: 0)  # behind the checkpoint that shortens the file
         except VecError as error:
             log.warning("vacuum given up; the next trim goes on with it", extra={"error": str(error)})
         if rows:
@@ -80,6 +89,6 @@ class Vacuum:
     async def _step(self, step: retention.Step) -> int:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        done = await asyncio.wrap_future(self._database.submit(step, limits.VACUUM_ROWS))
+        done = await asyncio.wrap_future(self._database.submit(step, limits.VACUUM_ROWS, frees=True))
         await asyncio.sleep(loop.time() - started)
         return done

@@ -23,6 +23,7 @@ from ..store.jobs import CANCELLED, COMPLETED, Job, Wanted
 from ..store.schedules import Schedule
 from . import schedule, verbs, zones
 from .jobs import Jobs
+from .kinds import KINDS
 from .moments import wall_us
 
 log = logging.getLogger("vecd.jobs")
@@ -92,7 +93,7 @@ class Clock:
             return
         found = [each for each in await self._jobs.engine.read(everything, self._jobs) if each.name == PRUNE]
         jobs = [self._wanted(each) for each in found]
-        await self._write(lambda tx: store.submit(tx, PRUNE, jobs, 0, None))
+        await self._write(lambda tx: store.submit(tx, PRUNE, jobs, 0, None), frees=True)
 
     async def run_now(self, name: str) -> dict[str, Any]:
         """Submits a schedule's job, whatever the time; it waits until no other of its jobs runs.
@@ -102,7 +103,9 @@ class Clock:
         found = await self._jobs.engine.read(find, self._jobs, name)
         job = self._wanted(found)
         pending_max = limits.SCHEDULE_MISSED_MAX
-        (submitted,) = await self._write(lambda tx: store.submit(tx, name, [job], pending_max, None)) or (None,)
+        (submitted,) = await self._write(
+            lambda tx: store.submit(tx, name, [job], pending_max, None), frees=KINDS[job.kind].frees
+        ) or (None,)
         if submitted is None:
             raise VecError(Code.BUSY, f"{pending_max} jobs of the schedule {name!r} wait already", "try again later")
         return verbs.described(self._jobs, submitted)
@@ -152,7 +155,8 @@ class Clock:
         try:
             job = self._wanted(each)
             submitted: list[Job] = await self._write(
-                lambda tx: store.submit(tx, each.name, [job] * due.count, pending_max, due.last_us)
+                lambda tx: store.submit(tx, each.name, [job] * due.count, pending_max, due.last_us),
+                frees=KINDS[job.kind].frees,
             )
         except VecError as error:
             if error.code in (Code.STORAGE_FAILED, Code.SHUTTING_DOWN, Code.DISK_FULL, Code.BUSY):
@@ -179,8 +183,8 @@ class Clock:
             schedule=each.name,
         )  # fmt: skip
 
-    async def _write(self, work: Callable[[Any], Any]) -> Any:
-        return await asyncio.wrap_future(self._jobs.engine.database.submit(work))
+    async def _write(self, work: Callable[[Any], Any], *, frees: bool = False) -> Any:
+        return await asyncio.wrap_future(self._jobs.engine.database.submit(work, frees=frees))
 
 
 def everything(jobs: Jobs) -> list[Schedule]:

@@ -70,7 +70,7 @@ async def submit(jobs: Jobs, job: Wanted, turn: Turn) -> dict[str, Any]:
     A job with this key that is being cancelled is waited for. Raises VecError `busy` if that takes long.
     """
     async with turn:
-        future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job))
+        future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job), frees=kinds.find(job.kind).frees)
     submitted, new = await asyncio.wrap_future(future)
     deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
     while not new and submitted.cancelling:
@@ -258,7 +258,7 @@ async def pause(jobs: Jobs, paused: Sequence[str]) -> dict[str, Any]:
     """Lets no job of these kinds begin (none given: no job at all); running ones stop after their step and are pending
     again."""
     names = _kinds(paused)
-    await _write(jobs, lambda tx: moves.pause(tx, names))
+    await _write(jobs, lambda tx: moves.pause(tx, names), frees=True)
     jobs.workers.pause(names)
     return overview(jobs)
 
@@ -266,7 +266,7 @@ async def pause(jobs: Jobs, paused: Sequence[str]) -> dict[str, Any]:
 async def resume(jobs: Jobs, resumed: Sequence[str]) -> dict[str, Any]:
     """Ends pauses; none given: every pause."""
     names = _kinds(resumed) if resumed else jobs.workers.paused
-    await _write(jobs, lambda tx: moves.resume(tx, names))
+    await _write(jobs, lambda tx: moves.resume(tx, names), frees=True)
     jobs.workers.resume(names)
     return overview(jobs)
 

@@ -76,7 +76,7 @@ class Workers:
     def open(self) -> None:
         """Takes up what the store holds. Raises VecError."""
         database = self._engine.database
-        for job in database.submit(moves.recover).result():
+        for job in database.submit(moves.recover, frees=True).result():
             log.warning("job ran when the daemon died", extra={"job": job.job_id, "kind": job.kind, "state": job.state})
         with database.snapshot() as db, self._condition:
             self._counts.update(store.counts(db))
@@ -250,7 +250,7 @@ class Workers:
             future = self._engine.database.submit(
                 partial(_turn, [ending for _, ending in ended], [entry.job_id for entry in taken]),
                 len(ended) + len(taken),
-                frees=bool(ended),
+                frees=bool(ended) or any(KINDS[entry.kind].frees for entry in taken if entry.kind in KINDS),
             )
             try:
                 claimed = future.result()

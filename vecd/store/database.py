@@ -9,8 +9,13 @@ Rules:
 - If storage fails, nobody is answered OK. A full disk, or another program's lock, fails the transaction and the daemon
   goes on; any other I/O error cannot be undone (SQLite may hide a row now and show it after reopening), so `on_fatal`
   is told and the writer takes nothing more. That holds for checkpoints too, which is why the writer makes them itself.
-- A full disk must not keep anybody from making room: a file beside the store is held in reserve, and given up for work
-  that frees something (deletes, cancels) when there is no space for it otherwise.
+- A full disk must not keep anybody from making room. Three things see to that. The file's growth is allocated before
+  the commit that needs it, so a checkpoint never needs space, and the write-ahead log can always be started again from
+  its beginning and its own space used. A file beside the store is held in reserve; it is deleted for work that frees
+  something (deletes, cancels, trims) when there is no other space. Such work may run twice: it is repeated after a
+  rollback.
+- The write-ahead log grows while a reader holds an old state. When none does, it is cut back to WAL_PAGES, at the
+  latest WAL_LOOK_S after the last write.
 - Readers use connections of their own, one a thread; they see committed data only.
 
 Knows nothing of event loops: work is answered through concurrent.futures.
@@ -19,9 +24,11 @@ Knows nothing of event loops: work is answered through concurrent.futures.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +47,9 @@ from .transaction import Commit, Moment, Transaction
 
 T = TypeVar("T")
 log = logging.getLogger("vecd.store")
+
+#: What the system says when there is no room for a write.
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 #: SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when a checkpoint races with a writer (fixed in 3.51.3).
 SQLITE_SOUND = (3, 51, 3)
@@ -83,8 +93,14 @@ class Database:
         self._label = 0
         self._reserve = path.with_name("reserve")
         self._reserve_at = 0.0  # when to look for room for it again
+        self._db: apsw.Connection
+        self._page_bytes = PAGE_BYTES
+        self._fd = -1  # of the file, to allocate its growth
         self._wal_pages = 0  # in the write-ahead log after the last commit
         self._checkpoint_at = limits.WAL_PAGES
+        self._giving_back = False  # the last commit was a step of giving back, and more may follow
+        self._shrink_due = False  # pages were given back, and the file is still as long as before
+        self.tight = False  # the disk was full, and there has been no room for the reserve since
         self.catalogue: Catalogue
         self.moment: Moment  # head, label and catalogue of one commit; replaced as a whole
 
@@ -94,26 +110,52 @@ class Database:
         """Opens or makes the file and starts the writer. Raises VecError `storage_failed`."""
         check_sqlite()
         try:
-            self._db = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, limits.WRITER_CACHE_KIB)
-            self._db.pragma("page_size", PAGE_BYTES)
-            self._db.pragma("auto_vacuum", "incremental")  # of a new file; so that a trim can give space back
-            if (mode := self._db.pragma("journal_mode", "wal")) != "wal":
-                raise VecError(
-                    Code.STORAGE_FAILED,
-                    f"{self.path} cannot use a write-ahead log (SQLite says {mode!r})",
-                    "is it on a network file system? Put VEC_HOME on a local disk",
-                )
-            self._db.pragma("synchronous", "full")
-            # SQLite's own checkpoints throw their result away, and a failed fsync of the file must not go unnoticed.
-            self._db.set_wal_hook(self._note_wal)
-            migrate(self._db, str(self.path))
-            row = self._db.execute("SELECT log_id, seq, label, time_us, horizon FROM log").get
-            self.log_id, self.head, self._label, self.head_time_us, self.horizon = row
-            self.catalogue = read_catalogue(self._db)
-            self.moment = Moment(self.head, self._label, self.catalogue)
+            try:
+                self._open()
+            except apsw.Error as error:
+                # The write-ahead log and its index need room before anything can be read.
+                if not self._is_full(error) or not self._give_up_reserve():
+                    raise
+                self.tight = True
+                self._disconnect()
+                self._open()
         except apsw.Error as error:
-            raise translated(error, self.path) from error
+            raise self._translated(error) from error
         self._thread.start()
+
+    def _open(self) -> None:
+        self._db = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+        self._db.pragma("cache_size", -limits.WRITER_CACHE_KIB)
+        if not self._db.pragma("page_count"):
+            self._db.pragma("page_size", PAGE_BYTES)
+            self._db.pragma("auto_vacuum", "incremental")  # so that a trim can give space back
+        if (mode := self._db.pragma("journal_mode", "wal")) != "wal":
+            raise VecError(
+                Code.STORAGE_FAILED,
+                f"{self.path} cannot use a write-ahead log (SQLite says {mode!r})",
+                "is it on a network file system? Put VEC_HOME on a local disk",
+            )
+        self._db.pragma("synchronous", "full")
+        self._db.pragma("temp_store", "memory")  # what a savepoint needs to be undone, above all
+        # SQLite's own checkpoints throw their result away, and a failed fsync of the file must not go unnoticed.
+        self._db.set_wal_hook(self._note_wal)
+        migrate(self._db, str(self.path))
+        self._page_bytes = int(self._db.pragma("page_size"))
+        self._db.pragma("journal_size_limit", limits.WAL_PAGES * self._page_bytes)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        row = self._db.execute("SELECT log_id, seq, label, time_us, horizon FROM log").get
+        self.log_id, self.head, self._label, self.head_time_us, self.horizon = row
+        self.catalogue = read_catalogue(self._db)
+        self.moment = Moment(self.head, self._label, self.catalogue)
+
+    def _disconnect(self) -> None:
+        for connection in (*self._open_readers, *([self._db] if hasattr(self, "_db") else [])):
+            with contextlib.suppress(apsw.Error):  # closing after a storage failure may fail again
+                connection.close()
+        # Not before: closing any descriptor of a file ends all locks that the process has on it.
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def close(self) -> None:
         """Finishes the waiting writes, copies the write-ahead log back, closes every connection."""
@@ -123,9 +165,9 @@ class Database:
             self._closed = True
             self._waiting.put(None)
         self._thread.join()
-        for connection in (*self._open_readers, self._db):
-            with contextlib.suppress(apsw.Error):  # closing after a storage failure may fail again
-                connection.close()
+        self._disconnect()
+        if self._failed is None:
+            self._keep_reserve()  # of what the write-ahead log took: the next start needs some
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -134,7 +176,8 @@ class Database:
 
         The future is done when the work's transaction is on disk; it raises what the work raised, or VecError
         `storage_failed`, `disk_full`, `busy` or `shutting_down`. `rows` is about how much it writes; work
-        that `frees` something may use the reserve when the disk is full.
+        that `frees` something may use the reserve when the disk is full. Work may run twice, the second time after a
+        rollback.
         """
         future: Future[T] = Future()
         with self._lock:
@@ -146,18 +189,9 @@ class Database:
                 self._waiting.put(_Work(run, rows, future, frees))
         return future
 
-    def copy_back(self) -> Future[None]:
-        """Has the write-ahead log copied back into the file behind the next commit, and not when it is long: only then
-        does the file shrink by what was given back."""
-
-        def soon(_: Transaction) -> None:
-            self._checkpoint_at = 0
-
-        return self.submit(soon)
-
     def _write_forever(self) -> None:
         ended = False
-        while not ended and (first := self._waiting.get()) is not None:
+        while not ended and (first := self._next()) is not None:
             group, rows = [first], first.rows
             while rows < limits.TRANSACTION_ROWS_MAX and not ended:
                 try:
@@ -174,49 +208,108 @@ class Database:
             if self._try(group):
                 return
 
+    def _next(self) -> _Work | None:
+        """The next work; None is the end. While there is none, space is looked after."""
+        while True:
+            try:
+                return self._waiting.get(timeout=self._idle_s())
+            except queue.Empty:
+                try:
+                    if self._wal_is_long() or self._shrink_due:
+                        # On a full disk the log's space is kept: others would take it.
+                        self._checkpoint(
+                            apsw.SQLITE_CHECKPOINT_RESTART if self.tight else apsw.SQLITE_CHECKPOINT_TRUNCATE
+                        )
+                except BaseException as error:
+                    if self._fail([], error):
+                        return None
+                if self.tight:
+                    self._keep_reserve()
+
+    def _idle_s(self) -> float | None:
+        """For how long to wait for work; None: without bound."""
+        if self._wal_is_long() or self._shrink_due:
+            return limits.WAL_LOOK_S
+        return limits.RESERVE_LOOK_S if self.tight else None
+
     def _try(self, group: list[_Work]) -> bool:
-        """Commits a group, or tells it why not. True if storage failed for good."""
-        try:
-            self._commit(group)
-            self._checkpoint()
-        except apsw.FullError as error:
-            freeing = [work for work in group if work.frees and not work.future.done()]
-            if not freeing or not self._give_up_reserve():
-                return self._fail(group, error)
-            failed = self._fail([work for work in group if not work.frees], error)
-            for work in freeing:
+        """Commits a group, or fails its futures. True if storage failed for good."""
+        restarted = False
+        while group:
+            try:
+                self._commit(group)
+                break
+            except BaseException as error:
+                if not self._is_full(error):
+                    return self._fail(group, error)
+                full = error
+            self.tight = True
+            self._roll_back()
+            for work in group:
                 work.result = work.error = None
-            return failed or self._try(freeing)
+            try:
+                if not restarted and self._restart_wal():
+                    restarted = True
+                    continue
+            except BaseException as error:
+                return self._fail(group, error)
+            self._fail([work for work in group if not work.frees], full)
+            group = [work for work in group if work.frees]
+            if group and not self._give_up_reserve():
+                return self._fail(group, full)
+        try:
+            self._checkpoint()
         except BaseException as error:
-            return self._fail(group, error)
+            return self._fail([], error)
         if time.monotonic() >= self._reserve_at:
             self._keep_reserve()
         return False
 
+    def _restart_wal(self) -> bool:
+        """Copies the write-ahead log into the file, so that the next commit begins it again and needs no more space
+        than it has; whether that may help."""
+        if not self._wal_pages:
+            return False
+        self._checkpoint(apsw.SQLITE_CHECKPOINT_RESTART)
+        return not self._wal_pages
+
+    def _is_full(self, error: BaseException) -> bool:
+        """Whether an error means that there is no room. A failed fsync never does: what it was to keep may be lost."""
+        if isinstance(error, apsw.FullError):
+            return True
+        if isinstance(error, (apsw.IOError, apsw.CantOpenError)) and hasattr(self, "_db"):
+            lost = getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
+            return not lost and self._db.system_errno in _FULL
+        return False
+
     def _keep_reserve(self) -> None:
-        """Makes the reserve if it is not there and there is room for it."""
+        """Makes the reserve if it is not there, as large as there is room for."""
         self._reserve_at = time.monotonic() + limits.RESERVE_LOOK_S
-        if self._reserve.exists():
-            return
         try:
-            with open(self._reserve, "xb") as file:
-                for _ in range(limits.RESERVE_BYTES // limits.MIB):
-                    file.write(os.urandom(limits.MIB))  # a file system that packs must not save on it
-                file.flush()
-                os.fsync(file.fileno())
+            with open(self._reserve, "ab", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                while size < limits.RESERVE_BYTES:
+                    piece = min(limits.RESERVE_PIECE_BYTES, limits.RESERVE_BYTES - size)
+                    size += file.write(os.urandom(piece))  # a file system that packs must not save on it
+                    if size >= limits.RESERVE_BYTES:
+                        os.fsync(file.fileno())
+            self.tight = False
         except OSError as error:
-            log.warning("no room for the reserve", extra={"error": str(error)})
-            with contextlib.suppress(OSError):
-                self._reserve.unlink(missing_ok=True)
+            log.warning("no room for the whole reserve", extra={"error": str(error)})
 
     def _give_up_reserve(self) -> bool:
-        """Whether there was one."""
+        """Gives up a part of the reserve; whether there was any. What it frees goes into the write-ahead log, whose
+        space stays ours: so no more is given up at once than a transaction may need."""
         self._reserve_at = time.monotonic() + limits.RESERVE_LOOK_S
         try:
-            self._reserve.unlink()
+            left = self._reserve.stat().st_size - limits.RESERVE_GIVEN_BYTES
+            if left > 0:
+                os.truncate(self._reserve, left)
+            else:
+                self._reserve.unlink()
         except OSError:
             return False
-        log.warning("the disk is full: the reserve is given up")
+        log.warning("the disk is full: a part of the reserve is given up", extra={"bytes_left": max(0, left)})
         return True
 
     def _commit(self, group: list[_Work]) -> None:
@@ -230,7 +323,10 @@ class Database:
         if tx.seq != self.head:
             db.execute("UPDATE log SET seq = ?, label = ?, time_us = ?", (tx.seq, tx.label, tx.time_us))
             self.head_time_us = now_us
+        self._allocate()
         db.execute("COMMIT")
+        self._shrink_due = self._shrink_due or tx.gave_back
+        self._giving_back = tx.gave_back
         self._on_commit(Commit(tx.seq, tx.catalogue, tx.changes, tx.jobs))
         self._label = tx.label
         self.catalogue = tx.catalogue  # before the head: whoever sees the head finds its libraries
@@ -270,28 +366,68 @@ class Database:
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
-    def _checkpoint(self) -> None:
+    def _allocate(self) -> None:
+        """Makes the file as long as the transaction needs it, before the commit: the checkpoint that copies the pages
+        into it must not find the disk full. Raises apsw.FullError."""
+        wanted = int(self._db.pragma("page_count")) * self._page_bytes
+        size = os.fstat(self._fd).st_size
+        for ahead in (limits.ALLOCATED_AHEAD_BYTES, 0):
+            if wanted <= size:
+                return
+            try:
+                _extend(self._fd, size, wanted + ahead)
+                return
+            except OSError as error:
+                full = error
+                if error.errno not in _FULL:
+                    raise
+        raise apsw.FullError(f"the file cannot grow: {full.strerror}")
+
+    def _wal_is_long(self) -> bool:
+        """Whether the write-ahead log is longer than what is kept of it."""
+        return self._wal_pages > limits.WAL_PAGES
+
+    def _checkpoint(self, mode: int | None = None) -> None:
         """Copies a long write-ahead log back into the file. While somebody reads, it cannot begin anew; when it has
-        become much too long, the readers are waited for."""
-        if self._wal_pages < self._checkpoint_at:
-            return
-        overdue = self._wal_pages >= 4 * limits.WAL_PAGES
-        mode = apsw.SQLITE_CHECKPOINT_RESTART if overdue else apsw.SQLITE_CHECKPOINT_PASSIVE
+        become much too long, the readers are waited for. With a `mode` it is done however short the log is."""
+        if mode is None:
+            if self._shrink_due and not self._giving_back:
+                mode = apsw.SQLITE_CHECKPOINT_RESTART  # the file is shortened when all of the log is in it
+            elif self._wal_pages < self._checkpoint_at:
+                return
+            elif self._wal_pages >= 4 * limits.WAL_PAGES:
+                mode = apsw.SQLITE_CHECKPOINT_RESTART
+            else:
+                mode = apsw.SQLITE_CHECKPOINT_PASSIVE
         self._db.set_busy_timeout(limits.CHECKPOINT_WAIT_MS)
         try:
-            self._db.wal_checkpoint(mode=mode)
+            pages, copied = self._db.wal_checkpoint(mode=mode)
         except apsw.BusyError:
             log.debug("checkpoint held up by readers", extra={"wal_pages": self._wal_pages})
+        except apsw.Error as error:
+            if not self._is_full(error):
+                raise
+            log.warning("no room for a checkpoint", extra={"wal_pages": self._wal_pages})
+        else:
+            if mode != apsw.SQLITE_CHECKPOINT_PASSIVE:
+                self._wal_pages = 0  # all was copied, and nobody reads it: the next commit begins at its beginning
+                self._checkpoint_at = limits.WAL_PAGES
+                self._shrink_due = False
+                return
+            self._shrink_due = self._shrink_due and pages != copied
         finally:
             self._db.set_busy_timeout(limits.LOCK_WAIT_MS)
         self._checkpoint_at = self._wal_pages + limits.WAL_PAGES // 2  # not at every commit
 
-    def _fail(self, group: list[_Work], error: BaseException) -> bool:
-        """The transaction did not happen. True if storage failed for good: anything but a full disk or a lock."""
-        told = translated(error, self.path) if isinstance(error, apsw.Error) else error
+    def _roll_back(self) -> None:
         if self._db.in_transaction:
             with contextlib.suppress(apsw.Error):
                 self._db.execute("ROLLBACK")
+
+    def _fail(self, group: list[_Work], error: BaseException) -> bool:
+        """The transaction did not happen. True if storage failed for good: anything but a full disk or a lock."""
+        told = self._translated(error) if isinstance(error, apsw.Error) else error
+        self._roll_back()
         fatal = not (isinstance(told, VecError) and told.code in (Code.DISK_FULL, Code.BUSY))
         if fatal:
             failure = (
@@ -305,10 +441,14 @@ class Database:
                     if work.future.set_running_or_notify_cancel():
                         group.append(work)
             self._on_fatal(failure)
+            told = failure
         for work in group:
             if not work.future.done():
                 work.future.set_exception(told)
         return fatal
+
+    def _translated(self, error: apsw.Error) -> VecError:
+        return translated(apsw.FullError() if self._is_full(error) else error, self.path)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -316,7 +456,8 @@ class Database:
         """This thread's read connection."""
         connection: apsw.Connection | None = getattr(self._readers, "connection", None)
         if connection is None:
-            connection = self._connect(apsw.SQLITE_OPEN_READONLY, limits.READER_CACHE_KIB)
+            connection = self._connect(apsw.SQLITE_OPEN_READONLY)
+            connection.pragma("cache_size", -limits.READER_CACHE_KIB)
             self._readers.connection = connection
             with self._lock:
                 self._open_readers.append(connection)
@@ -338,11 +479,24 @@ class Database:
         except apsw.Error as error:
             raise translated(error, self.path) from error
 
-    def _connect(self, flags: int, cache_kib: int) -> apsw.Connection:
+    def _connect(self, flags: int) -> apsw.Connection:
         connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)
         connection.set_busy_timeout(limits.LOCK_WAIT_MS)
-        connection.pragma("cache_size", -cache_kib)
         return connection
+
+
+def _extend(fd: int, size: int, wanted: int) -> None:
+    """Makes a file of `size` bytes `wanted` bytes long, with room on the disk for all of it. Raises OSError."""
+    if sys.platform != "darwin":
+        try:
+            os.posix_fallocate(fd, size, wanted - size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):
+                raise
+    zeros = memoryview(bytes(wanted - size))
+    while size < wanted:
+        size += os.pwrite(fd, zeros[size - wanted :], size)
 
 
 def check_sqlite(version: str | None = None) -> None:

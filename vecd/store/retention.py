@@ -141,7 +141,9 @@ def give_back(tx: Transaction, pages: int) -> int:
     if not free or tx.db.pragma("auto_vacuum") != _INCREMENTAL:
         return 0
     tx.db.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
-    return free - int(tx.db.pragma("freelist_count"))
+    given = free - int(tx.db.pragma("freelist_count"))
+    tx.gave_back = given > 0
+    return given
 
 
 def size(db: apsw.Connection) -> tuple[int, int]:

@@ -79,6 +79,7 @@ class Transaction:
     label: int  # the last label given out
     catalogue: Catalogue
     horizon: int = 0  # the last seq that was trimmed away
+    gave_back: bool = False  # pages at the file's end were freed, for the next checkpoint to cut off
     changes: list[Change] = field(default_factory=list)
     jobs: list[JobChange] = field(default_factory=list)
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ... import limits
 from ...engine import documents
 from ...filters import language
 from ...store.transaction import Transaction
@@ -24,6 +23,7 @@ class Delete(Kind):
     what = "delete the documents that filters let through"
     unit = "documents"
     library = "required"
+    frees = True
     params: ClassVar[Mapping[str, Param]] = {"where": Param("filters, all of which must hold", list, required=True)}
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
@@ -45,8 +45,9 @@ class Delete(Kind):
             result["deleted"] = before + documents.delete_unchanged(library, page, tx)[0]
             return result["deleted"]
 
-        for start in range(0, len(found), limits.DELETE_DOCUMENTS):
-            page = found[start : start + limits.DELETE_DOCUMENTS]
+        start = 0
+        while page := found[start : start + documents.delete_page(engine)]:
+            start += len(page)
             work = partial(write, page, result["deleted"])
-            yield Step(write=work, done=deleted + start + len(page), total=total, rows=len(page), frees=True)
+            yield Step(write=work, done=deleted + start, total=total, rows=len(page), frees=True)
         return result

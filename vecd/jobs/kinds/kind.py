@@ -90,6 +90,7 @@ class Kind(ABC):
     running_max: ClassVar[int | None] = None  # of this kind at once
     library_max: ClassVar[int | None] = 1  # of this kind in one library at once
     begins_again: ClassVar[bool] = False  # a retry by hand starts without the checkpoint: see abandon
+    frees: ClassVar[bool] = False  # it makes room: with a full disk it is submitted and begun all the same
     in_flight: ClassVar[int] = 0  # steps that may be on their way to the disk while the next one is made
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class Prune(Kind):
     name = "prune"
     what = "forget jobs that completed or were cancelled, by age and count"
     unit = "jobs"
+    frees = True
     params: ClassVar[Mapping[str, Param]] = {
         "keep_s": Param("those younger than so many seconds are kept; a week unless set", float, low=0),
         "keep": Param("so many are kept; 10,000 unless set", int, low=0),

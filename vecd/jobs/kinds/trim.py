@@ -23,6 +23,7 @@ class Trim(Kind):
     what = "let go of the log's oldest events"
     unit = "rows"
     running_max: ClassVar[int | None] = 1
+    frees = True
     params: ClassVar[Mapping[str, Param]] = {
         "keep_age_s": Param("seconds of the log that are kept", float, low=0),
         "keep_count": Param("events of it", int, low=0, high=2**62),

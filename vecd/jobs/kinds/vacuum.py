@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ... import limits
-from ...engine.vacuum import deleting
+from ...engine.vacuum import deleting, giving_back
 from ...store import retention
 from ...store.transaction import Transaction
 from .kind import Kind, Run, Step, Steps
@@ -17,6 +17,7 @@ class Vacuum(Kind):
     name = "vacuum"
     what = "delete what was trimmed away, and give its space back"
     unit = "rows"
+    frees = True
     running_max: ClassVar[int | None] = 1
 
     def steps(self, run: Run) -> Steps:
@@ -27,8 +28,8 @@ def reclaimed(run: Run) -> Steps:
     """The steps of a vacuum, each short; what has been deleted need not be remembered."""
     found = {"rows": 0, "pages": 0}
     works: dict[str, retention.Step] = {
-        "rows": deleting(run.engine.views),
-        "pages": lambda tx: retention.give_back(tx, limits.VACUUM_PAGES),
+        "rows": deleting(run.engine.database, run.engine.views),
+        "pages": giving_back(run.engine.database),
     }
     for what, work in works.items():
         made: list[int] = [1]
