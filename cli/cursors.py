@@ -6,7 +6,6 @@ cut short is seen again.
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 from collections.abc import Callable
@@ -59,14 +58,10 @@ class CursorFile(Nowhere):
         self._kept = ""  # what is in it
 
     def start(self, given: str) -> str:
-        from vecd.files import open_regular
+        from vecd.files import read_small
 
         try:
-            with open(open_regular(self._path), "rb") as file:
-                text = file.read(_CURSOR_FILE_BYTES_MAX + 1)
-            if len(text) > _CURSOR_FILE_BYTES_MAX:
-                raise OSError(errno.EFBIG, "it is too long for a cursor")
-            self._kept = text.decode().strip()
+            self._kept = read_small(self._path, _CURSOR_FILE_BYTES_MAX).decode().strip()
             return self._kept or given
         except FileNotFoundError:
             return given

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from vecd.wire.ndjson import Line
 
 
-def lines(paths: list[str], wait: Callable[[int], bool] | None = None) -> Iterator[Line | None]:
+def lines(
+    paths: list[str], wait: Callable[[int], bool] | None = None, check: Callable[[], None] = lambda: None
+) -> Iterator[Line | None]:
     """All lines of these files (`-` is stdin; none at all is stdin), without their newlines.
 
     Before each read of a pipe or terminal `wait(fd)` is called; it returns when the descriptor can be read, or false
-    when nothing has come for a while: then None is yielded, and the caller may deal with what it has. Raises VecError
+    when nothing has come for a while: then None is yielded, and the caller may deal with what it has. `check()` is
+    called for each piece of input, unpacked; what it raises ends the reading inside a line too. Raises VecError
     `invalid_request` for a file that cannot be read and `invalid_document` for one that is no valid gzip.
     """
     from vecd.wire.ndjson import split, unzipped
@@ -35,7 +38,7 @@ def lines(paths: list[str], wait: Callable[[int], bool] | None = None) -> Iterat
         except OSError as error:
             raise VecError(Code.INVALID_REQUEST, f"cannot read {path} ({error.strerror})", file=path) from error
         try:
-            yield from split(name, unzipped(name, _pieces(name, fd, wait)))
+            yield from split(name, _checked(unzipped(name, _pieces(name, fd, wait)), check))
         finally:
             if path != "-":
                 os.close(fd)
@@ -55,6 +58,12 @@ def _pieces(name: str, fd: int, wait: Callable[[int], bool] | None) -> Iterator[
             raise VecError(Code.INVALID_REQUEST, f"cannot read {name} ({error.strerror})", file=name) from error
         if not piece:
             return
+        yield piece
+
+
+def _checked(pieces: Iterator[bytes | None], check: Callable[[], None]) -> Iterator[bytes | None]:
+    for piece in pieces:
+        check()
         yield piece
 
 

@@ -60,6 +60,10 @@ class Batch:
     pending: Pending | None = None
 
 
+class _Interrupted(Exception):
+    """Ctrl-C came while input was read."""
+
+
 class Pipeline:
     """One run: reads lines, keeps batches in flight, takes acknowledgements in order."""
 
@@ -122,11 +126,18 @@ class Pipeline:
     def _readable(self, paths: list[str]) -> Iterator[Line | None]:
         """The lines up to where the input can be read: what came before that is as good as any other."""
         try:
-            yield from ndjson.lines(paths, self._wait)
+            yield from ndjson.lines(paths, self._wait, self._check)
+        except _Interrupted:
+            return
         except VecError as error:
             if "file" not in error.details:
                 raise
             self._unreadable = error
+
+    def _check(self) -> None:
+        """Ends the reading after a Ctrl-C, also where no line ends for gigabytes."""
+        if self.interrupted:
+            raise _Interrupted
 
     def _interrupt(self, number: int, frame: object) -> None:
         """Ctrl-C: stop reading, wait for what is in flight. The second one means it."""

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "limits": set(),
     "units": {"errors"},
     "values": {"errors", "limits"},
-    "settings": {"errors", "limits", "units"},
+    "settings": {"errors", "files", "limits", "units"},
     "logs": set(),
     "wire": {"errors", "limits", "values"},
     "dial": SHARED,

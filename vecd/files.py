@@ -102,6 +102,15 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, mode: int = 0o600) 
     return fd
 
 
+def read_small(path: str | Path, bytes_max: int) -> bytes:
+    """The content of a file that is no longer than that. Raises OSError, also for what is not a regular file."""
+    with open(open_regular(path), "rb") as file:
+        data = file.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise OSError(errno.EFBIG, f"it is over the limit of {bytes_max:,} bytes")
+    return data
+
+
 def _check_path(path: str | Path) -> None:
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "a path cannot hold a NUL character")

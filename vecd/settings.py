@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from . import limits
 from .errors import Code, VecError, nearest
+from .files import read_small
 from .units import duration_s, size_bytes
 
 #: sockaddr_un.sun_path, less its closing NUL.
@@ -153,11 +154,14 @@ def _runtime_folder(env: Mapping[str, str]) -> Path:
 def _tunables(env: Mapping[str, str], config: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     try:
-        text = config.read_text("utf-8")
+        text = read_small(config, limits.MIB).decode()
     except FileNotFoundError:
         text = ""
     except (OSError, UnicodeDecodeError) as error:
-        raise VecError(Code.SETTINGS, f"cannot read {config}: {error}") from error
+        if not (os.path.exists(config) and os.path.samefile(config, os.devnull)):  # which says: no settings
+            why = error.strerror if isinstance(error, OSError) else error
+            raise VecError(Code.SETTINGS, f"cannot read {config}: {why}") from error
+        text = ""
     if text:
         import tomllib
 

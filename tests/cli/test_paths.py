@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests import history
-from tests.cli.running import until
+from tests.cli.running import running, until
 from tests.instance import BIN, Instance, ndjson
 from vecd.client import Client
 from vecd.errors import VecError
@@ -125,6 +128,19 @@ def test_dead_letters_that_cannot_be_kept_are_refused_before_anything_is_handled
     assert not ran.exists()
 
 
+@pytest.mark.parametrize("what", ["fifo", "/dev/zero"])
+def test_a_configuration_that_is_no_regular_file_is_refused_at_once(tmp_path: Path, what: str) -> None:
+    with Instance({"VEC_NO_SPAWN": "1"}) as own:
+        os.mkfifo(own.home / "fifo")
+        (own.home / "config.toml").symlink_to(what)
+        done = own.vec("status", status=None, timeout_s=30)
+        assert "config.toml: it is not a regular file (invalid_settings)" in done.stderr
+        (own.home / "config.toml").unlink()
+        (own.home / "config.toml").symlink_to("/dev/null")
+        assert "invalid_settings" not in own.vec("status", status=None, timeout_s=30).stderr
+        (own.home / "config.toml").unlink()
+
+
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
@@ -215,3 +231,38 @@ def test_the_log_file_of_the_daemon_is_refused_wherever_it_is(tmp_path: Path) ->
             with pytest.raises(VecError) as refusal:
                 client.submit_job("backup", {"path": str(log)})
             assert refusal.value.code == "invalid_request"
+
+
+# --- input that is small on disk and has no end -----------------------------------------------------------------------
+
+BOMBS = {"blank lines": b"\n", "one line": b"a", "documents that are refused": b"[]\n"}
+
+
+def bomb(tmp_path: Path, what: str) -> Path:
+    """Gzip of 8 MB or less for 8 GB, which nobody reads to its end within a test's patience."""
+    path = tmp_path / "bomb.ndjson.gz"
+    unit = BOMBS[what]
+    path.write_bytes(gzip.compress(unit * (2**20 // len(unit))) * 8_192)
+    return path
+
+
+@pytest.mark.parametrize("what", BOMBS)
+def test_an_ingest_job_is_cancelled_soon_whatever_its_input_is(
+    instance: Instance, client: Client, tmp_path: Path, what: str
+) -> None:
+    client.request("library.create", library=f"job-{what}".replace(" ", "-"))
+    job = client.submit_job(**wanted("ingest", str(bomb(tmp_path, what))), library=f"job-{what}".replace(" ", "-"))
+    until(lambda: (client.job(job["job_id"])["progress"] or {}).get("done"), "a sign of life")
+    client.cancel_jobs([job["job_id"]])
+    until(lambda: client.job(job["job_id"])["state"] == "cancelled", "its end")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sees in /proc when the file is being read")
+@pytest.mark.parametrize("what", BOMBS)
+def test_ctrl_c_ends_an_ingest_soon_whatever_its_input_is(instance: Instance, tmp_path: Path, what: str) -> None:
+    path = bomb(tmp_path, what)
+    with running(instance, "ingest", str(path), stderr=subprocess.DEVNULL) as process:
+        fds = Path(f"/proc/{process.pid}/fd")
+        until(lambda: any(os.path.realpath(fd) == str(path) for fd in fds.iterdir()), "its reading")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130

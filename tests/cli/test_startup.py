@@ -45,6 +45,7 @@ STATUS_MODULES = {
     "vecd.client",
     "vecd.dial",
     "vecd.errors",
+    "vecd.files",
     "vecd.launch",
     "vecd.limits",
     "vecd.settings",

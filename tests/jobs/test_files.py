@@ -280,7 +280,7 @@ def test_a_file_that_is_in_its_place_already_counts_as_renamed_and_another_one_d
 
 
 @BOTH
-@pytest.mark.parametrize("trap", ["symlink", "fifo", "file"])
+@pytest.mark.parametrize("trap", ["symlink", "fifo", "file", "journal"])
 def test_what_somebody_plants_under_the_name_of_the_unfinished_file_is_not_followed_and_does_not_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, trap: str
 ) -> None:
@@ -295,6 +295,8 @@ def test_what_somebody_plants_under_the_name_of_the_unfinished_file_is_not_follo
                     planted.symlink_to(victim)
                 elif trap == "fifo":
                     os.mkfifo(planted)
+                elif trap == "journal" and kind == "backup":  # as a crash leaves it
+                    planted.with_name(planted.name + "-journal").write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" * 128)
                 else:
                     os.link(victim, planted)
 
@@ -325,3 +327,32 @@ def test_a_symlink_of_another_user_in_a_folder_for_everybody_is_not_followed_for
     with pytest.raises(OSError, match="symlink of another user"):
         replace(link, b"overwritten")
     assert victim.read_text() == "untouched"
+
+
+@BOTH
+def test_what_an_undone_job_has_left_goes_when_the_daemon_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    left: list[Path] = []
+
+    async def dies(world: World) -> None:
+        def hook(run: Run, number: int, step: Step) -> None:
+            if number == 2:
+                world.cancel(run.job.job_id)
+
+        await world.ingest(0, 600)
+        hooked(monkeypatch, kind, hook)
+        monkeypatch.setattr(KINDS[kind], "abandon", lambda engine, job: None)  # it dies before that
+        job_id = await world.submit(**about(world, kind))
+        assert (await world.ended(job_id))["state"] == "cancelled"
+        checkpoint = world.row(job_id).checkpoint
+        assert checkpoint is not None
+        left.append(Path(checkpoint["file"]))
+        left[0].write_text("all of the store")
+
+    async def starts(world: World) -> None:
+        assert not left[0].exists()
+
+    world(tmp_path, dies)
+    assert left[0].exists()
+    world(tmp_path, starts)

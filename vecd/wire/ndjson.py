@@ -109,11 +109,11 @@ def document(line: Line) -> dict[str, Any] | None:
 
     if line.data is None:
         raise VecError(Code.INVALID_DOCUMENT, f"a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
+    if not line.data or line.data.isspace():  # before it is parsed: input may be blank lines for gigabytes
+        return None
     try:
         document = orjson.loads(line.data)
     except orjson.JSONDecodeError as error:
-        if not line.data.strip():
-            return None
         raise VecError(Code.INVALID_DOCUMENT, _why_not_json(line.data, str(error))) from error
     if not isinstance(document, dict):
         kind = "a list" if isinstance(document, list) else "no object"

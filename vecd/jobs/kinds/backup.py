@@ -41,6 +41,7 @@ class Backup(Kind):
             at = files.begun(run.engine, run.job)
             yield Step(at)
         made, place = Path(at["file"]), Path(at["place"])
+        files.clear(made)
         seq = 0
         try:
             for part in copy.copied(run.engine.database, made, limits.BACKUP_PAGES):
@@ -52,7 +53,7 @@ class Backup(Kind):
             files.target(run.engine, self.name, at["place"])  # as it is now
             files.put_in_place(made, place, files.identity(whole))
         finally:
-            made.unlink(missing_ok=True)  # the next attempt cannot go on with it
+            files.clear(made)  # the next attempt cannot go on with it
         return {"path": run.params["path"], "bytes": whole.st_size, "seq": seq}
 
     def abandon(self, engine: Engine, job: Job) -> None:

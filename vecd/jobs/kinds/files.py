@@ -93,12 +93,16 @@ def begun(engine: Engine, job: Job) -> dict[str, Any]:
 
 
 def remove(job: Job) -> None:
-    """Removes the unfinished file of the run that the job's checkpoint belongs to, and what SQLite keeps beside it.
-    Raises OSError."""
-    if not isinstance(job.checkpoint, dict) or "file" not in job.checkpoint:
-        return
+    """Removes the unfinished file of the run that the job's checkpoint belongs to. Raises OSError."""
+    if isinstance(job.checkpoint, dict) and "file" in job.checkpoint:
+        clear(Path(job.checkpoint["file"]))
+
+
+def clear(made: Path) -> None:
+    """Removes an unfinished file, and what SQLite keeps beside it: a journal that a crash has left would be played into
+    the next copy. Raises OSError."""
     for suffix in ("", "-journal", "-wal", "-shm"):
-        Path(job.checkpoint["file"] + suffix).unlink(missing_ok=True)
+        made.with_name(made.name + suffix).unlink(missing_ok=True)
 
 
 def tidy(jobs: Iterable[Job]) -> None:

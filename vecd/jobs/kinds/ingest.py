@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import secrets
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -35,6 +36,9 @@ from .kind import Kind, Param, Run, Step, Steps
 if TYPE_CHECKING:
     from ...engine.core import Engine
 
+#: While nothing is written, the job gives a sign of life, and can be stopped, so often.
+_SIGN_S = 0.1
+
 _STATUSES = ("added", "updated", "unchanged", "deleted", "failed")
 
 
@@ -47,6 +51,10 @@ class _Batch:
     refused: list[tuple[Line, VecError]] = field(default_factory=list)
     size: int = 0
     read: int = 0  # bytes of the file
+
+    @property
+    def empty(self) -> bool:
+        return not self.documents and not self.refused
 
     @property
     def full(self) -> bool:
@@ -136,6 +144,9 @@ class Ingest(Kind):
                 place = {"file": number, "offset": 0, "line": 0}
             done = sum(sizes[:number])
             for batch in _batches(files[number], names[number], place["offset"], place["line"], strict):
+                if batch.empty:
+                    yield Step(done=done + batch.read, total=sum(sizes))
+                    continue
                 stop = 0
                 while True:
                     library = find(run.engine, run.job.library or DEFAULT)
@@ -219,23 +230,31 @@ def _held(path: Path) -> bool:
 
 
 def _batches(path: str, name: str, offset: int, line: int, strict: bool) -> Iterator[_Batch]:
-    """The lines of a file behind the line `line`, which ends at the byte `offset` (of what is unpacked)."""
+    """The lines of a file behind the line `line`, which ends at the byte `offset` (of what is unpacked).
+
+    An empty batch comes every _SIGN_S while nothing else does, so that the job can be stopped however much of its input
+    is blank, skipped or one long line.
+    """
     with open_file(path) as file:
         batch = _Batch()
         unreadable: VecError | None = None
+        sign_at = time.monotonic() + _SIGN_S
         try:
-            for each in split(name, _behind(unzipped(name, _pieces(file)), offset), line, offset):
-                assert each is not None
-                if not batch.take(each):
+            for each in split(name, _behind(_pausing(unzipped(name, _pieces(file))), offset), line, offset):
+                if time.monotonic() >= sign_at:
+                    yield _Batch(read=file.tell())
+                    sign_at = time.monotonic() + _SIGN_S
+                if each is None or not batch.take(each):
                     continue
                 if batch.full or (strict and batch.refused):
                     batch.read = file.tell()
                     yield batch
                     batch = _Batch()
+                    sign_at = time.monotonic() + _SIGN_S
         except VecError as error:
             unreadable = error  # what came before that is as good as any other
         batch.read = file.tell()
-        if batch.documents or batch.refused:
+        if not batch.empty:
             yield batch
         if unreadable is not None:
             raise unreadable
@@ -246,15 +265,23 @@ def _pieces(file: Any) -> Iterator[bytes | None]:
         yield piece
 
 
+def _pausing(pieces: Iterator[bytes | None]) -> Iterator[bytes | None]:
+    """The pieces, and after each a None, which reaches the reader of the lines also where there is no end of a line."""
+    for piece in pieces:
+        yield piece
+        yield None
+
+
 def _behind(pieces: Iterator[bytes | None], offset: int) -> Iterator[bytes | None]:
     """What stands behind the first `offset` bytes."""
     for piece in pieces:
-        assert piece is not None
-        if offset >= len(piece):
+        if piece is None or not offset:
+            yield piece
+        elif offset >= len(piece):
             offset -= len(piece)
-            continue
-        yield piece[offset:]
-        offset = 0
+        else:
+            yield piece[offset:]
+            offset = 0
 
 
 def _told(line: Line, error: VecError) -> str:
