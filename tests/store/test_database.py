@@ -13,13 +13,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from tests.cli.running import until
 from tests.history import replayed
 from vecd.errors import VecError
 from vecd.store import documents, events, libraries
 from vecd.store.catalogue import Library
 from vecd.store.database import Database, check_sqlite
 from vecd.store.documents import Batch, Entry
-from vecd.store.schema import APPLICATION_ID, MIGRATIONS
+from vecd.store.schema import APPLICATION_ID, MIGRATIONS, PAGE_BYTES
 from vecd.store.transaction import Commit, Transaction
 
 PLAN = Library(0, "notes", 2, "cosine", "flat", "none", 1_000)
@@ -338,3 +339,33 @@ class StoreAgainstADict(RuleBasedStateMachine):
 
 TestStoreAgainstADict = StoreAgainstADict.TestCase
 TestStoreAgainstADict.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+# --- the write-ahead log ----------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_grew_beside_a_reader_is_cut_back_when_nothing_is_written_any_more(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecd.limits.WAL_LOOK_S", 0.01)
+    monkeypatch.setattr("vecd.limits.WAL_PAGES", 20)
+    wal = database.path.with_name("vec.db-wal")
+    database.submit(lambda tx: libraries.create(tx, PLAN)).result(30)
+    reader = apsw.Connection(str(database.path), flags=apsw.SQLITE_OPEN_READONLY)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM documents").get == 0
+    for number in range(100):
+        write(database, (f"d{number}", number))
+    assert wal.stat().st_size > 100 * PAGE_BYTES
+    reader.execute("COMMIT")
+    until(lambda: wal.stat().st_size <= 20 * PAGE_BYTES, "a shorter log")
+    reader.close()
+    write(database, ("later", 1))
+    assert tables_of(database)["notes"]["later"]
+
+
+def test_a_checkpoint_needs_no_space(database: Database) -> None:
+    database.submit(lambda tx: libraries.create(tx, PLAN)).result(30)
+    for start in range(0, 2_000, 100):
+        write(database, *((f"d{number}", number) for number in range(start, start + 100)))
+        assert database._db.pragma("page_count") * PAGE_BYTES <= database.path.stat().st_size

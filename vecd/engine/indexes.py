@@ -37,30 +37,49 @@ from .words import words_in, words_of
 log = logging.getLogger("vecd.index")
 
 
-class _Stored:
-    """A library's living vectors as of one read transaction."""
+# A build takes minutes. One read transaction for all of it would keep the write-ahead log from being begun again, and
+# it would grow by all that is written meanwhile. So the labels are read in one transaction, and each page of rows in
+# its own: rows never change. A page lacks the rows that the vacuum has deleted since. Their documents were removed
+# after `seq`, so the LiveIndex is told of that by their commit and masks them anyway.
 
-    def __init__(self, db: Any, library_id: int, dimension: int) -> None:
-        self._db, self._dimension = db, dimension
-        self.seq = events.head(db)
-        self.labels, self.firsts = documents.living_chunks(db, library_id)
+
+class _Stored:
+    """A library's living vectors as of one seq."""
+
+    def __init__(self, database: Database, library_id: int, dimension: int) -> None:
+        self._database, self._dimension = database, dimension
+        with database.snapshot() as db:
+            self.seq = events.head(db)
+            self.labels, self.firsts = documents.living_chunks(db, library_id)
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
-        for its_labels, packed in documents.vectors(self._db, labels):
-            yield its_labels, np.frombuffer(packed, "<f4").reshape(len(its_labels), self._dimension)
+        for page in _paged(labels):
+            with self._database.snapshot() as db:
+                found = list(documents.vectors(db, documents.kept(db, page)))
+            for its_labels, packed in found:
+                yield its_labels, np.frombuffer(packed, "<f4").reshape(len(its_labels), self._dimension)
 
 
 class _StoredText:
-    """A library's living chunks as of one read transaction."""
+    """A library's living chunks as of one seq."""
 
-    def __init__(self, db: Any, library: Library) -> None:
-        self._db, self._library = db, library
-        self.seq = events.head(db)
-        self.labels = documents.living(db, library.library_id)
+    def __init__(self, database: Database, library: Library) -> None:
+        self._database, self._library = database, library
+        with database.snapshot() as db:
+            self.seq = events.head(db)
+            self.labels = documents.living(db, library.library_id)
 
     def words(self, labels: Labels) -> Iterator[tuple[Labels, Batch]]:
-        for its_labels, titles, texts in documents.texts(self._db, labels):
-            yield its_labels, words_of(self._library, titles, texts)
+        for page in _paged(labels):
+            with self._database.snapshot() as db:
+                found = list(documents.texts(db, documents.kept(db, page)))
+            for its_labels, titles, texts in found:
+                yield its_labels, words_of(self._library, titles, texts)
+
+
+def _paged(labels: Labels) -> Iterator[Labels]:
+    for start in range(0, len(labels), documents.PAGE_ROWS):
+        yield labels[start : start + documents.PAGE_ROWS]
 
 
 class _LibrarySource:
@@ -77,13 +96,11 @@ class _LibrarySource:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[_Stored]:
-        with self._database.snapshot() as db:
-            yield _Stored(db, self._library.library_id, self._dimension)
+        yield _Stored(self._database, self._library.library_id, self._dimension)
 
     @contextlib.contextmanager
     def read_text(self) -> Iterator[_StoredText]:
-        with self._database.snapshot() as db:
-            yield _StoredText(db, self._library)
+        yield _StoredText(self._database, self._library)
 
     def rebuilt(self, report: Rebuilt) -> None:
         parameters = dict(report.spec.parameters)

@@ -23,7 +23,7 @@ from .catalogue import Library
 from .transaction import Change, NewDocument, Transaction, Words
 
 #: Rows a read takes before it hands them on; a page of vectors of 256 floats is 4 MB.
-_PAGE_ROWS = 4_096
+PAGE_ROWS = 4_096
 
 #: Sets digests of the content apart from those of earlier versions, which were of the form that was sent.
 _CONTENT = b"vec content"
@@ -301,13 +301,23 @@ def worded(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:
     return labels
 
 
+def kept(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Those of these chunks that the vacuum has not deleted, in their order."""
+    packed: str = db.execute(
+        "SELECT json_group_array(chunks.label) FROM json_each(?) AS wanted CROSS JOIN chunks"
+        " ON chunks.label = wanted.value",
+        (_json(labels.tolist()),),
+    ).get
+    return np.array(orjson.loads(packed), np.int64)
+
+
 def vectors(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
     """The vectors of these chunks, alive or not, by pages: labels, and their vectors one behind the other as bytes.
 
     A page is one statement with one row, because every row is a step (see __init__.py).
     """
-    for start in range(0, len(labels), _PAGE_ROWS):
-        page = labels[start : start + _PAGE_ROWS]
+    for start in range(0, len(labels), PAGE_ROWS):
+        page = labels[start : start + PAGE_ROWS]
         # group_concat of blobs joins their bytes as they are; the outer json_each sets the order.
         joined: bytes = db.execute(
             "SELECT CAST(group_concat(vector, '') AS BLOB) FROM json_each(?) AS wanted"
@@ -322,8 +332,8 @@ def texts(
 ) -> Iterator[tuple[npt.NDArray[np.int64], list[str | None], list[str | None]]]:
     """What these chunks say, alive or not, by pages: labels, the titles of their documents, their texts. `labels`
     ascend. A page is one statement with one row."""
-    for start in range(0, len(labels), _PAGE_ROWS):
-        page = labels[start : start + _PAGE_ROWS]
+    for start in range(0, len(labels), PAGE_ROWS):
+        page = labels[start : start + PAGE_ROWS]
         packed: str = db.execute(
             "SELECT '[' || (SELECT json_group_array(text) FROM json_each(?1) AS wanted"
             " CROSS JOIN chunks ON chunks.label = wanted.value) || ',' ||"
