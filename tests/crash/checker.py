@@ -256,7 +256,7 @@ def check_jobs(replay: Replay, wanted: Mapping[int, Wanted]) -> None:
     locks: dict[str, list[int]] = defaultdict(list)
     uniques: dict[str, list[int]] = defaultdict(list)
     for job_id, job in replay.jobs.items():
-        if job.error is not None and job.error["code"] in ("internal",) and job.kind != "failer":
+        if job.error is not None and job.error["code"] in ("internal", "damaged") and job.kind != "failer":
             raise Broken("jobs", f"job {job_id} ({job.kind}) failed with {job.error}")
         if job.kind in ALONE:
             locks[job.kind].append(job_id)
