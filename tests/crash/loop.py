@@ -276,7 +276,9 @@ class Epoch:
             for name in ("vectors", "texts"):
                 self._check_searches(client, name)
             jobs = [client.job(job["job_id"]) for job in client.jobs()]
-            left = list(client.watch("beginning", payload=True, follow=False, on_gap="oldest"))
+            fields = {"from": "beginning", "payload": True, "follow": False, "on_gap": "oldest"}
+            pages = [page.body for page in client.pages("watch", **fields) if page.kind == "items"]
+            left = [event for page in pages for event in page]
             library_ids = self._library_ids()
         checker.check_jobs(self._replay, self._load.submitter.wanted)
         checker.check_jobs_table(self._replay, jobs)
