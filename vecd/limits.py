@@ -199,6 +199,8 @@ LOCK_WAIT_MS: Final = 5_000
 #: looked for to make it anew.
 RESERVE_BYTES: Final = 4 * MIB
 RESERVE_LOOK_S: Final = 10.0
+#: How often the writer looks whether the store's files are still there while nobody writes; a commit always looks.
+STORE_LOOK_S: Final = 5.0
 #: SQLite's page cache of the writer, and of each reader; behind both stands the system's own.
 WRITER_CACHE_KIB: Final = 32 * KIB
 READER_CACHE_KIB: Final = 4 * KIB

@@ -11,6 +11,7 @@ Rules:
   is told and the writer takes nothing more. That holds for checkpoints too, which is why the writer makes them itself.
 - A full disk must not keep anybody from making room: a file beside the store is held in reserve, and given up for work
   that frees something (deletes, cancels) when there is no space for it otherwise.
+- Files that were removed, replaced or overwritten under the daemon are such an error: presence.py.
 - Readers use connections of their own, one a thread; they see committed data only.
 
 Knows nothing of event loops: work is answered through concurrent.futures.
@@ -34,6 +35,7 @@ import apsw
 
 from .. import limits
 from ..errors import Code, VecError
+from . import presence
 from .catalogue import Catalogue, read_catalogue
 from .schema import PAGE_BYTES, migrate
 from .transaction import Commit, Moment, Transaction
@@ -85,6 +87,7 @@ class Database:
         self._reserve_at = 0.0  # when to look for room for it again
         self._wal_pages = 0  # in the write-ahead log after the last commit
         self._checkpoint_at = limits.WAL_PAGES
+        self._presence = presence.Presence(path)
         self.catalogue: Catalogue
         self.moment: Moment  # head, label and catalogue of one commit; replaced as a whole
 
@@ -93,6 +96,7 @@ class Database:
     def open(self) -> None:
         """Opens or makes the file and starts the writer. Raises VecError `storage_failed`."""
         check_sqlite()
+        presence.refuse_loss(self.path)
         try:
             self._db = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, limits.WRITER_CACHE_KIB)
             self._db.pragma("page_size", PAGE_BYTES)
@@ -113,6 +117,11 @@ class Database:
             self.moment = Moment(self.head, self._label, self.catalogue)
         except apsw.Error as error:
             raise translated(error, self.path) from error
+        self._presence.open()
+        try:
+            presence.mark(self.path, self.log_id)
+        except OSError as error:
+            log.warning("the store's marker is not written", extra={"error": str(error)})
         self._thread.start()
 
     def close(self) -> None:
@@ -123,9 +132,15 @@ class Database:
             self._closed = True
             self._waiting.put(None)
         self._thread.join()
+        try:
+            self._presence.check()
+        except VecError as error:  # closing would copy the log back into, and remove, files that are not ours
+            log.critical("the store is not closed", extra={"error": error.message})
+            return
         for connection in (*self._open_readers, self._db):
             with contextlib.suppress(apsw.Error):  # closing after a storage failure may fail again
                 connection.close()
+        self._presence.close()
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -157,7 +172,15 @@ class Database:
 
     def _write_forever(self) -> None:
         ended = False
-        while not ended and (first := self._waiting.get()) is not None:
+        while not ended:
+            try:
+                first = self._waiting.get(timeout=limits.STORE_LOOK_S)
+            except queue.Empty:
+                if self._lost():
+                    return
+                continue
+            if first is None:
+                return
             group, rows = [first], first.rows
             while rows < limits.TRANSACTION_ROWS_MAX and not ended:
                 try:
@@ -173,6 +196,14 @@ class Database:
             group = [work for work in group if work.future.set_running_or_notify_cancel()]
             if self._try(group):
                 return
+
+    def _lost(self) -> bool:
+        """Whether the files are gone, though nobody writes. True if storage failed for good."""
+        try:
+            self._presence.check()
+        except VecError as error:
+            return self._fail([], error)
+        return False
 
     def _try(self, group: list[_Work]) -> bool:
         """Commits a group, or tells it why not. True if storage failed for good."""
@@ -231,6 +262,7 @@ class Database:
             db.execute("UPDATE log SET seq = ?, label = ?, time_us = ?", (tx.seq, tx.label, tx.time_us))
             self.head_time_us = now_us
         db.execute("COMMIT")
+        self._presence.check()
         self._on_commit(Commit(tx.seq, tx.catalogue, tx.changes, tx.jobs))
         self._label = tx.label
         self.catalogue = tx.catalogue  # before the head: whoever sees the head finds its libraries
@@ -283,6 +315,7 @@ class Database:
         except apsw.BusyError:
             log.debug("checkpoint held up by readers", extra={"wal_pages": self._wal_pages})
         finally:
+            self._presence.note()
             self._db.set_busy_timeout(limits.LOCK_WAIT_MS)
         self._checkpoint_at = self._wal_pages + limits.WAL_PAGES // 2  # not at every commit
 
