@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
+import orjson
 
 from .. import limits
 from ..errors import Code, VecError
@@ -359,10 +360,10 @@ class Database:
     def snapshot(self) -> Iterator[apsw.Connection]:
         """This thread's read connection inside one read transaction: everything read is as of one commit.
 
-        Raises VecError `storage_failed`.
+        Raises VecError `storage_failed`, or `damaged` for what cannot be decoded.
         """
-        db = self.reader()
         try:
+            db = self.reader()
             db.execute("BEGIN")
             try:
                 yield db
@@ -370,6 +371,12 @@ class Database:
                 db.execute("COMMIT")
         except apsw.Error as error:
             raise translated(error, self.path) from error
+        except (UnicodeDecodeError, orjson.JSONDecodeError) as error:  # of what was valid when it was written
+            raise VecError(
+                Code.DAMAGED,
+                f"something in the store {self.path} cannot be read ({error})",
+                "vec verify says what; restore a backup",
+            ) from error
 
     def _connect(self, flags: int, cache_kib: int) -> apsw.Connection:
         connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)
