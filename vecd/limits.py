@@ -212,6 +212,8 @@ RESERVE_LOOK_S: Final = 10.0
 RESERVE_PIECE_BYTES: Final = 64 * KIB
 #: As much of it is given up at once.
 RESERVE_GIVEN_BYTES: Final = MIB
+#: How often the writer looks whether the store's files are still there while nobody writes; a commit always looks.
+STORE_LOOK_S: Final = 5.0
 #: SQLite's page cache of the writer, and of each reader; behind both stands the system's own.
 WRITER_CACHE_KIB: Final = 32 * KIB
 READER_CACHE_KIB: Final = 4 * KIB

@@ -214,7 +214,7 @@ def test_schedules_are_added_listed_run_replaced_and_removed(own: Instance) -> N
     own.vec(*add, status=1)
     own.objects(*add, "--replace", "--priority", "3")
     listed = {each["name"]: each for each in own.objects("jobs", "schedule", "list")}
-    assert {"nightly", "upkeep.prune", "upkeep.snapshot", "upkeep.vacuum"} == listed.keys()
+    assert {"nightly", "upkeep.prune", "upkeep.snapshot", "upkeep.vacuum", "upkeep.verify"} == listed.keys()
     assert (listed["nightly"]["priority"], listed["nightly"]["missed"]) == (3, "once")
     (job,) = own.objects("jobs", "schedule", "run", "nightly")
     own.vec("jobs", "wait", str(job["job_id"]))

@@ -28,6 +28,7 @@ import orjson
 from .. import limits
 from ..errors import Code, VecError, nearest
 from ..index import LENGTH_MAX
+from ..store import checksums
 from ..store import documents as store
 from ..store import libraries as store_libraries
 from ..store.catalogue import Library
@@ -260,7 +261,8 @@ class Draft:
             for row, vector in enumerate(self.given):
                 if vector is not None:
                     vectors[row] = np.frombuffer(vector, "<f4")
-        return Batch(self.entries, self.texts, indexed, vectors, self._words(engine), missing)
+        sums = checksums.of_chunks(self.texts, vectors)
+        return Batch(self.entries, self.texts, indexed, vectors, self._words(engine), missing, sums)
 
     def _words(self, engine: Engine) -> Words | None:
         """Of the chunks, for full text; None if no index in memory takes them."""

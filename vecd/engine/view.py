@@ -200,14 +200,16 @@ class Sizes:
 
 
 class Payloads:
-    """Puts documents, as they were, into their events."""
+    """Puts documents, as they were, into their events. Damaged ones are left out."""
 
     def __init__(self, view: View, rows: Sequence[Row], db: apsw.Connection) -> None:
         self._view = view
         self._documents = _wants_documents(view)
         self._sizes = Sizes(view, rows, db)
         versions = [version for row in rows for version in _versions(view, row)]
-        self._contents = documents.contents(db, versions, vectors=view.vectors)
+        self._contents = documents.contents(db, versions, vectors=view.vectors, sound_only=True)
+        for label in documents.damaged(db, self._contents):
+            del self._contents[label]
 
     def add(self, row: Row, expanded: list[Event]) -> None:
         """Into the events of one row; where chunks' events are wanted without their documents', into those."""
@@ -217,7 +219,7 @@ class Payloads:
             for event in expanded[1:]:
                 label = row.label if event["type"] == events.CHUNK_ADDED else row.old_label
                 assert label is not None
-                if too_large:
+                if too_large or label not in self._contents:
                     event["data"]["omitted"] = ["text"]
                 else:
                     self._add_chunk(event["data"], label)
@@ -233,8 +235,8 @@ class Payloads:
             if label is None or (key == "replaced" and not self._view.replaced):
                 continue
             size += self._sizes.of_version(row, (label, chunks))
-            if size > limits.PAYLOAD_BYTES_MAX:
-                data.setdefault("omitted", []).append(key)  # together they would fit no frame
+            if size > limits.PAYLOAD_BYTES_MAX or label not in self._contents:
+                data.setdefault("omitted", []).append(key)  # together they would fit no frame; or it is damaged
                 continue
             data[key] = self._document(row.id or "", label, title, metadata)
 

@@ -1,16 +1,23 @@
-"""Whether the store agrees with itself: SQLite's own checks, the log against the tables, documents against chunks.
+"""Whether the store agrees with itself: SQLite's own checks, the log against the tables, rows against checksums.
 
-Each function looks at one bounded part, in one read transaction, and returns what is wrong as sentences.
+Each function looks at one bounded part, in one read transaction, and returns what is wrong as sentences. All parts
+together read each row a fixed number of times, however many libraries there are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import apsw
+import orjson
 
-from . import events
-from .catalogue import Library
+from . import checksums, events
+from .catalogue import Catalogue, Library
+from .transaction import Transaction
+
+#: Library id -> documents, chunks.
+Held = dict[str, list[int]]
 
 
 @dataclass(slots=True)
@@ -18,8 +25,20 @@ class Replayed:
     """The log as far as it has been read: up to `seq` (inclusive), and what each library holds by it."""
 
     seq: int = 0
-    libraries: dict[str, list[int]] = field(default_factory=dict)  # id -> documents, chunks
+    libraries: Held = field(default_factory=dict)
     whole: bool = True  # from the log's beginning; not what has been trimmed away
+
+
+@dataclass(slots=True)
+class Looked:
+    """A page of documents that were checked: up to the one with the label `last`, None if there were no more."""
+
+    problems: list[str] = field(default_factory=list)
+    last: int | None = None
+    documents: int = 0  # that are alive
+    chunks: int = 0  # of these
+    bytes: int = 0  # that were read, about
+    unsummed: list[tuple[int, int]] = field(default_factory=list)  # sound (label, chunks) that have no checksums yet
 
 
 def tables(db: apsw.Connection) -> list[str]:
@@ -62,36 +81,115 @@ def replay(db: apsw.Connection, so_far: Replayed, stop: int, count: int) -> list
     return problems
 
 
-def documents(db: apsw.Connection, library: Library, after: int, count: int) -> tuple[list[str], int | None, int]:
-    """Looks at up to `count` living documents behind the label `after` (exclusive): what is wrong, the last label
-    (None: there were no more), and how many there were."""
-    problems = []
-    last = None
-    number = 0
-    rows = db.execute(
-        "SELECT label, id, chunks, (SELECT count(*) FROM chunks WHERE chunks.label BETWEEN documents.label AND"
-        " documents.label + documents.chunks - 1 AND length(vector) = ?4) FROM documents"
-        " WHERE library_id = ?1 AND removed_seq IS NULL AND label > ?2 ORDER BY label LIMIT ?3",
-        (library.library_id, after, count, 4 * (library.dimension or 0)),
+def documents(db: apsw.Connection, catalogue: Catalogue, after: int, count: int) -> Looked:
+    """Looks at up to `count` documents behind the label `after` (exclusive), alive or not, and at their chunks; at
+    fewer documents if they have more than `count` chunks together."""
+    looked = Looked()
+    rows: list[Any] = db.execute(
+        "SELECT label, chunks, library_id, removed_seq IS NULL, CAST(id AS BLOB), CAST(title AS BLOB),"
+        " CAST(metadata AS BLOB), sum FROM documents WHERE label > ? ORDER BY label LIMIT ?",
+        (after, count),
+    ).fetchall()
+    whole = len(rows) < count
+    while len(rows) > 1 and sum(row[1] for row in rows) > count:
+        del rows[len(rows) // 2 :]
+        whole = False
+    if not rows:
+        return looked
+    chunks = db.execute(
+        "SELECT label, CAST(text AS BLOB), vector, sums FROM chunks WHERE label BETWEEN ? AND ?",
+        (rows[0][0], rows[-1][0] + rows[-1][1] - 1),
     )
-    for label, document_id, chunks, there in rows:
-        last, number = label, number + 1
-        if chunks != there:
-            problems.append(
-                f"library {library.name}: document {document_id!r} has {there} good chunks instead of {chunks}"
-            )
-    return problems, last, number
+    its: dict[int, list[Any]] = {}
+    for label, text, vector, sums in chunks:
+        its[label] = [text, vector, sums]
+        looked.bytes += len(text or b"") + len(vector)
+    for label, number, library_id, alive, packed_id, title, metadata, wanted in rows:
+        library = catalogue.by_id.get(library_id)
+        there = [its[each] for each in range(label, label + number) if each in its]
+        problems = [*_outline(packed_id, title, metadata, number, wanted), *_chunks(there, number, library)]
+        if problems:
+            name = "?" if library is None else library.name
+            version = "document" if alive else "a former version of document"
+            document_id = packed_id.decode("utf-8", "replace")
+            looked.problems += [f"library {name}: {version} {document_id!r} {each}" for each in problems]
+        elif wanted is None or any(sums is None for _, _, sums in there):
+            looked.unsummed.append((label, number))
+        if alive and library is not None and not library.deleted:
+            looked.documents += 1
+            looked.chunks += number
+        looked.bytes += len(metadata)
+    looked.last = None if whole else rows[-1][0]
+    return looked
+
+
+def _outline(packed_id: bytes, title: bytes | None, metadata: bytes, chunks: int, wanted: int | None) -> list[str]:
+    found: int | None = None
+    try:
+        found = checksums.of_document(
+            packed_id.decode(), None if title is None else title.decode(), metadata.decode(), chunks
+        )
+        orjson.loads(metadata)
+    except ValueError:  # not UTF-8, or not JSON
+        found = None
+    return (
+        [] if found is not None and wanted in (None, found) else ["has another id, title or metadata than was written"]
+    )
+
+
+def _chunks(there: list[Any], number: int, library: Library | None) -> list[str]:
+    """What is wrong with a document's chunks: text, vector, checksums of each."""
+    size = None if library is None or library.dimension is None else 4 * library.dimension
+    good = sum(size is None or len(vector) == size for _, vector, _ in there)
+    problems = [] if good == number else [f"has {good} good chunks instead of {number}"]
+    for place, (text, vector, sums) in enumerate(there):
+        if checksums.bad_text(text, sums) or not _is_text(text):
+            problems.append(f"has another text in chunk {place} than was written")
+        if checksums.bad_vector(vector, sums):
+            problems.append(f"has another vector in chunk {place} than was written")
+    return problems
+
+
+def _is_text(text: bytes | None) -> bool:
+    try:
+        (text or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def add_checksums(tx: Transaction, versions: list[tuple[int, int]]) -> None:
+    """Gives checksums to those of these documents, (label, chunks) each, that have none."""
+    summed: list[tuple[int, str]] = []
+    rows: Any
+    for label, number in versions:
+        rows = tx.db.execute(
+            "SELECT label, CAST(text AS BLOB), vector FROM chunks WHERE label BETWEEN ? AND ? AND sums IS NULL",
+            (label, label + number - 1),
+        ).fetchall()
+        summed += [(each, checksums.of_chunk(text, vector).hex()) for each, text, vector in rows]
+        rows = tx.db.execute(
+            "SELECT id, title, metadata, chunks FROM documents WHERE label = ? AND sum IS NULL", (label,)
+        ).fetchall()
+        for row in rows:
+            tx.db.execute("UPDATE documents SET sum = ? WHERE label = ?", (checksums.of_document(*row), label))
+    tx.db.execute(
+        "UPDATE chunks SET sums = unhex(given.value ->> 1) FROM json_each(?) AS given"
+        " WHERE chunks.label = given.value ->> 0",
+        (orjson.dumps(summed).decode(),),
+    )
 
 
 def counts(db: apsw.Connection, library: Library) -> list[str]:
-    """Whether a library's counts, and its full-text index, are those of its documents."""
+    """Whether a library's counts are those of its documents."""
     row = db.execute(
         "SELECT documents, chunks, deleted_seq IS NULL FROM libraries WHERE library_id = ?", (library.library_id,)
     ).fetchone()
     if row is None or not row[2]:
         return []
     there = db.execute(
-        "SELECT count(*), coalesce(sum(chunks), 0) FROM documents WHERE library_id = ? AND removed_seq IS NULL",
+        "SELECT count(*), coalesce(sum(chunks), 0) FROM documents INDEXED BY documents_live"
+        " WHERE library_id = ? AND removed_seq IS NULL",
         (library.library_id,),
     ).get
     problems = []

@@ -16,6 +16,7 @@ Rules:
   rollback.
 - The write-ahead log grows while a reader holds an old state. When none does, it is cut back to WAL_PAGES, at the
   latest WAL_LOOK_S after the last write.
+- Files that were removed, replaced or overwritten under the daemon are such an error: presence.py.
 - Readers use connections of their own, one a thread; they see committed data only.
 
 Knows nothing of event loops: work is answered through concurrent.futures.
@@ -38,9 +39,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
+import orjson
 
 from .. import limits
 from ..errors import Code, VecError
+from . import presence
 from .catalogue import Catalogue, read_catalogue
 from .schema import PAGE_BYTES, migrate
 from .transaction import Commit, Moment, Transaction
@@ -101,6 +104,7 @@ class Database:
         self._giving_back = False  # the last commit was a step of giving back, and more may follow
         self._shrink_due = False  # pages were given back, and the file is still as long as before
         self.tight = False  # the disk was full, and there has been no room for the reserve since
+        self._presence = presence.Presence(path)
         self.catalogue: Catalogue
         self.moment: Moment  # head, label and catalogue of one commit; replaced as a whole
 
@@ -109,6 +113,7 @@ class Database:
     def open(self) -> None:
         """Opens or makes the file and starts the writer. Raises VecError `storage_failed`."""
         check_sqlite()
+        presence.refuse_loss(self.path)
         try:
             try:
                 self._open()
@@ -121,6 +126,11 @@ class Database:
                 self._open()
         except apsw.Error as error:
             raise self._translated(error) from error
+        self._presence.open()
+        try:
+            presence.mark(self.path, self.log_id)
+        except OSError as error:
+            log.warning("the store's marker is not written", extra={"error": str(error)})
         self._thread.start()
 
     def _open(self) -> None:
@@ -165,7 +175,13 @@ class Database:
             self._closed = True
             self._waiting.put(None)
         self._thread.join()
+        try:
+            self._presence.check()
+        except VecError as error:  # closing would copy the log back into, and remove, files that are not ours
+            log.critical("the store is not closed", extra={"error": error.message})
+            return
         self._disconnect()
+        self._presence.close()
         if self._failed is None:
             self._keep_reserve()  # of what the write-ahead log took: the next start needs some
 
@@ -209,12 +225,14 @@ class Database:
                 return
 
     def _next(self) -> _Work | None:
-        """The next work; None is the end. While there is none, space is looked after."""
+        """The next work; None is the end, or that the store's files are gone. While there is none, the files and their
+        space are looked after."""
         while True:
             try:
                 return self._waiting.get(timeout=self._idle_s())
             except queue.Empty:
                 try:
+                    self._presence.check()
                     if self._wal_is_long() or self._shrink_due:
                         # On a full disk the log's space is kept: others would take it.
                         self._checkpoint(
@@ -226,11 +244,11 @@ class Database:
                 if self.tight:
                     self._keep_reserve()
 
-    def _idle_s(self) -> float | None:
-        """For how long to wait for work; None: without bound."""
+    def _idle_s(self) -> float:
+        """For how long to wait for work before the files and their space are looked after."""
         if self._wal_is_long() or self._shrink_due:
-            return limits.WAL_LOOK_S
-        return limits.RESERVE_LOOK_S if self.tight else None
+            return min(limits.WAL_LOOK_S, limits.STORE_LOOK_S)
+        return limits.STORE_LOOK_S
 
     def _try(self, group: list[_Work]) -> bool:
         """Commits a group, or fails its futures. True if storage failed for good."""
@@ -327,6 +345,7 @@ class Database:
         db.execute("COMMIT")
         self._shrink_due = self._shrink_due or tx.gave_back
         self._giving_back = tx.gave_back
+        self._presence.check()
         self._on_commit(Commit(tx.seq, tx.catalogue, tx.changes, tx.jobs))
         self._label = tx.label
         self.catalogue = tx.catalogue  # before the head: whoever sees the head finds its libraries
@@ -416,6 +435,7 @@ class Database:
                 return
             self._shrink_due = self._shrink_due and pages != copied
         finally:
+            self._presence.note()
             self._db.set_busy_timeout(limits.LOCK_WAIT_MS)
         self._checkpoint_at = self._wal_pages + limits.WAL_PAGES // 2  # not at every commit
 
@@ -467,10 +487,10 @@ class Database:
     def snapshot(self) -> Iterator[apsw.Connection]:
         """This thread's read connection inside one read transaction: everything read is as of one commit.
 
-        Raises VecError `storage_failed`.
+        Raises VecError `storage_failed`, or `damaged` for what cannot be decoded.
         """
-        db = self.reader()
         try:
+            db = self.reader()
             db.execute("BEGIN")
             try:
                 yield db
@@ -478,6 +498,12 @@ class Database:
                 db.execute("COMMIT")
         except apsw.Error as error:
             raise translated(error, self.path) from error
+        except (UnicodeDecodeError, orjson.JSONDecodeError) as error:  # of what was valid when it was written
+            raise VecError(
+                Code.DAMAGED,
+                f"something in the store {self.path} cannot be read ({error})",
+                "vec verify says what; restore a backup",
+            ) from error
 
     def _connect(self, flags: int) -> apsw.Connection:
         connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)

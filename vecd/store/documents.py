@@ -7,6 +7,7 @@ of the documents.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -18,7 +19,8 @@ import numpy.typing as npt
 import orjson
 
 from .. import limits
-from . import events, libraries
+from ..errors import VecError
+from . import checksums, events, libraries
 from .catalogue import Library
 from .transaction import Change, NewDocument, Transaction, Words
 
@@ -55,6 +57,7 @@ class Batch:
     vectors: npt.NDArray[np.float32]
     words: Words | None = None  # of the chunks, for full text; None: to be made by whoever needs them
     embedded: list[int] = field(default_factory=list)  # rows whose vectors the library's embedder has made
+    sums: bytes | None = None  # checksums of the chunks; None: to be made where they are written
 
 
 @dataclass(slots=True)
@@ -167,16 +170,20 @@ def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entr
         vectors = batch.vectors if everything else batch.vectors[rows]
         texts = batch.texts if everything else [batch.texts[row] for row in rows]
         words = batch.words if everything or batch.words is None else batch.words.only(rows)
+        summed = [(*each, checksums.of_document(each[1], each[2], each[3], each[5])) for each in documents]
         db.execute(
-            "INSERT INTO documents (label, library_id, id, title, metadata, digest, chunks)"
-            " SELECT value ->> 0, ?2, value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), value ->> 5"
-            " FROM json_each(?1)",
-            (_json(documents), library_id),
+            "INSERT INTO documents (label, library_id, id, title, metadata, digest, chunks, sum)"
+            " SELECT value ->> 0, ?2, value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), value ->> 5,"
+            " value ->> 6 FROM json_each(?1)",
+            (_json(summed), library_id),
         )
+        sums = batch.sums if everything else None
         db.execute(
-            "INSERT INTO chunks SELECT ?1 + key, value, substr(?3, 1 + key * ?4, ?4) FROM json_each(?2)",
-            (tx.label + 1, _json(texts), vectors.tobytes(), 4 * vectors.shape[1]),
-        )
+            "INSERT INTO chunks (label, text, vector, sums)"
+            " SELECT ?1 + key, value, substr(?3, 1 + key * ?4, ?4), substr(?5, 1 + key * ?6, ?6) FROM json_each(?2)",
+            (tx.label + 1, _json(texts), vectors.tobytes(), 4 * vectors.shape[1],
+             sums or checksums.of_chunks(texts, vectors), checksums.CHUNK_BYTES),
+        )  # fmt: skip
     events.append_documents(tx, library_id, _json(happened))
     labels = np.arange(tx.label + 1, label, dtype=np.int64)
     tx.label, tx.seq = label - 1, seq - 1
@@ -201,11 +208,11 @@ def _same(db: apsw.Connection, batch: Batch, wave: list[Entry], there: dict[int,
         elif entry.former_digest is not None and digest == entry.former_digest():
             same.add(place)
     if perhaps:  # all is the same but for the vectors, which the embedder has made; these may be the ones it made
-        made = contents(db, [(label, chunks) for _, label, chunks in perhaps], vectors=True)
+        made = contents(db, [(label, chunks) for _, label, chunks in perhaps], vectors=True, sound_only=True)
         for place, label, _ in perhaps:
             entry = wave[place]
             given = batch.vectors[entry.offset : entry.offset + entry.chunks]
-            if given.tobytes() == b"".join(made[label][1] or ()):
+            if label in made and given.tobytes() == b"".join(made[label][1] or ()):
                 same.add(place)
     return same
 
@@ -228,12 +235,12 @@ def get(db: apsw.Connection, library_id: int, ids: list[str]) -> list[Document |
     is not there."""
     found: list[Document | None] = [None] * len(ids)
     rows = db.execute(
-        "SELECT wanted.key, label, documents.id, title, metadata, chunks FROM json_each(?) AS wanted"
+        f"SELECT wanted.key, {_OUTLINE} FROM json_each(?) AS wanted"
         " CROSS JOIN documents ON library_id = ? AND documents.id = wanted.value AND removed_seq IS NULL",
         (_json(ids), library_id),
     )
     for place, *row in rows:
-        found[place] = _document(row)
+        found[place] = _document(db, row)
     return found
 
 
@@ -242,11 +249,11 @@ def page(db: apsw.Connection, library_id: int, last_label: int, after: str, coun
     by id, behind the id `after` (exclusive)."""
     # Left alone, SQLite may go through the labels instead, and sort.
     rows = db.execute(
-        "SELECT label, id, title, metadata, chunks FROM documents INDEXED BY documents_live"
+        f"SELECT {_OUTLINE} FROM documents INDEXED BY documents_live"
         " WHERE library_id = ? AND removed_seq IS NULL AND id > ? AND label <= ? ORDER BY id LIMIT ?",
         (library_id, after, last_label, count),
     )
-    return [_document(row) for row in rows]
+    return [_document(db, row) for row in rows]
 
 
 def removed(db: apsw.Connection, library_id: int, last_label: int, since: int, after: str) -> list[tuple[str, int]]:
@@ -261,15 +268,22 @@ def removed(db: apsw.Connection, library_id: int, last_label: int, since: int, a
 
 
 def chunk_rows(db: apsw.Connection, labels: list[int]) -> dict[int, tuple[str, int, str | None, str | None, str]]:
-    """Chunk label -> (document id, position, title, text, metadata as JSON), alive or not: what a hit needs."""
+    """Chunk label -> (document id, position, title, text, metadata as JSON), alive or not: what a hit needs.
+
+    Raises VecError `damaged`.
+    """
     rows = db.execute(
-        "SELECT chunks.label, documents.id, chunks.label - documents.label, title, text, metadata"
+        f"SELECT chunks.label, chunks.label - documents.label, CAST(text AS BLOB), sums, documents.{_OUTLINE}"
         " FROM json_each(?) AS hit CROSS JOIN chunks ON chunks.label = hit.value"
         " CROSS JOIN documents ON documents.label ="
         " (SELECT label FROM documents WHERE label <= hit.value ORDER BY label DESC LIMIT 1)",
         (_json(labels),),
     )
-    return {row[0]: row[1:] for row in rows}
+    found = {}
+    for label, position, text, sums, *outline in rows:
+        document_id, title, metadata = _outline(db, outline)
+        found[label] = document_id, position, title, _text(db, label, text, sums), metadata
+    return found
 
 
 def living(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:
@@ -314,16 +328,18 @@ def kept(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.i
 def vectors(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
     """The vectors of these chunks, alive or not, by pages: labels, and their vectors one behind the other as bytes.
 
-    A page is one statement with one row, because every row is a step (see __init__.py).
+    A page is one statement with one row, because every row is a step (see __init__.py). Raises VecError `damaged`.
     """
     for start in range(0, len(labels), PAGE_ROWS):
         page = labels[start : start + PAGE_ROWS]
         # group_concat of blobs joins their bytes as they are; the outer json_each sets the order.
-        joined: bytes = db.execute(
-            "SELECT CAST(group_concat(vector, '') AS BLOB) FROM json_each(?) AS wanted"
+        joined, sums = db.execute(
+            f"SELECT CAST(group_concat(vector, '') AS BLOB), {_SUMS} FROM json_each(?) AS wanted"
             " CROSS JOIN chunks ON chunks.label = wanted.value",
             (_json(page.tolist()),),
         ).get
+        if (place := checksums.first_bad_vector(joined, sums)) is not None:
+            raise checksums.damaged(db, int(page[place]), "a vector")
         yield page, joined
 
 
@@ -331,17 +347,27 @@ def texts(
     db: apsw.Connection, labels: npt.NDArray[np.int64]
 ) -> Iterator[tuple[npt.NDArray[np.int64], list[str | None], list[str | None]]]:
     """What these chunks say, alive or not, by pages: labels, the titles of their documents, their texts. `labels`
-    ascend. A page is one statement with one row."""
+    ascend. A page is one statement with one row. Raises VecError `damaged`."""
     for start in range(0, len(labels), PAGE_ROWS):
         page = labels[start : start + PAGE_ROWS]
-        packed: str = db.execute(
-            "SELECT '[' || (SELECT json_group_array(text) FROM json_each(?1) AS wanted"
-            " CROSS JOIN chunks ON chunks.label = wanted.value) || ',' ||"
-            " (SELECT json_group_array(json_array(label, title)) FROM (SELECT label, title FROM documents"
-            " WHERE label BETWEEN (SELECT max(label) FROM documents WHERE label <= ?2) AND ?3 ORDER BY label)) || ']'",
+        packed, sums, titles = db.execute(
+            f"SELECT CAST(json_group_array(text) AS BLOB), {_SUMS}, (SELECT json_group_array(json_array(label, title))"
+            " FROM (SELECT label, title FROM documents WHERE label BETWEEN (SELECT max(label) FROM documents"
+            " WHERE label <= ?2) AND ?3 ORDER BY label))"
+            " FROM json_each(?1) AS wanted CROSS JOIN chunks ON chunks.label = wanted.value",
             (_json(page.tolist()), int(page[0]), int(page[-1])),
         ).get
-        its_texts, titled = orjson.loads(packed)
+        try:
+            its_texts = orjson.loads(packed)
+        except orjson.JSONDecodeError:  # not UTF-8
+            for label in page.tolist():
+                _text(
+                    db, label, db.execute("SELECT CAST(text AS BLOB) FROM chunks WHERE label = ?", (label,)).get, None
+                )
+            raise
+        if (place := checksums.first_bad_text(its_texts, sums)) is not None:
+            raise checksums.damaged(db, int(page[place]), "a text")
+        titled = orjson.loads(titles)
         firsts = np.array([first for first, _ in titled], np.int64)
         places = np.searchsorted(firsts, page, "right") - 1
         yield page, [titled[place][1] for place in places.tolist()], its_texts
@@ -394,22 +420,27 @@ def versions(db: apsw.Connection, labels: list[int]) -> list[tuple[str, str]]:
 def at(db: apsw.Connection, labels: list[int]) -> list[Document]:
     """The documents with these labels, alive or not, without their chunks, in their order."""
     found = db.execute(
-        "SELECT label, documents.id, title, metadata, chunks FROM json_each(?) AS wanted CROSS JOIN documents"
-        " ON documents.label = wanted.value",
+        f"SELECT {_OUTLINE} FROM json_each(?) AS wanted CROSS JOIN documents ON documents.label = wanted.value",
         (_json(labels),),
     )
-    return [_document(row) for row in found]
+    return [_document(db, row) for row in found]
 
 
 def fill(db: apsw.Connection, documents: list[Document], *, vectors: bool) -> None:
-    """Reads the texts and, if wanted, the vectors of the documents' chunks into them."""
+    """Reads the texts and, if wanted, the vectors of the documents' chunks into them. Raises VecError `damaged`."""
     for document in documents:
         rows: list[Any] = db.execute(
-            f"SELECT text, {'vector' if vectors else 'NULL'} FROM chunks WHERE label BETWEEN ? AND ? ORDER BY label",
+            f"SELECT label, CAST(text AS BLOB), {'vector' if vectors else 'NULL'}, sums FROM chunks"
+            " WHERE label BETWEEN ? AND ? ORDER BY label",
             (document.label, document.label + document.chunks - 1),
         ).fetchall()
-        document.texts = [text for text, _ in rows]
-        document.vectors = [vector for _, vector in rows] if vectors else None
+        document.texts = [_text(db, label, text, sums) for label, text, _, sums in rows]
+        document.vectors = None
+        if vectors:
+            for label, _, vector, sums in rows:
+                if checksums.bad_vector(vector, sums):
+                    raise checksums.damaged(db, label, "a vector")
+            document.vectors = [vector for _, _, vector, _ in rows]
 
 
 def sizes(db: apsw.Connection, versions: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -423,28 +454,44 @@ def sizes(db: apsw.Connection, versions: list[tuple[int, int]]) -> list[tuple[in
 
 
 def contents(
-    db: apsw.Connection, versions: list[tuple[int, int]], *, vectors: bool
+    db: apsw.Connection, versions: list[tuple[int, int]], *, vectors: bool, sound_only: bool = False
 ) -> dict[int, tuple[list[str | None], list[bytes] | None]]:
     """Label -> texts and, if asked for, vectors of the chunks of these versions of documents, (label, chunks) each,
-    alive or not."""
+    alive or not. Damaged ones are left out if `sound_only`. Raises VecError `damaged`."""
     column = "CAST(group_concat(vector, '') AS BLOB)" if vectors else "NULL"
     rows = db.execute(
-        f"SELECT value ->> 0, (SELECT json_group_array(text) FROM {_CHUNKS_OF}), (SELECT {column} FROM {_CHUNKS_OF})"
-        " FROM json_each(?)",
+        f"SELECT value ->> 0, (SELECT CAST(json_group_array(text) AS BLOB) FROM {_CHUNKS_OF}),"
+        f" (SELECT {column} FROM {_CHUNKS_OF}), (SELECT {_SUMS} FROM {_CHUNKS_OF}) FROM json_each(?)",
         (_json(versions),),
     )
     chunks = dict(versions)
-    return {
-        label: (orjson.loads(texts), None if joined is None else _cut(joined, chunks[label]))
-        for label, texts, joined in rows
-    }
+    found: dict[int, tuple[list[str | None], list[bytes] | None]] = {}
+    for label, packed, joined, sums in rows:
+        what = None
+        texts: list[str | None] = []
+        try:
+            texts = orjson.loads(packed)
+        except orjson.JSONDecodeError:  # not UTF-8
+            what = "a text"
+        else:
+            if checksums.first_bad_text(texts, sums or b"") is not None:
+                what = "a text"
+            elif joined is not None and checksums.first_bad_vector(joined, sums or b"") is not None:
+                what = "a vector"
+        if what is None:
+            found[label] = texts, None if joined is None else _cut(joined, chunks[label])
+        elif not sound_only:
+            raise checksums.damaged(db, label, what)
+    return found
 
 
 #: The chunks of the version of a document that `value` names, in their order.
 _CHUNKS_OF = (
-    "(SELECT text, vector FROM chunks"
+    "(SELECT text, vector, sums FROM chunks"
     " WHERE label BETWEEN value ->> 0 AND (value ->> 0) + (value ->> 1) - 1 ORDER BY label)"
 )
+#: Their checksums, one behind the other, as checksums.first_bad_text takes them.
+_SUMS = f"CAST(group_concat(coalesce(sums, x'{checksums.NONE.hex()}'), '') AS BLOB)"
 
 
 def _cut(joined: bytes, count: int) -> list[bytes]:
@@ -480,9 +527,50 @@ def _first_label_behind(db: apsw.Connection, seq: int) -> int | None:
     return label
 
 
-def _document(row: Any) -> Document:
-    label, document_id, title, metadata, chunks = row
-    return Document(label, document_id, title, orjson.loads(metadata), chunks)
+#: What `_document` and `_outline` take. Texts are read as bytes: damaged ones need not be UTF-8.
+_OUTLINE = "label, CAST(documents.id AS BLOB), CAST(title AS BLOB), CAST(metadata AS BLOB), documents.chunks, sum"
+
+
+def _document(db: apsw.Connection, row: Any) -> Document:
+    """Raises VecError `damaged`."""
+    document_id, title, metadata = _outline(db, row)
+    return Document(row[0], document_id, title, orjson.loads(metadata), row[4])
+
+
+def _outline(db: apsw.Connection, row: Any) -> tuple[str, str | None, str]:
+    """Id, title, and metadata as JSON. Raises VecError `damaged`."""
+    label, packed_id, packed_title, packed_metadata, chunks, wanted = row
+    try:
+        document_id, metadata = packed_id.decode(), packed_metadata.decode()
+        title = None if packed_title is None else packed_title.decode()
+    except UnicodeDecodeError:
+        pass
+    else:
+        if wanted is None or wanted == checksums.of_document(document_id, title, metadata, chunks):
+            return document_id, title, metadata
+    raise checksums.damaged(db, label, "its id, title or metadata")
+
+
+def _text(db: apsw.Connection, label: int, text: bytes | None, sums: bytes | None) -> str | None:
+    """The text of a chunk. Raises VecError `damaged`."""
+    if not checksums.bad_text(text, sums):
+        with contextlib.suppress(UnicodeDecodeError):
+            return None if text is None else text.decode()
+    raise checksums.damaged(db, label, "a text")
+
+
+def damaged(db: apsw.Connection, labels: Iterable[int]) -> set[int]:
+    """Those of these documents, alive or not, whose id, title or metadata are damaged."""
+    found = set()
+    for row in db.execute(
+        f"SELECT {_OUTLINE} FROM json_each(?) AS wanted CROSS JOIN documents ON documents.label = wanted.value",
+        (_json(list(labels)),),
+    ):
+        try:
+            _outline(db, row)
+        except VecError:
+            found.add(row[0])
+    return found
 
 
 def _json(value: Any) -> str:

@@ -9,7 +9,8 @@ What the tables mean:
 - `documents` holds versions of documents and is immutable but for `removed_seq`: an update writes a new row and marks
   the old one with the seq that removed it. A row's key is the label of its first chunk, so its chunks are the labels
   `label … label + chunks - 1`. A document is alive while `removed_seq` is null and its library is not deleted.
-- `chunks` is immutable: text and vector (little-endian float32, as it was given) by label.
+- `chunks` is immutable: text and vector (little-endian float32, as it was given) by label. Both tables have checksums
+  of their rows' contents (checksums.py).
 - `events` holds one row a change. A document's row stands for itself and its chunks' events (events.py expands it), so
   a row takes more than one seq and `seq` is its first.
 - `events` reaches back to the log's `horizon`. What only trimmed events referred to (dead versions of documents with
@@ -195,6 +196,11 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     """
     ALTER TABLE jobs ADD COLUMN delay_us INTEGER; -- how far ahead ready_us was when it was set; null: not known
+    ALTER TABLE chunks ADD COLUMN sums BLOB;       -- checksums.py; null in rows of earlier schemas
+    ALTER TABLE documents ADD COLUMN sum INTEGER;  -- the same
+    INSERT INTO schedules VALUES
+      ('upkeep.verify', '15 4 * * 0', '', 'once', '{"kind":"verify","params":{"mb_per_s":16},"priority":-10}', 0, 0,
+       NULL, NULL);
     """,
 )
 

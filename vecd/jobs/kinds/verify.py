@@ -1,13 +1,16 @@
 """verify: whether the store, the log and the indexes agree with each other.
 
 A bounded part a step, each in a read transaction of its own; nothing is kept from one attempt to the next. Reads and
-writes go on. If something is wrong the job fails, with what was found in its error and in its log.
+writes go on. If something is wrong the job fails, with what was found in its error and in its log. Rows that an earlier
+version wrote have no checksums yet; they get them here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,7 +22,7 @@ from ...index.rows import Labels
 from ...store import check, events
 from ...store import documents as store
 from ...store.catalogue import Library
-from .kind import Kind, Run, Step, Steps
+from .kind import Kind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
@@ -27,15 +30,21 @@ if TYPE_CHECKING:
 
 _Reading = Callable[[Any, int], Labels]
 
+#: Libraries whose counts and indexes are checked in one step.
+_LIBRARIES_A_STEP = 50
+
 
 class Verify(Kind):
-    """SQLite's own checks, then the log, then each library: its documents, its counts, its index."""
+    """SQLite's own checks, then the log, then all documents, then each library's counts and index."""
 
     name = "verify"
-    what = "check the store against its log and the indexes"
+    what = "check the store against its checksums, its log and the indexes"
     unit = "rows"
     running_max: ClassVar[int | None] = 1
     attempts_max: ClassVar[int] = 2
+    params: ClassVar[Mapping[str, Param]] = {
+        "mb_per_s": Param("how fast documents are read; as fast as the disk gives them unless set", float, low=0.01),
+    }
 
     def steps(self, run: Run) -> Steps:
         engine, problems = run.engine, _Problems()
@@ -55,18 +64,26 @@ class Verify(Kind):
                     problems.add(check.log_against_tables(db, replayed))
                     break
             yield Step(done=replayed.seq, total=max(total, replayed.seq), lines=problems.fresh())
-        done = replayed.seq
-        documents = chunks = 0
+        done, documents, chunks = replayed.seq, 0, 0
+        after: int | None = -1
+        pace = _Pace(run)
+        while after is not None:
+            with engine.database.snapshot() as db:
+                looked = check.documents(db, engine.database.catalogue, after, limits.VERIFY_ROWS)
+            problems.add(looked.problems)
+            documents, chunks, after = documents + looked.documents, chunks + looked.chunks, looked.last
+            step = Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
+            if looked.unsummed:
+                step.write, step.rows = partial(check.add_checksums, versions=looked.unsummed), len(looked.unsummed)
+            yield step
+            pace.rest(looked.bytes)
         wanted = libraries.everything(engine)
-        for library in wanted:
-            for number in _documents(engine, library, problems):
-                documents += number
-                yield Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
+        for place, library in enumerate(wanted, 1):
             with engine.database.snapshot() as db:
                 problems.add(check.counts(db, library))
             problems.add(_index(engine, library))
-            chunks += library.chunks
-            yield Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
+            if place % _LIBRARIES_A_STEP == 0 or problems.news:
+                yield Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
         if problems.count:
             raise VecError(
                 Code.DAMAGED,
@@ -90,19 +107,32 @@ class _Problems:
         self.count += len(problems)
         self.told += problems[: limits.PROBLEMS_TOLD - len(self.told)]
 
+    @property
+    def news(self) -> bool:
+        """Whether there are some that have not been logged yet."""
+        return len(self.told) > self._logged
+
     def fresh(self) -> list[str]:
         """Those that have not been logged yet."""
         fresh, self._logged = self.told[self._logged :], len(self.told)
         return fresh
 
 
-def _documents(engine: Engine, library: Library, problems: _Problems) -> Iterator[int]:
-    after: int | None = -1
-    while after is not None:
-        with engine.database.snapshot() as db:
-            found, after, number = check.documents(db, library, after, limits.VERIFY_ROWS)
-        problems.add(found)
-        yield number
+class _Pace:
+    """Reads no more than the job's `mb_per_s`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._bytes_per_s = 1e6 * run.params.get("mb_per_s", 0.0)
+        self._at = time.monotonic()
+
+    def rest(self, size: int) -> None:
+        """So many bytes have been read. Waits until they may have been."""
+        if not self._bytes_per_s:
+            return
+        self._at = max(self._at, time.monotonic() - 1.0) + size / self._bytes_per_s
+        while (left := self._at - time.monotonic()) > 0 and not self._run.stopping():
+            time.sleep(min(left, 0.05))
 
 
 def _index(engine: Engine, library: Library) -> list[str]:

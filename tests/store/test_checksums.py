@@ -1,0 +1,198 @@
+"""A flipped bit in what is stored: an error that names the document, never another text or vector."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from struct import pack
+from typing import Any
+
+import apsw
+import numpy as np
+import pytest
+
+from tests.instance import Instance
+from vecd.client import Client
+from vecd.errors import VecError
+from vecd.store import checksums
+
+VECTOR = pack("<4f", 0.25, -1.5, 3.0, 0.125)
+DOCUMENTS = [
+    {"id": "good", "title": "Sound", "text": "nothing happens to this", "metadata": {"colour": "green"}},
+    {"id": "bad", "title": "Headline", "texts": ["first part", "zebra part"], "metadata": {"colour": "yellow"}},
+]
+
+
+@pytest.fixture
+def instance() -> Iterator[Instance]:
+    with Instance({"VEC_EMBEDDER": "hash"}) as made:
+        daemon = made.start()
+        with made.connect() as client:
+            client.ingest(DOCUMENTS)
+            client.request("library.create", library="points", embedder="none", index="flat", metric="l2")
+            client.ingest([{"id": "p", "vector": VECTOR}, {"id": "q", "vector": pack("<4f", 9, 9, 9, 9)}], "points")
+            client.request("shutdown")
+        assert daemon.wait(30) == 0
+        yield made
+
+
+def flip(instance: Instance, what: bytes) -> None:
+    """Flips the lowest bit of the last byte of `what`, which stands once in the store's file."""
+    held = bytearray(instance.settings.store.read_bytes())
+    assert held.count(what) == 1
+    held[held.index(what) + len(what) - 1] ^= 1
+    instance.settings.store.write_bytes(held)
+
+
+def refused(client: Client, op: str, **body: object) -> VecError:
+    with pytest.raises(VecError) as refusal:
+        client.request(op, **body)
+    return refusal.value
+
+
+def verify(client: Client) -> list[str]:
+    """What a verify finds."""
+    (job,) = client.wait_for_jobs([client.submit_job("verify")["job_id"]], timeout_s=60)
+    if job["state"] == "completed":
+        return []
+    assert job["error"]["code"] == "damaged"
+    problems: list[str] = job["error"]["problems"]
+    return problems
+
+
+@pytest.mark.parametrize("what", [b"first part", b"Headline", b'{"colour":"yellow'])
+def test_a_damaged_document_is_an_error_until_it_is_deleted_and_written_again(instance: Instance, what: bytes) -> None:
+    flip(instance, what)
+    instance.start()
+    with instance.connect() as client:
+        failure = refused(client, "get", ids=["bad"])
+        assert failure.code == "damaged"
+        assert failure.details["id"] == "bad"
+        assert failure.details["library"] == "default"
+        assert "delete the document and write it again" in (failure.hint or "")
+        assert client.get(["good"])[0]["chunks"][0]["text"] == "nothing happens to this"  # type: ignore[index]
+        (problem,) = verify(client)
+        assert "'bad'" in problem
+        client.delete(["bad"])
+        assert client.ingest([DOCUMENTS[1]])["added"] == 1
+        bad, _ = client.get(["bad", "good"])
+        assert bad is not None
+        assert [chunk["text"] for chunk in bad["chunks"]] == ["first part", "zebra part"]
+
+
+def test_a_hit_whose_text_is_damaged_is_an_error(instance: Instance) -> None:
+    flip(instance, b"zebra part")
+    instance.start()
+    with instance.connect() as client:
+        with pytest.raises(VecError) as failure:
+            list(client.search("zebra part", mode="vector"))
+        assert (failure.value.code, failure.value.details["id"]) == ("damaged", "bad")
+        with pytest.raises(VecError) as failure:
+            list(client.search("zebra", mode="text"))
+        assert (failure.value.code, failure.value.details["id"]) == ("damaged", "bad")
+
+
+def test_bytes_that_are_no_text_any_more_are_damage_too(instance: Instance) -> None:
+    held = instance.settings.store.read_bytes()
+    instance.settings.store.write_bytes(held.replace(b"zebra part", b"zebr\xff part"))
+    instance.start()
+    with instance.connect() as client:
+        assert refused(client, "get", ids=["bad"]).code == "damaged"
+        with pytest.raises(VecError) as failure:
+            list(client.search("nothing", mode="text"))
+        assert (failure.value.code, failure.value.details["id"]) == ("damaged", "bad")
+        (problem,) = verify(client)
+        assert "'bad' has another text in chunk 1" in problem
+
+
+def test_a_damaged_vector_is_not_loaded_and_its_document_can_be_replaced(instance: Instance, tmp_path: Path) -> None:
+    flip(instance, VECTOR)
+    instance.start()
+    with instance.connect() as client:
+        with pytest.raises(VecError) as failure:
+            list(client.search(vector=[0.25, -1.5, 3.0, 0.125], library="points"))
+        assert (failure.value.code, failure.value.details["id"]) == ("damaged", "p")
+        assert refused(client, "get", ids=["p"], library="points", vectors=True).code == "damaged"
+        job = client.submit_job("export", {"path": str(tmp_path / "out"), "vectors": True}, library="points")
+        (job,) = client.wait_for_jobs([job["job_id"]], timeout_s=60)
+        assert (job["state"], job["error"]["code"]) == ("failed", "damaged")
+        (problem,) = verify(client)
+        assert problem == "library points: document 'p' has another vector in chunk 0 than was written"
+        client.ingest([{"id": "p", "vector": VECTOR[:8] + VECTOR[:8]}], "points")
+        hits = list(client.search(vector=[9, 9, 9, 9], library="points"))
+        assert [hit["document_id"] for hit in hits] == ["q", "p"]
+
+
+def test_an_update_of_a_document_with_a_damaged_vector_is_written(instance: Instance) -> None:
+    """Whether it changes anything is not asked of the damaged one."""
+    db = apsw.Connection(str(instance.settings.store), flags=apsw.SQLITE_OPEN_READONLY)
+    vector = db.execute("SELECT vector FROM chunks WHERE text = 'nothing happens to this'").get
+    db.close()
+    flip(instance, vector)
+    instance.start()
+    with instance.connect() as client:
+        document = {key: value for key, value in DOCUMENTS[0].items() if key != "text"}
+        told = client.ingest([{**document, "texts": ["nothing happens to this"], "vectors": [vector]}])
+        assert told["updated"] == 1
+        (problem,) = verify(client)  # the log still refers to it
+        assert "a former version of document 'good' has another vector" in problem
+
+
+def test_a_watch_goes_on_past_a_damaged_document(instance: Instance) -> None:
+    flip(instance, b"zebra part")
+    instance.start()
+    with instance.connect() as client:
+        events = list(client.watch("beginning", follow=False, libraries=["default"], payload=True))
+        documents = {event["data"]["id"]: event["data"] for event in events if event["type"] == "document.added"}
+        assert documents["good"]["document"]["metadata"] == {"colour": "green"}
+        assert documents["bad"]["omitted"] == ["document"]
+        assert "document" not in documents["bad"]
+
+
+def test_rows_of_an_earlier_schema_get_their_checksums_from_a_verify() -> None:
+    old = gzip.decompress((Path(__file__).with_name("data") / "schema-5.db.gz").read_bytes())
+    with Instance() as instance:
+        instance.settings.data.mkdir(mode=0o700)
+        instance.settings.store.write_bytes(old)
+        instance.start()
+        with instance.connect() as client:
+            assert verify(client) == []
+            assert verify(client) == []
+        db = apsw.Connection(str(instance.settings.store), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            rows: list[Any] = db.execute("SELECT CAST(text AS BLOB), vector, sums FROM chunks").fetchall()
+            assert len(rows) > 5
+            for text, vector, sums in rows:
+                assert sums == checksums.of_chunk(text, vector)
+            titled: list[Any] = db.execute("SELECT id, title, metadata, chunks, sum FROM documents").fetchall()
+            for document_id, title, metadata, chunks, found in titled:
+                assert found == checksums.of_document(document_id, title, metadata, chunks)
+        finally:
+            db.close()
+
+
+def test_a_verify_keeps_to_the_rate_that_it_is_given(instance: Instance) -> None:
+    instance.start()
+    with instance.connect() as client:
+        client.request("library.create", library="wide", embedder="none", dimension=8_192, index="flat")
+        client.ingest([{"id": f"d{n}", "vector": b"\0\0\x80?" * 8_192} for n in range(40)], "wide")  # 1.3 MB
+        began_s = time.monotonic()
+        job_id = client.submit_job("verify", {"mb_per_s": 0.5})["job_id"]
+        (job,) = client.wait_for_jobs([job_id], timeout_s=60)
+        assert job["state"] == "completed"
+        assert time.monotonic() - began_s > 2
+
+
+@pytest.mark.parametrize("bit", range(0, 128, 7))
+def test_every_flipped_bit_changes_a_checksum(bit: int) -> None:
+    changed = bytearray(VECTOR)
+    changed[bit // 8] ^= 1 << bit % 8
+    sums = checksums.of_chunks(["a text", None], np.frombuffer(2 * VECTOR, "<f4").reshape(2, 4))
+    assert sums == checksums.of_chunk(b"a text", VECTOR) + checksums.of_chunk(None, VECTOR)
+    assert checksums.first_bad_vector(2 * VECTOR, sums) is None
+    assert checksums.first_bad_vector(VECTOR + bytes(changed), sums) == 1
+    assert checksums.bad_vector(bytes(changed), sums[:8])
+    assert checksums.first_bad_text(["a text", None], sums) is None
+    assert checksums.first_bad_text(["a text", ""], sums) == 1
