@@ -45,8 +45,10 @@ STATUS_MODULES = {
     "vecd.client",
     "vecd.dial",
     "vecd.errors",
+    "vecd.holder",
     "vecd.launch",
     "vecd.limits",
+    "vecd.process",
     "vecd.settings",
     "vecd.subscription",
     "vecd.units",
@@ -59,7 +61,7 @@ STATUS_MODULES = {
 }
 #: `vec --help` loads every command for its line of help; what a command works with, it must not load yet.
 HELP_STDLIB = {"bisect", "dataclasses", "random", "sysconfig", "tempfile"}
-HELP_VECD = {"vecd", "vecd.errors", "vecd.limits"}
+HELP_VECD = {"vecd", "vecd.errors", "vecd.limits", "vecd.process"}
 
 RUN = """
 import sys
