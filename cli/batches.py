@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from vecd import limits
 from vecd.errors import VecError
 
 if TYPE_CHECKING:
@@ -125,13 +126,16 @@ class Batches:
         poll.register(self._signals, select.POLLIN)
         silent_since = time.monotonic()
         while not self._watch.ready:
-            ready = {fd for fd, _ in poll.poll(1000 * (_IDLE_S if self._events else self._watch.patience_s))}
+            patience_s = min(self._watch.patience_s, limits.SILENCE_S)
+            ready = {fd for fd, _ in poll.poll(1000 * (_IDLE_S if self._events else patience_s))}
             if self._signals.fileno() in ready or (not ready and self._events):
                 return False
             if ready:
                 self._client.pump()
             elif time.monotonic() - silent_since >= self._watch.patience_s:
                 raise self._watch.stalled()
+            else:
+                self._client.check_daemon()
         return True
 
     def _cut(self) -> Batch:

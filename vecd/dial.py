@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 import time
+from pathlib import Path
 
 from . import limits
 from .errors import Code, VecError
@@ -28,7 +29,8 @@ _LOOK_S = 0.05
 def find(settings: Settings) -> socket.socket | None:
     """A connected socket, or None if no daemon is ready for these settings.
 
-    A daemon whose socket file was removed binds again within a second or so; that is waited for. Raises VecError
+    A daemon that has this home's data is found by its lock, wherever it listens, unless the caller named another
+    socket. One whose socket file was removed binds again within a second or so; that is waited for. Raises VecError
     `no_daemon` if the daemon that has the data does not listen where it should; `stalled` if it is stopped; and what
     `dial` raises.
     """
@@ -38,6 +40,8 @@ def find(settings: Settings) -> socket.socket | None:
         if held is None or held.pid is None or held.state not in ("", READY):
             return None
         elsewhere = held.socket != os.fspath(settings.socket) and answers(held.socket)
+        if elsewhere and not settings.named:
+            return dial(settings._replace(socket=Path(held.socket)))
         if elsewhere or time.monotonic() > deadline:
             raise _not_there(settings, held, elsewhere)
         time.sleep(_LOOK_S)

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 #: Not for a daemon that outlives its parent: they trace, profile or replace what it calls, or change what Python does.
-#: Where programs and modules are found stays: without that the daemon may not start at all.
+#: Where programs and modules are found stays: without that the daemon may not start at all. So does the encoding of
+#: file names, which command and daemon must agree on.
 _DROPPED = ("LD_", "DYLD_INSERT_", "PYTHON", "LISTEN_", "NOTIFY_SOCKET", "VEC_CURSOR", "VEC_EVENTS", "VEC_ATTEMPT")
 _KEPT = {"LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONPLATLIBDIR",
-         "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE"}  # fmt: skip
+         "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE", "PYTHONUTF8", "PYTHONCOERCECLOCALE"}  # fmt: skip
 
 #: A thread's stack has this size if the limit permits; less is too little for numeric libraries.
 _STACK_BYTES = 8 * 1024 * 1024

@@ -176,7 +176,7 @@ def _socket_name(paths: Mapping[str, Path]) -> str:
         return "vecd.sock"
     import zlib
 
-    return f"vecd-{zlib.crc32(os.fsencode(paths['data'])):08x}.sock"
+    return f"vecd-{zlib.crc32(os.fsencode(os.path.realpath(paths['data']))):08x}.sock"
 
 
 def _tunables(env: Mapping[str, str], config: Path) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _stop(socket: str | None) -> int | None:
     The daemon is found by its socket, and without one, or if it does not answer there, by its lock.
     """
     from vecd import limits
-    from vecd.dial import dial
+    from vecd.dial import find
     from vecd.holder import ask_to_stop, holder, wait_until_free
     from vecd.process import is_stopped
     from vecd.settings import load
@@ -102,10 +102,10 @@ def _stop(socket: str | None) -> int | None:
     pid = None
     if held is None or held.pid is None or not is_stopped(held.pid):
         try:
-            if (sock := dial(settings)) is not None:
+            if (sock := find(settings)) is not None:
                 pid, settings = _shut_down(sock, settings)
         except VecError as error:
-            if error.code != Code.STALLED or held is None:
+            if error.code not in (Code.STALLED, Code.NO_DAEMON) or held is None:
                 raise
     if pid is None:
         if held is None:

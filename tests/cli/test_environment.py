@@ -133,8 +133,9 @@ os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 os.nice(7)
 os.umask(0)
 os.dup2(os.open("/etc/hostname", os.O_RDONLY), 77)
-os.environ |= {"LD_DEBUG": "statistics", "LD_DEBUG_OUTPUT": os.devnull, "PYTHONWARNINGS": "error",
-               "PYTHONINSPECT": "1", "PYTHONASYNCIODEBUG": "1", "NOTIFY_SOCKET": "/nowhere", "LISTEN_FDS": "1"}
+os.environ |= {"LD_DEBUG": "statistics", "LD_DEBUG_OUTPUT": os.devnull, "PYTHONWARNINGS": "error"}
+os.environ |= {"PYTHONPATH": "modules", "PYTHONINSPECT": "1", "PYTHONASYNCIODEBUG": "1"}
+os.environ |= {"NOTIFY_SOCKET": "/nowhere", "LISTEN_FDS": "1"}
 os.chdir("/usr")
 """
 
@@ -192,6 +193,9 @@ CLEAN: dict[str, tuple[object, Callable[[Process], object]]] = {
             name for name in daemon.environment
             if name.startswith(("LD_D", "PYTHONW", "PYTHONI", "PYTHONA", "NOTIFY", "LISTEN"))
         },
+    ),
+    "modules are looked for where the command would": (
+        "/usr/modules", lambda daemon: daemon.environment["PYTHONPATH"],
     ),
     "it is out of memory like any other": ("0", lambda daemon: daemon.read("oom_score_adj")),
     "the scheduler treats it like any other": (os.SCHED_OTHER, lambda daemon: daemon.policy),
@@ -288,6 +292,17 @@ def test_a_daemon_whose_socket_is_gone_is_found_again(spoil: Callable[[Path], ob
         assert not own.settings.socket.exists()
 
 
+def test_a_daemon_that_listens_elsewhere_is_found_by_its_lock(tmp_path: Path) -> None:
+    """As from cron, which lacks the variables of the session that started the daemon."""
+    with two_homes(XDG_RUNTIME_DIR=str(tmp_path / "session")) as (own, _):
+        own.vec("ingest", stdin=ndjson([{"id": "a", "text": "x"}]))
+        pid = own.pid()
+        own.environment["XDG_RUNTIME_DIR"] = str(tmp_path / "cron")
+        assert own.objects("count", "--no-spawn")[0]["documents"] == 1
+        assert own.objects("daemon", "start")[0]["pid"] == pid
+        assert own.objects("daemon", "stop") == [{"stopped": True, "pid": pid}]
+
+
 def test_a_socket_in_a_folder_that_was_removed_comes_back() -> None:
     with Instance(HASH) as own, tempfile.TemporaryDirectory() as folder:
         own.environment["VEC_SOCKET"] = f"{folder}/deep/vecd.sock"
@@ -322,10 +337,10 @@ def test_every_command_reports_a_stopped_daemon_within_seconds() -> None:
         pid = own.pid()
         assert pid is not None
         job = own.objects("jobs", "submit", "prune", "--delay", "1h")[0]["job_id"]
-        early = [["watch"], ["jobs", "wait", str(job)]]
+        early = [["watch"], ["watch", "--exec", "true"], ["jobs", "wait", str(job)]]
         processes = [stack.enter_context(running(own, *command)) for command in early]
-        until(lambda: own.objects("status")[0]["connections"] == 3, "their connections")
-        watching(own, 1)
+        until(lambda: own.objects("status")[0]["connections"] == 4, "their connections")
+        watching(own, 2)
         os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
         late = [["status"], ["count"], ["search", "x"], ["ingest"], ["watch"], ["library", "list"], ["daemon", "start"]]

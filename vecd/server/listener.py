@@ -101,7 +101,8 @@ class Listener:
         self.stop = stop  # begins the daemon's shutdown
         self.backlog_bytes = 0  # of unanswered requests, over all sessions
         self._sock = sock
-        self._path: str = sock.getsockname()
+        name = sock.getsockname()
+        self._path: str = name if isinstance(name, str) else ""  # bytes: an abstract one, which has no file
         self._file = _file_id(self._path)
         self._owned = owned
         self.about = about or {}
@@ -133,7 +134,7 @@ class Listener:
         Not if the data folder was removed too: then somebody wants to be rid of all this.
         """
         failed = ""  # what was logged last, so that it is logged once
-        while True:
+        while self._path:
             await asyncio.sleep(limits.SOCKET_LOOK_S)
             if _file_id(self._path) == self._file or not data_in_place():
                 continue
