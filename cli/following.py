@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from vecd import limits
 from vecd.errors import Code, VecError
 
 if TYPE_CHECKING:
@@ -119,15 +120,17 @@ class Following:
                 if seconds is None:
                     raise self.watch.stalled()
                 return False
-            ready = {fd for fd, _ in poll.poll(max(1, int(left_s * 1000)))}
+            ready = {fd for fd, _ in poll.poll(max(1, int(min(left_s, limits.SILENCE_S) * 1000)))}
             if any(fd in ready for fd, _ in self._enders):
                 return False
-            if ready:
-                silent_since = time.monotonic() if seconds is None else silent_since
-                try:
+            try:
+                if ready:
+                    silent_since = time.monotonic() if seconds is None else silent_since
                     self.client.pump()
-                except VecError:
-                    return True  # `messages` meets the same, behind what has arrived
+                elif left_s > limits.SILENCE_S:
+                    self.client.check_daemon()
+            except VecError:
+                return True  # `messages` meets the same, behind what has arrived
         return True
 
     # --- what was done with it --------------------------------------------------------------------------------------

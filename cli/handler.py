@@ -1,7 +1,7 @@
 """--exec: a command for each batch of events, one at a time, tried again when it fails, and set aside in the end.
 
 The cursor moves when the command ended with 0, or when the batch is on disk among the dead letters. So each event is
-handled at least once.
+handled at least once. A command that cannot be run at all says nothing about the batch: the watch ends before it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 #: The wait before a second try, on average twice as long before each further one.
 _RETRY_S = 1.0
 _RETRY_S_MAX = 60.0
+
+#: What a shell's exit status says of a command that it could not run.
+_CANNOT_RUN = {126: "it cannot be executed", 127: "it was not found"}
 
 
 class DeadLetters:
@@ -130,6 +133,12 @@ class Handler:
             status = self._run(lines, cursor, attempt)
             if status == 0:
                 return True
+            if (why := _CANNOT_RUN.get(status)) is not None:
+                raise VecError(
+                    Code.HANDLER_FAILED,
+                    f"the command cannot be run: {why} (exit status {status} of {self._command!r:.200})",
+                    "the cursor stays before the batch; correct the command, and start again",
+                )
             if self._signals.got is not None:
                 return False
             told = f"vec: the command failed with status {status} (try {attempt} of {self._tries_max})"

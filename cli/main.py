@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from vecd.errors import Code, VecError
+from vecd.process import open_standard_streams, reset_signals
 
 #: Command -> module in commands/. The order is that of `vec --help`.
 COMMANDS = {
@@ -134,14 +135,6 @@ def _drop_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _open_what_is_closed() -> None:
-    """A closed stdin is an empty one, and what goes to a closed stdout or stderr goes nowhere. Python has None there,
-    and a file or socket of ours must not get its number."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - it gets the lowest free number
-
-
 def _version(value: bool) -> None:
     if value:
         from vecd import __version__
@@ -173,7 +166,8 @@ def _vec(
 
 def main() -> None:
     """The entry point."""
-    _open_what_is_closed()
+    open_standard_streams()
+    reset_signals()
     app()
 
 

@@ -38,16 +38,21 @@ def open_client(socket: str | None, no_spawn: bool) -> Client:
     """A connection, as --socket and --no-spawn want it."""
     from vecd.client import connect
 
-    client = connect(socket, spawn=not no_spawn)
+    client = connect(socket, spawn=not no_spawn, notice=say)
     client.on_warnings = _warn
     return client
 
 
 def _warn(warnings: list[str]) -> None:
-    """Tells an answer's warnings, on stderr. A filter may be put together of what somebody else wrote."""
+    """Prints an answer's warnings on stderr. A filter may be put together of what somebody else wrote."""
+    for each in warnings:
+        say(f"warning: {each}")
+
+
+def say(line: str) -> None:
+    """Prints a line on stderr."""
     import sys
 
     from .output import printable
 
-    for each in warnings:
-        print(f"vec: warning: {printable(each)}", file=sys.stderr, flush=True)
+    print(f"vec: {printable(line)}", file=sys.stderr, flush=True)

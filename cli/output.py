@@ -6,6 +6,7 @@ On a terminal people get tables and lines to read; in a pipe, or with --json, ev
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,10 @@ class Output:
         """One line of JSON each."""
         orjson = load_orjson()
         write = sys.stdout.buffer.write
+        harmless = terminal_json if sys.stdout.isatty() else bytes
         sys.stdout.flush()
         for each in objects:
-            write(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE))
+            write(harmless(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE)))
         if flush:
             sys.stdout.buffer.flush()
 
@@ -36,6 +38,10 @@ class Output:
             import json
 
             people = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+            if sys.stdout.isatty():
+                people = terminal_json(people.encode()).decode()
+        else:
+            people = printable(people)
         print(people, flush=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
@@ -71,6 +77,16 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
+
+
+#: DEL, and the control characters from U+0080 to U+009F, in UTF-8. Some terminals obey these as they obey ESC.
+_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
+
+
+def terminal_json(line: bytes) -> bytes:
+    """JSON as it may be written to a terminal: control characters that JSON permits as they are become escapes, which
+    mean the same."""
+    return _CONTROLS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), line)
 
 
 def _cell(value: Any) -> str:

@@ -154,7 +154,11 @@ class Pipeline:
         if self._flying:
             poll.register(self._client, select.POLLIN)
         idle = bool(self._batch.documents or self._batch.refused)
-        ready = {each for each, _ in poll.poll(_IDLE_S * 1000 if idle else None)}
+        silence_s = limits.SILENCE_S if self._flying else None
+        wait_s = _IDLE_S if idle else silence_s
+        ready = {each for each, _ in poll.poll(None if wait_s is None else wait_s * 1000)}
+        if not ready and not idle:
+            self._client.check_daemon()
         if self._wake_read in ready:
             return False
         if self._flying and self._client.fileno() in ready:

@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from typing import Any
 
+from .output import printable
+
 
 class Progress:
     """Progress on stderr when that is a terminal: documents, rate, refused lines, and a bar if the size is known."""
@@ -36,7 +38,8 @@ class Progress:
             self._rich.stop()
 
     def say(self, line: str) -> None:
-        """A line of talk, above the bar if there is one."""
+        """A line of talk, above the bar if there is one. It may quote what came from outside."""
+        line = printable(line)
         if self._rich is not None:
             self._rich.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -27,22 +27,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"errors", "files", "limits", "units"},
     "logs": set(),
     "wire": {"errors", "limits", "values"},
-    "dial": SHARED,
-    "launch": {*SHARED, "dial"},
+    "process": set(),
+    "holder": SHARED,
+    "dial": {*SHARED, "process", "holder"},
+    "launch": {*SHARED, "process", "holder", "dial"},
     "subscription": {*SHARED, "wire"},
-    "client": {*SHARED, "wire", "dial", "launch", "subscription"},
+    "client": {*SHARED, "wire", "holder", "dial", "launch", "subscription"},
     "store": SHARED,
     "index": SHARED,
     "filters": SHARED,
     "text": SHARED,
     "engine": {*SHARED, "store", "index", "filters", "text"},
     "jobs": {*SHARED, "wire", "store", "index", "filters", "text", "engine"},
-    "server": {*SHARED, "wire", "dial", "store", "engine", "jobs"},
-    "daemon": {*SHARED, "logs", "dial", "engine", "jobs", "server"},
+    "server": {*SHARED, "wire", "holder", "dial", "store", "engine", "jobs"},
+    "daemon": {*SHARED, "logs", "process", "holder", "dial", "engine", "jobs", "server"},
     "__main__": {"daemon"},
 }
 #: What the command line may know of vecd.
-CLI_MAY_IMPORT = {*SHARED, "wire", "dial", "client", "subscription", "launch"}
+CLI_MAY_IMPORT = {*SHARED, "wire", "process", "holder", "dial", "client", "subscription", "launch"}
 
 #: Modules that are the business of some rooms only.
 ONLY_IN: dict[str, set[str]] = {

@@ -7,6 +7,8 @@ Imports go one way, from the bottom of this list to its top (tests/test_layering
     errors files limits units settings values
                                shared with the command line
     wire/                      bytes in, messages out; no sockets
+    process.py                 what a process inherits, and what we make of it
+    holder.py                  the lock on the data folder, and who holds it
     dial.py                    reaching a socket, and who is at its other end
     subscription.py            a watch, in the client
     client.py launch.py        blocking client; starting a daemon when none answers

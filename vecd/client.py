@@ -10,6 +10,10 @@ While it sends it also reads, because the daemon may have answers for us that mu
 `watch` (subscription.py) is read only when it is asked for events; what arrives for it while another request is waited
 for is kept, so one that is left unread for long belongs on a connection of its own.
 Not thread-safe: one thread, one Client.
+
+An answer may take long, and silence is no failure. But after SILENCE_S without a byte the client checks whether the
+daemon is still at work, and gives the connection up (`stalled`) if it is not; so no wait for a daemon that is stopped
+or stuck lasts for longer than that check.
 """
 
 from __future__ import annotations
@@ -21,13 +25,15 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from . import __version__, limits
-from .dial import dial
+from .dial import bound_reads, find, is_serving, peer_pid, silent
 from .errors import Code, VecError
-from .launch import launch
+from .holder import folder_id, shown
+from .launch import Notice, launch
 from .settings import load
 from .subscription import Watch
 from .wire.documents import pack_all
@@ -36,18 +42,25 @@ from .wire.messages import Reply, check_protocol, decode, encode, hello, parse_r
 from .wire.vectors import pack_vector
 
 _RECEIVE_BYTES = 256 * limits.KIB
+_HELLO = encode(hello(f"vec {__version__}"))
 
 
 def connect(
-    socket_path: str | os.PathLike[str] | None = None, *, spawn: bool = True, timeout_s: float | None = None
+    socket_path: str | os.PathLike[str] | None = None,
+    *,
+    spawn: bool = True,
+    timeout_s: float | None = None,
+    notice: Notice = lambda text: None,
 ) -> Client:
     """A connection to the daemon, which is started if none answers and `spawn` is true.
 
-    `timeout_s` bounds the wait for each answer (None: no bound). VEC_NO_SPAWN=1 in the environment forbids starting.
-    Raises VecError `no_daemon`, `daemon_failed`, `version_mismatch`, `forbidden` or `busy`.
+    `timeout_s` bounds the wait for each answer (None: as long as the daemon is at work). VEC_NO_SPAWN=1 in the
+    environment forbids starting. `notice` is given a sentence about a start that takes long.
+    Raises VecError `no_daemon`, `daemon_failed`, `version_mismatch`, `forbidden`, `invalid_settings`, `stalled` or
+    `busy`.
     """
     settings = load(socket=os.fspath(socket_path) if socket_path is not None else None)
-    sock = dial(settings)
+    sock = find(settings)
     if sock is None:
         if not spawn or os.environ.get("VEC_NO_SPAWN", "") not in ("", "0"):
             raise VecError(
@@ -55,8 +68,8 @@ def connect(
                 f"no daemon listens on {settings.socket}",
                 "start one with `vec daemon start`, or leave out --no-spawn and VEC_NO_SPAWN",
             )
-        sock = launch(settings)
-    return Client(sock, timeout_s=timeout_s)
+        sock = launch(settings, notice)
+    return Client(sock, timeout_s=timeout_s, data=None if settings.named else settings.data)
 
 
 class Pending:
@@ -109,9 +122,11 @@ class Pending:
 class Client:
     """A connection that has said hello. Use `connect`."""
 
-    def __init__(self, sock: socket.socket, *, timeout_s: float | None = None) -> None:
+    def __init__(self, sock: socket.socket, *, timeout_s: float | None = None, data: Path | None = None) -> None:
+        """Says hello. With `data`, refuses a daemon that serves another data folder. Raises VecError."""
         self._socket = sock
         self._socket.setblocking(True)
+        bound_reads(sock, limits.SILENCE_S)
         self._timeout_s = timeout_s
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -125,6 +140,8 @@ class Client:
         self.on_warnings: Callable[[list[str]], None] = lambda warnings: None
         try:
             answer = self._hello()
+            if data is not None:
+                _check_data(answer, data)
         except BaseException:
             self.close()
             raise
@@ -134,9 +151,8 @@ class Client:
 
     def _hello(self) -> dict[str, Any]:
         patience, self._timeout_s = self._timeout_s, min(self._timeout_s or limits.HELLO_S, limits.HELLO_S)
-        message = hello(f"vec {__version__}")
         pending = self._pending[0] = Pending(self, 0)
-        self._send(encode(message))
+        self._send(_HELLO)
         answer = pending.result()
         self._timeout_s = patience
         check_protocol(answer.get("protocol"), who="daemon")
@@ -434,11 +450,16 @@ class Client:
                 if not self._unsent:
                     return  # progress; whoever only wanted to send must not wait for an answer
             if wait_s is None and not self._unsent:
-                self._read(0)  # the socket blocks: one system call, where poll and recv would be two
+                # The socket blocks, up to SILENCE_S: one system call, where poll and recv would be two.
+                if not self._read(0):
+                    self.check_daemon()
                 return
             self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
-            if self._poll.poll(None if wait_s is None else 0 if wait_s == 0 else max(1, int(wait_s * 1000))):
+            bound_s = limits.SILENCE_S if wait_s is None else min(wait_s, limits.SILENCE_S)
+            if self._poll.poll(0 if bound_s == 0 else max(1, int(bound_s * 1000))):
                 self._read(socket.MSG_DONTWAIT)
+            elif bound_s == limits.SILENCE_S:
+                self.check_daemon()
         except (OSError, ValueError) as error:
             self._lose(error)
         if self._lost is not None:
@@ -459,24 +480,33 @@ class Client:
             else:
                 self._unsent[0] = self._unsent[0][sent:]
 
-    def _read(self, flags: int) -> None:
-        """Takes what is there, if anything is."""
+    def check_daemon(self) -> None:
+        """To be called after SILENCE_S without a byte. Raises VecError `stalled` if the daemon is not at work; then the
+        connection is lost."""
+        if self._lost is None and not is_serving(self._socket, _HELLO, limits.PROBE_S):
+            self._lose(None, silent(peer_pid(self._socket), limits.SILENCE_S + limits.PROBE_S))
+        if self._lost is not None:
+            raise self._lost
+
+    def _read(self, flags: int) -> bool:
+        """Takes what is there; false if nothing is."""
         try:
             count = self._socket.recv_into(self._arriving, _RECEIVE_BYTES, flags)
         except BlockingIOError:
-            return
+            return False
         if not count:
             self._lose(None)
-            return
+            return True
         for payload in self._decoder.feed(self._arriving[:count]):
             reply = parse_reply(decode(payload))
             if reply.id is None:
                 self._lose(None, VecError.from_wire(reply.body))
-                return
+                return True
             if (pending := self._pending.get(reply.id)) is not None:
                 pending._take(reply)
                 if pending.done:
                     del self._pending[reply.id]
+        return True
 
     def _lose(self, cause: Exception | None, said: VecError | None = None) -> None:
         """The connection is over: with a reason that the daemon gave, or without one."""
@@ -493,6 +523,23 @@ def explained(answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The hits of a search that explains them, each with what is said of it and of the answer as a whole."""
     whole = answer.get("explain") or {}
     return [{**hit, "explain": {**whole, **(hit.get("explain") or {})}} for hit in answer["hits"]]
+
+
+def _check_data(answer: dict[str, Any], data: Path) -> None:
+    """Raises VecError `invalid_settings` if the daemon that said hello serves another folder than `data`."""
+    served, name = answer.get("data"), answer.get("data_id")
+    if not isinstance(served, str):
+        return  # an older daemon
+    try:
+        ours = folder_id(data)
+    except OSError:
+        ours = None
+    if ours != name and served != shown(data):
+        raise VecError(
+            Code.SETTINGS,
+            f"the daemon on this home's socket serves the data in {served}, and this home's are in {data}",
+            "two homes need two sockets: set VEC_HOME or XDG_RUNTIME_DIR for each, or name one with VEC_SOCKET",
+        )
 
 
 def _filters(where: str | Sequence[str]) -> list[str] | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import gc
 import importlib
 import logging
@@ -26,6 +25,8 @@ from pathlib import Path
 from . import __version__, limits, logs
 from .dial import answers
 from .errors import Code, VecError
+from .holder import READY, STOPPING, DataLock, folder_id, shown
+from .process import open_standard_streams, reset_priority_and_limits, reset_signals
 from .settings import Settings, load, private_folder
 
 log = logging.getLogger("vecd")
@@ -50,7 +51,11 @@ _LOCK_PATIENCE_S = 15.0
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command `vecd`."""
+    open_standard_streams()
+    reset_signals(ignored=True)
+    os.umask(0o077)  # whatever we make is our user's alone
     arguments = _parser().parse_args(argv)
+    unchanged = reset_priority_and_limits() if arguments.fresh else {}
     try:
         settings = load(socket=arguments.socket)
         if arguments.log_level:
@@ -63,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (VecError, OSError) as error:
         print(f"vecd: {error}", file=sys.stderr)
         sys.exit(_EX_CONFIG)
+    if unchanged:
+        log.warning("started under limits that cannot be raised", extra=unchanged)
     try:
         status = run(settings, reopening, arguments.ready_fd)
     except VecError as error:
@@ -86,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-file", metavar="PATH", help="log to this file instead of stderr; SIGHUP reopens it")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much to log")
     parser.add_argument("--workers", type=_workers, metavar="N", help="threads for background jobs")
+    parser.add_argument("--fresh", action="store_true", help="first take the usual priority, and raise soft limits")
     parser.add_argument("--ready-fd", type=int, metavar="FD", help="write `ready` to this descriptor when it is so")
     return parser
 
@@ -104,8 +112,8 @@ def run(settings: Settings, reopening: logs.ReopeningHandler | None = None, read
         new_event_loop = importlib.import_module("uvloop").new_event_loop
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _raise_descriptor_limit()
-    with _locked(settings), asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_serve(settings, reopening, ready_fd))
+    with _locked(settings) as lock, asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_serve(settings, lock, reopening, ready_fd))
 
 
 def _raise_descriptor_limit() -> None:
@@ -117,7 +125,9 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
 
 
-async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, ready_fd: int | None) -> int:
+async def _serve(
+    settings: Settings, lock: DataLock, reopening: logs.ReopeningHandler | None, ready_fd: int | None
+) -> int:
     for name, value in NATIVE_THREADS.items():
         os.environ.setdefault(name, value)
     # Imported here: a daemon that cannot get its lock has no need of numpy.
@@ -142,20 +152,24 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
     if passed is None and settings.socket.parent == settings.runtime:
         private_folder(settings.runtime)
     sock = passed or sockets.bind(str(settings.socket))
-    inode = os.stat(settings.socket).st_ino if passed is None else 0
     clock = Clock(jobs)
-    listener = sockets.Listener(jobs, clock, sock, stop.set)
+    about = {"data": shown(settings.data), "data_id": folder_id(settings.data)}
+    listener = sockets.Listener(jobs, clock, sock, stop.set, owned=passed is None, about=about)
     await listener.start()
+    keeper = loop.create_task(listener.keep_bound(lock.is_in_place))
     upkeep = loop.create_task(retention.Upkeep(engine).run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reopening.reopen if reopening else lambda: None)
     gc.freeze()  # what is here now stays; the collector need not look at it again
     log.info("ready", extra={"version": __version__, "pid": os.getpid(), "socket": str(settings.socket)})
+    lock.tell(READY)
     _tell_ready(ready_fd)
     jobs.start()
     clock.start()
     await stop.wait()
+    keeper.cancel()
+    lock.tell(STOPPING)
 
     if failures:
         # The disk cannot be trusted: those who wait have their error by now, or never get an answer.
@@ -172,8 +186,7 @@ async def _serve(settings: Settings, reopening: logs.ReopeningHandler | None, re
     await asyncio.to_thread(jobs.close)
     engine.rest()
     await asyncio.to_thread(engine.close)
-    if passed is None:
-        sockets.unbind(str(settings.socket), inode)
+    listener.unbind()
     log.info("stopped")
     return 0
 
@@ -197,29 +210,21 @@ def _notify(state: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(settings: Settings) -> Iterator[None]:
+def _locked(settings: Settings) -> Iterator[DataLock]:
     """Holds the lock on the data folder. One that is just stopping is waited for.
 
     Raises VecError `busy`, naming the daemon that has it.
     """
     private_folder(settings.data)
-    with open(settings.lock, "a+", encoding="utf-8") as file:
+    with DataLock(settings) as lock:
         deadline = time.monotonic() + _LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                file.seek(0)
-                pid, _, path = file.read().strip().partition(" ")
-            if answers(path) or time.monotonic() > deadline:
+        while (held := lock.take()) is not None:
+            if answers(held.socket) or time.monotonic() > deadline:
                 raise VecError(
                     Code.BUSY,
-                    f"the data folder {settings.data} is in use by vecd with pid {pid or 'unknown'}, on {path or '?'}",
+                    f"the data folder {settings.data} is in use by vecd with pid {held.pid or 'unknown'}, "
+                    f"on {held.socket or '?'}",
                     "use that daemon's socket (VEC_SOCKET or --socket), or stop it",
                 )
             time.sleep(0.02)
-        file.truncate(0)
-        file.write(f"{os.getpid()} {settings.socket}\n")
-        file.flush()
-        yield
+        yield lock

@@ -2,7 +2,8 @@
 
 Rules: a lock file lets one of many callers start the daemon while the others wait for the lock and then simply find
 it; a pipe tells the caller that the daemon is ready, so that nobody polls; when it does not come up, the error carries
-the end of its log. `subprocess` is slow to import, so only a start does.
+the end of its log. The daemon starts with a process state of its own (process.py). Every wait has a bound, and one that
+a person may notice is reported. `subprocess` is slow to import, so only a start does.
 """
 
 from __future__ import annotations
@@ -13,33 +14,90 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from . import limits
-from .dial import dial
+from .dial import dial, find
 from .errors import Code, VecError
+from .holder import holder, open_lock
+from .process import environment_for_daemon, roomy_stack
 from .settings import Settings, private_folder
 
+#: Is given a sentence about a wait that takes long.
+Notice = Callable[[str], None]
+
+T = TypeVar("T")
+
 _LOG_TAIL_BYTES = 2_000
+_LOOK_S = 0.03
 
 
-def launch(settings: Settings) -> socket.socket:
-    """Starts a daemon for these settings unless somebody else is at it; returns a connected socket.
+def launch(settings: Settings, notice: Notice = lambda text: None) -> socket.socket:
+    """Starts a daemon for these settings unless another process is already doing so; returns a connected socket.
 
-    Raises VecError `daemon_failed` with what the daemon said, or `invalid_settings` for folders that cannot be used.
+    Raises VecError `daemon_failed` with what the daemon said; `busy` if another process keeps the start-up lock or the
+    data; `invalid_settings` for folders that cannot be used; and what `find` raises.
     """
     for folder in (settings.runtime, settings.data, settings.log.parent):
         private_folder(folder)
-    with open(settings.runtime / "launch.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Whoever held the lock before us has probably started it.
-        sock = dial(settings)
-        if sock is None:
-            _start(settings)
-            sock = dial(settings)
+    path = settings.runtime / "launch.lock"
+    lock = open_lock(path)
+    try:
+        bound_s = limits.LAUNCH_S + limits.START_S
+        got = _until(lambda: _locked(lock) or dial(settings), bound_s, notice, f"another vec that has locked {path}")
+        if isinstance(got, socket.socket):
+            return got
+        if got is None:
+            raise VecError(
+                Code.BUSY,
+                f"another process has locked {path} for more than {bound_s:g} s, and no daemon has come up",
+                f"see which with `fuser {path}`, and end it",
+            )
+        return _find_or_start(settings, notice)
+    finally:
+        os.close(lock)
+
+
+def _find_or_start(settings: Settings, notice: Notice) -> socket.socket:
+    """With the start-up lock held: no other vec starts a daemon now, but one may be starting or stopping by itself."""
+    while True:
+        if (sock := find(settings)) is not None:
+            return sock
+        held = holder(settings)
+        if held is None:
+            break
+        who = f"the daemon, process {held.pid}, which is {held.state or 'starting'}"
+        if not _until(lambda: dial(settings) or holder(settings) is None, limits.LAUNCH_S, notice, who):
+            raise VecError(Code.BUSY, f"waited {limits.LAUNCH_S:g} s for {who}", f"its log is {settings.log}")
+    _start(settings)
+    sock = dial(settings)
     if sock is None:
         raise VecError(Code.DAEMON_FAILED, f"vecd says it is ready, but nobody listens on {settings.socket}")
     return sock
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _until(reached: Callable[[], T], patience_s: float, notice: Notice, what: str) -> T | None:
+    """Waits until `reached` returns something true, and returns that; None after `patience_s` seconds."""
+    began, noticed = time.monotonic(), False
+    while not (found := reached()):
+        waited_s = time.monotonic() - began
+        if waited_s > patience_s:
+            return None
+        if waited_s > limits.NOTICE_S and not noticed:
+            notice(f"waiting for {what}")
+            noticed = True
+        time.sleep(_LOOK_S)
+    return found
 
 
 def _start(settings: Settings) -> None:
@@ -47,10 +105,10 @@ def _start(settings: Settings) -> None:
 
     read_end, write_end = os.pipe()
     log_from = settings.log.stat().st_size if settings.log.exists() else 0
-    command = [sys.executable, "-P", "-m", "vecd"]
+    command = [sys.executable, "-P", "-m", "vecd", "--fresh"]
     command += ["--socket", str(settings.socket), "--log-file", str(settings.log), "--ready-fd", str(write_end)]
     try:
-        with open(settings.log, "ab") as log:
+        with open(settings.log, "ab", opener=_private) as log, roomy_stack():
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -81,9 +139,13 @@ def _start(settings: Settings) -> None:
     raise VecError(Code.DAEMON_FAILED, reason + _tail(settings.log, log_from), f"its log is {settings.log}")
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _environment(settings: Settings) -> dict[str, str]:
-    """Ours, but for what a service manager told us about ourselves, and with VEC_HOME absolute."""
-    env = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET" and not key.startswith("LISTEN_")}
+    """What the daemon gets of ours, with VEC_HOME absolute."""
+    env = environment_for_daemon(os.environ)
     if settings.home is not None:
         env["VEC_HOME"] = str(settings.home)
     return env

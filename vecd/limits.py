@@ -245,5 +245,21 @@ FLAT_BLOCK_ROWS: Final = 16_384
 DRAIN_S: Final = 10.0
 #: Starting: how long `vec` waits for the daemon it started to say that it is ready.
 START_S: Final = 30.0
+#: How long `vec` waits for another one that is starting a daemon: for a daemon that stops, and then for the new one.
+LAUNCH_S: Final = 60.0
+#: A wait for another process is reported after so long.
+NOTICE_S: Final = 5.0
+#: A stop: how long `vec` waits until the daemon has closed its store.
+STOP_S: Final = 30.0
+#: How often the daemon looks whether its socket file is still there, and how long a client waits for a new one.
+SOCKET_LOOK_S: Final = 1.0
+REBIND_S: Final = 5.0
+#: How long a connection may wait in the daemon's queue.
+DIAL_S: Final = 5.0
 #: The client's wait for the daemon's hello.
 HELLO_S: Final = 10.0
+#: After so long without a byte, a client that waits checks whether the daemon is still at work. It is longer than a
+#: heartbeat, so that an idle watch does not check.
+SILENCE_S: Final = HEARTBEAT_S + 1
+#: How long that check waits for an answer.
+PROBE_S: Final = 5.0

@@ -7,6 +7,7 @@ environment (VEC_NAME), configuration file (name), default.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -51,6 +52,7 @@ class Settings(NamedTuple):
     config: Path  # config.toml; need not exist
     log: Path  # where a vecd started by vec writes its log
     runtime: Path  # folder of the socket and of the start-up lock
+    named: bool = False  # whether somebody named the socket, and so knows which daemon is meant
     keep_age: float = 0.0  # seconds of the log that are kept; 0: all
     keep_count: int = 0  # events of it; 0: all
     keep_bytes: int = 0  # bytes of it; 0: all
@@ -92,7 +94,7 @@ def load(environ: Mapping[str, str] | None = None, *, socket: str | None = None)
             "log": _xdg(env, "XDG_STATE_HOME", ".local/state") / "vec" / "vecd.log",
             "runtime": _runtime_folder(env),
         }
-    path = Path(named).expanduser().absolute() if named else paths["runtime"] / "vecd.sock"
+    path = Path(named).expanduser().absolute() if named else paths["runtime"] / _socket_name(paths)
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
         raise VecError(
             Code.SETTINGS,
@@ -101,19 +103,37 @@ def load(environ: Mapping[str, str] | None = None, *, socket: str | None = None)
             "name a shorter one with VEC_SOCKET or --socket, or a shorter VEC_HOME",
         )
     tunables = _tunables(env, paths["config"])
-    return Settings(home, path, paths["data"], paths["config"], paths["log"], paths["runtime"], **tunables)
+    folders = paths["data"], paths["config"], paths["log"], paths["runtime"]
+    return Settings(home, path, *folders, named=bool(named), **tunables)
 
 
 def private_folder(path: Path) -> None:
-    """Makes the folder (mode 0700) if it is missing; refuses one of somebody else's, or one that others may write to.
+    """Makes the folder if it is missing; refuses one of somebody else's, or one that others may write to.
 
     One that is there is left as it is. Raises VecError `invalid_settings`.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path)
     except OSError as error:
         raise VecError(Code.SETTINGS, f"cannot make the folder {path} ({error.strerror})") from error
     check_folder(path)
+
+
+def make_folder(path: Path) -> None:
+    """Makes the folder and those above it that are missing, all with mode 0700, whatever the umask. Raises OSError."""
+    missing = []
+    while not os.path.exists(path):
+        missing.append(path)
+        path = path.parent
+    for each in reversed(missing):
+        try:
+            os.mkdir(each, 0o700)
+            os.chmod(each, 0o700)
+        except FileExistsError:  # another process was faster
+            continue
+    last = missing[0] if missing else path
+    if not os.path.isdir(last):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(last))
 
 
 def check_folder(path: Path) -> None:
@@ -149,6 +169,15 @@ def _runtime_folder(env: Mapping[str, str]) -> Path:
     except OSError:
         pass
     return Path(f"/tmp/vec-{os.getuid()}")
+
+
+def _socket_name(paths: Mapping[str, Path]) -> str:
+    """`vecd.sock`; in the folder below /tmp, which all homes of a user share, it depends on the data folder."""
+    if paths["runtime"] != Path(f"/tmp/vec-{os.getuid()}"):
+        return "vecd.sock"
+    import zlib
+
+    return f"vecd-{zlib.crc32(os.fsencode(os.path.realpath(paths['data']))):08x}.sock"
 
 
 def _tunables(env: Mapping[str, str], config: Path) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +15,10 @@ from vecd.errors import Code, VecError
 from .. import options
 from ..output import Output
 
-app = options.command()
+if TYPE_CHECKING:
+    from vecd.settings import Settings
 
-_STOP_PATIENCE_S = 30.0
+app = options.command()
 
 
 @app.callback()
@@ -29,14 +30,14 @@ def daemon() -> None:
 def start(json: options.Json = False, socket: options.Socket = None) -> None:
     """Start the daemon, if it does not run."""
     from vecd.client import Client
-    from vecd.dial import dial
+    from vecd.dial import find
     from vecd.launch import launch
     from vecd.settings import load
 
     settings = load(socket=socket)
-    sock = dial(settings)
+    sock = find(settings)
     started = sock is None
-    with Client(sock or launch(settings)) as client:
+    with Client(sock or launch(settings, options.say), data=None if settings.named else settings.data) as client:
         body = client.status()
     told = "started" if started else "was running"
     Output(json).one(
@@ -84,40 +85,55 @@ def logs(
 
 
 def _stop(socket: str | None) -> int | None:
-    """Stops the daemon and waits until it has let go of its data; returns its pid, None if none ran."""
-    from vecd.client import Client
-    from vecd.dial import dial
+    """Stops the daemon and waits until it has released its data; returns its pid, None if none ran.
+
+    The daemon is found by its socket, and without one, or if it does not answer there, by its lock.
+    """
+    from vecd import limits
+    from vecd.dial import find
+    from vecd.holder import ask_to_stop, holder, wait_until_free
+    from vecd.process import is_stopped
     from vecd.settings import load
 
     settings = load(socket=socket)
-    sock = dial(settings)
-    if sock is None:
-        return None
+    held = holder(settings)
+    if held is not None and settings.named and held.socket != os.fspath(settings.socket):
+        held = None  # that is another daemon than the one that was named
+    pid = None
+    if held is None or held.pid is None or not is_stopped(held.pid):
+        try:
+            if (sock := find(settings)) is not None:
+                pid, settings = _shut_down(sock, settings)
+        except VecError as error:
+            if error.code not in (Code.STALLED, Code.NO_DAEMON) or held is None:
+                raise
+    if pid is None:
+        if held is None:
+            return None
+        pid = held.pid
+        if not ask_to_stop(settings, held):
+            raise VecError(
+                Code.NO_DAEMON,
+                f"the data folder {settings.data} is in use, and its daemon, process {pid}, cannot be reached",
+                "it may run in another container; stop it there",
+            )
+    if not wait_until_free(settings, limits.STOP_S):
+        raise VecError(
+            Code.TIMEOUT,
+            f"vecd (pid {pid}) has not ended within {limits.STOP_S:g} s",
+            f"see its log; as a last resort, `kill -9 {pid}` loses nothing that was answered",
+        )
+    return pid
+
+
+def _shut_down(sock: Any, settings: Settings) -> tuple[int, Settings]:
+    """Asks the daemon on this socket to stop; returns its pid, and the settings with the data folder that it has."""
+    from vecd.client import Client
+
     with Client(sock) as client:
         status = client.status()
         client.request("shutdown")
         with contextlib.suppress(VecError):
             while True:  # its end of the connection closes when it has answered everybody
                 client.wait()
-    deadline = time.monotonic() + _STOP_PATIENCE_S
-    while _held(os.path.join(status["data"], "vecd.lock")):
-        if time.monotonic() > deadline:
-            raise VecError(
-                Code.TIMEOUT, f"vecd (pid {status['pid']}) has not ended within {_STOP_PATIENCE_S:g} s", "see its log"
-            )
-        time.sleep(0.005)
-    return int(status["pid"])
-
-
-def _held(path: str) -> bool:
-    """Whether somebody holds the lock on the data folder."""
-    import fcntl
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
+    return int(status["pid"]), settings._replace(data=Path(status["data"]))

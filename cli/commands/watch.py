@@ -16,7 +16,7 @@ import typer
 from vecd.errors import Code, VecError
 
 from .. import main, options, recall
-from ..output import Output, one_line, plural
+from ..output import Output, one_line, plural, terminal_json
 
 if TYPE_CHECKING:
     from vecd.subscription import Message
@@ -253,11 +253,12 @@ def _handler(
 def _print_all(feed: Following, form: Events, output: Output | None) -> None:
     """Prints what comes, and keeps the place behind it; people get lines to read."""
     stdout = sys.stdout.buffer
+    harmless = terminal_json if sys.stdout.isatty() else bytes
     for message in _told(feed):
         if output is not None and not output.json:
             _show(message.events)
         elif message.events:
-            stdout.write(b"".join(form.lines(message.events)))
+            stdout.write(harmless(b"".join(form.lines(message.events))))
             stdout.flush()
         if form.end is not None:
             raise form.end

@@ -140,10 +140,13 @@ def test_a_socket_of_ones_own_can_be_named() -> None:
         (status,) = own.objects("status", "--socket", path)
         assert status["socket"] == path
         assert own.objects("count", "--socket", path)[0]["documents"] == 0
-        assert f"no daemon listens on {own.settings.socket}" in own.vec("status", "--no-spawn", status=69).stderr
-        # A second daemon cannot have the same data; the error says who has it.
-        done = own.vec("status", status=69)
-        assert f"in use by vecd with pid {status['pid']}, on {path}" in done.stderr
+        # Who names no socket means the daemon that has the data. Another one cannot have the same data: the error says
+        # who has it.
+        assert own.objects("status", "--no-spawn")[0]["pid"] == status["pid"]
+        for options in ([], ["--no-spawn"]):
+            done = own.vec("status", "--socket", f"{folder}/other.sock", *options, status=69)
+            assert f"no daemon listens on {folder}/other.sock" in done.stderr
+            assert f"in use by vecd with pid {status['pid']}, on {path}" in done.stderr
         assert own.objects("daemon", "stop", "--socket", path) == [{"stopped": True, "pid": status["pid"]}]
         own.vec("status")
 

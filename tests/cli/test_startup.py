@@ -46,8 +46,10 @@ STATUS_MODULES = {
     "vecd.dial",
     "vecd.errors",
     "vecd.files",
+    "vecd.holder",
     "vecd.launch",
     "vecd.limits",
+    "vecd.process",
     "vecd.settings",
     "vecd.subscription",
     "vecd.units",
@@ -60,7 +62,7 @@ STATUS_MODULES = {
 }
 #: `vec --help` loads every command for its line of help; what a command works with, it must not load yet.
 HELP_STDLIB = {"bisect", "dataclasses", "random", "sysconfig", "tempfile"}
-HELP_VECD = {"vecd", "vecd.errors", "vecd.limits"}
+HELP_VECD = {"vecd", "vecd.errors", "vecd.limits", "vecd.process"}
 
 RUN = """
 import sys

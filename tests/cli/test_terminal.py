@@ -325,3 +325,24 @@ def test_errors_are_told_without_colour_or_boxes(instance: Instance) -> None:
         assert seen.err == piped.stderr
         assert seen.err.startswith("vec: ")
         assert seen.status == piped.returncode != 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["search", "word"], ["get"], ["list"], ["watch", "--from", "beginning", "--no-follow"]],
+    ids=lambda command: command[0],
+)
+def test_json_on_a_terminal_cannot_command_it_and_means_the_same(
+    instance: Instance, hostile: str, command: list[str]
+) -> None:
+    """JSON permits DEL and the 8-bit control characters as they are, and some terminals obey those as they obey ESC."""
+    its_id = HOSTILE.replace("\0", "")
+    arguments = [*command, "-l", hostile, *([its_id] if command == ["get"] else [])]
+    seen = on_a_terminal(instance, *arguments, "--json").out
+    assert re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f]", seen) == []
+    assert "\\u009b31m" in seen
+    piped = instance.vec(*arguments).stdout
+    assert "\x9b31m" in piped
+    assert [json.loads(line) for line in seen.split("\n") if line] == [
+        json.loads(line) for line in piped.split("\n") if line
+    ]

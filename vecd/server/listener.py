@@ -2,7 +2,8 @@
 
 Rules: bind, chmod 0600, then listen, so that nobody gets in between. A socket file on which nobody answers is a dead
 daemon's and is replaced; one on which somebody does is not taken. A peer must be of our own user (or root): the kernel
-says who it is. Draining: stop accepting, let every session answer what it was asked, close; within a bound.
+says who it is. The socket's file is looked after: programs that clear temporary folders remove it, and then we bind
+again. Draining: stop accepting, let every session answer what it was asked, close; within a bound.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..dial import answers, peer_uid
 from ..errors import Code, VecError
 from ..jobs.clock import Clock
 from ..jobs.jobs import Jobs
+from ..settings import make_folder
 from .session import Session
 
 log = logging.getLogger("vecd.listener")
@@ -45,7 +47,7 @@ def bind(path: str) -> socket.socket:
             if answers(path):
                 raise VecError(Code.BUSY, f"another daemon listens on {path}", "stop it, or name another socket")
             os.unlink(path)
-        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(Path(path).parent)
         sock.bind(path)
         os.chmod(path, 0o600)
     except OSError as error:
@@ -55,13 +57,6 @@ def bind(path: str) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def unbind(path: str, inode: int) -> None:
-    """Removes our socket, but not one that somebody has put in its place."""
-    with contextlib.suppress(FileNotFoundError):
-        if os.stat(path).st_ino == inode:
-            os.unlink(path)
 
 
 def inherited() -> socket.socket | None:
@@ -77,16 +72,40 @@ def inherited() -> socket.socket | None:
     return sock
 
 
+def _file_id(path: str) -> tuple[int, int] | None:
+    """Which file this is; None if it cannot be seen."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
 class Listener:
     """Accepts connections and holds what they share."""
 
-    def __init__(self, jobs: Jobs, clock: Clock, sock: socket.socket, stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        clock: Clock,
+        sock: socket.socket,
+        stop: Callable[[], None],
+        *,
+        owned: bool = True,
+        about: dict[str, str] | None = None,
+    ) -> None:
+        """`owned`: the socket's file is ours to remove, and not a service manager's. `about` is added to each hello."""
         self.engine = jobs.engine
         self.jobs = jobs
         self.clock = clock
         self.stop = stop  # begins the daemon's shutdown
         self.backlog_bytes = 0  # of unanswered requests, over all sessions
         self._sock = sock
+        name = sock.getsockname()
+        self._path: str = name if isinstance(name, str) else ""  # bytes: an abstract one, which has no file
+        self._file = _file_id(self._path)
+        self._owned = owned
+        self.about = about or {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._connections_max = max(1, min(limits.CONNECTIONS_MAX, descriptors - limits.OWN_DESCRIPTORS))
         self._sessions: set[Session] = set()
@@ -99,13 +118,43 @@ class Listener:
         return len(self._sessions)
 
     async def start(self) -> None:
-        loop = asyncio.get_running_loop()
+        self._server = await self._listen(self._sock)
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def _listen(self, sock: socket.socket) -> asyncio.Server:
         # From 3.13 on, Python would remove the socket's file when it closes: also a service manager's.
         kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-        self._server = await loop.create_unix_server(
-            lambda: Session(self), sock=self._sock, backlog=limits.LISTEN_BACKLOG, **kept
+        return await asyncio.get_running_loop().create_unix_server(
+            lambda: Session(self), sock=sock, backlog=limits.LISTEN_BACKLOG, **kept
         )
-        self._sweeper = loop.create_task(self._sweep())
+
+    async def keep_bound(self, data_in_place: Callable[[], bool]) -> None:
+        """Binds again whenever the socket's file is gone or is another. Connections are not affected.
+
+        Not if the data folder was removed too: then somebody wants to be rid of all this.
+        """
+        failed = ""  # what was logged last, so that it is logged once
+        while self._path:
+            await asyncio.sleep(limits.SOCKET_LOOK_S)
+            if _file_id(self._path) == self._file or not data_in_place():
+                continue
+            try:
+                sock = bind(self._path)
+            except VecError as error:
+                if str(error) != failed:
+                    log.error("the socket is gone, and cannot be bound again", extra={"error": str(error)})
+                    failed = str(error)
+                continue
+            before, self._server = self._server, await self._listen(sock)
+            before.close()
+            self._file, self._owned, failed = _file_id(self._path), True, ""
+            log.warning("the socket was removed, and is bound again", extra={"socket": self._path})
+
+    def unbind(self) -> None:
+        """Removes our socket, but not one that somebody has put in its place."""
+        if self._owned and self._file is not None and _file_id(self._path) == self._file:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
 
     def admit(self, session: Session) -> VecError | None:
         """Counts a new session in, or says why it cannot be."""

@@ -242,7 +242,7 @@ class Session(asyncio.Protocol):
             "heartbeat_s": limits.HEARTBEAT_S,
         }
         answer = {"protocol": PROTOCOL, "server": f"vecd {__version__}", "log": self.listener.engine.database.log_id}
-        self.send({"id": request.id, "result": {**answer, "limits": known}})
+        self.send({"id": request.id, "result": {**answer, **self.listener.about, "limits": known}})
 
     def cancel(self, target: int) -> bool:
         """Ends a stream; false if there is none of that number."""

@@ -1,0 +1,166 @@
+"""The lock on the data folder: which daemon holds it, and in which state that daemon is.
+
+Rules: a flock on `vecd.lock`, held as long as the daemon lives, decides who owns the data; pid files lie. What is
+written in it is for others to read: `<pid> <socket>`, and on a second line the state. So a daemon is found also when
+its socket is gone. A lock file has mode 0600, because whoever can open it can hold it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from .errors import Code, VecError
+from .settings import Settings
+
+STARTING: Final = "starting"
+READY: Final = "ready"
+STOPPING: Final = "stopping"
+
+_LOOK_S: Final = 0.02
+
+
+class Holder(NamedTuple):
+    """The daemon that holds a data folder, by what it wrote into its lock."""
+
+    pid: int | None  # None in the moment before it is written
+    socket: str
+    state: str  # empty for a daemon of an older version
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of a lock file, which only its owner may open. Raises VecError `invalid_settings`."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise VecError(Code.SETTINGS, f"cannot open the lock {path} ({error.strerror})") from error
+    about = os.fstat(fd)
+    if about.st_uid == os.getuid() and stat.S_IMODE(about.st_mode) != 0o600:
+        os.fchmod(fd, 0o600)
+    return fd
+
+
+def holder(settings: Settings) -> Holder | None:
+    """Who holds the data folder; None if nobody does. Raises VecError `invalid_settings` if the lock cannot be read."""
+    try:
+        fd = os.open(settings.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise VecError(Code.SETTINGS, f"cannot open the lock {settings.lock} ({error.strerror})") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(fd)
+    finally:
+        os.close(fd)
+    return None
+
+
+def _read(fd: int) -> Holder:
+    lines = os.pread(fd, 4096, 0).decode("utf-8", "surrogateescape").split("\n")
+    pid, _, socket = lines[0].partition(" ")
+    return Holder(int(pid) if pid.isdecimal() else None, socket, lines[1].strip() if len(lines) > 1 else "")
+
+
+def ask_to_stop(settings: Settings, held: Holder) -> bool:
+    """Sends SIGTERM to the daemon that holds the data folder, and SIGCONT, without which a stopped one would not end.
+
+    False if it cannot be told for sure which process that is: it may be one of another container.
+    """
+    if held.pid is None or not _has_open(held.pid, settings.lock):
+        return False
+    try:
+        os.kill(held.pid, signal.SIGTERM)
+        os.kill(held.pid, signal.SIGCONT)
+    except ProcessLookupError:
+        pass  # it has just ended
+    except PermissionError:
+        return False
+    return True
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has this file open; true where the system does not say (other than Linux)."""
+    folder = f"/proc/{pid}/fd"
+    if not os.path.isdir("/proc/self/fd"):
+        return True
+    try:
+        wanted = os.stat(path)
+        for name in os.listdir(folder):
+            try:
+                found = os.stat(f"{folder}/{name}")
+            except OSError:
+                continue
+            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                return True
+    except OSError:
+        pass
+    return False
+
+
+def wait_until_free(settings: Settings, patience_s: float) -> bool:
+    """Waits until nobody holds the data folder; false if somebody still does after `patience_s` seconds."""
+    deadline = time.monotonic() + patience_s
+    while holder(settings) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_S)
+    return True
+
+
+def folder_id(path: Path) -> str:
+    """What names a folder whatever the path to it. Raises OSError if it is not there."""
+    about = os.stat(path)
+    return f"{about.st_dev}:{about.st_ino}"
+
+
+def shown(path: Path) -> str:
+    """A path as text that can travel in a message, also one that is no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+class DataLock:
+    """The lock in the daemon that holds it. Use as a context manager once it is taken."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._fd = open_lock(settings.lock)
+        about = os.fstat(self._fd)
+        self._file = (about.st_dev, about.st_ino)
+
+    def take(self) -> Holder | None:
+        """Takes the lock and returns None; or, without waiting, who has it."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read(self._fd)
+        self.tell(STARTING)
+        return None
+
+    def tell(self, state: str) -> None:
+        """Writes who we are and our state. A reader never sees half of it: the text is one write, and no state is
+        longer than the others."""
+        first = f"{os.getpid()} {self._settings.socket}\n".encode("utf-8", "surrogateescape")
+        text = first + state.ljust(len(STARTING)).encode() + b"\n"
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
+
+    def is_in_place(self) -> bool:
+        """Whether the lock's file is still where others look for it; it is not when the data folder was removed."""
+        try:
+            about = os.stat(self._settings.lock)
+        except OSError:
+            return False
+        return (about.st_dev, about.st_ino) == self._file
+
+    def __enter__(self) -> DataLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
