@@ -34,6 +34,19 @@ OWN_DESCRIPTORS: Final = 64
 #: The listening queue; 1,000 watchers that reconnect at once should all get in.
 LISTEN_BACKLOG: Final = 1024
 
+#: Characters of a message, a hint or a detail in an error reply: enough to quote what was sent, and bounded whatever it
+#: was.
+ERROR_CHARS_MAX: Final = 1_000
+#: The same for the errors of a batch's documents, of which there may be thousands: together they fit one frame.
+BATCH_ERROR_CHARS_MAX: Final = 100
+#: Errors of one batch up to which each may have ERROR_CHARS_MAX characters.
+BATCH_ERRORS_WHOLE: Final = 500
+#: Characters of a key of a map that is no document: the names of parameters.
+KEY_CHARS_MAX: Final = 200
+#: Types, or globs of types, that one watch names, and the characters of one: globs are compiled to patterns.
+TYPES_MAX: Final = 100
+TYPE_CHARS_MAX: Final = 64
+
 # --- documents ------------------------------------------------------------------------------------------------------
 #: Documents of one ingest request; more means a longer transaction, and others wait for it.
 BATCH_DOCUMENTS_MAX: Final = 8_192
@@ -82,9 +95,13 @@ HIT_CHARS_MAX: Final = 16 * KIB
 READ_VIEW_S: Final = 3_600.0
 #: The same for an export job, which waits for nobody but the disk.
 EXPORT_VIEW_S: Final = 86_400.0
-#: Filters of one request, the characters of one, and how deep its parentheses go: they are parsed by recursion.
+#: Filters of one request, their characters together, and how deep their parentheses go: they are parsed by recursion.
 FILTERS_MAX: Final = 100
 FILTER_CHARS_MAX: Final = 100_000
+#: Comparisons in the filters of one request (`in` is one, however long its list): each is a pass over a column. And the
+#: fields that they name: each that is not in memory is read from all documents.
+FILTER_TESTS_MAX: Final = 1_000
+FILTER_FIELDS_MAX: Final = 100
 FILTER_DEPTH_MAX: Final = 100
 #: Characters that are parsed on the event loop; more take milliseconds, and are parsed off it.
 FILTER_CHARS_AT_ONCE: Final = 2_000
@@ -92,6 +109,8 @@ FILTER_CHARS_AT_ONCE: Final = 2_000
 FILTER_MASKS_KEPT: Final = 32
 #: Bytes of the columns of one library's fields, about; beyond it those that were used least recently are dropped.
 FILTER_COLUMNS_BYTES: Final = 128 * MIB
+#: Columns of one library, beyond which the same holds: every commit fills all of them.
+FILTER_COLUMNS_MAX: Final = 500
 #: Bytes of documents' metadata that one statement brings when columns are loaded, about, and documents at most: a few
 #: milliseconds of the interpreter lock.
 COLUMNS_PAGE_BYTES: Final = 256 * KIB
