@@ -26,7 +26,7 @@ class Code:
     FOREIGN_CURSOR: Final = "foreign_cursor"  # a cursor of another log, or past this log's head
     COMPACTED: Final = "compacted"  # a position that was trimmed away; `oldest` is the first there is
     CONSUMER_HELD: Final = "consumer_held"  # another watcher has the consumer; try again later
-    TOO_LARGE: Final = "too_large"  # an item of an answer that fits no frame
+    TOO_LARGE: Final = "too_large"  # an item of an answer that fits no frame; a request that takes too much memory
     PROTOCOL_ERROR: Final = "protocol_error"  # bytes that are no message; the connection ends
     FRAME_TOO_LARGE: Final = "frame_too_large"  # a frame over the limit; the connection ends
     UNSUPPORTED: Final = "unsupported"  # an op, an index kind or an embedder that this version lacks

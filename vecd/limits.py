@@ -9,22 +9,42 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 # --- the wire -------------------------------------------------------------------------------------------------------
-#: One frame: 8,192 documents of 2 KB. What it is decoded to is a small multiple of it for text and vectors, and a large
-#: one (1.2 GiB) for a frame of nothing but empty maps.
+#: One frame: 8,192 documents of 2 KB.
 FRAME_BYTES_MAX: Final = 16 * MIB
+#: What one request may take in memory when it is decoded. Text and vectors take a small multiple of their frame, and
+#: what `vec ingest` sends in one, a fifth of this at most; a frame of nothing but empty maps would take 1.2 GiB.
+REQUEST_BYTES_MAX: Final = 256 * MIB
+#: Frames up to this size are decoded on the event loop, in a millisecond; if the backlog is full, only tiny ones.
+FRAME_BYTES_AT_ONCE: Final = 64 * KIB
+FRAME_BYTES_TINY: Final = 4 * KIB
+#: Bytes of large frames (over FRAME_BYTES_AT_ONCE) that may be on their way at once, over all connections.
+INCOMING_BYTES_MAX: Final = 128 * MIB
+#: A frame arrives at least so fast, or its connection is ended: bytes a second, beyond the patience for a stalled peer.
+FRAME_BYTES_S_MIN: Final = 64 * KIB
+#: Seconds that a frame may take to arrive while others wait for its room.
+FRAME_CROWDED_S: Final = 5.0
 #: Items of one array or map in a message. msgpack allocates an array when it reads its header, and a hostile frame can
 #: nest headers 1,024 deep: 16,384 slots keep the worst case at 128 MiB that is never touched.
 ARRAY_ITEMS_MAX: Final = 16_384
 #: Requests of one connection that have no answer yet, subscriptions not counted; past it the session stops reading.
 UNANSWERED_MAX: Final = 64
-#: Bytes of those requests, per connection: two of the largest frames, one decoded while one is worked on.
+#: Bytes that those requests take, decoded, per connection: two of the largest frames of text or vectors, one decoded
+#: while one is worked on.
 UNANSWERED_BYTES_MAX: Final = 2 * FRAME_BYTES_MAX
-#: Bytes of unanswered requests over all connections: what a thousand eager writers may cost together.
+#: Bytes of unanswered requests, decoded, over all connections: what a thousand eager writers may cost together.
 BACKLOG_BYTES_MAX: Final = 256 * MIB
 #: Subscriptions and other streams of one connection.
 STREAMS_MAX: Final = 1024
 #: Bytes that may wait in a connection's send buffer before its streams pause and its requests are no longer read.
 SEND_BUFFER_BYTES_MAX: Final = 256 * KIB
+#: Answers, or pages of answers, that are read from the store at once, over all connections and for one: they are held
+#: until they are in its send buffer, and one may be as large as a frame. More would only queue for the reading threads.
+ANSWERS_AT_ONCE: Final = 8
+CONNECTION_ANSWERS_AT_ONCE: Final = 4
+#: Bytes in all send buffers together. Beyond it no more answers are made, and those who hold most of it and have read
+#: nothing for a moment are ended, until there is room again.
+UNREAD_BYTES_MAX: Final = 256 * MIB
+UNREAD_CROWDED_S: Final = 1.0
 #: How long a peer may leave its hello, half a frame, or our answers lying before its connection is ended.
 STALL_S: Final = 60.0
 #: Connections at once: each costs about 5 KB and a file descriptor.
@@ -87,6 +107,10 @@ HITS_MAX: Final = 1_000_000
 PAGE_ITEMS: Final = 100
 #: The same for whole documents.
 PAGE_DOCUMENTS: Final = 16
+#: Bytes of them from which on a page is full.
+PAGE_BYTES: Final = MIB
+#: Characters of hits that are read for searches which are answered together; the others read their own, one by one.
+HITS_AT_ONCE_CHARS: Final = 8 * MIB
 #: Characters of the hits that are kept in memory, and of one that is: some 30,000 of the usual size.
 HITS_KEPT_CHARS: Final = 32 * MIB
 HIT_CHARS_MAX: Final = 16 * KIB
@@ -140,6 +164,13 @@ PAYLOAD_BYTES_MAX: Final = FRAME_BYTES_MAX - MIB
 #: Bytes of encoded events that are kept for those who watch the same thing and are not quite at the head. Whoever is
 #: further behind reads the store.
 RING_BYTES: Final = 4 * MIB
+#: The same for all views together; beyond it the largest rings give way. And bytes of events that are made for all
+#: views at once: views that find no room are read by their watchers themselves, page by page.
+RINGS_BYTES_MAX: Final = 64 * MIB
+ROUND_BYTES_MAX: Final = 32 * MIB
+#: Seconds of the processor that selecting for all views may take at once; the views with the costliest filters come
+#: last, and those that find no time are read by their watchers themselves.
+ROUND_S: Final = 0.05
 #: A watch at the head hears at least so often how far the log has been read for it.
 HEARTBEAT_S: Final = 5.0
 #: Silence of so many heartbeats means that the daemon is dead or stopped.

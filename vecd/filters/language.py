@@ -105,6 +105,7 @@ class Where:
     text: str
     node: Node = field(compare=False)  # follows from the text; to hash or compare it would go through all of it
     fields: frozenset[Field] = field(compare=False)
+    count: int = field(compare=False)  # of its tests
 
     @property
     def tests(self) -> Iterator[Test]:
@@ -166,16 +167,17 @@ def _parse(texts: tuple[str, ...]) -> tuple[Where, ...]:
     found = []
     for text in texts:
         node = _Parser(text).whole()
-        its_fields = set()
+        its_fields, count = set(), 0
         for test in tests_of(node):
-            tests += 1
+            count += 1
             its_fields.add(test.field)
+        tests += count
         fields |= its_fields
         if tests > limits.FILTER_TESTS_MAX:
             refuse(text, 1, f"more than {limits.FILTER_TESTS_MAX:,} comparisons", "`in (…)` is one, however long")
         if len(fields) > limits.FILTER_FIELDS_MAX:
             refuse(text, 1, f"more than {limits.FILTER_FIELDS_MAX} different fields")
-        found.append(Where(text, node, frozenset(its_fields)))
+        found.append(Where(text, node, frozenset(its_fields), count))
     return tuple(found)
 
 

@@ -391,15 +391,22 @@ def at(db: apsw.Connection, labels: list[int]) -> list[Document]:
     return [_document(row) for row in found]
 
 
-def fill(db: apsw.Connection, documents: list[Document], *, vectors: bool) -> None:
-    """Reads the texts and, if wanted, the vectors of the documents' chunks into them."""
-    for document in documents:
+def fill(db: apsw.Connection, documents: list[Document], *, vectors: bool, bytes_max: int | None = None) -> int:
+    """Reads the texts and, if wanted, the vectors of the documents' chunks into them, until that has more than
+    `bytes_max` bytes, about. Returns how many documents it has read: at least one, if there is one."""
+    size = 0
+    for place, document in enumerate(documents):
+        if bytes_max is not None and size > bytes_max:
+            return place
         rows: list[Any] = db.execute(
             f"SELECT text, {'vector' if vectors else 'NULL'} FROM chunks WHERE label BETWEEN ? AND ? ORDER BY label",
             (document.label, document.label + document.chunks - 1),
         ).fetchall()
         document.texts = [text for text, _ in rows]
         document.vectors = [vector for _, vector in rows] if vectors else None
+        if bytes_max is not None:
+            size += sum(len(text or "") + len(vector or b"") for text, vector in rows)
+    return len(documents)
 
 
 def sizes(db: apsw.Connection, versions: list[tuple[int, int]]) -> list[tuple[int, int]]:

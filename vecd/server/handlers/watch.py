@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Any
 
 from ... import limits
@@ -22,7 +23,7 @@ async def watch(call: Call) -> dict[str, Any]:
     now = call.engine.database.head  # before the filters are parsed, which may take a while
     spec = await _spec(call)
     timeout_s = call.fields.optional_seconds("timeout_s")
-    subscription = verbs.Watch(call.engine, spec, encode_part, now)
+    subscription = verbs.Watch(call.engine, spec, encode_part, now, partial(call.room, alone=True))
     database, loop = call.engine.database, asyncio.get_running_loop()
     reason, sent_at = "done", loop.time()
     try:
@@ -35,6 +36,7 @@ async def watch(call: Call) -> dict[str, Any]:
                     elif loop.time() - sent_at > limits.HEARTBEAT_S:
                         await call.part(pages.bookmark(database, page.position, encode_part))
                         sent_at = loop.time()
+                    call.release()  # also if there was nothing to send
     except TimeoutError:
         reason = "timeout"
     except asyncio.CancelledError:
