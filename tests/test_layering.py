@@ -19,7 +19,7 @@ SHARED = {"errors", "files", "limits", "units", "settings", "values"}
 
 #: A room of vecd -> the other rooms that it may import from. `vecd` itself (its version numbers) is open to all.
 MAY_IMPORT: dict[str, set[str]] = {
-    "errors": set(),
+    "errors": {"limits"},
     "files": set(),
     "limits": set(),
     "units": {"errors"},

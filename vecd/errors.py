@@ -7,8 +7,10 @@ translated once, at the boundary where they arise, with `raise … from`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+from . import limits
 
 
 class Code:
@@ -24,7 +26,7 @@ class Code:
     FOREIGN_CURSOR: Final = "foreign_cursor"  # a cursor of another log, or past this log's head
     COMPACTED: Final = "compacted"  # a position that was trimmed away; `oldest` is the first there is
     CONSUMER_HELD: Final = "consumer_held"  # another watcher has the consumer; try again later
-    TOO_LARGE: Final = "too_large"  # an item of an answer that fits no frame
+    TOO_LARGE: Final = "too_large"  # an item of an answer that fits no frame; a request that takes too much memory
     PROTOCOL_ERROR: Final = "protocol_error"  # bytes that are no message; the connection ends
     FRAME_TOO_LARGE: Final = "frame_too_large"  # a frame over the limit; the connection ends
     UNSUPPORTED: Final = "unsupported"  # an op, an index kind or an embedder that this version lacks
@@ -49,6 +51,16 @@ class Code:
     SETTINGS: Final = "invalid_settings"  # the configuration file or an environment variable
 
 
+#: Items of a list or a map in an error's details that travel.
+_ITEMS_MAX: Final = 100
+#: Characters of a word whose nearest known word is looked for: longer ones are no typing errors.
+_NEAREST_CHARS_MAX: Final = 64
+#: Pairs of characters that the search for a nearest word compares, about: a few hundredths of a second.
+_NEAREST_STEPS_MAX: Final = 200_000
+#: How alike (0 to 1, by difflib) words must be to be taken for one another.
+_NEAREST_RATIO: Final = 0.6
+
+
 class VecError(Exception):
     """What went wrong (`message`), where (`details`: line, field, file …), what to do (`hint`), and a stable `code`."""
 
@@ -62,13 +74,17 @@ class VecError(Exception):
     def __str__(self) -> str:
         return f"{self.message}: {self.hint}" if self.hint else self.message
 
-    def to_wire(self) -> dict[str, Any]:
-        """The map that travels in an error reply: `code`, `message`, and `hint` and the details where there are any."""
+    def to_wire(self, chars_max: int = limits.ERROR_CHARS_MAX) -> dict[str, Any]:
+        """The map that travels in an error reply: `code`, `message`, and `hint` and the details where there are any.
+
+        It can always be encoded, and its size is bounded: an error quotes what was sent, which may be megabytes or no
+        text at all. Strings are cut to `chars_max` characters.
+        """
         wire: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.hint:
             wire["hint"] = self.hint
         wire.update(self.details)
-        return wire
+        return {key: _bounded(value, chars_max) for key, value in wire.items()}
 
     @classmethod
     def from_wire(cls, wire: Any) -> VecError:
@@ -82,9 +98,42 @@ class VecError(Exception):
         )
 
 
-def nearest(word: str, known: Mapping[str, Any] | frozenset[str] | list[str] | tuple[str, ...]) -> str | None:
-    """The known word that `word` was probably meant to be, or None."""
+def _bounded(value: Any, chars_max: int) -> Any:
+    """The value as it can travel: strings cut, and what msgpack cannot carry as a string."""
+    if value is None or isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
+        return value
+    if isinstance(value, Mapping):
+        return {_cut(str(key), chars_max): _bounded(each, chars_max) for key, each in list(value.items())[:_ITEMS_MAX]}
+    if isinstance(value, (list, tuple)):
+        return [_bounded(each, chars_max) for each in value[:_ITEMS_MAX]]
+    return _cut(str(value), chars_max)
+
+
+def _cut(text: str, chars_max: int) -> str:
+    shown = text if len(text) <= chars_max else f"{text[: chars_max - 1]}…"
+    return shown if shown.isascii() else shown.encode("utf-8", "replace").decode()
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` was probably meant to be, or None.
+
+    The comparison is quadratic in the lengths and linear in the number of known words, and all of these may come from
+    a peer. So long words have no nearest, and after a bounded number of steps the search ends with what it has found.
+    """
     import difflib
 
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return close[0] if close else None
+    length = len(word)
+    if not 0 < length <= _NEAREST_CHARS_MAX:
+        return None
+    left, close = _NEAREST_STEPS_MAX, []
+    for each in known:
+        if 2 * min(length, len(each)) < _NEAREST_RATIO * (length + len(each)):
+            continue  # their lengths alone rule it out
+        close.append(each)
+        left -= length * len(each)
+        if left < 0:
+            break
+    found = difflib.get_close_matches(word, close, n=1, cutoff=_NEAREST_RATIO)
+    return found[0] if found else None

@@ -9,22 +9,42 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 # --- the wire -------------------------------------------------------------------------------------------------------
-#: One frame: 8,192 documents of 2 KB. What it is decoded to is a small multiple of it for text and vectors, and a large
-#: one (1.2 GiB) for a frame of nothing but empty maps.
+#: One frame: 8,192 documents of 2 KB.
 FRAME_BYTES_MAX: Final = 16 * MIB
+#: What one request may take in memory when it is decoded. Text and vectors take a small multiple of their frame, and
+#: what `vec ingest` sends in one, a fifth of this at most; a frame of nothing but empty maps would take 1.2 GiB.
+REQUEST_BYTES_MAX: Final = 256 * MIB
+#: Frames up to this size are decoded on the event loop, in a millisecond; if the backlog is full, only tiny ones.
+FRAME_BYTES_AT_ONCE: Final = 64 * KIB
+FRAME_BYTES_TINY: Final = 4 * KIB
+#: Bytes of large frames (over FRAME_BYTES_AT_ONCE) that may be on their way at once, over all connections.
+INCOMING_BYTES_MAX: Final = 128 * MIB
+#: A frame arrives at least so fast, or its connection is ended: bytes a second, beyond the patience for a stalled peer.
+FRAME_BYTES_S_MIN: Final = 64 * KIB
+#: Seconds that a frame may take to arrive while others wait for its room.
+FRAME_CROWDED_S: Final = 5.0
 #: Items of one array or map in a message. msgpack allocates an array when it reads its header, and a hostile frame can
 #: nest headers 1,024 deep: 16,384 slots keep the worst case at 128 MiB that is never touched.
 ARRAY_ITEMS_MAX: Final = 16_384
 #: Requests of one connection that have no answer yet, subscriptions not counted; past it the session stops reading.
 UNANSWERED_MAX: Final = 64
-#: Bytes of those requests, per connection: two of the largest frames, one decoded while one is worked on.
+#: Bytes that those requests take, decoded, per connection: two of the largest frames of text or vectors, one decoded
+#: while one is worked on.
 UNANSWERED_BYTES_MAX: Final = 2 * FRAME_BYTES_MAX
-#: Bytes of unanswered requests over all connections: what a thousand eager writers may cost together.
+#: Bytes of unanswered requests, decoded, over all connections: what a thousand eager writers may cost together.
 BACKLOG_BYTES_MAX: Final = 256 * MIB
 #: Subscriptions and other streams of one connection.
 STREAMS_MAX: Final = 1024
 #: Bytes that may wait in a connection's send buffer before its streams pause and its requests are no longer read.
 SEND_BUFFER_BYTES_MAX: Final = 256 * KIB
+#: Answers, or pages of answers, that are read from the store at once, over all connections and for one: they are held
+#: until they are in its send buffer, and one may be as large as a frame. More would only queue for the reading threads.
+ANSWERS_AT_ONCE: Final = 8
+CONNECTION_ANSWERS_AT_ONCE: Final = 4
+#: Bytes in all send buffers together. Beyond it no more answers are made, and those who hold most of it and have read
+#: nothing for a moment are ended, until there is room again.
+UNREAD_BYTES_MAX: Final = 256 * MIB
+UNREAD_CROWDED_S: Final = 1.0
 #: How long a peer may leave its hello, half a frame, or our answers lying before its connection is ended.
 STALL_S: Final = 60.0
 #: Connections at once: each costs about 5 KB and a file descriptor.
@@ -33,6 +53,19 @@ CONNECTIONS_MAX: Final = 4096
 OWN_DESCRIPTORS: Final = 64
 #: The listening queue; 1,000 watchers that reconnect at once should all get in.
 LISTEN_BACKLOG: Final = 1024
+
+#: Characters of a message, a hint or a detail in an error reply: enough to quote what was sent, and bounded whatever it
+#: was.
+ERROR_CHARS_MAX: Final = 1_000
+#: The same for the errors of a batch's documents, of which there may be thousands: together they fit one frame.
+BATCH_ERROR_CHARS_MAX: Final = 100
+#: Errors of one batch up to which each may have ERROR_CHARS_MAX characters.
+BATCH_ERRORS_WHOLE: Final = 500
+#: Characters of a key of a map that is no document: the names of parameters.
+KEY_CHARS_MAX: Final = 200
+#: Types, or globs of types, that one watch names, and the characters of one: globs are compiled to patterns.
+TYPES_MAX: Final = 100
+TYPE_CHARS_MAX: Final = 64
 
 # --- documents ------------------------------------------------------------------------------------------------------
 #: Documents of one ingest request; more means a longer transaction, and others wait for it.
@@ -74,6 +107,10 @@ HITS_MAX: Final = 1_000_000
 PAGE_ITEMS: Final = 100
 #: The same for whole documents.
 PAGE_DOCUMENTS: Final = 16
+#: Bytes of them from which on a page is full.
+PAGE_BYTES: Final = MIB
+#: Characters of hits that are read for searches which are answered together; the others read their own, one by one.
+HITS_AT_ONCE_CHARS: Final = 8 * MIB
 #: Characters of the hits that are kept in memory, and of one that is: some 30,000 of the usual size.
 HITS_KEPT_CHARS: Final = 32 * MIB
 HIT_CHARS_MAX: Final = 16 * KIB
@@ -82,9 +119,13 @@ HIT_CHARS_MAX: Final = 16 * KIB
 READ_VIEW_S: Final = 3_600.0
 #: The same for an export job, which waits for nobody but the disk.
 EXPORT_VIEW_S: Final = 86_400.0
-#: Filters of one request, the characters of one, and how deep its parentheses go: they are parsed by recursion.
+#: Filters of one request, their characters together, and how deep their parentheses go: they are parsed by recursion.
 FILTERS_MAX: Final = 100
 FILTER_CHARS_MAX: Final = 100_000
+#: Comparisons in the filters of one request (`in` is one, however long its list): each is a pass over a column. And the
+#: fields that they name: each that is not in memory is read from all documents.
+FILTER_TESTS_MAX: Final = 1_000
+FILTER_FIELDS_MAX: Final = 100
 FILTER_DEPTH_MAX: Final = 100
 #: Characters that are parsed on the event loop; more take milliseconds, and are parsed off it.
 FILTER_CHARS_AT_ONCE: Final = 2_000
@@ -92,6 +133,8 @@ FILTER_CHARS_AT_ONCE: Final = 2_000
 FILTER_MASKS_KEPT: Final = 32
 #: Bytes of the columns of one library's fields, about; beyond it those that were used least recently are dropped.
 FILTER_COLUMNS_BYTES: Final = 128 * MIB
+#: Columns of one library, beyond which the same holds: every commit fills all of them.
+FILTER_COLUMNS_MAX: Final = 500
 #: Bytes of documents' metadata that one statement brings when columns are loaded, about, and documents at most: a few
 #: milliseconds of the interpreter lock.
 COLUMNS_PAGE_BYTES: Final = 256 * KIB
@@ -123,6 +166,13 @@ PAYLOAD_BYTES_MAX: Final = FRAME_BYTES_MAX - MIB
 #: Bytes of encoded events that are kept for those who watch the same thing and are not quite at the head. Whoever is
 #: further behind reads the store.
 RING_BYTES: Final = 4 * MIB
+#: The same for all views together; beyond it the largest rings give way. And bytes of events that are made for all
+#: views at once: views that find no room are read by their watchers themselves, page by page.
+RINGS_BYTES_MAX: Final = 64 * MIB
+ROUND_BYTES_MAX: Final = 32 * MIB
+#: Seconds of the processor that selecting for all views may take at once; the views with the costliest filters come
+#: last, and those that find no time are read by their watchers themselves.
+ROUND_S: Final = 0.05
 #: A watch at the head hears at least so often how far the log has been read for it.
 HEARTBEAT_S: Final = 5.0
 #: Silence of so many heartbeats means that the daemon is dead or stopped.

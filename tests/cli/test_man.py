@@ -369,7 +369,9 @@ def test_the_limits_of_the_protocol_are_those_of_the_program() -> None:
         "bytes of a library's name": limits.NAME_BYTES_MAX,
         "characters of a query": limits.QUERY_CHARS_MAX,
         "filters of a request": limits.FILTERS_MAX,
-        "characters of a filter": limits.FILTER_CHARS_MAX,
+        "characters of those together": limits.FILTER_CHARS_MAX,
+        "comparisons in those": limits.FILTER_TESTS_MAX,
+        "different fields in those": limits.FILTER_FIELDS_MAX,
         "levels of parentheses in a filter": limits.FILTER_DEPTH_MAX,
         "documents of a transaction of a delete by filter": limits.DELETE_DOCUMENTS,
         "effort of a search": limits.EF_MAX,
@@ -377,6 +379,10 @@ def test_the_limits_of_the_protocol_are_those_of_the_program() -> None:
         "hits of a search": limits.HITS_MAX,
         "hits of a search that explains them": limits.EXPLAINED_MAX,
         "hits or documents of a message": limits.PAGE_ITEMS,
+        "types of a watch": limits.TYPES_MAX,
+        "characters of a type": limits.TYPE_CHARS_MAX,
+        "characters of a key of parameters": limits.KEY_CHARS_MAX,
+        "characters of a string in an error": limits.ERROR_CHARS_MAX,
     }
 
 

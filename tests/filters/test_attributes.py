@@ -332,13 +332,51 @@ def test_only_the_columns_that_are_missing_are_read(monkeypatch: pytest.MonkeyPa
     assert store.attributes._table.columns.by_field[Field(False, ("a",))] is column
 
 
+def test_columns_are_dropped_beyond_a_count_also_those_of_fields_that_no_document_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "FILTER_COLUMNS_MAX", 10)
+    store = stored(document(1, a=1, b=1))
+    for turn in range(50):
+        assert store.found(f"unknown{turn} = 1 or a.deep{turn} = 1 or a = 1") == [1]
+        assert len(store.attributes.fields) <= 10 + 3
+    assert {Field(False, ("a",)), Field(False, ("unknown49",))} <= store.attributes.fields
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_a_list_finds_the_same_numbers_however_long_it_is(count: int) -> None:
+    """Long lists are looked up in one pass; exactly, also where a type cannot hold a value."""
+    values: list[Any] = [
+        0,
+        1,
+        -1,
+        1.5,
+        2.0,
+        2**53 + 1,
+        2**63,
+        2**64 - 1,
+        -(2**63),
+        1e300,
+        float(2**63),
+        True,
+        "1",
+        None,
+    ]
+    store = stored(*(document(place, a=value) for place, value in enumerate(values, 1)))
+    wanted = ["1", "2", "1.5", "9007199254740993", "9223372036854775808", "1e300", "true", "-9223372036854775808.0"]
+    padding = [str(7_000 + number) for number in range(count)]
+    one_by_one = sorted({label for each in wanted for label in store.found(f"a = {each}")})
+    assert store.found(f"a in ({', '.join([*wanted, *padding, '9' * 30])})") == one_by_one
+    assert one_by_one == [2, 4, 5, 6, 7, 9, 10, 11, 12]
+
+
 def test_columns_that_are_not_used_are_dropped_beyond_the_bound_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FILTER_COLUMNS_BYTES", 10_000)
+    monkeypatch.setattr(limits, "FILTER_COLUMNS_BYTES", 40_000)
     names = [f"n{number}" for number in range(20)]
     store = stored(*(document(place, **cast("dict[str, Any]", dict.fromkeys(names, place))) for place in range(1, 101)))
     for name in [*names, *names]:
         assert store.found(f"{name} = 7") == [7]
-        assert store.attributes._table.columns.size_bytes < 20_000
+        assert store.attributes._table.columns.size_bytes < 60_000
     assert Field(False, ("n19",)) in store.attributes.fields
     assert Field(False, ("n0",)) not in store.attributes.fields
     with store.attributes.pinned(frozenset([Field(False, ("n0",))])):

@@ -301,11 +301,25 @@ def test_a_filter_may_be_so_long_and_no_longer() -> None:
     assert error.details["column"] == 1
     assert len(error.message) < 500
     assert len(error.details["where"]) <= 100
+    with pytest.raises(VecError, match="characters together"):
+        parse((longest, "a = 1"))
 
 
 def test_a_long_chain_is_no_deep_one() -> None:
-    chain = " or ".join(f"a = {number}" for number in range(5_000))
-    assert len(read(chain)[1]) == 5_000
+    chain = " or ".join(f"a = {number}" for number in range(limits.FILTER_TESTS_MAX))
+    assert len(read(chain)[1]) == limits.FILTER_TESTS_MAX
+
+
+def test_so_many_comparisons_and_fields_may_be_in_the_filters_of_a_request_and_no_more() -> None:
+    tests = [f"a = {number}" for number in range(limits.FILTER_TESTS_MAX)]
+    parse((" or ".join(tests[1:]), tests[0]))
+    with pytest.raises(VecError, match="more than 1,000 comparisons"):
+        parse((" or ".join(tests), "a = 0"))
+    fields = [f"f{number} = 1" for number in range(limits.FILTER_FIELDS_MAX)]
+    parse((" and ".join(fields), "f0 = 2"))
+    with pytest.raises(VecError, match="more than 100 different fields"):
+        parse((" and ".join(fields), "another = 2"))
+    assert read(f"a in ({', '.join(map(str, range(10_000)))})")[0] == "test"
 
 
 def test_what_is_refused_says_little_of_a_long_filter() -> None:

@@ -36,14 +36,17 @@ if TYPE_CHECKING:
 Version = tuple[str, str]
 
 
-def get(engine: Engine, name: str, ids: list[str], vectors: bool) -> tuple[list[dict[str, Any] | None], int]:
-    """The documents with these ids, in their order, None for one that is not there; and the seq of the state. Blocks.
+def get(engine: Engine, name: str, ids: list[str], vectors: bool) -> tuple[list[dict[str, Any] | None] | None, int]:
+    """The documents with these ids, in their order, None for one that is not there; and the seq of the state. None
+    instead of the list if they are too large to be held at once. Blocks.
 
     Raises VecError `not_found` for a library that is not there.
     """
     with engine.views.open() as view, engine.database.snapshot() as db:
         found, seq = _found(engine, db, view, name, ids)
-        store.fill(db, [each for each in found if each is not None], vectors=vectors)
+        there = [each for each in found if each is not None]
+        if store.fill(db, there, vectors=vectors, bytes_max=limits.PAGE_BYTES) < len(there):
+            return None, seq
     return [None if each is None else _whole(each) for each in found], seq
 
 
@@ -59,13 +62,25 @@ def locate(engine: Engine, view: ReadView, name: str, ids: list[str]) -> tuple[l
 
 
 def at(engine: Engine, view: ReadView, labels: list[int | None], vectors: bool) -> list[dict[str, Any] | None]:
-    """The documents that `locate` found, as `get` has them. Blocks. Raises VecError `busy`."""
+    """Of the documents that `locate` found, the first ones, as `get` has them: at least one, and as many as make an
+    answer of a moderate size. Blocks. Raises VecError `busy`."""
     with engine.database.snapshot() as db:
         found = store.at(db, [label for label in labels if label is not None])
-        store.fill(db, found, vectors=vectors)
+        places = {label: place for place, label in reversed([*enumerate(labels)])}
+        found.sort(key=lambda document: places[document.label])
+        filled = found[: store.fill(db, found, vectors=vectors, bytes_max=limits.PAGE_BYTES)]
     view.check()
-    by_label = {document.label: _whole(document) for document in found}
-    return [None if label is None else by_label[label] for label in labels]
+    by_label = {document.label: _whole(document) for document in filled}
+    page: list[dict[str, Any] | None] = []
+    for label in labels:
+        if label is None:
+            page.append(None)
+        elif (document := by_label.pop(label, None)) is not None:
+            page.append(document)
+        else:
+            break  # not read, or asked for twice: that would be twice as large
+    assert page or not labels
+    return page
 
 
 def _found(

@@ -6,8 +6,10 @@ whoever has fallen behind the ring reads the store until it meets the ring again
 (watch.py), and it cannot tell the two apart.
 
 One pump reads what commits bring, once for all channels, on one thread; so a hundred watchers with views of their own
-cost a hundred selections, not a hundred readings. It rests after each round as long as the round took: with few
-watchers that is nothing, with a thousand it gathers events into fewer, larger pages.
+cost a hundred selections, not a hundred readings. What it makes at once has a bound in time and in bytes: views that
+find no room, the costliest last, are read by their own watchers, as if these had fallen behind. The pump rests after
+each round as long as the round took: with few watchers that is nothing, with a thousand it gathers events into fewer,
+larger pages.
 
 Everything here lives on the event loop.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import logging
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterator, Sized
@@ -42,28 +45,33 @@ class Channel:
 
     def __init__(self, start: int) -> None:
         self.start = start
+        self.size_bytes = 0  # of the pages
         self.users = 0
         self.bookmark: tuple[int, int, Sized] | None = None  # the newest: its seq, the head in it, and what is sent
         self.grown = Pulse()
         self._pages: list[Page] = []
         self._seqs: list[int] = []  # of the pages
-        self._bytes = 0
 
     def restart(self, start: int) -> None:
         """Nothing before `start` is known here."""
-        self.start, self._pages, self._seqs, self._bytes = start, [], [], 0
+        self.start, self._pages, self._seqs, self.size_bytes = start, [], [], 0
 
     def append(self, page: Page) -> None:
         self._pages.append(page)
         self._seqs.append(page.seq)
-        self._bytes += len(page.body or ())
-        drop = 0
-        while self._bytes > limits.RING_BYTES and drop < len(self._pages) - 1:
-            self._bytes -= len(self._pages[drop].body or ())
+        self.size_bytes += len(page.body or ())
+        drop, left = 0, self.size_bytes
+        while left > limits.RING_BYTES and drop < len(self._pages) - 1:
+            left -= len(self._pages[drop].body or ())
             drop += 1
         if drop:
-            self.start = self._seqs[drop - 1]
-            del self._pages[:drop], self._seqs[:drop]
+            self.drop(drop)
+
+    def drop(self, count: int = 1) -> None:
+        """Forgets the oldest pages; who has not had them reads them from the store."""
+        self.size_bytes -= sum(len(page.body or ()) for page in self._pages[:count])
+        self.start = self._seqs[count - 1]
+        del self._pages[:count], self._seqs[:count]
 
     def behind(self, seq: int) -> Page | int | None:
         """The page that a watcher gets next who has seen everything up to `seq`, which is not before `start`; or, for
@@ -188,9 +196,14 @@ class Feed:
         reading = list(self._channels.items())
         seq, pages, read_s = await self._pump_reads(read_for_all, self._database, [key for key, _ in reading], self.seq)
         self.seq = seq
+        skipped = []
         for (_, channel), its_pages in zip(reading, pages, strict=True):
-            for page in its_pages:
+            if its_pages is None:
+                channel.restart(seq)
+                skipped.append(channel)
+            for page in its_pages or ():
                 channel.append(page)
+        self._shrink()
         known = {id(channel) for _, channel in reading}
         for channel in self._channels.values():
             if id(channel) not in known:  # it came during the reading, and lacks what was read
@@ -199,12 +212,28 @@ class Feed:
         started = loop.time()
         grown = [channel for (_, channel), its_pages in zip(reading, pages, strict=True) if its_pages]
         restarted = [channel for channel in self._channels.values() if id(channel) not in known]
-        await self._beat([*grown, *restarted])
+        await self._beat([*grown, *restarted, *skipped])
         self.moved.beat()
         await asyncio.sleep(0)  # behind all who were woken
         took_s = read_s + loop.time() - started
         if took_s > 0.001:
             await asyncio.sleep(min(took_s, limits.FEED_REST_S))
+
+    def _shrink(self) -> None:
+        """Has the largest rings forget pages until all together are small enough. The newest page of each goes last:
+        whoever waits for it has not been woken yet."""
+        left = sum(channel.size_bytes for channel in self._channels.values())
+        if left <= limits.RINGS_BYTES_MAX:
+            return
+        by_size = [(-channel.size_bytes, id(channel), channel) for channel in self._channels.values()]
+        heapq.heapify(by_size)
+        while left > limits.RINGS_BYTES_MAX and by_size:
+            _, _, channel = heapq.heappop(by_size)
+            before = channel.size_bytes
+            channel.drop()
+            left -= before - channel.size_bytes
+            if channel.size_bytes:
+                heapq.heappush(by_size, (-channel.size_bytes, id(channel), channel))
 
     def _skip_to(self, seq: int) -> None:
         """Goes on there; what lies between, everybody reads from the store."""

@@ -43,40 +43,44 @@ class Hits:
 
     def of(self, ranking: Ranking, first_rank: int = 1) -> list[dict[str, Any]]:
         """The hits of a ranking, `first_rank` being the rank of its first."""
-        return self.of_each([ranking], first_rank)[0]
+        hits = _hits(ranking, self._chunks({label for label, _ in ranking}), first_rank)
+        assert hits is not None
+        return hits
 
     def texts(self, labels: list[int]) -> dict[int, tuple[str | None, str | None]]:
         """Title and text of these chunks; those that a vacuum has taken are left out."""
-        return {label: (chunk["title"], chunk["text"]) for label, chunk in self._chunks(set(labels)).items()}
+        there = self._chunks(set(labels)).items()
+        return {label: (chunk["title"], chunk["text"]) for label, chunk in there if chunk is not None}
 
-    def of_each(self, rankings: list[Ranking], first_rank: int = 1) -> list[list[dict[str, Any]]]:
-        """The hits of several rankings; what is not in memory is read at once."""
-        chunks = self._chunks({label for ranking in rankings for label, _ in ranking})
-        return [
-            [
-                {"rank": rank, "score": round(score, SCORE_DIGITS), **chunks[label]}
-                for rank, (label, score) in enumerate(ranking, first_rank)
-                if label in chunks  # a vacuum takes what died and was trimmed away since it was found
-            ]
-            for ranking in rankings
-        ]
+    def of_each(self, rankings: list[Ranking], first_rank: int = 1) -> list[list[dict[str, Any]] | None]:
+        """The hits of several rankings, read together; None for those that would be more than is held at once."""
+        chunks = self._chunks({label for ranking in rankings for label, _ in ranking}, limits.HITS_AT_ONCE_CHARS)
+        return [_hits(ranking, chunks, first_rank) for ranking in rankings]
 
-    def _chunks(self, labels: set[int]) -> dict[int, dict[str, Any]]:
-        chunks: dict[int, dict[str, Any]] = {}
+    def _chunks(self, labels: set[int], chars_max: int | None = None) -> dict[int, dict[str, Any] | None]:
+        """What is told of these chunks, None for those that are no more. With `chars_max`, those that are read beyond
+        so many characters are left out."""
+        chunks: dict[int, dict[str, Any] | None] = {}
         with self._lock:
             for label in labels:
                 if (kept := self._young.get(label)) is None and (kept := self._old.pop(label, None)) is not None:
                     self._keep(label, kept)
                 if kept is not None:
                     chunks[label] = kept.told
-        missing = labels - chunks.keys()
-        if missing:
+        missing = sorted(labels - chunks.keys())
+        chars = 0
+        for start in range(0, len(missing), limits.PAGE_ITEMS):
+            if chars_max is not None and chars > chars_max:
+                break
+            page = missing[start : start + limits.PAGE_ITEMS]
             with self._database.snapshot() as db:
-                rows = store.chunk_rows(db, list(missing))
+                rows = store.chunk_rows(db, page)
+            chunks.update(dict.fromkeys(page))
             with self._lock:
                 for label, row in rows.items():
                     read = _chunk(*row)
                     chunks[label] = read.told
+                    chars += read.chars
                     self._keep(label, read)
         return chunks
 
@@ -88,6 +92,17 @@ class Hits:
             self._young, self._old, self._young_chars = {}, self._young, 0
         self._young[label] = chunk
         self._young_chars += chunk.chars
+
+
+def _hits(ranking: Ranking, chunks: dict[int, dict[str, Any] | None], first_rank: int) -> list[dict[str, Any]] | None:
+    """None if not all of the chunks have been read."""
+    if any(label not in chunks for label, _ in ranking):
+        return None
+    return [
+        {"rank": rank, "score": round(score, SCORE_DIGITS), **chunk}
+        for rank, (label, score) in enumerate(ranking, first_rank)
+        if (chunk := chunks[label]) is not None  # a vacuum takes what died and was trimmed away since it was found
+    ]
 
 
 class _Chunk(NamedTuple):

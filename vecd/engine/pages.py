@@ -6,7 +6,7 @@ events are never split over two pages, unless the watcher itself asks for a limi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from time import thread_time
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +30,8 @@ SNAPSHOT_LIBRARY: Final = "snapshot.library"
 SNAPSHOT_DOCUMENT: Final = "snapshot.document"
 SNAPSHOT_END: Final = "snapshot.end"
 
+#: Fields of filters for which events' documents are looked at together.
+_GROUP_FIELDS = 100
 #: Documents of a snapshot that are read at once.
 _SNAPSHOT_DOCUMENTS = 500
 
@@ -75,16 +77,43 @@ def read(database: Database, view: View, encode: Encode, after: int, stop: int, 
 
 def read_for_all(
     database: Database, views_: Sequence[tuple[View, Encode]], after: int
-) -> tuple[int, list[list[Page]], float]:
+) -> tuple[int, list[list[Page] | None], float]:
     """Reads on behind `after` (exclusive) once for several views: up to which seq, the pages of each view, and the
-    processor's seconds that it took."""
+    processor's seconds that it took. None stands for the pages of views that found no time or no room: one costly view
+    must not hold up the others."""
     began_s = thread_time()
     metadata = any(view.reads_metadata for view, _ in views_)
+    found: list[list[Page] | None] = [None] * len(views_)
+    size = 0
     with database.snapshot() as db:
         rows, seq = _rows(database, db, after, database.head, metadata)
-        versions = Versions((view for view, _ in views_), rows)
-        pages = [_pages(database, view, encode, rows, versions, after, seq, db) for view, encode in views_]
-    return seq, pages, thread_time() - began_s
+        in_order = sorted(range(len(views_)), key=lambda place: views_[place][0].cost)
+        for group in _groups(in_order, [view for view, _ in views_]):
+            if thread_time() - began_s > limits.ROUND_S and size:
+                break
+            versions = Versions((views_[place][0] for place in group), rows)
+            for place in group:
+                if size > limits.ROUND_BYTES_MAX or (thread_time() - began_s > limits.ROUND_S and size):
+                    break
+                view, encode = views_[place]
+                pages = found[place] = _pages(database, view, encode, rows, versions, after, seq, db)
+                size += 1 + sum(len(page.body or ()) for page in pages)
+    return seq, found, thread_time() - began_s
+
+
+def _groups(places: Sequence[int], views_: Sequence[View]) -> Iterator[list[int]]:
+    """The places, in their order, in groups whose views' filters name a moderate number of fields together."""
+    group: list[int] = []
+    fields: set[object] = set()
+    for place in places:
+        its = {field for where in views_[place].where for field in where.fields}
+        if group and len(fields | its) > _GROUP_FIELDS:
+            yield group
+            group, fields = [], set()
+        group.append(place)
+        fields |= its
+    if group:
+        yield group
 
 
 def _pages(

@@ -86,10 +86,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A ranking of chunks, best first, and its first hits as people see them."""
+    """A ranking of chunks, best first, and its first hits as people see them; None if they are large, and to be read
+    when there is room for them."""
 
     ranking: Ranking
-    hits: list[dict[str, Any]]
+    hits: list[dict[str, Any]] | None
     explain: dict[str, Any] | None = None  # of the answer as a whole; None unless it was asked for
     warnings: list[str] = field(default_factory=list)
 
@@ -298,9 +299,13 @@ def _told(place: _Placed | None) -> dict[str, Any] | None:
     return None if place is None else {"rank": place.rank, "score": round(place.score, SCORE_DIGITS)}
 
 
-def _found(asking: Asking, answer: Answer, ranking: Ranking, explained: Explained, hits: list[dict[str, Any]]) -> Found:
+def _found(
+    asking: Asking, answer: Answer, ranking: Ranking, explained: Explained, hits: list[dict[str, Any]] | None
+) -> Found:
     if not asking.query.explain:
         return Found(ranking, hits)
+    if hits is None:
+        hits = asking.engine.hits.of(ranking[: limits.PAGE_ITEMS])
     for (label, _), hit in zip(ranking, hits, strict=False):
         hit["explain"] = explained[label]
     live = asking.engine.indexes.of(asking.library)

@@ -55,6 +55,11 @@ class View:
     def reads_metadata(self) -> bool:
         return bool(self.where) or self.payload
 
+    @property
+    def cost(self) -> int:
+        """What it costs to select for the view, compared with others: the tests of its filters."""
+        return sum(where.count for where in self.where)
+
     def wants(self, kind: str) -> bool:
         return self.types is None or kind in self.types
 

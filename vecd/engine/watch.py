@@ -6,7 +6,7 @@ the store otherwise. A snapshot is a position too (positions.py), and is gone th
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sized
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -38,17 +38,27 @@ class Spec:
     on_gap: str = "fail"
 
 
+#: Waits until a page may be read and held. What is read is given out at once.
+Room = Callable[[], Awaitable[None]]
+
+
+async def _room() -> None:
+    """Always there."""
+
+
 class Watch:
     """A subscription. Iterate over `pages` once."""
 
-    def __init__(self, engine: Engine, spec: Spec, encode: Encode, now: int) -> None:
+    def __init__(self, engine: Engine, spec: Spec, encode: Encode, now: int, room: Room = _room) -> None:
         """`now` is the log's head when the request arrived: what the same sender writes behind it must be in the feed.
+        `room` is awaited before a page is read for this watch.
 
         Raises VecError `invalid_request`, `invalid_cursor`, `foreign_cursor`, or `not_found` for a library that
         never was."""
         self._engine = engine
         self._spec = spec
         self._encode = encode
+        self._room = room
         self._left = spec.limit
         self._channel: Channel | None = None
         self.begun = False  # where it begins is known: until then it has no cursor
@@ -148,8 +158,10 @@ class Watch:
         engine, feed, view = self._engine, self._engine.feed, self._spec.view
         seq, label = self.position
         if label is not None:
+            await self._room()
             return await engine.follow(pages.read_state, engine.database, view, self._encode, self.position, self._left)
         if self._stop is not None:
+            await self._room()
             return await feed.read(view, self._encode, seq, self._stop, self._left)
         while True:
             found = channel.behind(seq) if seq >= channel.start else channel.start
@@ -158,6 +170,7 @@ class Watch:
                     return found
                 found = found.seq
             if found is not None:
+                await self._room()
                 return await feed.read(view, self._encode, seq, found, self._left)
             ticks = feed.ticks
             await channel.grown.wait()

@@ -141,6 +141,7 @@ class Attributes:
                     self._take_inbox()
                 missing = self.fields | fields if again else self._table.columns.missing(fields)
                 if not missing and not again:
+                    self._drop_unused(fields)
                     return
                 self._taken = []
                 known = self._table.last_first
@@ -196,16 +197,19 @@ class Attributes:
             table.columns.add(part.columns)
 
     def _drop_unused(self, wanted: frozenset[Field]) -> None:
-        """Drops the columns that were used least recently, as far as all together take too much memory."""
+        """Drops the columns that were used least recently, as far as all together take too much memory or are too
+        many."""
         columns, size = self._table.columns, self._table.columns.size_bytes
-        if size <= limits.FILTER_COLUMNS_BYTES:
+        count = len(columns.by_field)
+        if size <= limits.FILTER_COLUMNS_BYTES and count <= limits.FILTER_COLUMNS_MAX:
             return
         with self._inbox_lock:
             for each, column in sorted(columns.by_field.items(), key=lambda pair: pair[1].used):
-                if size <= limits.FILTER_COLUMNS_BYTES:
+                if size <= limits.FILTER_COLUMNS_BYTES and count <= limits.FILTER_COLUMNS_MAX:
                     break
                 if each not in wanted and each not in self._pins:
                     size -= column.size_bytes
+                    count -= 1
                     columns.drop(each)
             self._table.forget_masks()
 
@@ -261,7 +265,7 @@ class _Table:
         #: Which documents all columns know of: not those that were dead before a column was made. No filter holds for
         #: these, so that an index that has not heard of a deletion yet never finds what its filter leaves out.
         self.known = Growing(np.bool_)
-        self._masks: OrderedDict[Node, Bools] = OrderedDict()
+        self._masks: OrderedDict[Where, Bools] = OrderedDict()
         self._turn = 0
 
     @property
@@ -301,7 +305,7 @@ class _Table:
             for name in each.fields:
                 self.columns.by_field[name].used = self._turn
         masks = [] if where else [np.arange(count + 1) < count]
-        masks += (self._mask(each.node) for each in where)
+        masks += (self._mask(each) for each in where)
         mask: Bools = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
         last_label = int(self.firsts.values[-1] + self.chunks.values[-1] - 1) if count else -1
         alive = self.alive.values.copy()
@@ -318,16 +322,16 @@ class _Table:
     def forget_masks(self) -> None:
         self._masks.clear()
 
-    def _mask(self, node: Node) -> Bools:
+    def _mask(self, where: Where) -> Bools:
         """By document number, and one more, False; what was worked out before is only added to."""
         count = self.firsts.count
-        known = self._masks.pop(node, None)
+        known = self._masks.pop(where, None)
         start = 0 if known is None else len(known) - 1
         if known is None or start < count:
-            new = self._work_out(node, start, count)
+            new = self._work_out(where.node, start, count)
             new &= self.known.values[start:count]
             known = np.concatenate((new[:0] if known is None else known[:-1], new, np.zeros(1, np.bool_)))
-        self._masks[node] = known
+        self._masks[where] = known
         if len(self._masks) > limits.FILTER_MASKS_KEPT:
             self._masks.popitem(last=False)
         return known

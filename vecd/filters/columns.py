@@ -26,10 +26,12 @@ _ORDER: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 _PAGE_ROWS = 512
 #: What a column takes beside its arrays, and a word beside its characters, about.
-_COLUMN_BYTES = 1_000
+_COLUMN_BYTES = 4_000
 _WORD_BYTES = 120
 #: Names that are kept to suggest one of them.
 _NAMES_MAX = 10_000
+#: Values of a list up to which each is compared by itself; more are looked up together, in one pass.
+_VALUES_ONE_BY_ONE = 4
 #: Documents of which some must be alive are looked for so many at first.
 _LOOK = 64
 
@@ -194,6 +196,9 @@ class Column:
             numbers, places = self._strings.since(start)
             if len(numbers):
                 yield numbers[self._passing(sign, texts, places)]
+        if sign == "=" and len(test.values) > _VALUES_ONE_BY_ONE:
+            yield from self._equal_to_one([value.value for value in test.values], start)
+            return
         for value in test.values:
             if isinstance(value.value, bool):
                 numbers, values = self._bools.since(start)
@@ -206,6 +211,21 @@ class Column:
                 numbers, values = self._floats.since(start)
                 if len(numbers):
                     yield numbers[_floats_passing(values, sign, value.value)]
+
+    def _equal_to_one(self, wanted: Sequence[Any], start: int) -> Iterator[npt.NDArray[Any]]:
+        """The numbers, from `start` on, of documents that hold one of many values that are no strings: one pass over
+        each type's values, however many are wanted. Exact: a number counts only where the type can hold it."""
+        bools = {value for value in wanted if isinstance(value, bool)}
+        numbers, values = self._bools.since(start)
+        yield numbers[np.isin(values, list(bools))]
+        others = [value for value in wanted if isinstance(value, (int, float)) and not isinstance(value, bool)]
+        whole = {int(value) for value in others if isinstance(value, int) or value.is_integer()}
+        for typed, low, high in ((self._integers, -(2**63), 2**63 - 1), (self._large, 2**63, 2**64 - 1)):
+            numbers, values = typed.since(start)
+            held = [value for value in whole if low <= value <= high]
+            yield numbers[np.isin(values, np.array(held, values.dtype))]
+        numbers, values = self._floats.since(start)
+        yield numbers[np.isin(values, np.array([float(value) for value in others if _is_float(value)], np.float64))]
 
     def _passing(self, sign: str, texts: list[str], places: npt.NDArray[Any]) -> Bools:
         """For each of these places of words, whether the word passes. Strings are compared by code point."""
@@ -332,6 +352,14 @@ def _floats_passing(values: npt.NDArray[Any], sign: str, wanted: float) -> Bools
         below = sign in ("<", "<=")
         found = _ORDER[("<" if bound > wanted else "<=") if below else (">=" if bound > wanted else ">")](values, bound)
     return found
+
+
+def _is_float(value: float) -> bool:
+    """Whether a float of 64 bits is that number exactly."""
+    try:
+        return float(value) == value
+    except OverflowError:
+        return False
 
 
 def _items(value: Any) -> Iterator[Any]:

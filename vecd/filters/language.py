@@ -103,8 +103,9 @@ class Where:
     """A filter: all of its expressions hold."""
 
     text: str
-    node: Node
+    node: Node = field(compare=False)  # follows from the text; to hash or compare it would go through all of it
     fields: frozenset[Field] = field(compare=False)
+    count: int = field(compare=False)  # of its tests
 
     @property
     def tests(self) -> Iterator[Test]:
@@ -146,19 +147,42 @@ def refuse(text: str, column: int, message: str, hint: str | None = None) -> NoR
         f"{message}, at column {column} of the filter {text!r:.200}",
         hint or "vec-search(1) has the language, under FILTERS",
         field="where",
-        where=text,
-        column=column,
+        # The whole text, for who points at the column; a long one would be cut, and the column would be elsewhere.
+        **({"where": text, "column": column} if len(text) <= limits.ERROR_CHARS_MAX else {}),
     )
 
 
-@lru_cache(maxsize=256)
 def parse(texts: tuple[str, ...]) -> tuple[Where, ...]:
     """Each expression by itself, so that errors found later still know their text. Raises VecError `invalid_filter`."""
-    nodes = [_Parser(text).whole() for text in texts]
-    return tuple(
-        Where(text, node, frozenset(test.field for test in tests_of(node)))
-        for text, node in zip(texts, nodes, strict=True)
-    )
+    chars = sum(map(len, texts))
+    if chars > limits.FILTER_CHARS_MAX:
+        told = f"filters of {chars:,} characters together, over {limits.FILTER_CHARS_MAX:,}, begin"
+        refuse(texts[0][:100], 1, told, "split the request, or filter by a field that says the same")
+    return _parse_short(texts) if chars <= limits.FILTER_CHARS_AT_ONCE else _parse(texts)
+
+
+def _parse(texts: tuple[str, ...]) -> tuple[Where, ...]:
+    tests = 0
+    fields: set[Field] = set()
+    found = []
+    for text in texts:
+        node = _Parser(text).whole()
+        its_fields, count = set(), 0
+        for test in tests_of(node):
+            count += 1
+            its_fields.add(test.field)
+        tests += count
+        fields |= its_fields
+        if tests > limits.FILTER_TESTS_MAX:
+            refuse(text, 1, f"more than {limits.FILTER_TESTS_MAX:,} comparisons", "`in (…)` is one, however long")
+        if len(fields) > limits.FILTER_FIELDS_MAX:
+            refuse(text, 1, f"more than {limits.FILTER_FIELDS_MAX} different fields")
+        found.append(Where(text, node, frozenset(its_fields), count))
+    return tuple(found)
+
+
+#: Only short ones are kept: the tree of a long one takes a hundred times its text.
+_parse_short = lru_cache(maxsize=256)(_parse)
 
 
 class _Token(NamedTuple):
@@ -181,8 +205,6 @@ class _Token(NamedTuple):
 class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
-        if len(text) > limits.FILTER_CHARS_MAX:
-            refuse(text[:100], 1, f"a filter of {len(text):,} characters, over {limits.FILTER_CHARS_MAX:,}, begins")
         self._tokens = list(self._cut())
         self._at = 0
         self._depth = 0

@@ -34,6 +34,7 @@ class Call:
         self.clock: Clock = session.listener.clock
         self.listener: Listener = session.listener
         self.streamed = False  # the reply is a stream, and ends with `end`
+        self._room: bool | None = None  # whether it has room of its own connection `alone`; None: it has none
 
     @property
     def turn(self) -> Turn:
@@ -41,27 +42,59 @@ class Call:
         assert self._turn is not None
         return self._turn
 
-    async def items(self, items: list[Any], **extra: Any) -> None:
+    async def room(self, *, alone: bool = False) -> None:
+        """Waits until an answer, or the next page of one, may be read and held; before every reading of what may be
+        large. The next send gives the room back. `alone`: only this connection's room counts, for pages that are read
+        for many at once.
+
+        Between this and the send, wait for nothing but the reading: others wait for the room.
+        """
+        if self._room is None:
+            await self._session.room(alone=alone)
+            self._room = alone
+
+    def release(self) -> None:
+        """Gives the room back, if the call has some."""
+        if self._room is not None:
+            alone, self._room = self._room, None
+            self._session.release_room(alone=alone)
+
+    @property
+    def holds_room(self) -> bool:
+        return self._room is not None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the peer has read enough of what it was sent before."""
+        return self._session.is_writable
+
+    async def items(self, items: list[Any], **extra: Any) -> int:
         """Sends a part of a stream, in as many messages as it takes, and waits until the peer has read enough of it.
+        Returns their bytes.
 
         Raises VecError `too_large` for a single item that fits no frame.
         """
         self.streamed = True
         try:
-            await self._session.send_page({"id": self.id, "items": items, **extra})
+            size = self._session.send_page({"id": self.id, "items": items, **extra})
         except VecError as error:
             if error.code != Code.FRAME_TOO_LARGE:
                 raise
             if len(items) == 1:
                 raise VecError(Code.TOO_LARGE, f"an item of the answer cannot be sent: {error.message}") from error
             middle = len(items) // 2
-            await self.items(items[:middle])
-            await self.items(items[middle:], **extra)
+            return await self.items(items[:middle]) + await self.items(items[middle:], **extra)
+        self.release()
+        await self._session.writable()
+        return size
 
     async def part(self, body: Sized) -> None:
         """Sends a part of a stream that has been encoded for all who get the same, and waits as `items` does."""
         assert isinstance(body, Part)
-        await self._session.send_part(self.id, body)
+        self._session.send_part(self.id, body)
+        self.release()
+        if not self.is_read or self._session.closed:
+            await self._session.writable()
 
     @property
     def peer(self) -> str:

@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 from .. import limits
 from ..errors import Code, VecError
 
+#: Characters of a value that an error quotes.
+_SHOWN = 40
+
 
 class Fields:
     """The fields of one request. A field that is null counts as missing; fields nobody asks for are ignored."""
@@ -19,7 +22,12 @@ class Fields:
 
     def _refuse(self, name: str, wanted: str) -> NoReturn:
         value = self._fields.get(name)
-        got = "nothing" if value is None else f"{type(value).__name__} {reprlib.repr(value):.60}"
+        if value is None:
+            got = "nothing"
+        elif isinstance(value, (str, bytes)) and len(value) > _SHOWN:
+            got = f"{type(value).__name__} {value[:_SHOWN]!r:.60}… of length {len(value):,}"
+        else:
+            got = f"{type(value).__name__} {reprlib.repr(value):.60}"
         raise VecError(Code.INVALID_REQUEST, f"{self._op}: field {name!r} must be {wanted}, got {got}", field=name)
 
     def text(self, name: str, default: str | None = None, *, chars_max: int = limits.QUERY_CHARS_MAX) -> str:
@@ -94,14 +102,19 @@ class Fields:
             self._refuse(name, f"a list of at most {count_max:,} items")
         return value
 
-    def texts(self, name: str, *, count_max: int) -> list[str]:
+    def texts(self, name: str, *, count_max: int, chars_max: int = limits.QUERY_CHARS_MAX) -> list[str]:
+        """A list of strings of at most `chars_max` characters each."""
         value = self.items(name, count_max=count_max)
-        if not all(isinstance(each, str) for each in value):
-            self._refuse(name, "a list of strings")
+        if not all(isinstance(each, str) and len(each) <= chars_max for each in value):
+            self._refuse(name, f"a list of strings of at most {chars_max:,} characters each")
         return value
 
-    def optional_texts(self, name: str, *, count_max: int = 1_000) -> list[str] | None:
-        return None if self._fields.get(name) is None else self.texts(name, count_max=count_max)
+    def optional_texts(
+        self, name: str, *, count_max: int = 1_000, chars_max: int = limits.QUERY_CHARS_MAX
+    ) -> list[str] | None:
+        if self._fields.get(name) is None:
+            return None
+        return self.texts(name, count_max=count_max, chars_max=chars_max)
 
     def filters(self, name: str) -> list[str]:
         """The expressions of a filter; none if there is none."""
@@ -110,8 +123,10 @@ class Fields:
     def mapping(self, name: str) -> dict[str, Any]:
         """A map with strings for keys; empty if it is missing."""
         value = self._fields.get(name)
-        if value is not None and (not isinstance(value, dict) or not all(isinstance(key, str) for key in value)):
-            self._refuse(name, "a map")
+        if value is not None and not (
+            isinstance(value, dict) and all(isinstance(key, str) and len(key) <= limits.KEY_CHARS_MAX for key in value)
+        ):
+            self._refuse(name, f"a map whose keys are strings of at most {limits.KEY_CHARS_MAX} characters")
         return value or {}
 
     def raw(self, name: str) -> Any:

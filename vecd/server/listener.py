@@ -27,6 +27,7 @@ from ..errors import Code, VecError
 from ..jobs.clock import Clock
 from ..jobs.jobs import Jobs
 from ..settings import make_folder
+from .budget import Budget
 from .session import Session
 
 log = logging.getLogger("vecd.listener")
@@ -99,7 +100,7 @@ class Listener:
         self.jobs = jobs
         self.clock = clock
         self.stop = stop  # begins the daemon's shutdown
-        self.backlog_bytes = 0  # of unanswered requests, over all sessions
+        self.budget = Budget(self._look_again, self._crowded)
         self._sock = sock
         name = sock.getsockname()
         self._path: str = name if isinstance(name, str) else ""  # bytes: an abstract one, which has no file
@@ -173,13 +174,24 @@ class Listener:
         if not self._sessions:
             self._empty.set()
 
-    def answered(self, size: int) -> None:
-        """So many bytes of requests are answered; if that lets the daemon take more, the others are told."""
-        full = self.backlog_bytes >= limits.BACKLOG_BYTES_MAX
-        self.backlog_bytes -= size
-        if full and self.backlog_bytes < limits.BACKLOG_BYTES_MAX:
-            for session in self._sessions:
-                session.look_again()
+    def _look_again(self) -> None:
+        for session in self._sessions:
+            session.look_again()
+
+    def _crowded(self) -> None:
+        """Too many answers are not read: those who hold most, and have read nothing for a moment, are ended."""
+        asyncio.get_running_loop().call_later(limits.UNREAD_CROWDED_S, self._relieve)
+
+    def _relieve(self) -> None:
+        now = time.monotonic()
+        for session in sorted(self._sessions, key=lambda each: -each.unread_bytes):
+            if self.budget.unread_bytes <= limits.UNREAD_BYTES_MAX:
+                return
+            if session.blocked_s(now) >= limits.UNREAD_CROWDED_S:
+                told = f"{session.unread_bytes:,} bytes of answers are not read, and the daemon holds too many of them"
+                session.end_stalled(VecError(Code.STALLED, told, "read while you send"))
+        if self.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
+            self._crowded()
 
     async def drain(self, patience_s: float) -> None:
         """Ends all sessions: politely, then not."""
@@ -195,6 +207,7 @@ class Listener:
         for session in list(self._sessions):
             session.cut()
         await asyncio.sleep(0)
+        self.budget.close()
 
     async def _sweep(self) -> None:
         """Ends peers that do not move."""

@@ -5,7 +5,9 @@ Rules:
   answered `internal` and logged; it ends neither the connection nor the daemon.
 - Writes take a Turn when they arrive, so they take effect in the order in which they were sent.
 - Back-pressure: with too many requests unanswered (count or bytes, this connection's or all connections' together), or
-  too much of our output unread, the session stops reading. Streams wait for the peer to read before they go on.
+  too much of our output unread, the session stops reading. Streams wait for the peer to read before they go on, and
+  what is large is made only when there is room for it (`room`; budget.py has what all connections share).
+- What grows with a request does not run on the event loop: large frames are decoded off it, in their order.
 - Bytes that are no protocol end the connection, with the reason as its last message (id nil).
 - A peer that leaves its hello, half a frame or our replies lying for `stall_s` is ended by the listener's sweep. A
   connection with a subscription, or with an answer that comes in pages, may be read as slowly as its reader likes:
@@ -29,7 +31,8 @@ from ..engine.turns import Turn, Turns
 from ..engine.watch import Watch
 from ..errors import Code, VecError
 from ..wire.frames import FrameDecoder
-from ..wire.messages import Part, Request, check_protocol, decode, encode, frame_of, parse_request
+from ..wire.messages import Part, Request, check_protocol, encode, frame_of, request_id
+from .budget import Decoded, decode_at_once
 from .call import Call
 from .handlers import OPS, Handler, Now
 
@@ -44,10 +47,16 @@ class Session(asyncio.Protocol):
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
+        self._budget = listener.budget
         self.draining = False
         self._transport: asyncio.Transport
         self._decoder = FrameDecoder()
-        self._frames: deque[bytes] = deque()  # complete, and not taken yet
+        self._frames: deque[tuple[bytes, int]] = deque()  # complete and not taken yet, and the room that each holds
+        self._room_bytes = 0  # that the frame which is arriving holds of the daemon's
+        self._awaits_room = False  # it will go on when there is room for it
+        self._since_frame = 0.0  # when it began
+        self._decoding: tuple[bytes, int] | None = None  # of _frames, the one that is being decoded off the loop
+        self._answers = asyncio.Semaphore(limits.CONNECTION_ANSWERS_AT_ONCE)
         self._ended = False  # the peer has said all it will
         self._turns = Turns()
         self._greeted = False
@@ -67,6 +76,7 @@ class Session(asyncio.Protocol):
         self._since_read = now  # when bytes last arrived
         self._since_blocked: float | None = None  # when our output was last taken, as far as known, if it is stuck
         self._unread_bytes = 0  # of our output, when the sweep last looked
+        self.unread_bytes = 0  # of our output, as it is counted in the daemon's budget
 
     # --- the transport's side ---------------------------------------------------------------------------------------
 
@@ -81,26 +91,84 @@ class Session(asyncio.Protocol):
         self._writable.set()
         for number in self._streams:
             self._tasks[number].cancel()
+        self._drop_input()
+        self._count_unread(0)
         self.listener.forget(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._closed:
+            return
         self._since_read = time.monotonic()
         try:
-            self._frames.extend(self._decoder.feed(data))
+            for payload in self._decoder.feed(data):
+                self._frames.append((payload, self._room_bytes))
+                self._room_bytes = 0
+                self._since_frame = self._since_read
         except VecError as error:
             self._end(error)
+            return
+        announced = self._decoder.announced_bytes
+        if self._decoder.pending_bytes == len(data):
+            self._since_frame = self._since_read  # it has just begun
+        if announced > limits.FRAME_BYTES_AT_ONCE and not self._room_bytes and not self._awaits_room:
+            if self._budget.admit_frame(self, announced):
+                self._room_bytes = announced
+            else:
+                self._awaits_room = True
         self._work()
+        self._update_reading()
+
+    def room_for_frame(self, size: int) -> None:
+        """The frame that waited may arrive."""
+        self._awaits_room, self._room_bytes = False, size
+        self._since_frame = time.monotonic()
+        self._update_reading()
 
     def _work(self) -> None:
         """Takes the requests that have arrived, as long as there is room for more."""
+        while self._frames and self._takes() and not self._closed:
+            payload, room = self._frames.popleft()
+            at_once = limits.FRAME_BYTES_TINY if self._budget.backlog_full else limits.FRAME_BYTES_AT_ONCE
+            self._decoding = payload, room
+            if len(payload) > at_once:
+                self._budget.decode(self, payload)
+            else:
+                self._take_decoded(decode_at_once(payload))
+        if self._ended and not self._frames and self._decoding is None and not self.draining:
+            self.drain()
+
+    def decoded(self, found: Decoded) -> None:
+        """What was decoded off the event loop."""
+        if not self._closed:
+            self._take_decoded(found)
+            self._work()
+            self._update_reading()
+
+    def _take_decoded(self, found: Decoded) -> None:
+        assert self._decoding is not None
+        (payload, room), self._decoding = self._decoding, None
+        if room:
+            self._budget.frame_done(room)
         try:
-            while self._frames and self._reading and not self._closed:
-                payload = self._frames.popleft()
-                self._take(parse_request(decode(payload)), len(payload))
+            if not isinstance(found, VecError):
+                self._take(*found)
+            elif found.code == Code.TOO_LARGE and self._greeted and (number := request_id(payload)) is not None:
+                self.send({"id": number, "error": found.to_wire()})
+            else:
+                self._end(found)
         except VecError as error:
             self._end(error)
-        if self._ended and not self._frames and not self.draining:
-            self.drain()
+
+    def _drop_input(self) -> None:
+        """No more is taken: gives back what is held of what arrives."""
+        self._budget.forget(self)
+        waiting = [*self._frames, *([self._decoding] if self._decoding is not None else [])]
+        held = self._room_bytes + sum(room for _, room in waiting)
+        self._room_bytes, self._awaits_room, self._decoding = 0, False, None
+        self._frames.clear()
+        self._decoder = FrameDecoder()
+        if held:
+            self._budget.frame_done(held)
 
     def eof_received(self) -> bool:
         """The peer sends no more. It may still read: what was asked is answered before the connection closes."""
@@ -120,6 +188,7 @@ class Session(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._since_blocked = None
+        self._count_unread(self._transport.get_write_buffer_size())
         self._writable.set()
         self._update_reading()
 
@@ -154,7 +223,7 @@ class Session(asyncio.Protocol):
             else:
                 self._unanswered += 1
                 self._unanswered_bytes += size
-                self.listener.backlog_bytes += size
+                self._budget.taken(size)
                 self._update_reading()
             done = partial(self._done, call, turn, size, op.stream)
             task = asyncio.get_running_loop().create_task(self._answer(op.handler, call, done))
@@ -189,7 +258,8 @@ class Session(asyncio.Protocol):
     async def _send_result(self, call: Call, body: dict[str, Any]) -> dict[str, Any]:
         """Sends a result. One that is too large for a frame because of its one list goes as a stream of that list's
         items; then what is left of the body is returned, for the stream's end."""
-        await self.writable()
+        if not call.holds_room:
+            await self.writable()
         try:
             self.send({"id": call.id, "result": body})
         except VecError as error:
@@ -215,6 +285,7 @@ class Session(asyncio.Protocol):
     def _done(self, call: Call, turn: Turn | None, size: int, stream: bool) -> None:
         if turn is not None:
             turn.release()
+        call.release()
         del self._tasks[call.id]
         self._paged.discard(call.id)
         if stream:
@@ -222,7 +293,7 @@ class Session(asyncio.Protocol):
         else:
             self._unanswered -= 1
             self._unanswered_bytes -= size
-            self.listener.answered(size)  # not before, though the peer may be gone: until now it was held in memory
+            self._budget.answered(size)  # not before, though the peer may be gone: until now it was held in memory
         self._update_reading()
         if self.draining:
             self._close_when_done()
@@ -252,25 +323,69 @@ class Session(asyncio.Protocol):
 
     # --- output and back-pressure -----------------------------------------------------------------------------------
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Writes a message, if there is still somebody to write to. Raises VecError `frame_too_large`."""
-        if not self._closed:
-            self._transport.write(encode(message))
+    def send(self, message: dict[str, Any]) -> int:
+        """Writes a message, if there is still somebody to write to; returns its bytes. Raises VecError
+        `frame_too_large`."""
+        if self._closed:
+            return 0
+        data = encode(message)
+        self._transport.write(data)
+        self._count_unread(self._transport.get_write_buffer_size())
+        return len(data)
 
-    async def send_page(self, message: dict[str, Any]) -> None:
-        """Writes a part of a stream, and waits until the peer has read enough of it. However long that takes: somebody
-        may be reading page by page at a terminal, and what waits for them is bounded."""
-        self.send(message)
+    def send_page(self, message: dict[str, Any]) -> int:
+        """Writes a part of a stream. Who sends the next waits until the peer has read enough of it, however long that
+        takes: somebody may be reading page by page at a terminal, and what waits for them is bounded."""
+        size = self.send(message)
         if message["id"] in self._tasks:
             self._paged.add(message["id"])
-        await self.writable()
+        return size
 
-    async def send_part(self, number: int, part: Part) -> None:
-        """Writes a part of a subscription as it was encoded, and waits until the peer has read enough of it."""
+    def send_part(self, number: int, part: Part) -> None:
+        """Writes a part of a subscription as it was encoded."""
         if not self._closed:
             self._transport.writelines(frame_of(number, part))
-        if not self._writable.is_set() or self._closed:
-            await self.writable()
+            self._count_unread(self._transport.get_write_buffer_size())
+
+    async def room(self, *, alone: bool) -> None:
+        """Waits until an answer, or a page of one, may be made for this peer: it has read what was sent before, few are
+        being made for it, and (if not `alone`) few for all. `release_room` when it has been sent.
+
+        Raises CancelledError if the connection is gone.
+        """
+        await self._answers.acquire()
+        try:
+            while True:
+                await self.writable()
+                await self._budget.uncrowded()
+                if not alone:
+                    await self._budget.begin_answer()
+                if self._writable.is_set() and not self._closed:
+                    return
+                if not alone:
+                    self._budget.end_answer()
+        except BaseException:
+            self._answers.release()
+            raise
+
+    def release_room(self, *, alone: bool) -> None:
+        self._answers.release()
+        if not alone:
+            self._budget.end_answer()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the peer has read enough of what was sent."""
+        return self._writable.is_set()
+
+    def _count_unread(self, size: int) -> None:
+        if size != self.unread_bytes:
+            change, self.unread_bytes = size - self.unread_bytes, size
+            self._budget.unread(change)
 
     async def writable(self) -> None:
         """Waits until the peer has read enough. Raises CancelledError if the connection is gone."""
@@ -281,21 +396,31 @@ class Session(asyncio.Protocol):
     def _refuse(self, request: Request, error: VecError) -> None:
         self.send({"id": request.id, "error": error.to_wire()})
 
+    def _takes(self) -> bool:
+        """Whether one more request may be taken."""
+        return (
+            self._decoding is None
+            and self._writable.is_set()
+            and (
+                self._unanswered == 0
+                or (
+                    self._unanswered < limits.UNANSWERED_MAX
+                    and self._unanswered_bytes < limits.UNANSWERED_BYTES_MAX
+                    and not self._budget.backlog_full
+                )
+            )
+        )
+
     def _update_reading(self) -> None:
         if self._closed:
             return
-        wanted = self._writable.is_set() and (
-            self._unanswered == 0
-            or (
-                self._unanswered < limits.UNANSWERED_MAX
-                and self._unanswered_bytes < limits.UNANSWERED_BYTES_MAX
-                and self.listener.backlog_bytes < limits.BACKLOG_BYTES_MAX
-            )
-        )
+        wanted = self._takes() and not self._awaits_room
         if wanted != self._reading and not self._transport.is_closing():
             self._reading = wanted
-            self._since_read = time.monotonic()
+            now = time.monotonic()
+            self._since_read = now
             if wanted:
+                self._since_frame = now
                 self._transport.resume_reading()
                 asyncio.get_running_loop().call_soon(self._work)
             else:
@@ -311,25 +436,43 @@ class Session(asyncio.Protocol):
         """Why the peer should be ended, if it should."""
         if not self._greeted and now - self._since_hello > stall_s:
             return VecError(Code.STALLED, f"no hello within {stall_s:g} s")
-        if self._reading and self._decoder.pending_bytes and now - self._since_read > stall_s:
-            return VecError(
-                Code.STALLED, f"a frame has been {self._decoder.pending_bytes} bytes long for more than {stall_s:g} s"
-            )
+        if self._reading and (pending_bytes := self._decoder.pending_bytes):
+            if now - self._since_read > stall_s:
+                return VecError(
+                    Code.STALLED, f"a frame has been {pending_bytes} bytes long for more than {stall_s:g} s"
+                )
+            took_s, patience_s = now - self._since_frame, stall_s + pending_bytes / limits.FRAME_BYTES_S_MIN
+            if self._room_bytes and self._budget.frames_wait:
+                patience_s = min(stall_s, limits.FRAME_CROWDED_S)
+            if took_s > patience_s:
+                return VecError(
+                    Code.STALLED, f"a frame has {pending_bytes} bytes after {took_s:.0f} s: that is too slow"
+                )
         unread_bytes = self._transport.get_write_buffer_size()
         if unread_bytes < self._unread_bytes and self._since_blocked is not None:
             self._since_blocked = now  # slow, but it moves
         self._unread_bytes = unread_bytes
         if self._transport.is_closing() and self._since_blocked is None:
             self._since_blocked = now  # it closes when all is read, however little that is
-        patient = self._streams or self._paged
+        patient = (self._streams or self._paged) and not self._holds_incoming
         if self._since_blocked is not None and not patient and now - self._since_blocked > stall_s:
             return VecError(Code.STALLED, f"replies have not been read for {stall_s:g} s")
         return None
+
+    @property
+    def _holds_incoming(self) -> bool:
+        """Whether others wait for room that a frame holds which is not taken."""
+        return self._budget.frames_wait and (bool(self._room_bytes) or any(room for _, room in self._frames))
+
+    def blocked_s(self, now: float) -> float:
+        """For how long the peer has taken nothing, as far as known; 0 if little waits for it."""
+        return 0.0 if self._since_blocked is None else now - self._since_blocked
 
     def end_stalled(self, reason: VecError) -> None:
         """Ends a peer that does not move; what it has not read is thrown away."""
         self._end(reason)
         self._transport.abort()
+        self._count_unread(0)
 
     def drain(self) -> None:
         """Takes no more requests, ends the streams, closes when all the rest is answered."""
@@ -356,6 +499,7 @@ class Session(asyncio.Protocol):
         with contextlib.suppress(VecError):
             self._transport.write(encode({"id": None, "error": reason.to_wire()}))
         self._closed = True
+        self._drop_input()
         for number in self._streams:
             self._tasks[number].cancel()
         self._transport.close()

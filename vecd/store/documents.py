@@ -426,9 +426,14 @@ def at(db: apsw.Connection, labels: list[int]) -> list[Document]:
     return [_document(db, row) for row in found]
 
 
-def fill(db: apsw.Connection, documents: list[Document], *, vectors: bool) -> None:
-    """Reads the texts and, if wanted, the vectors of the documents' chunks into them. Raises VecError `damaged`."""
-    for document in documents:
+def fill(db: apsw.Connection, documents: list[Document], *, vectors: bool, bytes_max: int | None = None) -> int:
+    """Reads the texts and, if wanted, the vectors of the documents' chunks into them, until that has more than
+    `bytes_max` bytes, about. Returns how many documents it has read: at least one, if there is one. Raises
+    VecError `damaged`."""
+    size = 0
+    for place, document in enumerate(documents):
+        if bytes_max is not None and size > bytes_max:
+            return place
         rows: list[Any] = db.execute(
             f"SELECT label, CAST(text AS BLOB), {'vector' if vectors else 'NULL'}, sums FROM chunks"
             " WHERE label BETWEEN ? AND ? ORDER BY label",
@@ -441,6 +446,9 @@ def fill(db: apsw.Connection, documents: list[Document], *, vectors: bool) -> No
                 if checksums.bad_vector(vector, sums):
                     raise checksums.damaged(db, label, "a vector")
             document.vectors = [vector for _, _, vector, _ in rows]
+        if bytes_max is not None:
+            size += sum(len(text or b"") + len(vector or b"") for _, text, vector, _ in rows)
+    return len(documents)
 
 
 def sizes(db: apsw.Connection, versions: list[tuple[int, int]]) -> list[tuple[int, int]]:

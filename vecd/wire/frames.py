@@ -43,6 +43,14 @@ class FrameDecoder:
         """Bytes of a frame that has begun and is not complete."""
         return len(self._buffer)
 
+    @property
+    def announced_bytes(self) -> int:
+        """How long the frame will be that has begun and is not complete; 0 if none has, or its length is not known."""
+        if len(self._buffer) < _HEADER.size:
+            return 0
+        length: int = _HEADER.unpack_from(self._buffer)[0]
+        return length
+
     def feed(self, data: bytes | memoryview) -> list[bytes]:
         """Takes the next bytes; returns the payloads they completed, in order.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import reprlib
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import msgpack
 
@@ -26,6 +26,15 @@ ReplyKind = Literal["result", "items", "end", "error"]
 
 #: What packing begins with; it grows. msgpack's default, 1 MiB a message, costs more than most messages themselves.
 _PACK_BYTES = 4096
+
+#: What Python takes, about, beside the bytes of the frame: for a list and each of its items, for a map and each of its
+#: pairs. Items are small strings and integers; a pair is an item and its share of a hash table.
+_LIST_BYTES: Final = 80
+_ITEM_BYTES: Final = 40
+_MAP_BYTES: Final = 80
+_PAIR_BYTES: Final = 120
+#: Keys of a request among which its `id` is looked for if it is not decoded.
+_TOP_KEYS_MAX: Final = 100
 
 _REPLY_KINDS: tuple[ReplyKind, ...] = ("items", "result", "end", "error")
 
@@ -90,8 +99,66 @@ def frame_of(number: int, part: Part) -> tuple[bytes, bytes]:
     return frame_header(len(beginning) + len(part.data)) + beginning, part.data
 
 
-def decode(payload: bytes) -> dict[str, Any]:
-    """A frame's payload as a map with string keys. Raises VecError `protocol_error` for anything else."""
+class _Meter:
+    """Adds up what a message takes in memory, about, as its arrays and maps are made; stops one that takes too much.
+
+    An empty map is one byte in a frame and some seventy as an object.
+    """
+
+    __slots__ = ("_most", "total")
+
+    def __init__(self, total: int, most: int) -> None:
+        self.total = total
+        self._most = most
+
+    def made_list(self, found: list[Any]) -> list[Any]:
+        self.total += _LIST_BYTES + _ITEM_BYTES * len(found)
+        if self.total > self._most:
+            self._refuse()
+        return found
+
+    def made_map(self, found: dict[str, Any]) -> dict[str, Any]:
+        self.total += _MAP_BYTES + _PAIR_BYTES * len(found)
+        if self.total > self._most:
+            self._refuse()
+        return found
+
+    def _refuse(self) -> NoReturn:
+        raise VecError(
+            Code.TOO_LARGE,
+            f"a request takes more than {self._most // limits.MIB:,} MiB of memory: it has too many small parts",
+            "send fewer documents at once",
+        )
+
+
+def decode_request(payload: bytes) -> tuple[Request, int]:
+    """The request in a frame's payload, and the bytes that it takes in memory, about.
+
+    Raises VecError `protocol_error`; or `too_large`, and then `request_id` gives whom to answer.
+    """
+    meter = _Meter(len(payload), limits.REQUEST_BYTES_MAX)
+    hooks = {"list_hook": meter.made_list, "object_hook": meter.made_map}
+    return parse_request(decode(payload, **hooks)), meter.total
+
+
+def request_id(payload: bytes) -> int | None:
+    """The `id` of a request that is not decoded, if it has one."""
+    unpacker = msgpack.Unpacker(raw=False, max_buffer_size=len(payload))
+    unpacker.feed(payload)
+    try:
+        for _ in range(min(unpacker.read_map_header(), _TOP_KEYS_MAX)):
+            if unpacker.unpack() == "id":
+                number = unpacker.unpack()
+                return number if isinstance(number, int) and not isinstance(number, bool) else None
+            unpacker.skip()
+    except Exception:  # as in `decode`: whatever msgpack raises for bytes that are no message
+        return None
+    return None
+
+
+def decode(payload: bytes, **hooks: Any) -> dict[str, Any]:
+    """A frame's payload as a map with string keys. `hooks` are msgpack's. Raises VecError `protocol_error` for anything
+    else."""
     try:
         message = msgpack.unpackb(
             payload,
@@ -100,6 +167,7 @@ def decode(payload: bytes) -> dict[str, Any]:
             ext_hook=_refuse_ext,
             max_array_len=limits.ARRAY_ITEMS_MAX,
             max_map_len=limits.ARRAY_ITEMS_MAX,
+            **hooks,
         )
     except VecError:
         raise

@@ -15,12 +15,18 @@ async def get(call: Call) -> dict[str, Any]:
     library = call.fields.text("library", DEFAULT)
     vectors = call.fields.flag("vectors")
     if len(ids) <= limits.PAGE_DOCUMENTS:
+        await call.room()
         documents, seq = await call.engine.read(verbs.get, call.engine, library, ids, vectors)
-        return {"documents": documents, "seq": seq}
+        if documents is not None:
+            return {"documents": documents, "seq": seq}
     call.streamed = True
     with call.engine.views.open() as view:
         labels, seq = await call.engine.read(verbs.locate, call.engine, view, library, ids)
-        for start in range(0, len(labels), limits.PAGE_DOCUMENTS):
+        start = 0
+        while start < len(labels):
+            await call.room()
             page = labels[start : start + limits.PAGE_DOCUMENTS]
-            await call.items(await call.engine.read(verbs.at, call.engine, view, page, vectors))
+            found = await call.engine.read(verbs.at, call.engine, view, page, vectors)
+            start += len(found)
+            await call.items(found)
     return {"seq": seq}

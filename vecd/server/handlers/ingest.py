@@ -21,7 +21,9 @@ async def ingest(call: Call) -> dict[str, Any]:
     body: dict[str, Any] = {status: counts[status] for status in ("added", "updated", "unchanged", "deleted")}
     body["failed"] = len(result.refused)
     body["seq"] = result.seq
-    body["errors"] = [{"index": index, **error.to_wire()} for index, error in result.refused]
+    few = len(result.refused) <= limits.BATCH_ERRORS_WHOLE
+    chars_max = limits.ERROR_CHARS_MAX if few else limits.BATCH_ERROR_CHARS_MAX
+    body["errors"] = [{"index": index, **error.to_wire(chars_max)} for index, error in result.refused]
     if detail:
         body["documents"] = [
             {"index": each.index, "id": each.id, "status": each.status, "seq": each.seq} for each in result.outcomes

@@ -66,6 +66,7 @@ async def list_(call: Call) -> dict[str, Any]:
     before: int | None = None
     while left:
         count = min(left, limits.JOBS_PAGE)
+        await call.room()
         found = await call.engine.read(verbs.page, call.jobs, listing, before, count)
         await call.items([verbs.described(call.jobs, job) for job in found])
         if len(found) < count:

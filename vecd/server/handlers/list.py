@@ -17,6 +17,13 @@ async def list_(call: Call) -> dict[str, Any]:
     call.streamed = True
     with call.engine.views.open() as view:
         listed, warnings = await verbs.listing(call.engine, view, library, where)
-        while page := await call.engine.read(verbs.outlines, call.engine, listed, limits.PAGE_ITEMS):
-            await call.items(page)
+        count = limits.PAGE_ITEMS
+        while True:
+            await call.room()
+            page = await call.engine.read(verbs.outlines, call.engine, listed, count)
+            if not page:
+                break
+            size = await call.items(page)
+            if size > limits.PAGE_BYTES:  # fewer of such documents, next time
+                count = max(1, count * limits.PAGE_BYTES // size)
     return {"seq": listed.seq, **warned(warnings)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ... import limits
@@ -51,6 +52,12 @@ async def search(call: Call) -> dict[str, Any]:
 
 async def _answer(call: Call, query: verbs.Query) -> dict[str, Any]:
     found = await verbs.search(call.engine, query)
+    if found.explain is None and (found.hits is None or not call.is_read):
+        first = found.ranking[: limits.PAGE_ITEMS]
+        found = replace(found, hits=None)  # it would be held until the peer reads
+        await call.room()
+        found = replace(found, hits=await call.engine.read(call.engine.hits.of, first))
+    assert found.hits is not None
     if query.k <= limits.PAGE_ITEMS:
         about = {} if found.explain is None else {"explain": found.explain}
         return {"hits": found.hits, **about, **warned(found.warnings)}
@@ -58,5 +65,6 @@ async def _answer(call: Call, query: verbs.Query) -> dict[str, Any]:
     await call.items(found.hits)
     for start in range(limits.PAGE_ITEMS, len(found.ranking), limits.PAGE_ITEMS):
         page = found.ranking[start : start + limits.PAGE_ITEMS]
+        await call.room()
         await call.items(await call.engine.read(call.engine.hits.of, page, start + 1))
     return warned(found.warnings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Any
 
 from ... import limits
@@ -11,6 +12,7 @@ from ...engine import pages, positions, selections
 from ...engine import watch as verbs
 from ...engine.view import View, types_of
 from ...errors import Code, VecError
+from ...store.events import ALL_TYPES
 from ...wire.messages import encode_part
 from ..call import Call
 
@@ -21,7 +23,7 @@ async def watch(call: Call) -> dict[str, Any]:
     now = call.engine.database.head  # before the filters are parsed, which may take a while
     spec = await _spec(call)
     timeout_s = call.fields.optional_seconds("timeout_s")
-    subscription = verbs.Watch(call.engine, spec, encode_part, now)
+    subscription = verbs.Watch(call.engine, spec, encode_part, now, partial(call.room, alone=True))
     database, loop = call.engine.database, asyncio.get_running_loop()
     reason, sent_at = "done", loop.time()
     try:
@@ -34,6 +36,7 @@ async def watch(call: Call) -> dict[str, Any]:
                     elif loop.time() - sent_at > limits.HEARTBEAT_S:
                         await call.part(pages.bookmark(database, page.position, encode_part))
                         sent_at = loop.time()
+                    call.release()  # also if there was nothing to send
     except TimeoutError:
         reason = "timeout"
     except asyncio.CancelledError:
@@ -45,11 +48,11 @@ async def watch(call: Call) -> dict[str, Any]:
 
 async def _spec(call: Call) -> verbs.Spec:
     fields = call.fields
-    libraries = fields.optional_texts("libraries")
+    libraries = fields.optional_texts("libraries", chars_max=limits.NAME_BYTES_MAX)
     payload = fields.flag("payload")
     view = View(
         libraries=None if libraries is None else frozenset(libraries),
-        types=types_of(fields.optional_texts("types") or ()),
+        types=await _types(call),
         where=await selections.parse(call.engine, fields.filters("where")),
         payload=payload,
         replaced=payload and fields.flag("replaced", True),
@@ -66,6 +69,14 @@ async def _spec(call: Call) -> verbs.Spec:
         holder=call.peer,
         on_gap=fields.text("on_gap", "fail"),
     )
+
+
+async def _types(call: Call) -> frozenset[str] | None:
+    """The types that the field names. Globs are compiled, which takes a while: off the event loop."""
+    wanted = call.fields.optional_texts("types", count_max=limits.TYPES_MAX, chars_max=limits.TYPE_CHARS_MAX) or []
+    if all(each in ALL_TYPES for each in wanted):
+        return frozenset(wanted) or None
+    return await call.engine.read(types_of, wanted)
 
 
 async def ack(call: Call) -> dict[str, Any]:
