@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from tests.cli.running import running, until
 from tests.instance import BIN, Instance, ndjson
 from vecd.client import Client
 from vecd.errors import VecError
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def ended(client: Client, kind: str, path: str) -> dict[str, Any]:
 def test_a_background_ingest_reads_the_file_that_the_path_means_for_its_caller(
     instance: Instance, client: Client, tmp_path: Path, command: str
 ) -> None:
-    library = f"own-{abs(hash(command))}"
+    library = f"callers-{next(_numbers)}"
     client.request("library.create", library=library)
     (tmp_path / "f.ndjson").write_text(ndjson([{"id": "mine", "text": "of the caller"}]))
     (tmp_path / "link").symlink_to("/dev/stdin")

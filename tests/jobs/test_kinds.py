@@ -181,7 +181,7 @@ def test_a_cancelled_export_leaves_nothing_and_can_be_retried(client: Client, tm
     library = made(client, "half", 20_000)
     path = tmp_path / "half.ndjson"
     job_id = client.submit_job("export", {"path": str(path), "vectors": True}, library=library)["job_id"]
-    until(lambda: client.job(job_id)["checkpoint"], "a step")
+    until(lambda: client.job(job_id)["progress"], "a page")
     client.cancel_jobs([job_id])
     assert client.job(job_id)["state"] == "cancelled"
     assert list(tmp_path.iterdir()) == []

@@ -274,7 +274,8 @@ def test_an_export_that_was_killed_goes_on_at_its_moment_or_begins_again_at_anot
 
             version(0, range(count))
             job_id = client.submit_job("export", params, library=library)["job_id"]
-            checkpoint = until(lambda: client.job(job_id)["checkpoint"], "a step")
+            until(lambda: "seq" in (client.job(job_id)["checkpoint"] or {}), "a step")
+            checkpoint = client.job(job_id)["checkpoint"]
             version(1, range(0, count, 40))
             client.delete([half["id"] for number in range(5, count, 40) for half in pair(number, 0)], library)
             if trimmed:
