@@ -7,7 +7,7 @@ WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint format bench recall completions clean
+.PHONY: demo test check lint format bench recall faults completions clean
 
 $(BIN)/vec: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,11 @@ bench: $(BIN)/vec
 # another day: .venv/bin/python -m tests.recall --help
 recall: $(BIN)/vec
 	$(BIN)/python -m tests.recall --door
+
+# Every fsync, write and allocation of a scenario fails once, and the power goes off after each call. Takes hours; a part
+# of it: .venv/bin/python -m tests.crash.faults --help
+faults: $(BIN)/vec
+	$(BIN)/python -m tests.crash.faults
 
 completions: $(BIN)/vec
 	$(BIN)/python -m tests.cli.completions
