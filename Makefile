@@ -7,7 +7,7 @@ WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint format bench recall crash model soak completions clean
+.PHONY: demo test check lint format bench recall crash faults model soak completions clean
 
 $(BIN)/vec: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +54,11 @@ model: $(BIN)/vec
 MINUTES ?= 60
 soak: $(BIN)/vec
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
+# Every fsync, write and allocation of a scenario fails once, and the power goes off after each call. Takes hours; a part
+# of it: .venv/bin/python -m tests.crash.faults --help
+faults: $(BIN)/vec
+	$(BIN)/python -m tests.crash.faults
 
 completions: $(BIN)/vec
 	$(BIN)/python -m tests.cli.completions

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 from .. import limits
@@ -44,12 +45,18 @@ async def trim(engine: Engine, keep: Limits, *, past_consumers: bool = False, wa
 def reachable(engine: Engine, keep: Limits) -> int:
     """Up to which seq (inclusive) the log may go, by these limits. Blocks."""
     with engine.database.snapshot() as db:
-        return retention.wanted(db, keep, engine.database.now_us())
+        return retention.wanted(db, keep, clock_us())
+
+
+def clock_us() -> int:
+    """Microseconds since the epoch by the machine's clock, which may be behind the times of the log."""
+    return time.time_ns() // 1000
 
 
 def trim_to(tx: Transaction, upto: int, past_consumers: bool) -> tuple[int, str | None]:
     """On the writer: how many events were trimmed, and the consumer that kept it from going further."""
     held_by = None
+    retention.mark_clock(tx, clock_us())
     if not past_consumers and (hindmost := consumers.hindmost(tx.db)) is not None and hindmost.seq < upto:
         upto, held_by = retention.boundary(tx.db, max(hindmost.seq, tx.horizon)), hindmost.name
     return retention.trim(tx, upto), held_by

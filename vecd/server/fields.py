@@ -53,10 +53,8 @@ class Fields:
         return value
 
     def optional_seconds(self, name: str) -> float | None:
-        value = self._fields.get(name)
-        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0):
-            self._refuse(name, "a number of seconds")
-        return value
+        """A number of seconds from 0 to limits.SECONDS_MAX, or None."""
+        return self.bounded_seconds(name, high=limits.SECONDS_MAX)
 
     def optional_number(self, name: str, *, low: float = -math.inf, high: float = math.inf) -> float | None:
         """A finite number from `low` to `high`, both inclusive, or None."""
@@ -78,9 +76,11 @@ class Fields:
 
     def bounded_seconds(self, name: str, *, high: float) -> float | None:
         """A number of seconds from 0 to `high`, or None."""
-        value = self.optional_seconds(name)
-        if value is not None and value > high:
-            self._refuse(name, f"a number of seconds up to {high:,.0f}")
+        value = self._fields.get(name)
+        if value is not None and (
+            not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= high
+        ):
+            self._refuse(name, f"a number of seconds from 0 to {high:,.0f}")
         return value
 
     def integers(self, name: str, *, count_max: int) -> list[int]:

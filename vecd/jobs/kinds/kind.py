@@ -154,9 +154,12 @@ class Kind(ABC):
         told = wanted.get(param.type, "a list of strings")
         if param.choices:
             right, told = right and value in param.choices, f"one of {', '.join(param.choices)}"
-        elif right and param.low is not None:
-            right = param.low <= value <= (param.high if param.high is not None else value)
-            told += f" from {param.low:,}" + (f" to {param.high:,}" if param.high is not None else "")
+        elif right and param.type in (int, float):
+            low, high = param.low, param.high
+            # What has no bounds of its own must still be a number that the store can hold.
+            right = (-(2**62) if low is None else low) <= value <= (2**62 if high is None else high)
+            told += "" if low is None else f" from {low:,}"
+            told += "" if high is None else f" to {high:,}"
         if not right:
             raise VecError(
                 Code.INVALID_REQUEST, f"{self.name}: the param {name!r} must be {told}, not {value!r:.60}", field=name

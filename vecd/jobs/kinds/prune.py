@@ -23,8 +23,10 @@ class Prune(Kind):
     unit = "jobs"
     frees = True
     params: ClassVar[Mapping[str, Param]] = {
-        "keep_s": Param("those younger than so many seconds are kept; a week unless set", float, low=0),
-        "keep": Param("so many are kept; 10,000 unless set", int, low=0),
+        "keep_s": Param(
+            "those younger than so many seconds are kept; a week unless set", float, low=0, high=limits.SECONDS_MAX
+        ),
+        "keep": Param("so many are kept; 10,000 unless set", int, low=0, high=2**62),
     }
     running_max = 1
 
