@@ -118,6 +118,8 @@ def _index(engine: Engine, library: Library) -> list[str]:
     )
     for what, read, held in parts:
         before = _read(engine, library, read)
+        # A reader sees a commit before the index hears of it. Once a later one is through, the index has heard of it.
+        engine.database.submit(lambda tx: None).result()
         there = held().result()
         if there is None:  # not in memory
             continue
