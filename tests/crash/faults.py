@@ -127,9 +127,7 @@ def contents(store: Path) -> State:
             while replayed.seq < database.head:
                 problems += check.replay(db, replayed, database.head, 1_000)
             problems += check.log_against_tables(db, replayed)
-            for library in database.catalogue.by_name.values():
-                problems += check.counts(db, library)
-                problems += check.documents(db, library, -1, 10_000)[0]
+            problems += check.documents(db, database.catalogue, -1, 10_000).problems
             assert not problems, problems
             rows = db.execute(
                 "SELECT id, text FROM documents JOIN chunks USING (label) JOIN libraries USING (library_id)"

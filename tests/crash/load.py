@@ -237,8 +237,9 @@ class Searcher(Actor):
                 exact=self.chance.random() < 0.5,
             )
         )
-        assert len({hit["chunk_id"] for hit in hits}) == len(hits) <= k
-        assert [hit["rank"] for hit in hits] == list(range(1, len(hits) + 1))
+        chunks = {hit["chunk_id"] for hit in hits}
+        assert len(chunks) == len(hits) <= k, f"{len(hits)} hits of {len(chunks)} chunks, and {k} were wanted"
+        assert [hit["rank"] for hit in hits] == list(range(1, len(hits) + 1)), "the ranks have gaps"
         if self.chance.random() < 0.2:
             client.count(library)
             client.get([f"w0-{self.chance.randrange(_IDS)}"], library, vectors=True)

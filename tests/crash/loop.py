@@ -42,7 +42,9 @@ MODULE: Final = "tests.crash.vecd"
 #: Where no point is armed.
 RANDOM: Final = "random"
 #: A point that is not come to within this time is given up, and the daemon is killed all the same.
-_ROUND_S, _START_S = 2.0, 10.0
+_ROUND_S = 2.0
+#: Far more than the jobs of an epoch take.
+_SETTLE_S = 180.0
 #: Of the rounds, those that kill the daemon at a random moment, and those whose point is armed before its start.
 _RANDOM_SHARE, _EARLY_SHARE = 0.15, 0.1
 
@@ -199,6 +201,9 @@ class Epoch:
             there_at = {each["name"]: each["seq"] for each in client.consumers()}.get(WORKER, 0)
             checker.check_consumer(WORKER, consumer.acked, consumer.sent, there_at)
             consumer.acked = consumer.sent = there_at
+            oldest = recorder.seq_of(client.status()["oldest"])
+            if oldest < self._load.submitter.horizon:
+                raise checker.Broken("acked", f"a trim up to {self._load.submitter.horizon} is undone: {oldest}")
             self._check_searches(client, "vectors")
             if dead := [job["job_id"] for job in client.jobs(states=["dead"]) if job["error"]["code"] == "crashed"]:
                 client.retry_jobs(dead)
@@ -262,7 +267,7 @@ class Epoch:
         with self._instance.connect() as client:
             client.request("schedule.remove", name="minutely")
             _settle(client)
-            client.wait_for_jobs([client.submit_job("verify")["job_id"]], timeout_s=60)
+            client.wait_for_jobs([client.submit_job("verify")["job_id"]], timeout_s=_SETTLE_S)
             seq, there = _tables(client)
             self._replay_to(seq)
             checker.check_tables(self._replay.state, there, "the snapshot")
@@ -362,7 +367,7 @@ def _ends(daemon: subprocess.Popen[bytes], within_s: float) -> bool:
 
 def _settle(client: Client) -> None:
     """Waits until every job has ended; those that kills have ended are given another chance."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _SETTLE_S
     while True:
         if dead := [job["job_id"] for job in client.jobs(states=["dead"]) if job["error"]["code"] == "crashed"]:
             client.retry_jobs(dead)
@@ -370,7 +375,7 @@ def _settle(client: Client) -> None:
         if not active and not dead:
             return
         assert time.monotonic() < deadline, f"the jobs {active} do not end"
-        client.wait_for_jobs(active[:1_000], timeout_s=60)
+        client.wait_for_jobs(active[:1_000], timeout_s=_SETTLE_S)
 
 
 def _tables(client: Client) -> tuple[int, State]:

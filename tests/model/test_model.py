@@ -49,6 +49,8 @@ _DOCUMENTS = st.builds(
     st.integers(0, 9),
 )
 _CHANGES = st.lists(st.tuples(_IDS, st.one_of(_DOCUMENTS, st.none())), min_size=1, max_size=6)
+#: One of several things, of which there may be more or fewer when an example is repeated.
+_PICKS = st.integers(0, 999)
 #: A job that does not end by itself.
 _ENDLESS = {"steps": 100_000, "seconds": 0.005}
 
@@ -258,9 +260,9 @@ class Machine(RuleBasedStateMachine):
 
     # --- the log ----------------------------------------------------------------------------------------------------
 
-    @rule(data=st.data())
-    def watch(self, data: st.DataObject) -> None:
-        start = data.draw(st.integers(self.model.seq, self.model.head + 1))
+    @rule(pick=_PICKS)
+    def watch(self, pick: int) -> None:
+        start = self.model.seq + pick % (len(self.model.events) + 2)
         fields = {"from": f"{self.client.log}:{start}", "follow": False}
         if start > self.model.head:
             self.refused("foreign_cursor", "watch", **fields)
@@ -296,15 +298,15 @@ class Machine(RuleBasedStateMachine):
         self.model.log(Event("job.submitted", None, job["job_id"]))
         return int(job["job_id"])
 
-    @rule(how=st.sampled_from(("now", "later", "after", "endless")), data=st.data())
-    def submit(self, how: str, data: st.DataObject) -> None:
+    @rule(how=st.sampled_from(("now", "later", "after", "endless")), pick=_PICKS)
+    def submit(self, how: str, pick: int) -> None:
         parents = [job_id for job_id, job in self.model.jobs.items() if job.state in ("pending", "running")]
         if how == "now":
             job_id = self._submitted({})
             self.client.wait_for_jobs([job_id], timeout_s=60)
             self.model.move(job_id, "completed", "started", "completed")
         elif how == "after" and parents:
-            self._submitted({}, after=data.draw(st.sampled_from(parents)))
+            self._submitted({}, after=parents[pick % len(parents)])
         elif how == "endless" and self.running is None:
             self.running = self._submitted(_ENDLESS)
             self._until_it_runs()
@@ -324,11 +326,11 @@ class Machine(RuleBasedStateMachine):
         before = until(done, "a step")
         until(lambda: done() > before, "a step")
 
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
+    @rule(pick=_PICKS)
+    def cancel(self, pick: int) -> None:
         if not self.model.jobs:
             return
-        job_id = data.draw(st.sampled_from(sorted(self.model.jobs)))
+        job_id = sorted(self.model.jobs)[pick % len(self.model.jobs)]
         (job,) = self.client.cancel_jobs([job_id])
         if self.model.jobs[job_id].state in ("pending", "running"):
             if self.model.jobs[job_id].state == "running":
@@ -337,12 +339,12 @@ class Machine(RuleBasedStateMachine):
             self.model.move(job_id, "cancelled", "cancelled")
         assert job["state"] == self.model.jobs[job_id].state
 
-    @rule(data=st.data())
-    def retry(self, data: st.DataObject) -> None:
+    @rule(pick=_PICKS)
+    def retry(self, pick: int) -> None:
         ended = [job_id for job_id, job in self.model.jobs.items() if job.state not in ("pending", "running")]
         if not ended:
             return
-        job_id = data.draw(st.sampled_from(ended))
+        job_id = ended[pick % len(ended)]
         job = self.model.jobs[job_id]
         if job.state == "completed":
             self.refused("invalid_request", "jobs.retry", job_ids=[job_id])
