@@ -56,8 +56,9 @@ class DeadLetters:
         """When it returns, the batch is on disk. Raises VecError if it cannot be."""
         from .output import load_orjson
 
+        shown = os.fsencode(command).decode("utf-8", "backslashreplace")
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        about = {"time": now, "command": command, "status": status, "attempts": attempts, "cursor": cursor}
+        about = {"time": now, "command": shown, "status": status, "attempts": attempts, "cursor": cursor}
         events = b",".join(line.rstrip(b"\n") for line in lines)
         line = load_orjson().dumps(about)[:-1] + b',"events":[' + events + b"]}\n"
         try:

@@ -72,10 +72,26 @@ def params_of(given: list[str] | None, where: list[str] | None) -> dict[str, Any
 
 
 def absolute(path: str) -> str:
-    """A path as the daemon needs it."""
+    """A path as the daemon needs it. Raises VecError `invalid_request`."""
     import os
 
-    return os.path.abspath(os.path.expanduser(path))
+    try:
+        found = os.path.abspath(os.path.expanduser(path))
+    except OSError as error:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{path!r} begins at the working folder, and that is gone ({error.strerror})",
+            "go to another folder, or write the path in full",
+        ) from error
+    try:
+        found.encode()
+    except UnicodeEncodeError as error:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"the path {os.fsencode(found).decode('utf-8', 'backslashreplace')} is not UTF-8, and cannot be sent",
+            "rename it, or make a link to it",
+        ) from error
+    return found
 
 
 def progress_of(job: dict[str, Any]) -> str:

@@ -5,10 +5,13 @@ stdout is data, stderr is talk. The exit statuses are in EXIT_STATUS and in vec(
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
+import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -66,7 +69,7 @@ EXIT_STATUS = {
 #: Characters of a filter that are shown on either side of an error.
 _POINTED_CHARS = 60
 
-#: Whatever else goes wrong with a file or a socket is a VecError by the time it comes here.
+#: What can go wrong with a write to stdout, besides that its reader is gone.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -109,30 +112,71 @@ class LazyGroup(TyperGroup):
             ctx.fail(f"No such command '{args[0]}'." + (f" Did you mean '{close}'?" if close else ""))
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with _exit_statuses():  # --help and --version print from here
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: Any) -> Any:
+        with _exit_statuses():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _exit_statuses() -> Iterator[None]:
+    """Writes out what is left for stdout at the end, and turns exceptions into messages and exit statuses."""
+    try:
         try:
-            result = super().invoke(ctx)
+            yield
+        finally:
             sys.stdout.flush()
-            return result
-        except VecError as error:
-            tell(error)
-            ctx.exit(EXIT_STATUS.get(error.code, FAILED))
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            _drop_stdout()  # whoever read us has had enough
-            ctx.exit(BROKEN_PIPE)
-        except OSError as error:
-            if error.errno not in _CANNOT_WRITE:
-                raise
-            _drop_stdout()
-            print(f"vec: cannot write the output ({error.strerror})", file=sys.stderr)
-            ctx.exit(FAILED)
+    except VecError as error:
+        tell(error)
+        status = EXIT_STATUS.get(error.code, FAILED)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BrokenPipeError:
+        _drop_stdout()  # whoever read us has had enough
+        status = BROKEN_PIPE
+    except OSError as error:
+        _drop_stdout()
+        if error.errno in _CANNOT_WRITE:
+            tell(VecError(Code.REFUSED, f"cannot write the output ({error.strerror})"))
+        else:  # an error of the machine that no other place has put into words
+            what = f": {os.fsencode(error.filename).decode('utf-8', 'backslashreplace')}" if error.filename else ""
+            tell(VecError(Code.REFUSED, f"{error.strerror or error}{what}"))
+        status = FAILED
+    else:
+        return
+    raise typer.Exit(status)
 
 
 def _drop_stdout() -> None:
     """What is still in stdout's buffer cannot be written. Python would complain again when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Stderr(io.TextIOWrapper):
+    """stderr, of which nothing depends on whether it can be written: no result, and no exit status."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
+def _prepare_output() -> None:
+    """Output is UTF-8, whatever the locale; a terminal keeps its own encoding. What that does not have is escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        encoding = sys.stderr.encoding if sys.stderr.isatty() else "utf-8"
+        buffer: Any = sys.stderr.detach()  # or both would close the file
+        raw: Any = buffer.detach() if isinstance(buffer, io.BufferedWriter) else buffer
+        sys.stderr = _Stderr(raw, encoding=encoding, errors="backslashreplace", write_through=True)
 
 
 def _version(value: bool) -> None:
@@ -168,6 +212,7 @@ def main() -> None:
     """The entry point."""
     open_standard_streams()
     reset_signals()
+    _prepare_output()
     app()
 
 

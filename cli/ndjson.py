@@ -32,11 +32,11 @@ def lines(
     from vecd.wire.ndjson import split, unzipped
 
     for path in paths or ["-"]:
-        name = "stdin" if path == "-" else path
+        name = "stdin" if path == "-" else os.fsencode(path).decode("utf-8", "backslashreplace")
         try:
             fd = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise VecError(Code.INVALID_REQUEST, f"cannot read {path} ({error.strerror})", file=path) from error
+            raise VecError(Code.INVALID_REQUEST, f"cannot read {name} ({error.strerror})", file=name) from error
         try:
             yield from split(name, _checked(unzipped(name, _pieces(name, fd, wait)), check))
         finally:

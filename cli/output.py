@@ -98,8 +98,13 @@ def _cell(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """A text from outside as it may be shown on a terminal: control characters, which could command it, are shown."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    """A text from outside as it may be shown on a terminal: control characters, which could command it, are shown, and
+    so are bytes that are not UTF-8, which Python has as surrogates (PEP 383)."""
+    return "".join(c if c.isprintable() or c in "\n\t" else _shown(ord(c)) for c in text)
+
+
+def _shown(number: int) -> str:
+    return f"\\x{number - 0xDC00 if 0xDC80 <= number <= 0xDCFF else number:02x}"
 
 
 def one_line(text: str) -> str:

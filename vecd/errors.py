@@ -48,6 +48,7 @@ class Code:
     CONNECTION_LOST: Final = "connection_lost"  # the outcome of what was unanswered is unknown; sending again is safe
     TIMEOUT: Final = "timeout"  # the caller's own time ran out
     HANDLER_FAILED: Final = "handler_failed"  # a command that was to handle events; they come again
+    REFUSED: Final = "system_refused"  # the operating system refused something: a file, a folder, a limit
     SETTINGS: Final = "invalid_settings"  # the configuration file or an environment variable
 
 

@@ -84,7 +84,7 @@ def load(environ: Mapping[str, str] | None = None, *, socket: str | None = None)
     env = os.environ if environ is None else environ
     named = socket or env.get("VEC_SOCKET")
     if vec_home := env.get("VEC_HOME"):
-        home = Path(vec_home).expanduser().absolute()
+        home = absolute(vec_home, "VEC_HOME")
         paths = {"data": home / "data", "config": home / "config.toml", "log": home / "vecd.log", "runtime": home}
     else:
         home = None
@@ -94,7 +94,7 @@ def load(environ: Mapping[str, str] | None = None, *, socket: str | None = None)
             "log": _xdg(env, "XDG_STATE_HOME", ".local/state") / "vec" / "vecd.log",
             "runtime": _runtime_folder(env),
         }
-    path = Path(named).expanduser().absolute() if named else paths["runtime"] / _socket_name(paths)
+    path = absolute(named, "--socket" if socket else "VEC_SOCKET") if named else paths["runtime"] / _socket_name(paths)
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
         raise VecError(
             Code.SETTINGS,
@@ -102,9 +102,41 @@ def load(environ: Mapping[str, str] | None = None, *, socket: str | None = None)
             f"{SOCKET_PATH_BYTES_MAX}: {path}",
             "name a shorter one with VEC_SOCKET or --socket, or a shorter VEC_HOME",
         )
+    for each in (path, *paths.values()):
+        if not _is_utf8(each):
+            shown = os.fsencode(each).decode("utf-8", "backslashreplace")
+            raise VecError(
+                Code.SETTINGS,
+                f"the path {shown} is not UTF-8, and no store can be there",
+                "set VEC_HOME to a folder whose path is UTF-8",
+            )
     tunables = _tunables(env, paths["config"])
     folders = paths["data"], paths["config"], paths["log"], paths["runtime"]
     return Settings(home, path, *folders, named=bool(named), **tunables)
+
+
+def absolute(text: str, where: str) -> Path:
+    """A path in full; `where` is what it comes from, for people. Raises VecError `invalid_settings`."""
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise VecError(
+            Code.SETTINGS, f"{where} is {text!r}, and the home folder it begins with is not known", "write it in full"
+        ) from error
+    except OSError as error:
+        raise VecError(
+            Code.SETTINGS,
+            f"{where} is {text!r}, which begins at the working folder, and that is gone ({error.strerror})",
+            "go to another folder, or write it in full",
+        ) from error
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def private_folder(path: Path) -> None:
@@ -142,6 +174,12 @@ def check_folder(path: Path) -> None:
         uids, mode = {path.lstat().st_uid, path.stat().st_uid}, path.stat().st_mode
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise VecError(
+            Code.SETTINGS,
+            f"cannot look at the folder {path} ({error.strerror})",
+            "set VEC_HOME to a folder of your own, or XDG_RUNTIME_DIR to yours",
+        ) from error
     for uid in uids - {os.getuid()}:
         raise VecError(
             Code.SETTINGS,
@@ -155,7 +193,7 @@ def check_folder(path: Path) -> None:
 def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:
     value = env.get(name, "")
     # The XDG specification: a relative path is invalid and counts as unset.
-    return Path(value) if value.startswith("/") else Path(env.get("HOME") or Path.home()) / default
+    return Path(value) if value.startswith("/") else absolute(env.get("HOME") or "~", "HOME") / default
 
 
 def _runtime_folder(env: Mapping[str, str]) -> Path:
@@ -188,8 +226,8 @@ def _tunables(env: Mapping[str, str], config: Path) -> dict[str, Any]:
         text = ""
     except (OSError, UnicodeDecodeError) as error:
         if not (os.path.exists(config) and os.path.samefile(config, os.devnull)):  # which says: no settings
-            why = error.strerror if isinstance(error, OSError) else error
-            raise VecError(Code.SETTINGS, f"cannot read {config}: {why}") from error
+            why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
+            raise VecError(Code.SETTINGS, f"cannot read the configuration file {config} ({why})") from error
         text = ""
     if text:
         import tomllib

@@ -61,9 +61,18 @@ def encode(message: dict[str, Any]) -> bytes:
     try:
         payload = msgpack.packb(message, buf_size=_PACK_BYTES)
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
+        if isinstance(error, UnicodeEncodeError):
+            text = error.object.encode("utf-8", "surrogateescape" if _from_bytes(error.object) else "surrogatepass")
+            shown = text.decode("utf-8", "backslashreplace")
+            raise VecError(Code.INVALID_REQUEST, f"a value is not UTF-8, and cannot be sent: {shown:.200}") from error
         raise VecError(Code.INVALID_REQUEST, f"a value cannot be sent: {error}") from error
     assert payload is not None
     return encode_frame(payload)
+
+
+def _from_bytes(text: str) -> bool:
+    """Whether its surrogates stand for bytes that are not UTF-8, as in arguments and file names (PEP 383)."""
+    return all(not 0xD800 <= ord(c) <= 0xDFFF or 0xDC80 <= ord(c) <= 0xDCFF for c in text)
 
 
 class Part:
