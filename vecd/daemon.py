@@ -163,6 +163,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGHUP, reopening.reopen if reopening else lambda: None)
     gc.freeze()  # what is here now stays; the collector need not look at it again
     log.info("ready", extra={"version": __version__, "pid": os.getpid(), "socket": str(settings.socket)})
+    lock.socket = listener.path or lock.socket
     lock.tell(READY)
     _tell_ready(ready_fd)
     jobs.start()

@@ -130,6 +130,7 @@ class DataLock:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.socket = os.fspath(settings.socket)  # a service manager may have passed another one
         self._fd = open_lock(settings.lock)
         about = os.fstat(self._fd)
         self._file = (about.st_dev, about.st_ino)
@@ -146,7 +147,7 @@ class DataLock:
     def tell(self, state: str) -> None:
         """Writes who we are and our state. A reader never sees half of it: the text is one write, and no state is
         longer than the others."""
-        first = f"{os.getpid()} {self._settings.socket}\n".encode("utf-8", "surrogateescape")
+        first = f"{os.getpid()} {self.socket}\n".encode("utf-8", "surrogateescape")
         text = first + state.ljust(len(STARTING)).encode() + b"\n"
         os.pwrite(self._fd, text, 0)
         os.ftruncate(self._fd, len(text))

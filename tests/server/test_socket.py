@@ -195,6 +195,18 @@ def test_a_socket_that_systemd_passes_is_served_and_left_in_place(instance: Inst
     assert path.is_socket()  # it is systemd's, which still listens on it
 
 
+def test_a_socket_of_systemd_that_was_removed_is_bound_again(instance: Instance) -> None:
+    path = instance.home / "activated.sock"
+    process = activated(instance, path)
+    path.unlink()
+    # Found by the lock, which says where the daemon listens.
+    assert instance.objects("status", "--no-spawn")[0]["pid"] == process.pid
+    assert path.is_socket()
+    instance.vec("daemon", "stop")
+    assert process.wait(PATIENCE_S) == 0
+    assert not path.exists()
+
+
 def test_a_socket_that_was_passed_to_another_process_is_not_ours(instance: Instance) -> None:
     path = instance.home / "activated.sock"
     activated(instance, path, pid='"1"')

@@ -103,8 +103,8 @@ class Listener:
         self.budget = Budget(self._look_again, self._crowded)
         self._sock = sock
         name = sock.getsockname()
-        self._path: str = name if isinstance(name, str) else ""  # bytes: an abstract one, which has no file
-        self._file = _file_id(self._path)
+        self.path: str = name if isinstance(name, str) else ""  # bytes: an abstract one, which has no file
+        self._file = _file_id(self.path)
         self._owned = owned
         self.about = about or {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -135,12 +135,12 @@ class Listener:
         Not if the data folder was removed too: then somebody wants to be rid of all this.
         """
         failed = ""  # what was logged last, so that it is logged once
-        while self._path:
+        while self.path:
             await asyncio.sleep(limits.SOCKET_LOOK_S)
-            if _file_id(self._path) == self._file or not data_in_place():
+            if _file_id(self.path) == self._file or not data_in_place():
                 continue
             try:
-                sock = bind(self._path)
+                sock = bind(self.path)
             except VecError as error:
                 if str(error) != failed:
                     log.error("the socket is gone, and cannot be bound again", extra={"error": str(error)})
@@ -148,14 +148,14 @@ class Listener:
                 continue
             before, self._server = self._server, await self._listen(sock)
             before.close()
-            self._file, self._owned, failed = _file_id(self._path), True, ""
-            log.warning("the socket was removed, and is bound again", extra={"socket": self._path})
+            self._file, self._owned, failed = _file_id(self.path), True, ""
+            log.warning("the socket was removed, and is bound again", extra={"socket": self.path})
 
     def unbind(self) -> None:
         """Removes our socket, but not one that somebody has put in its place."""
-        if self._owned and self._file is not None and _file_id(self._path) == self._file:
+        if self._owned and self._file is not None and _file_id(self.path) == self._file:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
+                os.unlink(self.path)
 
     def admit(self, session: Session) -> VecError | None:
         """Counts a new session in, or says why it cannot be."""
