@@ -53,9 +53,11 @@ class Fields:
         return value
 
     def optional_seconds(self, name: str) -> float | None:
+        """A number of seconds from 0 to SECONDS_MAX (inclusive), or None."""
         value = self._fields.get(name)
-        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0):
-            self._refuse(name, "a number of seconds")
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value <= limits.SECONDS_MAX):
+            self._refuse(name, f"a number of seconds from 0 to {limits.SECONDS_MAX:,}")
         return value
 
     def optional_number(self, name: str, *, low: float = -math.inf, high: float = math.inf) -> float | None:

@@ -22,7 +22,9 @@ class Prune(Kind):
     what = "forget jobs that completed or were cancelled, by age and count"
     unit = "jobs"
     params: ClassVar[Mapping[str, Param]] = {
-        "keep_s": Param("those younger than so many seconds are kept; a week unless set", float, low=0),
+        "keep_s": Param(
+            "those younger than so many seconds are kept; a week unless set", float, low=0, high=limits.SECONDS_MAX
+        ),
         "keep": Param("so many are kept; 10,000 unless set", int, low=0),
     }
     running_max = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ... import limits
 from ...engine import retention
 from ...errors import Code, VecError
 from ...store.retention import Limits
@@ -24,7 +25,7 @@ class Trim(Kind):
     unit = "rows"
     running_max: ClassVar[int | None] = 1
     params: ClassVar[Mapping[str, Param]] = {
-        "keep_age_s": Param("seconds of the log that are kept", float, low=0),
+        "keep_age_s": Param("seconds of the log that are kept", float, low=0, high=limits.SECONDS_MAX),
         "keep_count": Param("events of it", int, low=0, high=2**62),
         "keep_bytes": Param("bytes of it", int, low=0, high=2**62),
         "past_consumers": Param("whether it goes past what consumers have not seen", bool),
