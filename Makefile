@@ -7,7 +7,7 @@ WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint format bench recall crash faults model soak completions clean
+.PHONY: demo test check lint format bench recall crash faults fuzz model soak completions clean
 
 $(BIN)/vec: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,12 @@ format: $(BIN)/vec
 # The figures of the README, measured here. Not a test: machines differ.
 bench: $(BIN)/vec
 	$(BIN)/python -m tests.bench
+
+# Looks for inputs that break the daemon, for as long as it is told: MINUTES=600 for a night.
+MINUTES ?= 30
+fuzz: $(BIN)/vec
+	-$(BIN)/python -m pip install --quiet --only-binary :all: --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 # Looks for wrong answers: every kind of index, on data and queries that mislead it. For a part of it, or to compare with
 # another day: .venv/bin/python -m tests.recall --help

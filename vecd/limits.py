@@ -63,6 +63,8 @@ BATCH_ERROR_CHARS_MAX: Final = 100
 BATCH_ERRORS_WHOLE: Final = 500
 #: Characters of a key of a map that is no document: the names of parameters.
 KEY_CHARS_MAX: Final = 200
+#: Seconds in a request, a hundred years: clocks and timers overflow far beyond it.
+SECONDS_MAX: Final = 100 * 366 * 86_400
 #: Types, or globs of types, that one watch names, and the characters of one: globs are compiled to patterns.
 TYPES_MAX: Final = 100
 TYPE_CHARS_MAX: Final = 64
@@ -171,10 +173,10 @@ RING_BYTES: Final = 4 * MIB
 #: The same for all views together; beyond it the largest rings give way. And bytes of events that are made for all
 #: views at once: views that find no room are read by their watchers themselves, page by page.
 RINGS_BYTES_MAX: Final = 64 * MIB
-ROUND_BYTES_MAX: Final = 32 * MIB
+ROUND_BYTES_MAX: Final = 64 * MIB
 #: Seconds of the processor that selecting for all views may take at once; the views with the costliest filters come
 #: last, and those that find no time are read by their watchers themselves.
-ROUND_S: Final = 0.05
+ROUND_S: Final = 0.2
 #: A watch at the head hears at least so often how far the log has been read for it.
 HEARTBEAT_S: Final = 5.0
 #: Silence of so many heartbeats means that the daemon is dead or stopped.

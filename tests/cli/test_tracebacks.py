@@ -206,7 +206,10 @@ CASES = {
         nobody=True,
     ),
     "a configuration file that is a folder": Case(
-        ["status"], 2, r"cannot read the configuration file .*\(Is a directory\) \(invalid_settings\)", no_folder
+        ["status"],
+        2,
+        r"cannot read the configuration file .*\(it is not a regular file\) \(invalid_settings\)",
+        no_folder,
     ),
     "a configuration file that is not UTF-8": Case(
         ["status"], 2, r"cannot read .*not UTF-8, at byte 12\) \(invalid_settings\)", configured(b"embedder = '\xff'")

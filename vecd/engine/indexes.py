@@ -234,7 +234,10 @@ class Indexes:
 
     def _discard(self, failed: LiveIndex) -> None:
         if failed.failure is not None and failed.failure.code not in (Code.NOT_FOUND, Code.SHUTTING_DOWN):
-            log.error("index failed", exc_info=failed.failure, extra={"kind": failed.spec.kind})
+            told = {"kind": failed.spec.kind, "reason": str(failed.failure)}
+            # What the store or the disk says needs no traceback; anything else may be a bug.
+            bug = failed.failure if failed.failure.code == Code.INDEX_FAILED else None
+            log.error("index failed", exc_info=bug, extra=told)
         with self._lock:
             for library_id, live in list(self._live.items()):
                 if live is failed:

@@ -357,7 +357,8 @@ class Session(asyncio.Protocol):
         try:
             while True:
                 await self.writable()
-                await self._budget.uncrowded()
+                if self.unread_bytes:  # who has read everything need not wait for those who have not
+                    await self._budget.uncrowded()
                 if not alone:
                     await self._budget.begin_answer()
                 if self._writable.is_set() and not self._closed:
