@@ -31,6 +31,7 @@ COMMANDS = {
     "jobs": "jobs",
     "verify": "verify",
     "backup": "backup",
+    "restore": "restore",
     "status": "status",
     "daemon": "daemon",
     "demo": "demo",

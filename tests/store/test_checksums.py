@@ -166,8 +166,8 @@ def test_rows_of_an_earlier_schema_get_their_checksums_from_a_verify() -> None:
             assert len(rows) > 5
             for text, vector, sums in rows:
                 assert sums == checksums.of_chunk(text, vector)
-            rows = db.execute("SELECT id, title, metadata, chunks, sum FROM documents").fetchall()
-            for document_id, title, metadata, chunks, found in rows:
+            outlines: list[Any] = db.execute("SELECT id, title, metadata, chunks, sum FROM documents").fetchall()
+            for document_id, title, metadata, chunks, found in outlines:
                 assert found == checksums.of_document(document_id, title, metadata, chunks)
         finally:
             db.close()
