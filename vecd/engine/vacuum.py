@@ -69,7 +69,7 @@ class Vacuum:
             given = 0
             while pages := await self._step(lambda tx: retention.give_back(tx, limits.VACUUM_PAGES)):
                 given += pages
-            if given:
+            if rows or given:
                 await asyncio.wrap_future(self._database.copy_back())
                 await self._step(lambda tx: 0)  # behind the copying
         except VecError as error:

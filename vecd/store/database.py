@@ -88,6 +88,7 @@ class Database:
         self._reserve_at = 0.0  # when to look for room for it again
         self._wal_pages = 0  # in the write-ahead log after the last commit
         self._checkpoint_at = limits.WAL_PAGES
+        self._empty_wal = False  # at the next checkpoint
         self._presence = presence.Presence(path)
         self.catalogue: Catalogue
         self.moment: Moment  # head, label and catalogue of one commit; replaced as a whole
@@ -109,6 +110,7 @@ class Database:
                     "is it on a network file system? Put VEC_HOME on a local disk",
                 )
             self._db.pragma("synchronous", "full")
+            self._db.pragma("secure_delete", 1)  # what the vacuum deletes is gone from the file's free space, too
             # SQLite's own checkpoints throw their result away, and a failed fsync of the file must not go unnoticed.
             self._db.set_wal_hook(self._note_wal)
             migrate(self._db, str(self.path))
@@ -163,11 +165,12 @@ class Database:
         return future
 
     def copy_back(self) -> Future[None]:
-        """Has the write-ahead log copied back into the file behind the next commit, and not when it is long: only then
-        does the file shrink by what was given back."""
+        """Has the write-ahead log copied back into the file, and emptied, behind the next commit, and not when it is
+        long: only then does the file shrink by what was given back, and what was deleted is gone from the log."""
 
         def soon(_: Transaction) -> None:
             self._checkpoint_at = 0
+            self._empty_wal = True
 
         return self.submit(soon)
 
@@ -310,13 +313,14 @@ class Database:
             return
         overdue = self._wal_pages >= 4 * limits.WAL_PAGES
         mode = apsw.SQLITE_CHECKPOINT_RESTART if overdue else apsw.SQLITE_CHECKPOINT_PASSIVE
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if self._empty_wal else mode
         self._db.set_busy_timeout(limits.CHECKPOINT_WAIT_MS)
         try:
             self._db.wal_checkpoint(mode=mode)
+            self._empty_wal = False
         except apsw.BusyError:
             log.debug("checkpoint held up by readers", extra={"wal_pages": self._wal_pages})
         finally:
-            self._presence.note()
             self._db.set_busy_timeout(limits.LOCK_WAIT_MS)
         self._checkpoint_at = self._wal_pages + limits.WAL_PAGES // 2  # not at every commit
 
