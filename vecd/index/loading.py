@@ -181,16 +181,16 @@ def _restored(spec: Spec, source: Source, stored: Stored) -> tuple[Structure | N
     if path is None or restore is None:
         return None, None
     try:
-        about, arrays = snapshot.load(path)
-        if about["of"] != source.identity:
-            raise snapshot.UnusableSnapshot("is of another library")
-        if about["spec"] != _told(spec):  # the index has changed since, or the format of its arrays
-            path.unlink()
-            return None, None
-        try:
-            structure = restore(spec, arrays)
-        except ValueError as error:
-            raise snapshot.UnusableSnapshot(f"is damaged: {error}") from error
+        with snapshot.opened(path) as (about, arrays):
+            if about["of"] != source.identity:
+                raise snapshot.UnusableSnapshot("is of another library")
+            if about["spec"] != _told(spec):  # the index has changed since, or the format of its arrays
+                path.unlink()
+                return None, None
+            try:
+                structure = restore(spec, arrays)
+            except ValueError as error:
+                raise snapshot.UnusableSnapshot(f"is damaged: {error}") from error
         _spot_check(spec, structure, stored)
         return structure, None
     except FileNotFoundError:
