@@ -26,6 +26,8 @@ import orjson
 _MAGIC: Final = b"vecidx\x00"
 _FORMAT: Final = 1
 _ALIGN: Final = 64
+#: Rows of a snapshot that are compared with the store's.
+_SPOT_CHECKS: Final = 16
 #: What is read and hashed at once.
 _READ_BYTES: Final = 1 << 20
 _HEADER_BYTES_MAX: Final = 1 << 20
@@ -148,6 +150,18 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """All of a snapshot. Raises as `opened`."""
     with opened(path) as (about, arrays):
         return about, dict(arrays)
+
+
+def check_seq(seq: int, head: int) -> None:
+    """Raises UnusableSnapshot for one that was saved at a seq that the store's log, at `head`, has not reached."""
+    if seq > head:
+        raise UnusableSnapshot(f"is of another state of the store: it is of seq {seq:,}, and the log ends at {head:,}")
+
+
+def spots(count: int) -> npt.NDArray[np.int64]:
+    """Which of so many rows are compared with the store's: a store that was put back to an older state may have given
+    the same labels to other documents. The last is among them: it is the first to differ."""
+    return np.unique(np.linspace(0, count - 1, min(count, _SPOT_CHECKS)).astype(np.int64))
 
 
 def _header(file: Any) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
