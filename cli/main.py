@@ -35,6 +35,7 @@ COMMANDS = {
     "jobs": "jobs",
     "verify": "verify",
     "backup": "backup",
+    "restore": "restore",
     "status": "status",
     "daemon": "daemon",
     "demo": "demo",

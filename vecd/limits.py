@@ -157,8 +157,6 @@ RECALL: Final = 0.98
 RECALL_MIN: Final = 0.5
 #: Hits of a search that explains them: people read those, and they come in one message.
 EXPLAINED_MAX: Final = PAGE_ITEMS
-#: Seconds of any request: a hundred years. More would leave the range of times.
-SECONDS_MAX: Final = 100 * 366 * 86_400
 #: Ids of one get or delete request.
 IDS_MAX: Final = 10_000
 #: Events of one frame, but for a document that has more by itself: those are never split.

@@ -6,6 +6,8 @@ Damage is done to every part of the file, at offsets that hypothesis chooses; th
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -19,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.index.source import COMBINATIONS, WAIT_S, Driven, MemorySource, check, spec
+from tests.instance import ROOT
 from vecd.index import loading, snapshot
 from vecd.index.loading import Loaded
 from vecd.index.structure import Spec
@@ -342,3 +345,42 @@ def test_an_array_of_nothing_and_a_folder_that_is_not_there_are_no_matter(tmp_pa
     assert {name: array.tolist() for name, array in again.items()} == {
         name: array.tolist() for name, array in arrays.items()
     }
+
+
+_PEAK = """
+import sys
+from pathlib import Path
+from tests.index.source import spec
+from vecd.index import kinds, snapshot
+
+def resident(what):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(what)).split()[1])
+
+its = spec("hnsw float32", "l2", 256)
+kinds.KINDS["hnsw"].make(its)  # what faiss takes
+before = resident("VmRSS")
+with snapshot.opened(Path(sys.argv[1])) as (_, arrays):
+    structure = kinds.KINDS["hnsw"].restore(its, arrays)
+assert structure.rows.count == 40_000
+print(resident("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_loading_a_snapshot_takes_little_more_memory_than_its_file(tmp_path: Path) -> None:
+    count, links = 40_000, 8  # a graph without links, which is soon made
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "labels": np.arange(count, dtype=np.int64),
+        "nodes": np.arange(count, dtype=np.int32),
+        "centre": np.zeros(256, np.float32),
+        "codes": np.random.default_rng(3).standard_normal(count * 256, np.float32).view(np.uint8),
+        "levels": np.ones(count, np.int32),
+        "offsets": links * np.arange(count + 1, dtype=np.uint64),
+        "neighbors": np.full(links * count, -1, np.int32),
+        "entry": np.zeros(2, np.int64),
+    }
+    size = snapshot.save(tmp_path / "snapshot", {}, arrays)
+    command = [sys.executable, "-c", _PEAK, str(tmp_path / "snapshot")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    assert int(done.stdout) < 1.6 * size  # it was over 3

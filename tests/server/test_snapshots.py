@@ -313,3 +313,36 @@ def test_kinds_that_are_made_as_fast_as_they_are_read_leave_no_file(instance: In
     with instance.connect() as client:
         right(client)
         assert client.request("library.show", library="docs")["index"] == "kdtree"
+
+
+@pytest.mark.parametrize("written", [0, 12], ids=["at once", "after as many writes"])
+def test_a_snapshot_of_the_text_is_not_used_with_a_store_that_was_put_back(tmp_path: Path, written: int) -> None:
+    """The file of an earlier day is copied into its place, and the snapshot is of later: of other texts with the same
+    labels."""
+    with Instance({"VEC_EMBEDDER": "hash"}) as instance:
+
+        def run(word: str, count: int) -> None:
+            daemon = instance.start()
+            with instance.connect() as client:
+                client.ingest([{"id": f"{word}{n}", "text": f"{word} number {n}"} for n in range(count)])
+                assert len(list(client.search(word, mode="text", k=100))) == count
+                client.wait_for_jobs([client.submit_job("snapshot", library="default")["job_id"]])
+            stop(daemon)
+
+        run("first", 20)
+        shutil.copy(instance.settings.store, tmp_path / "older")
+        run("later", 10)
+        text = instance.settings.data / "indexes" / "1.text"
+        assert text.exists()
+        shutil.copy(tmp_path / "older", instance.settings.store)
+        instance.start()
+        with instance.connect() as client:
+            if written:
+                client.ingest([{"id": f"other{n}", "text": f"other number {n}"} for n in range(written)])
+            found = {word: len(list(client.search(word, mode="text", k=100))) for word in ("first", "later", "other")}
+            assert found == {"first": 20, "later": 0, "other": written}
+            assert (
+                "another state of the store"
+                in client.request("library.show", library="default")["memory"]["text"]["damage"]
+            )
+        assert text.with_name("1.text.damaged").exists()

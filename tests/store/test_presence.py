@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests import history
@@ -45,12 +46,25 @@ def replace_the_store(settings: Settings) -> None:
     copy.replace(settings.store)
 
 
-def overwrite_the_store(settings: Settings) -> None:
+def empty_the_store(settings: Settings) -> None:
     settings.store.write_bytes(b"")
 
 
+def overwrite_the_store_by_a_backup(settings: Settings) -> None:
+    """As `cp backup vec.db` does, which keeps the file."""
+    backup = settings.store.with_name("backup")
+    source, target = apsw.Connection(str(settings.store)), apsw.Connection(str(backup))
+    with target.backup("main", source, "main") as copying:
+        copying.step()
+    target.pragma("journal_mode", "delete")
+    for each in (source, target):
+        each.close()
+    settings.store.write_bytes(backup.read_bytes())
+
+
 LOSSES = [
-    remove_the_folder, remove_the_store, remove_the_log, rename_the_folder, replace_the_store, overwrite_the_store,
+    remove_the_folder, remove_the_store, remove_the_log, rename_the_folder, replace_the_store, empty_the_store,
+    overwrite_the_store_by_a_backup,
 ]  # fmt: skip
 
 

@@ -79,8 +79,9 @@ class Vacuum:
             given = 0
             while pages := await self._step(giving_back(self._database)):
                 given += pages
-            if given:
-                await self._step(lambda tx: 0)  # behind the checkpoint that shortens the file
+            if rows or given:
+                await self._step(self._database.emptying_wal)
+                await self._step(lambda tx: 0)  # behind the checkpoint that empties the log and shortens the file
         except VecError as error:
             log.warning("vacuum given up; the next trim goes on with it", extra={"error": str(error)})
         if rows:

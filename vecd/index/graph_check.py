@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+DTYPES: Final[dict[str, type[np.generic]]] = {
+    "labels": np.int64, "nodes": np.int32, "centre": np.float32, "codes": np.uint8, "levels": np.int32,
+    "offsets": np.uint64, "neighbors": np.int32, "entry": np.int64,
+}  # fmt: skip
+
 
 def check(
-    arrays: dict[str, npt.NDArray[Any]], links_below: npt.NDArray[Any], dimension: int, component_bytes: int
+    arrays: Mapping[str, npt.NDArray[Any]], links_below: npt.NDArray[Any], dimension: int, component_bytes: int
 ) -> None:
-    """Raises ValueError unless the arrays make one graph that can be walked.
+    """Raises ValueError unless the arrays, which have DTYPES, make one graph that can be walked.
 
     `links_below`: by level, how many links a node has on all levels below it.
     """
-    dtypes = {
-        "labels": np.int64, "nodes": np.int32, "centre": np.float32, "codes": np.uint8, "levels": np.int32,
-        "offsets": np.uint64, "neighbors": np.int32, "entry": np.int64,
-    }  # fmt: skip
-    if arrays.keys() != dtypes.keys() or any(arrays[name].dtype != dtype for name, dtype in dtypes.items()):
-        raise ValueError("it does not hold the arrays of a graph")
     labels, levels, offsets, neighbors = (arrays[name] for name in ("labels", "levels", "offsets", "neighbors"))
     count = len(levels)
     if not count or len(offsets) != count + 1 or len(arrays["entry"]) != 2 or len(labels) != len(arrays["nodes"]):

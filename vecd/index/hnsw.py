@@ -20,15 +20,16 @@ Scores are computed from the vectors that are held, and not taken from the walk.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import kernels, native
+from . import kernels, native, snapshot
 from .copies import Copies
 from .doubt import CONTRASTED, JUDGED, Doubt, Found
-from .graph_check import check
+from .graph_check import DTYPES, check
 from .native import faiss
 from .rows import Allowed, Bools, Floats, Labels, Rows
 from .structure import Effort, Spec
@@ -121,21 +122,15 @@ class Hnsw:
 
     def finish(self) -> None:
         self._view = None
-        self._make_room()
+        for vector in (self._storage.codes, self._index.hnsw.neighbors):
+            _make_room(vector, vector.size())
+        self._finish()
+
+    def _finish(self) -> None:
         native.huge_pages(self._codes())
         native.huge_pages(self._links())
         self._finished = True
         self._measure(self._doubt.first_nodes_to_measure(self._copies.nodes))
-
-    def _make_room(self) -> None:
-        """Room for more rows, taken while the structure is made and nobody waits for it: later, growing would copy all
-        of it on the strand, 0.2 s for 200,000 x 256. What no row has touched takes no memory."""
-        for vector in (self._storage.codes, self._index.hnsw.neighbors):
-            size = vector.size()
-            vector.resize(size + int(_ROOM_SHARE * size))
-            room = faiss().rev_swig_ptr(vector.data(), vector.size())[size:]
-            vector.resize(size)  # which keeps the room
-            native.forget(room)
 
     def _measure(self, nodes: Labels) -> None:
         """Notes how far these stored vectors are from their tenth neighbours."""
@@ -352,30 +347,47 @@ class Hnsw:
         }
 
     @classmethod
-    def restore(cls, spec: Spec, arrays: dict[str, npt.NDArray[Any]]) -> Hnsw:
-        """From what `arrays` gave. Raises ValueError for arrays that do not make a graph: nothing unchecked gets to
-        native code, whatever the checksums said."""
+    def restore(cls, spec: Spec, arrays: Mapping[str, npt.NDArray[Any]]) -> Hnsw:
+        """From what `arrays` gave. Those of a snapshot's file are read straight into faiss's memory, the large ones
+        with room for more rows. Raises ValueError for arrays that do not make a graph: native code works on nothing
+        unchecked, whatever the checksums said."""
 
         made = cls(spec)
-        hnsw = made._index.hnsw
-        counts = faiss().vector_to_array(hnsw.cum_nneighbor_per_level)
-        check(arrays, counts, spec.dimension, 2 if made._half else 4)
-        storage = made._storage
+        hnsw, storage = made._index.hnsw, made._storage
+        if {name: snapshot.dtype_of(arrays, name) for name in arrays} != DTYPES:
+            raise ValueError("it does not hold the arrays of a graph")
+        held = {name: arrays[name] for name in ("labels", "nodes", "centre", "entry")}
         for vector, name in (
-            (storage.codes, "codes"), (hnsw.levels, "levels"), (hnsw.offsets, "offsets"),
-            (hnsw.neighbors, "neighbors"),
+            (storage.codes, "codes"), (hnsw.neighbors, "neighbors"), (hnsw.levels, "levels"), (hnsw.offsets, "offsets"),
         ):  # fmt: skip
-            vector.resize(len(arrays[name]))
-            faiss().rev_swig_ptr(vector.data(), len(arrays[name]))[:] = arrays[name]
-        storage.ntotal = made._index.ntotal = len(arrays["levels"])
-        hnsw.entry_point, hnsw.max_level = (int(each) for each in arrays["entry"])
+            size = snapshot.count_of(arrays, name)
+            if name in ("codes", "neighbors"):
+                _make_room(vector, size)
+            else:
+                vector.resize(size)
+            held[name] = faiss().rev_swig_ptr(vector.data(), size) if size else np.empty(0, DTYPES[name])
+            snapshot.read_into(arrays, name, held[name])
+        counts = faiss().vector_to_array(hnsw.cum_nneighbor_per_level)
+        check(held, counts, spec.dimension, 2 if made._half else 4)
+        storage.ntotal = made._index.ntotal = len(held["levels"])
+        hnsw.entry_point, hnsw.max_level = (int(each) for each in held["entry"])
         made._view = None
-        made._centre = arrays["centre"]
-        made._copies.restore(arrays["nodes"], made._matrix())
+        made._centre = held["centre"]
+        made._copies.restore(held["nodes"], made._matrix())
         if spec.metric == "cosine":
             zeros = np.float32(0) - made._centre
             made._zero = made._copies.find(zeros.astype(made._matrix().dtype), made._matrix())
-        made.rows.append(arrays["labels"])
+        made.rows.append(held["labels"])
         made._doubt.extend(0, made._matrix())
-        made.finish()
+        made._finish()
         return made
+
+
+def _make_room(vector: Any, size: int) -> None:
+    """Gives a vector of faiss's that size, and room for more rows, while the structure is made and nobody waits for it:
+    later, growing would copy all of it on the strand, 0.2 s for 200,000 x 256. What no row has touched takes no
+    memory."""
+    vector.resize(size + int(_ROOM_SHARE * size))
+    room = faiss().rev_swig_ptr(vector.data(), vector.size())[size:]
+    vector.resize(size)  # which keeps the room
+    native.forget(room)

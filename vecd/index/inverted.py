@@ -292,6 +292,23 @@ class InvertedIndex:
         made._length = int(arrays["lengths"].sum(dtype=np.float64))
         return made
 
+    def terms_of(self, labels: Labels) -> dict[int, dict[str, int]]:
+        """Of these labels' rows that are here and sealed: label -> term -> count. For checks: it goes through all
+        postings."""
+        terms = self._vocabulary.terms
+        found: dict[int, dict[str, int]] = {}
+        for segment in self._segments:
+            rows = segment.rows.find(labels)
+            found |= {label: {} for label in segment.rows.labels[rows].tolist()}
+            wanted = np.zeros(segment.rows.count, np.bool_)
+            wanted[rows] = True
+            postings = np.flatnonzero(wanted[segment.posting_rows])
+            places = np.searchsorted(segment.offsets, postings, "right") - 1
+            for posting, place in zip(postings.tolist(), places.tolist(), strict=True):
+                label = int(segment.rows.labels[segment.posting_rows[posting]])
+                found[label][terms[segment.terms[place]]] = int(segment.posting_counts[posting])
+        return found
+
     # --- searching --------------------------------------------------------------------------------------------------
 
     def search(self, query: Query, k: int, selection: Selection | None = None) -> tuple[Floats, Labels]:

@@ -31,7 +31,7 @@ class Kind:
 
     what: str
     make: Callable[[Spec], Structure] | None = None
-    restore: Callable[[Spec, dict[str, npt.NDArray[Any]]], Structure] | None = None
+    restore: Callable[[Spec, Mapping[str, npt.NDArray[Any]]], Structure] | None = None
     rows_min: int = 0
     train_rows: int = 0  # of the sample that `Structure.train` takes; 0: it needs none
     exact: bool = False  # whether it finds what a scan finds
@@ -46,7 +46,7 @@ def _hnsw(spec: Spec) -> Structure:
     return Hnsw(spec)
 
 
-def _hnsw_restored(spec: Spec, arrays: dict[str, npt.NDArray[Any]]) -> Structure:
+def _hnsw_restored(spec: Spec, arrays: Mapping[str, npt.NDArray[Any]]) -> Structure:
     from .hnsw import Hnsw
 
     return Hnsw.restore(spec, arrays)

@@ -220,7 +220,7 @@ class LiveText:
         nothing less, or none can be kept. It raises OSError."""
         if self._index is None or not self._save_due(1):
             return None
-        return partial(self._save, self._index.freeze(), self._rows, len(self._index))
+        return partial(self._save, self._index.freeze(), self._seq, self._rows, len(self._index))
 
     def _begin_saving(self) -> None:
         if (save := self.saving()) is not None:
@@ -249,7 +249,7 @@ class LiveText:
     def _load(self) -> None:
         try:
             with self._source.read_text() as stored:
-                index = self._restored() or InvertedIndex()
+                index = self._restored(stored) or InvertedIndex()
                 index.keep_only(stored.labels)
                 saved = len(index)
                 missing = stored.labels[np.searchsorted(stored.labels, index.last_label, "right") :]
@@ -272,17 +272,21 @@ class LiveText:
         else:
             self._call(lambda: self._adopt(index, seq, saved_rows))
 
-    def _restored(self) -> InvertedIndex | None:
+    def _restored(self, stored: StoredText) -> InvertedIndex | None:
         """What the snapshot holds; None if there is none that can be used."""
         path = self._source.text_path
         if path is None:
             return None
         try:
             about, arrays = snapshot.load(path)
+            seq = about.pop("seq", 0)  # earlier versions did not keep it
             if about != self._source.text_identity:
                 log.info("text analysed again", extra={"file": path.name})
                 return None
-            return InvertedIndex.restore(arrays)
+            index = InvertedIndex.restore(arrays)
+            snapshot.check_seq(seq, stored.seq)
+            _spot_check(index, stored)
+            return index
         except FileNotFoundError:
             return None
         except (snapshot.UnusableSnapshot, ValueError, OSError) as error:
@@ -309,9 +313,23 @@ class LiveText:
             self._saved_rows = rows  # not again before there is as much more
         self._call(self._ended)
 
-    def _save(self, frozen: Frozen, rows: int, chunks: int) -> int:
+    def _save(self, frozen: Frozen, seq: int, rows: int, chunks: int) -> int:
         assert self._source.text_path is not None
-        size = snapshot.save(self._source.text_path, self._source.text_identity, frozen.arrays())
+        about = {**self._source.text_identity, "seq": seq}
+        size = snapshot.save(self._source.text_path, about, frozen.arrays())
         self._saved_rows, self._damage = rows, None
         log.info("snapshot of text saved", extra={"file": self._source.text_path.name, "chunks": chunks, "bytes": size})
         return chunks
+
+
+def _spot_check(index: InvertedIndex, stored: StoredText) -> None:
+    """Raises UnusableSnapshot if the index's rows are not the store's."""
+    labels = stored.labels[: np.searchsorted(stored.labels, index.last_label, "right")]
+    labels = labels[snapshot.spots(len(labels))]
+    ours = index.terms_of(labels)
+    for its_labels, batch in stored.words(labels):
+        theirs: dict[int, dict[str, int]] = {label: {} for label in its_labels[batch.places].tolist()}
+        for row, term, count in zip(batch.rows.tolist(), batch.terms.tolist(), batch.counts.tolist(), strict=True):
+            theirs[int(its_labels[batch.places[row]])][batch.vocabulary[term]] = count
+        if {label: ours[label] for label in its_labels.tolist() if label in ours} != theirs:
+            raise snapshot.UnusableSnapshot("is of another state of the store: its texts differ")

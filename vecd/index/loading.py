@@ -27,9 +27,6 @@ from .structure import Spec, Structure
 
 log = logging.getLogger("vecd.index")
 
-#: Labels whose vectors in the snapshot are compared with the store's: a store that was put back to an older state may
-#: have given the same labels to other vectors.
-_SPOT_CHECKS = 16
 _SEED = 20_090_102
 #: A float16 has eleven bits.
 _SAME = 2e-3
@@ -181,16 +178,17 @@ def _restored(spec: Spec, source: Source, stored: Stored) -> tuple[Structure | N
     if path is None or restore is None:
         return None, None
     try:
-        about, arrays = snapshot.load(path)
-        if about["of"] != source.identity:
-            raise snapshot.UnusableSnapshot("is of another library")
-        if about["spec"] != _told(spec):  # the index has changed since, or the format of its arrays
-            path.unlink()
-            return None, None
-        try:
-            structure = restore(spec, arrays)
-        except ValueError as error:
-            raise snapshot.UnusableSnapshot(f"is damaged: {error}") from error
+        with snapshot.opened(path) as (about, arrays):
+            if about["of"] != source.identity:
+                raise snapshot.UnusableSnapshot("is of another library")
+            if about["spec"] != _told(spec):  # the index has changed since, or the format of its arrays
+                path.unlink()
+                return None, None
+            snapshot.check_seq(about["seq"], stored.seq)
+            try:
+                structure = restore(spec, arrays)
+            except ValueError as error:
+                raise snapshot.UnusableSnapshot(f"is damaged: {error}") from error
         _spot_check(spec, structure, stored)
         return structure, None
     except FileNotFoundError:
@@ -210,8 +208,7 @@ def _spot_check(spec: Spec, structure: Structure, stored: Stored) -> None:
     structure.rows.keep_only(labels)
     if len(structure.rows) != len(labels):
         raise snapshot.UnusableSnapshot("is of another state of the store: it lacks vectors")
-    places = np.unique(np.linspace(0, len(labels) - 1, _SPOT_CHECKS).astype(np.int64)) if len(labels) else labels
-    for its_labels, vectors in stored.pages(labels[places]):
+    for its_labels, vectors in stored.pages(labels[snapshot.spots(len(labels))]):
         ours = structure.sample(np.searchsorted(labels, its_labels))
         theirs = prepared(spec, vectors)
         if not np.allclose(ours, theirs, rtol=_SAME, atol=_SAME * max(1e-30, float(np.abs(theirs).max()))):

@@ -12,10 +12,12 @@ checked before it is used; a file that fails is the caller's to set aside. Nothi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,10 @@ from ..files import sync_folder
 _MAGIC: Final = b"vecidx\x00"
 _FORMAT: Final = 1
 _ALIGN: Final = 64
+#: Rows of a snapshot that are compared with the store's.
+_SPOT_CHECKS: Final = 16
+#: What is read and hashed at once.
+_READ_BYTES: Final = 1 << 20
 _HEADER_BYTES_MAX: Final = 1 << 20
 _DTYPES: Final = frozenset(("|u1", "<i4", "<i8", "<u8", "<f4"))
 
@@ -65,27 +71,95 @@ def save(path: Path, about: dict[str, Any], arrays: dict[str, npt.NDArray[Any]])
     return start + place
 
 
-def load(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """What the snapshot is of, and its arrays.
+class Arrays(Mapping[str, npt.NDArray[Any]]):
+    """The arrays of a snapshot's file. One is read when it is asked for, each time, and checked; so a structure that
+    copies them one by one needs the memory of one beside its own. What `arrays[name]` raises besides KeyError:
+    UnusableSnapshot, OSError."""
+
+    def __init__(self, file: BinaryIO, entries: list[dict[str, Any]], start: int) -> None:
+        self._file, self._start = file, start
+        self._entries = {entry["name"]: entry for entry in entries}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        array: npt.NDArray[Any] = np.empty(self.count(name), self.dtype(name))
+        self.read_into(name, array)
+        return array
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        found: np.dtype[Any] = np.dtype(self._entries[name]["dtype"])
+        return found
+
+    def count(self, name: str) -> int:
+        return int(self._entries[name]["count"])
+
+    def read_into(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Reads into an array of that dtype and length; contiguous."""
+        assert (array.dtype, len(array)) == (self.dtype(name), self.count(name))
+        entry, packed = self._entries[name], _bytes(array)
+        self._file.seek(self._start + entry["at"])
+        digest = hashlib.sha256()
+        for place in range(0, len(packed), _READ_BYTES):
+            piece = packed[place : place + _READ_BYTES]
+            if self._file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
+                raise UnusableSnapshot(f"is cut short: {name} is not all there")
+            digest.update(piece)
+        if digest.hexdigest() != entry["sha256"]:
+            raise UnusableSnapshot(f"is damaged: the checksum of {name} does not match")
+
+
+def dtype_of(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> np.dtype[Any]:
+    return arrays.dtype(name) if isinstance(arrays, Arrays) else arrays[name].dtype
+
+
+def count_of(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> int:
+    return arrays.count(name) if isinstance(arrays, Arrays) else len(arrays[name])
+
+
+def read_into(arrays: Mapping[str, npt.NDArray[Any]], name: str, array: npt.NDArray[Any]) -> None:
+    """Copies one of the arrays, from memory or from a file, into another of its dtype and length."""
+    if isinstance(arrays, Arrays):
+        arrays.read_into(name, array)
+    else:
+        array[:] = arrays[name]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[dict[str, Any], Arrays]]:
+    """What the snapshot is of, and its arrays, which can be read inside.
 
     Raises UnusableSnapshot, or OSError (FileNotFoundError: there is none).
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         about, entries, start = _header(file)
-        arrays: dict[str, npt.NDArray[Any]] = {}
         for entry in entries:
-            dtype = np.dtype(entry["dtype"])
-            if start + entry["at"] + entry["count"] * dtype.itemsize > size:
+            if start + entry["at"] + entry["count"] * np.dtype(entry["dtype"]).itemsize > size:
                 raise UnusableSnapshot(f"is cut short: {entry['name']} is not all there")
-            array = np.empty(entry["count"], dtype)
-            file.seek(start + entry["at"])
-            if file.readinto(_bytes(array)) != array.nbytes:
-                raise UnusableSnapshot(f"is cut short: {entry['name']} is not all there")
-            if hashlib.sha256(_bytes(array)).hexdigest() != entry["sha256"]:
-                raise UnusableSnapshot(f"is damaged: the checksum of {entry['name']} does not match")
-            arrays[entry["name"]] = array
-    return about, arrays
+        yield about, Arrays(file, entries, start)
+
+
+def load(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """All of a snapshot. Raises as `opened`."""
+    with opened(path) as (about, arrays):
+        return about, dict(arrays)
+
+
+def check_seq(seq: int, head: int) -> None:
+    """Raises UnusableSnapshot for one that was saved at a seq that the store's log, at `head`, has not reached."""
+    if seq > head:
+        raise UnusableSnapshot(f"is of another state of the store: it is of seq {seq:,}, and the log ends at {head:,}")
+
+
+def spots(count: int) -> npt.NDArray[np.int64]:
+    """Which of so many rows are compared with the store's: a store that was put back to an older state may have given
+    the same labels to other documents. The last is among them: it is the first to differ."""
+    return np.unique(np.linspace(0, count - 1, min(count, _SPOT_CHECKS)).astype(np.int64))
 
 
 def _header(file: Any) -> tuple[dict[str, Any], list[dict[str, Any]], int]:

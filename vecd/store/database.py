@@ -103,6 +103,8 @@ class Database:
         self._checkpoint_at = limits.WAL_PAGES
         self._giving_back = False  # the last commit was a step of giving back, and more may follow
         self._shrink_due = False  # pages were given back, and the file is still as long as before
+        self._erase_due = False  # the write-ahead log holds what was deleted: it is to be emptied
+        self._shrink_at = 0.0  # not before, when readers are in the way
         self.tight = False  # the disk was full, and there has been no room for the reserve since
         self._presence = presence.Presence(path)
         self.catalogue: Catalogue
@@ -146,6 +148,7 @@ class Database:
                 "is it on a network file system? Put VEC_HOME on a local disk",
             )
         self._db.pragma("synchronous", "full")
+        self._db.pragma("secure_delete", 1)  # what the vacuum deletes is gone from the file's free space, too
         self._db.pragma("temp_store", "memory")  # what a savepoint needs to be undone, above all
         # SQLite's own checkpoints throw their result away, and a failed fsync of the file must not go unnoticed.
         self._db.set_wal_hook(self._note_wal)
@@ -205,6 +208,12 @@ class Database:
                 self._waiting.put(_Work(run, rows, future, frees))
         return future
 
+    def emptying_wal(self, tx: Transaction) -> int:
+        """Work for the writer: behind its commit the write-ahead log is copied back and emptied, however short it is.
+        Only then is what was deleted gone from the log, and the file as short as it can be. Returns 0, the rows."""
+        self._erase_due = True
+        return 0
+
     def _write_forever(self) -> None:
         ended = False
         while not ended and (first := self._next()) is not None:
@@ -233,11 +242,8 @@ class Database:
             except queue.Empty:
                 try:
                     self._presence.check()
-                    if self._wal_is_long() or self._shrink_due:
-                        # On a full disk the log's space is kept: others would take it.
-                        self._checkpoint(
-                            apsw.SQLITE_CHECKPOINT_RESTART if self.tight else apsw.SQLITE_CHECKPOINT_TRUNCATE
-                        )
+                    if self._wal_is_long() or self._looks_after_space():
+                        self._checkpoint(self._emptying_mode())
                 except BaseException as error:
                     if self._fail([], error):
                         return None
@@ -246,7 +252,7 @@ class Database:
 
     def _idle_s(self) -> float:
         """For how long to wait for work before the files and their space are looked after."""
-        if self._wal_is_long() or self._shrink_due:
+        if self._wal_is_long() or self._looks_after_space():
             return min(limits.WAL_LOOK_S, limits.STORE_LOOK_S)
         return limits.STORE_LOOK_S
 
@@ -406,12 +412,20 @@ class Database:
         """Whether the write-ahead log is longer than what is kept of it."""
         return self._wal_pages > limits.WAL_PAGES
 
+    def _looks_after_space(self) -> bool:
+        """Whether the file is to be shortened, or the log to be emptied, as soon as no reader is in the way."""
+        return self._shrink_due or self._erase_due
+
+    def _emptying_mode(self) -> int:
+        """The checkpoint that empties the log. On a full disk the log's space is kept: others would take it."""
+        return apsw.SQLITE_CHECKPOINT_RESTART if self.tight else apsw.SQLITE_CHECKPOINT_TRUNCATE
+
     def _checkpoint(self, mode: int | None = None) -> None:
         """Copies a long write-ahead log back into the file. While somebody reads, it cannot begin anew; when it has
         become much too long, the readers are waited for. With a `mode` it is done however short the log is."""
         if mode is None:
-            if self._shrink_due and not self._giving_back:
-                mode = apsw.SQLITE_CHECKPOINT_RESTART  # the file is shortened when all of the log is in it
+            if self._looks_after_space() and not self._giving_back and time.monotonic() >= self._shrink_at:
+                mode = self._emptying_mode()
             elif self._wal_pages < self._checkpoint_at:
                 return
             elif self._wal_pages >= 4 * limits.WAL_PAGES:
@@ -422,6 +436,7 @@ class Database:
         try:
             pages, copied = self._db.wal_checkpoint(mode=mode)
         except apsw.BusyError:
+            self._shrink_at = time.monotonic() + limits.WAL_LOOK_S  # each try makes a commit wait
             log.debug("checkpoint held up by readers", extra={"wal_pages": self._wal_pages})
         except apsw.Error as error:
             if not self._is_full(error):
@@ -432,10 +447,11 @@ class Database:
                 self._wal_pages = 0  # all was copied, and nobody reads it: the next commit begins at its beginning
                 self._checkpoint_at = limits.WAL_PAGES
                 self._shrink_due = False
+                self._erase_due = self._erase_due and mode != apsw.SQLITE_CHECKPOINT_TRUNCATE
+                self._shrink_at = time.monotonic() + limits.WAL_LOOK_S
                 return
             self._shrink_due = self._shrink_due and pages != copied
         finally:
-            self._presence.note()
             self._db.set_busy_timeout(limits.LOCK_WAIT_MS)
         self._checkpoint_at = self._wal_pages + limits.WAL_PAGES // 2  # not at every commit
 

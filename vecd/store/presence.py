@@ -1,9 +1,9 @@
 """Whether the store's files are still the ones that were opened, and whether a folder has held a store before.
 
 An open file outlives its name: after `rm`, or a rename onto it, SQLite goes on writing to a file that nobody can open
-again. So the writer compares names and files before it acknowledges a transaction, which takes a few microseconds. A
-copy over the file in place keeps the name and the file. It shows in the modification time and the header, which only
-the writer's own checkpoints change.
+again. So the writer compares names and files before it acknowledges a transaction, which takes some microseconds. A
+copy over the file in place keeps the name and the file. It shows in the header: that of a backup, an empty file or
+another program's file differs from that of a store in use, in fields that no write of ours changes.
 
 A folder that has held a store keeps a marker, `vec.id`, beside other files that only a daemon with a store makes. If
 the store is gone from such a folder, an empty one must not take its place unnoticed.
@@ -20,13 +20,13 @@ from typing import Final
 
 from ..errors import Code, VecError
 
-#: SQLite's header. In WAL mode only a checkpoint changes it.
-_HEADER_BYTES: Final = 100
+#: Bytes of SQLite's header that stay as they are while a store is open: that it is SQLite's, the size of a page, that
+#: there is a write-ahead log (which a backup has not).
+_CONSTANT_BYTES: Final = 24
 
 
 class Presence:
-    """The store's file, its write-ahead log and its shared memory. `open`, `check`, `note` after each checkpoint,
-    `close`. The writer's alone."""
+    """The store's file, its write-ahead log and its shared memory. `open`, `check`, `close`. The writer's alone."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,28 +45,27 @@ class Presence:
         except OSError as error:
             raise VecError(Code.STORAGE_FAILED, f"cannot read {self._path} ({error.strerror})") from error
         self._known = self._look()
-        self.note()
-
-    def note(self) -> None:
-        """A checkpoint has changed the file: what it holds now is right."""
         self._modified_ns = os.fstat(self._fd).st_mtime_ns
-        self._header = os.pread(self._fd, _HEADER_BYTES, 0)
+        self._header = self._read_header()
 
     def check(self) -> None:
         """Raises VecError `storage_failed` if a file was removed, replaced or overwritten."""
         if self._look() != self._known:
             raise self._lost("was removed or replaced")
         modified_ns = os.fstat(self._fd).st_mtime_ns
-        if modified_ns != self._modified_ns:
-            if os.pread(self._fd, _HEADER_BYTES, 0) != self._header:
+        if modified_ns != self._modified_ns:  # by a checkpoint, mostly
+            if self._read_header() != self._header:
                 raise self._lost("was overwritten")
-            self._modified_ns = modified_ns  # by `touch`, for instance
+            self._modified_ns = modified_ns
 
     def close(self) -> None:
         """After SQLite's connections."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _read_header(self) -> bytes:
+        return os.pread(self._fd, _CONSTANT_BYTES, 0)
 
     def _look(self) -> list[tuple[int, int]]:
         """Device and inode of each name."""
