@@ -37,8 +37,13 @@ LISTEN_BACKLOG: Final = 1024
 # --- documents ------------------------------------------------------------------------------------------------------
 #: Documents of one ingest request; more means a longer transaction, and others wait for it.
 BATCH_DOCUMENTS_MAX: Final = 8_192
-#: Chunks that are embedded and written at once: a request with more is worked off in parts, in bounded memory.
-PART_CHUNKS: Final = 8_192
+#: Chunks, and characters of their texts, that are written at once: a request with more is worked off in parts. A part
+#: takes the writer a few hundredths of a second; a document that has more by itself is a part of its own.
+PART_CHUNKS: Final = 1_024
+PART_CHARS: Final = 512 * KIB
+#: Preparing a part goes in slices of about so many characters, or so long: others wait for a slice at most.
+PREPARE_SLICE_CHARS: Final = 16 * KIB
+PREPARE_SLICE_S: Final = 0.02
 #: One line of NDJSON input: a large document with its vectors, and yet a bound on what a file without newlines costs.
 LINE_BYTES_MAX: Final = 8 * MIB
 #: An id is a key that people type and scripts pass on: a URL or a path. (It stands in each of its chunks' events.)
@@ -100,8 +105,8 @@ COLUMNS_PAGE_DOCUMENTS: Final = 1_024
 ATTRIBUTES_PENDING: Final = 20_000
 #: Characters of a query: longer ones are documents.
 QUERY_CHARS_MAX: Final = 100_000
-#: Documents of one transaction of a delete by filter: others are let in between.
-DELETE_DOCUMENTS: Final = 2_000
+#: Documents of one transaction of a delete: others are let in between.
+DELETE_DOCUMENTS: Final = 1_000
 #: The effort of an approximate search; beyond it an exact one is cheaper.
 EF_MAX: Final = 100_000
 #: The recall that approximate searches keep unless a library or a search asks for another, and the lowest that can be
@@ -189,11 +194,15 @@ JOBS_STOP_S: Final = 10.0
 
 # --- the store ------------------------------------------------------------------------------------------------------
 #: Rows that one transaction gathers from waiting writers. Larger saves fsyncs, and makes the first of them wait longer.
-TRANSACTION_ROWS_MAX: Final = 4_096
-#: Pages in the write-ahead log before it is copied back: 4,000 x 8 KiB = 32 MB, seldom enough not to be felt.
-WAL_PAGES: Final = 4_000
+TRANSACTION_ROWS_MAX: Final = 2_048
+#: Pages in the write-ahead log before it is copied back: 512 x 8 KiB = 4 MB, because all who write wait for that. It
+#: takes a hundredth of a second or two; 32 MB took 0.2 to 0.4 s, and the ingest of much took as long in all.
+WAL_PAGES: Final = 512
+#: Pages from which on readers are waited for, so that the log can begin anew; and how seldom that is tried.
+WAL_PAGES_OVERDUE: Final = 16_000
+WAL_PAGES_BETWEEN: Final = 2_000
 #: How long the writer waits for readers when the log must be restarted, and anybody for another program's lock.
-CHECKPOINT_WAIT_MS: Final = 100
+CHECKPOINT_WAIT_MS: Final = 20
 LOCK_WAIT_MS: Final = 5_000
 #: A file that is given up when the disk is full, so that deletes and cancels still have room; and how often room is
 #: looked for to make it anew.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
@@ -27,6 +27,7 @@ from .desk import Desk
 from .feed import Feed
 from .hits import Hits
 from .indexes import Indexes
+from .preparers import Preparers, Slices
 from .readviews import ReadViews
 from .selections import Selections
 from .vacuum import Vacuum
@@ -54,7 +55,7 @@ class Engine:
         self._searchers = ThreadPoolExecutor(limits.SEARCHERS, "vecd-search")
         self._followers = ThreadPoolExecutor(limits.FOLLOWERS, "vecd-feed")
         self._pump = ThreadPoolExecutor(1, "vecd-pump")
-        self._preparers = ThreadPoolExecutor(limits.PREPARERS, "vecd-prepare")
+        self._preparers = Preparers("vecd-prepare", limits.PREPARERS)
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop
@@ -65,6 +66,7 @@ class Engine:
         """Opens the store; `on_fatal` is called on the loop if it fails later. Raises VecError `storage_failed`."""
         self._loop, self._on_fatal = loop, on_fatal
         self.desk.open(loop)
+        self._preparers.open(loop)
         self.database.open()
         self.indexes.open()
 
@@ -75,7 +77,7 @@ class Engine:
 
     def close(self) -> None:
         """Finishes what was submitted. Blocks."""
-        self._preparers.shutdown(cancel_futures=True)
+        self._preparers.close()
         self._readers.shutdown(cancel_futures=True)
         self.indexes.stop()  # before those are waited for who wait for an index
         self.desk.close()
@@ -101,9 +103,9 @@ class Engine:
         """Reads what commits bring, for all who are at the head: not behind those who catch up."""
         return await self._loop.run_in_executor(self._pump, verb, *args)
 
-    async def prepare(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Runs the heavy part of a write, off the loop and away from the readers."""
-        return await self._loop.run_in_executor(self._preparers, verb, *args)
+    def prepare(self, flow: Hashable, slices: Slices[T], cost_s: float) -> asyncio.Future[T]:
+        """Runs the heavy part of a write, off the loop and away from the readers, in turn with those of other flows."""
+        return self._preparers.prepare(flow, slices, cost_s)
 
     def embedder(self, name: str) -> embedders.Embedder | None:
         """The embedder of that name, loaded on first use; None for `none`. Blocks; raises VecError."""

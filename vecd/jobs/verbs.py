@@ -65,7 +65,7 @@ async def submit(jobs: Jobs, job: Wanted, turn: Turn) -> dict[str, Any]:
     """Puts a job into the queue, behind the sender's earlier writes; returns it, with `existing` true if it is the one
     that had its unique key already."""
     async with turn:
-        future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job))
+        future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job), sender=turn.sender)
     submitted, new = await asyncio.wrap_future(future)
     return {**described(jobs, submitted), "existing": not new}
 

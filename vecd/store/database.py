@@ -1,9 +1,9 @@
 """One SQLite file: the writer thread with group commit, and read connections.
 
 Rules:
-- One thread writes. It takes whatever work is waiting, from all connections, as one transaction, and answers when the
-  transaction is on disk (WAL, synchronous=FULL). Each piece of work runs in a savepoint, so that one that fails takes
-  nothing with it.
+- One thread writes. It takes whatever work is waiting, from all senders in turn (waiting.py), as one transaction, and
+  answers when the transaction is on disk (WAL, synchronous=FULL). Each piece of work runs in a savepoint, so that one
+  that fails takes nothing with it.
 - After the commit, and before anybody is answered, `on_commit` is told, in commit order, on the writer thread; then
   `head` and `catalogue` move, and `on_published` is told. So whoever reads up to `head` finds everything applied.
 - If storage fails, nobody is answered OK. A full disk, or another program's lock, fails the transaction and the daemon
@@ -21,10 +21,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from ..errors import Code, VecError
 from .catalogue import Catalogue, read_catalogue
 from .schema import PAGE_BYTES, migrate
 from .transaction import Commit, Moment, Transaction
+from .waiting import Waiting
 
 T = TypeVar("T")
 log = logging.getLogger("vecd.store")
@@ -69,7 +69,7 @@ class Database:
         self._on_commit = on_commit
         self._on_fatal = on_fatal
         self._on_published = on_published
-        self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._waiting: Waiting[_Work] = Waiting(limits.TRANSACTION_ROWS_MAX)
         self._thread = threading.Thread(target=self._write_forever, name="vecd-writer", daemon=True)
         self._readers = threading.local()
         self._open_readers: list[apsw.Connection] = []
@@ -121,7 +121,7 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-            self._waiting.put(None)
+            self._waiting.end()
         self._thread.join()
         for connection in (*self._open_readers, self._db):
             with contextlib.suppress(apsw.Error):  # closing after a storage failure may fail again
@@ -129,8 +129,11 @@ class Database:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def submit(self, run: Callable[[Transaction], T], rows: int = 1, frees: bool = False) -> Future[T]:
-        """Queues work for the writer; works of one caller run in the order they were submitted.
+    def submit(
+        self, run: Callable[[Transaction], T], rows: int = 1, frees: bool = False, sender: Hashable = None
+    ) -> Future[T]:
+        """Queues work for the writer; works of one sender run in the order they were submitted, and senders take turns.
+        The sender is the calling thread unless another is named.
 
         The future is done when the work's transaction is on disk; it raises what the work raised, or VecError
         `storage_failed`, `disk_full`, `busy` or `shutting_down`. `rows` is about how much it writes; work
@@ -143,7 +146,7 @@ class Database:
             elif self._closed:
                 future.set_exception(VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "try again later"))
             else:
-                self._waiting.put(_Work(run, rows, future, frees))
+                self._waiting.put(sender or threading.get_ident(), _Work(run, rows, future, frees))
         return future
 
     def copy_back(self) -> Future[None]:
@@ -156,19 +159,7 @@ class Database:
         return self.submit(soon)
 
     def _write_forever(self) -> None:
-        ended = False
-        while not ended and (first := self._waiting.get()) is not None:
-            group, rows = [first], first.rows
-            while rows < limits.TRANSACTION_ROWS_MAX and not ended:
-                try:
-                    work = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-                if work is None:
-                    ended = True
-                else:
-                    group.append(work)
-                    rows += work.rows
+        while (group := self._waiting.take()) is not None:
             # From here on a future cannot be cancelled; one that was before is not worked on.
             group = [work for work in group if work.future.set_running_or_notify_cancel()]
             if self._try(group):
@@ -275,7 +266,7 @@ class Database:
         become much too long, the readers are waited for."""
         if self._wal_pages < self._checkpoint_at:
             return
-        overdue = self._wal_pages >= 4 * limits.WAL_PAGES
+        overdue = self._wal_pages >= limits.WAL_PAGES_OVERDUE
         mode = apsw.SQLITE_CHECKPOINT_RESTART if overdue else apsw.SQLITE_CHECKPOINT_PASSIVE
         self._db.set_busy_timeout(limits.CHECKPOINT_WAIT_MS)
         try:
@@ -284,7 +275,8 @@ class Database:
             log.debug("checkpoint held up by readers", extra={"wal_pages": self._wal_pages})
         finally:
             self._db.set_busy_timeout(limits.LOCK_WAIT_MS)
-        self._checkpoint_at = self._wal_pages + limits.WAL_PAGES // 2  # not at every commit
+        between = limits.WAL_PAGES_BETWEEN if overdue else limits.WAL_PAGES // 2  # not at every commit
+        self._checkpoint_at = self._wal_pages + between
 
     def _fail(self, group: list[_Work], error: BaseException) -> bool:
         """The transaction did not happen. True if storage failed for good: anything but a full disk or a lock."""
@@ -300,10 +292,7 @@ class Database:
             log.critical("storage failed", exc_info=error, extra={"error": failure.message})
             with self._lock:
                 self._failed = failure
-            with contextlib.suppress(queue.Empty):
-                while (work := self._waiting.get_nowait()) is not None:
-                    if work.future.set_running_or_notify_cancel():
-                        group.append(work)
+            group += [work for work in self._waiting.drain() if work.future.set_running_or_notify_cancel()]
             self._on_fatal(failure)
         for work in group:
             if not work.future.done():

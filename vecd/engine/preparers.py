@@ -1,0 +1,112 @@
+"""Preparers: threads that validate, chunk and embed what is to be written, a slice at a time.
+
+Preparing a large request takes seconds. It is a generator that yields after each slice, and behind each slice the
+thread takes whatever is next in fairness (fair.py): so a one-line write waits for a slice at most, not for a request.
+Slices of one request run one after the other, requests of one flow begin in their order.
+
+The threads start with the daemon: one that cannot be started then is an error then, and none later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Generator, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .. import limits
+from ..fair import FairQueue
+
+T = TypeVar("T")
+
+#: What is prepared: yields after each slice, returns its result.
+Slices = Generator[None, None, T]
+
+
+@dataclass(slots=True)
+class _Work:
+    slices: Slices[Any]
+    future: asyncio.Future[Any]
+    cost_s: float  # of its next slice, about
+
+
+class Preparers:
+    """`prepare` on the event loop."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self._loop: asyncio.AbstractEventLoop
+        self._queue: FairQueue[_Work] = FairQueue()
+        self._changed = threading.Condition()  # guards the queue and _closed
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}_{number}", daemon=True) for number in range(count)
+        ]
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raises RuntimeError if a thread cannot be started."""
+        self._loop = loop
+        for thread in self._threads:
+            thread.start()
+
+    def prepare(self, flow: Hashable, slices: Slices[T], cost_s: float) -> asyncio.Future[T]:
+        """Works off all slices, on threads that others share; `cost_s` is a guess of the seconds that the first takes.
+        The future has what they return or raise."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        with self._changed:
+            self._queue.put(flow, _Work(slices, future, cost_s), cost_s)
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Ends the threads behind their slices; what waits is given up. Blocks."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def _run(self) -> None:
+        while (taken := self._take()) is not None:
+            flow, work = taken
+            began = time.perf_counter()
+            result: Any = None
+            error: BaseException | None = None
+            ended = True
+            try:
+                if work.future.cancelled():  # whoever asked has gone
+                    work.slices.close()
+                else:
+                    next(work.slices)
+                    ended = False
+            except StopIteration as end:
+                result = end.value
+            except BaseException as raised:
+                error = raised
+            taken_s = time.perf_counter() - began
+            with self._changed:
+                self._queue.correct(flow, taken_s - work.cost_s)
+                if not ended:
+                    work.cost_s = limits.PREPARE_SLICE_S
+                    self._queue.put(flow, work, work.cost_s, first=True)
+            if ended:
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    self._loop.call_soon_threadsafe(_deliver, work.future, result, error)
+
+    def _take(self) -> tuple[Hashable, _Work] | None:
+        with self._changed:
+            while not self._closed and not self._queue:
+                self._changed.wait()
+            return None if self._closed else self._queue.get()
+
+
+def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():  # whoever asked has gone
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
