@@ -4,10 +4,10 @@ Work belongs to a flow, for instance all writes of one connection into one libra
 parts of cost, whatever each has waiting; works of one flow keep their order. A flow that has used less than its share
 goes first, and a small work goes before a large one, so a one-line write does not wait for a bulk load's backlog.
 
-This is self-clocked fair queueing (Golestani, 1994, "A Self-Clocked Fair Queueing Scheme for Broadband Applications"):
-a work's tag is the cost that its flow will have used when the work is done, counted from the tag that was served when
-the flow began to wait. The lowest tag is served. A flow that sends without end cannot starve another, and a flow that
-pauses saves nothing up.
+This is weighted fair queueing with equal weights (Demers, Keshav, Shenker, 1989, "Analysis and Simulation of a Fair
+Queueing Algorithm"): the clock is the share that each flow that waits has had so far. A flow begins at the clock, and
+pays for its works. The work is served that would be done first if all flows were served at the same time. A flow that
+sends without end cannot starve another, and a flow that pauses saves nothing up.
 
 Knows nothing of threads: its owner holds a lock around every call.
 """
@@ -21,12 +21,12 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: Idle flows that are remembered before those that owe nothing are forgotten.
-_IDLE_MAX = 256
+#: Idle flows that are remembered, at least, before those that owe nothing are forgotten.
+_IDLE_MIN = 256
 
 
 class _Flow(Generic[T]):
-    """`tag` is that of its first work; `used` is that of the last one that was served, corrected by its real cost."""
+    """`used` is what it has paid, on the clock; `tag` is what it will have paid when its first work is done."""
 
     __slots__ = ("tag", "used", "works")
 
@@ -40,9 +40,10 @@ class FairQueue(Generic[T]):
     """Works by flow. A cost is any measure that all works of the queue share, such as seconds or rows; above 0."""
 
     def __init__(self) -> None:
-        self._clock = 0.0  # the highest tag that was served
+        self._clock = 0.0
         self._waiting: dict[Hashable, _Flow[T]] = {}
         self._idle: dict[Hashable, _Flow[T]] = {}
+        self._idle_max = _IDLE_MIN  # looked through when there are more
         self._heap: list[tuple[float, int, Hashable]] = []  # by tag; an entry with another tag than its flow's is void
         self._entries = 0  # that were ever made: of equal tags the older one goes first
         self._length = 0
@@ -76,21 +77,23 @@ class FairQueue(Generic[T]):
         key = self._first()
         heapq.heappop(self._heap)
         flow = self._waiting[key]
-        work, _ = flow.works.popleft()
+        work, cost = flow.works.popleft()
         self._length -= 1
-        self._clock = max(self._clock, flow.tag)
+        self._clock += cost / len(self._waiting)
         flow.used = flow.tag
         if flow.works:
             self._enter(key, flow)
         else:
             del self._waiting[key]
             self._idle[key] = flow
-            if len(self._idle) > _IDLE_MAX:
+            if len(self._idle) > self._idle_max:
                 self._idle = {each: idle for each, idle in self._idle.items() if idle.used > self._clock}
+                self._idle_max = max(_IDLE_MIN, 2 * len(self._idle))
         return key, work
 
     def correct(self, flow: Hashable, more: float) -> None:
         """The work of this flow that was taken last cost so much more than was said; less, if it is negative."""
+        self._clock += more / max(1, len(self._waiting))
         if (found := self._idle.get(flow)) is not None:
             found.used += more
         elif (found := self._waiting.get(flow)) is not None:

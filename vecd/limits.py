@@ -39,11 +39,14 @@ LISTEN_BACKLOG: Final = 1024
 BATCH_DOCUMENTS_MAX: Final = 8_192
 #: Chunks, and characters of their texts, that are written at once: a request with more is worked off in parts. A part
 #: takes the writer a few hundredths of a second; a document that has more by itself is a part of its own.
-PART_CHUNKS: Final = 1_024
+PART_CHUNKS: Final = 512
 PART_CHARS: Final = 512 * KIB
-#: Preparing a part goes in slices of about so many characters, or so long: others wait for a slice at most.
-PREPARE_SLICE_CHARS: Final = 16 * KIB
-PREPARE_SLICE_S: Final = 0.02
+#: Preparing a part goes in steps of so many characters at most, some milliseconds each, and in slices of as many steps
+#: as take so long: others wait for a slice at most.
+PREPARE_SLICE_CHARS: Final = 8 * KIB
+PREPARE_SLICE_S: Final = 0.01
+#: What takes no longer than that, about a thousand characters, has a thread of its own.
+PREPARE_SMALL_S: Final = 0.002
 #: One line of NDJSON input: a large document with its vectors, and yet a bound on what a file without newlines costs.
 LINE_BYTES_MAX: Final = 8 * MIB
 #: An id is a key that people type and scripts pass on: a URL or a path. (It stands in each of its chunks' events.)
@@ -106,7 +109,7 @@ ATTRIBUTES_PENDING: Final = 20_000
 #: Characters of a query: longer ones are documents.
 QUERY_CHARS_MAX: Final = 100_000
 #: Documents of one transaction of a delete: others are let in between.
-DELETE_DOCUMENTS: Final = 1_000
+DELETE_DOCUMENTS: Final = 500
 #: The effort of an approximate search; beyond it an exact one is cheaper.
 EF_MAX: Final = 100_000
 #: The recall that approximate searches keep unless a library or a search asks for another, and the lowest that can be
@@ -194,7 +197,7 @@ JOBS_STOP_S: Final = 10.0
 
 # --- the store ------------------------------------------------------------------------------------------------------
 #: Rows that one transaction gathers from waiting writers. Larger saves fsyncs, and makes the first of them wait longer.
-TRANSACTION_ROWS_MAX: Final = 2_048
+TRANSACTION_ROWS_MAX: Final = 1_024
 #: Pages in the write-ahead log before it is copied back: 512 x 8 KiB = 4 MB, because all who write wait for that. It
 #: takes a hundredth of a second or two; 32 MB took 0.2 to 0.4 s, and the ingest of much took as long in all.
 WAL_PAGES: Final = 512
@@ -223,7 +226,7 @@ SEARCHERS: Final = 4
 READERS: Final = 4
 #: Threads that read the log for watchers who catch up; one more reads what commits bring.
 FOLLOWERS: Final = 2
-#: Threads that validate, chunk and embed incoming documents.
+#: Threads that validate, chunk and embed incoming documents; one more does so for small ones.
 PREPARERS: Final = 2
 #: Threads that all libraries' index strands share.
 INDEX_THREADS: Final = 2

@@ -91,15 +91,14 @@ def prepared(engine: Engine, library: Library, documents: list[Any], start: int,
 
     Raises VecError `embedder_failed`.
     """
-    draft = Draft(library)
-    stop, due_s = start, time.perf_counter() + limits.PREPARE_SLICE_S
+    draft, stop = Draft(library), start
     while stop < len(documents) and len(draft.texts) < limits.PART_CHUNKS and draft.chars < limits.PART_CHARS:
         document, chunks = documents[stop], None
         if (text := draft.long_text(document)) is not None:
             chunks = []
             for span in chunks_by_span(text, library.chunk_chars):
                 chunks += span
-                yield
+                yield from draft.rest()
         try:
             draft.add(stop, document, chunks)
         except VecError as error:
@@ -107,9 +106,7 @@ def prepared(engine: Engine, library: Library, documents: list[Any], start: int,
         stop += 1
         if strict and draft.refused:
             break
-        if time.perf_counter() > due_s:
-            yield
-            due_s = time.perf_counter() + limits.PREPARE_SLICE_S
+        yield from draft.rest()
     draft.check_lengths()
     draft.refused.sort(key=lambda pair: pair[0])
     if strict and draft.refused:
@@ -134,6 +131,13 @@ class Draft:
         self.titles: list[str | None] = []
         self.given: list[bytes | None] = []  # packed vectors; None: to be embedded
         self.chars = 0  # of the texts
+        self._slice_ends = time.perf_counter() + limits.PREPARE_SLICE_S
+
+    def rest(self) -> Slices[None]:
+        """Ends the slice, if it has been long enough."""
+        if time.perf_counter() > self._slice_ends:
+            yield
+            self._slice_ends = time.perf_counter() + limits.PREPARE_SLICE_S
 
     def long_text(self, document: Any) -> str | None:
         """The text of a document that is to be cut into chunks, if that takes more than a slice."""
@@ -311,7 +315,7 @@ class Draft:
             vectors = np.empty((len(self.texts), embedder.dimension), np.float32)
             for rows in _slices(missing, indexed):
                 vectors[rows] = embedder.embed([indexed[row] or "" for row in rows])
-                yield
+                yield from self.rest()
             for row, vector in enumerate(self.given):
                 if vector is not None:
                     vectors[row] = np.frombuffer(vector, "<f4")
@@ -325,7 +329,7 @@ class Draft:
         words = Gathered(self.library)
         for rows in _slices(range(len(self.texts)), self.texts):
             words.add(self.titles[rows[0] : rows[-1] + 1], self.texts[rows[0] : rows[-1] + 1])
-            yield
+            yield from self.rest()
         return words.batch()
 
     def _repack(self) -> None:
