@@ -15,7 +15,7 @@ import pytest
 import vecd
 
 ROOT = Path(vecd.__file__).parent.parent
-SHARED = {"errors", "limits", "units", "settings", "values"}
+SHARED = {"errors", "limits", "scarcity", "units", "settings", "values"}
 
 #: A room of vecd -> the other rooms that it may import from. `vecd` itself (its version numbers) is open to all.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "units": {"errors"},
     "values": {"errors", "limits"},
     "fair": set(),
+    "scarcity": {"errors"},
     "settings": {"errors", "limits", "units"},
     "logs": set(),
     "wire": {"errors", "limits", "values"},

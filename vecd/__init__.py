@@ -6,6 +6,7 @@ Imports go one way, from the bottom of this list to its top (tests/test_layering
 
     errors limits units settings values
                                shared with the command line
+    fair.py scarcity.py        a fair queue; what the system does not give
     wire/                      bytes in, messages out; no sockets
     dial.py                    reaching a socket, and who is at its other end
     subscription.py            a watch, in the client

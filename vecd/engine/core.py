@@ -13,11 +13,11 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
 from .. import limits
 from ..errors import VecError
+from ..scarcity import pool, scarce
 from ..settings import Settings
 from ..store.database import Database
 from ..store.transaction import Commit, JobChange
@@ -41,6 +41,7 @@ class Engine:
     """Everything behind the transport. `open`, use on one event loop, `close`."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises VecError `busy` if the system does not give the threads."""
         self.settings = settings
         self.database = Database(settings.store, self._committed, self._storage_failed, self._published)
         self.indexes = Indexes(self.database, settings.data / "indexes")
@@ -50,11 +51,11 @@ class Engine:
         self.consumers = Consumers(self.database)
         self.views = ReadViews(self.database, self._view_released)
         self.vacuum = Vacuum(self.database, self.views)
-        self._readers = ThreadPoolExecutor(limits.READERS, "vecd-read")
+        self._readers = pool(limits.READERS, "vecd-read")
         self.desk = Desk("vecd-desk", limits.DESK_THREADS)
-        self._searchers = ThreadPoolExecutor(limits.SEARCHERS, "vecd-search")
-        self._followers = ThreadPoolExecutor(limits.FOLLOWERS, "vecd-feed")
-        self._pump = ThreadPoolExecutor(1, "vecd-pump")
+        self._searchers = pool(limits.SEARCHERS, "vecd-search")
+        self._followers = pool(limits.FOLLOWERS, "vecd-feed")
+        self._pump = pool(1, "vecd-pump")
         self._preparers = Preparers("vecd-prepare", limits.PREPARERS)
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
@@ -111,7 +112,10 @@ class Engine:
         """The embedder of that name, loaded on first use; None for `none`. Blocks; raises VecError."""
         with self._embedders_lock:
             if name not in self._embedders:
-                self._embedders[name] = embedders.make(name)
+                try:
+                    self._embedders[name] = embedders.make(name)
+                except (ImportError, OSError, MemoryError) as error:
+                    raise scarce(error) or error from error
                 log.info("embedder loaded", extra={"embedder": name})
             return self._embedders[name]
 

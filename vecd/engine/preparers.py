@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from .. import limits
 from ..fair import FairQueue
+from ..scarcity import start
 
 T = TypeVar("T")
 
@@ -52,10 +53,9 @@ class Preparers:
         ]
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Raises RuntimeError if a thread cannot be started."""
+        """Raises VecError `busy` if the system does not give the threads."""
         self._loop = loop
-        for thread in self._threads:
-            thread.start()
+        start(self._threads)
 
     def prepare(self, flow: Hashable, slices: Slices[T], cost_s: float) -> asyncio.Future[T]:
         """Works off all slices, on threads that others share; `cost_s` is a guess of the seconds that the first takes.
