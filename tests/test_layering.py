@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "units": {"errors"},
     "values": {"errors", "limits"},
     "fair": set(),
-    "scarcity": {"errors"},
+    "scarcity": {"errors", "limits"},
     "settings": {"errors", "limits", "units"},
     "logs": set(),
     "wire": {"errors", "limits", "values"},

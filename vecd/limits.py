@@ -29,8 +29,9 @@ SEND_BUFFER_BYTES_MAX: Final = 256 * KIB
 STALL_S: Final = 60.0
 #: Connections at once: each costs about 5 KB and a file descriptor.
 CONNECTIONS_MAX: Final = 4096
-#: File descriptors that the daemon needs beside its connections: the store's, the log's, the threads'.
-OWN_DESCRIPTORS: Final = 64
+#: File descriptors that the daemon needs beside its connections: a dozen of its own, two for each thread that reads the
+#: store, some for jobs' files, one to accept a connection that is refused.
+OWN_DESCRIPTORS: Final = 56
 #: The listening queue; 1,000 watchers that reconnect at once should all get in.
 LISTEN_BACKLOG: Final = 1024
 
@@ -230,6 +231,8 @@ FOLLOWERS: Final = 2
 PREPARERS: Final = 2
 #: Threads that all libraries' index strands share.
 INDEX_THREADS: Final = 2
+#: Address space below which the daemon does not start: the native libraries take most of it, and crash with less.
+ADDRESS_SPACE_BYTES_MIN: Final = 768 * MIB
 #: Memory from this size on is mapped by itself: blocks of vectors and the arrays of a graph.
 ALLOCATED_APART_BYTES: Final = MIB
 #: As many queries as one turn of an index answers, so that writes left meanwhile do not wait long.

@@ -6,12 +6,19 @@ and not of some request later.
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import resource
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from . import limits
 from .errors import Code, VecError
+
+_STACK_BYTES = 2 << 20
+_M_ARENA_MAX = -8  # malloc.h
 
 _ERRNOS = {errno.ENOMEM: "memory", errno.EAGAIN: "threads", errno.EMFILE: "files", errno.ENFILE: "files"}
 #: What is scarce -> the shell's name of the limit.
@@ -36,6 +43,33 @@ def scarce(error: BaseException) -> VecError | None:
         f"the system gives the daemon no more {what}; this request was not done",
         f"try again when less is going on, or raise the daemon's limit ({_LIMITS[what]})",
     )
+
+
+def save_address_space() -> None:
+    """Under a limit of address space: a thread reserves 8 MiB for its stack and 64 MiB for its memory otherwise, hardly
+    any of which it uses. Raises VecError `invalid_settings` if there is too little even so: native libraries crash when
+    they are loaded into too little."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if sys.platform != "linux" or limit == resource.RLIM_INFINITY:
+        return
+    if limit < limits.ADDRESS_SPACE_BYTES_MIN:
+        raise VecError(
+            Code.SETTINGS,
+            f"the daemon may use {limit >> 20} MiB of address space and needs {limits.ADDRESS_SPACE_BYTES_MIN >> 20}",
+            "raise the limit (ulimit -v)",
+        )
+    threading.stack_size(_STACK_BYTES)
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
+def check_descriptors(count: int) -> None:
+    """Raises VecError `invalid_settings` if a process with so many file descriptors cannot serve a connection."""
+    if count <= limits.OWN_DESCRIPTORS:
+        raise VecError(
+            Code.SETTINGS,
+            f"the daemon may open {count} files and needs {limits.OWN_DESCRIPTORS}, and one for each connection",
+            "raise the limit (ulimit -n)",
+        )
 
 
 def pool(count: int, name: str, initializer: Callable[[], None] | None = None) -> ThreadPoolExecutor:

@@ -371,7 +371,7 @@ def test_the_limits_of_the_protocol_are_those_of_the_program() -> None:
         "filters of a request": limits.FILTERS_MAX,
         "characters of a filter": limits.FILTER_CHARS_MAX,
         "levels of parentheses in a filter": limits.FILTER_DEPTH_MAX,
-        "documents of a transaction of a delete by filter": limits.DELETE_DOCUMENTS,
+        "documents of a transaction of a delete": limits.DELETE_DOCUMENTS,
         "effort of a search": limits.EF_MAX,
         "ids of a get or a delete": limits.IDS_MAX,
         "hits of a search": limits.HITS_MAX,
