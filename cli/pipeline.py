@@ -33,12 +33,17 @@ _WINDOW = 4
 _BATCH_BYTES_MAX = limits.FRAME_BYTES_MAX // 4
 #: A batch that is not full goes out when the input has been silent for so long.
 _IDLE_S = 0.05
-#: After Ctrl-C: how long to wait for what is in flight.
-_GRACE_S = 5.0
+#: After Ctrl-C: how long to wait for what is in flight, whatever else holds us up. The manual says 5 seconds.
+_GRACE_S = 4.5
 _RECONNECTS_MAX = 6
 
 #: What can become of a document, in the order of the summary.
 STATUSES = ("added", "updated", "unchanged", "deleted", "failed")
+
+
+class _GraceOverError(BaseException):
+    """The time after Ctrl-C is over. A signal handler raises it, wherever the program waits: for an answer, for the
+    daemon to read, for the reader of the output."""
 
 
 class Place(NamedTuple):
@@ -103,6 +108,21 @@ class Pipeline:
         self._client = self._connect()
         self._client.count(self._library)  # a library that is not there is told before anything is read
         before = signal.signal(signal.SIGINT, self._interrupt)
+        alarm_before = signal.signal(signal.SIGALRM, _end_grace)
+        try:
+            self._run(paths)
+        except _GraceOverError:
+            documents = sum(len(batch.documents) for batch in self._flying)
+            self._progress.say(
+                f"vec: {documents:,} documents were sent and not acknowledged; sending them again is safe"
+            )
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarm_before)
+            signal.signal(signal.SIGINT, before)
+            self._client.close()
+
+    def _run(self, paths: list[str]) -> None:
         try:
             for line in self._readable(paths):
                 if line is None:
@@ -111,17 +131,15 @@ class Pipeline:
                     self._add(line)
                 if self.interrupted or self._stopped:
                     break
-            if not self._stopped:
+            if not self._stopped and not self.interrupted:
                 self._send()
-            self._finish()
+            while self._flying:
+                self._take()
             if self._unreadable is not None:
                 raise self._unreadable
         except VecError:
             self._salvage()
             raise
-        finally:
-            signal.signal(signal.SIGINT, before)
-            self._client.close()
 
     def _readable(self, paths: list[str]) -> Iterator[Line | None]:
         """The lines up to where the input can be read: what came before that is as good as any other."""
@@ -140,10 +158,11 @@ class Pipeline:
             raise _Interrupted
 
     def _interrupt(self, number: int, frame: object) -> None:
-        """Ctrl-C: stop reading, wait for what is in flight. The second one means it."""
+        """Ctrl-C: stop reading, wait for what is in flight, but not long. The second one ends it at once."""
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
+        signal.setitimer(signal.ITIMER_REAL, _GRACE_S)
         os.write(self._wake_write, b"!")
 
     def _wait(self, fd: int) -> bool:
@@ -290,12 +309,6 @@ class Pipeline:
                     raise
         raise cause
 
-    def _finish(self) -> None:
-        if self.interrupted:
-            self._client.set_timeout(_GRACE_S)
-        while self._flying:
-            self._take()
-
     def _salvage(self) -> None:
         """Something went wrong; acknowledgements that still come count."""
         self._client.set_timeout(_GRACE_S)
@@ -346,3 +359,7 @@ class Pipeline:
             ),
             flush=True,
         )
+
+
+def _end_grace(number: int, frame: object) -> None:
+    raise _GraceOverError

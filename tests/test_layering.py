@@ -15,7 +15,7 @@ import pytest
 import vecd
 
 ROOT = Path(vecd.__file__).parent.parent
-SHARED = {"errors", "files", "limits", "units", "settings", "values"}
+SHARED = {"errors", "files", "limits", "scarcity", "units", "settings", "values"}
 
 #: A room of vecd -> the other rooms that it may import from. `vecd` itself (its version numbers) is open to all.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -24,6 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "limits": set(),
     "units": {"errors"},
     "values": {"errors", "limits"},
+    "fair": set(),
+    "scarcity": {"errors", "limits"},
     "settings": {"errors", "files", "limits", "units"},
     "logs": set(),
     "wire": {"errors", "limits", "values"},
@@ -33,11 +35,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launch": {*SHARED, "process", "holder", "dial"},
     "subscription": {*SHARED, "wire"},
     "client": {*SHARED, "wire", "holder", "dial", "launch", "subscription"},
-    "store": SHARED,
+    "store": {*SHARED, "fair"},
     "index": SHARED,
     "filters": SHARED,
     "text": SHARED,
-    "engine": {*SHARED, "store", "index", "filters", "text"},
+    "engine": {*SHARED, "fair", "store", "index", "filters", "text"},
     "jobs": {*SHARED, "wire", "store", "index", "filters", "text", "engine"},
     "server": {*SHARED, "wire", "holder", "dial", "store", "engine", "jobs"},
     "daemon": {*SHARED, "logs", "process", "holder", "dial", "engine", "jobs", "server"},

@@ -27,6 +27,7 @@ from .dial import answers
 from .errors import Code, VecError
 from .holder import READY, STOPPING, DataLock, folder_id, shown
 from .process import open_standard_streams, reset_priority_and_limits, reset_signals
+from .scarcity import check_descriptors, save_address_space
 from .settings import Settings, load, private_folder
 
 log = logging.getLogger("vecd")
@@ -111,6 +112,7 @@ def run(settings: Settings, reopening: logs.ReopeningHandler | None = None, read
     with contextlib.suppress(ImportError):  # there is no uvloop for PyPy
         new_event_loop = importlib.import_module("uvloop").new_event_loop
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    save_address_space()
     _raise_descriptor_limit()
     with _locked(settings) as lock, asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(settings, lock, reopening, ready_fd))
@@ -123,6 +125,7 @@ def _raise_descriptor_limit() -> None:
     if soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+    check_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 async def _serve(

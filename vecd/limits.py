@@ -49,8 +49,9 @@ UNREAD_CROWDED_S: Final = 1.0
 STALL_S: Final = 60.0
 #: Connections at once: each costs about 5 KB and a file descriptor.
 CONNECTIONS_MAX: Final = 4096
-#: File descriptors that the daemon needs beside its connections: the store's, the log's, the threads'.
-OWN_DESCRIPTORS: Final = 64
+#: File descriptors that the daemon needs beside its connections: a dozen of its own, two for each thread that reads the
+#: store, some for jobs' files, one to accept a connection that is refused.
+OWN_DESCRIPTORS: Final = 56
 #: The listening queue; 1,000 watchers that reconnect at once should all get in.
 LISTEN_BACKLOG: Final = 1024
 
@@ -72,8 +73,16 @@ TYPE_CHARS_MAX: Final = 64
 # --- documents ------------------------------------------------------------------------------------------------------
 #: Documents of one ingest request; more means a longer transaction, and others wait for it.
 BATCH_DOCUMENTS_MAX: Final = 8_192
-#: Chunks that are embedded and written at once: a request with more is worked off in parts, in bounded memory.
-PART_CHUNKS: Final = 8_192
+#: Chunks, and characters of their texts, that are written at once: a request with more is worked off in parts. A part
+#: takes the writer a few hundredths of a second; a document that has more by itself is a part of its own.
+PART_CHUNKS: Final = 512
+PART_CHARS: Final = 512 * KIB
+#: Preparing a part goes in steps of so many characters at most, some milliseconds each, and in slices of as many steps
+#: as take so long: others wait for a slice at most.
+PREPARE_SLICE_CHARS: Final = 8 * KIB
+PREPARE_SLICE_S: Final = 0.01
+#: What takes no longer than that, about a thousand characters, has a thread of its own.
+PREPARE_SMALL_S: Final = 0.002
 #: One line of NDJSON input: a large document with its vectors, and yet a bound on what a file without newlines costs.
 LINE_BYTES_MAX: Final = 8 * MIB
 #: An id is a key that people type and scripts pass on: a URL or a path. (It stands in each of its chunks' events.)
@@ -145,8 +154,8 @@ COLUMNS_PAGE_DOCUMENTS: Final = 1_024
 ATTRIBUTES_PENDING: Final = 20_000
 #: Characters of a query: longer ones are documents.
 QUERY_CHARS_MAX: Final = 100_000
-#: Documents of one transaction of a delete by filter: others are let in between.
-DELETE_DOCUMENTS: Final = 2_000
+#: Documents of one transaction of a delete: others are let in between.
+DELETE_DOCUMENTS: Final = 500
 #: The same on a full disk: what a transaction changes must fit into the reserve, and may be a page or two a document.
 DELETE_DOCUMENTS_TIGHT: Final = 100
 #: The effort of an approximate search; beyond it an exact one is cheaper.
@@ -246,15 +255,19 @@ JOBS_STOP_S: Final = 10.0
 
 # --- the store ------------------------------------------------------------------------------------------------------
 #: Rows that one transaction gathers from waiting writers. Larger saves fsyncs, and makes the first of them wait longer.
-TRANSACTION_ROWS_MAX: Final = 4_096
-#: Pages in the write-ahead log before it is copied back: 4,000 x 8 KiB = 32 MB, seldom enough not to be felt.
-WAL_PAGES: Final = 4_000
+TRANSACTION_ROWS_MAX: Final = 1_024
+#: Pages in the write-ahead log before it is copied back: 512 x 8 KiB = 4 MB, because all who write wait for that. It
+#: takes a hundredth of a second or two; 32 MB took 0.2 to 0.4 s, and the ingest of much took as long in all.
+WAL_PAGES: Final = 512
+#: Pages from which on readers are waited for, so that the log can begin anew; and how seldom that is tried.
+WAL_PAGES_OVERDUE: Final = 16_000
+WAL_PAGES_BETWEEN: Final = 2_000
 #: The file is allocated so far ahead of what it needs: often enough not to be felt, and no large waste.
 ALLOCATED_AHEAD_BYTES: Final = MIB
 #: How often a log that is longer than that is tried to be cut back while nothing is written.
 WAL_LOOK_S: Final = 1.0
 #: How long the writer waits for readers when the log must be restarted, and anybody for another program's lock.
-CHECKPOINT_WAIT_MS: Final = 100
+CHECKPOINT_WAIT_MS: Final = 20
 LOCK_WAIT_MS: Final = 5_000
 #: A file that is given up when the disk is full, so that deletes and cancels still have room; and how often room is
 #: looked for to make it anew.
@@ -281,10 +294,12 @@ SEARCHERS: Final = 4
 READERS: Final = 4
 #: Threads that read the log for watchers who catch up; one more reads what commits bring.
 FOLLOWERS: Final = 2
-#: Threads that validate, chunk and embed incoming documents.
+#: Threads that validate, chunk and embed incoming documents; one more does so for small ones.
 PREPARERS: Final = 2
 #: Threads that all libraries' index strands share.
 INDEX_THREADS: Final = 2
+#: Address space below which the daemon does not start: the native libraries take most of it, and crash with less.
+ADDRESS_SPACE_BYTES_MIN: Final = 768 * MIB
 #: Memory from this size on is mapped by itself: blocks of vectors and the arrays of a graph.
 ALLOCATED_APART_BYTES: Final = MIB
 #: As many queries as one turn of an index answers, so that writes left meanwhile do not wait long.

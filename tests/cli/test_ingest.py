@@ -37,6 +37,7 @@ from .running import (
     rest_of,
     running,
     taken,
+    until,
 )
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -560,6 +561,34 @@ def test_ctrl_c_in_the_middle_of_a_stream_counts_exactly_what_is_in(instance: In
     writer.join()
     assert counted(summary) == {"added": 1_000 + len(acks)}
     assert ids_in(instance, library) == [f"d{number:06}" for number in range(1_000 + len(acks))]
+
+
+def sleeps(pid: int) -> bool:
+    """Whether a process waits, and has handled all signals that it was sent."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return "State:\tS" in status and re.search(r"ShdPnd:\s0+\n", status) is not None
+
+
+@linux_only
+@pytest.mark.parametrize("again", [False, True])
+def test_ctrl_c_ends_though_the_daemon_does_not_answer(again: bool) -> None:
+    """With 130 and the summary: within the 5 seconds of the manual, and before they are over if it comes again."""
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        daemon = own.start()
+        with running(own, "ingest", "--ack", "--batch", "1") as process:
+            feed(process, ndjson(numbered(1)))
+            assert line_of(process.stdout)["status"] == "added"
+            daemon.send_signal(signal.SIGSTOP)
+            feed(process, ndjson(numbered(6, 1)))  # more than are in flight: it waits in the middle of its input
+            taken(process)
+            for _ in range(1 + again):
+                until(lambda: sleeps(process.pid))
+                process.send_signal(signal.SIGINT)
+            assert counted(json.loads(rest_of(process.stdout))) == {"added": 1}
+            assert process.wait() == 130
+            given_up = "4 documents were sent and not acknowledged" in rest_of(process.stderr)
+            assert given_up == (not again)
+        daemon.send_signal(signal.SIGCONT)
 
 
 def test_a_daemon_killed_in_the_middle_costs_nothing(tmp_path: Path) -> None:

@@ -373,7 +373,7 @@ def test_the_limits_of_the_protocol_are_those_of_the_program() -> None:
         "comparisons in those": limits.FILTER_TESTS_MAX,
         "different fields in those": limits.FILTER_FIELDS_MAX,
         "levels of parentheses in a filter": limits.FILTER_DEPTH_MAX,
-        "documents of a transaction of a delete by filter": limits.DELETE_DOCUMENTS,
+        "documents of a transaction of a delete": limits.DELETE_DOCUMENTS,
         "effort of a search": limits.EF_MAX,
         "ids of a get or a delete": limits.IDS_MAX,
         "hits of a search": limits.HITS_MAX,

@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable
 from typing import TypeVar, TypeVarTuple
 
 from .. import limits
 from ..errors import VecError
+from ..scarcity import pool, scarce
 from ..settings import Settings
 from ..store.database import Database
 from ..store.transaction import Commit, JobChange
@@ -27,6 +27,7 @@ from .desk import Desk
 from .feed import Feed
 from .hits import Hits
 from .indexes import Indexes
+from .preparers import Preparers, Slices
 from .readviews import ReadViews
 from .selections import Selections
 from .vacuum import Vacuum
@@ -40,6 +41,7 @@ class Engine:
     """Everything behind the transport. `open`, use on one event loop, `close`."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises VecError `busy` if the system does not give the threads."""
         self.settings = settings
         self.database = Database(settings.store, self._committed, self._storage_failed, self._published)
         self.indexes = Indexes(self.database, settings.data / "indexes")
@@ -49,12 +51,12 @@ class Engine:
         self.consumers = Consumers(self.database)
         self.views = ReadViews(self.database, self._view_released)
         self.vacuum = Vacuum(self.database, self.views)
-        self._readers = ThreadPoolExecutor(limits.READERS, "vecd-read")
+        self._readers = pool(limits.READERS, "vecd-read")
         self.desk = Desk("vecd-desk", limits.DESK_THREADS)
-        self._searchers = ThreadPoolExecutor(limits.SEARCHERS, "vecd-search")
-        self._followers = ThreadPoolExecutor(limits.FOLLOWERS, "vecd-feed")
-        self._pump = ThreadPoolExecutor(1, "vecd-pump")
-        self._preparers = ThreadPoolExecutor(limits.PREPARERS, "vecd-prepare")
+        self._searchers = pool(limits.SEARCHERS, "vecd-search")
+        self._followers = pool(limits.FOLLOWERS, "vecd-feed")
+        self._pump = pool(1, "vecd-pump")
+        self._preparers = Preparers("vecd-prepare", limits.PREPARERS)
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop
@@ -65,6 +67,7 @@ class Engine:
         """Opens the store; `on_fatal` is called on the loop if it fails later. Raises VecError `storage_failed`."""
         self._loop, self._on_fatal = loop, on_fatal
         self.desk.open(loop)
+        self._preparers.open(loop)
         self.database.open()
         self.indexes.open()
 
@@ -75,7 +78,7 @@ class Engine:
 
     def close(self) -> None:
         """Finishes what was submitted. Blocks."""
-        self._preparers.shutdown(cancel_futures=True)
+        self._preparers.close()
         self._readers.shutdown(cancel_futures=True)
         self.indexes.stop()  # before those are waited for who wait for an index
         self.desk.close()
@@ -101,15 +104,18 @@ class Engine:
         """Reads what commits bring, for all who are at the head: not behind those who catch up."""
         return await self._loop.run_in_executor(self._pump, verb, *args)
 
-    async def prepare(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Runs the heavy part of a write, off the loop and away from the readers."""
-        return await self._loop.run_in_executor(self._preparers, verb, *args)
+    def prepare(self, flow: Hashable, slices: Slices[T], cost_s: float) -> asyncio.Future[T]:
+        """Runs the heavy part of a write, off the loop and away from the readers, in turn with those of other flows."""
+        return self._preparers.prepare(flow, slices, cost_s)
 
     def embedder(self, name: str) -> embedders.Embedder | None:
         """The embedder of that name, loaded on first use; None for `none`. Blocks; raises VecError."""
         with self._embedders_lock:
             if name not in self._embedders:
-                self._embedders[name] = embedders.make(name)
+                try:
+                    self._embedders[name] = embedders.make(name)
+                except (ImportError, OSError, MemoryError) as error:
+                    raise scarce(error) or error from error
                 log.info("embedder loaded", extra={"embedder": name})
             return self._embedders[name]
 

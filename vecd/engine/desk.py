@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from .. import limits
+from ..scarcity import start
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -63,7 +64,14 @@ class Desk:
         self._looking = False  # a look for threads that are stuck is due on the loop
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raises VecError `busy` if the system does not give a thread."""
         self._loop = loop
+        thread = self._thread()
+        start([thread])
+        self._threads.append(thread)
+
+    def _thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name=f"{self._name}_{len(self._threads)}", daemon=True)
 
     def ask(self, work: Work[Q, A], question: Q) -> asyncio.Future[A]:
         """On the event loop. The future raises what the work sets as the error."""
@@ -102,9 +110,12 @@ class Desk:
         if len(self._busy) == len(self._threads):
             if len(self._threads) == self._threads_max:
                 return
-            thread = threading.Thread(target=self._run, name=f"{self._name}_{len(self._threads)}", daemon=True)
+            thread = self._thread()
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives no more: those that are there take what waits
+                return
             self._threads.append(thread)
-            thread.start()
         self._called += 1
         self._bell.put(True)
 

@@ -201,22 +201,28 @@ def _versions(engine: Engine, selection: DocumentSelection) -> list[Version]:
 
 
 async def delete(engine: Engine, name: str, ids: list[str], turn: Turn) -> dict[str, Any]:
-    """Deletes documents by id: `{"deleted","missing","missing_ids","seq"}`. Raises VecError `not_found`."""
+    """Deletes documents by id: `{"deleted","missing","missing_ids","seq"}`. Many are deleted in several transactions.
+    Raises VecError `not_found`, or what the store raises; then some may have been deleted."""
     library = await ingest.settled(engine, name, turn)
-    entries = [Entry(index, each, delete=True) for index, each in enumerate(ids)]
-    batch = Batch(entries, [], [], NO_VECTORS)
 
-    def write(tx: Transaction) -> tuple[list[Outcome], int]:
-        return store.write(tx, ingest.same_library(tx, library), batch), tx.seq
+    def write(page: list[str], tx: Transaction) -> tuple[list[Outcome], int]:
+        entries = [Entry(index, each, delete=True) for index, each in enumerate(page)]
+        return store.write(tx, ingest.same_library(tx, library), Batch(entries, [], [], NO_VECTORS)), tx.seq
 
     if not library.library_id:  # `default`, which nothing has been written to
         turn.release()
         return {"deleted": 0, "missing": len(ids), "missing_ids": ids, "seq": engine.database.head}
+    pages = [ids[start : start + limits.DELETE_DOCUMENTS] for start in range(0, len(ids), limits.DELETE_DOCUMENTS)]
     async with turn:
-        future = engine.database.submit(write, len(ids), frees=True)
-    outcomes, seq = await asyncio.wrap_future(future)
-    missing = [outcome.id for outcome in outcomes if outcome.seq is None]
-    return {"deleted": len(outcomes) - len(missing), "missing": len(missing), "missing_ids": missing, "seq": seq}
+        futures = [
+            engine.database.submit(partial(write, page), len(page), frees=True, sender=turn.sender)
+            for page in pages or [[]]
+        ]
+    written = await asyncio.gather(*map(asyncio.wrap_future, futures))
+    missing = [outcome.id for outcomes, _ in written for outcome in outcomes if outcome.seq is None]
+    return {
+        "deleted": len(ids) - len(missing), "missing": len(missing), "missing_ids": missing, "seq": written[-1][1],
+    }  # fmt: skip
 
 
 async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> dict[str, Any]:
@@ -230,7 +236,8 @@ async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> 
     deleted, seq = 0, engine.database.head
     if library.library_id:
         async with turn:
-            await asyncio.wrap_future(engine.database.submit(lambda tx: None))  # behind the sender's earlier writes
+            behind = engine.database.submit(lambda tx: None, sender=turn.sender)  # the sender's earlier writes
+            await asyncio.wrap_future(behind)
             with engine.views.open():
                 selection = await _select(engine, library, where)
                 refuse_doubts(selection)
@@ -238,7 +245,8 @@ async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> 
             start = 0
             while page := found[start : start + delete_page(engine)]:
                 start += len(page)
-                future = engine.database.submit(partial(delete_unchanged, library, page), len(page), frees=True)
+                work = partial(delete_unchanged, library, page)
+                future = engine.database.submit(work, len(page), frees=True, sender=turn.sender)
                 gone, seq = await asyncio.wrap_future(future)
                 deleted += gone
     return {"deleted": deleted, "missing": 0, "missing_ids": [], "seq": seq}

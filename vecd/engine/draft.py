@@ -9,12 +9,16 @@ either with "vector" (one chunk) or "vectors" (one a chunk), packed, which may a
 Rules: a document that is refused costs no other; its error names the field. A missing id is derived from what was
 given, so the same document twice is one. The digest is of the content that results: a document that leaves everything
 as it is changes nothing, in whatever form it is sent.
-This runs for every document of every stream, so it is written for few steps a document and one call a batch.
+This runs for every document of every stream, so it is written for few steps a document and few calls a batch. A large
+request takes seconds, on threads that others wait for (preparers.py): so it is worked off in parts, each written at
+once, and each part in slices, between which others have their turn.
 """
 
 from __future__ import annotations
 
 import reprlib
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -35,12 +39,16 @@ from ..store.catalogue import Library
 from ..store.documents import Batch, Entry
 from ..store.transaction import Words
 from ..text import embedders
-from ..text.chunking import chunks_of
+from ..text.chunking import chunks_by_span, chunks_of
 from ..values import refusals
 from .core import Engine
-from .words import words_of
+from .preparers import Slices
+from .words import Gathered
 
 _KEYS = frozenset(("op", "id", "title", "text", "texts", "metadata", "vector", "vectors"))
+
+#: What a document, and a text, costs beside its characters, in characters.
+_DOCUMENT_CHARS, _TEXT_CHARS = 40, 20
 
 NO_VECTORS: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
 
@@ -56,27 +64,58 @@ class Part:
 
 
 def prepare(engine: Engine, library: Library, documents: list[Any], start: int, strict: bool) -> Part:
-    """Validates, chunks and embeds the documents from `start` on, until there are chunks enough for a part. Blocks.
+    """As `prepared`, all slices at once. Blocks. Raises VecError `embedder_failed`."""
+    slices = prepared(engine, library, documents, start, strict)
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            part: Part = end.value
+            return part
+
+
+def cost_s(documents: list[Any], start: int) -> float:
+    """About how long the first slice of the documents from `start` on takes."""
+    chars, stop = 0, start
+    while stop < len(documents) and chars < limits.PREPARE_SLICE_CHARS:
+        document = documents[stop]
+        stop += 1
+        chars += _DOCUMENT_CHARS
+        if isinstance(document, dict):
+            for text in (document.get("text"), *(document.get("texts") or ())):
+                chars += len(text) if isinstance(text, str) else 0
+    return limits.PREPARE_SLICE_S * min(1.0, chars / limits.PREPARE_SLICE_CHARS)
+
+
+def prepared(engine: Engine, library: Library, documents: list[Any], start: int, strict: bool) -> Slices[Part]:
+    """Validates, chunks and embeds the documents from `start` on, until there are enough for a part.
 
     Raises VecError `embedder_failed`.
     """
-    draft = Draft(library)
-    stop = start
-    while stop < len(documents) and len(draft.texts) < limits.PART_CHUNKS:
+    draft, stop = Draft(library), start
+    while stop < len(documents) and len(draft.texts) < limits.PART_CHUNKS and draft.chars < limits.PART_CHARS:
+        document, chunks = documents[stop], None
+        if (text := draft.long_text(document)) is not None:
+            chunks = []
+            for span in chunks_by_span(text, library.chunk_chars):
+                chunks += span
+                yield from draft.rest()
         try:
-            draft.add(stop, documents[stop])
+            draft.add(stop, document, chunks)
         except VecError as error:
             draft.refused.append((stop, error))
         stop += 1
         if strict and draft.refused:
             break
+        yield from draft.rest()
     draft.check_lengths()
     draft.refused.sort(key=lambda pair: pair[0])
     if strict and draft.refused:
         draft.keep_below(draft.refused[0][0])
         del draft.refused[1:]
         stop = len(documents)
-    return Part(start, stop, draft.batch(engine), draft.refused)
+    batch = yield from draft.batch(engine)
+    return Part(start, stop, batch, draft.refused)
 
 
 class Draft:
@@ -92,9 +131,25 @@ class Draft:
         self.texts: list[str | None] = []
         self.titles: list[str | None] = []
         self.given: list[bytes | None] = []  # packed vectors; None: to be embedded
+        self.chars = 0  # of the texts
+        self._slice_ends = time.perf_counter() + limits.PREPARE_SLICE_S
 
-    def add(self, index: int, document: Any) -> None:
-        """Takes one document, or raises VecError `invalid_document` or `dimension_mismatch`."""
+    def rest(self) -> Slices[None]:
+        """Ends the slice, if it has been long enough."""
+        if time.perf_counter() > self._slice_ends:
+            yield
+            self._slice_ends = time.perf_counter() + limits.PREPARE_SLICE_S
+
+    def long_text(self, document: Any) -> str | None:
+        """The text of a document that is to be cut into chunks, if that takes more than a slice."""
+        text = document.get("text") if isinstance(document, dict) else None
+        if not self.embeds or not isinstance(text, str) or len(text) < limits.PREPARE_SLICE_CHARS or text.isspace():
+            return None
+        return text if document.get("vector") is None and document.get("vectors") is None else None
+
+    def add(self, index: int, document: Any, chunks: list[str] | None = None) -> None:
+        """Takes one document, or raises VecError `invalid_document` or `dimension_mismatch`. `chunks` are those of its
+        text, if they have been made."""
         if not isinstance(document, dict):
             raise VecError(Code.INVALID_DOCUMENT, f"a document is a JSON object, not {_kind(document)}")
         if not _KEYS.issuperset(document):
@@ -106,7 +161,7 @@ class Draft:
         if title is not None:
             _check_text("title", title, limits.TITLE_BYTES_MAX)
         metadata_json = _metadata_json(metadata) if metadata else _no_metadata(metadata)
-        texts, vectors = self._contents(document)
+        texts, vectors = self._contents(document, chunks)
         dimension = self._check_vectors(vectors, len(texts)) if vectors is not None else self.dimension
         given = [title, metadata_json, document.get("text"), document.get("texts"), vectors]
         document_id = document.get("id")
@@ -125,6 +180,7 @@ class Draft:
         self.texts += texts
         self.titles += [title] * len(texts)
         self.given += vectors or [None] * len(texts)
+        self.chars += sum(map(len, filter(None, texts)))
 
     def _add_delete(self, index: int, document: dict[str, Any]) -> None:
         if document["op"] != "delete":
@@ -140,7 +196,9 @@ class Draft:
         _check_id(document["id"])
         self.entries.append(Entry(index, document["id"], delete=True))
 
-    def _contents(self, document: dict[str, Any]) -> tuple[list[str | None], list[bytes | None] | None]:
+    def _contents(
+        self, document: dict[str, Any], chunks: list[str] | None
+    ) -> tuple[list[str | None], list[bytes | None] | None]:
         """The texts of its chunks, and their packed vectors, if it brings its own."""
         text, texts = document.get("text"), document.get("texts")
         vector, vectors = document.get("vector"), document.get("vectors")
@@ -154,7 +212,7 @@ class Draft:
         found: list[str | None]
         if text is not None:
             _check_text("text", text)
-            found = [text] if own else list(chunks_of(text, self.library.chunk_chars))
+            found = [text] if own else list(chunks or chunks_of(text, self.library.chunk_chars))
         elif texts is not None:
             if not isinstance(texts, list) or not texts:
                 raise VecError(
@@ -240,7 +298,7 @@ class Draft:
         """Drops the documents from this index on."""
         self.entries = [entry for entry in self.entries if entry.index < index]
 
-    def batch(self, engine: Engine) -> Batch:
+    def batch(self, engine: Engine) -> Slices[Batch]:
         """Embeds what needs it and closes the ranks where documents were refused after they had been taken."""
         if sum(entry.chunks for entry in self.entries) != len(self.texts):
             self._repack()
@@ -255,18 +313,26 @@ class Draft:
             embedder = engine.embedder(self.library.embedder)
             assert embedder is not None
             missing = [row for row, vector in enumerate(self.given) if vector is None]
-            made = embedder.embed([indexed[row] or "" for row in missing])
             vectors = np.empty((len(self.texts), embedder.dimension), np.float32)
-            vectors[missing] = made
+            for rows in _slices(missing, indexed):
+                vectors[rows] = embedder.embed([indexed[row] or "" for row in rows])
+                yield from self.rest()
             for row, vector in enumerate(self.given):
                 if vector is not None:
                     vectors[row] = np.frombuffer(vector, "<f4")
         sums = checksums.of_chunks(self.texts, vectors)
-        return Batch(self.entries, self.texts, indexed, vectors, self._words(engine), missing, sums)
+        words = yield from self._words(engine)
+        return Batch(self.entries, self.texts, indexed, vectors, words, missing, sums)
 
-    def _words(self, engine: Engine) -> Words | None:
+    def _words(self, engine: Engine) -> Slices[Words | None]:
         """Of the chunks, for full text; None if no index in memory takes them."""
-        return words_of(self.library, self.titles, self.texts) if engine.indexes.takes_words(self.library) else None
+        if not engine.indexes.takes_words(self.library):
+            return None
+        words = Gathered(self.library)
+        for rows in _slices(range(len(self.texts)), self.texts):
+            words.add(self.titles[rows[0] : rows[-1] + 1], self.texts[rows[0] : rows[-1] + 1])
+            yield from self.rest()
+        return words.batch()
 
     def _repack(self) -> None:
         rows: list[int] = []
@@ -276,6 +342,18 @@ class Draft:
         self.texts = [self.texts[row] for row in rows]
         self.titles = [self.titles[row] for row in rows]
         self.given = [self.given[row] for row in rows]
+
+
+def _slices(rows: Sequence[int], texts: list[str | None]) -> Iterator[Sequence[int]]:
+    """The rows, as many at a time as have the characters of a slice."""
+    start = chars = 0
+    for place, row in enumerate(rows):
+        chars += len(texts[row] or "") + _TEXT_CHARS
+        if chars >= limits.PREPARE_SLICE_CHARS:
+            yield rows[start : place + 1]
+            start, chars = place + 1, 0
+    if start < len(rows):
+        yield rows[start:]
 
 
 def digest_of_form(given: list[Any]) -> str:

@@ -1,7 +1,8 @@
 """Ingest: a request's documents, prepared part by part (draft.py) and written in the sender's order.
 
-A request is worked off in parts of bounded size. While nothing hangs on the outcome of a part, the sender's next write
-may be prepared and queued behind it.
+A request is worked off in parts of bounded size. A part is prepared in slices and written in one transaction, and the
+work of others goes between. While a part is being written the next one is prepared. While nothing hangs on the outcome
+of a part, the sender's next write may be prepared and queued behind it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..store.catalogue import Library
 from ..store.documents import Batch, Outcome
 from ..store.transaction import Transaction
 from .core import Engine
-from .draft import Part, prepare
+from .draft import Part, cost_s, prepared
 from .libraries import find
 from .turns import Turn
 
@@ -41,34 +42,69 @@ async def ingest(engine: Engine, name: str, documents: list[Any], turn: Turn, *,
     """Writes documents; when it returns they are durable, searchable and logged.
 
     With `strict`, nothing from the first refused document on is written. Raises VecError `not_found`,
-    `embedder_failed`, or what the store raises; then nothing of the request is promised.
+    `embedder_failed`, or what the store raises; then the parts before the one that failed are written.
     """
     library = await settled(engine, name, turn)
-    part = await engine.prepare(prepare, engine, library, documents, 0, strict)
     result = Result([], [], engine.database.head)
-    async with turn:
-        while part.stop < len(documents) or library.dimension is None:
-            # What comes next hangs on what becomes of this part: it is waited for.
-            start = part.stop
-            try:
-                result.add(part, await _write(engine, library, part.batch))
-            except VecError as error:
-                if error.code != Code.DIMENSION_MISMATCH or library.dimension is not None:
-                    raise
-                start = part.start  # somebody else's vector has just set the dimension: judge each document by it
-            if start == len(documents):
-                return result
-            library = find(engine, name)
-            part = await engine.prepare(prepare, engine, library, documents, start, strict)
-        written = _write(engine, library, part.batch)  # the sender's next write may pass while this is on its way
+    parts = _Parts(engine, library, documents, strict, turn)
+    with parts:
+        part = await parts.at(0)
+        async with turn:
+            while part.stop < len(documents) or library.dimension is None:
+                # What comes next hangs on what becomes of this part: it is waited for.
+                start = part.stop
+                try:
+                    result.add(part, await _write(engine, library, part.batch, turn))
+                except VecError as error:
+                    if error.code != Code.DIMENSION_MISMATCH or library.dimension is not None:
+                        raise
+                    start = part.start  # somebody else's vector has just set the dimension: judge each document by it
+                if start == len(documents):
+                    return result
+                library = parts.library = find(engine, name)
+                part = await parts.at(start)
+            # The sender's next write may pass while this is on its way.
+            written = _write(engine, library, part.batch, turn)
     result.add(part, await written)
     return result
 
 
-def _write(engine: Engine, library: Library, batch: Batch) -> asyncio.Future[tuple[list[Outcome], int]]:
+class _Parts:
+    """A request's documents, a part at a time. Behind each part the next one is begun, unless it hangs on what becomes
+    of this one. `with` gives it up at the end."""
+
+    def __init__(self, engine: Engine, library: Library, documents: list[Any], strict: bool, turn: Turn) -> None:
+        self.library = library
+        self._engine = engine
+        self._documents = documents
+        self._strict = strict
+        self._flow = (turn.sender, library.name)
+        self._ahead: asyncio.Future[Part] | None = None
+
+    async def at(self, start: int) -> Part:
+        """The part that begins with the document `start`. Raises VecError `embedder_failed`."""
+        part = await (self._ahead or self._begun(start))
+        fixed = self.library.dimension is not None
+        self._ahead = self._begun(part.stop) if fixed and part.stop < len(self._documents) else None
+        return part
+
+    def _begun(self, start: int) -> asyncio.Future[Part]:
+        slices = prepared(self._engine, self.library, self._documents, start, self._strict)
+        return self._engine.prepare(self._flow, slices, cost_s(self._documents, start))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
+
+
+def _write(engine: Engine, library: Library, batch: Batch, turn: Turn) -> asyncio.Future[tuple[list[Outcome], int]]:
     """Puts a batch into the store's queue; the future is done when it is on disk."""
     work = writing(engine, library, batch)
-    return asyncio.wrap_future(engine.database.submit(work, len(batch.entries) + len(batch.texts)))
+    rows = len(batch.entries) + len(batch.texts)
+    return asyncio.wrap_future(engine.database.submit(work, rows, sender=turn.sender))
 
 
 def writing(engine: Engine, library: Library, batch: Batch) -> Callable[[Transaction], tuple[list[Outcome], int]]:
@@ -104,7 +140,7 @@ async def settled(engine: Engine, name: str, turn: Turn) -> Library:
     await turn.libraries_settled()
     if name not in engine.database.catalogue.by_name:  # the first write to `default` makes it
         await turn.wait()
-        await asyncio.wrap_future(engine.database.submit(lambda tx: None))
+        await asyncio.wrap_future(engine.database.submit(lambda tx: None, sender=turn.sender))
     return find(engine, name)
 
 

@@ -80,7 +80,7 @@ def planned(
 async def create(engine: Engine, wanted: Library, turn: Turn) -> dict[str, Any]:
     """Makes a library; returns it as `show` does, with the `seq` of its event. Raises VecError `exists`."""
     async with turn:
-        future = engine.database.submit(lambda tx: store.create(tx, wanted))
+        future = engine.database.submit(lambda tx: store.create(tx, wanted), sender=turn.sender)
     library, seq = await asyncio.wrap_future(future)
     return {**show(engine, library), "seq": seq}
 
@@ -88,7 +88,7 @@ async def create(engine: Engine, wanted: Library, turn: Turn) -> dict[str, Any]:
 async def delete(engine: Engine, name: str, turn: Turn) -> dict[str, Any]:
     """Deletes a library and all it holds; returns what that was. Raises VecError `not_found`."""
     async with turn:
-        future = engine.database.submit(lambda tx: store.delete(tx, name), frees=True)
+        future = engine.database.submit(lambda tx: store.delete(tx, name), frees=True, sender=turn.sender)
     library, seq = await asyncio.wrap_future(future)
     return {"library": name, "documents": library.documents, "chunks": library.chunks, "seq": seq}
 

@@ -22,7 +22,7 @@ class Turns:
 
         Writes that make or delete libraries say so: those behind them are prepared by what they leave.
         """
-        turn = Turn(self._last, self._last_library)
+        turn = Turn(self, self._last, self._last_library)
         self._last = turn.passed
         if makes_libraries:
             self._last_library = turn.finished
@@ -32,8 +32,11 @@ class Turns:
 class Turn:
     """`async with turn:` waits for all earlier turns of the sender to have passed, and passes at its end."""
 
-    def __init__(self, before: asyncio.Future[None] | None, library: asyncio.Future[None] | None) -> None:
+    def __init__(
+        self, sender: Turns, before: asyncio.Future[None] | None, library: asyncio.Future[None] | None
+    ) -> None:
         loop = asyncio.get_running_loop()
+        self.sender = sender  # whose turn it is: what the store's queue keeps in order
         self._before = before
         self._library = library
         self.passed: asyncio.Future[None] = loop.create_future()  # it is in the store's queue

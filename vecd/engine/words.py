@@ -12,22 +12,39 @@ from ..text.analysis import FORM_MARK, analyzer, whole_of
 
 def words_of(library: Library, titles: Sequence[str | None], texts: Sequence[str | None]) -> Batch:
     """By chunk: the title of its document, and its own text. Takes about 10 µs a line of text."""
-    terms = analyzer(library.language).terms
-    no_terms: tuple[list[str] | None, list[str]] = (None, [])
-    titled = no_terms
-    title_before: str | None = None
-    by_title, by_text, forms = [], [], []
-    for title, text in zip(titles, texts, strict=True):
-        if title != title_before:  # chunks of one document stand together
-            title_before = title
-            titled = no_terms if title is None else _parted(terms(title))
-            if title is not None and (whole := whole_of(titled[0] or (), title)) is not None:
-                titled[1].append(whole)
-        own = no_terms if text is None else _parted(terms(text))
-        by_title.append(titled[0])
-        by_text.append(own[0])
-        forms.append(titled[1] + own[1])
-    return prepare(by_title, by_text, forms=forms)
+    words = Gathered(library)
+    words.add(titles, texts)
+    return words.batch()
+
+
+class Gathered:
+    """As `words_of`, some chunks at a time."""
+
+    def __init__(self, library: Library) -> None:
+        self._terms = analyzer(library.language).terms
+        self._titled: tuple[list[str] | None, list[str]] = (None, [])  # of the last title
+        self._title: str | None = None
+        self._by_title: list[list[str] | None] = []
+        self._by_text: list[list[str] | None] = []
+        self._forms: list[list[str]] = []
+
+    def add(self, titles: Sequence[str | None], texts: Sequence[str | None]) -> None:
+        terms = self._terms
+        no_terms: tuple[list[str] | None, list[str]] = (None, [])
+        for title, text in zip(titles, texts, strict=True):
+            if title != self._title:  # chunks of one document stand together
+                self._title = title
+                titled = no_terms if title is None else _parted(terms(title))
+                if title is not None and (whole := whole_of(titled[0] or (), title)) is not None:
+                    titled[1].append(whole)
+                self._titled = titled
+            own = no_terms if text is None else _parted(terms(text))
+            self._by_title.append(self._titled[0])
+            self._by_text.append(own[0])
+            self._forms.append(self._titled[1] + own[1])
+
+    def batch(self) -> Batch:
+        return prepare(self._by_title, self._by_text, forms=self._forms)
 
 
 def _parted(terms: list[str]) -> tuple[list[str], list[str]]:

@@ -7,15 +7,18 @@ index takes no selector of rows.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from . import native
 from .native import faiss
 from .rows import Allowed, Floats, Labels
+
+T = TypeVar("T")
 
 #: More shards cost each search more calls than further cores gain.
 _SHARDS_MAX: Final = 4
@@ -78,7 +81,7 @@ class Codes:
 
         first, *others = self._shards
         if others and len(queries) == 1 and self.nbytes >= _SHARED_BYTES:
-            waiting = [_threads().submit(scan, shard) for shard in others]
+            waiting = [_begun(scan, shard) for shard in others]
             parts = [scan(first), *(each.result() for each in waiting)]
         else:
             parts = [scan(shard) for shard in self._shards if shard.ntotal]
@@ -89,6 +92,16 @@ class Codes:
         estimates[rows < 0] = np.inf  # where a shard has fewer
         order = np.argsort(estimates, axis=1, kind="stable")[:, :count]
         return np.take_along_axis(estimates, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def _begun(scan: Callable[[Any], T], shard: Any) -> Future[T]:
+    """Scans a shard on another thread, or here if there is none."""
+    try:
+        return _threads().submit(scan, shard)
+    except RuntimeError:  # the system gives no thread
+        done: Future[T] = Future()
+        done.set_result(scan(shard))
+        return done
 
 
 @cache

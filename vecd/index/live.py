@@ -288,11 +288,15 @@ class LiveIndex(Upkeep):
         if not self._scheduled:
             self._scheduled = True
             try:
-                self._pools.strands.submit(self._turn)
+                self._pools.strands.submit(self._strand_turn)
             except RuntimeError:  # the pool is shut down: nobody waits any more
                 self._closed = True
 
     # --- the strand -------------------------------------------------------------------------------------------------
+
+    def _strand_turn(self) -> None:
+        native.one_core_once()
+        self._turn()
 
     def _turn(self, hurried: bool = False) -> None:
         """`hurried`: somebody waits for this very thread, so that maintenance is left to the next turn."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
@@ -35,6 +36,16 @@ def threads_for(queries: int) -> AbstractContextManager[None]:
 def one_core() -> None:
     """Has this thread use one core in faiss."""
     faiss().omp_set_num_threads(1)
+
+
+_told = threading.local()
+
+
+def one_core_once() -> None:
+    """As `one_core`, the first time that a thread calls it. (A pool's initializer would load faiss at the start.)"""
+    if not getattr(_told, "one_core", False):
+        one_core()
+        _told.one_core = True
 
 
 @contextmanager

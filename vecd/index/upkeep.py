@@ -27,7 +27,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ import numpy as np
 
 from .. import limits
 from ..errors import Code, VecError
+from ..scarcity import pool
 from . import loading, native
 from .flat import Flat
 from .kinds import KINDS
@@ -80,8 +81,8 @@ class Pools:
 
     def close(self) -> None:
         """What is aside is given up, what is on a strand is finished."""
-        for pool in (self.builders, self.loaders, self.strands):
-            pool.shutdown(cancel_futures=True)
+        for each in (self.builders, self.loaders, self.strands):
+            each.shutdown(cancel_futures=True)
 
 
 def make_pools() -> Pools:
@@ -93,9 +94,9 @@ def make_pools() -> Pools:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
     return Pools(
-        ThreadPoolExecutor(limits.INDEX_THREADS, "vecd-index", initializer=native.one_core),
-        ThreadPoolExecutor(limits.INDEX_THREADS, "vecd-load"),
-        ThreadPoolExecutor(1, "vecd-build", initializer=behind_the_others),
+        pool(limits.INDEX_THREADS, "vecd-index"),
+        pool(limits.INDEX_THREADS, "vecd-load"),
+        pool(1, "vecd-build", behind_the_others),
     )
 
 
@@ -247,7 +248,10 @@ class Upkeep(ABC):
             self._alarm.cancel()
         self._alarm, self._alarm_at = threading.Timer(wait_s, self._ring), at
         self._alarm.daemon = True
-        self._alarm.start()
+        try:
+            self._alarm.start()
+        except RuntimeError:  # the system gives no thread: the next search or write wakes the strand
+            self._alarm = None
 
     def _ring(self) -> None:
         self._alarm = None

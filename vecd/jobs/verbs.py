@@ -70,7 +70,8 @@ async def submit(jobs: Jobs, job: Wanted, turn: Turn) -> dict[str, Any]:
     A job with this key that is being cancelled is waited for. Raises VecError `busy` if that takes long.
     """
     async with turn:
-        future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job), frees=kinds.find(job.kind).frees)
+        frees = kinds.find(job.kind).frees
+        future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job), frees=frees, sender=turn.sender)
     submitted, new = await asyncio.wrap_future(future)
     deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
     while not new and submitted.cancelling:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import limits
 from ..errors import Code, VecError
+from ..scarcity import start
 from ..store import job_moves as moves
 from ..store import jobs as store
 from ..store.job_moves import Ending
@@ -87,8 +88,8 @@ class Workers:
                 kind.tidy(self._engine, store.of_kind(db, kind.name))
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        """Raises VecError `busy` if the system does not give the threads."""
+        start(self._threads)
 
     def stop(self) -> None:
         """No job begins any more; those that run end with their steps."""

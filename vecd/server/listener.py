@@ -108,7 +108,7 @@ class Listener:
         self._owned = owned
         self.about = about or {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._connections_max = max(1, min(limits.CONNECTIONS_MAX, descriptors - limits.OWN_DESCRIPTORS))
+        self._connections_max = min(limits.CONNECTIONS_MAX, descriptors - limits.OWN_DESCRIPTORS)
         self._sessions: set[Session] = set()
         self._empty = asyncio.Event()  # set when the last session has gone
         self._server: asyncio.Server
@@ -164,7 +164,11 @@ class Listener:
         if uid not in (os.getuid(), 0):
             return VecError(Code.FORBIDDEN, f"this daemon is user {os.getuid()}'s, and you are user {uid}")
         if len(self._sessions) >= self._connections_max:
-            return VecError(Code.BUSY, f"the daemon has {self._connections_max} connections", "try again later")
+            return VecError(
+                Code.BUSY,
+                f"the daemon has all the {self._connections_max:,} connections that it may have",
+                "try again later, or raise its limit of open files (ulimit -n)",
+            )
         self._sessions.add(session)
         self._empty.clear()
         return None

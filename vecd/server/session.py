@@ -30,6 +30,7 @@ from ..dial import peer_pid
 from ..engine.turns import Turn, Turns
 from ..engine.watch import Watch
 from ..errors import Code, VecError
+from ..scarcity import scarce
 from ..wire.frames import FrameDecoder
 from ..wire.messages import Part, Request, check_protocol, encode, frame_of, request_id
 from .budget import Decoded, decode_at_once
@@ -276,6 +277,7 @@ class Session(asyncio.Protocol):
             self._send_error(call, VecError(Code.SHUTTING_DOWN, "the daemon is stopping"))
 
     def _send_error(self, call: Call, error: Exception) -> None:
+        error = scarce(error) or error
         if not isinstance(error, VecError):
             log.error("a handler failed", exc_info=error, extra={"op": call.op})
             bug = f"a bug in the daemon: {type(error).__name__}: {error}"

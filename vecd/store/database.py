@@ -1,9 +1,9 @@
 """One SQLite file: the writer thread with group commit, and read connections.
 
 Rules:
-- One thread writes. It takes whatever work is waiting, from all connections, as one transaction, and answers when the
-  transaction is on disk (WAL, synchronous=FULL). Each piece of work runs in a savepoint, so that one that fails takes
-  nothing with it.
+- One thread writes. It takes whatever work is waiting, from all senders in turn (waiting.py), as one transaction, and
+  answers when the transaction is on disk (WAL, synchronous=FULL). Each piece of work runs in a savepoint, so that one
+  that fails takes nothing with it.
 - After the commit, and before anybody is answered, `on_commit` is told, in commit order, on the writer thread; then
   `head` and `catalogue` move, and `on_published` is told. So whoever reads up to `head` finds everything applied.
 - If storage fails, nobody is answered OK. A full disk, or another program's lock, fails the transaction and the daemon
@@ -28,11 +28,10 @@ import contextlib
 import errno
 import logging
 import os
-import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,7 @@ from . import presence
 from .catalogue import Catalogue, read_catalogue
 from .schema import PAGE_BYTES, migrate
 from .transaction import Commit, Moment, Transaction
+from .waiting import Waiting
 
 T = TypeVar("T")
 log = logging.getLogger("vecd.store")
@@ -82,7 +82,7 @@ class Database:
         self._on_commit = on_commit
         self._on_fatal = on_fatal
         self._on_published = on_published
-        self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._waiting: Waiting[_Work] = Waiting(limits.TRANSACTION_ROWS_MAX)
         self._thread = threading.Thread(target=self._write_forever, name="vecd-writer", daemon=True)
         self._readers = threading.local()
         self._open_readers: list[apsw.Connection] = []
@@ -176,7 +176,7 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-            self._waiting.put(None)
+            self._waiting.end()
         self._thread.join()
         try:
             self._presence.check()
@@ -190,8 +190,11 @@ class Database:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def submit(self, run: Callable[[Transaction], T], rows: int = 1, frees: bool = False) -> Future[T]:
-        """Queues work for the writer; works of one caller run in the order they were submitted.
+    def submit(
+        self, run: Callable[[Transaction], T], rows: int = 1, frees: bool = False, sender: Hashable = None
+    ) -> Future[T]:
+        """Queues work for the writer; works of one sender run in the order they were submitted, and senders take turns.
+        The sender is the calling thread unless another is named.
 
         The future is done when the work's transaction is on disk; it raises what the work raised, or VecError
         `storage_failed`, `disk_full`, `busy` or `shutting_down`. `rows` is about how much it writes; work
@@ -205,7 +208,7 @@ class Database:
             elif self._closed:
                 future.set_exception(VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "try again later"))
             else:
-                self._waiting.put(_Work(run, rows, future, frees))
+                self._waiting.put(sender or threading.get_ident(), _Work(run, rows, future, frees))
         return future
 
     def emptying_wal(self, tx: Transaction) -> int:
@@ -215,40 +218,26 @@ class Database:
         return 0
 
     def _write_forever(self) -> None:
-        ended = False
-        while not ended and (first := self._next()) is not None:
-            group, rows = [first], first.rows
-            while rows < limits.TRANSACTION_ROWS_MAX and not ended:
-                try:
-                    work = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-                if work is None:
-                    ended = True
-                else:
-                    group.append(work)
-                    rows += work.rows
+        while (group := self._next()) is not None:
             # From here on a future cannot be cancelled; one that was before is not worked on.
             group = [work for work in group if work.future.set_running_or_notify_cancel()]
             if self._try(group):
                 return
 
-    def _next(self) -> _Work | None:
-        """The next work; None is the end, or that the store's files are gone. While there is none, the files and their
-        space are looked after."""
-        while True:
+    def _next(self) -> list[_Work] | None:
+        """The next works, of one transaction; None is the end, or that the store's files are gone. While there is none,
+        the files and their space are looked after."""
+        while (group := self._waiting.take(self._idle_s())) is not None and not group:
             try:
-                return self._waiting.get(timeout=self._idle_s())
-            except queue.Empty:
-                try:
-                    self._presence.check()
-                    if self._wal_is_long() or self._looks_after_space():
-                        self._checkpoint(self._emptying_mode())
-                except BaseException as error:
-                    if self._fail([], error):
-                        return None
-                if self.tight:
-                    self._keep_reserve()
+                self._presence.check()
+                if self._wal_is_long() or self._looks_after_space():
+                    self._checkpoint(self._emptying_mode())
+            except BaseException as error:
+                if self._fail([], error):
+                    return None
+            if self.tight:
+                self._keep_reserve()
+        return group
 
     def _idle_s(self) -> float:
         """For how long to wait for work before the files and their space are looked after."""
@@ -423,12 +412,13 @@ class Database:
     def _checkpoint(self, mode: int | None = None) -> None:
         """Copies a long write-ahead log back into the file. While somebody reads, it cannot begin anew; when it has
         become much too long, the readers are waited for. With a `mode` it is done however short the log is."""
+        overdue = self._wal_pages >= limits.WAL_PAGES_OVERDUE
         if mode is None:
             if self._looks_after_space() and not self._giving_back and time.monotonic() >= self._shrink_at:
                 mode = self._emptying_mode()
             elif self._wal_pages < self._checkpoint_at:
                 return
-            elif self._wal_pages >= 4 * limits.WAL_PAGES:
+            elif overdue:
                 mode = apsw.SQLITE_CHECKPOINT_RESTART
             else:
                 mode = apsw.SQLITE_CHECKPOINT_PASSIVE
@@ -453,7 +443,8 @@ class Database:
             self._shrink_due = self._shrink_due and pages != copied
         finally:
             self._db.set_busy_timeout(limits.LOCK_WAIT_MS)
-        self._checkpoint_at = self._wal_pages + limits.WAL_PAGES // 2  # not at every commit
+        between = limits.WAL_PAGES_BETWEEN if overdue else limits.WAL_PAGES // 2  # not at every commit
+        self._checkpoint_at = self._wal_pages + between
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:
@@ -472,10 +463,7 @@ class Database:
             log.critical("storage failed", exc_info=error, extra={"error": failure.message})
             with self._lock:
                 self._failed = failure
-            with contextlib.suppress(queue.Empty):
-                while (work := self._waiting.get_nowait()) is not None:
-                    if work.future.set_running_or_notify_cancel():
-                        group.append(work)
+            group += [work for work in self._waiting.drain() if work.future.set_running_or_notify_cancel()]
             self._on_fatal(failure)
             told = failure
         for work in group:

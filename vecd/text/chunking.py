@@ -19,11 +19,17 @@ def chunks_of(text: str, chunk_chars: int) -> list[str]:
 
     A text that is short enough is its own only chunk, as it is.
     """
+    return [chunk for span in chunks_by_span(text, chunk_chars) for chunk in span]
+
+
+def chunks_by_span(text: str, chunk_chars: int) -> Iterator[list[str]]:
+    """As `chunks_of`, a span of the text at a time: some ten milliseconds each."""
     if len(text) <= chunk_chars:
-        return [text]
+        yield [text]
+        return
     splitter = _splitter(chunk_chars)
-    pieces = (piece for span in _spans(text, max(_SPAN_CHARS, 2 * chunk_chars)) for piece in splitter.chunks(span))
-    return [piece for piece in pieces if piece and not piece.isspace()]
+    for span in _spans(text, max(_SPAN_CHARS, 2 * chunk_chars)):
+        yield [chunk for chunk in splitter.chunks(span) if chunk and not chunk.isspace()]
 
 
 def _spans(text: str, size: int) -> Iterator[str]:

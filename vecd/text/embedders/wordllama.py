@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,11 @@ class WordLlama:
         self._tokenizer.no_truncation()
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        encodings = self._tokenizer.encode_batch_fast([text.lower() for text in texts], add_special_tokens=False)
-        tokens = [encoding.ids for encoding in encodings]
+        if len(texts) == 1:  # not on Rayon's threads: a query would wait there for the batches of a bulk load
+            tokens = [self._tokenizer.encode(texts[0].lower(), add_special_tokens=False).ids]
+        else:
+            encodings = self._tokenizer.encode_batch_fast([text.lower() for text in texts], add_special_tokens=False)
+            tokens = [encoding.ids for encoding in encodings]
         vectors = np.zeros((len(texts), _DIMENSION), np.float32)
         start = 0
         while start < len(tokens):
@@ -63,12 +67,14 @@ class WordLlama:
         return np.divide(vectors, np.where(lengths == 0, 1, lengths), dtype=np.float32)
 
     def _sum(self, tokens: list[list[int]], into: npt.NDArray[np.float32]) -> None:
-        counts = np.array([len(ids) for ids in tokens])
-        filled = counts.nonzero()[0]
-        if len(filled):
-            flat = np.concatenate([np.array(tokens[row], np.intp) for row in filled])
-            starts = np.concatenate(([0], np.cumsum(counts[filled])[:-1]))
-            into[filled] = np.add.reduceat(self._weights[flat].astype(np.float32), starts, axis=0)
+        # Widening a token's vector costs as much as all else that is done with it, and the same tokens come again and
+        # again. A sum a text is faster than np.add.reduceat, ten times if texts are long.
+        distinct, places = np.unique(np.fromiter(chain.from_iterable(tokens), np.intp), return_inverse=True)
+        vectors = self._weights[distinct].astype(np.float32)
+        start = 0
+        for row, ids in enumerate(tokens):
+            np.add.reduce(vectors[places[start : start + len(ids)]], axis=0, out=into[row])
+            start += len(ids)
 
 
 def _package_folder() -> Path:

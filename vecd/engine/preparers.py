@@ -1,0 +1,129 @@
+"""Preparers: threads that validate, chunk and embed what is to be written, a slice at a time.
+
+Preparing a large request takes seconds. It is a generator that yields after each slice, and behind each slice the
+thread takes whatever is next in fairness (fair.py). One thread more takes nothing but what takes no longer than a
+hundredth of a slice or two: so a one-line write waits for no slice of another request. Slices of one request run one
+after the other.
+
+The threads start with the daemon: one that cannot be started then is an error then, and none later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Generator, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .. import limits
+from ..fair import FairQueue
+from ..scarcity import start
+
+T = TypeVar("T")
+
+#: What is prepared: yields after each slice, returns its result.
+Slices = Generator[None, None, T]
+
+
+@dataclass(slots=True)
+class _Work:
+    slices: Slices[Any]
+    future: asyncio.Future[Any]
+    cost_s: float  # of its next slice, about
+
+
+class Preparers:
+    """`prepare` on the event loop."""
+
+    def __init__(self, name: str, count: int) -> None:
+        """`count` threads for all that comes, and one for what is small."""
+        self._loop: asyncio.AbstractEventLoop
+        self._lock = threading.Lock()  # guards what follows
+        self._large: FairQueue[_Work] = FairQueue()
+        self._small: FairQueue[_Work] = FairQueue()
+        self._for_small = threading.Condition(self._lock)  # the thread that waits for what is small
+        self._for_all = threading.Condition(self._lock)  # the threads that wait for anything
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._run, args=(number > 0,), name=f"{name}_{number}", daemon=True)
+            for number in range(count + 1)
+        ]
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raises VecError `busy` if the system does not give the threads."""
+        self._loop = loop
+        start(self._threads)
+
+    def prepare(self, flow: Hashable, slices: Slices[T], cost_s: float) -> asyncio.Future[T]:
+        """Works off all slices, on threads that others share; `cost_s` is a guess of the seconds that the first takes.
+        The future has what they return or raise."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        with self._lock:
+            if cost_s <= limits.PREPARE_SMALL_S:
+                self._small.put(flow, _Work(slices, future, cost_s), cost_s)
+                self._for_small.notify()
+            else:
+                self._large.put(flow, _Work(slices, future, cost_s), cost_s)
+            self._for_all.notify()
+        return future
+
+    def close(self) -> None:
+        """Ends the threads behind their slices; what waits is given up. Blocks."""
+        with self._lock:
+            self._closed = True
+            self._for_small.notify_all()
+            self._for_all.notify_all()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def _run(self, takes_large: bool) -> None:
+        while (taken := self._take(takes_large)) is not None:
+            queue, flow, work = taken
+            began = time.perf_counter()
+            result: Any = None
+            error: BaseException | None = None
+            ended = True
+            try:
+                if work.future.cancelled():  # whoever asked has gone
+                    work.slices.close()
+                else:
+                    next(work.slices)
+                    ended = False
+            except StopIteration as end:
+                result = end.value
+            except BaseException as raised:
+                error = raised
+            taken_s = time.perf_counter() - began
+            with self._lock:
+                queue.correct(flow, taken_s - work.cost_s)
+                if not ended:
+                    work.cost_s = limits.PREPARE_SLICE_S
+                    self._large.put(flow, work, work.cost_s, first=True)
+                    if not takes_large:
+                        self._for_all.notify()
+            if ended:
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    self._loop.call_soon_threadsafe(_deliver, work.future, result, error)
+
+    def _take(self, takes_large: bool) -> tuple[FairQueue[_Work], Hashable, _Work] | None:
+        with self._lock:
+            while not self._closed:
+                if takes_large and self._large:
+                    return self._large, *self._large.get()
+                if self._small:
+                    return self._small, *self._small.get()
+                (self._for_all if takes_large else self._for_small).wait()
+            return None
+
+
+def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():  # whoever asked has gone
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

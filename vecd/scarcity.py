@@ -1,0 +1,96 @@
+"""What the system does not give: memory, threads, file descriptors. Whoever asked is answered, and the daemon goes on.
+
+The threads of a pool start with the daemon, so that a limit that is too low is an error of the start, with a message,
+and not of some request later.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import resource
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from . import limits
+from .errors import Code, VecError
+
+_STACK_BYTES = 2 << 20
+_M_ARENA_MAX = -8  # malloc.h
+
+_ERRNOS = {errno.ENOMEM: "memory", errno.EAGAIN: "threads", errno.EMFILE: "files", errno.ENFILE: "files"}
+#: What is scarce -> the shell's name of the limit.
+_LIMITS = {"memory": "ulimit -v", "threads": "ulimit -u and -v", "files": "ulimit -n"}
+
+
+def scarce(error: BaseException) -> VecError | None:
+    """The error that says what the system did not give; None if that is not the cause of this one."""
+    what = None
+    if isinstance(error, MemoryError):
+        what = "memory"
+    elif isinstance(error, OSError):
+        what = _ERRNOS.get(error.errno or 0)
+    elif isinstance(error, RuntimeError) and "start new thread" in str(error):
+        what = "threads"
+    elif isinstance(error, ImportError) and "failed to map segment" in str(error):
+        what = "memory"
+    if what is None:
+        return None
+    return VecError(
+        Code.BUSY,
+        f"the system gives the daemon no more {what}; this request was not done",
+        f"try again when less is going on, or raise the daemon's limit ({_LIMITS[what]})",
+    )
+
+
+def save_address_space() -> None:
+    """Under a limit of address space: a thread reserves 8 MiB for its stack and 64 MiB for its memory otherwise, hardly
+    any of which it uses. Raises VecError `invalid_settings` if there is too little even so: native libraries crash when
+    they are loaded into too little."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if sys.platform != "linux" or limit == resource.RLIM_INFINITY:
+        return
+    if limit < limits.ADDRESS_SPACE_BYTES_MIN:
+        raise VecError(
+            Code.SETTINGS,
+            f"the daemon may use {limit >> 20} MiB of address space and needs {limits.ADDRESS_SPACE_BYTES_MIN >> 20}",
+            "raise the limit (ulimit -v)",
+        )
+    threading.stack_size(_STACK_BYTES)
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
+def check_descriptors(count: int) -> None:
+    """Raises VecError `invalid_settings` if a process with so many file descriptors cannot serve a connection."""
+    if count <= limits.OWN_DESCRIPTORS:
+        raise VecError(
+            Code.SETTINGS,
+            f"the daemon may open {count} files and needs {limits.OWN_DESCRIPTORS}, and one for each connection",
+            "raise the limit (ulimit -n)",
+        )
+
+
+def pool(count: int, name: str, initializer: Callable[[], None] | None = None) -> ThreadPoolExecutor:
+    """A pool of which all threads run. Raises VecError `busy` if the system does not give them."""
+    made = ThreadPoolExecutor(count, name, initializer)
+    all_run = threading.Barrier(count + 1)
+    try:
+        for _ in range(count):
+            made.submit(all_run.wait)
+    except RuntimeError as error:
+        all_run.abort()
+        made.shutdown(wait=False)
+        raise scarce(error) or error from error
+    all_run.wait()  # no initializer may fail
+    return made
+
+
+def start(threads: list[threading.Thread]) -> None:
+    """Starts them all. Raises VecError `busy` if the system does not give them."""
+    for thread in threads:
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise scarce(error) or error from error
