@@ -73,6 +73,11 @@ def console() -> Console:
     return Console(highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
 
+def as_json(value: Any) -> str:
+    """A value for people, as JSON writes it."""
+    return str(load_orjson().dumps(value).decode())
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
