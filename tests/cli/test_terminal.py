@@ -325,3 +325,12 @@ def test_errors_are_told_without_colour_or_boxes(instance: Instance) -> None:
         assert seen.err == piped.stderr
         assert seen.err.startswith("vec: ")
         assert seen.status == piped.returncode != 0
+
+
+def test_metadata_is_shown_as_json(instance: Instance) -> None:
+    instance.vec("library", "create", "nested", "--embedder", "hash")
+    nested = '{"id": "n", "text": "t", "metadata": {"a": {"b": [true, null, "é"]}}}'
+    instance.vec("ingest", "-l", "nested", stdin=nested)
+    for arguments in (["list"], ["get", "n"]):
+        shown = on_a_terminal(instance, *arguments, "-l", "nested").out
+        assert '{"b":[true,null,"é"]}' in shown, arguments
