@@ -122,6 +122,10 @@ class LazyGroup(TyperGroup):
             return super().invoke(ctx)
 
 
+#: Of Typer's parser, which has no public name for it.
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+
+
 @contextlib.contextmanager
 def _exit_statuses() -> Iterator[None]:
     """Writes out what is left for stdout at the end, and turns exceptions into messages and exit statuses."""
@@ -133,6 +137,9 @@ def _exit_statuses() -> Iterator[None]:
     except VecError as error:
         tell(error)
         status = EXIT_STATUS.get(error.code, FAILED)
+    except _USAGE_ERROR as error:
+        _explain_dashes(error)
+        raise
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:
@@ -149,6 +156,15 @@ def _exit_statuses() -> Iterator[None]:
     else:
         return
     raise typer.Exit(status)
+
+
+def _explain_dashes(error: Any) -> None:
+    """Adds to the error about an option that there is not how an argument that begins with - is written."""
+    option, ctx = getattr(error, "option_name", None), error.ctx
+    if option is None or ctx is None or not any(each.param_type_name == "argument" for each in ctx.command.params):
+        return
+    given = next((each for each in sys.argv[1:] if each.startswith(option)), option)
+    error.message += f" What is no option goes behind --: {ctx.command_path} -- {given}"
 
 
 def _drop_stdout() -> None:

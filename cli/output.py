@@ -89,6 +89,11 @@ def terminal_json(line: bytes) -> bytes:
     return _CONTROLS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), line)
 
 
+def as_json(value: Any) -> str:
+    """A value for people, as JSON writes it."""
+    return str(load_orjson().dumps(value).decode())
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "–"

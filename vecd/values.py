@@ -8,6 +8,7 @@ and infinity; a literal with more digits than they keep is the nearest of them, 
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -23,10 +24,21 @@ _PLAIN_KEY = re.compile(r"[^\s.\[\]'\"]+")
 _HINTS = {
     "datetime": "write it as a string: .isoformat()",
     "date": "write it as a string: .isoformat()",
+    "timedelta": "write it as a number of seconds: .total_seconds()",
     "bytes": "write it as a string, as base64 for example",
+    "bytearray": "write it as a string, as base64 for example",
+    "memoryview": "write it as a string, as base64 for example",
+    "bytes_": "write it as a string, as base64 for example",
     "set": "make it a list",
     "frozenset": "make it a list",
+    "range": "make it a list",
+    "generator": "make it a list",
     "Decimal": "make it a float, or a string",
+    "longdouble": "make it a float, which has 64 bits",
+    "UUID": "write it as a string: str()",
+    "PosixPath": "write it as a string: str()",
+    "datetime64": "write it as a string: str()",
+    "timedelta64": "write it as a number, or a string: str()",
     "ndarray": "make it a list: .tolist()",
 }
 
@@ -102,8 +114,26 @@ def refusals(document: Any, *, texts: bool = False, path: tuple[str | int, ...] 
                     waiting.append(((*path, key), item))
         elif not (isinstance(value, bytes) and path == ("vector",)):
             name = type(value).__name__
-            hint = _HINTS.get(name) or ("take its .item()" if type(value).__module__ == "numpy" else None)
+            hint = _HINTS.get(name) or "write it as a string, a number, a list or an object"
             yield _refused(path, f"is of type {name}, which JSON does not have", hint)
+
+
+def plain_numbers(value: Any, depth: int = 0) -> Any:
+    """The same with NumPy's integers, floats of up to 64 bits and booleans as Python's, which have the same values. The
+    value itself if it holds none. (Without importing NumPy: whoever has such a number has done that.)"""
+    if isinstance(value, (dict, list, tuple)):
+        if depth > limits.METADATA_DEPTH_MAX:
+            return value
+        items = list(value.values()) if isinstance(value, dict) else list(value)
+        plain = [plain_numbers(item, depth + 1) for item in items]
+        if all(map(operator.is_, plain, items)):
+            return value
+        return dict(zip(value, plain, strict=True)) if isinstance(value, dict) else plain
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "dtype"):
+        kind = value.dtype.kind
+        if type(value).__name__ != "ndarray" and kind in "iufb" and value.dtype.itemsize <= 8:
+            return value.item()
+    return value
 
 
 def too_deep(path: tuple[str | int, ...]) -> VecError:

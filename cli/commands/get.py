@@ -62,14 +62,17 @@ def _unpacked(document: dict[str, Any]) -> dict[str, Any]:
 def _show(document: dict[str, Any]) -> None:
     from rich.text import Text
 
-    from ..output import console, one_line, printable
+    from ..output import as_json, console, one_line, printable
 
     terminal = console()
     terminal.print(Text(one_line(document["id"]), style="bold"), soft_wrap=True)
     if document["title"]:
         terminal.print(Text(f"title     {one_line(document['title'])}"), soft_wrap=True)
     for key, value in document["metadata"].items():
-        terminal.print(Text(f"{one_line(key):<9} {one_line(str(value))}", style="cyan"), soft_wrap=True)
+        terminal.print(
+            Text(f"{one_line(key):<9} {one_line(value if isinstance(value, str) else as_json(value))}", style="cyan"),
+            soft_wrap=True,
+        )
     for chunk in _unpacked(document)["chunks"]:
         terminal.print(Text(f"--- {one_line(chunk['chunk_id'])}", style="dim"), soft_wrap=True)
         if chunk["text"]:

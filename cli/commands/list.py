@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from .. import options
-from ..output import Output
+from ..output import Output, as_json
 
 app = options.command()
 
@@ -29,7 +29,10 @@ def list_(
 
         # A table is for looking: people who want all of a large library want a pipe.
         shown = list(islice(documents, 1_000))
-        rows = [(each["id"], each["title"], each["chunks"], str(each["metadata"] or "")) for each in shown]
+        rows = [
+            (each["id"], each["title"], each["chunks"], as_json(each["metadata"]) if each["metadata"] else "")
+            for each in shown
+        ]
         output.table(("id", "title", "chunks", "metadata"), rows)
         if len(shown) == 1_000:
             typer.echo("the first 1,000; for all of them: vec list | cat", err=True)

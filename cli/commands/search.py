@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ import typer
 from vecd import limits
 from vecd.errors import Code, VecError
 
-from .. import ndjson, options
+from .. import main, ndjson, options
 from ..output import Output, console, load_orjson, one_line, printable
 
 if TYPE_CHECKING:
@@ -101,6 +102,15 @@ def search(
     """Find the chunks nearest to a text or a vector; higher scores are better."""
     if stdin == (query is not None or vector is not None):
         raise VecError(Code.INVALID_REQUEST, "give a QUERY, a --vector, or --stdin", "vec search --help has examples")
+    for option, value in (("--min-score", min_score), ("--recall", recall)):
+        if value is not None and not math.isfinite(value):
+            raise VecError(Code.INVALID_REQUEST, f"{option} must be a finite number, not {value}")
+    if query is not None and len(query) > limits.QUERY_CHARS_MAX:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"the query has {len(query):,} characters, and may have {limits.QUERY_CHARS_MAX:,}",
+            "search for a part of it, or for its --vector",
+        )
     output = Output(json)
     if group_by is None and not output.json:
         group_by = GroupBy.DOCUMENT
@@ -110,7 +120,8 @@ def search(
     }  # fmt: skip
     with options.open_client(socket, no_spawn) as client:
         if stdin:
-            _many(client, output, common)
+            if _many(client, output, common):
+                raise typer.Exit(main.PARTLY)
             return
         packed = None if vector is None else _vector(vector, "--vector")
         if explain:
@@ -128,15 +139,33 @@ def search(
             _show(hits)
 
 
-def _many(client: Client, output: Output, common: dict[str, Any]) -> None:
-    """Queries from stdin, several in flight, answers in the order of the queries."""
-    flying: deque[tuple[str | None, Pending]] = deque()
+#: What a line of --stdin can be refused for; anything else ends the run.
+_REFUSALS = (
+    Code.INVALID_REQUEST, Code.INVALID_DOCUMENT, Code.INVALID_FILTER, Code.DIMENSION_MISMATCH, Code.UNSUPPORTED,
+)  # fmt: skip
+
+
+def _many(client: Client, output: Output, common: dict[str, Any]) -> int:
+    """Queries from stdin, several in flight, answers in the order of the queries; returns how many lines were refused,
+    each of which is named on stderr."""
+    flying: deque[tuple[str, dict[str, Any], Pending] | VecError] = deque()
+    refused = 0
 
     def answer() -> None:
-        text, pending = flying.popleft()
-        output.objects(({"query": text, **hit} for hit in _hits(pending)), flush=True)
+        nonlocal refused
+        first = flying.popleft()
+        if not isinstance(first, VecError):
+            where, query, pending = first
+            try:
+                output.objects(({"query": query.get("query"), **hit} for hit in _hits(pending)), flush=True)
+                return
+            except VecError as error:
+                if not _is_the_lines_own(error, query):
+                    raise
+                first = VecError(error.code, f"{where}: {error.message}", error.hint, **error.details)
+        refused += 1
+        main.tell(first)
 
-    wrong: VecError | None = None
     for line in ndjson.lines([], lambda fd: ndjson.readable(fd, bool(flying))):
         if line is None:
             answer()
@@ -145,16 +174,21 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> None:
             try:
                 query = _query(line)
             except VecError as error:
-                wrong = error
-                break
-            text = query.get("query")
-            flying.append((text, client.submit("search", **{**common, **query})))
+                flying.append(error)
+            else:
+                pending = client.submit("search", **{**common, **query})
+                flying.append((f"{line.file}:{line.number}", query, pending))
             if len(flying) >= _WINDOW:
                 answer()
-    while flying:  # also those before a line that is no query
+    while flying:
         answer()
-    if wrong is not None:
-        raise wrong
+    return refused
+
+
+def _is_the_lines_own(error: VecError, query: dict[str, Any]) -> bool:
+    """Whether a search failed for what stands in the line, and not for an option, which all lines have."""
+    field = "where" if error.code == Code.INVALID_FILTER else error.details.get("field", "mode")
+    return error.code in _REFUSALS and (error.code == Code.DIMENSION_MISMATCH or field in query)
 
 
 def _query(line: Line) -> dict[str, Any]:

@@ -678,7 +678,7 @@ def test_a_disk_that_is_full_under_the_output_is_told_as_that(instance: Instance
         feed(process, ndjson(numbered(1)))
         end_of_input(process)
         assert process.wait() == 1
-        assert rest_of(process.stderr) == "vec: cannot write the output (No space left on device)\n"
+        assert rest_of(process.stderr) == "vec: cannot write the output (No space left on device) (system_refused)\n"
 
 
 # --- speed ----------------------------------------------------------------------------------------------------------

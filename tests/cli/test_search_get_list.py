@@ -327,19 +327,44 @@ def test_a_query_is_answered_while_stdin_stays_open(instance: Instance, texts: s
         (b'{"vector": "abc"}', "stdin:3: not a vector"),
         (b"caf\xe9", "stdin:3: no query"),
         (b"x" * (limits.LINE_BYTES_MAX + 1), "stdin:3: a line over the limit"),
+        (b"x" * (limits.QUERY_CHARS_MAX + 1), "a string of at most 100,000 characters"),
         (b'{"query": "a", "k": 0}', "'k' must be a whole number"),
         (b'{"query": "a", "k": "3"}', "'k' must be a whole number"),
         (b'{"query": 5}', "'query' must be a string"),
         (b'{"query": "a", "mode": "guess"}', "there is no mode 'guess'"),
     ],
 )
-def test_a_line_that_is_no_query_ends_it_after_the_answers_to_those_before(
+def test_a_line_that_is_no_query_is_named_and_the_others_are_answered(
     instance: Instance, texts: str, line: bytes, reason: str
 ) -> None:
     given = b"every night\ncomma\n" + line + b"\nmail\n"
-    done = instance.vec("search", "-l", texts, "--stdin", "-k", "1", stdin=given, status=2)
-    assert [json.loads(each)["query"] for each in done.stdout.splitlines()] == ["every night", "comma"]
+    done = instance.vec("search", "-l", texts, "--stdin", "-k", "1", stdin=given, status=3)
+    assert [json.loads(each)["query"] for each in done.stdout.splitlines()] == ["every night", "comma", "mail"]
+    assert done.stderr.startswith("vec: stdin:3: ")
     assert reason in done.stderr
+    assert done.stderr.count("vec: ") == 1
+
+
+def test_what_is_wrong_with_an_option_ends_a_run_of_queries(instance: Instance, texts: str) -> None:
+    for options, code in ((["-w", "year >"], "invalid_filter"), (["--min-score", "nan"], "invalid_request")):
+        done = instance.vec("search", "-l", texts, "--stdin", *options, stdin="mail\ncomma\n", status=2)
+        assert done.stdout == ""
+        assert f"({code})" in done.stderr.splitlines()[0]
+    done = instance.vec(
+        "search", "-l", texts, "--stdin", "-k", "1", stdin='{"query": "a", "where": "year >"}\n', status=3
+    )
+    assert done.stderr.startswith("vec: stdin:1: ")
+
+
+def test_an_option_that_cannot_be_is_named_as_it_is_written(instance: Instance, texts: str) -> None:
+    for option in ("--min-score", "--recall"):
+        done = instance.vec("search", "-l", texts, "mail", option, "nan", status=2)
+        assert f"vec: {option} must be a finite number, not nan (invalid_request)" in done.stderr
+    done = instance.vec("search", "-l", texts, "x" * (limits.QUERY_CHARS_MAX + 1), status=2)
+    assert "the query has 100,001 characters, and may have 100,000 (invalid_request)" in done.stderr
+    done = instance.vec("search", "-C++", status=2)
+    assert "What is no option goes behind --: vec search -- -C++" in " ".join(done.stderr.split())
+    assert instance.vec("search", "-l", texts, "-k", "1", "--", "-C++").stdout
 
 
 # --- at once --------------------------------------------------------------------------------------------------------

@@ -346,3 +346,12 @@ def test_json_on_a_terminal_cannot_command_it_and_means_the_same(
     assert [json.loads(line) for line in seen.split("\n") if line] == [
         json.loads(line) for line in piped.split("\n") if line
     ]
+
+
+def test_metadata_is_shown_as_json(instance: Instance) -> None:
+    instance.vec("library", "create", "nested", "--embedder", "hash")
+    nested = '{"id": "n", "text": "t", "metadata": {"a": {"b": [true, null, "é"]}}}'
+    instance.vec("ingest", "-l", "nested", stdin=nested)
+    for arguments in (["list"], ["get", "n"]):
+        shown = on_a_terminal(instance, *arguments, "-l", "nested").out
+        assert '{"b":[true,null,"é"]}' in shown, arguments

@@ -4,8 +4,10 @@ whatever form, changes nothing."""
 from __future__ import annotations
 
 import datetime
+import decimal
 import enum
 import json
+import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +86,7 @@ def test_python_values_are_carried_exactly_or_refused_by_document_and_place(inst
         "inf": {"k": {"a": float("-inf")}},
         "huge": {"k": 2**64},
         "time": {"k": datetime.datetime(2026, 1, 1)},  # noqa: DTZ001
-        "numpy": {"k": np.int64(5)},
+        "numpy": {"k": np.datetime64("2026-01-01")},
         "array": {"k": np.zeros(3)},
         "set": {"k": {1, 2}},
         "bytes": {"k": b"x"},
@@ -267,3 +269,69 @@ def test_in_a_reembedded_library_the_same_content_is_unchanged(instance: Instanc
 def test_a_client_that_cannot_send_says_which_document(instance: Instance) -> None:
     with instance.connect() as client, pytest.raises(VecError, match="cannot be sent"):
         client.request("ingest", library="default", documents=[{"id": "x", "text": "\ud800"}])
+
+
+# --- from Python ----------------------------------------------------------------------------------------------------
+
+
+def test_of_a_batch_from_python_only_the_document_with_a_foreign_value_is_refused(
+    instance: Instance, library: str
+) -> None:
+    foreign: dict[str, Any] = {
+        "datetime": datetime.datetime(2026, 5, 6, tzinfo=datetime.UTC),
+        "date": datetime.date(2026, 5, 6), "uuid": uuid.uuid4(),
+        "timedelta": datetime.timedelta(1), "decimal": decimal.Decimal("1.5"), "path": Path("/x"), "set": {1},
+        "bytes": b"x", "array": np.arange(3), "datetime64": np.datetime64("2026-05-06"), "nan": np.float32("nan"),
+        "complex": 1j, "object": object(), "generator": (each for each in "ab"), "long": np.longdouble(0.5),
+    }  # fmt: skip
+    batch = [{"id": name, "text": name, "metadata": {"list": [{"deep": value}]}} for name, value in foreign.items()]
+    fine = [{"id": f"fine{number}", "text": "fine"} for number in range(len(batch))]
+    with instance.connect() as client:
+        answer = client.ingest([each for pair in zip(fine, batch, strict=True) for each in pair], library)
+        assert (answer["added"], answer["failed"]) == (len(fine), len(batch))
+        assert [(error["index"], error["id"]) for error in answer["errors"]] == [
+            (2 * place + 1, name) for place, name in enumerate(foreign)
+        ]
+        assert {(error["code"], error["path"]) for error in answer["errors"]} == {
+            ("invalid_document", "metadata.list[0].deep")
+        }
+        assert all(error["hint"] for error in answer["errors"])
+
+
+def test_numpys_numbers_from_python_are_kept_exactly(instance: Instance, library: str) -> None:
+    numbers = {
+        "int64": np.int64(-(2**63)), "uint64": np.uint64(2**64 - 1), "int8": np.int8(-5), "bool": np.bool_(True),
+        "float64": np.float64(0.1), "float32": np.float32(0.1), "float16": np.float16(0.1), "text": np.str_("é"),
+    }  # fmt: skip
+    document = {"id": "numbers", "text": "numbers", "metadata": {**numbers, "list": [(np.int32(1), None)]}}
+    with instance.connect() as client:
+        assert client.ingest([document], library)["errors"] == []
+        (found,) = client.get(["numbers"], library)
+        assert client.count(library, where="int8 = -5 AND bool = true")["documents"] == 1
+    assert found is not None
+    assert found["metadata"] == {
+        "int64": -(2**63), "uint64": 2**64 - 1, "int8": -5, "bool": True, "float64": 0.1,
+        "float32": 0.10000000149011612, "float16": 0.0999755859375, "text": "é", "list": [[1, None]],
+    }  # fmt: skip
+    assert isinstance(document["metadata"], dict)
+    assert type(document["metadata"]["int8"]) is np.int8, "the caller's document is left as it is"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"id": "a", "metadata": {"k": [0, 1e400]}}', "'metadata.k[1]' is 1e400, and the largest number is 1.8e308"),
+        ('{"id": "a", "metadata": {"k": -Infinity}}', "'metadata.k' is -Infinity, and JSON has no NaN"),
+        ('{"id": "a", "metadata": {"[": "{", "k": NaN}}', "'metadata.k' is NaN, and JSON has no NaN"),
+        ('{"id": "[[[", "deep": ' + "[" * 5_000 + "]" * 5_000 + "}", "'deep' is nested too deep: more than"),
+        ('{"id": "a", "metadata": ' + '{"a":' * 5_000 + "1" + "}" * 5_001, "'metadata' is nested too deep"),
+        ('{"id": "a", "metadata": {"k": 01}}', "not JSON"),
+    ],
+)
+def test_a_line_that_the_parser_refuses_is_named_with_its_field(
+    instance: Instance, library: str, line: str, told: str
+) -> None:
+    done = instance.vec("ingest", "-l", library, stdin=f'{{"id": "fine", "text": "fine"}}\n{line}\n', status=3)
+    assert done.stderr.startswith("vec: stdin:2: ")
+    assert told in done.stderr
+    assert json.loads(done.stdout)["added"] == 1

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .. import limits
 from ..errors import Code, VecError
-from ..values import INTEGER_MAX, INTEGER_MIN, large_float, refusals
+from ..values import INTEGER_MAX, INTEGER_MIN, large_float, plain_numbers, refusals
 from .vectors import pack_vector
 
 _STRINGS = {str}
@@ -32,7 +32,7 @@ def pack(document: dict[str, Any]) -> tuple[dict[str, Any], Contents]:
         raise VecError(Code.INVALID_DOCUMENT, f"a document is an object (a dict), not {type(document).__name__}")
     vector, vectors = document.get("vector"), document.get("vectors")
     if vector is None and vectors is None:
-        return document, examine(document)
+        return _examined(document)
     packed = dict(document)
     try:
         if vector is not None:
@@ -46,7 +46,17 @@ def pack(document: dict[str, Any]) -> tuple[dict[str, Any], Contents]:
         raise
     except TypeError:
         raise VecError(Code.INVALID_DOCUMENT, "'vectors' is a list of vectors", field="vectors") from None
-    return packed, examine(packed)
+    return _examined(packed)
+
+
+def _examined(document: dict[str, Any]) -> tuple[dict[str, Any], Contents]:
+    try:
+        return document, examine(document)
+    except VecError:
+        plain = plain_numbers(document)
+        if plain is document:
+            raise
+        return plain, examine(plain)
 
 
 class Packed(NamedTuple):
@@ -67,6 +77,8 @@ def pack_all(documents: Iterable[Any], *, texts: bool = False) -> Packed:
             if texts and (refusal := next(refusals(found, texts=True), None)) is not None:
                 raise refusal
         except VecError as error:
+            if isinstance(document, dict) and isinstance(document.get("id"), str):
+                error.details.setdefault("id", str(document["id"]))
             packed.refused.append((place, error))
         else:
             packed.documents.append(found)

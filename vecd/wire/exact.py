@@ -7,6 +7,7 @@ only a line that may hold one is read a second time, slowly, to find it and to n
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,13 @@ class _Twice:
 
     def __init__(self, key: str) -> None:
         self.key = key
+
+
+class _NotFinite:
+    """Stands for a number that is none of 64 bits, as it is written."""
+
+    def __init__(self, digits: str) -> None:
+        self.digits = digits
 
 
 class _TooLarge:
@@ -113,6 +121,21 @@ def _look_closely(data: bytes) -> None:
                 "leave one out: only one of them could be kept",
                 field=str(path[0]) if path else each.key,
             )
+
+
+def not_finite(text: str) -> tuple[str, str] | None:
+    """A number in a JSON text that no float of 64 bits can be, or that JSON does not have: its place, and how it is
+    written. None if there is none, or the text is no JSON for another reason."""
+
+    def number(digits: str) -> Any:
+        return None if math.isfinite(float(digits)) else _NotFinite(digits)
+
+    try:
+        value = json.loads(text, parse_float=number, parse_constant=_NotFinite)
+    except (RecursionError, ValueError):
+        return None
+    found = [(path, each.digits) for path, each in _places(value) if isinstance(each, _NotFinite)]
+    return (name_of(found[-1][0]), found[-1][1]) if found else None
 
 
 def _nothing(digits: str) -> None:

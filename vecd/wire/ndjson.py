@@ -7,6 +7,7 @@ A piece that is None says that nothing has come for a while, and is passed on.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -123,11 +124,36 @@ def document(line: Line) -> dict[str, Any] | None:
     return packed
 
 
+#: Brackets, strings (those before a colon are keys).
+_TOKENS = re.compile(r'[\[\]{}]|"(?P<key>(?:[^"\\]|\\.)*)"(?=\s*:)|"(?:[^"\\]|\\.)*"')
+
+
 def _why_not_json(data: bytes, said: str) -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         return f"invalid UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
-    if "NaN" in text or "Infinity" in text:
-        return f"not JSON, which has no NaN and no Infinity ({said})"
+    if "depth" in said or "recursion" in said:
+        return f"'{_deepest_field(text)}' is nested too deep: more than {limits.METADATA_DEPTH_MAX} levels"
+    if (found := exact.not_finite(text)) is not None:
+        place, number = found
+        why = "JSON has no NaN and no Infinity" if number[-1] in "Ny" else "the largest number is 1.8e308"
+        return f"'{place}' is {number:.60}, and {why}: write it as a string, or null"
     return f"not JSON ({said})"
+
+
+def _deepest_field(text: str) -> str:
+    """The key of the outermost object in which the brackets are nested deepest."""
+    depth = deepest = 0
+    key = field = ""
+    for match in _TOKENS.finditer(text):
+        token = match[0]
+        if token in "[{":
+            depth += 1
+            if depth > deepest:
+                deepest, field = depth, key
+        elif token in "]}":
+            depth -= 1
+        elif depth == 1 and match["key"] is not None:
+            key = match["key"]
+    return field[:60]
