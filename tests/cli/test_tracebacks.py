@@ -114,7 +114,7 @@ GONE = "working folder, and that is gone"
 CASES = {
     # homes
     "the lock of another user": Case(
-        ["status"], (1, 2), r"Permission denied.*\((invalid_settings|system_refused)\)", theirs, nobody=True
+        ["status"], 2, r"Permission denied.*\(invalid_settings\)", theirs, nobody=True
     ),
     "a home that is read-only": Case(
         ["status"],

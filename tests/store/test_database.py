@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
@@ -147,6 +150,44 @@ def test_the_log_id_and_the_counters_outlive_the_process(tmp_path: Path) -> None
     assert len({log_id for log_id, _, _ in seen}) == 1
     assert seen == sorted(seen)
     assert len({head for _, head, _ in seen}) == 3
+
+
+def test_a_connection_that_cannot_be_opened_is_no_bug(database: Database, tmp_path: Path) -> None:
+    def read() -> str:
+        try:
+            with database.snapshot():
+                return "read"
+        except VecError as error:
+            return error.code
+
+    def within(limit: int | None) -> str:
+        """What a reader's new connection meets when the process may have that many descriptors."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft if limit is None else limit, hard))
+        try:
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(read).result(30)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert within(None) == "read"
+    assert within(len(os.listdir("/dev/fd")) - 1) == "busy"
+    (tmp_path / "vec.db").rename(tmp_path / "moved")
+    assert within(None) == "storage_failed"
+    (tmp_path / "moved").rename(tmp_path / "vec.db")
+    assert within(None) == "read"
+
+
+def test_an_error_of_sqlite_that_is_no_bug_is_told_as_what_it_is(database: Database) -> None:
+    def run(tx: Transaction) -> None:
+        apsw.Connection(str(database.path / "nowhere"))
+
+    with pytest.raises(VecError) as failure:
+        database.submit(run).result(30)
+    assert failure.value.code == "storage_failed"
+    with pytest.raises(apsw.ConstraintError):  # a bug, whose traceback is logged
+        database.submit(lambda tx: tx.db.execute("INSERT INTO log SELECT * FROM log")).result(30)
+    assert database.submit(lambda tx: "goes on").result(30) == "goes on"
 
 
 # --- one transaction --------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def of_chunk(text: bytes | None, vector: bytes) -> bytes:
 
 def of_document(document_id: str, title: str | None, metadata: str, chunks: int) -> int:
     """The checksum of a document's own row."""
-    return zlib.crc32(orjson.dumps((document_id, title, metadata, chunks)))
+    return zlib.crc32(orjson.dumps((document_id, title, metadata, int(chunks))))
 
 
 def bad_text(text: bytes | None, sums: bytes | None) -> bool:

@@ -36,7 +36,7 @@ def copied(database: Database, path: Path, pages: int) -> Iterator[Part]:
     try:
         with database.snapshot() as source:
             seq = events.head(source)
-            target = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+            target = _opened(path)
             try:
                 target.pragma("synchronous", "off")  # what is not whole is thrown away
                 with target.backup("main", source, "main") as backup:
@@ -60,6 +60,14 @@ def copied(database: Database, path: Path, pages: int) -> Iterator[Part]:
         path.unlink(missing_ok=True)
         raise
     yield Part(1, 1, seq)
+
+
+def _opened(path: Path) -> apsw.Connection:
+    """Raises VecError about the copy, and not about the store."""
+    try:
+        return apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+    except apsw.Error as error:
+        raise translated(error, path) from error
 
 
 def _make_its_own(db: apsw.Connection) -> None:

@@ -48,6 +48,13 @@ from .schema import PAGE_BYTES, migrate
 from .transaction import Commit, Moment, Transaction
 from .waiting import Waiting
 
+#: Errors of SQLite that say something about the machine. Others, such as a constraint that does not hold, are bugs, and
+#: are logged as such.
+_NO_BUGS = (
+    apsw.BusyError, apsw.LockedError, apsw.CantOpenError, apsw.NoMemError, apsw.ReadOnlyError, apsw.PermissionsError,
+    apsw.ProtocolError,
+)  # fmt: skip
+
 T = TypeVar("T")
 log = logging.getLogger("vecd.store")
 
@@ -372,7 +379,7 @@ class Database:
             tx.seq, tx.label, tx.catalogue, tx.horizon = seq, label, catalogue, horizon
             del tx.changes[changes:]
             del tx.jobs[jobs:]
-            work.error = error
+            work.error = translated(error, self.path) if isinstance(error, _NO_BUGS) else error
 
     def _note_wal(self, _: apsw.Connection, __: str, pages: int) -> int:
         if pages < self._wal_pages:
@@ -550,4 +557,22 @@ def translated(error: apsw.Error, path: Path) -> VecError:
         return VecError(Code.BUSY, f"another program holds a lock on {path}; nothing of this was written", "try again")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return VecError(Code.STORAGE_FAILED, f"the store {path} is damaged ({error})", "restore it from a backup")
+    if isinstance(error, apsw.NoMemError):
+        return VecError(Code.BUSY, f"not enough memory for {path}; nothing of this was written", "try again later")
+    if isinstance(error, apsw.CantOpenError):
+        if _out_of_descriptors():
+            return VecError(
+                Code.BUSY,
+                f"no file descriptor is left for {path}; nothing of this was written",
+                "try again later, with fewer connections; or raise the limit (ulimit -n)",
+            )
+        return VecError(Code.STORAGE_FAILED, f"cannot open {path} or a file beside it", "is it there, and readable?")
     return VecError(Code.STORAGE_FAILED, f"the store {path} failed: {type(error).__name__}: {error}")
+
+
+def _out_of_descriptors() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
