@@ -174,7 +174,7 @@ def _read(db: apsw.Connection, after: int, count: int, metadata: bool) -> list[R
     while len(rows) < count and size < limits.PAYLOAD_BYTES:
         some = min(some, count - len(rows))
         found = events.read(db, rows[-1].last_seq if rows else after, some, metadata=True)
-        rows += found
+        rows += found[1:] if rows and found and found[0].seq == rows[-1].seq else found  # at the head, the last again
         if len(found) < some:
             break
         size += sum(len(row.metadata or "") + len(row.old_metadata or "") for row in found)
