@@ -260,7 +260,7 @@ def test_answers_are_made_as_they_are_read(laden: Instance, op: str, fields: dic
             assert len(list(client.search("t", k=5))) == 5
         assert peak_mib(laden) - before < 300
         peer.socket.settimeout(PATIENCE_S)
-        while peer.received_bytes < 20 * limits.MIB:  # and when it reads, they come
+        while peer.received_bytes < 5 * limits.MIB:  # and when it reads, they come
             peer.read()
             assert not peer.ended
             peer.replies.clear()
@@ -325,7 +325,7 @@ def test_rings_of_many_views_have_a_bound_together(monkeypatch: pytest.MonkeyPat
 
 
 def test_watches_with_costly_filters_miss_nothing_and_hold_nobody_up(instance: Instance, client: Client) -> None:
-    count, tests = 60, limits.FILTER_TESTS_MAX
+    count, tests, turns = 20, limits.FILTER_TESTS_MAX, 8
     with Peer(instance) as costly, Peer(instance) as other:
         for number in range(1, count + 1):
             where = " or ".join(f"n = {number + 1_000 * n}" for n in range(tests))
@@ -335,12 +335,12 @@ def test_watches_with_costly_filters_miss_nothing_and_hold_nobody_up(instance: I
         other.send(frame("watch", 1, types=["document.added"], libraries=["default"]))
         other.answer(1)
         took_s = []
-        for turn in range(1, 21):
+        for turn in range(1, turns + 1):
             began = time.monotonic()
             client.ingest([{"id": f"costly-{turn}", "text": "t", "metadata": {"n": turn}}])
             other.until(lambda turn=turn: len(other.items(1)) >= turn)  # type: ignore[misc]
             took_s.append(time.monotonic() - began)
-        assert sorted(took_s)[10] < 2
-        costly.until(lambda: all(costly.items(number) for number in range(1, 21)))
-        for number in range(1, 21):
+        assert sorted(took_s)[turns // 2] < 2
+        costly.until(lambda: all(costly.items(number) for number in range(1, turns + 1)))
+        for number in range(1, turns + 1):
             assert [event["data"]["id"] for event in costly.items(number)] == [f"costly-{number}"]
