@@ -40,7 +40,7 @@ SEND_BUFFER_BYTES_MAX: Final = 256 * KIB
 #: Answers, or pages of answers, that are read from the store at once, over all connections and for one: they are held
 #: until they are in its send buffer, and one may be as large as a frame. More would only queue for the reading threads.
 ANSWERS_AT_ONCE: Final = 8
-CONNECTION_ANSWERS_AT_ONCE: Final = 4
+CONNECTION_ANSWERS_AT_ONCE: Final = 2
 #: Bytes in all send buffers together. Beyond it no more answers are made, and those who hold most of it and have read
 #: nothing for a moment are ended, until there is room again.
 UNREAD_BYTES_MAX: Final = 256 * MIB
@@ -180,10 +180,10 @@ RING_BYTES: Final = 4 * MIB
 #: The same for all views together; beyond it the largest rings give way. And bytes of events that are made for all
 #: views at once: views that find no room are read by their watchers themselves, page by page.
 RINGS_BYTES_MAX: Final = 64 * MIB
-ROUND_BYTES_MAX: Final = 64 * MIB
+ROUND_BYTES_MAX: Final = 32 * MIB
 #: Seconds of the processor that selecting for all views may take at once; the views with the costliest filters come
 #: last, and those that find no time are read by their watchers themselves.
-ROUND_S: Final = 0.2
+ROUND_S: Final = 0.05
 #: A watch at the head hears at least so often how far the log has been read for it.
 HEARTBEAT_S: Final = 5.0
 #: Silence of so many heartbeats means that the daemon is dead or stopped.

@@ -113,9 +113,7 @@ def runtime(name: str) -> Callable[[Path], Mapping[str, str | None]]:
 GONE = "working folder, and that is gone"
 CASES = {
     # homes
-    "the lock of another user": Case(
-        ["status"], 2, r"Permission denied.*\(invalid_settings\)", theirs, nobody=True
-    ),
+    "the lock of another user": Case(["status"], 2, r"Permission denied.*\(invalid_settings\)", theirs, nobody=True),
     "a home that is read-only": Case(
         ["status"],
         2,

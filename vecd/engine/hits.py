@@ -9,6 +9,7 @@ for.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
@@ -54,12 +55,14 @@ class Hits:
 
     def of_each(self, rankings: list[Ranking], first_rank: int = 1) -> list[list[dict[str, Any]] | None]:
         """The hits of several rankings, read together; None for those that would be more than is held at once."""
-        chunks = self._chunks({label for ranking in rankings for label, _ in ranking}, limits.HITS_AT_ONCE_CHARS)
+        short_first = sorted(rankings, key=len)
+        labels = dict.fromkeys(label for ranking in short_first for label, _ in ranking)
+        chunks = self._chunks(labels, limits.HITS_AT_ONCE_CHARS)
         return [_hits(ranking, chunks, first_rank) for ranking in rankings]
 
-    def _chunks(self, labels: set[int], chars_max: int | None = None) -> dict[int, dict[str, Any] | None]:
-        """What is told of these chunks, None for those that are no more. With `chars_max`, those that are read beyond
-        so many characters are left out."""
+    def _chunks(self, labels: Iterable[int], chars_max: int | None = None) -> dict[int, dict[str, Any] | None]:
+        """What is told of these chunks, which are different; None for those that are no more. With `chars_max`, those
+        that are read beyond so many characters are left out, the last ones."""
         chunks: dict[int, dict[str, Any] | None] = {}
         with self._lock:
             for label in labels:
@@ -67,12 +70,12 @@ class Hits:
                     self._keep(label, kept)
                 if kept is not None:
                     chunks[label] = kept.told
-        missing = sorted(labels - chunks.keys())
+        missing = [label for label in labels if label not in chunks]
         chars = 0
         for start in range(0, len(missing), limits.PAGE_ITEMS):
             if chars_max is not None and chars > chars_max:
                 break
-            page = missing[start : start + limits.PAGE_ITEMS]
+            page = sorted(missing[start : start + limits.PAGE_ITEMS])
             with self._database.snapshot() as db:
                 rows = store.chunk_rows(db, page)
             chunks.update(dict.fromkeys(page))

@@ -57,6 +57,14 @@ class _Stored:
             with self._database.snapshot() as db:
                 found = list(documents.vectors(db, documents.kept(db, page)))
             for its_labels, packed in found:
+                if len(packed) != 4 * len(its_labels) * self._dimension:
+                    raise VecError(
+                        Code.DAMAGED,
+                        f"vectors of the chunks {its_labels[0]} to {its_labels[-1]} are damaged in the store: they have"
+                        f" {len(packed):,} bytes, and {len(its_labels):,} of {self._dimension} dimensions have"
+                        f" {4 * len(its_labels) * self._dimension:,}",
+                        "`vec verify` names what is wrong; restore a backup, or ingest these documents again",
+                    )
                 yield its_labels, np.frombuffer(packed, "<f4").reshape(len(its_labels), self._dimension)
 
 

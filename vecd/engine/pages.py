@@ -30,6 +30,8 @@ SNAPSHOT_LIBRARY: Final = "snapshot.library"
 SNAPSHOT_DOCUMENT: Final = "snapshot.document"
 SNAPSHOT_END: Final = "snapshot.end"
 
+#: Rows with metadata that are read first, to see how large it is.
+_ROWS_FIRST = 16
 #: Fields of filters for which events' documents are looked at together.
 _GROUP_FIELDS = 100
 #: Documents of a snapshot that are read at once.
@@ -152,7 +154,7 @@ def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metada
     horizon, _ = events.horizon(db)
     if after < horizon:
         raise compacted(database, f"the position {cursor(database, Position(after))}", horizon)
-    rows = events.read(db, after, limits.EVENTS_PAGE // 2, metadata=metadata)
+    rows = _read(db, after, limits.EVENTS_PAGE // 2, metadata)
     size = 0
     for place, row in enumerate(rows):
         its = row.last_seq - row.seq + 1
@@ -160,6 +162,24 @@ def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metada
             return rows[:place], rows[place].seq - 1 if row.seq <= stop else max(after, stop)
         size += its
     return rows, min(stop, rows[-1].last_seq) if rows else max(after, stop)
+
+
+def _read(db: apsw.Connection, after: int, count: int, metadata: bool) -> list[Row]:
+    """Up to `count` rows behind `after`; fewer if their metadata is large: most of it would be read for nothing, since
+    a page holds little of it."""
+    if not metadata:
+        return events.read(db, after, count, metadata=False)
+    rows: list[Row] = []
+    size, some = 0, _ROWS_FIRST
+    while len(rows) < count and size < limits.PAYLOAD_BYTES:
+        some = min(some, count - len(rows))
+        found = events.read(db, rows[-1].last_seq if rows else after, some, metadata=True)
+        rows += found[1:] if rows and found and found[0].seq == rows[-1].seq else found  # at the head, the last again
+        if len(found) < some:
+            break
+        size += sum(len(row.metadata or "") + len(row.old_metadata or "") for row in found)
+        some *= 4
+    return rows
 
 
 # --- snapshots ------------------------------------------------------------------------------------------------------
@@ -184,7 +204,10 @@ def read_state(database: Database, view: View, encode: Encode, position: Positio
         }
         time = events.format_time(events.time_at(db, seq))
         wanted = None if view.libraries is None else list(there)
-        found = documents.state(db, seq, label, _SNAPSHOT_DOCUMENTS, wanted)
+        found = documents.state(db, seq, label, _ROWS_FIRST, wanted)
+        size = sum(len(metadata) for *_, metadata in found)
+        if len(found) == _ROWS_FIRST and size < limits.PAYLOAD_BYTES * _ROWS_FIRST // _SNAPSHOT_DOCUMENTS:
+            found += documents.state(db, seq, found[-1][0], _SNAPSHOT_DOCUMENTS - _ROWS_FIRST, wanted)
         items: list[Event] = []
         if label == 0:
             items += [_item(seq, SNAPSHOT_LIBRARY, name, time, {"name": name}) for name in there.values()]
