@@ -110,15 +110,16 @@ class Database:
         """Opens or makes the file and starts the writer. Raises VecError `storage_failed`."""
         check_sqlite()
         try:
-            try:
-                self._open()
-            except apsw.Error as error:
-                # The write-ahead log and its index need room before anything can be read.
-                if not self._is_full(error) or not self._give_up_reserve():
-                    raise
+            while True:
+                try:
+                    self._open()
+                    break
+                except apsw.Error as error:
+                    # The write-ahead log and its index need room before anything can be read.
+                    if not self._is_full(error) or not self._give_up_reserve():
+                        raise
                 self.tight = True
                 self._disconnect()
-                self._open()
         except apsw.Error as error:
             raise self._translated(error) from error
         self._thread.start()
