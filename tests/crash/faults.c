@@ -8,7 +8,8 @@
    VEC_FAULT_PLAN: "what number": the call of that number, from 1, to a file in VEC_HOME/data or a backup fails, once.
      "sync"   an fsync or fdatasync, with EIO
      "io"     a write, with EIO
-     "full"   a call that needs space, with ENOSPC; "fullon" all from there on, while the plan is there
+     "full"   a write or allocation, with ENOSPC
+     "fullon" all from there on that make a file longer, while the plan is there
      "short"  a write, which writes half and says so
      "torn"   a write, which writes half and fails with EIO
      The call that fails is noted in the file PLAN.hit.
@@ -83,14 +84,26 @@ static int folder(int fd)
     return fstat(fd, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-/* Whether calls to this file are counted. */
-static int ours(const char *path)
+static int longer(int fd, off_t end)
+{
+    struct stat info;
+    return fstat(fd, &info) == 0 && end > info.st_size;
+}
+
+/* Whether this file is one of the daemon's data. */
+static int data_file(const char *path)
 {
     const char *home = getenv("VEC_HOME");
     size_t length = home ? strlen(home) : 0;
     if (!length || strncmp(path, home, length) || path[length] != '/')
         return 0;
-    return !ends(path, ".log") && !ends(path, ".lock") && !ends(path, "-shm") && !ends(path, ".toml");
+    return !ends(path, ".log") && !ends(path, ".lock") && !ends(path, ".toml");
+}
+
+/* Whether calls to this file are counted: it is to outlive the daemon. */
+static int ours(const char *path)
+{
+    return data_file(path) && !ends(path, "-shm");
 }
 
 static void trace(char kind, const char *path, uint64_t offset, const void *data, uint64_t count)
@@ -125,7 +138,9 @@ static int planned(const char *kinds, int number, char *what, const char *path)
     int at = 0;
     if (!words("VEC_FAULT_PLAN", text, sizeof text) || sscanf(text, "%15s %d", what, &at) != 2)
         return 0;
-    if (!strstr(kinds, what) || (number != at && !(strcmp(what, "fullon") == 0 && number > at)))
+    if (strcmp(kinds, what) && (!strchr(kinds, ' ') || !strstr(kinds, what)))
+        return 0;
+    if (number != at && !(strcmp(what, "fullon") == 0 && number > at))
         return 0;
     char name[PATH_MAX];
     snprintf(name, sizeof name, "%s.hit", getenv("VEC_FAULT_PLAN"));
@@ -172,16 +187,17 @@ static ssize_t put(int fd, const void *data, size_t count, off_t offset, int at)
     ssize_t (*real_at)(int, const void *, size_t, off_t) = dlsym(RTLD_NEXT, "pwrite64");
     char path[PATH_MAX], what[16] = "";
     path_of(fd, path);
-    if (!ours(path) || !regular(fd))
-        return at ? real_at(fd, data, count, offset) : syscall(SYS_write, fd, data, count);
-    if (fault("full") || tight()) {
+    if (data_file(path) && regular(fd) && (fault("full") || tight())) {
         errno = ENOSPC;
         return -1;
     }
+    if (!ours(path) || !regular(fd))
+        return at ? real_at(fd, data, count, offset) : syscall(SYS_write, fd, data, count);
     pthread_mutex_lock(&lock);
     writes++, spaces++;
     ssize_t done;
-    if (planned("full fullon", spaces, what, path)) {
+    off_t place = at ? offset : fcntl(fd, F_GETFL) & O_APPEND ? lseek(fd, 0, SEEK_END) : lseek(fd, 0, SEEK_CUR);
+    if (planned("full", spaces, what, path) || (longer(fd, place + count) && planned("fullon", spaces, what, path))) {
         errno = ENOSPC;
         done = -1;
     } else if (planned("io", writes, what, path)) {
@@ -189,7 +205,6 @@ static ssize_t put(int fd, const void *data, size_t count, off_t offset, int at)
         done = -1;
     } else {
         int half = planned("short torn", writes, what, path);
-        off_t place = at ? offset : fcntl(fd, F_GETFL) & O_APPEND ? lseek(fd, 0, SEEK_END) : lseek(fd, 0, SEEK_CUR);
         size_t part = half ? count / 2 : count;
         done = at ? real_at(fd, data, part, offset) : syscall(SYS_write, fd, data, part);
         if (done > 0)
@@ -232,7 +247,7 @@ ssize_t write(int fd, const void *data, size_t count)
         if (fault("full") || tight())                                               \
             return ENOSPC;                                                          \
         pthread_mutex_lock(&lock);                                                  \
-        if (planned("full fullon", ++spaces, what, path))                           \
+        if (planned("full", ++spaces, what, path) || planned("fullon", spaces, what, path)) \
             error = ENOSPC;                                                         \
         else if ((error = real(fd, offset, count)) == 0)                            \
             trace('A', path, offset, NULL, count);                                  \

@@ -26,10 +26,10 @@ DIMENSION = 1_024
 
 
 @contextmanager
-def mounted(path: Path) -> Iterator[None]:
+def mounted(path: Path, size: int = DISK_BYTES) -> Iterator[None]:
     if sys.platform != "linux" or os.geteuid() or shutil.which("mount") is None:
         pytest.skip("needs root and mount(8)")
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "tmpfs", str(path)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(path)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("may not mount a file system")
     try:
@@ -160,3 +160,24 @@ def test_a_reader_of_an_old_state_does_not_keep_a_trim_from_a_full_disk(small: I
         assert client.delete(ids[200:], "wide")["deleted"] == len(ids) - 200
         client.request("trim", keep_count=0, wait=True)
         client.ingest([document("later")], "wide")
+
+
+def test_a_backup_that_finds_its_disk_full_says_so_and_names_the_backup(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with mounted(disk, 2 * limits.MIB), Instance() as instance:
+        instance.start()
+        with instance.connect() as client:
+            client.request("library.create", library="wide", embedder="none", dimension=DIMENSION, index="flat")
+            client.ingest([document(f"d{number}") for number in range(1_000)], "wide")
+            job_id = client.submit_job("backup", {"path": str(disk / "backup.db")})["job_id"]
+
+            def failed() -> list[dict[str, Any]]:
+                return [each["error"] for each in client.job(job_id)["attempts"] if each["error"]]
+
+            attempt = until(failed, "a failed attempt")[0]
+            assert attempt["code"] == "disk_full"
+            assert str(disk) in attempt["message"]
+            client.cancel_jobs([job_id])
+            client.ingest([document("later")], "wide")
+        assert [each.name for each in disk.iterdir()] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,8 @@ from tests.cli.running import until
 from tests.instance import Instance
 from vecd.errors import VecError
 
+from . import faults
+
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None, reason="needs LD_PRELOAD and a C compiler"
 )
@@ -22,10 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    built = tmp_path_factory.mktemp("faults") / "faults.so"
-    source = Path(__file__).with_name("faults.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", built, source, "-ldl"], check=True)
-    return built
+    return faults.built(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture
@@ -143,6 +141,26 @@ def test_on_a_full_disk_jobs_are_cancelled_and_things_deleted_and_nothing_else_i
         fault.unlink()
         client.ingest([{"id": "later", "text": "there is room again"}])
         assert len(history.check(client)["default"]) == 51
+
+
+def test_with_a_full_disk_the_daemon_starts_with_the_reserve_and_stops(failing: tuple[Instance, Path]) -> None:
+    instance, fault = failing
+    reserve = instance.settings.data / "reserve"
+    instance.environment["VEC_RESERVE"] = str(reserve)
+    daemon = instance.start()
+    with instance.connect() as client:
+        client.ingest([{"id": f"d{n}", "text": f"text {n}"} for n in range(10)])
+        until(reserve.exists, "the reserve")
+    instance.vec("daemon", "stop")
+    assert daemon.wait(30) == 0
+    fault.write_text("tight")
+    daemon = instance.start()
+    assert not reserve.exists()
+    with instance.connect() as client:
+        assert client.delete(["d1"])["deleted"] == 1
+        assert set(history.check(client)["default"]) == {f"d{n}" for n in range(10)} - {"d1"}
+    instance.vec("daemon", "stop")
+    assert daemon.wait(30) == 0
 
 
 def test_the_end_of_a_job_that_cannot_be_written_is_written_when_there_is_room(failing: tuple[Instance, Path]) -> None:

@@ -12,7 +12,7 @@ import apsw
 from ..errors import VecError
 from ..files import create
 from . import events
-from .database import Database, translated
+from .database import FULL, Database, translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,9 @@ def copied(database: Database, path: Path, pages: int) -> Iterator[Part]:
                     while not backup.step(pages):
                         yield Part(backup.page_count - backup.remaining, backup.page_count, seq)
                 _make_its_own(target)
+            except apsw.Error as error:  # of the copy; beyond this block it would be taken for one of the store
+                full = target.system_errno in FULL and isinstance(error, (apsw.IOError, apsw.CantOpenError))
+                raise translated(apsw.FullError() if full else error, path) from error
             finally:
                 target.close()
         fd = os.open(path, os.O_RDONLY)
@@ -73,6 +76,7 @@ def _opened(path: Path) -> apsw.Connection:
 def _make_its_own(db: apsw.Connection) -> None:
     """The copy's log is not the original's, and its jobs are not to be done twice."""
     db.pragma("journal_mode", "delete")  # one file
+    db.pragma("journal_mode", "memory")  # what is not whole is thrown away
     with db:
         db.execute("UPDATE log SET log_id = ''")
         db.execute("DELETE FROM jobs WHERE state IN ('pending', 'running')")

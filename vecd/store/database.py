@@ -59,7 +59,7 @@ T = TypeVar("T")
 log = logging.getLogger("vecd.store")
 
 #: What the system says when there is no room for a write.
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 #: SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when a checkpoint races with a writer (fixed in 3.51.3).
 SQLITE_SOUND = (3, 51, 3)
@@ -124,15 +124,16 @@ class Database:
         check_sqlite()
         presence.refuse_loss(self.path)
         try:
-            try:
-                self._open()
-            except apsw.Error as error:
-                # The write-ahead log and its index need room before anything can be read.
-                if not self._is_full(error) or not self._give_up_reserve():
-                    raise
+            while True:
+                try:
+                    self._open()
+                    break
+                except apsw.Error as error:
+                    # The write-ahead log and its index need room before anything can be read.
+                    if not self._is_full(error) or not self._give_up_reserve():
+                        raise
                 self.tight = True
                 self._disconnect()
-                self._open()
         except apsw.Error as error:
             raise self._translated(error) from error
         self._presence.open()
@@ -299,7 +300,7 @@ class Database:
             return True
         if isinstance(error, (apsw.IOError, apsw.CantOpenError)) and hasattr(self, "_db"):
             lost = getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
-            return not lost and self._db.system_errno in _FULL
+            return not lost and self._db.system_errno in FULL
         return False
 
     def _keep_reserve(self) -> None:
@@ -400,7 +401,7 @@ class Database:
                 return
             except OSError as error:
                 full = error
-                if error.errno not in _FULL:
+                if error.errno not in FULL:
                     raise
         raise apsw.FullError(f"the file cannot grow: {full.strerror}")
 
