@@ -7,7 +7,7 @@ WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint format bench recall completions clean
+.PHONY: demo test check lint format bench recall crash model soak completions clean
 
 $(BIN)/vec: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,21 @@ bench: $(BIN)/vec
 # another day: .venv/bin/python -m tests.recall --help
 recall: $(BIN)/vec
 	$(BIN)/python -m tests.recall --door
+
+# Kills the daemon a thousand times while everything goes on, and checks what is there after each start. For the same
+# choices again: make crash SEED=…
+KILLS ?= 1000
+crash: $(BIN)/vec
+	$(BIN)/python -m tests.crash --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# Draws long sequences of requests, kills and restarts, and compares each answer with that of a model.
+model: $(BIN)/vec
+	MODEL_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/pytest tests/model -q -s
+
+# An hour of mixed load: memory, files, descriptors and latencies must not grow. Writes soak.json and soak.svg.
+MINUTES ?= 60
+soak: $(BIN)/vec
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 completions: $(BIN)/vec
 	$(BIN)/python -m tests.cli.completions

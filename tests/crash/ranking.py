@@ -1,0 +1,70 @@
+"""Brute force for searches by words and for hybrid ones, over documents as `get` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tests.index.test_inverted import Model
+from vecd.index.inverted import Query, Ranking
+from vecd.text.analysis import FORM_MARK, analyzer
+from vecd.text.embedders.hash import Hash
+
+from .checker import Broken
+
+#: How the rankings are fused: 1 / (20 + rank), words counting one and a half times.
+_FUSED, _WORDS_WEIGHT = 20, 1.5
+_SLACK = 2e-5
+
+
+class Ranked:
+    """The chunks of a library, and how they rank."""
+
+    def __init__(self, documents: Sequence[Mapping[str, Any]]) -> None:
+        self.vectors: dict[str, npt.NDArray[np.float32]] = {}
+        self._chunks: list[str] = []
+        self._model = Model(Ranking())
+        for document in documents:
+            for chunk in document["chunks"]:
+                self.vectors[chunk["chunk_id"]] = np.frombuffer(chunk["vector"], "<f4")
+                title = document["title"]
+                words = (None if title is None else _terms(title)), _terms(chunk["text"])
+                self._model.rows[len(self._chunks)] = words
+                self._chunks.append(chunk["chunk_id"])
+
+    def worded(self, query: str) -> dict[str, float]:
+        """The score of each chunk that has any of the words."""
+        found = self._model.search(Query(tuple(_terms(query))), len(self._chunks))
+        return {self._chunks[label]: score for score, label in found}
+
+    def embedded(self, query: str) -> npt.NDArray[np.float32]:
+        return np.asarray(Hash().embed([query])[0], np.float32)
+
+    def check_hybrid(
+        self, hits: Sequence[Mapping[str, Any]], near: Mapping[str, float], worded: Mapping[str, float], k: int
+    ) -> None:
+        """Each hit's place in either ranking is one that brute force gives it, and its score is what they give."""
+        if len(hits) < min(k, len(near)):
+            raise Broken("search", f"hybrid: {len(hits)} hits of {min(k, len(near))}")
+        for hit in hits:
+            chunk, score = hit["chunk_id"], 0.0
+            for what, scores, weight in (("vector", near, 1.0), ("text", worded, _WORDS_WEIGHT)):
+                place = hit["explain"][what]
+                if place is None:
+                    continue
+                if chunk not in scores or abs(scores[chunk] - place["score"]) > _SLACK * max(1, place["score"]):
+                    raise Broken("search", f"hybrid: {chunk} has by {what} {place}, by brute force {scores.get(chunk)}")
+                better = sum(each > scores[chunk] + _SLACK for each in scores.values())
+                alike = sum(each >= scores[chunk] - _SLACK for each in scores.values())
+                if not better < place["rank"] <= alike:
+                    raise Broken("search", f"hybrid: {chunk} is at {place} by {what}; {better} are better")
+                score += weight / (_FUSED + place["rank"])
+            if abs(score - hit["score"]) > _SLACK:
+                raise Broken("search", f"hybrid: {chunk} has the score {hit['score']}, and its places give {score}")
+
+
+def _terms(text: str) -> list[str]:
+    return [term for term in analyzer("english").terms(text) if not term.startswith(FORM_MARK)]
