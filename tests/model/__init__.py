@@ -1,0 +1,1 @@
+"""The real daemon against a model of a few dozen lines."""
