@@ -167,8 +167,12 @@ class Epoch:
 
     def _start_and_die(self, point: str) -> None:
         """A start with an armed point: it may die of it before it is ready, soon after, or not at all."""
-        with contextlib.suppress(AssertionError):  # vecd did not start
-            self._daemon = self._instance.start(module=MODULE)
+        try:
+            self._start()
+        except AssertionError as failure:
+            if f"({-signal.SIGKILL})" not in str(failure):
+                raise  # it could not start
+        else:
             if not _ends(self._daemon, self._chance.uniform(0, 0.3)):
                 self._daemon.kill()
             self._reap()
@@ -196,7 +200,7 @@ class Epoch:
                         if document_id.startswith(own)
                     }
                 )
-            checker.check_jobs(self._replay, self._submitted(seq))
+            checker.check_jobs(self._replay, self._load.submitter.wanted)
             consumer = self._load.consumer
             there_at = {each["name"]: each["seq"] for each in client.consumers()}.get(WORKER, 0)
             checker.check_consumer(WORKER, consumer.acked, consumer.sent, there_at)
@@ -207,11 +211,6 @@ class Epoch:
             self._check_searches(client, "vectors")
             if dead := [job["job_id"] for job in client.jobs(states=["dead"]) if job["error"]["code"] == "crashed"]:
                 client.retry_jobs(dead)
-
-    def _submitted(self, seq: int) -> dict[int, checker.Wanted]:
-        """All that were answered before the kill, which is before `seq`."""
-        assert self._replay.seq == seq
-        return self._load.submitter.wanted
 
     def _replay_to(self, seq: int) -> None:
         """Takes what has been recorded, up to there."""
