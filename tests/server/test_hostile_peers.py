@@ -437,6 +437,50 @@ def test_a_peer_that_reads_slowly_is_not_one_that_does_not_read() -> None:
         assert reason.code == Code.STALLED
 
 
+def test_answers_that_were_read_meanwhile_do_not_count_as_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transport says nothing when the little that waited has been read. Many connections, each with a last answer
+    that was counted when it was sent, must not keep others from theirs."""
+    monkeypatch.setattr(limits, "UNREAD_BYTES_MAX", limits.MIB)
+
+    async def scenario() -> None:
+        with bare_session() as (listener, session, transport):
+            transport.unread_bytes = limits.MIB
+            session.send({"id": 1, "result": {}})
+            transport.unread_bytes = 0  # the peer reads
+            another, its_transport = Session(listener), SlowTransport(transport.get_extra_info("socket"))
+            another.connection_made(its_transport)
+            its_transport.unread_bytes = 1_000
+            another.send({"id": 1, "result": {}})
+            assert listener.budget.unread_bytes == 1_000
+            await listener.budget.uncrowded()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+def test_too_many_unread_answers_end_who_reads_nothing_and_not_who_reads_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "UNREAD_BYTES_MAX", limits.MIB)
+    monkeypatch.setattr(limits, "UNREAD_CROWDED_S", 0.2)
+
+    async def scenario() -> None:
+        with bare_session() as (listener, slow, its_transport):
+            stuck, transport = Session(listener), SlowTransport(its_transport.get_extra_info("socket"))
+            stuck.connection_made(transport)
+            ended: list[Session] = []
+            monkeypatch.setattr(Session, "end_stalled", lambda self, reason: ended.append(self))
+            for session, output in ((slow, its_transport), (stuck, transport)):
+                output.unread_bytes = limits.MIB
+                session.send({"id": 1, "result": {}})
+                session.pause_writing()
+            while not ended:
+                its_transport.unread_bytes -= 1_000
+                await asyncio.sleep(0.01)
+            assert set(ended) == {stuck}
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
 def test_requests_of_a_peer_that_is_gone_are_backlog_until_they_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise whoever sends and hangs up, again and again, makes the daemon hold more than its backlog may be."""
 

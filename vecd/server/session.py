@@ -75,8 +75,7 @@ class Session(asyncio.Protocol):
         self._since_hello = now  # when the connection was made
         self._since_read = now  # when bytes last arrived
         self._since_blocked: float | None = None  # when our output was last taken, as far as known, if it is stuck
-        self._unread_bytes = 0  # of our output, when the sweep last looked
-        self.unread_bytes = 0  # of our output, as it is counted in the daemon's budget
+        self.unread_bytes = 0  # of our output, when it was last counted: so it stands in the daemon's budget
 
     # --- the transport's side ---------------------------------------------------------------------------------------
 
@@ -188,7 +187,7 @@ class Session(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._since_blocked = None
-        self._count_unread(self._transport.get_write_buffer_size())
+        self.count_unread()
         self._writable.set()
         self._update_reading()
 
@@ -330,7 +329,7 @@ class Session(asyncio.Protocol):
             return 0
         data = encode(message)
         self._transport.write(data)
-        self._count_unread(self._transport.get_write_buffer_size())
+        self.count_unread()
         return len(data)
 
     def send_page(self, message: dict[str, Any]) -> int:
@@ -345,7 +344,7 @@ class Session(asyncio.Protocol):
         """Writes a part of a subscription as it was encoded."""
         if not self._closed:
             self._transport.writelines(frame_of(number, part))
-            self._count_unread(self._transport.get_write_buffer_size())
+            self.count_unread()
 
     async def room(self, *, alone: bool) -> None:
         """Waits until an answer, or a page of one, may be made for this peer: it has read what was sent before, few are
@@ -381,6 +380,17 @@ class Session(asyncio.Protocol):
     def is_writable(self) -> bool:
         """Whether the peer has read enough of what was sent."""
         return self._writable.is_set()
+
+    def look_at_output(self, now: float) -> None:
+        """Counts what the peer has read since the last count. The transport tells of it only when much was waiting and
+        little is left."""
+        before = self.unread_bytes
+        self.count_unread()
+        if self.unread_bytes < before and self._since_blocked is not None:
+            self._since_blocked = now  # slow, but it moves
+
+    def count_unread(self) -> None:
+        self._count_unread(self._transport.get_write_buffer_size())
 
     def _count_unread(self, size: int) -> None:
         if size != self.unread_bytes:
@@ -448,10 +458,7 @@ class Session(asyncio.Protocol):
                 return VecError(
                     Code.STALLED, f"a frame has {pending_bytes} bytes after {took_s:.0f} s: that is too slow"
                 )
-        unread_bytes = self._transport.get_write_buffer_size()
-        if unread_bytes < self._unread_bytes and self._since_blocked is not None:
-            self._since_blocked = now  # slow, but it moves
-        self._unread_bytes = unread_bytes
+        self.look_at_output(now)
         if self._transport.is_closing() and self._since_blocked is None:
             self._since_blocked = now  # it closes when all is read, however little that is
         patient = (self._streams or self._paged) and not self._holds_incoming
