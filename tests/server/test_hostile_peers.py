@@ -28,6 +28,7 @@ from vecd.client import Client
 from vecd.errors import Code
 from vecd.jobs.clock import Clock
 from vecd.jobs.jobs import Jobs
+from vecd.server import budget
 from vecd.server.call import Call
 from vecd.server.handlers import OPS, Op
 from vecd.server.listener import Listener
@@ -422,6 +423,13 @@ def bare_session() -> Iterator[tuple[Listener, Session, SlowTransport]]:
         yield listener, session, transport
 
 
+async def reached(condition: Callable[[], bool]) -> None:
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+
+
 def test_a_peer_that_reads_slowly_is_not_one_that_does_not_read() -> None:
     with bare_session() as (_, session, transport):
         transport.unread_bytes = limits.MIB
@@ -477,6 +485,28 @@ def test_too_many_unread_answers_end_who_reads_nothing_and_not_who_reads_slowly(
                 its_transport.unread_bytes -= 1_000
                 await asyncio.sleep(0.01)
             assert set(ended) == {stuck}
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+def test_a_frame_that_cannot_be_decoded_for_want_of_memory_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        with bare_session() as (listener, session, _), monkeypatch.context() as broken:
+
+            def decode(payload: bytes) -> Any:
+                raise MemoryError
+
+            broken.setattr(budget, "decode_request", decode)
+            session.data_received(frame("ping", 1, padding=bytes(100_000)))
+            await reached(lambda: session.closed)
+            broken.undo()
+            another = Session(listener)
+            another.connection_made(SlowTransport(session._transport.get_extra_info("socket")))
+            another.data_received(HELLO)
+            another.data_received(frame("ping", 1, padding=bytes(100_000)))
+            await reached(lambda: another._decoding is None)
+            assert not another.closed
+            listener.budget.close()
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 

@@ -31,8 +31,8 @@ from ..engine.turns import Turn, Turns
 from ..engine.watch import Watch
 from ..errors import Code, VecError
 from ..wire.frames import FrameDecoder
-from ..wire.messages import Part, Request, check_protocol, encode, frame_of, request_id
-from .budget import Decoded, decode_at_once
+from ..wire.messages import Part, Request, check_protocol, encode, frame_of
+from .budget import Decoded, Undecoded, decode_at_once
 from .call import Call
 from .handlers import OPS, Handler, Now
 
@@ -145,16 +145,16 @@ class Session(asyncio.Protocol):
 
     def _take_decoded(self, found: Decoded) -> None:
         assert self._decoding is not None
-        (payload, room), self._decoding = self._decoding, None
+        (_, room), self._decoding = self._decoding, None
         if room:
             self._budget.frame_done(room)
         try:
-            if not isinstance(found, VecError):
+            if not isinstance(found, Undecoded):
                 self._take(*found)
-            elif found.code == Code.TOO_LARGE and self._greeted and (number := request_id(payload)) is not None:
-                self.send({"id": number, "error": found.to_wire()})
+            elif self._greeted and found.id is not None:
+                self.send({"id": found.id, "error": found.error.to_wire()})
             else:
-                self._end(found)
+                self._end(found.error)
         except VecError as error:
             self._end(error)
 
