@@ -103,6 +103,7 @@ class Database:
         self._checkpoint_at = limits.WAL_PAGES
         self._giving_back = False  # the last commit was a step of giving back, and more may follow
         self._shrink_due = False  # pages were given back, and the file is still as long as before
+        self._shrink_at = 0.0  # when to try that again: readers were in the way
         self.tight = False  # the disk was full, and there has been no room for the reserve since
         self._presence = presence.Presence(path)
         self.catalogue: Catalogue
@@ -410,7 +411,7 @@ class Database:
         """Copies a long write-ahead log back into the file. While somebody reads, it cannot begin anew; when it has
         become much too long, the readers are waited for. With a `mode` it is done however short the log is."""
         if mode is None:
-            if self._shrink_due and not self._giving_back:
+            if self._shrink_due and not self._giving_back and time.monotonic() >= self._shrink_at:
                 mode = apsw.SQLITE_CHECKPOINT_RESTART  # the file is shortened when all of the log is in it
             elif self._wal_pages < self._checkpoint_at:
                 return
@@ -422,6 +423,7 @@ class Database:
         try:
             pages, copied = self._db.wal_checkpoint(mode=mode)
         except apsw.BusyError:
+            self._shrink_at = time.monotonic() + limits.SHRINK_LOOK_S
             log.debug("checkpoint held up by readers", extra={"wal_pages": self._wal_pages})
         except apsw.Error as error:
             if not self._is_full(error):
