@@ -511,6 +511,50 @@ def test_a_frame_that_cannot_be_decoded_for_want_of_memory_holds_up_no_other(mon
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
+def test_who_does_not_read_and_holds_the_backlog_is_ended_though_its_answer_comes_in_pages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "BACKLOG_BYTES_MAX", limits.MIB)
+
+    async def scenario() -> None:
+        async def paged(call: Call) -> dict[str, Any]:
+            await call.items([{}])
+            await asyncio.Event().wait()
+            return {}
+
+        monkeypatch.setitem(OPS, "paged", Op(paged))
+        with bare_session() as (listener, session, _):
+            session.data_received(frame("paged", 1, padding=bytes(2 * limits.MIB)))
+            await reached(lambda: bool(session._paged))
+            session.pause_writing()
+            assert listener.budget.backlog_full
+            reason = session.overdue(time.monotonic() + 1.1, 1.0)
+            assert reason is not None
+            assert reason.code == Code.STALLED
+            for task in session._tasks.values():
+                task.cancel()
+            await reached(lambda: not session._tasks)
+            listener.budget.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+def test_a_frame_that_waits_for_room_is_admitted_when_a_larger_one_before_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "INCOMING_BYTES_MAX", limits.MIB)
+    with bare_session() as (listener, session, _):
+        arriving, told = listener.budget, []
+        large = Session(listener)
+        monkeypatch.setattr(session, "room_for_frame", told.append)
+        assert arriving.admit_frame(Session(listener), limits.MIB // 2)
+        assert not arriving.admit_frame(large, limits.MIB)
+        assert not arriving.admit_frame(session, limits.MIB // 4)
+        arriving.forget(large)
+        assert told == [limits.MIB // 4]
+        assert not arriving.frames_wait
+
+
 def test_requests_of_a_peer_that_is_gone_are_backlog_until_they_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise whoever sends and hangs up, again and again, makes the daemon hold more than its backlog may be."""
 

@@ -75,6 +75,9 @@ class Budget:
     def frame_done(self, size: int) -> None:
         """So much room is given back."""
         self.incoming_bytes -= size
+        self._admit_waiting()
+
+    def _admit_waiting(self) -> None:
         while self._arriving and self.incoming_bytes + self._arriving[0][1] <= limits.INCOMING_BYTES_MAX:
             session, wanted = self._arriving.popleft()
             self.incoming_bytes += wanted
@@ -89,6 +92,7 @@ class Budget:
         """The session takes no more."""
         self._arriving = deque(each for each in self._arriving if each[0] is not session)
         self._frames = deque(each for each in self._frames if each[0] is not session)
+        self._admit_waiting()  # those behind it may need less room
 
     # --- requests ---------------------------------------------------------------------------------------------------
 

@@ -461,14 +461,17 @@ class Session(asyncio.Protocol):
         self.look_at_output(now)
         if self._transport.is_closing() and self._since_blocked is None:
             self._since_blocked = now  # it closes when all is read, however little that is
-        patient = (self._streams or self._paged) and not self._holds_incoming
+        patient = (self._streams or self._paged) and not (self._is_in_the_way or self._transport.is_closing())
         if self._since_blocked is not None and not patient and now - self._since_blocked > stall_s:
             return VecError(Code.STALLED, f"replies have not been read for {stall_s:g} s")
         return None
 
     @property
-    def _holds_incoming(self) -> bool:
-        """Whether others wait for room that a frame holds which is not taken."""
+    def _is_in_the_way(self) -> bool:
+        """Whether others wait for room that this connection holds: for a frame that is not taken, or for large requests
+        that have no answer because the peer does not read."""
+        if self._budget.backlog_full and self._unanswered_bytes > limits.FRAME_BYTES_AT_ONCE:
+            return True
         return self._budget.frames_wait and (bool(self._room_bytes) or any(room for _, room in self._frames))
 
     def blocked_s(self, now: float) -> float:
