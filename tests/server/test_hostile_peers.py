@@ -544,7 +544,8 @@ def test_a_frame_that_waits_for_room_is_admitted_when_a_larger_one_before_it_is_
 ) -> None:
     monkeypatch.setattr(limits, "INCOMING_BYTES_MAX", limits.MIB)
     with bare_session() as (listener, session, _):
-        arriving, told = listener.budget, []
+        told: list[int] = []
+        arriving = listener.budget
         large = Session(listener)
         monkeypatch.setattr(session, "room_for_frame", told.append)
         assert arriving.admit_frame(Session(listener), limits.MIB // 2)
