@@ -111,6 +111,18 @@ def test_commits_do_not_wait_for_readers_each_time_after_pages_were_given_back(d
         assert time.monotonic() - began < 50 * limits.CHECKPOINT_WAIT_MS / 1_000 / 2
 
 
+def test_a_disk_that_stays_full_is_logged_once(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.submit(lambda tx: None).result()
+    with monkeypatch.context() as full:
+        full.setattr(database, "_reserve", tmp_path / "no folder" / "reserve")
+        for _ in range(3):
+            database._keep_reserve()
+    told = [each.levelname for each in caplog.records if each.message == "no room for the whole reserve"]
+    assert told.count("WARNING") == 1
+
+
 @pytest.mark.parametrize("version", ["3.7.0", "3.40.1", "3.51.0", "3.51.2", "3.6.23"])
 def test_an_sqlite_that_can_corrupt_is_refused(version: str) -> None:
     with pytest.raises(VecError, match=f"SQLite {version}") as refusal:

@@ -96,6 +96,7 @@ class Database:
         self._label = 0
         self._reserve = path.with_name("reserve")
         self._reserve_at = 0.0  # when to look for room for it again
+        self._short = False  # there was no room for all of it when it was last tried
         self._db: apsw.Connection
         self._page_bytes = PAGE_BYTES
         self._fd = -1  # of the file, to allocate its growth
@@ -312,9 +313,15 @@ class Database:
                     size += file.write(os.urandom(piece))  # a file system that packs must not save on it
                     if size >= limits.RESERVE_BYTES:
                         os.fsync(file.fileno())
-            self.tight = False
+            self.tight = self._short = False
         except OSError as error:
-            log.warning("no room for the whole reserve", extra={"error": str(error)})
+            # Once: it is tried again every few seconds, and the log may be on the same disk.
+            log.log(
+                logging.DEBUG if self._short else logging.WARNING,
+                "no room for the whole reserve",
+                extra={"error": str(error)},
+            )
+            self._short = True
 
     def _give_up_reserve(self) -> bool:
         """Gives up a part of the reserve; whether there was any. What it frees goes into the write-ahead log, whose
