@@ -69,15 +69,15 @@ async def submit(jobs: Jobs, job: Wanted, turn: Turn) -> dict[str, Any]:
 
     A job with this key that is being cancelled is waited for. Raises VecError `busy` if that takes long.
     """
+    frees = kinds.find(job.kind).frees
     async with turn:
-        frees = kinds.find(job.kind).frees
         future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job), frees=frees, sender=turn.sender)
     submitted, new = await asyncio.wrap_future(future)
     deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
     while not new and submitted.cancelling:
         if not await _ended(jobs, submitted.job_id, deadline):
             raise moves.being_cancelled(submitted)
-        submitted, new = await _write(jobs, lambda tx: moves.insert(tx, job))
+        submitted, new = await _write(jobs, lambda tx: moves.insert(tx, job), frees=frees)
     return {**described(jobs, submitted), "existing": not new}
 
 
