@@ -243,8 +243,12 @@ async def retry(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Lets ended jobs go on from their checkpoints, or begin again if their kind does that. Raises what job_moves.retry
     does; then none has been retried."""
     again = {kind.name for kind in kinds.KINDS.values() if kind.begins_again}
+
     # The oldest first: a job that others run after is retried before them.
-    moved = await _write(jobs, lambda tx: {job_id: moves.retry(tx, job_id, again) for job_id in sorted(set(job_ids))})
+    def retried(tx: Transaction) -> dict[int, Job]:
+        return {job_id: moves.retry(tx, job_id, again) for job_id in sorted(set(job_ids))}
+
+    moved = await _write(jobs, retried, frees=True)  # it may be a trim that is to make room on a full disk
     return [described(jobs, moved[job_id]) for job_id in job_ids]
 
 

@@ -141,12 +141,12 @@ class Listener:
                 continue
             try:
                 sock = bind(self.path)
-            except VecError as error:
+                before, self._server = self._server, await self._listen(sock)
+            except (VecError, OSError) as error:
                 if str(error) != failed:
                     log.error("the socket is gone, and cannot be bound again", extra={"error": str(error)})
                     failed = str(error)
                 continue
-            before, self._server = self._server, await self._listen(sock)
             before.close()
             self._file, self._owned, failed = _file_id(self.path), True, ""
             log.warning("the socket was removed, and is bound again", extra={"socket": self.path})

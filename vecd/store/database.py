@@ -191,6 +191,7 @@ class Database:
             self._presence.check()
         except VecError as error:  # closing would copy the log back into, and remove, files that are not ours
             log.critical("the store is not closed", extra={"error": error.message})
+            self._on_fatal(error)
             return
         self._disconnect()
         self._presence.close()
