@@ -84,9 +84,12 @@ def tell(error: VecError) -> None:
 
 def _pointed(error: VecError) -> str:
     """For an error in a filter: the filter, and a caret under the column that the error is about."""
-    where, column = error.details.get("where"), error.details.get("column")
-    if not isinstance(where, str) or not isinstance(column, int) or not where.strip() or not where.isprintable():
+    where, column, offset = (error.details.get(key, 0) for key in ("where", "column", "where_offset"))
+    if not isinstance(where, str) or not isinstance(column, int) or not isinstance(offset, int):
         return ""
+    if not where.strip() or not where.isprintable():
+        return ""
+    column -= offset
     start = max(0, column - _POINTED_CHARS)
     return f"\n     {where[start : start + 2 * _POINTED_CHARS]}\n     {' ' * (column - 1 - start)}^"
 

@@ -206,20 +206,21 @@ def test_each_query_from_stdin_may_bring_its_filter_and_effort(instance: Instanc
     assert all(hit["query"] == "every night" for hit in hits)
 
 
-def test_a_query_whose_filter_is_wrong_ends_it_after_those_before_it(instance: Instance, texts: str) -> None:
-    lines = ndjson([{"query": "every night", "k": 1}, {"query": "every night", "where": "year = 'x"}])
-    done = instance.vec("search", "-l", texts, "--stdin", stdin=lines, status=2)
-    assert [json.loads(line)["rank"] for line in done.stdout.splitlines()] == [1]
+def test_a_query_whose_filter_is_wrong_is_refused_by_its_line_and_costs_no_other(instance: Instance, texts: str) -> None:
+    lines = ndjson([{"query": "every night", "k": 1}, {"query": "every night", "where": "year = 'x"}] * 2)
+    done = instance.vec("search", "-l", texts, "--stdin", stdin=lines, status=3)
+    assert [json.loads(line)["rank"] for line in done.stdout.splitlines()] == [1, 1]
+    assert done.stderr.startswith("vec: stdin:2: ")
     assert done.stderr.splitlines()[1:3] == ["     year = 'x", "            ^"]
 
 
 @pytest.mark.parametrize(
     "wrong", [{"where": 5}, {"where": [5]}, {"where": {"year": 1}}, {"ef": "5"}, {"ef": 0}, {"exact": 1}], ids=str
 )
-def test_a_query_with_a_field_of_the_wrong_sort_is_a_usage_error(
+def test_a_query_with_a_field_of_the_wrong_sort_is_refused(
     instance: Instance, texts: str, wrong: dict[str, Any]
 ) -> None:
-    done = instance.vec("search", "-l", texts, "--stdin", stdin=json.dumps({"query": "night", **wrong}), status=2)
+    done = instance.vec("search", "-l", texts, "--stdin", stdin=json.dumps({"query": "night", **wrong}), status=3)
     assert (done.stdout, f"'{next(iter(wrong))}' must be" in done.stderr) == ("", True)
 
 

@@ -142,13 +142,15 @@ class Doubt(NamedTuple):
 
 def refuse(text: str, column: int, message: str, hint: str | None = None) -> NoReturn:
     """Raises VecError `invalid_filter`, pointing at the column (from 1)."""
+    before = max(0, column - limits.ERROR_CHARS_MAX // 2) if len(text) > limits.ERROR_CHARS_MAX else 0
     raise VecError(
         Code.INVALID_FILTER,
         f"{message}, at column {column} of the filter {text!r:.200}",
         hint or "vec-search(1) has the language, under FILTERS",
         field="where",
-        # The whole text, for who points at the column; a long one would be cut, and the column would be elsewhere.
-        **({"where": text, "column": column} if len(text) <= limits.ERROR_CHARS_MAX else {}),
+        where=text[before : before + limits.ERROR_CHARS_MAX],
+        column=column,
+        **({"where_offset": before} if before else {}),
     )
 
 
