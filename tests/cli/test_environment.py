@@ -25,7 +25,7 @@ from vecd import limits
 from vecd.errors import Code, VecError
 from vecd.launch import launch
 
-from .running import PATIENCE_S, fresh, rest_of, running, until
+from .running import PATIENCE_S, fresh, line_of, rest_of, running, until
 from .test_daemon import alive
 from .test_watch import head, put, watching
 
@@ -337,10 +337,11 @@ def test_every_command_reports_a_stopped_daemon_within_seconds() -> None:
         pid = own.pid()
         assert pid is not None
         job = own.objects("jobs", "submit", "prune", "--delay", "1h")[0]["job_id"]
-        early = [["watch"], ["watch", "--exec", "true"], ["jobs", "wait", str(job)]]
+        early = [["watch", "--no-reconnect"], ["watch", "--no-reconnect", "--exec", "true"], ["jobs", "wait", str(job)]]
         processes = [stack.enter_context(running(own, *command)) for command in early]
-        until(lambda: own.objects("status")[0]["connections"] == 4, "their connections")
-        watching(own, 2)
+        patient = stack.enter_context(running(own, "watch", "--type", "document.added"))
+        until(lambda: own.objects("status")[0]["connections"] == 5, "their connections")
+        watching(own, 3)
         os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
         late = [["status"], ["count"], ["search", "x"], ["ingest"], ["watch"], ["library", "list"], ["daemon", "start"]]
@@ -349,8 +350,12 @@ def test_every_command_reports_a_stopped_daemon_within_seconds() -> None:
             assert process.wait(PATIENCE_S) == 75, command
             assert f"the daemon, process {pid}, is stopped (stalled)" in rest_of(process.stderr), command
         assert time.monotonic() - began < PATIENCE_S / 2
+        assert patient.stderr is not None
+        assert f"the daemon, process {pid}, is stopped; going on from" in patient.stderr.readline().decode()
         os.kill(pid, signal.SIGCONT)
         assert own.objects("count")[0]["documents"] == 1
+        own.vec("ingest", stdin=ndjson([{"id": "b", "text": "y"}]))
+        assert line_of(patient.stdout)["data"]["id"] == "b"
 
 
 def test_a_daemon_that_accepts_nothing_and_one_that_says_nothing_are_reported() -> None:

@@ -206,7 +206,7 @@ def test_each_query_from_stdin_may_bring_its_filter_and_effort(instance: Instanc
     assert all(hit["query"] == "every night" for hit in hits)
 
 
-def test_a_query_whose_filter_is_wrong_is_refused_by_its_line_and_costs_no_other(instance: Instance, texts: str) -> None:
+def test_a_query_whose_filter_is_wrong_is_named_and_costs_no_other(instance: Instance, texts: str) -> None:
     lines = ndjson([{"query": "every night", "k": 1}, {"query": "every night", "where": "year = 'x"}] * 2)
     done = instance.vec("search", "-l", texts, "--stdin", stdin=lines, status=3)
     assert [json.loads(line)["rank"] for line in done.stdout.splitlines()] == [1, 1]
