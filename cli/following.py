@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 from vecd import limits
 from vecd.errors import Code, VecError
 
+from .cursors import LOST
+
 if TYPE_CHECKING:
     from vecd.client import Client
     from vecd.subscription import Message, Watch
@@ -32,11 +34,9 @@ _RESTART_S: Final = 10.0
 _PAUSE_S: Final = 0.05
 _PAUSE_S_MAX: Final = 1.0
 
-#: The connection is over. Another one goes on where it was.
-_LOST: Final = (Code.CONNECTION_LOST, Code.SHUTTING_DOWN, Code.STALLED)
 #: Why an attempt to connect fails that the next one may not: the daemon is not back yet, or has not yet noticed that
 #: the old connection of a consumer is closed.
-_NOT_YET: Final = (*_LOST, Code.NO_DAEMON, Code.BUSY, Code.TIMEOUT, Code.CONSUMER_HELD)
+_NOT_YET: Final = (*LOST, Code.NO_DAEMON, Code.BUSY, Code.TIMEOUT, Code.CONSUMER_HELD)
 
 #: What ends a watch from outside: file descriptors, each with the events of poll(2) that it is watched for.
 Enders = Sequence[tuple[int, int]]
@@ -146,7 +146,7 @@ class Following:
         try:
             self._place.secure(self.watch)
         except VecError as error:
-            if error.code not in _LOST:
+            if error.code not in LOST:
                 raise
             resumed = False
             try:
@@ -160,7 +160,7 @@ class Following:
     def resume(self, error: VecError) -> bool:
         """Goes on from `done` on another connection, when there is one; false when an ender is ready first, or the time
         is over. Raises VecError: `error`, if that cannot be mended so, or why it cannot go on."""
-        if not self._reconnects or error.code not in _LOST:
+        if not self._reconnects or error.code not in LOST:
             raise error
         self.client.close()
         if self._limit is not None and self._handled >= self._limit:

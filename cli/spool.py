@@ -44,7 +44,7 @@ def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict
         return client.submit_job("ingest", {"files": files, "names": names, "strict": strict or None}, library=library)
     except BaseException as error:
         # If the answer was lost, the job may be there, and need its file; if it is not, the daemon tidies up.
-        if not (isinstance(error, VecError) and error.code in (Code.CONNECTION_LOST, Code.TIMEOUT)):
+        if not (isinstance(error, VecError) and error.code in (Code.CONNECTION_LOST, Code.TIMEOUT, Code.STALLED)):
             for each in ours:
                 if os.path.exists(each):
                     os.unlink(each)

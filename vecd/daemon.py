@@ -192,7 +192,7 @@ async def _serve(
     await asyncio.to_thread(engine.close)
     listener.unbind()
     log.info("stopped")
-    return 0
+    return _EX_IOERR if failures else 0
 
 
 def _tell_ready(ready_fd: int | None) -> None:

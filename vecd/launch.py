@@ -69,7 +69,10 @@ def _find_or_start(settings: Settings, notice: Notice) -> socket.socket:
         if held is None:
             break
         who = f"the daemon, process {held.pid}, which is {held.state or 'starting'}"
-        if not _until(lambda: dial(settings) or holder(settings) is None, limits.LAUNCH_S, notice, who):
+        got = _until(lambda: dial(settings) or holder(settings) is None, limits.LAUNCH_S, notice, who)
+        if isinstance(got, socket.socket):
+            return got
+        if not got:
             raise VecError(Code.BUSY, f"waited {limits.LAUNCH_S:g} s for {who}", f"its log is {settings.log}")
     _start(settings)
     sock = dial(settings)

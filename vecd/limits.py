@@ -266,6 +266,8 @@ WAL_PAGES_BETWEEN: Final = 2_000
 ALLOCATED_AHEAD_BYTES: Final = MIB
 #: How often a log that is longer than that is tried to be cut back while nothing is written.
 WAL_LOOK_S: Final = 1.0
+#: How often, while much is written, the writer waits for readers so that the file can be shortened.
+SHRINK_LOOK_S: Final = 10.0
 #: How long the writer waits for readers when the log must be restarted, and anybody for another program's lock.
 CHECKPOINT_WAIT_MS: Final = 20
 LOCK_WAIT_MS: Final = 5_000

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.instance import Instance
-from vecd.errors import VecError
+from vecd.errors import Code, VecError
 
 from .running import running, until
 from .test_watch import head, past, put, watching
@@ -113,3 +113,25 @@ def test_what_was_done_is_acknowledged_to_a_daemon_that_was_restarted(noticed: b
             assert lost.value.code == "connection_lost"
         (body,) = own.objects("consumers", "list")
         assert body["cursor"] == events[-1]["cursor"]
+
+
+def test_an_ack_that_a_silent_daemon_does_not_take_is_kept_for_the_next_connection() -> None:
+    class Silent:
+        def ack(self, cursor: str) -> None:
+            raise VecError(Code.STALLED, "the daemon has not answered for 6 s")
+
+        def settle(self) -> None:
+            pass
+
+    acked: list[str] = []
+
+    class Again:
+        def request(self, op: str, *, consumer: str, cursor: str) -> None:
+            acked.append(cursor)
+
+    place, silent = cursors.Consumer("c", lambda: pytest.fail("not asked for")), Silent()
+    place.keep(silent, "log:7")
+    with pytest.raises(VecError, match="has not answered"):
+        place.secure(silent)
+    place.resume(Again())
+    assert acked == ["log:7"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import os
 import signal
@@ -15,6 +16,10 @@ import pytest
 
 from tests.cli.running import end_of_input, feed, line_of, numbered, rest_of, running, until
 from tests.instance import BIN, Instance, ndjson
+from vecd.errors import Code, VecError
+
+# mypy knows cli/ by its folder's name; it is imported by the name that it is installed under.
+spool: Any = importlib.import_module("vec_cli.spool")
 
 
 @pytest.fixture
@@ -256,3 +261,24 @@ def test_the_life_of_jobs_can_be_watched(own: Instance) -> None:
     events = own.objects("watch", "--type", "job.*", "--from", "beginning", "--no-follow")
     assert [event["type"] for event in events] == ["job.submitted", "job.started", "job.completed"]
     assert {event["data"]["job_id"] for event in events} == {job_id}
+
+
+def test_what_a_job_is_to_read_stays_when_the_daemon_falls_silent_before_it_answers(tmp_path: Path) -> None:
+    """The job may be there."""
+
+    class Silent:
+        def request(self, op: str) -> dict[str, Any]:
+            return {"path": str(tmp_path / "spooled")}
+
+        def submit_job(self, kind: str, params: dict[str, Any], **fields: Any) -> dict[str, Any]:
+            raise VecError(Code.STALLED, "the daemon has not answered for 6 s")
+
+    read, write = os.pipe()
+    os.write(write, b"{}\n")
+    os.close(write)
+    try:
+        with pytest.raises(VecError, match="has not answered"):
+            spool.submit(Silent(), [f"/dev/fd/{read}"], "default", False)
+    finally:
+        os.close(read)
+    assert (tmp_path / "spooled").read_bytes() == b"{}\n"

@@ -111,7 +111,18 @@ def root_options() -> set[str]:
 
 
 def test_every_command_has_a_man_page_and_every_page_a_subject() -> None:
-    assert set(PAGES) == {"vec.1", "vecd.8", "vec-protocol.7", "vec-events.7", *(f"vec-{name}.1" for name in COMMANDS)}
+    subjects = {"vec-protocol.7", "vec-events.7", "vec-guarantees.7"}
+    assert set(PAGES) == {"vec.1", "vecd.8", *subjects, *(f"vec-{name}.1" for name in COMMANDS)}
+
+
+def test_every_guarantee_names_tests_that_there_are() -> None:
+    sections = re.split(r"^\.Ss ", page("vec-guarantees.7"), flags=re.MULTILINE)[1:]
+    assert len(sections) == 10
+    for section in sections:
+        paths = re.findall(r"^\.Pa (tests/\S+\.py)", section, re.MULTILINE)
+        assert paths, section.splitlines()[0]
+        for path in paths:
+            assert (ROOT / path).is_file(), path
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -218,7 +229,7 @@ def commands_at_prompts(name: str) -> Iterator[list[str]]:
 
 def test_every_command_page_has_examples() -> None:
     for name in PAGES:
-        assert list(commands_at_prompts(name)) or name == "vec-protocol.7", name
+        assert list(commands_at_prompts(name)) or name in ("vec-protocol.7", "vec-guarantees.7"), name
 
 
 @pytest.mark.parametrize("name", PAGES)

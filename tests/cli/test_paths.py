@@ -137,7 +137,7 @@ def test_a_configuration_that_is_no_regular_file_is_refused_at_once(tmp_path: Pa
         os.mkfifo(own.home / "fifo")
         (own.home / "config.toml").symlink_to(what)
         done = own.vec("status", status=None, timeout_s=30)
-        assert "config.toml: it is not a regular file (invalid_settings)" in done.stderr
+        assert "config.toml (it is not a regular file) (invalid_settings)" in done.stderr
         (own.home / "config.toml").unlink()
         (own.home / "config.toml").symlink_to("/dev/null")
         assert "invalid_settings" not in own.vec("status", status=None, timeout_s=30).stderr

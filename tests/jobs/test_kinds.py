@@ -106,6 +106,19 @@ def test_a_strict_job_ends_at_the_first_line_that_is_refused(client: Client, tmp
     assert (job["state"], job["result"]["added"]) == ("completed", 4)
 
 
+@pytest.mark.parametrize("name", ["vec.db", "vec.db-wal", "link"])
+def test_an_ingest_job_never_opens_the_store_that_it_writes(
+    client: Client, instance: Instance, tmp_path: Path, name: str
+) -> None:
+    """To close it would end SQLite's locks on it."""
+    link = tmp_path / "link"
+    link.symlink_to(instance.settings.store)
+    path = link if name == "link" else instance.settings.data / name
+    with pytest.raises(VecError, match="it is the daemon's store") as refused:
+        client.submit_job("ingest", {"files": [str(path)]})
+    assert (refused.value.code, refused.value.details["field"]) == ("invalid_request", "files")
+
+
 def test_an_ingest_job_makes_default_on_its_first_write(tmp_path: Path) -> None:
     path = tmp_path / "documents.ndjson"
     path.write_text(ndjson([{"id": f"d{n}", "text": f"text {n}"} for n in range(2_000)]))

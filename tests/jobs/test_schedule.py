@@ -6,14 +6,16 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from vecd.engine.core import Engine
-from vecd.errors import VecError
+from vecd.errors import Code, VecError
 from vecd.jobs import schedule, verbs
 from vecd.jobs.clock import Clock
 from vecd.jobs.jobs import Jobs
@@ -298,6 +300,34 @@ def test_a_schedule_whose_library_is_gone_says_so_and_the_others_go_on(tmp_path:
         assert world.submitted("broken") == 0
         found = {each["name"]: each for each in await world.clock.listed()}
         assert "no library 'x'" in found["broken"]["error"]
+
+    world(tmp_path, test)
+
+
+def test_on_a_full_disk_a_schedule_that_frees_nothing_does_not_hold_up_one_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(world: World) -> None:
+        await world.add("backup", "0 3 * * *")
+        await world.clock.tick()
+        database = world.jobs.engine.database
+        submit = database.submit
+
+        def full(run: Any, rows: int = 1, frees: bool = False) -> Future[Any]:
+            if frees:
+                return submit(run, rows, frees)
+            refused: Future[Any] = Future()
+            refused.set_exception(VecError(Code.DISK_FULL, "no space left"))
+            return refused
+
+        with monkeypatch.context() as disk:
+            disk.setattr(database, "submit", full)
+            await world.pass_on(days=1)
+        assert world.submitted("backup") == 0
+        vacuums = verbs.page(world.jobs, verbs.Listing(kinds=["vacuum"]), None, 10)
+        assert [job.schedule for job in vacuums] == ["upkeep.vacuum"]
+        await world.clock.tick()
+        assert world.submitted("backup") == 1
 
     world(tmp_path, test)
 

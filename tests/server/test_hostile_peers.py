@@ -28,6 +28,7 @@ from vecd.client import Client
 from vecd.errors import Code
 from vecd.jobs.clock import Clock
 from vecd.jobs.jobs import Jobs
+from vecd.server import budget
 from vecd.server.call import Call
 from vecd.server.handlers import OPS, Op
 from vecd.server.listener import Listener
@@ -422,6 +423,13 @@ def bare_session() -> Iterator[tuple[Listener, Session, SlowTransport]]:
         yield listener, session, transport
 
 
+async def reached(condition: Callable[[], bool]) -> None:
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+
+
 def test_a_peer_that_reads_slowly_is_not_one_that_does_not_read() -> None:
     with bare_session() as (_, session, transport):
         transport.unread_bytes = limits.MIB
@@ -435,6 +443,117 @@ def test_a_peer_that_reads_slowly_is_not_one_that_does_not_read() -> None:
         reason = session.overdue(now + 1.1, 1.0)
         assert reason is not None
         assert reason.code == Code.STALLED
+
+
+def test_answers_that_were_read_meanwhile_do_not_count_as_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transport says nothing when the little that waited has been read. Many connections, each with a last answer
+    that was counted when it was sent, must not keep others from theirs."""
+    monkeypatch.setattr(limits, "UNREAD_BYTES_MAX", limits.MIB)
+
+    async def scenario() -> None:
+        with bare_session() as (listener, session, transport):
+            transport.unread_bytes = limits.MIB
+            session.send({"id": 1, "result": {}})
+            transport.unread_bytes = 0  # the peer reads
+            another, its_transport = Session(listener), SlowTransport(transport.get_extra_info("socket"))
+            another.connection_made(its_transport)
+            its_transport.unread_bytes = 1_000
+            another.send({"id": 1, "result": {}})
+            assert listener.budget.unread_bytes == 1_000
+            await listener.budget.uncrowded()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+def test_too_many_unread_answers_end_who_reads_nothing_and_not_who_reads_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "UNREAD_BYTES_MAX", limits.MIB)
+    monkeypatch.setattr(limits, "UNREAD_CROWDED_S", 0.2)
+
+    async def scenario() -> None:
+        with bare_session() as (listener, slow, its_transport):
+            stuck, transport = Session(listener), SlowTransport(its_transport.get_extra_info("socket"))
+            stuck.connection_made(transport)
+            ended: list[Session] = []
+            monkeypatch.setattr(Session, "end_stalled", lambda self, reason: ended.append(self))
+            for session, output in ((slow, its_transport), (stuck, transport)):
+                output.unread_bytes = limits.MIB
+                session.send({"id": 1, "result": {}})
+                session.pause_writing()
+            while not ended:
+                its_transport.unread_bytes -= 1_000
+                await asyncio.sleep(0.01)
+            assert set(ended) == {stuck}
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+def test_a_frame_that_cannot_be_decoded_for_want_of_memory_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        with bare_session() as (listener, session, _), monkeypatch.context() as broken:
+
+            def decode(payload: bytes) -> Any:
+                raise MemoryError
+
+            broken.setattr(budget, "decode_request", decode)
+            session.data_received(frame("ping", 1, padding=bytes(100_000)))
+            await reached(lambda: session.closed)
+            broken.undo()
+            another = Session(listener)
+            another.connection_made(SlowTransport(session._transport.get_extra_info("socket")))
+            another.data_received(HELLO)
+            another.data_received(frame("ping", 1, padding=bytes(100_000)))
+            await reached(lambda: another._decoding is None)
+            assert not another.closed
+            listener.budget.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+def test_who_does_not_read_and_holds_the_backlog_is_ended_though_its_answer_comes_in_pages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "BACKLOG_BYTES_MAX", limits.MIB)
+
+    async def scenario() -> None:
+        async def paged(call: Call) -> dict[str, Any]:
+            await call.items([{}])
+            await asyncio.Event().wait()
+            return {}
+
+        monkeypatch.setitem(OPS, "paged", Op(paged))
+        with bare_session() as (listener, session, _):
+            session.data_received(frame("paged", 1, padding=bytes(2 * limits.MIB)))
+            await reached(lambda: bool(session._paged))
+            session.pause_writing()
+            assert listener.budget.backlog_full
+            reason = session.overdue(time.monotonic() + 1.1, 1.0)
+            assert reason is not None
+            assert reason.code == Code.STALLED
+            for task in session._tasks.values():
+                task.cancel()
+            await reached(lambda: not session._tasks)
+            listener.budget.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+
+
+def test_a_frame_that_waits_for_room_is_admitted_when_a_larger_one_before_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "INCOMING_BYTES_MAX", limits.MIB)
+    with bare_session() as (listener, session, _):
+        told: list[int] = []
+        arriving = listener.budget
+        large = Session(listener)
+        monkeypatch.setattr(session, "room_for_frame", told.append)
+        assert arriving.admit_frame(Session(listener), limits.MIB // 2)
+        assert not arriving.admit_frame(large, limits.MIB)
+        assert not arriving.admit_frame(session, limits.MIB // 4)
+        arriving.forget(large)
+        assert told == [limits.MIB // 4]
+        assert not arriving.frames_wait
 
 
 def test_requests_of_a_peer_that_is_gone_are_backlog_until_they_are_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,29 @@ def test_an_update_of_a_document_with_a_damaged_vector_is_written(instance: Inst
         assert "a former version of document 'good' has another vector" in problem
 
 
+def test_a_flipped_bit_that_changes_a_type_changes_no_text_and_no_vector(instance: Instance) -> None:
+    """A row's header says of each column how long it is, and in the lowest bit whether it is a text or a blob."""
+    held = bytearray(instance.settings.store.read_bytes())
+    text = str(DOCUMENTS[0]["text"]).encode()
+    for place, kind in ((held.index(VECTOR) - 2, 12 + 2 * len(VECTOR)), (held.index(text) - 4, 13 + 2 * len(text))):
+        assert held[place] == kind
+        held[place] ^= 1
+    instance.settings.store.write_bytes(held)
+    instance.start()
+    with instance.connect() as client:
+        (point,) = client.get(["p"], "points", vectors=True)
+        assert point is not None
+        assert point["chunks"][0]["vector"] == VECTOR
+        assert next(client.search(vector=[0.25, -1.5, 3.0, 0.125], library="points", k=1))["document_id"] == "p"
+        assert client.ingest(DOCUMENTS[:1])["unchanged"] == 1
+        hit = next(client.search("nothing happens", mode="text"))
+        assert (hit["document_id"], hit["text"]) == ("good", DOCUMENTS[0]["text"])
+        assert client.ingest([{**DOCUMENTS[0], "metadata": {}}])["updated"] == 1
+        for event in client.watch("beginning", follow=False, payload=True, types=["document.*"]):
+            assert "omitted" not in event["data"]
+        assert verify(client)
+
+
 def test_a_watch_goes_on_past_a_damaged_document(instance: Instance) -> None:
     flip(instance, b"zebra part")
     instance.start()

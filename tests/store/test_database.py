@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from tests.cli.running import until
 from tests.history import replayed
+from vecd import limits
 from vecd.errors import VecError
 from vecd.store import documents, events, libraries
 from vecd.store.catalogue import Library
@@ -91,6 +93,37 @@ def tables_of(database: Database) -> dict[str, dict[str, int]]:
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
+
+
+def test_commits_do_not_wait_for_readers_each_time_after_pages_were_given_back(database: Database) -> None:
+    """A backup reads one state for minutes, and meanwhile the vacuum gives pages back."""
+
+    def give_back(tx: Transaction) -> None:
+        tx.db.execute("INSERT INTO job_pauses VALUES ('')")
+        tx.gave_back = True
+
+    def touch(tx: Transaction) -> None:
+        tx.db.execute("UPDATE job_pauses SET kind = kind")
+
+    with database.snapshot() as db:
+        assert db.execute("SELECT log_id FROM log").get == database.log_id
+        database.submit(give_back).result()
+        began = time.monotonic()
+        for _ in range(50):
+            database.submit(touch).result()
+        assert time.monotonic() - began < 50 * limits.CHECKPOINT_WAIT_MS / 1_000 / 2
+
+
+def test_a_disk_that_stays_full_is_logged_once(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.submit(lambda tx: None).result()
+    with monkeypatch.context() as full:
+        full.setattr(database, "_reserve", tmp_path / "no folder" / "reserve")
+        for _ in range(3):
+            database._keep_reserve()
+    told = [each.levelname for each in caplog.records if each.message == "no room for the whole reserve"]
+    assert told.count("WARNING") == 1
 
 
 @pytest.mark.parametrize("version", ["3.7.0", "3.40.1", "3.51.0", "3.51.2", "3.6.23"])

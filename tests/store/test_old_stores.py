@@ -10,7 +10,7 @@ import pytest
 
 from tests import history
 from tests.instance import Instance
-from vecd.store.schema import MIGRATIONS
+from vecd.store.schema import MIGRATIONS, migrate
 
 DATA = Path(__file__).with_name("data")
 #: Up to this schema full text was kept in the store, in tables of its own for each library.
@@ -75,3 +75,13 @@ def test_an_old_store_opens_with_all_that_it_holds(path: Path) -> None:
             client.request("shutdown")
         assert daemon.wait(30) == 0
         assert text_tables(instance.settings.store) == []
+
+
+def test_an_old_store_with_a_schedule_of_a_name_that_came_later_opens_and_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "vec.db"
+    path.write_bytes(gzip.decompress((DATA / "schema-5.db.gz").read_bytes()))
+    db = apsw.Connection(str(path))
+    db.execute("INSERT INTO schedules VALUES ('upkeep.verify', '@daily', '', 'once', '{}', 1, 1, NULL, NULL)")
+    migrate(db, str(path))
+    assert db.execute("SELECT cron FROM schedules WHERE name = 'upkeep.verify'").fetchall() == [("@daily",)]
+    db.close()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from vecd import PROTOCOL, limits
 from vecd.errors import Code, VecError
 from vecd.wire.frames import FrameDecoder
-from vecd.wire.messages import Reply, check_protocol, decode, encode, hello, parse_reply, parse_request
+from vecd.wire.messages import Reply, check_protocol, decode, encode, hello, parse_reply, parse_request, request_id
 from vecd.wire.vectors import pack_vector, unpack_vector
 
 SCALARS = (
@@ -35,6 +35,21 @@ VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
 )
 MESSAGES = st.dictionaries(st.text(max_size=8), VALUES, max_size=6)
+
+
+def test_the_id_of_a_request_is_found_without_making_what_is_large_in_it() -> None:
+    row = b"\xdc\x3f\xff" + b"\x80" * 0x3FFF  # an array of 16,383 empty maps
+    many = b"\xdc\x00\xff" + row * 0xFF
+    number = b"\xa2id\x07"
+    assert request_id(b"\x82" + b"\xa1x" + many + number) == 7
+    tracemalloc.start()
+    try:
+        assert request_id(b"\x82" + many + b"\x01" + number) is None  # a key
+        assert request_id(b"\x81" + b"\xa2id" + many) is None
+        assert tracemalloc.get_traced_memory()[1] < 32 * limits.MIB
+    finally:
+        tracemalloc.stop()
+
 
 #: The encodings of ext type -1 that msgpack's own unpacker turns into a Timestamp.
 TIMESTAMPS = {

@@ -59,19 +59,29 @@ class Clock:
         await self._prune_early()
         if misplaced := self._jobs.workers.misplaced():
             log.warning("the clock was set", extra={"delayed_jobs": len(misplaced)})
-            await self._write(lambda tx: moves.postpone(tx, misplaced))
+            await self._write(lambda tx: moves.postpone(tx, misplaced), frees=True)  # what frees may be among them
         for each in await self._jobs.engine.read(everything, self._jobs):
             try:
-                following_us = await self._look(each, now_us)
+                following_us = await self._look_or_refuse(each, now_us)
             except VecError as error:
-                if error.code != Code.INVALID_REQUEST:
+                if error.code not in (Code.DISK_FULL, Code.BUSY):
                     raise
-                # Its zone, or the machine's, or a line of an older vecd cannot be read: the others go on.
-                await self._refused(each, str(error), each.last_us)
+                # The others go on: what they submit may be what makes room.
+                log.error("cannot submit what is due", extra={"schedule": each.name, "error": str(error)})
                 continue
             if following_us is not None:
                 wait_s = min(wait_s, max(0.0, (following_us - now_us) / 1e6))
         return wait_s
+
+    async def _look_or_refuse(self, each: Schedule, now_us: int) -> int | None:
+        """The same as `_look`; None too if its zone, or the machine's, or a line of an older vecd cannot be read."""
+        try:
+            return await self._look(each, now_us)
+        except VecError as error:
+            if error.code != Code.INVALID_REQUEST:
+                raise
+            await self._refused(each, str(error), each.last_us)
+            return None
 
     async def _look(self, each: Schedule, now_us: int) -> int | None:
         """Submits a schedule's jobs if they are due; returns when the next is, None if never."""
@@ -172,7 +182,7 @@ class Clock:
             await self._write(lambda tx: store.fail(tx, each.name, error, last_us))
 
     async def _touch(self, each: Schedule, now_us: int) -> Schedule:
-        await self._write(lambda tx: store.touch(tx, each.name, now_us))
+        await self._write(lambda tx: store.touch(tx, each.name, now_us), frees=True)
         return replace(each, last_us=now_us)
 
     def _wanted(self, each: Schedule) -> Wanted:

@@ -69,15 +69,15 @@ async def submit(jobs: Jobs, job: Wanted, turn: Turn) -> dict[str, Any]:
 
     A job with this key that is being cancelled is waited for. Raises VecError `busy` if that takes long.
     """
+    frees = kinds.find(job.kind).frees
     async with turn:
-        frees = kinds.find(job.kind).frees
         future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job), frees=frees, sender=turn.sender)
     submitted, new = await asyncio.wrap_future(future)
     deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
     while not new and submitted.cancelling:
         if not await _ended(jobs, submitted.job_id, deadline):
             raise moves.being_cancelled(submitted)
-        submitted, new = await _write(jobs, lambda tx: moves.insert(tx, job))
+        submitted, new = await _write(jobs, lambda tx: moves.insert(tx, job), frees=frees)
     return {**described(jobs, submitted), "existing": not new}
 
 
@@ -243,8 +243,12 @@ async def retry(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Lets ended jobs go on from their checkpoints, or begin again if their kind does that. Raises what job_moves.retry
     does; then none has been retried."""
     again = {kind.name for kind in kinds.KINDS.values() if kind.begins_again}
+
     # The oldest first: a job that others run after is retried before them.
-    moved = await _write(jobs, lambda tx: {job_id: moves.retry(tx, job_id, again) for job_id in sorted(set(job_ids))})
+    def retried(tx: Transaction) -> dict[int, Job]:
+        return {job_id: moves.retry(tx, job_id, again) for job_id in sorted(set(job_ids))}
+
+    moved = await _write(jobs, retried, frees=True)  # it may be a trim that is to make room on a full disk
     return [described(jobs, moved[job_id]) for job_id in job_ids]
 
 

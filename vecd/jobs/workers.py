@@ -299,9 +299,13 @@ class Workers:
         that can be seen."""
         ending = self._attempt(job)
         if ending.state in store.UNDONE:
-            with self._engine.database.snapshot() as db:
-                left = store.these(db, [job.job_id])  # with its last checkpoint
-            self.abandon(left)
+            try:
+                with self._engine.database.snapshot() as db:
+                    left = store.these(db, [job.job_id])  # with its last checkpoint
+            except VecError as error:  # no descriptor is left, for instance; abandon_left comes behind the end
+                log.warning("cannot see what a job has left", extra={"job": job.job_id, "error": str(error)})
+            else:
+                self.abandon(left)
         return ending
 
     def _attempt(self, job: Job) -> Ending:

@@ -14,20 +14,31 @@ Everything here lives on the event loop, but for the decoding itself.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import limits
-from ..errors import VecError
-from ..wire.messages import Request, decode_request
+from ..errors import Code, VecError
+from ..wire.messages import Request, decode_request, request_id
 
 if TYPE_CHECKING:
     from .session import Session
 
+log = logging.getLogger("vecd.session")
+
+
+class Undecoded(NamedTuple):
+    """Why a frame is no request, or too large a one; of that, the id to answer, if it has one."""
+
+    error: VecError
+    id: int | None = None
+
+
 #: A request and the bytes that it takes; or why it is none.
-Decoded = tuple[Request, int] | VecError
+Decoded = tuple[Request, int] | Undecoded
 
 
 class Budget:
@@ -64,6 +75,9 @@ class Budget:
     def frame_done(self, size: int) -> None:
         """So much room is given back."""
         self.incoming_bytes -= size
+        self._admit_waiting()
+
+    def _admit_waiting(self) -> None:
         while self._arriving and self.incoming_bytes + self._arriving[0][1] <= limits.INCOMING_BYTES_MAX:
             session, wanted = self._arriving.popleft()
             self.incoming_bytes += wanted
@@ -78,6 +92,7 @@ class Budget:
         """The session takes no more."""
         self._arriving = deque(each for each in self._arriving if each[0] is not session)
         self._frames = deque(each for each in self._frames if each[0] is not session)
+        self._admit_waiting()  # those behind it may need less room
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -144,8 +159,11 @@ class Budget:
 
 
 def decode_at_once(payload: bytes) -> Decoded:
-    """A request, or what is wrong with it."""
+    """A request, or what is wrong with it. Never raises: the frames behind it wait."""
     try:
         return decode_request(payload)
     except VecError as error:
-        return error
+        return Undecoded(error, request_id(payload) if error.code == Code.TOO_LARGE else None)
+    except Exception as error:  # no memory, for instance
+        log.error("a frame cannot be decoded", exc_info=error, extra={"bytes": len(payload)})
+        return Undecoded(VecError(Code.INTERNAL, f"a frame cannot be decoded: {type(error).__name__}"))

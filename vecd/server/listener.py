@@ -141,12 +141,12 @@ class Listener:
                 continue
             try:
                 sock = bind(self.path)
-            except VecError as error:
+                before, self._server = self._server, await self._listen(sock)
+            except (VecError, OSError) as error:
                 if str(error) != failed:
                     log.error("the socket is gone, and cannot be bound again", extra={"error": str(error)})
                     failed = str(error)
                 continue
-            before, self._server = self._server, await self._listen(sock)
             before.close()
             self._file, self._owned, failed = _file_id(self.path), True, ""
             log.warning("the socket was removed, and is bound again", extra={"socket": self.path})
@@ -183,11 +183,19 @@ class Listener:
             session.look_again()
 
     def _crowded(self) -> None:
-        """Too many answers are not read: those who hold most, and have read nothing for a moment, are ended."""
-        asyncio.get_running_loop().call_later(limits.UNREAD_CROWDED_S, self._relieve)
+        """Too many answers are not read, by the counts of when they were sent. If that is still so, those who hold
+        most, and read nothing for a moment, are ended."""
+        self._look_at_output(time.monotonic())
+        if self.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
+            asyncio.get_running_loop().call_later(limits.UNREAD_CROWDED_S, self._relieve)
+
+    def _look_at_output(self, now: float) -> None:
+        for session in self._sessions:
+            session.look_at_output(now)
 
     def _relieve(self) -> None:
         now = time.monotonic()
+        self._look_at_output(now)
         for session in sorted(self._sessions, key=lambda each: -each.unread_bytes):
             if self.budget.unread_bytes <= limits.UNREAD_BYTES_MAX:
                 return

@@ -32,8 +32,8 @@ from ..engine.watch import Watch
 from ..errors import Code, VecError
 from ..scarcity import scarce
 from ..wire.frames import FrameDecoder
-from ..wire.messages import Part, Request, check_protocol, encode, frame_of, request_id
-from .budget import Decoded, decode_at_once
+from ..wire.messages import Part, Request, check_protocol, encode, frame_of
+from .budget import Decoded, Undecoded, decode_at_once
 from .call import Call
 from .handlers import OPS, Handler, Now
 
@@ -76,8 +76,7 @@ class Session(asyncio.Protocol):
         self._since_hello = now  # when the connection was made
         self._since_read = now  # when bytes last arrived
         self._since_blocked: float | None = None  # when our output was last taken, as far as known, if it is stuck
-        self._unread_bytes = 0  # of our output, when the sweep last looked
-        self.unread_bytes = 0  # of our output, as it is counted in the daemon's budget
+        self.unread_bytes = 0  # of our output, when it was last counted: so it stands in the daemon's budget
 
     # --- the transport's side ---------------------------------------------------------------------------------------
 
@@ -147,16 +146,16 @@ class Session(asyncio.Protocol):
 
     def _take_decoded(self, found: Decoded) -> None:
         assert self._decoding is not None
-        (payload, room), self._decoding = self._decoding, None
+        (_, room), self._decoding = self._decoding, None
         if room:
             self._budget.frame_done(room)
         try:
-            if not isinstance(found, VecError):
+            if not isinstance(found, Undecoded):
                 self._take(*found)
-            elif found.code == Code.TOO_LARGE and self._greeted and (number := request_id(payload)) is not None:
-                self.send({"id": number, "error": found.to_wire()})
+            elif self._greeted and found.id is not None:
+                self.send({"id": found.id, "error": found.error.to_wire()})
             else:
-                self._end(found)
+                self._end(found.error)
         except VecError as error:
             self._end(error)
 
@@ -189,7 +188,7 @@ class Session(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._since_blocked = None
-        self._count_unread(self._transport.get_write_buffer_size())
+        self.count_unread()
         self._writable.set()
         self._update_reading()
 
@@ -332,7 +331,7 @@ class Session(asyncio.Protocol):
             return 0
         data = encode(message)
         self._transport.write(data)
-        self._count_unread(self._transport.get_write_buffer_size())
+        self.count_unread()
         return len(data)
 
     def send_page(self, message: dict[str, Any]) -> int:
@@ -347,7 +346,7 @@ class Session(asyncio.Protocol):
         """Writes a part of a subscription as it was encoded."""
         if not self._closed:
             self._transport.writelines(frame_of(number, part))
-            self._count_unread(self._transport.get_write_buffer_size())
+            self.count_unread()
 
     async def room(self, *, alone: bool) -> None:
         """Waits until an answer, or a page of one, may be made for this peer: it has read what was sent before, few are
@@ -384,6 +383,17 @@ class Session(asyncio.Protocol):
     def is_writable(self) -> bool:
         """Whether the peer has read enough of what was sent."""
         return self._writable.is_set()
+
+    def look_at_output(self, now: float) -> None:
+        """Counts what the peer has read since the last count. The transport tells of it only when much was waiting and
+        little is left."""
+        before = self.unread_bytes
+        self.count_unread()
+        if self.unread_bytes < before and self._since_blocked is not None:
+            self._since_blocked = now  # slow, but it moves
+
+    def count_unread(self) -> None:
+        self._count_unread(self._transport.get_write_buffer_size())
 
     def _count_unread(self, size: int) -> None:
         if size != self.unread_bytes:
@@ -451,20 +461,20 @@ class Session(asyncio.Protocol):
                 return VecError(
                     Code.STALLED, f"a frame has {pending_bytes} bytes after {took_s:.0f} s: that is too slow"
                 )
-        unread_bytes = self._transport.get_write_buffer_size()
-        if unread_bytes < self._unread_bytes and self._since_blocked is not None:
-            self._since_blocked = now  # slow, but it moves
-        self._unread_bytes = unread_bytes
+        self.look_at_output(now)
         if self._transport.is_closing() and self._since_blocked is None:
             self._since_blocked = now  # it closes when all is read, however little that is
-        patient = (self._streams or self._paged) and not self._holds_incoming
+        patient = (self._streams or self._paged) and not (self._is_in_the_way or self._transport.is_closing())
         if self._since_blocked is not None and not patient and now - self._since_blocked > stall_s:
             return VecError(Code.STALLED, f"replies have not been read for {stall_s:g} s")
         return None
 
     @property
-    def _holds_incoming(self) -> bool:
-        """Whether others wait for room that a frame holds which is not taken."""
+    def _is_in_the_way(self) -> bool:
+        """Whether others wait for room that this connection holds: for a frame that is not taken, or for large requests
+        that have no answer because the peer does not read."""
+        if self._budget.backlog_full and self._unanswered_bytes > limits.FRAME_BYTES_AT_ONCE:
+            return True
         return self._budget.frames_wait and (bool(self._room_bytes) or any(room for _, room in self._frames))
 
     def blocked_s(self, now: float) -> float:

@@ -97,7 +97,8 @@ def documents(db: apsw.Connection, catalogue: Catalogue, after: int, count: int)
     if not rows:
         return looked
     chunks = db.execute(
-        "SELECT label, CAST(text AS BLOB), vector, sums FROM chunks WHERE label BETWEEN ? AND ?",
+        "SELECT label, CAST(text AS BLOB), CAST(vector AS BLOB), CAST(sums AS BLOB) FROM chunks"
+        " WHERE label BETWEEN ? AND ?",
         (rows[0][0], rows[-1][0] + rows[-1][1] - 1),
     )
     its: dict[int, list[Any]] = {}
@@ -164,7 +165,8 @@ def add_checksums(tx: Transaction, versions: list[tuple[int, int]]) -> None:
     rows: Any
     for label, number in versions:
         rows = tx.db.execute(
-            "SELECT label, CAST(text AS BLOB), vector FROM chunks WHERE label BETWEEN ? AND ? AND sums IS NULL",
+            "SELECT label, CAST(text AS BLOB), CAST(vector AS BLOB) FROM chunks WHERE label BETWEEN ? AND ?"
+            " AND sums IS NULL",
             (label, label + number - 1),
         ).fetchall()
         summed += [(each, checksums.of_chunk(text, vector).hex()) for each, text, vector in rows]

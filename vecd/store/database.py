@@ -103,6 +103,7 @@ class Database:
         self._label = 0
         self._reserve = path.with_name("reserve")
         self._reserve_at = 0.0  # when to look for room for it again
+        self._short = False  # there was no room for all of it when it was last tried
         self._db: apsw.Connection
         self._page_bytes = PAGE_BYTES
         self._fd = -1  # of the file, to allocate its growth
@@ -111,7 +112,7 @@ class Database:
         self._giving_back = False  # the last commit was a step of giving back, and more may follow
         self._shrink_due = False  # pages were given back, and the file is still as long as before
         self._erase_due = False  # the write-ahead log holds what was deleted: it is to be emptied
-        self._shrink_at = 0.0  # not before, when readers are in the way
+        self._shrink_at = 0.0  # when to try that again: readers were in the way
         self.tight = False  # the disk was full, and there has been no room for the reserve since
         self._presence = presence.Presence(path)
         self.catalogue: Catalogue
@@ -190,6 +191,7 @@ class Database:
             self._presence.check()
         except VecError as error:  # closing would copy the log back into, and remove, files that are not ours
             log.critical("the store is not closed", extra={"error": error.message})
+            self._on_fatal(error)
             return
         self._disconnect()
         self._presence.close()
@@ -314,9 +316,15 @@ class Database:
                     size += file.write(os.urandom(piece))  # a file system that packs must not save on it
                     if size >= limits.RESERVE_BYTES:
                         os.fsync(file.fileno())
-            self.tight = False
+            self.tight = self._short = False
         except OSError as error:
-            log.warning("no room for the whole reserve", extra={"error": str(error)})
+            # Once: it is tried again every few seconds, and the log may be on the same disk.
+            log.log(
+                logging.DEBUG if self._short else logging.WARNING,
+                "no room for the whole reserve",
+                extra={"error": str(error)},
+            )
+            self._short = True
 
     def _give_up_reserve(self) -> bool:
         """Gives up a part of the reserve; whether there was any. What it frees goes into the write-ahead log, whose
@@ -434,7 +442,7 @@ class Database:
         try:
             pages, copied = self._db.wal_checkpoint(mode=mode)
         except apsw.BusyError:
-            self._shrink_at = time.monotonic() + limits.WAL_LOOK_S  # each try makes a commit wait
+            self._shrink_at = time.monotonic() + limits.SHRINK_LOOK_S  # each try makes a commit wait
             log.debug("checkpoint held up by readers", extra={"wal_pages": self._wal_pages})
         except apsw.Error as error:
             if not self._is_full(error):
@@ -446,7 +454,8 @@ class Database:
                 self._checkpoint_at = limits.WAL_PAGES
                 self._shrink_due = False
                 self._erase_due = self._erase_due and mode != apsw.SQLITE_CHECKPOINT_TRUNCATE
-                self._shrink_at = time.monotonic() + limits.WAL_LOOK_S
+                if self._erase_due:
+                    self._shrink_at = time.monotonic() + limits.SHRINK_LOOK_S
                 return
             self._shrink_due = self._shrink_due and pages != copied
         finally:

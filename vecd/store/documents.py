@@ -273,7 +273,8 @@ def chunk_rows(db: apsw.Connection, labels: list[int]) -> dict[int, tuple[str, i
     Raises VecError `damaged`.
     """
     rows = db.execute(
-        f"SELECT chunks.label, chunks.label - documents.label, CAST(text AS BLOB), sums, documents.{_OUTLINE}"
+        "SELECT chunks.label, chunks.label - documents.label, CAST(text AS BLOB), CAST(sums AS BLOB),"
+        f" documents.{_OUTLINE}"
         " FROM json_each(?) AS hit CROSS JOIN chunks ON chunks.label = hit.value"
         " CROSS JOIN documents ON documents.label ="
         " (SELECT label FROM documents WHERE label <= hit.value ORDER BY label DESC LIMIT 1)",
@@ -351,9 +352,10 @@ def texts(
     for start in range(0, len(labels), PAGE_ROWS):
         page = labels[start : start + PAGE_ROWS]
         packed, sums, titles = db.execute(
-            f"SELECT CAST(json_group_array(text) AS BLOB), {_SUMS}, (SELECT json_group_array(json_array(label, title))"
-            " FROM (SELECT label, title FROM documents WHERE label BETWEEN (SELECT max(label) FROM documents"
-            " WHERE label <= ?2) AND ?3 ORDER BY label))"
+            f"SELECT CAST(json_group_array(CAST(text AS TEXT)) AS BLOB), {_SUMS},"
+            " (SELECT json_group_array(json_array(label, title))"
+            " FROM (SELECT label, CAST(title AS TEXT) AS title FROM documents WHERE label BETWEEN"
+            " (SELECT max(label) FROM documents WHERE label <= ?2) AND ?3 ORDER BY label))"
             " FROM json_each(?1) AS wanted CROSS JOIN chunks ON chunks.label = wanted.value",
             (_json(page.tolist()), int(page[0]), int(page[-1])),
         ).get
@@ -435,7 +437,8 @@ def fill(db: apsw.Connection, documents: list[Document], *, vectors: bool, bytes
         if bytes_max is not None and size > bytes_max:
             return place
         rows: list[Any] = db.execute(
-            f"SELECT label, CAST(text AS BLOB), {'vector' if vectors else 'NULL'}, sums FROM chunks"
+            f"SELECT label, CAST(text AS BLOB), {'CAST(vector AS BLOB)' if vectors else 'NULL'}, CAST(sums AS BLOB)"
+            " FROM chunks"
             " WHERE label BETWEEN ? AND ? ORDER BY label",
             (document.label, document.label + document.chunks - 1),
         ).fetchall()
@@ -468,7 +471,7 @@ def contents(
     alive or not. Damaged ones are left out if `sound_only`. Raises VecError `damaged`."""
     column = "CAST(group_concat(vector, '') AS BLOB)" if vectors else "NULL"
     rows = db.execute(
-        f"SELECT value ->> 0, (SELECT CAST(json_group_array(text) AS BLOB) FROM {_CHUNKS_OF}),"
+        f"SELECT value ->> 0, (SELECT CAST(json_group_array(CAST(text AS TEXT)) AS BLOB) FROM {_CHUNKS_OF}),"
         f" (SELECT {column} FROM {_CHUNKS_OF}), (SELECT {_SUMS} FROM {_CHUNKS_OF}) FROM json_each(?)",
         (_json(versions),),
     )
@@ -498,7 +501,8 @@ _CHUNKS_OF = (
     "(SELECT text, vector, sums FROM chunks"
     " WHERE label BETWEEN value ->> 0 AND (value ->> 0) + (value ->> 1) - 1 ORDER BY label)"
 )
-#: Their checksums, one behind the other, as checksums.first_bad_text takes them.
+#: Their checksums, one behind the other, as checksums.first_bad_text takes them. (Columns are cast to the types that
+#: they have: a flipped bit in a row's header makes a text a blob, or the other way round.)
 _SUMS = f"CAST(group_concat(coalesce(sums, x'{checksums.NONE.hex()}'), '') AS BLOB)"
 
 

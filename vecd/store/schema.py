@@ -199,7 +199,7 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE jobs ADD COLUMN delay_us INTEGER; -- how far ahead ready_us was when it was set; null: not known
     ALTER TABLE chunks ADD COLUMN sums BLOB;       -- checksums.py; null in rows of earlier schemas
     ALTER TABLE documents ADD COLUMN sum INTEGER;  -- the same
-    INSERT INTO schedules VALUES
+    INSERT OR IGNORE INTO schedules VALUES -- somebody may have made one of that name
       ('upkeep.verify', '15 4 * * 0', '', 'once', '{"kind":"verify","params":{"mb_per_s":16},"priority":-10}', 0, 0,
        NULL, NULL);
     CREATE TABLE clock_marks (

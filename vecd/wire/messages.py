@@ -151,8 +151,17 @@ def decode_request(payload: bytes) -> tuple[Request, int]:
 
 
 def request_id(payload: bytes) -> int | None:
-    """The `id` of a request that is not decoded, if it has one."""
-    unpacker = msgpack.Unpacker(raw=False, max_buffer_size=len(payload))
+    """The `id` of a request that is not decoded, if it has one. Makes no list, no map and no long string of it: they
+    may be why it is not decoded."""
+    unpacker = msgpack.Unpacker(
+        raw=False,
+        max_buffer_size=len(payload),
+        max_array_len=0,
+        max_map_len=0,
+        max_str_len=limits.KEY_CHARS_MAX,
+        max_bin_len=limits.KEY_CHARS_MAX,
+        max_ext_len=0,
+    )
     unpacker.feed(payload)
     try:
         for _ in range(min(unpacker.read_map_header(), _TOP_KEYS_MAX)):

@@ -138,7 +138,8 @@ def _why_not_json(data: bytes, said: str) -> str:
     if (found := exact.not_finite(text)) is not None:
         place, number = found
         why = "JSON has no NaN and no Infinity" if number[-1] in "Ny" else "the largest number is 1.8e308"
-        return f"'{place}' is {number:.60}, and {why}: write it as a string, or null"
+        instead = "leave the document out" if place.startswith("vector") else "write it as a string, or null"
+        return f"'{place}' is {number:.60}, and {why}: {instead}"
     return f"not JSON ({said})"
 
 

@@ -128,7 +128,7 @@ class Ingest(Kind):
         for path in files:
             if not os.path.isabs(path):
                 raise VecError(Code.INVALID_REQUEST, f"ingest: the path {path!r:.200} is not absolute", field="files")
-            with open_file(path):
+            with open_file(path, engine.settings.store):
                 pass
         return {**params, "names": names}
 
@@ -136,14 +136,17 @@ class Ingest(Kind):
         files, names, strict = run.params["files"], run.params["names"], bool(run.params.get("strict"))
         at = run.checkpoint or {"file": 0, "offset": 0, "line": 0, "counts": {}, "seq": run.engine.database.head}
         tally = _Tally(Counter(at["counts"]), at["seq"])
-        sizes = [_size(path) if number >= at["file"] else 0 for number, path in enumerate(files)]
+        sizes = [
+            _size(path, run.engine.settings.store) if number >= at["file"] else 0 for number, path in enumerate(files)
+        ]
         place = {key: at[key] for key in ("file", "offset", "line")}
         pending: Future[None] | None = None
         for number in range(at["file"], len(files)):
             if number != place["file"]:
                 place = {"file": number, "offset": 0, "line": 0}
             done = sum(sizes[:number])
-            for batch in _batches(files[number], names[number], place["offset"], place["line"], strict):
+            store = run.engine.settings.store
+            for batch in _batches(files[number], store, names[number], place["offset"], place["line"], strict):
                 if batch.empty:
                     yield Step(done=done + batch.read, total=sum(sizes))
                     continue
@@ -201,10 +204,16 @@ def spool_file(engine: Engine) -> Path:
     return spool_folder(engine) / f"{secrets.token_hex(8)}.ndjson"
 
 
-def open_file(path: str) -> Any:
-    """A regular file, open for reading. Raises VecError `invalid_request`."""
+def open_file(path: str, store: Path) -> Any:
+    """A regular file, open for reading. Raises VecError `invalid_request`.
+
+    Not one of the store's: SQLite's locks on a file end when the process closes any descriptor of it.
+    """
     try:
-        return open(open_regular(resolve(path)), "rb", buffering=0)
+        place = resolve(path)
+        if any(_same(place, Path(f"{store}{suffix}")) for suffix in ("", "-wal", "-shm")):
+            raise OSError(errno.EPERM, "it is the daemon's store")
+        return open(open_regular(place), "rb", buffering=0)
     except OSError as error:
         hint = "vec ingest --background copies pipes and the like for the job" if error.errno == errno.EINVAL else None
         raise VecError(
@@ -212,8 +221,15 @@ def open_file(path: str) -> Any:
         ) from error
 
 
-def _size(path: str) -> int:
-    with open_file(path) as file:
+def _same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except FileNotFoundError:
+        return False
+
+
+def _size(path: str, store: Path) -> int:
+    with open_file(path, store) as file:
         return os.fstat(file.fileno()).st_size
 
 
@@ -229,13 +245,13 @@ def _held(path: Path) -> bool:
     return False
 
 
-def _batches(path: str, name: str, offset: int, line: int, strict: bool) -> Iterator[_Batch]:
+def _batches(path: str, store: Path, name: str, offset: int, line: int, strict: bool) -> Iterator[_Batch]:
     """The lines of a file behind the line `line`, which ends at the byte `offset` (of what is unpacked).
 
     An empty batch comes every _SIGN_S while nothing else does, so that the job can be stopped however much of its input
     is blank, skipped or one long line.
     """
-    with open_file(path) as file:
+    with open_file(path, store) as file:
         batch = _Batch()
         unreadable: VecError | None = None
         sign_at = time.monotonic() + _SIGN_S
