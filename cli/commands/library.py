@@ -103,7 +103,8 @@ def library() -> None:
 
 
 @app.command(
-    epilog="What can be changed later, rebuild and vec jobs do. Exit status: 1 there is one of that name, 2 usage."
+    epilog="Later changes: vec library rebuild (index, recall), vec jobs submit reembed (embedder, chunks). "
+    "Exit status: 1 there is one of that name, 2 usage."
 )
 def create(
     name: Name,

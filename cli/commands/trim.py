@@ -1,4 +1,4 @@
-"""vec trim: lets go of the log's oldest events."""
+"""vec trim: deletes the oldest events of the log."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def trim(
         ),
     ] = None,
     past_consumers: Annotated[
-        bool, typer.Option("--past-consumers", help="Do not stop at the hindmost consumer.")
+        bool, typer.Option("--past-consumers", help="Do not stop at the slowest consumer.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the space is free.")] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Let go of the oldest events of the log."""
+    """Delete the oldest events of the log."""
     from vecd.units import duration_s, size_bytes
 
     if keep_age is None and keep_count is None and keep_bytes is None:

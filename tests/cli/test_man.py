@@ -132,6 +132,12 @@ def test_every_page_is_titled_as_its_file(name: str) -> None:
     assert f".Sh NAME\n.Nm {title}\n" in page(name)
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_no_heading_has_a_word_that_mdoc_takes_for_a_macro(name: str) -> None:
+    headings = re.findall(r"^\.S[hs] (.*)", page(name), re.M)
+    assert not [each for each in headings if re.search(r"(?<!\S)(?:An|Ap|At|Do|In|No|Op|Or|Ns|Nd|Pa|To)(?!\S)", each)]
+
+
 def test_every_command_stands_in_vec_1() -> None:
     listed = items(section("vec.1", "DESCRIPTION"), "Cm")
     assert list(listed) == list(COMMANDS)
