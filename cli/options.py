@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +33,13 @@ def command() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def finite(value: float | None) -> float | None:
+    """A callback of options that are numbers. Raises typer.BadParameter, which names the option, for inf and nan."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"it must be a finite number, not {value}")
+    return value
 
 
 def open_client(socket: str | None, no_spawn: bool) -> Client:

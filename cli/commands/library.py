@@ -78,6 +78,7 @@ Recall = Annotated[
     float | None,
     typer.Option(
         "--recall",
+        callback=options.finite,
         min=limits.RECALL_MIN,
         max=1.0,
         help="The share of the nearest that approximate searches are to find; 1: all are exact.",

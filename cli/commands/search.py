@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -68,12 +67,14 @@ def search(
         ),
     ] = None,
     min_score: Annotated[
-        float | None, typer.Option("--min-score", help="Leave out hits with a lower score.", metavar="S")
+        float | None,
+        typer.Option("--min-score", callback=options.finite, help="Leave out hits with a lower score.", metavar="S"),
     ] = None,
     recall: Annotated[
         float | None,
         typer.Option(
             "--recall",
+            callback=options.finite,
             min=limits.RECALL_MIN,
             max=1.0,
             help="The share of the nearest to find. Default: what the library promises.",
@@ -102,9 +103,6 @@ def search(
     """Find the chunks nearest to a text or a vector; higher scores are better."""
     if stdin == (query is not None or vector is not None):
         raise VecError(Code.INVALID_REQUEST, "give a QUERY, a --vector, or --stdin", "vec search --help has examples")
-    for option, value in (("--min-score", min_score), ("--recall", recall)):
-        if value is not None and not math.isfinite(value):
-            raise VecError(Code.INVALID_REQUEST, f"{option} must be a finite number, not {value}")
     if query is not None and len(query) > limits.QUERY_CHARS_MAX:
         raise VecError(
             Code.INVALID_REQUEST,

@@ -87,7 +87,8 @@ def watch(
     no_follow: Annotated[bool, typer.Option("--no-follow", help="End at the head of the log.")] = False,
     n: Annotated[int | None, typer.Option("-n", min=1, help="End after so many events.", metavar="N")] = None,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0, help="End after so many seconds.", metavar="S")
+        float | None,
+        typer.Option("--timeout", callback=options.finite, min=0, help="End after so many seconds.", metavar="S"),
     ] = None,
     snapshot: Annotated[
         bool, typer.Option("--snapshot", help="Begin with all that is there, unless there is a cursor to go on from.")

@@ -50,12 +50,13 @@ def test_a_promise_is_changed_without_a_rebuild_and_watched(instance: Instance) 
         (["library", "create", "never", "--recall", "0.4"], "--recall"),
         (["library", "create", "never", "--recall", "1.1"], "--recall"),
         (["library", "create", "never", "--recall", "much"], "--recall"),
-        (["library", "create", "never", "--recall", "nan"], "'recall' must be a number from 0.5 to 1"),
+        (["library", "create", "never", "--recall", "nan"], "'--recall': it must be a finite number"),
         (["library", "create", "never", "--language", "germen"], "did you mean 'german'?"),
         (["search", "x", "--recall", "0.4"], "--recall"),
-        (["search", "x", "--recall", "nan"], "'recall' must be a number from 0.5 to 1"),
+        (["search", "x", "--recall", "nan"], "'--recall': it must be a finite number"),
         (["search", "x", "--min-score", "high"], "--min-score"),
-        (["search", "x", "--min-score", "inf"], "'min_score' must be a finite number"),
+        (["search", "x", "--min-score", "inf"], "'--min-score': it must be a finite number"),
+        (["watch", "--timeout", "nan"], "'--timeout': it must be a finite number"),
         (["search", "x", "--group-by", "word"], "--group-by"),
         (["search", "x", "--explain", "-k", "101"], "up to 100 hits can be explained"),
     ],
@@ -77,7 +78,7 @@ def test_what_cannot_be_asked_for_is_a_usage_error(instance: Instance, arguments
 def test_a_line_of_stdin_can_ask_for_the_same_and_is_refused_alike(
     instance: Instance, line: dict[str, Any], told: str
 ) -> None:
-    done = instance.vec("search", "--stdin", stdin=ndjson([{"query": "words", **line}]), status=2)
+    done = instance.vec("search", "--stdin", stdin=ndjson([{"query": "words", **line}]), status=3)
     assert (done.stdout, told in done.stderr) == ("", True)
 
 

@@ -346,10 +346,10 @@ def test_a_line_that_is_no_query_is_named_and_the_others_are_answered(
 
 
 def test_what_is_wrong_with_an_option_ends_a_run_of_queries(instance: Instance, texts: str) -> None:
-    for options, code in ((["-w", "year >"], "invalid_filter"), (["--min-score", "nan"], "invalid_request")):
+    for options, told in ((["-w", "year >"], "(invalid_filter)"), (["--min-score", "nan"], "'--min-score'")):
         done = instance.vec("search", "-l", texts, "--stdin", *options, stdin="mail\ncomma\n", status=2)
         assert done.stdout == ""
-        assert f"({code})" in done.stderr.splitlines()[0]
+        assert told in done.stderr
     done = instance.vec(
         "search", "-l", texts, "--stdin", "-k", "1", stdin='{"query": "a", "where": "year >"}\n', status=3
     )
@@ -359,7 +359,7 @@ def test_what_is_wrong_with_an_option_ends_a_run_of_queries(instance: Instance, 
 def test_an_option_that_cannot_be_is_named_as_it_is_written(instance: Instance, texts: str) -> None:
     for option in ("--min-score", "--recall"):
         done = instance.vec("search", "-l", texts, "mail", option, "nan", status=2)
-        assert f"vec: {option} must be a finite number, not nan (invalid_request)" in done.stderr
+        assert f"Invalid value for '{option}': it must be a finite number, not nan" in done.stderr
     done = instance.vec("search", "-l", texts, "x" * (limits.QUERY_CHARS_MAX + 1), status=2)
     assert "the query has 100,001 characters, and may have 100,000 (invalid_request)" in done.stderr
     done = instance.vec("search", "-C++", status=2)
