@@ -111,6 +111,7 @@ def test_what_was_done_is_acknowledged_to_a_daemon_that_was_restarted(noticed: b
             with pytest.raises(VecError) as lost:
                 place.secure(feed)
             assert lost.value.code == "connection_lost"
+            place.salvage()
         (body,) = own.objects("consumers", "list")
         assert body["cursor"] == events[-1]["cursor"]
 

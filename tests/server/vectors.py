@@ -65,13 +65,22 @@ def memory(client: Client, library: str) -> dict[str, Any]:
 
 
 def structured(client: Client, library: str) -> dict[str, Any]:
-    """Waits until all vectors are in the structure, and saved; returns what `memory` says then."""
+    """Waits until all vectors are in the structure, and saved; returns what `memory` says then.
+
+    A structure that cannot grow is built again when enough has come since, and an ingest of many vectors is several
+    commits; so what is left of them outside is asked for.
+    """
     any_vector = np.ones(client.request("library.show", library=library)["dimension"], np.float32)
     list(client.search(vector=any_vector, k=1, library=library))
 
     def done() -> dict[str, Any] | None:
-        said = memory(client, library)
-        return said if said["structure"] and not said["tail"] and said["maintenance"] is None else None
+        (found,) = (each for each in client.status()["libraries"] if each["name"] == library)
+        said: dict[str, Any] = found["memory"]
+        if not said["structure"] or said["maintenance"] is not None:
+            return None
+        if said["tail"] and found["index"] == "kdtree":
+            client.request("library.rebuild", library=library)
+        return None if said["tail"] else said
 
     return until(done, "the structure")
 
