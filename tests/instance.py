@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from vecd.client import Client
 from vecd.dial import dial
-from vecd.settings import Settings, load
+from vecd.settings import Settings, locate
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +35,7 @@ class Instance:
 
     @property
     def settings(self) -> Settings:
-        return load(self.environment)
+        return locate(self.environment)
 
     def connect(self, timeout_s: float | None = 60.0) -> Client:
         """A connection to the daemon that runs."""

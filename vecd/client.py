@@ -34,7 +34,7 @@ from .dial import bound_reads, find, is_serving, peer_pid, silent
 from .errors import Code, VecError
 from .holder import folder_id, shown
 from .launch import Notice, launch
-from .settings import load
+from .settings import load, locate
 from .subscription import Watch
 from .wire.documents import pack_all
 from .wire.frames import FrameDecoder
@@ -59,7 +59,8 @@ def connect(
     Raises VecError `no_daemon`, `daemon_failed`, `version_mismatch`, `forbidden`, `invalid_settings`, `stalled` or
     `busy`.
     """
-    settings = load(socket=os.fspath(socket_path) if socket_path is not None else None)
+    named = os.fspath(socket_path) if socket_path is not None else None
+    settings = locate(socket=named)
     sock = find(settings)
     if sock is None:
         if not spawn or os.environ.get("VEC_NO_SPAWN", "") not in ("", "0"):
@@ -68,6 +69,7 @@ def connect(
                 f"no daemon listens on {settings.socket}",
                 "start one with `vec daemon start`, or leave out --no-spawn and VEC_NO_SPAWN",
             )
+        load(socket=named)  # what the daemon would refuse is said here, and not in its log
         sock = launch(settings, notice)
     return Client(sock, timeout_s=timeout_s, data=None if settings.named else settings.data)
 

@@ -81,6 +81,13 @@ def load(environ: Mapping[str, str] | None = None, *, socket: str | None = None)
 
     Raises VecError `invalid_settings`, naming the file or variable, for anything that cannot be used.
     """
+    located = locate(environ, socket=socket)
+    return located._replace(**_tunables(os.environ if environ is None else environ, located.config))
+
+
+def locate(environ: Mapping[str, str] | None = None, *, socket: str | None = None) -> Settings:
+    """Where an instance lives, with the defaults of the tunables: what it takes to reach a daemon that runs, whatever
+    has become of its configuration file. Raises VecError `invalid_settings`."""
     env = os.environ if environ is None else environ
     named = socket or env.get("VEC_SOCKET")
     if vec_home := env.get("VEC_HOME"):
@@ -110,9 +117,8 @@ def load(environ: Mapping[str, str] | None = None, *, socket: str | None = None)
                 f"the path {shown} is not UTF-8, and no store can be there",
                 "set VEC_HOME to a folder whose path is UTF-8",
             )
-    tunables = _tunables(env, paths["config"])
     folders = paths["data"], paths["config"], paths["log"], paths["runtime"]
-    return Settings(home, path, *folders, named=bool(named), **tunables)
+    return Settings(home, path, *folders, named=bool(named))
 
 
 def absolute(text: str, where: str) -> Path:

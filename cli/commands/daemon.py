@@ -32,11 +32,13 @@ def start(json: options.Json = False, socket: options.Socket = None) -> None:
     from vecd.client import Client
     from vecd.dial import find
     from vecd.launch import launch
-    from vecd.settings import load
+    from vecd.settings import load, locate
 
-    settings = load(socket=socket)
+    settings = locate(socket=socket)
     sock = find(settings)
     started = sock is None
+    if started:
+        load(socket=socket)  # what the daemon would refuse is said here, and not in its log
     with Client(sock or launch(settings, options.say), data=None if settings.named else settings.data) as client:
         body = client.status()
     told = "started" if started else "was running"
@@ -57,6 +59,9 @@ def stop(json: options.Json = False, socket: options.Socket = None) -> None:
 @app.command(epilog="Exit status: 0 it runs, 69 it does not start.")
 def restart(json: options.Json = False, socket: options.Socket = None) -> None:
     """Stop the daemon and start it again."""
+    from vecd.settings import load
+
+    load(socket=socket)  # before the stop: a daemon that runs is better than one that cannot start
     _stop(socket)
     start(json, socket)
 
@@ -67,9 +72,9 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are added.")] = False,
 ) -> None:
     """Print the log of a daemon that vec started. (systemd keeps its own: journalctl --user -u vecd.)"""
-    from vecd.settings import load
+    from vecd.settings import locate
 
-    path = load().log
+    path = locate().log
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             from collections import deque
@@ -93,9 +98,9 @@ def _stop(socket: str | None) -> int | None:
     from vecd.dial import find
     from vecd.holder import ask_to_stop, holder, wait_until_free
     from vecd.process import is_stopped
-    from vecd.settings import load
+    from vecd.settings import locate
 
-    settings = load(socket=socket)
+    settings = locate(socket=socket)
     held = holder(settings)
     if held is not None and settings.named and held.socket != os.fspath(settings.socket):
         held = None  # that is another daemon than the one that was named

@@ -162,24 +162,39 @@ def watch(
         "limit": n, "timeout_s": timeout, "snapshot": snapshot, "consumer": consumer, "on_gap": on_gap.value,
         **form.asks,
     }  # fmt: skip
-    feed = Following(
-        lambda spawns: options.open_client(socket, no_spawn or not spawns),
-        place,
-        start,
-        asked,
-        reconnects=not no_reconnect,
-        enders=[(handler.signals.fileno(), select.POLLIN)] if handler is not None else [_unread_stdout()],
-    )
-    with contextlib.closing(feed):
-        if format is Format.INGEST and not no_follow:
-            for name in library or ():
-                feed.client.count(name)  # one that is gone will never have another document
-        if handler is not None:
-            handler.run(feed, _told(feed))
-        else:
-            _print_all(feed, form, output if format is Format.EVENTS else None)
-        feed.secure()
+    with _place_named(cursor_file):
+        feed = Following(
+            lambda spawns: options.open_client(socket, no_spawn or not spawns),
+            place,
+            start,
+            asked,
+            reconnects=not no_reconnect,
+            enders=[(handler.signals.fileno(), select.POLLIN)] if handler is not None else [_unread_stdout()],
+        )
+        with contextlib.closing(feed):
+            if format is Format.INGEST and not no_follow:
+                for name in library or ():
+                    feed.client.count(name)  # one that is gone will never have another document
+            if handler is not None:
+                handler.run(feed, _told(feed))
+            else:
+                _print_all(feed, form, output if format is Format.EVENTS else None)
+            feed.secure()
     _end(feed, form, handler)
+
+
+@contextlib.contextmanager
+def _place_named(cursor_file: Path | None) -> Iterator[None]:
+    """Adds to what a position is refused for where that position is kept."""
+    try:
+        yield
+    except VecError as error:
+        if cursor_file is None or error.code not in (Code.FOREIGN_CURSOR, Code.COMPACTED):
+            raise
+        hint = f"the cursor is the one in {cursor_file}; when that file is removed, --from counts again"
+        raise VecError(
+            error.code, error.message, f"{error.hint}; {hint}" if error.hint else hint, **error.details
+        ) from error
 
 
 def _unread_stdout() -> tuple[int, int]:
@@ -246,7 +261,7 @@ def _handler(
         form,
         events_max=batch or 1_000,
         tries_max=retries or 5,
-        dead_letters=DeadLetters(dead_letter or settings.load(socket=socket).data / "dead-letters.ndjson"),
+        dead_letters=DeadLetters(dead_letter or settings.locate(socket=socket).data / "dead-letters.ndjson"),
         stops=on_failure is OnFailure.STOP,
     )
 

@@ -237,6 +237,21 @@ def test_a_configuration_that_cannot_be_is_exit_2_and_named(config: str, says: s
         assert "config.toml" in done.stderr
 
 
+def test_a_configuration_that_breaks_under_a_daemon_locks_nobody_out_of_it() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        own.vec("ingest", stdin=ndjson([{"id": "a", "text": "x"}]))
+        pid = own.pid()
+        config = own.home / "config.toml"
+        config.write_text("recal = 0.9")
+        assert own.objects("count")[0]["documents"] == 1
+        assert own.objects("daemon", "start")[0]["started"] is False
+        refused = own.vec("daemon", "restart", status=2)
+        assert "did you mean 'recall'?" in refused.stderr
+        assert own.objects("daemon", "stop") == [{"stopped": True, "pid": pid}]
+        assert "did you mean 'recall'?" in own.vec("count", status=2).stderr
+        config.unlink()  # for whoever clears up
+
+
 def test_an_environment_variable_that_cannot_be_is_exit_2_and_named() -> None:
     with Instance() as own:
         own.environment["VEC_CHUNK_CHARS"] = "many"

@@ -561,7 +561,9 @@ def translated(error: apsw.Error, path: Path) -> VecError:
     """What SQLite says, as people are told it."""
     if isinstance(error, apsw.FullError):
         return VecError(
-            Code.DISK_FULL, f"no space left for {path}; nothing of this was written", "free some space, then try again"
+            Code.DISK_FULL,
+            f"no space left for {path}; nothing of this was written",
+            "free some space, then try again; vec delete and vec trim --keep-count 0 --wait work on a full disk",
         )
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return VecError(Code.BUSY, f"another program holds a lock on {path}; nothing of this was written", "try again")
