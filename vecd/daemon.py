@@ -26,7 +26,7 @@ from . import __version__, limits, logs
 from .dial import answers
 from .errors import Code, VecError
 from .holder import READY, STOPPING, DataLock, folder_id, shown
-from .process import open_standard_streams, reset_priority_and_limits, reset_signals
+from .process import detach, open_standard_streams, reset_priority_and_limits, reset_signals
 from .scarcity import check_descriptors, save_address_space
 from .settings import Settings, load, private_folder
 
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     reset_signals(ignored=True)
     os.umask(0o077)  # whatever we make is our user's alone
     arguments = _parser().parse_args(argv)
+    if arguments.detach:
+        arguments.ready_fd = detach(arguments.ready_fd)
     unchanged = reset_priority_and_limits() if arguments.fresh else {}
     try:
         settings = load(socket=arguments.socket)
@@ -96,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=_workers, metavar="N", help="threads for background jobs")
     parser.add_argument("--fresh", action="store_true", help="first take the usual priority, and raise soft limits")
     parser.add_argument("--ready-fd", type=int, metavar="FD", help="write `ready` to this descriptor when it is so")
+    parser.add_argument("--detach", action="store_true", help="continue in the background, and exit when ready")
     return parser
 
 
