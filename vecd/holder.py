@@ -62,6 +62,19 @@ def holder(settings: Settings) -> Holder | None:
     return None
 
 
+def was_stopped(settings: Settings) -> bool:
+    """Whether the last daemon that held the data folder had begun to stop: on purpose, or because its storage failed.
+    False if it runs, was killed, or there was none."""
+    try:
+        fd = os.open(settings.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return _read(fd).state == STOPPING
+    finally:
+        os.close(fd)
+
+
 def _read(fd: int) -> Holder:
     lines = os.pread(fd, 4096, 0).decode("utf-8", "surrogateescape").split("\n")
     pid, _, socket = lines[0].partition(" ")
