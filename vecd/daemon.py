@@ -150,6 +150,13 @@ async def _serve(
         failures.append(failure)
         stop.set()
 
+    def keep_lock() -> bool:
+        try:
+            return lock.keep()
+        except VecError as failure:
+            fail(failure)
+            return False
+
     engine = Engine(settings)
     engine.open(loop, fail)
     jobs = Jobs(engine, settings.workers)
@@ -162,7 +169,7 @@ async def _serve(
     about = {"data": shown(settings.data), "data_id": folder_id(settings.data)}
     listener = sockets.Listener(jobs, clock, sock, stop.set, owned=passed is None, about=about)
     await listener.start()
-    keeper = loop.create_task(listener.keep_bound(lock.is_in_place))
+    keeper = loop.create_task(listener.keep_bound(keep_lock))
     upkeep = loop.create_task(retention.Upkeep(engine).run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
