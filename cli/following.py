@@ -6,7 +6,7 @@ Rules:
 - A daemon that died is started again, as by any other command. One that was stopped on purpose is waited for: a watch
   does not undo `vec daemon stop`.
 - A watch that follows waits for as long as it takes, within --timeout. One that ends at the head (--no-follow) waits
-  for _RESTART_S.
+  for _RESTART_S. Neither tries for longer than that to start a daemon that does not come up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from .cursors import Nowhere
 
-#: Seconds that a watch which ends at the head waits for a daemon that is being restarted.
+#: Seconds that a watch which ends at the head waits for a daemon that is being restarted; and those in which any watch
+#: tries again to start one that fails to start, which may have been killed itself.
 _RESTART_S: Final = 10.0
 #: Seconds between two attempts to connect: the first pause, which doubles, and the longest.
 _PAUSE_S: Final = 0.05
@@ -53,14 +54,17 @@ class Following:
         asked: dict[str, Any],
         *,
         reconnects: bool,
+        was_stopped: Callable[[], bool],
         enders: Enders = (),
     ) -> None:
-        """`connect` is given whether it may start a daemon. `asked` are arguments of `Client.watch`. Raises VecError
+        """`connect` is given whether it may start a daemon; `was_stopped` tells whether the last one was stopped on
+        purpose. `asked` are arguments of `Client.watch`. Raises VecError
         when the first connection cannot be made, or the watch is refused."""
         self._connect = connect
         self._place = place
         self._asked = asked
         self._reconnects = reconnects
+        self._was_stopped = was_stopped
         self._enders = enders
         self._limit: int | None = asked["limit"]
         self._deadline = None if asked["timeout_s"] is None else time.monotonic() + asked["timeout_s"]
@@ -166,8 +170,8 @@ class Following:
         if self._limit is not None and self._handled >= self._limit:
             return False  # only the end was missing
         print(f"vec: {error.message}; going on from {self.done} when it is back", file=sys.stderr, flush=True)
-        spawns = error.code == Code.CONNECTION_LOST
-        until = None if self._asked["follow"] else time.monotonic() + _RESTART_S
+        spawns = error.code != Code.SHUTTING_DOWN  # a stuck one may be killed later
+        restart_until = time.monotonic() + _RESTART_S
         pause_s = _PAUSE_S
         while True:
             if self._ended(pause_s):
@@ -178,12 +182,13 @@ class Following:
                 self.timed_out = True
                 return False
             try:
-                self._begin_again(spawns)
+                self._begin_again(spawns and not self._was_stopped())
             except VecError as failure:
                 self.client.close()
-                if failure.code not in _NOT_YET:
+                late = time.monotonic() > restart_until
+                if failure.code not in _NOT_YET and (late or failure.code != Code.DAEMON_FAILED):
                     raise
-                if until is not None and time.monotonic() > until:
+                if late and not self._asked["follow"]:
                     raise error from failure
                 continue
             self.restarts += 1

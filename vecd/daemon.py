@@ -26,7 +26,7 @@ from . import __version__, limits, logs
 from .dial import answers
 from .errors import Code, VecError
 from .holder import READY, STOPPING, DataLock, folder_id, shown
-from .process import open_standard_streams, reset_priority_and_limits, reset_signals
+from .process import detach, open_standard_streams, reset_priority_and_limits, reset_signals
 from .scarcity import check_descriptors, save_address_space
 from .settings import Settings, load, private_folder
 
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     reset_signals(ignored=True)
     os.umask(0o077)  # whatever we make is our user's alone
     arguments = _parser().parse_args(argv)
+    if arguments.detach:
+        arguments.ready_fd = detach(arguments.ready_fd)
     unchanged = reset_priority_and_limits() if arguments.fresh else {}
     try:
         settings = load(socket=arguments.socket)
@@ -96,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=_workers, metavar="N", help="threads for background jobs")
     parser.add_argument("--fresh", action="store_true", help="first take the usual priority, and raise soft limits")
     parser.add_argument("--ready-fd", type=int, metavar="FD", help="write `ready` to this descriptor when it is so")
+    parser.add_argument("--detach", action="store_true", help="continue in the background, and exit when ready")
     return parser
 
 
@@ -147,6 +150,13 @@ async def _serve(
         failures.append(failure)
         stop.set()
 
+    def keep_lock() -> bool:
+        try:
+            return lock.keep()
+        except VecError as failure:
+            fail(failure)
+            return False
+
     engine = Engine(settings)
     engine.open(loop, fail)
     jobs = Jobs(engine, settings.workers)
@@ -159,7 +169,7 @@ async def _serve(
     about = {"data": shown(settings.data), "data_id": folder_id(settings.data)}
     listener = sockets.Listener(jobs, clock, sock, stop.set, owned=passed is None, about=about)
     await listener.start()
-    keeper = loop.create_task(listener.keep_bound(lock.is_in_place))
+    keeper = loop.create_task(listener.keep_bound(keep_lock))
     upkeep = loop.create_task(retention.Upkeep(engine).run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

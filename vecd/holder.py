@@ -62,6 +62,19 @@ def holder(settings: Settings) -> Holder | None:
     return None
 
 
+def was_stopped(settings: Settings) -> bool:
+    """Whether the last daemon that held the data folder had begun to stop: on purpose, or because its storage failed.
+    False if it runs, was killed, or there was none."""
+    try:
+        fd = os.open(settings.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return _read(fd).state == STOPPING
+    finally:
+        os.close(fd)
+
+
 def _read(fd: int) -> Holder:
     lines = os.pread(fd, 4096, 0).decode("utf-8", "surrogateescape").split("\n")
     pid, _, socket = lines[0].partition(" ")
@@ -134,6 +147,7 @@ class DataLock:
         self._fd = open_lock(settings.lock)
         about = os.fstat(self._fd)
         self._file = (about.st_dev, about.st_ino)
+        self._missed = False
 
     def take(self) -> Holder | None:
         """Takes the lock and returns None; or, without waiting, who has it."""
@@ -152,13 +166,38 @@ class DataLock:
         os.pwrite(self._fd, text, 0)
         os.ftruncate(self._fd, len(text))
 
-    def is_in_place(self) -> bool:
-        """Whether the lock's file is still where others look for it; it is not when the data folder was removed."""
+    def keep(self) -> bool:
+        """Whether the lock's file is still where others look for it. Call it now and then: a file that was removed is
+        made and locked again by the second call that misses it, as long as there is a store to protect.
+
+        Raises VecError `busy` if another daemon holds the data folder meanwhile: two must not serve one store.
+        """
         try:
             about = os.stat(self._settings.lock)
+            in_place = (about.st_dev, about.st_ino) == self._file
         except OSError:
+            in_place = False
+        if in_place:
+            self._missed = False
+            return True
+        if not self._settings.store.exists():
+            return False  # the data folder was removed, and not the lock alone
+        if not self._missed:  # or it is just being removed
+            self._missed = True
             return False
-        return (about.st_dev, about.st_ino) == self._file
+        again = DataLock(self._settings)
+        again.socket = self.socket
+        if (other := again.take()) is not None:
+            os.close(again._fd)
+            raise VecError(
+                Code.BUSY,
+                f"the lock {self._settings.lock} was removed, and vecd with pid {other.pid or 'unknown'} has taken it",
+                "that daemon goes on with the data; nothing that was answered is lost",
+            )
+        os.close(self._fd)
+        self._fd, self._file, self._missed = again._fd, again._file, False
+        self.tell(READY)
+        return True
 
     def __enter__(self) -> DataLock:
         return self

@@ -8,9 +8,11 @@ a person may notice is reported. `subprocess` is slow to import, so only a start
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -108,7 +110,7 @@ def _start(settings: Settings) -> None:
 
     read_end, write_end = os.pipe()
     log_from = settings.log.stat().st_size if settings.log.exists() else 0
-    command = [sys.executable, "-P", "-m", "vecd", "--fresh"]
+    command = [sys.executable, "-P", "-m", "vecd", "--fresh", "--detach"]
     command += ["--socket", str(settings.socket), "--log-file", str(settings.log), "--ready-fd", str(write_end)]
     try:
         with open(settings.log, "ab", opener=_private) as log, roomy_stack():
@@ -132,10 +134,12 @@ def _start(settings: Settings) -> None:
     finally:
         os.close(read_end)
     if said == b"ready":
-        process.returncode = 0  # it outlives us on purpose; keeps Popen from warning about a running child
+        process.wait()  # the daemon runs in another process by now, which is no child of ours
         return
     if said is None:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)  # the daemon too: it is in the same process group
+        process.wait()
         reason = f"vecd was not ready within {limits.START_S:g} s"
     else:
         reason = f"vecd did not start (exit status {process.wait()})"

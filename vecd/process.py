@@ -111,6 +111,30 @@ def environment_for_daemon(environ: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
+def detach(ready_fd: int | None) -> int:
+    """Continues in a child process, and returns the descriptor to which that child writes `ready`.
+
+    The process that calls this copies what is written there to `ready_fd` and exits with 0. If the child exits before
+    that, it exits with the child's status (128 + N for signal N). So a daemon is never a child of the `vec` that starts
+    it: one that runs for long would keep a zombie of each daemon that died. Call it before there are any threads.
+    """
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        if ready_fd is not None:
+            os.close(ready_fd)
+        return write_end
+    os.close(write_end)
+    if said := os.read(read_end, 64):
+        if ready_fd is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(ready_fd, said)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os._exit(status if status >= 0 else 128 - status)
+
+
 def is_stopped(pid: int) -> bool:
     """Whether a process is stopped by a signal or a debugger. False where the system does not say (not Linux)."""
     try:

@@ -145,6 +145,8 @@ def watch(
             cursor = client.flush(consumer, timeout_s=timeout)
         output.one({"cursor": cursor}, f"delivered up to {cursor}")
         return
+    from vecd import holder, settings
+
     from ..feed import Events, IngestLines
     from ..following import Following
 
@@ -169,6 +171,7 @@ def watch(
             start,
             asked,
             reconnects=not no_reconnect,
+            was_stopped=lambda: holder.was_stopped(settings.locate(socket=socket)),
             enders=[(handler.signals.fileno(), select.POLLIN)] if handler is not None else [_unread_stdout()],
         )
         with contextlib.closing(feed):

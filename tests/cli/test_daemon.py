@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.instance import BIN, Instance, ndjson
+from vecd.holder import holder
 
 from .running import line_of, running, until
 
@@ -90,7 +91,7 @@ def test_a_daemon_that_was_started_goes_on_when_the_command_has_ended() -> None:
             assert process.wait() == 130
         pid = own.pid()
         assert pid is not None
-        assert os.getsid(pid) == pid
+        assert os.getsid(pid) not in (os.getsid(0), process.pid)
         assert own.objects("status", "--no-spawn")[0]["pid"] == pid
 
 
@@ -174,6 +175,31 @@ def _garbage(own: Instance) -> None:
 
 def _folder(own: Instance) -> None:
     own.settings.store.mkdir(parents=True)
+
+
+def test_a_daemon_whose_lock_and_socket_are_removed_locks_and_binds_again_and_stays_the_only_one() -> None:
+    with Instance(HASH) as own:
+        own.vec("library", "create", "l")
+        pid = own.pid()
+        own.settings.lock.unlink()
+        own.settings.socket.unlink()
+        until(lambda: own.settings.socket.exists() and own.settings.lock.exists(), "both files")
+        assert own.objects("status")[0]["pid"] == own.pid() == pid
+        held = holder(own.settings)
+        assert held is not None
+        assert (held.pid, held.state) == (pid, "ready")
+
+
+def test_of_two_daemons_on_one_store_the_one_that_has_lost_its_lock_stops() -> None:
+    with Instance(HASH) as own:
+        first = own.start()
+        own.settings.lock.unlink()
+        own.settings.socket.unlink()
+        second = own.start()  # within the second that the first needs to miss them
+        assert first.wait(timeout=60) == 74
+        assert "was removed, and vecd with pid" in own.settings.log.read_text()
+        own.vec("library", "create", "l")
+        assert own.objects("status")[0]["pid"] == own.pid() == second.pid
 
 
 def _socket_file(own: Instance) -> None:

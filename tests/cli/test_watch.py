@@ -17,6 +17,7 @@ import pytest
 
 from tests.history import log_of, replayed
 from tests.instance import BIN, Instance, ndjson
+from vecd.dial import dial
 
 from .running import end_of_input, feed, fresh, ids_in, line_of, rest_of, running, until
 
@@ -59,6 +60,9 @@ def watching(instance: Instance, count: int) -> None:
     """Waits until so many watchers stand."""
 
     def stand() -> bool:
+        if (sock := dial(instance.settings)) is None:
+            return False  # the daemon is being started
+        sock.close()
         with instance.connect() as client:
             return bool(client.status()["watchers"] == count)
 
@@ -530,6 +534,58 @@ def test_a_watch_goes_on_through_kills_and_stops_of_the_daemon_each_event_once(
             assert printed == log_of(client)
         if kept:
             assert past(own, *kept) == []
+
+
+def test_a_daemon_that_a_watch_started_leaves_no_zombie_and_no_descriptor_when_it_is_killed() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own, running(own, "watch") as watcher:
+        descriptors = set()
+        for killed in range(1, 4):
+            watching(own, 1)
+            descriptors.add(len(os.listdir(f"/proc/{watcher.pid}/fd")))
+            assert children(watcher.pid) == []
+            pid = own.pid()
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            until(lambda gone=pid: own.pid() not in (None, gone), f"the start after kill {killed}")  # type: ignore[misc]
+        assert len(descriptors) == 1
+
+
+def children(pid: int) -> list[str]:
+    """The processes of which this one is the parent, zombies too (Linux)."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_a_daemon_that_is_killed_while_it_is_stopped_by_a_signal_is_started_again() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        put(own, "default", numbered(1))
+        with running(own, "watch", "--type", "document.*", "-n", "1") as watcher:
+            watching(own, 1)
+            pid = own.pid()
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            said = watcher.stderr
+            assert said is not None
+            assert b"is stopped" in said.readline()
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: own.pid() not in (None, pid), "a start by the watch")
+            watching(own, 1)
+            put(own, "default", numbered(1, 1))
+            assert line_of(watcher.stdout)["data"]["id"] == "d1"
+
+
+def test_a_daemon_that_is_killed_while_a_watch_starts_it_is_started_again() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        put(own, "default", numbered(1))
+        with running(own, "watch", "--type", "document.*", "-n", "1") as watcher:
+            watching(own, 1)
+            pid = own.pid()
+            for _ in range(2):
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+                pid = until(lambda gone=pid: None if own.pid() == gone else own.pid(), "a start")  # type: ignore[misc]
+            watching(own, 1)
+            put(own, "default", numbered(1, 1))
+            assert line_of(watcher.stdout)["data"]["id"] == "d1"
 
 
 def test_a_timeout_bounds_the_wait_for_a_daemon_that_was_stopped() -> None:

@@ -137,7 +137,7 @@ class Listener:
         failed = ""  # what was logged last, so that it is logged once
         while self.path:
             await asyncio.sleep(limits.SOCKET_LOOK_S)
-            if _file_id(self.path) == self._file or not data_in_place():
+            if not data_in_place() or _file_id(self.path) == self._file:
                 continue
             try:
                 sock = bind(self.path)
