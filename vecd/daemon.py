@@ -27,7 +27,7 @@ from .dial import answers
 from .errors import Code, VecError
 from .holder import READY, STOPPING, DataLock, folder_id, shown
 from .process import detach, open_standard_streams, reset_priority_and_limits, reset_signals
-from .scarcity import check_descriptors, save_address_space
+from .scarcity import check_descriptors, own_descriptors, save_address_space
 from .settings import Settings, load, private_folder
 
 log = logging.getLogger("vecd")
@@ -77,9 +77,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = run(settings, reopening, arguments.ready_fd)
     except VecError as error:
         log.critical("cannot start", extra={"code": error.code, "error": str(error)})
+        _say(arguments.ready_fd, str(error))
         status = _START_STATUS.get(error.code, _EX_CONFIG)
-    except Exception:
+    except Exception as error:
         log.critical("cannot start", exc_info=True)
+        _say(arguments.ready_fd, repr(error))
         status = 1
     logging.shutdown()
     # Threads that are stuck in a failed disk must not keep us; everything that matters is closed by now.
@@ -116,19 +118,19 @@ def run(settings: Settings, reopening: logs.ReopeningHandler | None = None, read
         new_event_loop = importlib.import_module("uvloop").new_event_loop
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     save_address_space()
-    _raise_descriptor_limit()
+    _raise_descriptor_limit(settings.workers)
     with _locked(settings) as lock, asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(settings, lock, reopening, ready_fd))
 
 
-def _raise_descriptor_limit() -> None:
+def _raise_descriptor_limit(workers: int) -> None:
     """Each connection takes a descriptor, and the usual soft limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.CONNECTIONS_MAX + limits.OWN_DESCRIPTORS
+    wanted = limits.CONNECTIONS_MAX + own_descriptors(workers)
     if soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
-    check_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    check_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0], workers)
 
 
 async def _serve(
@@ -206,11 +208,16 @@ async def _serve(
 
 
 def _tell_ready(ready_fd: int | None) -> None:
-    if ready_fd is not None:
-        with contextlib.suppress(BrokenPipeError):
-            os.write(ready_fd, b"ready")
-        os.close(ready_fd)
+    _say(ready_fd, "ready")
     _notify("READY=1")
+
+
+def _say(ready_fd: int | None, text: str) -> None:
+    """Tells the process that started us, if we have not told it already."""
+    if ready_fd is not None:
+        with contextlib.suppress(OSError):
+            os.write(ready_fd, text[: limits.ERROR_CHARS_MAX].encode("utf-8", "backslashreplace"))
+            os.close(ready_fd)
 
 
 def _notify(state: str) -> None:

@@ -21,6 +21,8 @@ _STACK_BYTES = 2 << 20
 _M_ARENA_MAX = -8  # malloc.h
 
 _ERRNOS = {errno.ENOMEM: "memory", errno.EAGAIN: "threads", errno.EMFILE: "files", errno.ENFILE: "files"}
+#: What Python and Rust's rayon say when the system gives no thread.
+_NO_THREAD = ("start new thread", "ThreadPoolBuildError")
 #: What is scarce -> the shell's name of the limit.
 _LIMITS = {"memory": "ulimit -v", "threads": "ulimit -u and -v", "files": "ulimit -n"}
 
@@ -32,7 +34,7 @@ def scarce(error: BaseException) -> VecError | None:
         what = "memory"
     elif isinstance(error, OSError):
         what = _ERRNOS.get(error.errno or 0)
-    elif isinstance(error, RuntimeError) and "start new thread" in str(error):
+    elif isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_THREAD):
         what = "threads"
     elif isinstance(error, ImportError) and "failed to map segment" in str(error):
         what = "memory"
@@ -62,13 +64,20 @@ def save_address_space() -> None:
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def check_descriptors(count: int) -> None:
-    """Raises VecError `invalid_settings` if a process with so many file descriptors cannot serve a connection."""
-    if count <= limits.OWN_DESCRIPTORS:
+def own_descriptors(workers: int) -> int:
+    """File descriptors that a daemon with so many workers needs beside its connections."""
+    return limits.OWN_DESCRIPTORS + limits.WORKER_DESCRIPTORS * max(0, workers - limits.WORKERS)
+
+
+def check_descriptors(count: int, workers: int) -> None:
+    """Raises VecError `invalid_settings` if a daemon with so many file descriptors cannot serve a connection."""
+    needed = own_descriptors(workers)
+    if count <= needed:
+        fewer = ", or use fewer workers (VEC_WORKERS)" if workers > limits.WORKERS else ""
         raise VecError(
             Code.SETTINGS,
-            f"the daemon may open {count} files and needs {limits.OWN_DESCRIPTORS}, and one for each connection",
-            "raise the limit (ulimit -n)",
+            f"the daemon may open {count} files and needs {needed}, and one for each connection",
+            f"raise the limit (ulimit -n){fewer}",
         )
 
 
