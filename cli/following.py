@@ -71,14 +71,26 @@ class Following:
         self.restarts = 0  # times that it went on from `done`: what was taken and not handled comes again
         self.timed_out = False
         self.stopped = False  # by an ender
-        self.client = connect(True)
-        try:
-            self.watch: Watch = self.client.watch(place.start(start), **asked)
-        except BaseException:
-            self.client.close()
-            raise
+        self._begin(start)
         self.done = self.watch.cursor  # behind all that was handled
         self._handled = 0  # events
+
+    def _begin(self, start: str) -> None:
+        """Makes the first connection. A daemon that dies meanwhile does not end the watch."""
+        until = time.monotonic() + _RESTART_S
+        while True:
+            try:
+                self.client = self._connect(True)
+                try:
+                    self.watch: Watch = self.client.watch(self._place.start(start), **self._asked)
+                    return
+                except BaseException:
+                    self.client.close()
+                    raise
+            except VecError as error:
+                if not self._reconnects or error.code != Code.CONNECTION_LOST or time.monotonic() > until:
+                    raise
+                time.sleep(_PAUSE_S)
 
     def close(self) -> None:
         self.client.close()

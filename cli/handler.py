@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from vecd.errors import Code, VecError
 from vecd.files import open_regular, sync_folder
+from vecd.holder import shown
 
 from .batches import Batch, Batches, Signals
 from .feed import Events
@@ -76,7 +77,7 @@ class DeadLetters:
     def _failed(self, error: OSError) -> VecError:
         return VecError(
             Code.INVALID_REQUEST,
-            f"cannot write the dead letters to {self.path} ({error.strerror})",
+            f"cannot write the dead letters to {shown(self.path)} ({error.strerror})",
             "the cursor stays before the batch; name another file with --dead-letter",
         )
 
@@ -160,7 +161,7 @@ class Handler:
             raise VecError(Code.HANDLER_FAILED, what, "the cursor stays before them; mend the command and begin again")
         self._dead_letters.add(self._command, status, self._tries_max, cursor, lines)
         self.given_up += 1
-        print(f"vec: {what}; they are in {self._dead_letters.path}", file=sys.stderr, flush=True)
+        print(f"vec: {what}; they are in {shown(self._dead_letters.path)}", file=sys.stderr, flush=True)
 
     def _run(self, lines: Sequence[bytes], cursor: str, attempt: int) -> int:
         """The command's exit status, as a shell tells it."""

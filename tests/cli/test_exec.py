@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -177,6 +178,15 @@ def test_with_stop_a_batch_that_fails_ends_it_and_comes_again(instance: Instance
     assert file.exists() is False or file.read_text().strip() == start
     instance.vec(*watch, "--exec", into(tmp_path))
     assert handled(tmp_path) == [after(instance, start)]
+
+
+def test_a_name_of_dead_letters_that_is_not_utf_8_is_shown_by_its_bytes(instance: Instance, tmp_path: Path) -> None:
+    put(instance, fresh(instance), [{"id": "a", "text": "a"}])
+    dead = os.fsencode(tmp_path) + b"/dead-\xff"
+    failing = ["--from", "beginning", "--no-follow", "--exec", "exit 1", "--retries", "1"]
+    done = instance.vec("watch", *failing, "--dead-letter", os.fsdecode(dead), status=3)
+    assert "/dead-\\xff" in done.stderr
+    assert os.path.getsize(dead) > 0
 
 
 def test_dead_letters_that_cannot_be_written_stop_it_before_the_batch(instance: Instance, tmp_path: Path) -> None:

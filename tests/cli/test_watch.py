@@ -573,6 +573,19 @@ def test_a_daemon_that_is_killed_while_it_is_stopped_by_a_signal_is_started_agai
             assert line_of(watcher.stdout)["data"]["id"] == "d1"
 
 
+def test_a_watch_outlives_a_daemon_that_is_killed_before_it_has_answered() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        put(own, "default", numbered(1))
+        pid = own.pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        with running(own, "watch", "--from", "beginning", "--type", "document.*") as watcher:
+            fds = Path(f"/proc/{watcher.pid}/fd")
+            until(lambda: any("socket:" in os.path.realpath(fd) for fd in fds.iterdir()), "its connection")
+            os.kill(pid, signal.SIGKILL)
+            assert line_of(watcher.stdout)["data"]["id"] == "d0"
+
+
 def test_a_daemon_that_is_killed_while_a_watch_starts_it_is_started_again() -> None:
     with Instance({"VEC_EMBEDDER": "hash"}) as own:
         put(own, "default", numbered(1))
