@@ -27,7 +27,7 @@ from .dial import answers
 from .errors import Code, VecError
 from .holder import READY, STOPPING, DataLock, folder_id, shown
 from .process import open_standard_streams, reset_priority_and_limits, reset_signals
-from .scarcity import check_descriptors, save_address_space
+from .scarcity import check_descriptors, own_descriptors, save_address_space
 from .settings import Settings, load, private_folder
 
 log = logging.getLogger("vecd")
@@ -113,19 +113,19 @@ def run(settings: Settings, reopening: logs.ReopeningHandler | None = None, read
         new_event_loop = importlib.import_module("uvloop").new_event_loop
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     save_address_space()
-    _raise_descriptor_limit()
+    _raise_descriptor_limit(settings.workers)
     with _locked(settings) as lock, asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(settings, lock, reopening, ready_fd))
 
 
-def _raise_descriptor_limit() -> None:
+def _raise_descriptor_limit(workers: int) -> None:
     """Each connection takes a descriptor, and the usual soft limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.CONNECTIONS_MAX + limits.OWN_DESCRIPTORS
+    wanted = limits.CONNECTIONS_MAX + own_descriptors(workers)
     if soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
-    check_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    check_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0], workers)
 
 
 async def _serve(

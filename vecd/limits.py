@@ -52,6 +52,8 @@ CONNECTIONS_MAX: Final = 4096
 #: File descriptors that the daemon needs beside its connections: a dozen of its own, two for each thread that reads the
 #: store, some for jobs' files, one to accept a connection that is refused.
 OWN_DESCRIPTORS: Final = 56
+#: The same for each worker beyond WORKERS: two to read the store, two for its job's files.
+WORKER_DESCRIPTORS: Final = 4
 #: The listening queue; 1,000 watchers that reconnect at once should all get in.
 LISTEN_BACKLOG: Final = 1024
 

@@ -62,13 +62,20 @@ def save_address_space() -> None:
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def check_descriptors(count: int) -> None:
-    """Raises VecError `invalid_settings` if a process with so many file descriptors cannot serve a connection."""
-    if count <= limits.OWN_DESCRIPTORS:
+def own_descriptors(workers: int) -> int:
+    """File descriptors that a daemon with so many workers needs beside its connections."""
+    return limits.OWN_DESCRIPTORS + limits.WORKER_DESCRIPTORS * max(0, workers - limits.WORKERS)
+
+
+def check_descriptors(count: int, workers: int) -> None:
+    """Raises VecError `invalid_settings` if a daemon with so many file descriptors cannot serve a connection."""
+    needed = own_descriptors(workers)
+    if count <= needed:
+        fewer = ", or use fewer workers (VEC_WORKERS)" if workers > limits.WORKERS else ""
         raise VecError(
             Code.SETTINGS,
-            f"the daemon may open {count} files and needs {limits.OWN_DESCRIPTORS}, and one for each connection",
-            "raise the limit (ulimit -n)",
+            f"the daemon may open {count} files and needs {needed}, and one for each connection",
+            f"raise the limit (ulimit -n){fewer}",
         )
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.instance import ROOT, Instance
 from vecd import limits
 from vecd.client import Client
 from vecd.errors import VecError
+from vecd.scarcity import own_descriptors
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits as Linux has them")
 
@@ -79,6 +81,33 @@ def test_with_few_descriptors_as_many_connect_as_there_are_and_others_are_told_b
         clients[0].close()
         client = stack.enter_context(_connected(instance))
         everything(client)
+
+
+def test_with_few_descriptors_and_many_workers_that_all_read_the_store_a_client_still_gets_in(tmp_path: Path) -> None:
+    workers, connections = 30, 2
+    descriptors = own_descriptors(workers) + connections
+    with Instance({"VEC_WORKERS": str(workers), "VEC_EMBEDDER": "hash"}) as instance, ExitStack() as stack:
+        daemon = instance.start(prefix=limited("-n", descriptors))
+        clients = [stack.enter_context(instance.connect(timeout_s=30)) for _ in range(connections)]
+        for number in range(2 * workers):  # each worker keeps its connections to the store
+            clients[0].request("library.create", library=f"l{number}")
+            clients[0].ingest([{"id": "a", "text": "hello"}], f"l{number}")
+        jobs = [
+            clients[0].submit_job("export", {"path": str(tmp_path / f"{number}")}, library=f"l{number}")["job_id"]
+            for number in range(2 * workers)
+        ]
+        assert {job["state"] for job in clients[1].wait_for_jobs(jobs)} == {"completed"}
+        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) < descriptors
+        clients[0].close()
+        everything(stack.enter_context(_connected(instance)))
+
+
+def test_with_too_few_descriptors_for_its_workers_the_daemon_says_so_and_does_not_start() -> None:
+    with Instance({"VEC_WORKERS": "40"}) as instance:
+        status, log = refused_start(instance, limited("-n", 100))
+        assert status == 78
+        assert "may open 100 files and needs 200" in log
+        assert "VEC_WORKERS" in log
 
 
 def _connected(instance: Instance) -> Client:

@@ -26,6 +26,7 @@ from ..dial import answers, peer_uid
 from ..errors import Code, VecError
 from ..jobs.clock import Clock
 from ..jobs.jobs import Jobs
+from ..scarcity import own_descriptors
 from ..settings import make_folder
 from .budget import Budget
 from .session import Session
@@ -108,7 +109,7 @@ class Listener:
         self._owned = owned
         self.about = about or {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._connections_max = min(limits.CONNECTIONS_MAX, descriptors - limits.OWN_DESCRIPTORS)
+        self._connections_max = min(limits.CONNECTIONS_MAX, descriptors - own_descriptors(jobs.engine.settings.workers))
         self._sessions: set[Session] = set()
         self._empty = asyncio.Event()  # set when the last session has gone
         self._server: asyncio.Server
