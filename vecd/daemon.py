@@ -75,9 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = run(settings, reopening, arguments.ready_fd)
     except VecError as error:
         log.critical("cannot start", extra={"code": error.code, "error": str(error)})
+        _say(arguments.ready_fd, str(error))
         status = _START_STATUS.get(error.code, _EX_CONFIG)
-    except Exception:
+    except Exception as error:
         log.critical("cannot start", exc_info=True)
+        _say(arguments.ready_fd, repr(error))
         status = 1
     logging.shutdown()
     # Threads that are stuck in a failed disk must not keep us; everything that matters is closed by now.
@@ -196,11 +198,16 @@ async def _serve(
 
 
 def _tell_ready(ready_fd: int | None) -> None:
-    if ready_fd is not None:
-        with contextlib.suppress(BrokenPipeError):
-            os.write(ready_fd, b"ready")
-        os.close(ready_fd)
+    _say(ready_fd, "ready")
     _notify("READY=1")
+
+
+def _say(ready_fd: int | None, text: str) -> None:
+    """Tells the process that started us, if we have not told it already."""
+    if ready_fd is not None:
+        with contextlib.suppress(OSError):
+            os.write(ready_fd, text[: limits.ERROR_CHARS_MAX].encode("utf-8", "backslashreplace"))
+            os.close(ready_fd)
 
 
 def _notify(state: str) -> None:

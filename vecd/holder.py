@@ -7,6 +7,7 @@ its socket is gone. A lock file has mode 0600, because whoever can open it can h
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -149,8 +150,9 @@ class DataLock:
         longer than the others."""
         first = f"{os.getpid()} {self.socket}\n".encode("utf-8", "surrogateescape")
         text = first + state.ljust(len(STARTING)).encode() + b"\n"
-        os.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, len(text))
+        with contextlib.suppress(OSError):  # as on a full disk: the lock holds without its text
+            os.pwrite(self._fd, text, 0)
+            os.ftruncate(self._fd, len(text))
 
     def is_in_place(self) -> bool:
         """Whether the lock's file is still where others look for it; it is not when the data folder was removed."""

@@ -136,7 +136,9 @@ def _start(settings: Settings) -> None:
         reason = f"vecd was not ready within {limits.START_S:g} s"
     else:
         reason = f"vecd did not start (exit status {process.wait()})"
-    raise VecError(Code.DAEMON_FAILED, reason + _tail(settings.log, log_from), f"its log is {settings.log}")
+    # On a full disk there may be no log.
+    why = _tail(settings.log, log_from) or (f": {said.decode('utf-8', 'replace')}" if said else "")
+    raise VecError(Code.DAEMON_FAILED, reason + why, f"its log is {settings.log}")
 
 
 def _private(path: str, flags: int) -> int:
@@ -152,7 +154,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def _await_ready(fd: int, patience_s: float) -> bytes | None:
-    """What the daemon wrote before it closed the pipe; None if time ran out."""
+    """What the daemon wrote before it closed the pipe: `ready`, or why it does not start; None if time ran out."""
     deadline, said = time.monotonic() + patience_s, b""
     poll = select.poll()
     poll.register(fd, select.POLLIN)

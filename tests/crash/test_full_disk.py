@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -181,3 +182,52 @@ def test_a_backup_that_finds_its_disk_full_says_so_and_names_the_backup(tmp_path
             client.cancel_jobs([job_id])
             client.ingest([document("later")], "wide")
         assert [each.name for each in disk.iterdir()] == []
+
+
+def _fill_up(folder: Path) -> Path:
+    """A file that takes all the space there is."""
+    path = folder / "fill"
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return path
+
+
+def test_a_full_disk_does_not_keep_a_daemon_with_a_reserve_from_starting_though_its_lock_cannot_be_written(
+    small: Instance,
+) -> None:
+    daemon = small.start()
+    with small.connect() as client:
+        client.ingest([{"id": "a", "text": "kept"}])
+        client.request("shutdown")
+    assert daemon.wait(30) == 0
+    small.settings.lock.unlink()
+    small.settings.log.touch()
+    _fill_up(Path(small.environment["VEC_HOME"]))
+    small.start()
+    with small.connect() as client:
+        assert client.delete(["a"])["deleted"] == 1
+        client.request("shutdown")
+
+
+def test_a_first_start_on_a_full_disk_says_so_though_it_can_write_no_log_and_later_succeeds(small: Instance) -> None:
+    fill = _fill_up(Path(small.environment["VEC_HOME"]))
+    refused = small.vec("status", status=None)
+    assert refused.returncode != 0
+    assert "no space left" in refused.stderr.lower()
+    fill.unlink()
+    assert small.objects("status")[0]["seq"] == 0
+
+
+def test_a_restore_on_a_full_disk_says_so_and_speaks_of_no_old_store_where_there_is_none(
+    small: Instance, tmp_path: Path
+) -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as other:
+        other.vec("ingest", stdin='{"id": "a", "text": "b"}\n')
+        other.vec("backup", str(tmp_path / "backup.db"))
+    fill = _fill_up(Path(small.environment["VEC_HOME"]))
+    refused = small.vec("restore", str(tmp_path / "backup.db"), status=None)
+    assert "disk_full" in refused.stderr
+    assert "old store" not in refused.stderr
+    fill.unlink()
+    assert small.objects("restore", str(tmp_path / "backup.db"))[0]["documents"] == 1

@@ -25,6 +25,7 @@ import apsw
 
 from .. import limits
 from ..errors import Code, VecError
+from ..files import sync_folder
 from .database import check_sqlite, translated
 from .schema import APPLICATION_ID, MIGRATIONS
 
@@ -61,6 +62,7 @@ def restore(backup: Path, store: Path, *, force: bool) -> Restored:
             "with --force the backup takes its place, and it is kept in a folder beside",
         )
     made = store.with_name(store.name + ".restoring")
+    there = store.exists()
     try:
         _copy(backup, made)
         seq, libraries, documents = _check(made, backup)
@@ -69,12 +71,21 @@ def restore(backup: Path, store: Path, *, force: bool) -> Restored:
         raise VecError(
             Code.DISK_FULL if error.errno in _NO_SPACE else Code.STORAGE_FAILED,
             f"cannot restore {backup} to {store} ({error.strerror or error})",
-            "the old store is as it was" if store.exists() else f"the old store is below {store.parent}",
+            _left(made, store) if there else None,
         ) from error
     finally:
         for each in _with_companions(made):
             each.unlink(missing_ok=True)
     return Restored(store.stat().st_size, seq, libraries, documents, replaced)
+
+
+def _left(made: Path, store: Path) -> str:
+    """Where the old store is after a restore that failed."""
+    if not store.exists():
+        return f"the old store is below {store.parent}; the same restore goes on"
+    return (
+        "the old store is as it was" if made.exists() else f"the backup is in place, the old store below {store.parent}"
+    )
 
 
 def _with_companions(path: Path) -> tuple[Path, ...]:
@@ -181,14 +192,14 @@ def _put_in_place(made: Path, store: Path) -> Path | None:
     for each in left:
         each.unlink(missing_ok=True)  # those that are empty
     os.replace(made, store)
-    _sync(store.parent)
+    sync_folder(store.parent)
     for each in derived:
         if aside is None:
             aside = _new_folder(store.parent)
         os.replace(each, aside / each.name)
     if aside is not None:
-        _sync(aside)
-    _sync(store.parent)
+        sync_folder(aside)
+    sync_folder(store.parent)
     return aside
 
 
