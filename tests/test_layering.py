@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs": {*SHARED, "wire", "store", "index", "filters", "text", "engine"},
     "server": {*SHARED, "wire", "holder", "dial", "store", "engine", "jobs"},
     "daemon": {*SHARED, "logs", "process", "holder", "dial", "engine", "jobs", "server"},
-    "restore": {*SHARED, "store"},
+    "restore": {*SHARED, "holder", "store"},
     "__main__": {"daemon"},
 }
 #: What the command line may know of vecd.

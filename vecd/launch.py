@@ -142,7 +142,12 @@ def _start(settings: Settings) -> None:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    """A file that only its user may read; vecd opens it again, so the umask must not take that away."""
+    before = os.umask(0o077)
+    try:
+        return os.open(path, flags, 0o600)
+    finally:
+        os.umask(before)
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .errors import Code, VecError
+from .holder import open_lock
 from .settings import Settings, load, private_folder
 
 
@@ -40,7 +41,7 @@ def main() -> None:
 def _locked(settings: Settings) -> Iterator[None]:
     """Holds the data folder's lock. Raises VecError `busy` if a daemon has it."""
     private_folder(settings.data)
-    with open(settings.lock, "a+", encoding="utf-8") as file:
+    with open(open_lock(settings.lock), "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -404,6 +404,7 @@ def test_all_that_is_made_is_the_users_alone_whatever_the_umask(umask: int) -> N
         open_ones = {path: oct(path.stat().st_mode) for path in found if path.stat().st_mode & 0o077}
         assert open_ones == {}
         assert all(path.stat().st_mode & 0o700 == 0o700 for path in found if path.is_dir())
+        assert own.settings.log.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_lock_that_others_could_open_is_closed_to_them() -> None:

@@ -175,3 +175,18 @@ def test_a_restore_that_is_killed_anywhere_leaves_a_store_and_can_be_repeated(in
     assert told["kills"] > 8
     assert (told["found"], told["now"]) == (["new", "old"], True)
     assert documents(instance) == {"kept"}
+
+
+def test_a_lock_that_cannot_be_opened_is_an_error_and_a_restore_leaves_a_lock_of_its_users_alone(
+    instance: Instance, backup: Path
+) -> None:
+    lock = instance.settings.lock
+    lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock.mkdir()
+    refused = instance.vec("restore", str(backup), status=None)
+    assert refused.returncode != 0
+    assert "cannot open the lock" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    lock.rmdir()
+    instance.vec("restore", str(backup))
+    assert lock.stat().st_mode & 0o777 == 0o600

@@ -231,3 +231,8 @@ def test_a_restore_on_a_full_disk_says_so_and_speaks_of_no_old_store_where_there
     assert "old store" not in refused.stderr
     fill.unlink()
     assert small.objects("restore", str(tmp_path / "backup.db"))[0]["documents"] == 1
+    before = small.settings.store.read_bytes()
+    _fill_up(Path(small.environment["VEC_HOME"]))
+    refused = small.vec("restore", "--force", str(tmp_path / "backup.db"), status=None)
+    assert "the old store is as it was" in refused.stderr
+    assert small.settings.store.read_bytes() == before

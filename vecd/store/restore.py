@@ -62,7 +62,7 @@ def restore(backup: Path, store: Path, *, force: bool) -> Restored:
             "with --force the backup takes its place, and it is kept in a folder beside",
         )
     made = store.with_name(store.name + ".restoring")
-    there = store.exists()
+    old = _file_id(store)
     try:
         _copy(backup, made)
         seq, libraries, documents = _check(made, backup)
@@ -71,21 +71,32 @@ def restore(backup: Path, store: Path, *, force: bool) -> Restored:
         raise VecError(
             Code.DISK_FULL if error.errno in _NO_SPACE else Code.STORAGE_FAILED,
             f"cannot restore {backup} to {store} ({error.strerror or error})",
-            _left(made, store) if there else None,
+            _left(store, old),
         ) from error
     finally:
         for each in _with_companions(made):
-            each.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the next restore removes it
+                each.unlink()
     return Restored(store.stat().st_size, seq, libraries, documents, replaced)
 
 
-def _left(made: Path, store: Path) -> str:
-    """Where the old store is after a restore that failed."""
-    if not store.exists():
+def _left(store: Path, old: tuple[int, int] | None) -> str | None:
+    """Where the old store is after a restore that failed; None if there was none."""
+    if old is None:
+        return None
+    now = _file_id(store)
+    if now is None:
         return f"the old store is below {store.parent}; the same restore goes on"
-    return (
-        "the old store is as it was" if made.exists() else f"the backup is in place, the old store below {store.parent}"
-    )
+    return "the old store is as it was" if now == old else f"the backup is in place, the old store below {store.parent}"
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """What a file is, whatever its name; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _with_companions(path: Path) -> tuple[Path, ...]:
