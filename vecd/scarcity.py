@@ -21,6 +21,8 @@ _STACK_BYTES = 2 << 20
 _M_ARENA_MAX = -8  # malloc.h
 
 _ERRNOS = {errno.ENOMEM: "memory", errno.EAGAIN: "threads", errno.EMFILE: "files", errno.ENFILE: "files"}
+#: What Python and Rust's rayon say when the system gives no thread.
+_NO_THREAD = ("start new thread", "ThreadPoolBuildError")
 #: What is scarce -> the shell's name of the limit.
 _LIMITS = {"memory": "ulimit -v", "threads": "ulimit -u and -v", "files": "ulimit -n"}
 
@@ -32,7 +34,7 @@ def scarce(error: BaseException) -> VecError | None:
         what = "memory"
     elif isinstance(error, OSError):
         what = _ERRNOS.get(error.errno or 0)
-    elif isinstance(error, RuntimeError) and "start new thread" in str(error):
+    elif isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_THREAD):
         what = "threads"
     elif isinstance(error, ImportError) and "failed to map segment" in str(error):
         what = "memory"

@@ -59,6 +59,17 @@ def test_with_the_least_address_space_everything_is_answered() -> None:
             everything(client)
 
 
+def test_a_tokenizer_that_gets_no_threads_is_told_busy_and_not_left_unanswered() -> None:
+    with Instance({"RAYON_NUM_THREADS": "60000", "VEC_EMBEDDER": "wordllama"}) as instance:
+        instance.start(prefix=limited("-v", 2 * limits.ADDRESS_SPACE_BYTES_MIN // 1024))
+        with instance.connect(timeout_s=30) as client:
+            documents = [{"id": str(number), "text": f"hello world {number} " * 200} for number in range(20)]
+            with pytest.raises(VecError, match="no more threads") as refused:
+                client.ingest(documents)
+            assert refused.value.code == "busy"
+            client.request("ping")
+
+
 def test_with_less_address_space_the_daemon_says_so_and_does_not_start() -> None:
     with Instance() as instance:
         status, log = refused_start(instance, limited("-v", (limits.ADDRESS_SPACE_BYTES_MIN - _MIB) // 1024))

@@ -51,7 +51,16 @@ class WordLlama:
         if len(texts) == 1:  # not on Rayon's threads: a query would wait there for the batches of a bulk load
             tokens = [self._tokenizer.encode(texts[0].lower(), add_special_tokens=False).ids]
         else:
-            encodings = self._tokenizer.encode_batch_fast([text.lower() for text in texts], add_special_tokens=False)
+            try:
+                encodings = self._tokenizer.encode_batch_fast(
+                    [text.lower() for text in texts], add_special_tokens=False
+                )
+            except (
+                BaseException
+            ) as error:  # a panic of Rust is no Exception, and would pass by whoever answers requests
+                if isinstance(error, (Exception, KeyboardInterrupt, SystemExit)):
+                    raise
+                raise RuntimeError(f"the tokenizer failed: {error}") from error
             tokens = [encoding.ids for encoding in encodings]
         vectors = np.zeros((len(texts), _DIMENSION), np.float32)
         start = 0
