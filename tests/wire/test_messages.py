@@ -372,13 +372,14 @@ def test_a_vector_travels_exactly_whatever_it_comes_as(values: list[float]) -> N
     wanted = struct.pack(f"<{len(values)}f", *values)
     single, double = np.array(values, np.float32), np.array(values, np.float64)
     strided = np.repeat(single, 2)[::2]
-    for given_as in (values, tuple(values), single, double, strided, single.data, wanted):
+    for given_as in (values, tuple(values), single, double, strided, single.data, list(single), tuple(double), wanted):
         assert pack_vector(given_as) == wanted
     assert unpack_vector(wanted) == values
 
 
 def test_whole_numbers_are_numbers() -> None:
     assert unpack_vector(pack_vector([1, 2.5, -3])) == [1.0, 2.5, -3.0]
+    assert unpack_vector(pack_vector([np.int8(1), np.float16(2.5), -3, np.uint64(4)])) == [1.0, 2.5, -3.0, 4.0]
 
 
 def test_nan_and_infinity_pass_for_the_daemon_to_refuse() -> None:
@@ -387,7 +388,7 @@ def test_nan_and_infinity_pass_for_the_daemon_to_refuse() -> None:
     assert unpack_vector(pack_vector([math.inf, -math.inf])) == [math.inf, -math.inf]
 
 
-@pytest.mark.parametrize("wrong", [True, "1", None, [1.0], {}, b"\0", 1j])
+@pytest.mark.parametrize("wrong", [True, "1", None, [1.0], {}, b"\0", 1j, np.True_, np.ones(1)])
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_a_component_that_is_no_number_is_refused(wrong: Any, kind: Callable[[list[Any]], Any]) -> None:
     with pytest.raises(VecError) as caught:

@@ -14,15 +14,18 @@ _NUMBERS = frozenset((int, float))
 def pack_vector(values: Any) -> bytes:
     """A vector as it travels: shape (dimension,), little-endian float32.
 
-    Takes a sequence of numbers, anything that offers a one-dimensional buffer of float32 or float64 (a numpy array),
-    or bytes that are packed already. Raises VecError `invalid_document` for anything else. That all components are
-    finite and that the dimension is the library's is checked where the library is known, in the daemon.
+    Takes a sequence of numbers, NumPy's among them, anything that offers a one-dimensional buffer of float32 or float64
+    (a numpy array), or bytes that are packed already. Raises VecError `invalid_document` for anything else. That all
+    components are finite and that the dimension is the library's is checked where the library is known, in the daemon.
     """
     if isinstance(values, bytes):
         return values
     if isinstance(values, (list, tuple)):
+        wrong: Any = 0
         if not set(map(type, values)) <= _NUMBERS:
-            wrong = next(value for value in values if type(value) not in _NUMBERS)
+            values = [value.item() if _is_numpys_number(value) else value for value in values]
+            wrong = next((value for value in values if type(value) not in _NUMBERS), 0)
+        if type(wrong) not in _NUMBERS:
             raise VecError(
                 Code.INVALID_DOCUMENT, f"a vector is a list of numbers, and this one holds {_described(wrong)}"
             )
@@ -53,6 +56,11 @@ def unpack_vector(data: bytes) -> list[float]:
     if sys.byteorder == "big":
         values.byteswap()
     return values.tolist()
+
+
+def _is_numpys_number(value: Any) -> bool:
+    """Whether it is an integer or a float of NumPy's, as `list(array)` gives them."""
+    return getattr(getattr(value, "dtype", None), "kind", "") in ("i", "u", "f") and not value.shape
 
 
 def _described(value: Any) -> str:
