@@ -167,7 +167,8 @@ class Attack:
             self._plan.write_text(plan)
         self._trace = trace
         self.instance = Instance(environment)
-        self.backup = home / "backup.db"
+        self.backup = home / "backups" / "backup.db"  # below VEC_HOME, so that its calls are counted
+        self.backup.parent.mkdir()
         self.outcome = Outcome(plan or "none")
         self.states: list[State] = [{}]  # all that the store may hold now
         self.acknowledged: list[tuple[int, State]] = []  # how long the trace was, and what was there from then on

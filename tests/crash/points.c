@@ -79,11 +79,17 @@ static void at(enum kind kind, const char *log, const char *store, const char *p
         vec_crash_point(name);
 }
 
+/* Where the write-ahead log was written last, while a point was armed. A log that begins anew has its header, at 0, synced
+   by itself before the pages of the commit are written. */
+static _Atomic off_t last_of_log = -1;
+
 #define SYNC(name)                                                             \
     int name(int fd)                                                           \
     {                                                                          \
         int (*real)(int) = dlsym(RTLD_NEXT, #name);                            \
         enum kind kind = kind_of(fd);                                          \
+        if (kind == LOG && atomic_load(&last_of_log) == 0)                     \
+            kind = OTHER;                                                      \
         at(kind, "commit.sync", "checkpoint.sync", "file.sync", 0);            \
         int result = real(fd);                                                 \
         at(kind, "commit.synced", "checkpoint.synced", "file.synced", 0);      \
@@ -102,6 +108,8 @@ SYNC(fdatasync)
         if (kind == LOG && armed("commit.torn") && atomic_load(&control->left) == 1)   \
             real(fd, data, count / 2, offset);                                             \
         at(kind, "commit.torn", 0, 0, 0);                                                  \
+        if (kind == LOG)                                                                   \
+            atomic_store(&last_of_log, offset);                                            \
         return real(fd, data, count, offset);                                              \
     }
 PWRITE(pwrite, off_t)

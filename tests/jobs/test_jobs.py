@@ -247,7 +247,9 @@ def test_a_hundred_jobs_run_in_parallel_and_each_completes_once() -> None:
         instance.start("--workers", "100", module="tests.jobs.vecd")
         with instance.connect() as client:
             client.request("library.create", library="ledger", embedder="none", dimension=4)
-            jobs = [submitted(client, "ledger", {"steps": 10, "seconds": 0.1}, library="ledger") for _ in range(100)]
+            client.request("jobs.pause", kinds=["ledger"])
+            jobs = [submitted(client, "ledger", {"steps": 10, "seconds": 0.3}, library="ledger") for _ in range(100)]
+            client.request("jobs.resume", kinds=["ledger"])
             until(lambda: client.request("jobs.status")["running"] == 100, "all of them running")
             ended = client.wait_for_jobs(jobs)
             assert {job["state"] for job in ended} == {"completed"}

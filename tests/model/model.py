@@ -26,6 +26,7 @@ class Event(NamedTuple):
 class Job:
     state: str
     after: int | None = None
+    delayed: bool = False  # for longer than any test takes; a retry keeps that
 
 
 @dataclass

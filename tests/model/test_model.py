@@ -294,7 +294,7 @@ class Machine(RuleBasedStateMachine):
 
     def _submitted(self, params: dict[str, Any], after: int | None = None, **fields: Any) -> int:
         job = self.client.submit_job("noop", params, after=None if after is None else [after], **fields)
-        self.model.jobs[job["job_id"]] = Job("pending", after)
+        self.model.jobs[job["job_id"]] = Job("pending", after, delayed="delay_s" in fields)
         self.model.log(Event("job.submitted", None, job["job_id"]))
         return int(job["job_id"])
 
@@ -350,8 +350,11 @@ class Machine(RuleBasedStateMachine):
             self.refused("invalid_request", "jobs.retry", job_ids=[job_id])
         elif job.after is None and self._is_short(job_id):
             self.client.retry_jobs([job_id])
-            self.client.wait_for_jobs([job_id], timeout_s=60)
-            self.model.move(job_id, "completed", "submitted", "started", "completed")
+            if job.delayed:
+                self.model.move(job_id, "pending", "submitted")
+            else:
+                self.client.wait_for_jobs([job_id], timeout_s=60)
+                self.model.move(job_id, "completed", "submitted", "started", "completed")
 
     def _is_short(self, job_id: int) -> bool:
         return not self.client.job(job_id)["params"]

@@ -130,6 +130,7 @@ def _embed_again(engine: Engine, library: Library, batch: Batch) -> None:
     assert embedder is not None
     batch.vectors = batch.vectors.copy()
     batch.vectors[batch.embedded] = embedder.embed([batch.indexed[row] or "" for row in batch.embedded])
+    batch.sums = None  # they were of the former vectors
 
 
 async def settled(engine: Engine, name: str, turn: Turn) -> Library:

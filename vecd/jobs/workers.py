@@ -206,18 +206,22 @@ class Workers:
         ended: list[tuple[Entry, Ending]] = []
         try:
             while True:
-                taken = self._next(ended)
-                if not taken and not ended:
+                taken, turn = self._next(ended)
+                if turn is None:
                     return
-                jobs = self._commit(ended, taken)
+                jobs = self._commit(ended, taken, turn)
                 ended = [(entry, self._work(job)) for entry, job in jobs]
         except VecError as error:
             if error.code != Code.SHUTTING_DOWN:  # storage has failed: the daemon is about to exit
                 log.error("worker gives up", extra={"error": str(error)})
 
-    def _next(self, ended: list[tuple[Entry, Ending]]) -> list[Entry]:
-        """Gives back what the jobs that have ended held, and takes what is to run next: waits for it if nothing has
-        ended. Empty if there is nothing, or the daemon stops."""
+    def _next(self, ended: list[tuple[Entry, Ending]]) -> tuple[list[Entry], _Turn | None]:
+        """Gives back what the jobs that have ended held, takes what is to run next, and submits both to the writer:
+        waits for it if nothing has ended. None if there is nothing, or the daemon stops.
+
+        What is given back here can be taken by another thread at once. All threads submit under the lock and as one
+        sender, so the end of the one job is written before the begin of the other.
+        """
         with self._condition:
             for entry, _ in ended:
                 self._queue.release(entry)
@@ -242,19 +246,23 @@ class Workers:
                 self._idle -= 1
             for entry in taken:  # before they are claimed: from then on they can be cancelled
                 self._controls[entry.job_id] = Control(entry.kind)
-            return taken
+            return taken, self._submit(ended, taken) if taken or ended else None
 
-    def _commit(self, ended: list[tuple[Entry, Ending]], taken: list[Entry]) -> list[tuple[Entry, Job]]:
-        """Writes how jobs have ended, and claims others. Raises VecError when nothing can be written any more."""
+    def _submit(self, ended: list[tuple[Entry, Ending]], taken: list[Entry]) -> _Turn:
+        return self._engine.database.submit(
+            partial(_turn, [ending for _, ending in ended], [entry.job_id for entry in taken]),
+            len(ended) + len(taken),
+            frees=bool(ended) or any(KINDS[entry.kind].frees for entry in taken if entry.kind in KINDS),
+            sender=self,
+        )
+
+    def _commit(self, ended: list[tuple[Entry, Ending]], taken: list[Entry], turn: _Turn) -> list[tuple[Entry, Job]]:
+        """Waits until it is written how jobs have ended, and which were claimed; writes it again while the disk is
+        full. Raises VecError when nothing can be written any more."""
         held = False  # whether the ended ones still hold what they held: until their end is written
         while True:
-            future = self._engine.database.submit(
-                partial(_turn, [ending for _, ending in ended], [entry.job_id for entry in taken]),
-                len(ended) + len(taken),
-                frees=bool(ended) or any(KINDS[entry.kind].frees for entry in taken if entry.kind in KINDS),
-            )
             try:
-                claimed = future.result()
+                claimed = turn.result()
                 break
             except VecError as error:
                 with self._condition:
@@ -272,6 +280,7 @@ class Workers:
                 self._doze()
                 if not ended:
                     return []
+                turn = self._submit(ended, taken)
         if ended:
             self.forget([ending.job for _, ending in ended if ending.state == store.COMPLETED])
             self.abandon_left()  # jobs that ended in another way than _work foresaw, and those that waited for them
@@ -353,6 +362,9 @@ class Workers:
 
 
 _FREE: Final = (None, None)
+
+#: What the writer answers to `_turn`.
+_Turn = Future[list[Job | None]]
 
 
 def _turn(endings: list[Ending], wanted: list[int], tx: Transaction) -> list[Job | None]:
