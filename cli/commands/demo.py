@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vecd.errors import VecError
+from vecd.settings import Settings
 
 from .. import options
 from ..output import Output, printable
@@ -41,11 +42,12 @@ def demo(json: options.Json = False) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("VEC_")}
         os.environ.clear()
         os.environ.update(environment, VEC_HOME=home)
+        located = settings.load()
         interrupted: list[int] = []
         # A Ctrl-C in the middle of starting a daemon must not leave it behind: it waits until we know the daemon.
         before = signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
         try:
-            client = Client(launch(settings.load()))
+            client = Client(launch(located))
             pid = int(client.status()["pid"])
         finally:
             signal.signal(signal.SIGINT, before)
@@ -55,7 +57,7 @@ def demo(json: options.Json = False) -> None:
                     raise KeyboardInterrupt
                 _show(client, Output(json))
             finally:
-                _stop(client, pid)
+                _stop(client, pid, located)
 
 
 def _show(client: Any, output: Output) -> None:
@@ -162,14 +164,16 @@ def _docstrings(module: str, path: Path) -> Iterator[dict[str, Any]]:
                 stack.append((f"{name}.{child.name}", child))
 
 
-def _stop(client: Any, pid: int) -> None:
+def _stop(client: Any, pid: int, settings: Settings) -> None:
     """Stops the throw-away daemon and waits until it has let go of its folder."""
     import contextlib
+
+    from vecd import limits
+    from vecd.holder import wait_until_free
 
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGTERM)
     with contextlib.suppress(VecError):
         while True:
             client.wait()
-    with contextlib.suppress(OSError):
-        os.waitpid(pid, 0)  # it is our child
+    wait_until_free(settings, limits.STOP_S)

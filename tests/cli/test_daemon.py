@@ -446,7 +446,7 @@ def test_the_demo_works_in_a_pipe_and_leaves_nothing_behind() -> None:
         assert any("cursor" in each for each in printed)
         assert printed[-1]["libraries"][0]["documents"] > 1_000
         assert os.listdir(folder) == []
-        assert not alive(printed[-1]["pid"])
+        until(lambda: not alive(printed[-1]["pid"]), "its end")
         assert list(own.home.iterdir()) == []  # the user's own instance was not touched
         for environ in Path("/proc").glob("[0-9]*/environ"):
             try:

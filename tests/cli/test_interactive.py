@@ -48,7 +48,7 @@ def test_an_empty_query_is_refused(instance: Instance, query: str) -> None:
 
 def test_an_unknown_key_of_a_query_is_refused_by_its_line(instance: Instance) -> None:
     lines = ndjson([{"query": "text a"}, {"query": "text a", "library": "other"}])
-    done = instance.vec("search", "--stdin", "-k", "1", stdin=lines, status=2)
+    done = instance.vec("search", "--stdin", "-k", "1", stdin=lines, status=3)
     assert json.loads(done.stdout)["query"] == "text a"
     assert "stdin:2" in done.stderr
     assert "library" in done.stderr

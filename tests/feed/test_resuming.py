@@ -81,10 +81,10 @@ def test_one_connection_watches_writes_and_searches_and_a_cancel_ends_one_watch_
 
 def test_a_watch_from_now_has_all_that_its_sender_writes_behind_it(client: Client) -> None:
     """Also if its filters take long to parse."""
-    long = " or ".join(f"n = {number}" for number in range(5_000))
+    long = " or ".join(f"n = {number}" for number in range(1_000))
     for where in ([], [long]):
         for turn in range(10):
-            watch = client.submit("watch", where=where, limit=1, timeout_s=60)
+            watch = client.submit("watch", where=where, types=["document.*"], limit=1, timeout_s=60)
             put(client, "behind", text=f"{len(where)} {turn}", metadata={"n": 1})
             got = [event for reply in watch.parts() if reply.kind == "items" for event in reply.body]
             assert ids(got) == ["behind"]
