@@ -415,7 +415,9 @@ def bare_session() -> Iterator[tuple[Listener, Session, SlowTransport]]:
     """A session that has been greeted, without an event loop behind its transport or a store behind its engine."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        jobs = SimpleNamespace(engine=SimpleNamespace(database=SimpleNamespace(log_id="0")))
+        jobs = SimpleNamespace(
+            engine=SimpleNamespace(database=SimpleNamespace(log_id="0"), settings=SimpleNamespace(workers=1))
+        )
         listener = Listener(cast(Jobs, jobs), cast(Clock, None), ours, lambda: None)
         session, transport = Session(listener), SlowTransport(ours)
         session.connection_made(transport)
