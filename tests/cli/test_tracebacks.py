@@ -122,7 +122,7 @@ CASES = {
         nobody=True,
     ),
     "a home that cannot be reached": Case(
-        ["status"], 2, r"cannot read .*config.toml \(Permission denied\) \(invalid_settings\)", closed, nobody=True
+        ["status"], 2, r"cannot look at the folder .* \(Permission denied\) \(invalid_settings\)", closed, nobody=True
     ),
     "a runtime folder that cannot be looked into": Case(
         ["status"],

@@ -1,7 +1,8 @@
 """An attempt at a job: what is known of it while it is made, and what becomes of the job when it is over.
 
 An error that another attempt may mend is followed by one: after a pause, exponential with full jitter (Brooker, 2015,
-"Exponential Backoff And Jitter"), at most `attempts_max` times. The other errors end the job at once.
+"Exponential Backoff And Jitter"), at most `attempts_max` times; without a bound while the store's disk is full. The
+other errors end the job at once.
 """
 
 from __future__ import annotations
@@ -98,8 +99,10 @@ def failed(job: Job, kind: Kind, error: Exception, stop: str | None) -> Ending:
             error = VecError(Code.INTERNAL, what, "the daemon's log has more; please report it")
     if error.code not in _MENDABLE:
         return Ending(job, store.FAILED, "failed", error=error.to_wire())
-    if job.failures + 1 >= kind.attempts_max:
+    # For room in the store a job waits, however long. What fills another disk is not to do so again and again.
+    waits = error.code == Code.DISK_FULL and not kind.begins_again
+    if job.failures + 1 >= kind.attempts_max and not waits:
         return Ending(job, store.DEAD, "failed", error=error.to_wire())
-    pause_us = int(random.uniform(0.0, min(kind.backoff_max_s, _BACKOFF_S * 2**job.failures)) * 1e6)
+    pause_us = int(random.uniform(0.0, min(kind.backoff_max_s, _BACKOFF_S * 2 ** min(job.failures, 30))) * 1e6)
     ready_us = wall_us() + pause_us
     return Ending(job, store.PENDING, "failed", error=error.to_wire(), ready_us=ready_us, delay_us=pause_us)
