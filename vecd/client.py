@@ -63,13 +63,13 @@ def connect(
     settings = locate(socket=named)
     sock = find(settings)
     if sock is None:
+        load(socket=named)  # what a daemon would refuse is said here, and not in its log
         if not spawn or os.environ.get("VEC_NO_SPAWN", "") not in ("", "0"):
             raise VecError(
                 Code.NO_DAEMON,
                 f"no daemon listens on {settings.socket}",
                 "start one with `vec daemon start`, or leave out --no-spawn and VEC_NO_SPAWN",
             )
-        load(socket=named)  # what the daemon would refuse is said here, and not in its log
         sock = launch(settings, notice)
     return Client(sock, timeout_s=timeout_s, data=None if settings.named else settings.data)
 

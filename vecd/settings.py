@@ -186,6 +186,8 @@ def check_folder(path: Path) -> None:
             f"cannot look at the folder {path} ({error.strerror})",
             "set VEC_HOME to a folder of your own, or XDG_RUNTIME_DIR to yours",
         ) from error
+    if not stat.S_ISDIR(mode):
+        raise VecError(Code.SETTINGS, f"{path} is not a folder", "set VEC_HOME to a folder of your own")
     for uid in uids - {os.getuid()}:
         raise VecError(
             Code.SETTINGS,

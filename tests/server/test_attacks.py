@@ -273,7 +273,7 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
 
     async def scenario() -> None:
         monkeypatch.setattr(limits, "UNREAD_CROWDED_S", 0.01)
-        jobs = SimpleNamespace(engine=SimpleNamespace(database=SimpleNamespace(log_id="0")))
+        jobs = SimpleNamespace(engine=SimpleNamespace(database=SimpleNamespace(log_id="0"), settings=SimpleNamespace(workers=1)))
         ours, theirs = socket.socketpair()
         with ours, theirs:
             listener = Listener(cast(Jobs, jobs), cast(Clock, None), ours, lambda: None)
