@@ -273,7 +273,8 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
 
     async def scenario() -> None:
         monkeypatch.setattr(limits, "UNREAD_CROWDED_S", 0.01)
-        jobs = SimpleNamespace(engine=SimpleNamespace(database=SimpleNamespace(log_id="0"), settings=SimpleNamespace(workers=1)))
+        engine = SimpleNamespace(database=SimpleNamespace(log_id="0"), settings=SimpleNamespace(workers=1))
+        jobs = SimpleNamespace(engine=engine)
         ours, theirs = socket.socketpair()
         with ours, theirs:
             listener = Listener(cast(Jobs, jobs), cast(Clock, None), ours, lambda: None)
@@ -282,6 +283,9 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
                 def __init__(self, name: str, size: int, blocked_s: float) -> None:
                     self.name, self.unread_bytes, self._blocked_s = name, size, blocked_s
                     listener.budget.unread(size)
+
+                def look_at_output(self, now: float) -> None:
+                    """Nothing was read."""
 
                 def blocked_s(self, now: float) -> float:
                     return self._blocked_s
