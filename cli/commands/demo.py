@@ -14,13 +14,15 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vecd.errors import VecError
-from vecd.settings import Settings
 
 from .. import options
 from ..output import Output, printable
+
+if TYPE_CHECKING:
+    from vecd.settings import Settings
 
 app = options.command()
 

@@ -372,7 +372,7 @@ def cosines(query: npt.NDArray[np.float32], vectors: Mapping[str, npt.NDArray[np
 
 #: What a home that is at rest holds.
 _AT_HOME: Final = re.compile(
-    r"vecd\.log|vecd\.sock|data/(vec\.db(-wal|-shm)?|vecd\.lock|reserve|indexes/\d+\.(index|text))"
+    r"vecd\.log|vecd\.sock|data/(vec\.db(-wal|-shm)?|vec\.id|vecd\.lock|reserve|indexes/\d+\.(index|text))"
 )
 
 
