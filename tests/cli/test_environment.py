@@ -211,7 +211,10 @@ CLEAN: dict[str, tuple[object, Callable[[Process], object]]] = {
 @pytest.mark.parametrize("what", CLEAN)
 def test_a_daemon_starts_clean_of_the_state_of_the_command_that_started_it(crooked: Process, what: str) -> None:
     wanted, found = CLEAN[what]
-    assert found(crooked) == wanted
+    value = found(crooked)
+    if isinstance(value, set):
+        value -= {32, 33}  # the C library's own, which no program can change
+    assert value == wanted
 
 
 @linux_only

@@ -181,7 +181,6 @@ class Machine(RuleBasedStateMachine):
             self.refused("not_found", "delete", library=name, where=[f"n < {below}"])
             return
         gone = self.model.matching(name, below)
-        order = self._order(name)
         try:
             answer = self.client.delete(library=name, where=f"n < {below}")
         except VecError as error:
@@ -189,14 +188,8 @@ class Machine(RuleBasedStateMachine):
             assert not self.model.libraries[name], "a filter of a field that documents have is refused"
             return
         assert answer["deleted"] == len(gone)
-        for document_id in sorted(gone, key=order.index):
+        for document_id in sorted(gone):
             self.model.put(name, document_id, None)
-
-    def _order(self, name: str) -> list[str]:
-        """Its documents in the order in which they were written last: that in which a filter finds them."""
-        changes = [each for each in self.model.events if each.library == name and each.type.startswith("document.")]
-        last = {each.about: place for place, each in enumerate(changes)}
-        return sorted(self.model.libraries[name], key=lambda each: last[each])
 
     @rule(
         name=_NAMES,

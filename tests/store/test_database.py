@@ -204,7 +204,9 @@ def test_a_connection_that_cannot_be_opened_is_no_bug(database: Database, tmp_pa
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     assert within(None) == "read"
-    assert within(len(os.listdir("/dev/fd")) - 1) == "busy"
+    free = os.dup(0)  # the lowest number that is free
+    os.close(free)
+    assert within(free) == "busy"
     (tmp_path / "vec.db").rename(tmp_path / "moved")
     assert within(None) == "storage_failed"
     (tmp_path / "moved").rename(tmp_path / "vec.db")
