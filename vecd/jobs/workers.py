@@ -345,6 +345,10 @@ class Workers:
                     while flying:
                         flying.popleft().result()
                     return dict(end.value or {})
+                except Exception:
+                    while flying:  # its steps are written before its end: then they are no longer this attempt's
+                        flying.popleft().result()
+                    raise
                 reply = None
                 if step.write is not None or step.checkpoint is not None:
                     reply = self._engine.database.submit(partial(_step, job, made, step), step.rows, step.frees)
