@@ -57,9 +57,9 @@ class Following:
         was_stopped: Callable[[], bool],
         enders: Enders = (),
     ) -> None:
-        """`connect` is given whether it may start a daemon; `was_stopped` tells whether the last one was stopped on
-        purpose. `asked` are arguments of `Client.watch`. Raises VecError
-        when the first connection cannot be made, or the watch is refused."""
+        """`connect` is given whether it may start a daemon; `was_stopped` says whether the last one was stopped on
+        purpose. `asked` are arguments of `Client.watch`. Raises VecError when the first connection cannot be made, or
+        the watch is refused."""
         self._connect = connect
         self._place = place
         self._asked = asked
