@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vecd.subscription import Watch
 
 #: How long a daemon that is being restarted is waited for, so that what was done is not done again.
-_RESTART_S = 10.0
+RESTART_S = 10.0
 
 #: A cursor file holds one line; a longer file is another one.
 _CURSOR_FILE_BYTES_MAX = 4_096
@@ -126,7 +126,7 @@ class Consumer(Nowhere):
     def salvage(self) -> None:
         if self._sure == self._kept:
             return
-        deadline = time.monotonic() + _RESTART_S
+        deadline = time.monotonic() + RESTART_S
         while True:
             try:
                 with self._connect() as client:

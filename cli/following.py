@@ -6,7 +6,7 @@ Rules:
 - A daemon that died is started again, as by any other command. One that was stopped on purpose is waited for: a watch
   does not undo `vec daemon stop`.
 - A watch that follows waits for as long as it takes, within --timeout. One that ends at the head (--no-follow) waits
-  for _RESTART_S. Neither tries for longer than that to start a daemon that does not come up.
+  for RESTART_S. Neither tries for longer than that to start a daemon that does not come up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vecd import limits
 from vecd.errors import Code, VecError
 
-from .cursors import LOST
+from .cursors import LOST, RESTART_S
 
 if TYPE_CHECKING:
     from vecd.client import Client
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     from .cursors import Nowhere
 
-#: Seconds that a watch which ends at the head waits for a daemon that is being restarted; and those in which any watch
-#: tries again to start one that fails to start, which may have been killed itself.
-_RESTART_S: Final = 10.0
 #: Seconds between two attempts to connect: the first pause, which doubles, and the longest.
 _PAUSE_S: Final = 0.05
 _PAUSE_S_MAX: Final = 1.0
@@ -77,7 +74,7 @@ class Following:
 
     def _begin(self, start: str) -> None:
         """Makes the first connection. A daemon that dies meanwhile does not end the watch."""
-        until = time.monotonic() + _RESTART_S
+        until = time.monotonic() + RESTART_S
         while True:
             try:
                 self.client = self._connect(True)
@@ -183,7 +180,7 @@ class Following:
             return False  # only the end was missing
         print(f"vec: {error.message}; going on from {self.done} when it is back", file=sys.stderr, flush=True)
         spawns = error.code != Code.SHUTTING_DOWN  # a stuck one may be killed later
-        restart_until = time.monotonic() + _RESTART_S
+        restart_until = time.monotonic() + RESTART_S
         pause_s = _PAUSE_S
         while True:
             if self._ended(pause_s):
