@@ -10,8 +10,8 @@ from ..engine.core import Engine
 from ..engine.turns import Turn
 from ..engine.watch import Watch
 from ..errors import Code, VecError
-from ..jobs.clock import Clock
 from ..jobs.jobs import Jobs
+from ..jobs.scheduler import Scheduler
 from ..wire.messages import Part, Request
 from .fields import Fields
 
@@ -31,7 +31,7 @@ class Call:
         self.fields = Fields(request.op, request.fields)
         self.engine: Engine = session.listener.engine
         self.jobs: Jobs = session.listener.jobs
-        self.clock: Clock = session.listener.clock
+        self.clock: Scheduler = session.listener.clock
         self.listener: Listener = session.listener
         self.streamed = False  # the reply is a stream, and ends with `end`
         self._room: bool | None = None  # whether it has room of its own connection `alone`; None: it has none

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from vecd.errors import Code, VecError
-from vecd.jobs.attempts import failed
 from vecd.jobs.kinds import KINDS
+from vecd.jobs.retry_policy import failed
 from vecd.store import jobs as store
 
 

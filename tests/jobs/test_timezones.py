@@ -13,7 +13,7 @@ import pytest
 
 from tests.instance import Instance
 from vecd.errors import VecError
-from vecd.jobs import zones
+from vecd.jobs import timezones
 
 RULE = "CET-1CEST,M3.5.0,M10.5.0/3"
 
@@ -55,7 +55,7 @@ def test_the_local_zone_is_what_the_c_library_makes_of_tz(text: str, monkeypatch
     start = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
     moments = list(range(start, start + 3 * 366 * 86_400, 6_000))
     monkeypatch.setenv("TZ", text)
-    tz = zones.local()
+    tz = timezones.local()
     found = [datetime.fromtimestamp(each, tz).utcoffset() or timedelta() for each in moments]
     assert [int(each.total_seconds()) for each in found] == offsets_of_libc(text, moments)
 
@@ -77,11 +77,11 @@ REFUSED = [
 def test_a_zone_that_cannot_be_told_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", text)
     with pytest.raises(VecError) as refusal:
-        zones.local()
+        timezones.local()
     assert refusal.value.code == "invalid_request"
     assert refusal.value.details["field"] == "zone"
     assert repr(text) in refusal.value.message
-    assert zones.local_name() == text
+    assert timezones.local_name() == text
 
 
 def test_etc_localtime_may_be_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,19 +90,19 @@ def test_etc_localtime_may_be_a_file_of_its_own(tmp_path: Path, monkeypatch: pyt
     if not berlin.exists():
         pytest.skip("needs the system's tzdata")
     localtime = tmp_path / "localtime"
-    monkeypatch.setattr(zones, "LOCALTIME", localtime)
-    assert zones.local() is UTC  # as in a container
+    monkeypatch.setattr(timezones, "LOCALTIME", localtime)
+    assert timezones.local() is UTC  # as in a container
     localtime.write_bytes(berlin.read_bytes())
-    summer = datetime(2026, 7, 1, tzinfo=zones.local()).utcoffset()
+    summer = datetime(2026, 7, 1, tzinfo=timezones.local()).utcoffset()
     assert summer is not None
     assert summer.total_seconds() == 7_200
     localtime.write_bytes(berlin.read_bytes()[:60])
     with pytest.raises(VecError) as refusal:
-        zones.local()
+        timezones.local()
     assert str(localtime) in refusal.value.message
     localtime.unlink()
     localtime.symlink_to(berlin)
-    assert zones.local_name() == "Europe/Berlin"
+    assert timezones.local_name() == "Europe/Berlin"
 
 
 def test_schedules_of_a_daemon_go_by_the_rule_in_tz() -> None:

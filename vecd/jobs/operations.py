@@ -13,14 +13,14 @@ import orjson
 from .. import limits
 from ..engine.turns import Turn
 from ..errors import Code, VecError, nearest
-from ..store import job_moves as moves
+from ..store import job_transitions as transitions
 from ..store import jobs as store
 from ..store.events import format_time
 from ..store.jobs import Job, Wanted
 from ..store.transaction import Transaction
 from . import kinds
+from .clocks import wall_us
 from .jobs import Jobs
-from .moments import wall_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,13 @@ async def submit(jobs: Jobs, job: Wanted, turn: Turn) -> dict[str, Any]:
     """
     frees = kinds.find(job.kind).frees
     async with turn:
-        future = jobs.engine.database.submit(lambda tx: moves.insert(tx, job), frees=frees, sender=turn.sender)
+        future = jobs.engine.database.submit(lambda tx: transitions.insert(tx, job), frees=frees, sender=turn.sender)
     submitted, new = await asyncio.wrap_future(future)
     deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
     while not new and submitted.cancelling:
         if not await _ended(jobs, submitted.job_id, deadline):
-            raise moves.being_cancelled(submitted)
-        submitted, new = await _write(jobs, lambda tx: moves.insert(tx, job), frees=frees)
+            raise transitions.being_cancelled(submitted)
+        submitted, new = await _write(jobs, lambda tx: transitions.insert(tx, job), frees=frees)
     return {**described(jobs, submitted), "existing": not new}
 
 
@@ -224,7 +224,7 @@ async def cancel(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Cancels jobs: pending ones at once, running ones when their step is done, which is waited for a little. Jobs that
     have ended are left as they are. Raises VecError `not_found`; then none has been cancelled."""
     with jobs.awaiting(job_ids) as moved:
-        told = await _write(jobs, lambda tx: [moves.cancel(tx, job_id) for job_id in job_ids], frees=True)
+        told = await _write(jobs, lambda tx: [transitions.cancel(tx, job_id) for job_id in job_ids], frees=True)
         await jobs.engine.read(jobs.abandon, [job for job in told if job.state == store.CANCELLED])
         deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
         while True:
@@ -240,21 +240,21 @@ async def cancel(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
 
 
 async def retry(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Lets ended jobs go on from their checkpoints, or begin again if their kind does that. Raises what job_moves.retry
-    does; then none has been retried."""
+    """Lets ended jobs go on from their checkpoints, or begin again if their kind does that. Raises what
+    job_transitions.retry does; then none has been retried."""
     again = {kind.name for kind in kinds.KINDS.values() if kind.begins_again}
 
     # The oldest first: a job that others run after is retried before them.
     def retried(tx: Transaction) -> dict[int, Job]:
-        return {job_id: moves.retry(tx, job_id, again) for job_id in sorted(set(job_ids))}
+        return {job_id: transitions.retry(tx, job_id, again) for job_id in sorted(set(job_ids))}
 
     moved = await _write(jobs, retried, frees=True)  # it may be a trim that is to make room on a full disk
     return [described(jobs, moved[job_id]) for job_id in job_ids]
 
 
 async def drop(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Forgets ended jobs. Raises what job_moves.drop does; then none has been dropped."""
-    dropped = await _write(jobs, lambda tx: [moves.drop(tx, job_id) for job_id in job_ids], frees=True)
+    """Forgets ended jobs. Raises what job_transitions.drop does; then none has been dropped."""
+    dropped = await _write(jobs, lambda tx: [transitions.drop(tx, job_id) for job_id in job_ids], frees=True)
     await jobs.engine.read(jobs.forget, dropped)
     return [described(jobs, job) for job in dropped]
 
@@ -263,7 +263,7 @@ async def pause(jobs: Jobs, paused: Sequence[str]) -> dict[str, Any]:
     """Lets no job of these kinds begin (none given: no job at all); running ones stop after their step and are pending
     again."""
     names = _kinds(paused)
-    await _write(jobs, lambda tx: moves.pause(tx, names), frees=True)
+    await _write(jobs, lambda tx: transitions.pause(tx, names), frees=True)
     jobs.workers.pause(names)
     return overview(jobs)
 
@@ -271,7 +271,7 @@ async def pause(jobs: Jobs, paused: Sequence[str]) -> dict[str, Any]:
 async def resume(jobs: Jobs, resumed: Sequence[str]) -> dict[str, Any]:
     """Ends pauses; none given: every pause."""
     names = _kinds(resumed) if resumed else jobs.workers.paused
-    await _write(jobs, lambda tx: moves.resume(tx, names), frees=True)
+    await _write(jobs, lambda tx: transitions.resume(tx, names), frees=True)
     jobs.workers.resume(names)
     return overview(jobs)
 

@@ -16,10 +16,10 @@ from typing import Any, Final
 from ..errors import Code, VecError
 from ..scarcity import scarce
 from ..store import jobs as store
-from ..store.job_moves import Ending
+from ..store.job_transitions import Ending
 from ..store.jobs import Job
-from .kinds.kind import Kind
-from .moments import wall_us
+from .clocks import wall_us
+from .kinds.kind import JobKind
 
 log = logging.getLogger("vecd.jobs")
 
@@ -83,7 +83,7 @@ def stopped(job: Job, why: str | None) -> Ending:
     return Ending(job, store.PENDING, why or "stopped")
 
 
-def failed(job: Job, kind: Kind, error: Exception, stop: str | None) -> Ending:
+def failed(job: Job, kind: JobKind, error: Exception, stop: str | None) -> Ending:
     """What becomes of a job whose attempt ended with an error."""
     if isinstance(error, VecError) and error.code == Code.SHUTTING_DOWN:
         return stopped(job, stop if stop == "cancelled" else "stopped")

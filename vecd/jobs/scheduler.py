@@ -1,6 +1,6 @@
 """The clock: submits what schedules make due, and the verbs of schedules.
 
-It looks at the time at least every LOOK_S seconds, because a clock may be moved; what is due then is schedule.py's to
+It looks at the time at least every LOOK_S seconds, because a clock may be moved; what is due then is due_times.py's to
 say. A schedule never overlaps itself: its jobs share a lock.
 """
 
@@ -16,15 +16,15 @@ from typing import Any, Final
 
 from .. import limits
 from ..errors import Code, VecError
-from ..store import job_moves as moves
+from ..store import job_transitions as transitions
 from ..store import schedules as store
 from ..store.events import format_time
 from ..store.jobs import CANCELLED, COMPLETED, Job, Wanted
 from ..store.schedules import Schedule
-from . import schedule, verbs, zones
+from . import due_times, operations, timezones
+from .clocks import wall_us
 from .jobs import Jobs
 from .kinds import KINDS
-from .moments import wall_us
 
 log = logging.getLogger("vecd.jobs")
 
@@ -34,7 +34,7 @@ PRUNE: Final = "upkeep.prune"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class Clock:
+class Scheduler:
     """On the event loop. `now_us` is the time of day in microseconds; tests have their own."""
 
     def __init__(self, jobs: Jobs, now_us: Callable[[], int] = wall_us) -> None:
@@ -59,7 +59,9 @@ class Clock:
         await self._prune_early()
         if misplaced := self._jobs.workers.misplaced():
             log.warning("the clock was set", extra={"delayed_jobs": len(misplaced)})
-            await self._write(lambda tx: moves.postpone(tx, misplaced), frees=True)  # what frees may be among them
+            await self._write(
+                lambda tx: transitions.postpone(tx, misplaced), frees=True
+            )  # what frees may be among them
         for each in await self._jobs.engine.read(everything, self._jobs):
             try:
                 following_us = await self._look_or_refuse(each, now_us)
@@ -87,13 +89,13 @@ class Clock:
         """Submits a schedule's jobs if they are due; returns when the next is, None if never."""
         if each.last_us == 0:  # the daemon's own, at its first start
             each = await self._touch(each, now_us)
-        elif schedule.put_back(each, now_us):
+        elif due_times.put_back(each, now_us):
             log.warning("the clock was put back", extra={"schedule": each.name})
             each = await self._touch(each, now_us)
-        following_us = schedule.following_us(each, each.last_us)
+        following_us = due_times.following_us(each, each.last_us)
         if following_us is not None and following_us <= now_us:
-            await self._submit(each, schedule.due(each, now_us))
-            following_us = schedule.following_us(each, now_us)
+            await self._submit(each, due_times.due(each, now_us))
+            following_us = due_times.following_us(each, now_us)
         return following_us
 
     async def _prune_early(self) -> None:
@@ -118,7 +120,7 @@ class Clock:
         ) or (None,)
         if submitted is None:
             raise VecError(Code.BUSY, f"{pending_max} jobs of the schedule {name!r} wait already", "try again later")
-        return verbs.described(self._jobs, submitted)
+        return operations.described(self._jobs, submitted)
 
     async def add(self, wanted: Schedule, *, replace_it: bool) -> dict[str, Any]:
         """Raises VecError `exists`, `invalid_request`, or whatever its job would be refused for."""
@@ -129,7 +131,7 @@ class Clock:
                 f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-'; a letter or digit first",
                 field="name",
             )
-        schedule.check(wanted.cron, wanted.zone, wanted.missed)
+        due_times.check(wanted.cron, wanted.zone, wanted.missed)
         checked = self._wanted(wanted)
         now_us = self._now_us()
         made = replace(wanted, job={**wanted.job, "params": checked.params}, created_us=now_us, last_us=now_us)
@@ -160,7 +162,7 @@ class Clock:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), wait_s)
 
-    async def _submit(self, each: Schedule, due: schedule.Due) -> None:
+    async def _submit(self, each: Schedule, due: due_times.Due) -> None:
         pending_max = {"skip": 0, "once": 1, "all": limits.SCHEDULE_MISSED_MAX}[each.missed]
         try:
             job = self._wanted(each)
@@ -187,7 +189,7 @@ class Clock:
 
     def _wanted(self, each: Schedule) -> Wanted:
         job = each.job
-        return verbs.wanted(
+        return operations.wanted(
             self._jobs, job["kind"], job.get("params") or {}, library=job.get("library"),
             priority=job.get("priority", 0), timeout_s=job.get("timeout_s"), lock=f"schedule {each.name}",
             schedule=each.name,
@@ -213,13 +215,13 @@ def described(each: Schedule, now_us: int) -> dict[str, Any]:
     """A schedule as people see it."""
     error = each.error
     try:
-        following_us = schedule.following_us(each, max(each.last_us, now_us))
+        following_us = due_times.following_us(each, max(each.last_us, now_us))
     except VecError as unreadable:
         following_us, error = None, str(unreadable)
     return {
         "name": each.name,
         "cron": each.cron,
-        "zone": each.zone or zones.local_name(),
+        "zone": each.zone or timezones.local_name(),
         "missed": each.missed,
         "kind": each.job["kind"],
         "library": each.job.get("library"),

@@ -5,7 +5,7 @@
   between attempts are measured with it.
 
 The store keeps due times by the wall clock, because only that one outlasts the daemon. Memory keeps them by the steady
-clock; when the wall clock is set, the daemon writes the due times again (clock.py).
+clock; when the wall clock is set, the daemon writes the due times again (scheduler.py).
 """
 
 from __future__ import annotations

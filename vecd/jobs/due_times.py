@@ -24,7 +24,7 @@ from cronsim import CronSim, CronSimError
 from .. import limits
 from ..errors import Code, VecError
 from ..store.schedules import Schedule
-from . import zones
+from . import timezones
 
 MISSED: Final = ("skip", "once", "all")
 
@@ -107,7 +107,7 @@ def _until(schedule: Schedule, after_us: int, stop_us: int, count: int) -> Itera
 
 def _times(cron: str, zone: str, after_us: int) -> Iterator[int]:
     """Raises VecError `invalid_request` for a line or a zone that cannot be read."""
-    tz = zones.named(zone) if zone else zones.local()
+    tz = timezones.named(zone) if zone else timezones.local()
     walk = _elapsed if by_elapsed_time(cron) else _by_the_clock
     try:
         for moment in walk(_line(cron), datetime.fromtimestamp(after_us // 1_000_000, UTC), tz):

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vecd.errors import VecError
-from vecd.jobs import schedule
+from vecd.jobs import due_times
 from vecd.store.schedules import Schedule
 
 #: A zone, and the day before a change of its clock (at 00:00 UTC); DAYS days are looked at.
@@ -97,7 +97,7 @@ def actual(line: Line, zone: str, start: date) -> Iterator[datetime]:
     at = datetime.combine(start, datetime.min.time(), UTC)
     stop = at + timedelta(days=DAYS)
     each = Schedule("s", line.text, zone, "all", {"kind": "noop"}, 0, 0)
-    while (us := schedule.following_us(each, int(at.timestamp()) * 1_000_000)) is not None:
+    while (us := due_times.following_us(each, int(at.timestamp()) * 1_000_000)) is not None:
         at = datetime.fromtimestamp(us / 1e6, UTC)
         if at >= stop:
             return
@@ -170,16 +170,16 @@ def test_lord_howes_half_hour_leaves_out_no_time_that_is_shown_once() -> None:
     howe = ZoneInfo("Australia/Lord_Howe")
     each = Schedule("s", "10 2 * * *", "Australia/Lord_Howe", "once", {"kind": "noop"}, 0, 0)
     before = datetime(2027, 4, 3, 12, tzinfo=howe)
-    following = schedule.following_us(each, int(before.timestamp()) * 1_000_000)
+    following = due_times.following_us(each, int(before.timestamp()) * 1_000_000)
     assert following is not None
     assert datetime.fromtimestamp(following / 1e6, howe).isoformat() == "2027-04-04T02:10:00+10:30"
 
 
 def test_a_range_of_one_value_with_a_step_is_that_value() -> None:
     each = Schedule("s", "0 12-12/3 * * MON-MON/2", "UTC", "once", {"kind": "noop"}, 0, 0)
-    first = schedule.following_us(each, int(datetime(2026, 5, 1, tzinfo=UTC).timestamp()) * 1_000_000)
+    first = due_times.following_us(each, int(datetime(2026, 5, 1, tzinfo=UTC).timestamp()) * 1_000_000)
     assert first is not None
-    second = schedule.following_us(each, first)
+    second = due_times.following_us(each, first)
     assert [datetime.fromtimestamp((us or 0) / 1e6, UTC).isoformat() for us in (first, second)] == [
         "2026-05-04T12:00:00+00:00", "2026-05-11T12:00:00+00:00",
     ]  # fmt: skip
@@ -188,7 +188,7 @@ def test_a_range_of_one_value_with_a_step_is_that_value() -> None:
 @pytest.mark.parametrize("cron", ["0 0 3 * * *", "*/5 * * * * *", "0 0 12 * * ? 2027", "0 3 * * * 2027 1"])
 def test_a_line_with_seconds_or_years_is_refused_with_a_hint(cron: str) -> None:
     with pytest.raises(VecError) as refusal:
-        schedule.check(cron, "", "once")
+        due_times.check(cron, "", "once")
     assert (refusal.value.code, refusal.value.details["field"]) == ("invalid_request", "cron")
     assert "five" in refusal.value.message
     assert refusal.value.hint is not None
@@ -197,5 +197,5 @@ def test_a_line_with_seconds_or_years_is_refused_with_a_hint(cron: str) -> None:
 
 def test_a_line_with_thousands_of_digits_is_refused() -> None:
     with pytest.raises(VecError) as refusal:
-        schedule.check(f"{'9' * 5_000} 3 * * *", "", "once")
+        due_times.check(f"{'9' * 5_000} 3 * * *", "", "once")
     assert refusal.value.details["field"] == "cron"
