@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.index.source import WAIT_S, Driven, MemorySource, NeverCeasing, spec
-from vecd.index.lsh import Lsh
-from vecd.index.pq import Pq
+from vecd.index.local.lsh import Lsh
+from vecd.index.local.pq import Pq
+from vecd.index.policy import Tuning
 from vecd.index.rows import Floats
-from vecd.index.upkeep import Tuning
 
 _TUNING = Tuning(rows_min=500, quiet_s=0)
 
@@ -107,7 +107,7 @@ def test_writes_do_not_disturb_a_measurement(driven: Driven) -> None:
 
 
 def test_the_searches_of_a_probe_and_exact_ones_are_not_sampled(driven: Driven) -> None:
-    from vecd.index.requests import Options
+    from vecd.index.messages import Options
 
     for query in normal(20, 4):
         driven.live.search(query, Options(10, sampled=False)).result(WAIT_S)

@@ -2,14 +2,14 @@
 
 What keeps its answers right on data that is not like a benchmark's:
 
-- *Copies.* Each distinct vector is one node of the graph, with a list of rows (copies.py). Equal vectors would link
+- *Equal vectors.* Each distinct vector is one node with a list of rows (distinct_vectors.py). Equal vectors would link
   to each other only, and a walk that comes among them would not get out.
 - *Masked rows.* faiss has no removal: deleted rows stay in the graph, and a filter is a mask too. The walk is made as
   if there was no mask and returns all `ef` nodes nearest to the query. If k allowed rows are among them, these are the
   nearest allowed rows. If not, because the query lies where rows are masked, the walk is repeated wider, and where an
   exact scan costs no more than that, the scan is made.
 - *Hard queries.* A walk is repeated wider, from other entry points, or replaced by a scan, if its answer is doubtful
-  (doubt.py).
+  (hard_queries.py).
 - *Cones.* Embeddings often have a common mean and a small spread. Vectors of length 1 are linked by their L2 distance,
   which ranks as the cosine does and is computed from differences: an inner product rounds the differences away. For
   float16, and for the metric dot, the mean of the first vectors is subtracted from what is stored. This changes no
@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import kernels, native, snapshot
-from .copies import Copies
-from .doubt import CONTRASTED, JUDGED, Doubt, Found
-from .graph_check import DTYPES, check
-from .native import faiss
-from .rows import Allowed, Bools, Floats, Labels, Rows
-from .structure import Effort, Spec
+from .. import brute_force, native, snapshot
+from ..native import faiss
+from ..rows import Allowed, Bools, Floats, Labels, Rows
+from ..structure import Effort, Spec
+from .distinct_vectors import DistinctVectors
+from .graph_validation import DTYPES, check
+from .hard_queries import CONTRASTED, JUDGED, Found, HardQueryDetector
 
 #: Candidates that a walk keeps; tests/bench/hnsw.py measures its recall and time.
 EF_DEFAULT = 96
@@ -41,7 +41,7 @@ _WIDER = 4
 #: Under a mask, the allowed nodes that a walk should meet, for each row that is wanted: at the far end of what it
 #: keeps, a walk misses more.
 _MET_PER_ROW = 2
-#: Microseconds that a candidate of the walk costs on one core; against kernels.cost_us it decides: walk or scan.
+#: Microseconds that a candidate of the walk costs on one core; against brute_force.cost_us it decides: walk or scan.
 _EF_US = 3.4
 #: A doubtful answer is replaced by a scan that costs at most so many first walks; otherwise by a wider walk.
 _SCAN_WALKS = 6
@@ -63,13 +63,13 @@ class Hnsw:
         self.rows = Rows()
         self.dimension = spec.dimension
         self._metric = spec.metric
-        self._copies = Copies()
+        self._copies = DistinctVectors()
         self._parameters: dict[int, Any] = {}  # faiss's by width; making them takes a while
         self._half = spec.parameters["vectors"] == "float16"
         #: What is subtracted from all vectors; None until the first rows are here.
         self._centre: Floats | None = None
         self._zero: int | None = None  # for cosine: the node of the rows of zeros
-        self._doubt = Doubt(spec.dimension, spec.metric)
+        self._doubt = HardQueryDetector(spec.dimension, spec.metric)
         self._finished = False
         self._view: npt.NDArray[Any] | None = None  # of faiss's memory, as long as it stays where it is
         metric = faiss().METRIC_INNER_PRODUCT if spec.metric == "dot" else faiss().METRIC_L2
@@ -160,7 +160,7 @@ class Hnsw:
         ef = effort.ef
         wanted = max(ef or int(EF_DEFAULT * effort.factor), k, _MET_PER_ROW * k * self.rows.count // allowed.count)
         width = first = min(wanted, nodes)
-        scan_us = kernels.cost_us(allowed, self.rows.count)
+        scan_us = brute_force.cost_us(allowed, self.rows.count)
         if ef is None and scan_us <= _EF_US * first:
             return pending
         cheap = scan_us <= _EF_US * _SCAN_WALKS * first
@@ -269,14 +269,14 @@ class Hnsw:
         its_k = min(k, its.count)
         if self._metric == "l2" or (self._metric == "cosine" and self._zero is None and not self._half):
             # In a narrow cone, float32 inner products of vectors of length 1 differ by less than their rounding.
-            scores, nodes = kernels.nearest(self._matrix(), self._points(queries), its_k, its, "l2")
+            scores, nodes = brute_force.nearest(self._matrix(), self._points(queries), its_k, its, "l2")
             if self._metric == "cosine":
                 scores = self._scores(queries, nodes)
         else:
             if self._half:
                 scores, nodes = self._scan_half(queries, its_k, its)
             else:
-                scores, nodes = kernels.nearest(self._matrix(), queries, its_k, its, "ip")
+                scores, nodes = brute_force.nearest(self._matrix(), queries, its_k, its, "ip")
             scores = scores + self._offsets(queries)
         if not self._copies.any:
             return scores, nodes

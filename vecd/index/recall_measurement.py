@@ -18,7 +18,7 @@ from .structure import Effort, Structure
 STEP_ROWS: Final = 8_192
 
 
-class Measurement:
+class RecallMeasurement:
     """Of one sampled query in one structure. On the strand."""
 
     def __init__(self, sampled: Sampled, structure: Structure, query: Floats, selection: Selection | None) -> None:

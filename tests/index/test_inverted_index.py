@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from vecd.index import vocabulary
-from vecd.index.inverted import InvertedIndex, MergePlan, Query, Ranking
+from vecd.index.fulltext import term_dictionary
+from vecd.index.fulltext.inverted_index import InvertedIndex, MergePlan, Query, Ranking
+from vecd.index.fulltext.segments import Weights, prepare
 from vecd.index.rows import Bools, Labels
-from vecd.index.segments import Weights, prepare
 
 Found = list[tuple[float, int]]
 Row = tuple[Sequence[str] | None, Sequence[str] | None]  # title and text
@@ -318,7 +318,7 @@ def test_a_row_must_have_all_terms_of_all_required_groups() -> None:
 
 def test_a_prefix_stands_for_all_terms_that_begin_with_it() -> None:
     index = InvertedIndex()
-    count = 3 * vocabulary._RUN_TERMS_MIN + 17  # runs and a rest
+    count = 3 * term_dictionary._RUN_TERMS_MIN + 17  # runs and a rest
     for start in range(0, count, 500):
         labels = range(start, min(count, start + 500))
         add(index, labels, [(None, [f"p{label}", "\U0010ffff"]) for label in labels])

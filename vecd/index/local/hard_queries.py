@@ -20,8 +20,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .native import faiss
-from .rows import Bools, Floats, Labels
+from ..native import faiss
+from ..rows import Bools, Floats, Labels
 
 #: Witnesses are every 2^n-th node, with n such that there are at most so many.
 _WITNESSES_MAX: Final = 256
@@ -54,7 +54,7 @@ class Found(NamedTuple):
     distances: Floats
 
 
-class Doubt:
+class HardQueryDetector:
     """What is known of a graph's nodes to judge answers by."""
 
     def __init__(self, dimension: int, metric: str) -> None:

@@ -1,4 +1,4 @@
-"""Vocabulary: the terms of an inverted index, numbered from 0 in the order in which they come.
+"""TermDictionary: the terms of an inverted index, numbered from 0 in the order in which they come.
 
 It finds a term's number, and the numbers of all terms that begin with a prefix. For the second, terms are kept in
 sorted runs. A few thousand new terms make a run, and runs of about the same size are merged up to a maximum: so no
@@ -28,7 +28,7 @@ _TERM_BYTES = 28 + 8 + 8 + 4
 _ERRORS = "surrogatepass"  # a term is any Python string
 
 
-class Vocabulary:
+class TermDictionary:
     """Term -> number."""
 
     def __init__(self) -> None:
@@ -95,12 +95,12 @@ def encode(terms: Sequence[str], used: npt.NDArray[np.bool_]) -> tuple[npt.NDArr
     return np.frombuffer(b"".join(pieces), np.uint8), offsets
 
 
-def decode(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Vocabulary:
+def decode(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> TermDictionary:
     """Raises ValueError for what `encode` cannot have made."""
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
         raise ValueError("the places of its terms contradict each other")
     raw, places = data.tobytes(), offsets.tolist()
-    made = Vocabulary()
+    made = TermDictionary()
     made.number([raw[a:b].decode("utf-8", _ERRORS) for a, b in pairwise(places)])
     if len(made) != len(places) - 1:
         raise ValueError("a term is there twice")

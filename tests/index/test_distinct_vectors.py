@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vecd.index.copies import Copies
+from vecd.index.local.distinct_vectors import DistinctVectors
 
 _VECTOR = st.tuples(st.sampled_from((0.0, 0.5, -1.0)), st.sampled_from((0.0, 2.0)))
 
 
 def filled(
     batches: list[list[tuple[float, float]]], dtype: type[np.float32] | type[np.float16]
-) -> tuple[Copies, npt.NDArray[Any]]:
+) -> tuple[DistinctVectors, npt.NDArray[Any]]:
     """The copies, and the vectors of their nodes."""
-    copies, stored = Copies(), np.empty((0, 2), dtype)
+    copies, stored = DistinctVectors(), np.empty((0, 2), dtype)
     for batch in batches:
         codes = np.array(batch, dtype)
         stored = np.concatenate((stored, codes[copies.add(codes, stored)]))
@@ -57,7 +57,7 @@ def test_equal_vectors_are_one_node_with_all_their_rows(
 
 def test_what_is_restored_finds_what_was_there_and_goes_on() -> None:
     copies, stored = filled([[(0.0, 1.0), (2.0, 1.0), (0.0, 1.0)], [(2.0, 1.0), (5.0, 5.0)]], np.float32)
-    again = Copies()
+    again = DistinctVectors()
     again.restore(copies.node_of.copy(), stored)
     assert again.find(np.array((5, 5), np.float32), stored) == 2
     assert again.find(np.array((5, 6), np.float32), stored) is None
@@ -70,12 +70,12 @@ def test_what_is_restored_finds_what_was_there_and_goes_on() -> None:
 @pytest.mark.parametrize("node_of", [[1, 0], [0, 2], [0, 0], [0, -1], [0, 1, 2], []])
 def test_rows_that_do_not_belong_to_the_nodes_are_refused(node_of: list[int]) -> None:
     with pytest.raises(ValueError):
-        Copies().restore(np.array(node_of, np.int32), np.eye(2, dtype=np.float32))
+        DistinctVectors().restore(np.array(node_of, np.int32), np.eye(2, dtype=np.float32))
 
 
 def test_the_table_grows_and_nothing_is_lost() -> None:
     vectors = np.random.default_rng(3).standard_normal((5_000, 4), np.float32)
-    copies = Copies()
+    copies = DistinctVectors()
     for start in range(0, len(vectors), 700):
         assert copies.add(vectors[start : start + 700], vectors[:start]).all()
     assert not copies.add(vectors[::-1], vectors).any()

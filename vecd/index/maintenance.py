@@ -1,4 +1,4 @@
-"""Upkeep: what keeps a LiveIndex fast, behind its searches and writes.
+"""Maintenance: what keeps a LiveIndex fast, behind its searches and writes.
 
 What takes no longer than a slice is done on the strand, when nothing else waits: draining the tail into the structure,
 packing the tail. Draining adapts. A row in the tail costs a search 40 ns, and moving it takes half a millisecond of a
@@ -8,7 +8,7 @@ cease, draining has its share of the time all the same.
 
 What takes longer is done aside, one thing at a time, and handed to the strand when it is ready:
 
-- loading, by the first turn: from the snapshot and the store (loading.py). Writes left meanwhile are applied on top;
+- loading, by the first turn: from the snapshot and the store (builder.py). Writes left meanwhile are applied on top;
   those that the load saw already are passed over by their seq, or by their labels.
 - building a new structure from the store, at a low priority on all cores: when the tail has outgrown the structure,
   when a fifth of the structure is dead, when somebody asks for it. Meanwhile the old one answers and the tail grows;
@@ -20,30 +20,29 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from .. import limits
 from ..errors import Code, VecError
-from ..scarcity import pool
-from . import loading, native
-from .flat import Flat
+from . import builder, native
+from .builder import Loaded
+from .fulltext.live_text import LiveText
 from .kinds import KINDS
-from .live_text import LiveText
-from .loading import Loaded, Rebuilt, Source
-from .measuring import Measurement
+from .local.flat import Flat
+from .policy import Tuning
+from .pools import Pools
 from .recall import RecallMonitor
+from .recall_measurement import RecallMeasurement
 from .rows import Documents, Labels
+from .source import Rebuilt, Source
 from .structure import Spec, Structure
 
 T = TypeVar("T")
@@ -53,54 +52,7 @@ log = logging.getLogger("vecd.index")
 _MEASURE_SHARE = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """When maintenance is due, and how much of it at once."""
-
-    rows_min: int | None = None  # before a structure is made of a tail; None: the kind's own
-    dead_share_max: float = 0.2  # of a structure's rows, before it is built anew
-    tail_share_max: float = 0.1  # of its rows, before a structure that cannot grow is built anew
-    slice_s: float = 0.001  # of draining while there are searches: two or three rows of a graph
-    pause_s: float = 0.05  # without a search, and draining needs no rest any more
-    quiet_slice_s: float = 0.02  # the same, on all cores, while there have been none for `quiet_s`
-    quiet_s: float = 1.0
-    tail_pressing: int = 8_192  # rows; from there on draining has its share of the time also while searches wait
-    save_share: float = 0.1  # of its rows that are new, before a structure is saved again
-    save_rows_min: int = 5_000  # new rows that are worth a snapshot
-    save_rows_at_stop: int = 1_000  # the same, when the daemon stops
-    retry_s: float = 60.0  # after a build or a save that failed
-
-
-@dataclass(frozen=True, slots=True)
-class Pools:
-    """The threads that all LiveIndexes share: strands, and those for what is done aside."""
-
-    strands: Executor
-    loaders: Executor
-    builders: Executor
-
-    def close(self) -> None:
-        """What is aside is given up, what is on a strand is finished."""
-        for each in (self.builders, self.loaders, self.strands):
-            each.shutdown(cancel_futures=True)
-
-
-def make_pools() -> Pools:
-    """For the whole process, which is told how to hold memory."""
-    native.keep_large_memory_apart()
-
-    def behind_the_others() -> None:
-        if sys.platform == "linux":  # a thread's own priority; elsewhere it would be the whole process's
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-
-    return Pools(
-        pool(limits.INDEX_THREADS, "vecd-index"),
-        pool(limits.INDEX_THREADS, "vecd-load"),
-        pool(1, "vecd-build", behind_the_others),
-    )
-
-
-class Upkeep(ABC):
+class Maintenance(ABC):
     """The structure, the tail, and all that is done to them but searches and writes. Its methods run on the strand,
     unless they say otherwise."""
 
@@ -120,7 +72,7 @@ class Upkeep(ABC):
         self._settling: list[Future[None]] = []
         self._documents = Documents(np.empty(0, np.int64))
         self._monitor = RecallMonitor(source.promise)
-        self._measurement: Measurement | None = None
+        self._measurement: RecallMeasurement | None = None
         self._measure_at = 0.0  # while searches come, no step of one before this time
         self.text = LiveText(source, pools.loaders, pools.builders, self._call, self._fail)
         self._count = 0  # vectors; between taking rows from the tail and adding them to the structure it is still right
@@ -309,7 +261,7 @@ class Upkeep(ABC):
             except (VecError, KeyError):  # its filter means nothing any more, or its columns are gone
                 self._monitor.dropped(sampled)
                 continue
-            self._measurement = Measurement(sampled, structure, sampled.query, selection)
+            self._measurement = RecallMeasurement(sampled, structure, sampled.query, selection)
         return self._measurement is not None
 
     def _measure_rests(self) -> bool:
@@ -377,7 +329,7 @@ class Upkeep(ABC):
 
     def _load(self) -> None:
         try:
-            loaded = loading.load(self.spec, self._source, lambda: self._closed)
+            loaded = builder.load(self.spec, self._source, lambda: self._closed)
         except Exception as error:
             self._fail(error)
             return
@@ -399,7 +351,7 @@ class Upkeep(ABC):
     def _build(self, spec: Spec, reason: str, future: Future[Rebuilt], stopped: Callable[[], bool]) -> None:
         started = time.perf_counter()
         try:
-            structure, last_label = loading.build(
+            structure, last_label = builder.build(
                 spec, self._source, self._rows_min(spec), lambda: self._no_more_builds or stopped(), self._make_progress
             )
             vectors = self._call(functools.partial(self._swap, spec, structure, last_label)).result()
@@ -410,11 +362,11 @@ class Upkeep(ABC):
             report = Rebuilt(spec, vectors, time.perf_counter() - started, reason)
             self._source.rebuilt(report)
         except Exception as error:
-            given_up = isinstance(error, loading.Stopped)
+            given_up = isinstance(error, builder.Stopped)
             if not self._no_more_builds and not given_up:
                 log.error("index not built", exc_info=error, extra={"kind": spec.kind, "reason": reason})
             self._call(functools.partial(self._end, failed=not given_up))
-            future.set_exception(self._farewell if given_up else loading.failed(error))
+            future.set_exception(self._farewell if given_up else builder.failed(error))
             return
         self._call(self._end).result()
         future.set_result(report)
@@ -464,7 +416,7 @@ class Upkeep(ABC):
         """Keeps the structure for the next start; returns its rows. Raises OSError."""
         assert self._structure is not None
         assert self._seq is not None
-        loading.save(self.spec, self._source, self._structure, self._seq)
+        builder.save(self.spec, self._source, self._structure, self._seq)
         self._saved_rows = self._structure.rows.count
         return self._saved_rows
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .rows import Allowed, Floats, Labels
+from ..rows import Allowed, Floats, Labels
 from .segments import LOOKUP_POSTINGS, Counts, Postings, Segment, Tail, starts
 
 Places = npt.NDArray[np.intp]  # rows, as numpy indexes

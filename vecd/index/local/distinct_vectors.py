@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .rows import Bools, Labels
+from ..rows import Bools, Labels
 
 _Codes = npt.NDArray[Any]
 #: Rows that are hashed at once: the products of their words stay in the processor's cache.
@@ -48,7 +48,7 @@ class _Grown:
         self.count = total
 
 
-class Copies:
+class DistinctVectors:
     """The node of each row, and the rows of each node."""
 
     def __init__(self) -> None:

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import maxscore, vocabulary
+from ..rows import Bools, Floats, Labels, Selection
+from . import maxscore, term_dictionary
 from .maxscore import Best, Scale
-from .rows import Bools, Floats, Labels, Selection
-from .segments import Batch, Postings, Segment, Tail, Weights, common, merge, starts
-from .vocabulary import Ids, Vocabulary
+from .segments import Postings, Segment, Tail, TermCounts, Weights, common, merge, starts
+from .term_dictionary import Ids, TermDictionary
 
 _TAIL_POSTINGS = 1 << 14
 #: Up to here `add` merges by itself, in a millisecond or two; above it is a plan.
@@ -105,7 +105,7 @@ class Frozen:
         whole = merge(self._sources) if self._sources else Tail(0).sealed()
         used = np.zeros(len(self._terms), np.bool_)
         used[whole.terms] = True
-        names, places = vocabulary.encode(self._terms, used)
+        names, places = term_dictionary.encode(self._terms, used)
         return {
             "labels": whole.rows.labels,
             "lengths": whole.lengths,
@@ -130,7 +130,7 @@ class InvertedIndex:
         self.ranking = ranking or Ranking()
         self._tail_postings = tail_postings
         self._merged_at_once = merged_at_once
-        self._vocabulary = Vocabulary()
+        self._vocabulary = TermDictionary()
         self._segments: list[Segment] = []  # labels ascend from one to the next
         self._tail = Tail(tail_postings)
         self._count = 0  # rows that are alive
@@ -173,7 +173,7 @@ class InvertedIndex:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def add(self, labels: Labels, batch: Batch) -> None:
+    def add(self, labels: Labels, batch: TermCounts) -> None:
         """Adds what `prepare` made of rows with these labels, shape (n,): ascending, above all that are there. `n` is
         how many rows were prepared; the labels of those without any text are passed over."""
         labels = labels[batch.places]
@@ -281,7 +281,7 @@ class InvertedIndex:
         weights."""
         made = cls(ranking)
         _check(arrays, made.ranking.weights)
-        made._vocabulary = vocabulary.decode(arrays["terms"], arrays["term_places"])
+        made._vocabulary = term_dictionary.decode(arrays["terms"], arrays["term_places"])
         if len(made._vocabulary) != len(arrays["offsets"]) - 1:
             raise ValueError("its terms are not those of its postings")
         if len(arrays["labels"]):

@@ -5,8 +5,8 @@ centroids (product quantisation; Jégou, Douze and Schmid, 2011, "Product Quanti
 faiss scans such 4-bit codes with SIMD table look-ups ("fast scan"; André, Kermarrec and Le Scouarnec, 2015). A code has
 no links to others, so an added row is an append, a deleted or filtered row is a mask, and copies do no harm.
 
-How many rows are compared exactly is decided for each query, by what the comparison shows (estimating.py): if more of
-the nearest are to be expected among the others than the wanted recall permits, eight times as many are compared, until
+How many rows are compared exactly is decided for each query, by what the comparison shows (rerank_misses.py). If more
+of the nearest are expected among the others than the wanted recall permits, eight times as many are compared, until
 a scan of the vectors themselves is cheaper. So a query that the codes describe badly costs more, and is answered right
 all the same.
 
@@ -28,12 +28,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from . import kernels
-from .codes import Codes
-from .estimating import missed
-from .matrix import Matrix
-from .rows import Allowed, Floats, Labels, Rows
-from .structure import Effort, Spec
+from .. import brute_force
+from ..rows import Allowed, Floats, Labels, Rows
+from ..structure import Effort, Spec
+from .fast_scan import FastScanCodes
+from .growable_matrix import GrowableMatrix
+from .rerank_misses import expected_misses
 
 #: Up to so many dimensions a code has 4 bits for each component: few pieces tell few rows apart, and cost little.
 _DIMENSION_SMALL: Final = 64
@@ -59,7 +59,7 @@ _SEED: Final = 20_110_101
 
 
 class Pq:
-    """Codes of `bits` bits a component, and the vectors themselves as float32."""
+    """FastScanCodes of `bits` bits a component, and the vectors themselves as float32."""
 
     grows = True
 
@@ -68,12 +68,12 @@ class Pq:
         self.dimension = spec.dimension
         self._space = spec.space
         self._by_distance = spec.metric != "dot"
-        self._matrix = Matrix(spec.dimension)
+        self._matrix = GrowableMatrix(spec.dimension)
         bits = int(spec.parameters["bits"]) or (4 if spec.dimension <= _DIMENSION_SMALL else 2)
         width = 4 // bits  # components of a piece
         self._pieces = -(-spec.dimension // width)
         self._rotation, self._mean = self._rotate(self._pieces * width), np.zeros(spec.dimension, np.float32)
-        self._codes = Codes(self._pieces, width, by_distance=self._by_distance)
+        self._codes = FastScanCodes(self._pieces, width, by_distance=self._by_distance)
         self._outliers: list[int] = []  # row numbers, ascending
         self._error_mean = 0.0  # squared, of the rows of the build
         self._error_max = math.inf  # of a row that is not an outlier, squared
@@ -141,14 +141,14 @@ class Pq:
             left = left[~answered]
             candidates *= _GROWTH
         if k and len(left):
-            scores[left], rows[left] = kernels.nearest(self._matrix.rows, queries[left], k, allowed, self._space)
+            scores[left], rows[left] = brute_force.nearest(self._matrix.rows, queries[left], k, allowed, self._space)
         return scores, self.rows.labels[rows]
 
     def _pays(self, candidates: int, allowed: Allowed) -> bool:
         """Whether so many candidates cost less than a scan of the vectors."""
         count = self.rows.count
         ours = _CALL_US + _PIECE_US * self._pieces * count + _CANDIDATE_US * (candidates + len(self._outliers))
-        return candidates < allowed.count and ours < kernels.cost_us(allowed, count)
+        return candidates < allowed.count and ours < brute_force.cost_us(allowed, count)
 
     def _rotated_queries(self, queries: Floats) -> Floats:
         if self._by_distance:
@@ -172,7 +172,7 @@ class Pq:
             estimate = estimates[place]
             if missed_max < math.inf:
                 prior = self._deviation(queries[query], float(estimate[-1]))
-                if missed(estimate, distances, k, prior) > missed_max:
+                if expected_misses(estimate, distances, k, prior) > missed_max:
                     continue
             if len(outliers):
                 more = outliers[~np.isin(outliers, its_rows)]

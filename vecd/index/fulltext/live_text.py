@@ -6,7 +6,7 @@ result is handed to the strand by `call`:
 
 - loading, begun by the first search for words: what a snapshot holds, and the rest from the store. Writes that come
   meanwhile wait here and are applied on top; those that the load saw are passed over by their seq.
-- merging segments and saving snapshots (inverted.py says what a merge does).
+- merging segments and saving snapshots (inverted_index.py says what a merge does).
 
 An index of a library that was empty when its LiveIndex was made needs no load.
 """
@@ -15,20 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from . import snapshot
-from .inverted import Frozen, InvertedIndex, MergePlan, Query
-from .rows import Floats, Labels, Selection
-from .segments import Batch
+from .. import snapshot
+from ..rows import Floats, Labels, Selection
+from ..source import StoredText, TextSource
+from .inverted_index import Frozen, InvertedIndex, MergePlan, Query
+from .segments import TermCounts
 
 log = logging.getLogger("vecd.index")
 
@@ -40,41 +39,13 @@ _SAVE_ROWS_AT_STOP = 1_000
 _MADE_AT_ONCE = 2_000
 
 
-class StoredText(Protocol):
-    """A library's living chunks as of one seq."""
-
-    @property
-    def seq(self) -> int: ...
-
-    @property
-    def labels(self) -> Labels:
-        """Ascending."""
-
-    def words(self, labels: Labels) -> Iterator[tuple[Labels, Batch]]:
-        """The words of these chunks, a bounded number at a time."""
-
-
-class TextSource(Protocol):
-    """Where the words come from, and where a snapshot of them is kept."""
-
-    @property
-    def text_path(self) -> Path | None:
-        """The snapshot's; None: it has none."""
-
-    @property
-    def text_identity(self) -> dict[str, Any]:
-        """Of the library and of how its text is analysed: another snapshot is not ours."""
-
-    def read_text(self) -> AbstractContextManager[StoredText]: ...
-
-
 @dataclass(slots=True)
 class _Pending:
     """A write that came while the index was being loaded."""
 
     seq: int
     labels: Labels
-    words: Batch | Callable[[], Batch]
+    words: TermCounts | Callable[[], TermCounts]
     removed: Labels
 
 
@@ -128,7 +99,7 @@ class LiveText:
             self._loading = True
             self._submit(self._loaders, self._load)
 
-    def write(self, seq: int, labels: Labels, words: Batch | Callable[[], Batch], removed: Labels) -> None:
+    def write(self, seq: int, labels: Labels, words: TermCounts | Callable[[], TermCounts], removed: Labels) -> None:
         """What one commit did: the chunks that came, and their words; the labels that went. Many words that still have
         to be made are not made here, where searches wait: all is loaded again aside."""
         if callable(words) and self._index is not None:
@@ -188,7 +159,7 @@ class LiveText:
 
     # --- on the strand ----------------------------------------------------------------------------------------------
 
-    def _apply(self, index: InvertedIndex, seq: int, labels: Labels, words: Batch, removed: Labels) -> None:
+    def _apply(self, index: InvertedIndex, seq: int, labels: Labels, words: TermCounts, removed: Labels) -> None:
         if seq <= self._seq:
             return
         if len(removed):

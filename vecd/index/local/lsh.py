@@ -1,6 +1,6 @@
 """LSH: each vector is a code of bits, one a random hyperplane (Charikar, 2002, "Similarity estimation techniques from
 rounding algorithms"); the codes nearest to the query's by Hamming distance are compared exactly: for each query as many
-as it needs (estimating.py), or all vectors, where that is cheaper.
+as it needs (rerank_misses.py), or all vectors, where that is cheaper.
 
 How the bits come to stand for each metric's notion of near:
 
@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import kernels
-from .estimating import missed
-from .native import faiss
-from .rows import Allowed, Floats, Labels, Rows
-from .structure import Effort, Spec
+from .. import brute_force
+from ..native import faiss
+from ..rows import Allowed, Floats, Labels, Rows
+from ..structure import Effort, Spec
+from .rerank_misses import expected_misses
 
 #: Candidates that are compared exactly, at least; and by default for each hit that is wanted.
 _CANDIDATES_MIN, _CANDIDATES_PER_HIT = 500, 20
@@ -126,7 +126,7 @@ class Lsh:
             left = left[~answered]
             candidates *= _GROWTH
         if k and len(left):
-            found = kernels.nearest(self._vectors, queries[left], k, allowed, self._spec.space)
+            found = brute_force.nearest(self._vectors, queries[left], k, allowed, self._spec.space)
             scores[left], rows[left] = found
         return scores, self.rows.labels[rows]
 
@@ -141,14 +141,16 @@ class Lsh:
         longer = self._longer if allowed.mask is None else self._longer[allowed.mask[self._longer]]
         k = scores.shape[1]
         for place, query in enumerate(left):
-            exact = kernels.scores(self._vectors, queries[query], near[place], self._spec.space)
+            exact = brute_force.scores(self._vectors, queries[query], near[place], self._spec.space)
             if missed_max < math.inf and self._missed(differing[place], -exact, k) > missed_max:
                 continue
             compared = near[place]
             if len(longer):
                 others = longer[~np.isin(longer, compared)]
                 compared = np.concatenate((compared, others))
-                exact = np.concatenate((exact, kernels.scores(self._vectors, queries[query], others, self._spec.space)))
+                exact = np.concatenate(
+                    (exact, brute_force.scores(self._vectors, queries[query], others, self._spec.space))
+                )
             best = np.lexsort((compared, -exact))[:k]
             scores[query], rows[query] = exact[best], compared[best]
             answered[place] = True
@@ -166,7 +168,7 @@ class Lsh:
         if slope <= 0:
             return math.inf
         estimates = float(distances.mean()) + slope * (bits - bits.mean())
-        expected = missed(estimates, distances, k, float((distances - estimates).std()))
+        expected = expected_misses(estimates, distances, k, float((distances - estimates).std()))
         if self._spec.metric != "dot":
             return expected
         # Lengths differ, so inner products are not spread normally about their estimates: a few are much larger. If
@@ -179,10 +181,10 @@ class Lsh:
         count = self.rows.count
         ours = _CODE_US * count * math.ceil(self._bits / _BITS_MEASURED)
         ours += _CANDIDATE_US * (candidates + len(self._longer))
-        return candidates < allowed.count and ours < kernels.cost_us(allowed, count)
+        return candidates < allowed.count and ours < brute_force.cost_us(allowed, count)
 
     def score(self, query: Floats, rows: Labels) -> Floats:
-        return kernels.scores(self._vectors, query, rows, self._spec.space)
+        return brute_force.scores(self._vectors, query, rows, self._spec.space)
 
     def sample(self, places: Labels) -> Floats:
         return self._vectors[self.rows.alive.nonzero()[0][places]]

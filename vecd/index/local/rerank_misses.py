@@ -12,13 +12,13 @@ import math
 
 import numpy as np
 
-from .rows import Floats
+from ..rows import Floats
 
 #: As how many rows the prior deviation counts, and from which growth on estimates do not tell rows apart.
 _PRIOR_ROWS, _GROWTH_MAX = 8, 8.0
 
 
-def missed(estimates: Floats, distances: Floats, k: int, prior: float) -> float:
+def expected_misses(estimates: Floats, distances: Floats, k: int, prior: float) -> float:
     """How many of the k nearest rows are to be expected among those that were not compared.
 
     `estimates` of shape (R,), ascending, and `distances`, the exact ones of the same rows; k < R. With s the standard

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .fulltext.segments import TermCounts
 from .rows import Floats, Labels, Ranked, Selection
-from .segments import Batch
 
 
 @dataclass(slots=True)
@@ -19,7 +19,7 @@ class Write:
     vectors: Floats
     removed: list[int]
     firsts: Labels | None = None  # of the documents that came, the labels of their first chunks; None: one chunk each
-    words: Batch | Callable[[], Batch] | None = None  # of the chunks that came, or what makes them
+    words: TermCounts | Callable[[], TermCounts] | None = None  # of the chunks that came, or what makes them
 
 
 class Options(NamedTuple):

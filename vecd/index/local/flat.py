@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import limits
-from . import kernels
-from .rows import Floats, Labels, Rows, Selection
+from ... import limits
+from .. import brute_force
+from ..rows import Floats, Labels, Rows, Selection
 
 _DEAD_SHARE_MAX = 0.2
 
@@ -153,7 +153,7 @@ class Flat:
         scores, labels = [np.empty((len(queries), 0), np.float32)], [np.empty((len(queries), 0), np.int64)]
         for block in self._blocks:
             allowed = block.rows.allowed(selection)
-            its_scores, rows = kernels.nearest(block.vectors, queries, min(k, allowed.count), allowed, self.space)
+            its_scores, rows = brute_force.nearest(block.vectors, queries, min(k, allowed.count), allowed, self.space)
             scores.append(its_scores)
             labels.append(block.rows.labels[rows])
         return np.concatenate(scores, axis=1), np.concatenate(labels, axis=1)

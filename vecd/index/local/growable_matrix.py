@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import kernels
-from .rows import Floats, Labels
+from .. import brute_force
+from ..rows import Floats, Labels
 
 #: Rows by which it grows at least: new memory is zeroed, 1 ms for these with 256 components.
 _STEP_ROWS = 4_096
 
 
-class Matrix:
+class GrowableMatrix:
     """Shape (count, dimension). Not thread-safe."""
 
     def __init__(self, dimension: int) -> None:
@@ -40,5 +40,5 @@ class Matrix:
         self._count = total
 
     def scores(self, query: Floats, rows: Labels, space: str) -> Floats:
-        """The scores of these rows, shape (len(rows),), as kernels.scores gives them."""
-        return kernels.scores(self.rows, query, rows, space)
+        """The scores of these rows, shape (len(rows),), as brute_force.scores gives them."""
+        return brute_force.scores(self.rows, query, rows, space)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import kernels
-from .rows import Allowed, Floats, Labels, Rows
-from .structure import Effort, Spec
+from .. import brute_force
+from ..rows import Allowed, Floats, Labels, Rows
+from ..structure import Effort, Spec
 
 #: Asking for more than this share of all rows, a scan is faster.
 _ASK_SHARE_MAX = 0.02
@@ -67,7 +67,7 @@ class KdTree:
         if allowed.mask is not None and allowed.count:
             asked = max(asked, 2 * k * self.rows.count // allowed.count)
         if effort.exact or not k or asked > _ASK_SHARE_MAX * self.rows.count:
-            scores, rows = kernels.nearest(self._matrix, queries, k, allowed, self._spec.space)
+            scores, rows = brute_force.nearest(self._matrix, queries, k, allowed, self._spec.space)
             return scores, self.rows.labels[rows]
         points = np.pad(queries, ((0, 0), (0, self._tree.m - self._spec.dimension)))
         _, near = self._tree.query(points, np.arange(1, asked + 1))  # by the numbers wanted: always (n, asked)
@@ -76,15 +76,15 @@ class KdTree:
             found = rows if allowed.mask is None else rows[allowed.mask[rows]]
             query = queries[place : place + 1]
             if len(found) >= k:
-                scores[place], best = kernels.best_of(self._matrix, query[0], found, k, self._spec.space)
+                scores[place], best = brute_force.best_of(self._matrix, query[0], found, k, self._spec.space)
                 labels[place] = self.rows.labels[best]
             else:
-                its_scores, at = kernels.nearest(self._matrix, query, k, allowed, self._spec.space)
+                its_scores, at = brute_force.nearest(self._matrix, query, k, allowed, self._spec.space)
                 scores[place], labels[place] = its_scores[0], self.rows.labels[at[0]]
         return scores, labels
 
     def score(self, query: Floats, rows: Labels) -> Floats:
-        return kernels.scores(self._matrix, query, rows, self._spec.space)
+        return brute_force.scores(self._matrix, query, rows, self._spec.space)
 
     def sample(self, places: Labels) -> Floats:
         return self._matrix[self.rows.alive.nonzero()[0][places]]

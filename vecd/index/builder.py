@@ -10,20 +10,18 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..errors import Code, VecError
 from ..scarcity import scarce
-from . import kernels, native, snapshot
-from .flat import Flat
+from . import brute_force, native, snapshot
 from .kinds import KINDS
-from .live_text import TextSource
+from .local.flat import Flat
 from .rows import Floats, Labels
+from .source import Source, Stored
 from .structure import Spec, Structure
 
 log = logging.getLogger("vecd.index")
@@ -31,58 +29,6 @@ log = logging.getLogger("vecd.index")
 _SEED = 20_090_102
 #: A float16 has eleven bits.
 _SAME = 2e-3
-
-
-class Stored(Protocol):
-    """A library's living vectors as of one seq."""
-
-    @property
-    def seq(self) -> int: ...
-
-    @property
-    def labels(self) -> Labels:
-        """Ascending."""
-
-    @property
-    def firsts(self) -> Labels:
-        """Those of them that are the first of their documents, ascending."""
-
-    def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
-        """The vectors of these labels, a bounded number at a time, as they were given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """A structure has been built and is in use. `reason`: growth, compaction, drift, requested or damaged."""
-
-    spec: Spec
-    vectors: int
-    seconds: float
-    reason: str
-
-
-class Source(TextSource, Protocol):
-    """Where a LiveIndex's vectors and words come from, and who is told of its structures."""
-
-    @property
-    def path(self) -> Path | None:
-        """Its snapshot's; None: it has none."""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Of the library: a snapshot of another is not ours."""
-
-    def read(self) -> AbstractContextManager[Stored]: ...
-
-    @property
-    def promise(self) -> float:
-        """The recall that approximate searches are to have; it may change at any time."""
-
-    def rebuilt(self, report: Rebuilt) -> None:
-        """Blocks until it is logged. Raises VecError."""
-
-    def recall_changed(self, report: dict[str, Any]) -> None:
-        """Whether the promise is met is known now, or has changed: what RecallMonitor.report says. Does not block."""
 
 
 @dataclass(slots=True)
@@ -150,7 +96,7 @@ def save(spec: Spec, source: Source, structure: Structure, seq: int) -> None:
 
 def prepared(spec: Spec, vectors: Floats) -> Floats:
     """Vectors, shape (n, dimension), as a structure of that metric takes them."""
-    return kernels.normalised(vectors) if spec.metric == "cosine" else vectors
+    return brute_force.normalised(vectors) if spec.metric == "cosine" else vectors
 
 
 def _pages(spec: Spec, stored: Stored, labels: Labels, stopped: Callable[[], bool]) -> Iterator[tuple[Labels, Floats]]:

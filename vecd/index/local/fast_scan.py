@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from . import native
-from .native import faiss
-from .rows import Allowed, Floats, Labels
+from .. import native
+from ..native import faiss
+from ..rows import Allowed, Floats, Labels
 
 T = TypeVar("T")
 
@@ -27,8 +27,8 @@ _SHARDS_MAX: Final = 4
 _SHARED_BYTES: Final = 16 << 20
 
 
-class Codes:
-    """Codes of rows with `pieces` pieces of `width` components, 4 bits each. Not thread-safe."""
+class FastScanCodes:
+    """FastScanCodes of rows with `pieces` pieces of `width` components, 4 bits each. Not thread-safe."""
 
     def __init__(self, pieces: int, width: int, *, by_distance: bool) -> None:
         """`by_distance`: rows are compared by squared distance, otherwise by inner product."""

@@ -4,7 +4,7 @@ A *posting* says that a term occurs in a row, and how often. An occurrence in th
 text: a posting's *count* is the sum of the weights of its occurrences, at most 255, and a row's *length* is the sum of
 the weights of all its terms.
 
-    Batch    what `prepare` makes of lists of terms; knows no index, so any thread can make it
+    TermCounts    what `prepare` makes of lists of terms; knows no index, so any thread can make it
     Tail     rows as they came, one row's postings after the other's; a search compares all its terms
     Segment  postings by term (CSR): a term's rows ascend, and one term's postings stand together
 
@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .rows import Bools, Floats, Labels, Rows
-from .vocabulary import Ids
+from ..rows import Bools, Floats, Labels, Rows
+from .term_dictionary import Ids
 
 Counts = npt.NDArray[np.uint8]
 Terms = Sequence[str] | None
@@ -61,7 +61,7 @@ class Postings(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TermCounts:
     """Rows to add. `places`: which of the prepared rows they are, ascending; rows without any text are left out.
 
     Its postings go by row: `rows` (ascending), `terms` (numbers of `vocabulary`) and `counts`.
@@ -74,13 +74,13 @@ class Batch:
     terms: Ids
     counts: Counts
 
-    def only(self, kept: Sequence[int]) -> Batch:
+    def only(self, kept: Sequence[int]) -> TermCounts:
         """Those of these prepared rows, ascending, as if no others had been prepared."""
         wanted = np.asarray(kept, np.int64)
         chosen = np.isin(self.places, wanted)
         numbers = np.cumsum(chosen) - 1
         postings = chosen[self.rows]
-        return Batch(
+        return TermCounts(
             self.vocabulary,
             np.searchsorted(wanted, self.places[chosen]),
             self.lengths[chosen],
@@ -95,7 +95,7 @@ def prepare(
     texts: Sequence[Terms],
     weights: Weights = Weights(),
     forms: Sequence[Sequence[str]] | None = None,
-) -> Batch:
+) -> TermCounts:
     """The terms of each row's title and text, as an index adds them. A pure function, for any thread.
 
     A row with neither (None twice) is left out. One with empty lists is a row that no search finds. `forms` are further
@@ -124,7 +124,7 @@ def prepare(
     first = starts(keys)
     counts = np.add.reduceat(occurrences, first) if len(keys) else occurrences
     rows, terms = np.divmod(keys[first], max(1, len(numbers)))
-    return Batch(
+    return TermCounts(
         list(numbers),
         places,
         lengths.astype(np.float32),
@@ -153,7 +153,7 @@ class Tail:
     def memory_bytes(self) -> int:
         return self.rows.memory_bytes + 4 * self.rows.count + 9 * self.postings
 
-    def add(self, labels: Labels, batch: Batch, terms: Ids) -> None:
+    def add(self, labels: Labels, batch: TermCounts, terms: Ids) -> None:
         """`terms`: the batch's, by their numbers in the index."""
         rows, postings = self.rows.count, self.postings
         self.rows.append(labels)
