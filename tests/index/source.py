@@ -18,12 +18,12 @@ from vecd import limits
 from vecd.errors import VecError
 from vecd.index import METRICS, kinds
 from vecd.index.live import LiveIndex
-from vecd.index.live_text import StoredText
-from vecd.index.loading import Rebuilt, Stored
-from vecd.index.requests import Options, Write
+from vecd.index.messages import Options, Write
+from vecd.index.policy import Tuning
+from vecd.index.pools import Pools, make_pools
 from vecd.index.rows import Bools, Floats, Labels, Selection
+from vecd.index.source import Rebuilt, Stored, StoredText
 from vecd.index.structure import Spec
-from vecd.index.upkeep import Pools, Tuning, make_pools
 
 #: Whatever is waited for is there long before this, or never.
 WAIT_S: Final = 60.0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.index.source import Filter, check, spec
-from vecd.index.kdtree import KdTree
-from vecd.index.kernels import best, normalised
+from vecd.index.brute_force import best, normalised
+from vecd.index.local.kdtree import KdTree
 from vecd.index.rows import Floats, Selection
 from vecd.index.structure import Effort
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.index.source import true_scores
-from vecd.index.lsh import Lsh
+from vecd.index.local.lsh import Lsh
 from vecd.index.rows import Floats
 from vecd.index.structure import Effort, Spec
 

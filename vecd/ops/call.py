@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..engine.core import Engine
 from ..engine.watch import Watch
 from ..errors import Code, VecError
-from ..jobs.clock import Clock
 from ..jobs.jobs import Jobs
+from ..jobs.scheduler import Scheduler
 from ..wire.messages import Part, Request
 from ..write_order import WriteSlot
 from .fields import Fields
@@ -31,7 +31,7 @@ class Call:
         self.fields = Fields(request.op, request.fields)
         self.engine: Engine = session.listener.engine
         self.jobs: Jobs = session.listener.jobs
-        self.scheduler: Clock = session.listener.clock
+        self.scheduler: Scheduler = session.listener.clock
         self.listener: Listener = session.listener
         self.streamed = False  # the reply is a stream, and ends with `end`
         self._room: bool | None = None  # whether it has room of its own connection `alone`; None: it has none

@@ -4,7 +4,7 @@
     database.py    the writer thread, group commit, read connections, after-commit hook
     catalogue.py   transaction.py     what the rest of the program sees of it
     libraries.py   documents.py   events.py   text.py      the statements of each noun
-    jobs.py   job_moves.py   schedules.py   reembed.py     and of background jobs
+    jobs.py   job_transitions.py   schedules.py   reembed.py     and of background jobs
     check.py   copy.py             whether the store agrees with itself; a copy of it
 
 Cross the interpreter lock in few, large steps: whoever lets go of it waits up to the switch interval to get it back

@@ -10,7 +10,7 @@ from typing import Any
 from ... import limits
 from ...engine.ingest import settled
 from ...errors import Code, VecError
-from ...jobs import verbs
+from ...jobs import operations
 from ...jobs.kinds.ingest import spool_file
 from ..call import Call
 from ..fields import Fields
@@ -28,7 +28,7 @@ async def submit(call: Call) -> dict[str, Any]:
     fields = call.fields
     if (library := fields.optional_text("library")) is not None:
         await settled(call.engine, library, call.slot)  # an earlier write of the connection may be making it
-    job = verbs.wanted(
+    job = operations.wanted(
         call.jobs,
         fields.text("kind"),
         fields.mapping("params"),
@@ -38,7 +38,7 @@ async def submit(call: Call) -> dict[str, Any]:
         lock=_key(fields, "lock"),
         **common(fields),
     )
-    return await verbs.submit(call.jobs, job, call.slot)
+    return await operations.submit(call.jobs, job, call.slot)
 
 
 def common(fields: Fields) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _key(fields: Fields, name: str) -> str | None:
 
 
 async def status(call: Call) -> dict[str, Any]:
-    return await verbs.status(call.jobs)
+    return await operations.status(call.jobs)
 
 
 async def list_(call: Call) -> dict[str, Any]:
@@ -67,16 +67,16 @@ async def list_(call: Call) -> dict[str, Any]:
     while left:
         count = min(left, limits.JOBS_PAGE)
         await call.room()
-        found = await call.engine.read(verbs.page, call.jobs, listing, before, count)
-        await call.items([verbs.described(call.jobs, job) for job in found])
+        found = await call.engine.read(operations.page, call.jobs, listing, before, count)
+        await call.items([operations.described(call.jobs, job) for job in found])
         if len(found) < count:
             break
         before, left = found[-1].job_id, left - count
     return {}
 
 
-def _listing(fields: Fields) -> verbs.Listing:
-    return verbs.Listing(
+def _listing(fields: Fields) -> operations.Listing:
+    return operations.Listing(
         fields.optional_texts("states"),
         fields.optional_texts("kinds"),
         fields.optional_text("library"),
@@ -86,13 +86,13 @@ def _listing(fields: Fields) -> verbs.Listing:
 
 async def show(call: Call) -> dict[str, Any]:
     """Field: job_id."""
-    return await call.engine.read(verbs.show, call.jobs, _id(call.fields))
+    return await call.engine.read(operations.show, call.jobs, _id(call.fields))
 
 
 async def logs(call: Call) -> dict[str, Any]:
     """Fields: job_id, after (a line's number, exclusive)."""
     after = call.fields.integer("after", 0, low=0, high=_ID_MAX)
-    return {"lines": await call.engine.read(verbs.lines, call.jobs, _id(call.fields), after)}
+    return {"lines": await call.engine.read(operations.lines, call.jobs, _id(call.fields), after)}
 
 
 def _id(fields: Fields) -> int:
@@ -106,7 +106,7 @@ async def wait(call: Call) -> dict[str, Any]:
     """Fields: job_ids, any, timeout_s, every_s. Each message carries all the jobs as they are."""
     fields = call.fields
     every_s = fields.optional_seconds("every_s")
-    waiting = verbs.wait(
+    waiting = operations.wait(
         call.jobs,
         fields.integers("job_ids", count_max=limits.JOB_IDS_MAX),
         one=fields.flag("any"),
@@ -127,17 +127,17 @@ async def wait(call: Call) -> dict[str, Any]:
 
 async def cancel(call: Call) -> dict[str, Any]:
     """Field: job_ids."""
-    return {"jobs": await verbs.cancel(call.jobs, _ids(call.fields))}
+    return {"jobs": await operations.cancel(call.jobs, _ids(call.fields))}
 
 
 async def retry(call: Call) -> dict[str, Any]:
     """Field: job_ids."""
-    return {"jobs": await verbs.retry(call.jobs, _ids(call.fields))}
+    return {"jobs": await operations.retry(call.jobs, _ids(call.fields))}
 
 
 async def drop(call: Call) -> dict[str, Any]:
     """Field: job_ids."""
-    return {"jobs": await verbs.drop(call.jobs, _ids(call.fields))}
+    return {"jobs": await operations.drop(call.jobs, _ids(call.fields))}
 
 
 def _ids(fields: Fields) -> list[int]:
@@ -146,9 +146,9 @@ def _ids(fields: Fields) -> list[int]:
 
 async def pause(call: Call) -> dict[str, Any]:
     """Field: kinds; none: all."""
-    return await verbs.pause(call.jobs, call.fields.optional_texts("kinds") or [])
+    return await operations.pause(call.jobs, call.fields.optional_texts("kinds") or [])
 
 
 async def resume(call: Call) -> dict[str, Any]:
     """Field: kinds; none: all."""
-    return await verbs.resume(call.jobs, call.fields.optional_texts("kinds") or [])
+    return await operations.resume(call.jobs, call.fields.optional_texts("kinds") or [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...engine import status as verbs
-from ...jobs import verbs as jobs
+from ...jobs import operations as jobs
 from ..call import Call
 
 
