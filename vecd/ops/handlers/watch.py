@@ -13,7 +13,6 @@ from ...engine import watch as verbs
 from ...engine.view import View, types_of
 from ...errors import Code, VecError
 from ...store.events import ALL_TYPES
-from ...wire.messages import encode_part
 from ..call import Call
 
 
@@ -23,7 +22,7 @@ async def watch(call: Call) -> dict[str, Any]:
     now = call.engine.database.head  # before the filters are parsed, which may take a while
     spec = await _spec(call)
     timeout_s = call.fields.optional_seconds("timeout_s")
-    subscription = verbs.Watch(call.engine, spec, encode_part, now, partial(call.room, alone=True))
+    subscription = verbs.Watch(call.engine, spec, call.encode_part, now, partial(call.room, alone=True))
     database, loop = call.engine.database, asyncio.get_running_loop()
     reason, sent_at = "done", loop.time()
     try:
@@ -34,7 +33,7 @@ async def watch(call: Call) -> dict[str, Any]:
                         await call.part(page.body)
                         sent_at = loop.time()
                     elif loop.time() - sent_at > limits.HEARTBEAT_S:
-                        await call.part(pages.bookmark(database, page.position, encode_part))
+                        await call.part(pages.bookmark(database, page.position, call.encode_part))
                         sent_at = loop.time()
                     call.release()  # also if there was nothing to send
     except TimeoutError:
