@@ -1,4 +1,4 @@
-"""The daemon's door, as strangers use it: conversations, damaged stores, crowds.
+"""Hostile use of a real daemon: conversations, damaged stores, crowds of connections.
 
 Each raises AssertionError for a fault: an answer `internal`, an error or a traceback in the log, a request without an
 answer, a daemon that is gone."""
