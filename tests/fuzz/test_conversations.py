@@ -18,7 +18,7 @@ from tests.fuzz.test_targets import damaged
 from tests.instance import Instance
 from vecd import limits
 from vecd.errors import Code
-from vecd.server.handlers import OPS
+from vecd.ops.table import OPS
 
 _SHORT = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 

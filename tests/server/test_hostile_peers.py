@@ -28,9 +28,9 @@ from vecd.client import Client
 from vecd.errors import Code
 from vecd.jobs.jobs import Jobs
 from vecd.jobs.scheduler import Scheduler
+from vecd.ops.call import Call
+from vecd.ops.table import OPS, Op
 from vecd.server import budget
-from vecd.server.call import Call
-from vecd.server.handlers import OPS, Op
 from vecd.server.listener import Listener
 from vecd.server.session import Session
 from vecd.wire.frames import encode_frame
