@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.index.source import Driven, MemorySource, spec, true_scores
+from tests.support.index_source import Driven, MemorySource, spec, true_scores
 from vecd.index import codes as codes_module
 from vecd.index.codes import Codes
 from vecd.index.estimating import missed

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.index.source import COMBINATIONS, WAIT_S, Driven, MemorySource, check, spec
-from tests.instance import ROOT
+from tests.support.index_source import COMBINATIONS, WAIT_S, Driven, MemorySource, check, spec
+from tests.support.instance import ROOT
 from vecd.index import loading, snapshot
 from vecd.index.loading import Loaded
 from vecd.index.structure import Spec

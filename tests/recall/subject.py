@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from tests.index.source import Driven, MemorySource
+from tests.support.index_source import Driven, MemorySource
 from vecd.index.requests import Options
 from vecd.index.rows import Bools, Floats, Labels
 from vecd.index.structure import Spec
