@@ -6,7 +6,7 @@ Imports go one way, from the bottom of this list to its top (tests/test_layering
 
     errors files limits units settings values
                                shared with the command line
-    fair.py scarcity.py        a fair queue; what the system does not give
+    fair_queue.py scarcity.py  a fair queue; what the system does not give
     write_order.py             the order of one sender's writes
     wire/                      bytes in, messages out; no sockets
     process.py                 what a process inherits, and what we make of it

@@ -15,8 +15,8 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.cli.running import until
-from tests.instance import ndjson
+from tests.support.instance import ndjson
+from tests.support.waiting import until
 from vecd.engine.core import Engine
 from vecd.errors import VecError
 from vecd.files import replace, resolve

@@ -20,9 +20,9 @@ from typing import Any, cast
 
 import pytest
 
-from tests import history
-from tests.fuzz.peer import HELLO, Peer, frame
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
+from tests.support.peer import HELLO, Peer, frame
 from vecd import limits
 from vecd.client import Client
 from vecd.errors import Code
