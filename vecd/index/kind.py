@@ -32,8 +32,8 @@ class Parameter:
         if self.choices:
             *most, last = map(str, self.choices)
             return f"{', '.join(most)} or {last}"
-        multiple = f" and a multiple of {self.step}" if self.step > 1 else ""
-        return f"an integer from {self.low:,} to {self.high:,}{multiple}"
+        what = f"a multiple of {self.step}" if self.step > 1 else "a whole number"
+        return f"{what} from {self.low:,} to {self.high:,}"
 
     def accepts(self, value: Any) -> bool:
         if self.choices:

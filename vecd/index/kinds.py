@@ -65,41 +65,31 @@ def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, 
 
     Raises VecError `unsupported` or `invalid_request`.
     """
-    for what, value, known in (("index", kind, tuple(KINDS)), ("metric", metric, tuple(METRICS))):
-        if value not in known:
-            raise VecError(Code.UNSUPPORTED, f"there is no {what} {value!r:.40}", _hint(value, known), field=what)
+    for what, value, names in (("index", kind, tuple(KINDS)), ("metric", metric, tuple(METRICS))):
+        if value not in names:
+            close = nearest(value, names)
+            hint = f"did you mean {close!r}?" if close else f"known: {', '.join(names)}"
+            raise VecError(Code.UNSUPPORTED, f"there is no {what} {value!r:.40}", hint, field=what)
     about = KINDS[kind]
     if metric in about.refuses:
         others = ", ".join(each for each in METRICS if each not in about.refuses)
         raise VecError(
             Code.UNSUPPORTED,
-            f"the index {kind!r} does not support the metric {metric!r}: {about.refuses[metric]}",
+            f"the index {kind!r} cannot do the metric {metric!r}: {about.refuses[metric]}",
             f"use one of {others}, or another index",
             field="metric",
         )
+    known = tuple(about.parameters)
     for name, value in parameters.items():
-        if name not in about.parameters:
-            message = f"the index {kind!r} has no parameter {name!r:.40}"
-            raise VecError(Code.INVALID_REQUEST, message, _hint(name, tuple(about.parameters)), field=name)
-        if not about.parameters[name].accepts(value):
-            raise _invalid(kind, name, about, value)
-    complete = {name: parameters.get(name, about.parameters[name].default) for name in about.parameters}
+        if name not in known:
+            close = nearest(name, known)
+            hint = (f"did you mean {close!r}? " if close else "") + f"it has {', '.join(known) or 'no parameters'}"
+            raise VecError(Code.INVALID_REQUEST, f"the index {kind!r} has no parameter {name!r:.40}", hint, field=name)
+        parameter = about.parameters[name]
+        if not parameter.accepts(value):
+            message = f"the index {kind!r}: {name} must be {parameter.valid}, not {value!r:.40}"
+            hint = f"{name}: {parameter.what}; {parameter.default} unless set"
+            raise VecError(Code.INVALID_REQUEST, message, hint, field=name)
+    complete = {name: parameters.get(name, about.parameters[name].default) for name in known}
     about.check(metric, complete)
     return complete
-
-
-def _invalid(kind: str, name: str, about: Kind, value: Any) -> VecError:
-    parameter = about.parameters[name]
-    return VecError(
-        Code.INVALID_REQUEST,
-        f"the parameter {name!r} of the index {kind!r} must be {parameter.valid}, not {value!r:.40}",
-        f"{name}: {parameter.what}; default {parameter.default}",
-        field=name,
-    )
-
-
-def _hint(name: str, known: tuple[str, ...]) -> str:
-    close = nearest(name, known)
-    if close:
-        return f"did you mean {close!r}?"
-    return f"known: {', '.join(known)}" if known else "it has no parameters"

@@ -399,8 +399,8 @@ def _check(metric: str, parameters: Mapping[str, Any]) -> None:
     if parameters["vectors"] == "float16" and metric != "cosine":
         raise VecError(
             Code.UNSUPPORTED,
-            f"the parameter 'vectors' of the index 'hnsw' cannot be float16 with the metric {metric!r}: vectors of any"
-            " length may not fit into float16",
+            f"the index 'hnsw': vectors cannot be float16 with the metric {metric!r}, because vectors of any length may"
+            " exceed its range",
             "use --vectors float32, or the metric cosine",
             field="vectors",
         )
