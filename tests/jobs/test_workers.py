@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import until
+from tests.support.waiting import until
 from vecd.engine.core import Engine
 from vecd.errors import Code, VecError
 from vecd.jobs import operations

@@ -6,9 +6,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..call import Call
-from . import consumers, count, daemon, delete, get, ingest, jobs, library, schedule, search, status, trim, watch
-from . import list as list_
+from .call import Call
+from .handlers import (
+    consumers,
+    count,
+    daemon,
+    delete,
+    get,
+    ingest,
+    jobs,
+    library,
+    schedule,
+    search,
+    status,
+    trim,
+    watch,
+)
+from .handlers import list as list_
 
 Body = dict[str, Any]
 Handler = Callable[[Call], Awaitable[Body]]
