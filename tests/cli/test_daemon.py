@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.instance import BIN, Instance, ndjson
-from vecd.holder import holder
+from vecd.data_lock import holder
 
 from .running import line_of, running, until
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.history import log_of, replayed
 from tests.instance import BIN, Instance, ndjson
-from vecd.dial import dial
+from vecd.client.discovery import connect_socket
 
 from .running import end_of_input, feed, fresh, ids_in, line_of, rest_of, running, until
 
@@ -60,7 +60,7 @@ def watching(instance: Instance, count: int) -> None:
     """Waits until so many watchers stand."""
 
     def stand() -> bool:
-        if (sock := dial(instance.settings)) is None:
+        if (sock := connect_socket(instance.settings)) is None:
             return False  # the daemon is being started
         sock.close()
         with instance.connect() as client:

@@ -17,10 +17,10 @@ import pytest
 
 from tests.cli.running import until
 from tests.instance import ndjson
+from vecd.durable_files import replace, resolve
 from vecd.engine.core import Engine
 from vecd.engine.turns import Turns
 from vecd.errors import VecError
-from vecd.files import replace, resolve
 from vecd.jobs import verbs
 from vecd.jobs.jobs import Jobs
 from vecd.jobs.kinds import KINDS, files

@@ -15,8 +15,8 @@ import pytest
 from tests.cli.running import fresh, until
 from tests.instance import Instance
 from vecd.client import Client
+from vecd.client.subscription import Watch
 from vecd.errors import VecError
-from vecd.subscription import Watch
 from vecd.wire.vectors import pack_vector
 
 

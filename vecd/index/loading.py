@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import Code, VecError
-from ..scarcity import scarce
+from ..resources import exhausted
 from . import kernels, native, snapshot
 from .flat import Flat
 from .kinds import KINDS
@@ -220,7 +220,7 @@ def failed(error: BaseException) -> VecError:
     """What everybody is told whose index could not be loaded or searched."""
     if isinstance(error, VecError):
         return error
-    failure = scarce(error) or VecError(
+    failure = exhausted(error) or VecError(
         Code.INDEX_FAILED,
         f"the index could not be loaded or searched: {error!r}",
         "try again; vecd's log has more",

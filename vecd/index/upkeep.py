@@ -35,7 +35,7 @@ import numpy as np
 
 from .. import limits
 from ..errors import Code, VecError
-from ..scarcity import pool
+from ..resources import pool
 from . import loading, native
 from .flat import Flat
 from .kinds import KINDS
