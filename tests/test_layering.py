@@ -39,10 +39,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "index": SHARED,
     "filters": SHARED,
     "text": SHARED,
-    "engine": {*SHARED, "fair", "store", "index", "filters", "text"},
-    "jobs": {*SHARED, "wire", "store", "index", "filters", "text", "engine"},
-    "server": {*SHARED, "wire", "holder", "dial", "store", "engine", "jobs"},
-    "daemon": {*SHARED, "logs", "process", "holder", "dial", "engine", "jobs", "server"},
+    "feed": {*SHARED, "store", "filters"},
+    "engine": {*SHARED, "feed", "fair", "store", "index", "filters", "text"},
+    "jobs": {*SHARED, "wire", "store", "index", "filters", "text", "feed", "engine"},
+    "server": {*SHARED, "wire", "holder", "dial", "store", "feed", "engine", "jobs"},
+    "daemon": {*SHARED, "logs", "process", "holder", "dial", "feed", "engine", "jobs", "server"},
     "restore": {*SHARED, "holder", "store"},
     "__main__": {"daemon"},
 }
@@ -56,7 +57,7 @@ ONLY_IN: dict[str, set[str]] = {
     "Stemmer": {"text"},
     "sqlite3": set(),
     "socket": {"dial", "client", "launch", "server", "daemon"},
-    "asyncio": {"engine", "jobs", "server", "daemon"},
+    "asyncio": {"feed", "engine", "jobs", "server", "daemon"},
     "uvloop": {"daemon"},
     "numpy": {"store", "index", "filters", "text", "engine", "jobs"},
     "faiss": {"index"},
@@ -159,7 +160,7 @@ def test_the_imports_are_found() -> None:
         ("vecd.client", "vecd.limits"),  # from . import limits
         ("vecd.client", "vecd"),  # from . import __version__
         ("vecd.server.handlers.get", "vecd.engine.documents"),  # from ...engine import documents as verbs
-        ("vecd.daemon", "vecd.engine.core"),  # inside a function
+        ("vecd.daemon", "vecd.engine.engine"),  # inside a function
         ("vecd.daemon", "uvloop"),  # import_module
         ("vec_cli.options", "vecd.client"),
         ("vec_cli.commands.get", "vec_cli.output"),

@@ -17,7 +17,7 @@ import pytest
 
 from tests.cli.running import until
 from tests.instance import ndjson
-from vecd.engine.core import Engine
+from vecd.engine.engine import Engine
 from vecd.engine.turns import Turns
 from vecd.errors import VecError
 from vecd.files import replace, resolve

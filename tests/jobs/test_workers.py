@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cli.running import until
-from vecd.engine.core import Engine
+from vecd.engine.engine import Engine
 from vecd.errors import Code, VecError
 from vecd.jobs import verbs
 from vecd.jobs.jobs import Jobs

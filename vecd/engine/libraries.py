@@ -15,7 +15,7 @@ from ..store import libraries as store
 from ..store.catalogue import DEFAULT, Catalogue, Library
 from ..store.events import format_time
 from ..text import embedders, languages
-from .core import Engine
+from .engine import Engine
 from .indexes import spec_of
 from .turns import Turn
 

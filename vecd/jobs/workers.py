@@ -39,7 +39,7 @@ from .moments import steady_us, wall_us
 from .queue import Entry, Queue
 
 if TYPE_CHECKING:
-    from ..engine.core import Engine
+    from ..engine.engine import Engine
 
 log = logging.getLogger("vecd.jobs")
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..engine.core import Engine
+from ..engine.engine import Engine
 from ..engine.turns import Turn
-from ..engine.watch import Watch
 from ..errors import Code, VecError
+from ..feed.watch import Watch
 from ..jobs.clock import Clock
 from ..jobs.jobs import Jobs
 from ..wire.messages import Part, Request

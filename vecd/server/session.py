@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, cast
 from .. import PROTOCOL, __version__, limits
 from ..dial import peer_pid
 from ..engine.turns import Turn, Turns
-from ..engine.watch import Watch
 from ..errors import Code, VecError
+from ..feed.watch import Watch
 from ..scarcity import scarce
 from ..wire.frames import FrameDecoder
 from ..wire.messages import Part, Request, check_protocol, encode, frame_of

@@ -18,7 +18,7 @@ from . import files
 from .kind import Kind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 
 class Backup(Kind):

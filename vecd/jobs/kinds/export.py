@@ -22,7 +22,7 @@ import orjson
 from ... import limits
 from ...engine import documents
 from ...engine.libraries import find
-from ...engine.readviews import Everything, Listing, Matching
+from ...engine.read_views import Everything, Listing, Matching
 from ...files import create, reopen
 from ...filters import language
 from ...store import documents as store
@@ -32,7 +32,7 @@ from . import files
 from .kind import Kind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 
 class Export(Kind):
