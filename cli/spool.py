@@ -14,8 +14,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vecd import limits
+from vecd.durable_files import check_regular, resolve
 from vecd.errors import Code, VecError
-from vecd.files import check_regular, resolve
 
 from .jobs import absolute
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import Code, VecError
-from ..scarcity import scarce
+from ..resources import exhausted
 from . import brute_force, native, snapshot
 from .kinds import KINDS
 from .local.flat import Flat
@@ -166,7 +166,7 @@ def failed(error: BaseException) -> VecError:
     """The error that searches of an index get that could not be loaded or searched."""
     if isinstance(error, VecError):
         return error
-    failure = scarce(error) or VecError(
+    failure = exhausted(error) or VecError(
         Code.INDEX_FAILED,
         f"the index could not be loaded or searched: {error!r}",
         "try again; vecd's log has more",
