@@ -31,7 +31,7 @@ from typing import Any, Final
 
 import apsw
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 from vecd.errors import VecError
 from vecd.store import integrity

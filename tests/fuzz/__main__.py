@@ -32,7 +32,7 @@ from tests.fuzz.attacks import Bystanders, resident_mib, share
 from tests.fuzz.ops import requests
 from tests.fuzz.targets import TARGETS, seeds
 from tests.fuzz.test_targets import damaged
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.wire.messages import encode
 
 _AT_ONCE = settings(

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.peer import HELLO, Peer, frame
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.peer import HELLO, Peer, frame
 from vecd import limits
 from vecd.errors import Code, VecError
 from vecd.wire.messages import encode

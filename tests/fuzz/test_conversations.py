@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from tests.fuzz import conversations
 from tests.fuzz.ops import FIELDS, requests
-from tests.fuzz.peer import Peer, frame
 from tests.fuzz.test_targets import damaged
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.peer import Peer, frame
 from vecd import limits
 from vecd.errors import Code
-from vecd.server.handlers import OPS
+from vecd.ops.table import OPS
 
 _SHORT = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ... import limits
 from ...store import backup
 from ...store.jobs import Job
-from . import files
-from .kind import Kind, Param, Run, Step, Steps
+from . import output_files as files
+from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
 
 
-class Backup(Kind):
+class Backup(JobKind):
     """A crash begins it anew: the moment is gone."""
 
     name = "backup"

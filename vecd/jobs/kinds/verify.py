@@ -22,7 +22,7 @@ from ...index.rows import Labels
 from ...store import documents as store
 from ...store import events, integrity
 from ...store.catalogue import Library
-from .kind import Kind, Param, Run, Step, Steps
+from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
@@ -34,7 +34,7 @@ _Reading = Callable[[Any, int], Labels]
 _LIBRARIES_A_STEP = 50
 
 
-class Verify(Kind):
+class Verify(JobKind):
     """SQLite's own checks, then the log, then all documents, then each library's counts and index."""
 
     name = "verify"
