@@ -240,6 +240,10 @@ BACKUP_PAGES: Final = 512
 #: Documents and bytes of one step of an ingest job: a few hundredths of a second.
 STEP_DOCUMENTS: Final = 512
 STEP_BYTES: Final = 4 * MIB
+#: Bytes of the input of background ingest jobs that came through pipes and is put aside until it is written, over all
+#: jobs; and how much of the disk is left free by it, so that it can be written at all.
+SPOOL_BYTES_MAX: Final = 16 * 1024 * MIB
+SPOOL_FREE_BYTES_MIN: Final = 256 * MIB
 #: Documents of one step of a reembed, and those that may be made while everybody waits for its switch: a tenth of a
 #: second.
 REEMBED_DOCUMENTS: Final = 256
