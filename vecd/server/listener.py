@@ -24,8 +24,8 @@ from typing import Any
 from .. import limits
 from ..dial import answers, peer_uid
 from ..errors import Code, VecError
-from ..jobs.clock import Clock
 from ..jobs.jobs import Jobs
+from ..jobs.scheduler import Scheduler
 from ..scarcity import own_descriptors
 from ..settings import make_folder
 from .budget import Budget
@@ -89,7 +89,7 @@ class Listener:
     def __init__(
         self,
         jobs: Jobs,
-        clock: Clock,
+        clock: Scheduler,
         sock: socket.socket,
         stop: Callable[[], None],
         *,
