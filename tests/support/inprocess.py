@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from tests.support.waiting import PATIENCE_S
 from vecd import limits
-from vecd.engine.core import Engine
+from vecd.engine.engine import Engine
 from vecd.errors import Code, VecError
 from vecd.jobs.jobs import Jobs
 from vecd.jobs.scheduler import Scheduler

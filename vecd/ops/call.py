@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
-from ..engine.watch import Watch
 from ..errors import Code, VecError
+from ..feed.watch import Watch
 from ..wire.messages import Request
 from ..write_order import WriteSlot
 from .fields import Fields

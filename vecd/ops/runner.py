@@ -18,7 +18,7 @@ from functools import partial
 
 from .. import limits
 from ..errors import Code, VecError
-from ..scarcity import scarce
+from ..resources import exhausted
 from ..wire.messages import Request
 from .call import Call
 from .reply import Reply
@@ -164,7 +164,7 @@ def _ignore() -> None:
 
 def _reported(error: Exception, op: str) -> VecError:
     """The error that the sender is told. A bug is logged."""
-    error = scarce(error) or error
+    error = exhausted(error) or error
     if isinstance(error, VecError):
         return error
     log.error("a handler failed", exc_info=error, extra={"op": op})

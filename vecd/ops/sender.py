@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from .. import limits
-from ..engine.watch import Watch
+from ..feed.watch import Watch
 from ..write_order import WriteOrder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..engine.core import Engine
+from ..engine.engine import Engine
 from ..jobs.jobs import Jobs
 from ..jobs.scheduler import Scheduler
 from .budget import Budget

@@ -24,10 +24,10 @@ from collections.abc import Callable, Sized
 from typing import Any, Protocol, cast
 
 from .. import PROTOCOL, __version__, limits
-from ..dial import peer_pid
 from ..errors import Code, VecError
 from ..ops.runner import Runner
 from ..ops.service import Service
+from ..unixsocket import peer_pid
 from ..wire.frames import FrameDecoder
 from ..wire.messages import Part, Request, check_protocol, encode, encode_part, frame_of
 from .budget import Decoded, FrameBudget, Undecoded, decode_at_once
