@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from .. import limits
-from ..scarcity import start
+from ..resources import start
 
 Q = TypeVar("Q")
 A = TypeVar("A")

@@ -20,7 +20,7 @@ from ..errors import VecError
 from ..feed.feed import Feed
 from ..filters import language
 from ..filters.language import Filter
-from ..scarcity import pool, scarce
+from ..resources import exhausted, pool
 from ..settings import Settings
 from ..store.database import Database
 from ..store.transaction import Commit, JobChange
@@ -112,7 +112,7 @@ class Engine:
                 try:
                     self._embedders[name] = embedders.make(name)
                 except (ImportError, OSError, MemoryError) as error:
-                    raise scarce(error) or error from error
+                    raise exhausted(error) or error from error
                 log.info("embedder loaded", extra={"embedder": name})
             return self._embedders[name]
 

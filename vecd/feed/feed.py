@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
 from .. import limits
-from ..scarcity import pool
+from ..resources import pool
 from ..store.database import Database
 from .channels import Channels
 from .consumers import Consumers

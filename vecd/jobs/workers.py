@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import limits
 from ..errors import Code, VecError
-from ..scarcity import start
+from ..resources import start
 from ..store import job_transitions as transitions
 from ..store import jobs as store
 from ..store.job_transitions import Ending

@@ -20,10 +20,10 @@ import numpy as np
 import orjson
 
 from ... import limits
+from ...durable_files import create, reopen
 from ...engine import documents
 from ...engine.libraries import find
 from ...engine.read_views import Everything, Listing, Matching
-from ...files import create, reopen
 from ...filters import language
 from ...store import documents as store
 from ...store.catalogue import Library
