@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 #: Layers that are on their way, or about to go.
 PLANNED = {"delivery"}
 #: Packages some modules of which import each other in a circle. To be emptied.
-CIRCULAR = {"engine", "store"}
+CIRCULAR = {"store"}
 
 #: What the command line may know of vecd.
 CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery"}
