@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import __version__, limits, logs
-from .data_lock import READY, STOPPING, DataLock, folder_id, shown
+from .data_lock import READY, STOPPING, DataLock, folder_id
+from .durable_files import printable_path
 from .errors import Code, VecError
 from .process import detach, open_standard_streams, reset_priority_and_limits, reset_signals
 from .resources import check_descriptors, own_descriptors, save_address_space
@@ -168,7 +169,7 @@ async def _serve(
         private_folder(settings.runtime)
     sock = passed or sockets.bind(str(settings.socket))
     clock = Clock(jobs)
-    about = {"data": shown(settings.data), "data_id": folder_id(settings.data)}
+    about = {"data": printable_path(settings.data), "data_id": folder_id(settings.data)}
     listener = sockets.Listener(jobs, clock, sock, stop.set, owned=passed is None, about=about)
     await listener.start()
     keeper = loop.create_task(listener.keep_bound(keep_lock))

@@ -134,11 +134,6 @@ def folder_id(path: Path) -> str:
     return f"{about.st_dev}:{about.st_ino}"
 
 
-def shown(path: Path) -> str:
-    """A path as text that can travel in a message, also one that is no UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 class DataLock:
     """The lock in the daemon that holds it. Use as a context manager once it is taken."""
 

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -116,6 +117,11 @@ def _check_path(path: str | Path) -> None:
         raise OSError(errno.EINVAL, "a path cannot hold a NUL character")
 
 
+def printable_path(path: Path) -> str:
+    """A path as text that can travel in a message, also one that is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def new_name(folder: Path, what: str) -> Path:
     """A name that nobody can guess, for a file that is to be renamed to its place in the folder."""
     return folder / f".vec-{what}-{os.urandom(8).hex()}"
@@ -158,6 +164,19 @@ def replace(path: str | Path, data: bytes) -> None:
         made.unlink(missing_ok=True)
         raise
     sync_folder(place.parent)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Adds to the end of a regular file, which it makes if there is none: on disk when it returns. Other processes that
+    append do so before or after, never in between. Raises OSError; part of the data may be in the file then."""
+    fd = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    with open(fd, "ab", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(fd)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

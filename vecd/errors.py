@@ -52,6 +52,21 @@ class Code:
     SETTINGS: Final = "invalid_settings"  # the configuration file or an environment variable
 
 
+#: The connection is over, and another one may go on. The outcome of what had no answer is unknown; sending it again is
+#: safe.
+DISCONNECTED: Final = frozenset((Code.CONNECTION_LOST, Code.SHUTTING_DOWN, Code.STALLED))
+
+#: The cause passes, or somebody removes it: the same request may succeed later.
+RETRYABLE: Final = DISCONNECTED | {
+    Code.BUSY,
+    Code.CONSUMER_HELD,
+    Code.DISK_FULL,
+    Code.EMBEDDER_FAILED,
+    Code.INDEX_FAILED,
+    Code.NO_DAEMON,
+}
+
+
 #: Items of a list or a map in an error's details that travel.
 _ITEMS_MAX: Final = 100
 #: Characters of a word whose nearest known word is looked for: longer ones are no typing errors.
@@ -74,6 +89,16 @@ class VecError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}: {self.hint}" if self.hint else self.message
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.code in RETRYABLE
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the connection is over, and another one may go on."""
+        return self.code in DISCONNECTED
 
     def to_wire(self, chars_max: int = limits.ERROR_CHARS_MAX) -> dict[str, Any]:
         """The map that travels in an error reply: `code`, `message`, and `hint` and the details where there are any.

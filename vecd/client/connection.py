@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from .. import __version__, limits
-from ..data_lock import folder_id, shown
+from ..data_lock import folder_id
+from ..durable_files import printable_path
 from ..errors import Code, VecError
 from ..unixsocket import bound_reads, peer_pid
 from ..wire.frames import FrameDecoder
@@ -299,7 +300,7 @@ def _check_data(answer: dict[str, Any], data: Path) -> None:
         ours = folder_id(data)
     except OSError:
         ours = None
-    if ours != name and served != shown(data):
+    if ours != name and served != printable_path(data):
         raise VecError(
             Code.SETTINGS,
             f"the daemon on this home's socket serves the data in {served}, and this home's are in {data}",
