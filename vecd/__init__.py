@@ -6,7 +6,8 @@ Imports go one way, from the bottom of this list to its top (tests/test_layering
 
     errors limits settings units values durable_files resources
                                shared by the client and the daemon
-    fair.py                    a fair queue
+    fair_queue.py              a fair queue
+    write_order.py             the order of one sender's writes
     process.py                 the state that a process inherits, and how vec and vecd change it
     unixsocket.py              who is at the other end of a Unix socket; bounded waits
     data_lock.py               the lock on the data folder, and which daemon holds it
@@ -17,7 +18,8 @@ Imports go one way, from the bottom of this list to its top (tests/test_layering
     text/                      text in, chunks and vectors out
     engine/                    the verbs: store + index + text put to work; no sockets
     jobs/                      background jobs: queue, workers, schedules, one file a kind
-    server/                    sockets: listener, session, one handler a command
+    ops/                       what a request means, whatever transport brought it: one handler file a noun
+    server/                    the Unix socket, a transport of ops
     daemon.py logs.py          wires it all together; structured log lines
 """
 

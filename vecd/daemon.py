@@ -142,8 +142,8 @@ async def _serve(
     # Imported here: a daemon that cannot get its lock has no need of numpy.
     from .engine import retention
     from .engine.core import Engine
-    from .jobs.clock import Clock
     from .jobs.jobs import Jobs
+    from .jobs.scheduler import Scheduler
     from .server import listener as sockets
 
     loop = asyncio.get_running_loop()
@@ -168,7 +168,7 @@ async def _serve(
     if passed is None and settings.socket.parent == settings.runtime:
         private_folder(settings.runtime)
     sock = passed or sockets.bind(str(settings.socket))
-    clock = Clock(jobs)
+    clock = Scheduler(jobs)
     about = {"data": printable_path(settings.data), "data_id": folder_id(settings.data)}
     listener = sockets.Listener(jobs, clock, sock, stop.set, owned=passed is None, about=about)
     await listener.start()

@@ -27,8 +27,8 @@ import orjson
 
 from tests.bench import corpus, fts5
 from tests.bench.measure import times_ms, told
-from vecd.index.inverted import InvertedIndex, Query
-from vecd.index.segments import prepare
+from vecd.index.fulltext.inverted_index import InvertedIndex, Query
+from vecd.index.fulltext.segments import prepare
 
 _ROWS, _BATCH, _K = 300_000, 500, 100
 _QUERIES, _QUERIES_FTS5 = 500, 30

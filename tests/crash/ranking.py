@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tests.index.test_inverted import Model
-from vecd.index.inverted import Query, Ranking
+from tests.index.test_inverted_index import Model
+from vecd.index.fulltext.inverted_index import Query, Ranking
 from vecd.text.analysis import FORM_MARK, analyzer
 from vecd.text.embedders.hash import Hash
 

@@ -18,7 +18,7 @@ from vecd import limits
 from vecd.daemon import main
 from vecd.engine.indexes import Indexes
 from vecd.index import kinds
-from vecd.store import consumers, database, job_moves, libraries, reembed, retention
+from vecd.store import consumers, database, job_transitions, libraries, reembed, retention
 
 #: Rows from which on each kind of index has a structure; fewer are too few for the codes of `pq`.
 _ROWS_MIN = 650
@@ -61,7 +61,7 @@ def prepare() -> None:
     _around(retention, "vacuum", "vacuum")
     _around(reembed, "switch", "switch", "switched")
     for name in ("insert", "claim", "checkpoint", "finish", "recover"):
-        _around(job_moves, name, f"job.{name}")
+        _around(job_transitions, name, f"job.{name}")
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.index.source import COMBINATIONS, KINDS, REFUSED, WAIT_S, Driven, Filter, MemorySource, check, spec
-from vecd.index import kdtree
-from vecd.index.loading import Rebuilt
-from vecd.index.requests import Options
+from tests.support.index_source import COMBINATIONS, KINDS, REFUSED, WAIT_S, Driven, Filter, MemorySource, check, spec
+from vecd.index.local import kdtree
+from vecd.index.messages import Options
+from vecd.index.policy import Tuning
 from vecd.index.rows import Floats
+from vecd.index.source import Rebuilt
 from vecd.index.structure import Spec
-from vecd.index.upkeep import Tuning
 
 _DIMENSION = 3
 _COMPONENT = st.sampled_from((-2.0, -1.0, 0.0, 0.5, 3.0))  # few, so that equal scores and zeros happen

@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.index.source import Filter, check
-from vecd.index.flat import Flat
-from vecd.index.kernels import best
+from tests.support.index_source import Filter, check
+from vecd.index.brute_force import best
+from vecd.index.local.flat import Flat
 from vecd.index.rows import Floats, Labels, Selection
 
 _DIMENSION = 3

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.index.source import MemorySource, spec, true_scores
-from vecd.index import kinds, loading, snapshot
-from vecd.index.hnsw import Hnsw
+from tests.support.index_source import MemorySource, spec, true_scores
+from vecd.index import builder, kinds, snapshot
+from vecd.index.local.hnsw import Hnsw
 from vecd.index.rows import Allowed, Bools, Floats, Labels
 from vecd.index.structure import Effort, Spec
 
@@ -196,10 +196,10 @@ def test_arrays_that_contradict_each_other_are_refused(contradiction: str, tmp_p
     source = MemorySource(_SPEC, tmp_path / "snapshot")
     labels, vectors, _ = _built()
     source.vectors = dict(zip(labels.tolist(), vectors, strict=True))
-    about = {"of": source.identity, "spec": loading._told(_SPEC), "seq": 0, "vectors": _COUNT}
+    about = {"of": source.identity, "spec": builder._told(_SPEC), "seq": 0, "vectors": _COUNT}
     snapshot.save(tmp_path / "snapshot", about, arrays)
     assert snapshot.load(tmp_path / "snapshot")[0] == about, "its checksums are right"
-    loaded = loading.load(_SPEC, source, lambda: False)
+    loaded = builder.load(_SPEC, source, lambda: False)
     assert loaded.structure is None
     assert loaded.damage is not None
     assert "is damaged" in loaded.damage
@@ -257,7 +257,7 @@ def made(metric: str, vectors: Floats, held: str = "float32") -> Hnsw:
     structure = Hnsw(its_spec)
     for start in range(0, len(vectors), 1_000):
         labels = np.arange(start, min(start + 1_000, len(vectors)), dtype=np.int64)
-        structure.extend(labels, loading.prepared(its_spec, vectors[start : start + 1_000]))
+        structure.extend(labels, builder.prepared(its_spec, vectors[start : start + 1_000]))
     structure.finish()
     return structure
 
@@ -271,7 +271,7 @@ def recalls(
 ) -> npt.NDArray[np.float64]:
     """By query, the share of the k nearest allowed vectors that walks find, beginning with an ef of 64."""
     allowed = Allowed(len(vectors), None) if mask is None else Allowed(int(mask.sum()), mask)
-    prepared = np.ascontiguousarray(loading.prepared(structure_spec(metric, vectors.shape[1]), queries))
+    prepared = np.ascontiguousarray(builder.prepared(structure_spec(metric, vectors.shape[1]), queries))
     _, labels = structure.search(prepared, k, allowed, Effort(0.98, ef=64))
     every = true_scores(vectors, queries, metric)
     if mask is not None:
@@ -366,6 +366,6 @@ def test_a_snapshot_of_the_format_before_is_replaced_and_not_reported(tmp_path: 
     del arrays["nodes"], arrays["centre"]
     its_spec = {"dimension": 3, "metric": "l2", "kind": "hnsw", "parameters": {**_SPEC.parameters}}
     snapshot.save(tmp_path / "snapshot", {"of": source.identity, "spec": its_spec, "seq": 0, "vectors": _COUNT}, arrays)
-    loaded = loading.load(_SPEC, source, lambda: False)
+    loaded = builder.load(_SPEC, source, lambda: False)
     assert (loaded.structure, loaded.damage, len(loaded.tail)) == (None, None, _COUNT)
     assert list(tmp_path.iterdir()) == []

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.index.source import Filter, check, spec
-from vecd.index.kdtree import KdTree
-from vecd.index.kernels import best, normalised
+from tests.support.index_source import Filter, check, spec
+from vecd.index.brute_force import best, normalised
+from vecd.index.local.kdtree import KdTree
 from vecd.index.rows import Floats, Selection
 from vecd.index.structure import Effort
 

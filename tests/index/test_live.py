@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.index.source import COMBINATIONS, KINDS, WAIT_S, Driven, Filter, Gate, MemorySource, check, spec
+from tests.support.index_source import COMBINATIONS, KINDS, WAIT_S, Driven, Filter, Gate, MemorySource, check, spec
 from vecd import limits
 from vecd.errors import VecError
-from vecd.index.requests import Options, Write
+from vecd.index.messages import Options, Write
+from vecd.index.policy import Tuning
+from vecd.index.pools import Pools, make_pools
 from vecd.index.rows import Floats, Selection
-from vecd.index.upkeep import Pools, Tuning, make_pools
 
 _SMALL = Tuning(rows_min=16, slice_s=0.001, quiet_slice_s=0.001, quiet_s=0, retry_s=0)
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.index.source import KINDS, WAIT_S, Driven, Gate, MemorySource, NeverCeasing, check, spec
+from tests.support.index_source import KINDS, WAIT_S, Driven, Gate, MemorySource, NeverCeasing, check, spec
 from vecd.errors import VecError
-from vecd.index.loading import Rebuilt
-from vecd.index.requests import Options
+from vecd.index.messages import Options
+from vecd.index.policy import Tuning
+from vecd.index.pools import Pools, make_pools
 from vecd.index.rows import Floats
-from vecd.index.upkeep import Pools, Tuning, make_pools
+from vecd.index.source import Rebuilt
 
 _METRIC, _DIMENSION = "cosine", 4
 _TUNING = Tuning(rows_min=64, slice_s=0.001, quiet_slice_s=0.001, quiet_s=0)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.index.source import Driven, MemorySource, spec, true_scores
-from vecd.index import codes as codes_module
-from vecd.index.codes import Codes
-from vecd.index.estimating import missed
-from vecd.index.kernels import normalised
-from vecd.index.pq import Pq
+from tests.support.index_source import Driven, MemorySource, spec, true_scores
+from vecd.index.brute_force import normalised
+from vecd.index.local import fast_scan as codes_module
+from vecd.index.local.fast_scan import FastScanCodes
+from vecd.index.local.pq import Pq
+from vecd.index.local.rerank_misses import expected_misses
+from vecd.index.policy import Tuning
 from vecd.index.rows import Allowed, Floats, Labels
 from vecd.index.structure import Effort, Spec
-from vecd.index.upkeep import Tuning
 
 _K = 10
 _EFFORT = Effort(0.98)
@@ -161,14 +161,14 @@ def test_a_query_costs_as_many_comparisons_as_it_needs() -> None:
 def _rounds(made: Pq, queries: Floats) -> list[int]:
     """How many candidates were asked for, round by round."""
     asked: list[int] = []
-    search = Codes.search
+    search = FastScanCodes.search
 
-    def counting(self: Codes, rows: Floats, candidates: int, allowed: Allowed) -> tuple[Floats, Labels]:
+    def counting(self: FastScanCodes, rows: Floats, candidates: int, allowed: Allowed) -> tuple[Floats, Labels]:
         asked.append(candidates)
         return search(self, rows, candidates, allowed)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Codes, "search", counting)
+        patched.setattr(FastScanCodes, "search", counting)
         made.search(queries, _K, Allowed(made.rows.count, None), _EFFORT)
     return asked
 
@@ -228,7 +228,7 @@ def test_the_missed_are_estimated_about_right() -> None:
         exact = random.normal(100, 10, 20_000).astype(np.float32)
         estimates = exact + random.normal(0, 12, 20_000).astype(np.float32)
         order = np.argsort(estimates)[:256]
-        expected += missed(estimates[order], exact[order], _K, 12.0)
+        expected += expected_misses(estimates[order], exact[order], _K, 12.0)
         nearest = set(np.argsort(exact)[:_K].tolist())
         lost += len(nearest - set(order.tolist()))
     assert lost > 50

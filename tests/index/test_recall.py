@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 import numpy as np
 import pytest
 
-from tests.index.source import WAIT_S, Driven, MemorySource, spec, true_scores
+from tests.support.index_source import WAIT_S, Driven, MemorySource, spec, true_scores
 from vecd.index import METRICS
-from vecd.index.requests import Options
+from vecd.index.messages import Options
+from vecd.index.policy import Tuning
 from vecd.index.rows import Floats
-from vecd.index.upkeep import Tuning
 
 _DIMENSION: Final = 64
 _QUERIES: Final = 200

@@ -20,12 +20,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.index.source import COMBINATIONS, WAIT_S, Driven, MemorySource, check, spec
-from tests.instance import ROOT
-from vecd.index import loading, snapshot
-from vecd.index.loading import Loaded
+from tests.support.index_source import COMBINATIONS, WAIT_S, Driven, MemorySource, check, spec
+from tests.support.instance import ROOT
+from vecd.index import builder, snapshot
+from vecd.index.builder import Loaded
+from vecd.index.policy import Tuning
+from vecd.index.pools import Pools, make_pools
 from vecd.index.structure import Spec
-from vecd.index.upkeep import Pools, Tuning, make_pools
 
 _DIMENSION = 4
 _SPEC = spec("hnsw float32", "l2", _DIMENSION)
@@ -60,7 +61,7 @@ def saved(name: str = "hnsw float32", metric: str = "l2") -> bytes:
 
 
 def load(source: MemorySource) -> Loaded:
-    return loading.load(source.spec, source, lambda: False)
+    return builder.load(source.spec, source, lambda: False)
 
 
 def arrays_of(loaded: Loaded) -> dict[str, npt.NDArray[Any]]:
@@ -350,7 +351,7 @@ def test_an_array_of_nothing_and_a_folder_that_is_not_there_are_no_matter(tmp_pa
 _PEAK = """
 import sys
 from pathlib import Path
-from tests.index.source import spec
+from tests.support.index_source import spec
 from vecd.index import kinds, snapshot
 
 def resident(what):

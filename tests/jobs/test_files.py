@@ -15,20 +15,21 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.cli.running import until
-from tests.instance import ndjson
+from tests.support.instance import ndjson
+from tests.support.waiting import until
 from vecd.durable_files import replace, resolve
 from vecd.engine.core import Engine
-from vecd.engine.turns import Turns
 from vecd.errors import VecError
-from vecd.jobs import verbs
+from vecd.jobs import operations
 from vecd.jobs.jobs import Jobs
-from vecd.jobs.kinds import KINDS, files
+from vecd.jobs.kinds import KINDS
+from vecd.jobs.kinds import output_files as files
 from vecd.jobs.kinds.kind import Run, Step, Steps
 from vecd.settings import load
-from vecd.store import job_moves as moves
+from vecd.store import job_transitions as transitions
 from vecd.store import jobs as store
 from vecd.store.jobs import Job
+from vecd.write_order import WriteOrder
 
 BOTH = pytest.mark.parametrize("kind", ["export", "backup"])
 
@@ -44,11 +45,11 @@ class World:
         self._folder = folder
 
     async def submit(self, kind: str, params: dict[str, Any], **fields: Any) -> int:
-        job = verbs.wanted(self.jobs, kind, params, **fields)
-        return int((await verbs.submit(self.jobs, job, Turns().take()))["job_id"])
+        job = operations.wanted(self.jobs, kind, params, **fields)
+        return int((await operations.submit(self.jobs, job, WriteOrder().take()))["job_id"])
 
     async def ended(self, job_id: int) -> dict[str, Any]:
-        async for (job,) in verbs.wait(self.jobs, [job_id], one=False, timeout_s=30, every_s=None):
+        async for (job,) in operations.wait(self.jobs, [job_id], one=False, timeout_s=30, every_s=None):
             last = job
         return last
 
@@ -63,7 +64,7 @@ class World:
 
     def cancel(self, job_id: int) -> None:
         """As another connection does it, from any thread but the writer's."""
-        self.database.submit(lambda tx: moves.cancel(tx, job_id)).result()
+        self.database.submit(lambda tx: transitions.cancel(tx, job_id)).result()
 
     def left(self) -> list[str]:
         return sorted(path.name for path in self.out.iterdir())
@@ -191,7 +192,7 @@ def test_a_late_clean_up_of_a_cancelled_run_does_not_touch_the_file_of_its_retry
         monkeypatch.setattr(KINDS[kind], "abandon", lambda engine, job: late.append(job))
         job_id = await world.submit(**about(world, kind))
         assert (await world.ended(job_id))["state"] == "cancelled"
-        await verbs.retry(world.jobs, [job_id])
+        await operations.retry(world.jobs, [job_id])
         assert (await world.ended(job_id))["state"] == "completed"
         assert documents_in(world.out / "file", kind) == 600
         assert world.left() == ["file"]
@@ -217,7 +218,7 @@ def test_a_job_cancelled_between_its_last_checkpoint_and_the_rename_replaces_the
         assert old.read_text() == "from before"
         assert world.left() == ["file"]
         await world.ingest(600, 700)
-        await verbs.retry(world.jobs, [job_id])
+        await operations.retry(world.jobs, [job_id])
         assert (await world.ended(job_id))["state"] == "completed"
         assert documents_in(old, kind) == 700
         assert world.left() == ["file"]
@@ -251,7 +252,7 @@ def test_a_paused_export_keeps_its_file_until_it_is_cancelled(tmp_path: Path, mo
     async def test(world: World) -> None:
         def hook(run: Run, number: int, step: Step) -> None:
             if number == 2:
-                world.database.submit(lambda tx: moves.pause(tx, ["export"])).result()
+                world.database.submit(lambda tx: transitions.pause(tx, ["export"])).result()
                 world.jobs.workers.pause(["export"])
 
         await world.ingest(0, 600)
@@ -259,7 +260,7 @@ def test_a_paused_export_keeps_its_file_until_it_is_cancelled(tmp_path: Path, mo
         job_id = await world.submit(**about(world, "export"))
         await asyncio.to_thread(until, lambda: world.row(job_id).attempt and world.row(job_id).state == "pending", "it")
         assert len(world.left()) == 1
-        (job,) = await verbs.cancel(world.jobs, [job_id])
+        (job,) = await operations.cancel(world.jobs, [job_id])
         assert job["state"] == "cancelled"
         assert world.left() == []
 

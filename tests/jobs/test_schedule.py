@@ -16,9 +16,9 @@ import pytest
 
 from vecd.engine.core import Engine
 from vecd.errors import Code, VecError
-from vecd.jobs import schedule, verbs
-from vecd.jobs.clock import Clock
+from vecd.jobs import due_times, operations
 from vecd.jobs.jobs import Jobs
+from vecd.jobs.scheduler import Scheduler
 from vecd.settings import load
 from vecd.store.schedules import Schedule
 
@@ -41,7 +41,7 @@ def local(moments: list[int]) -> list[str]:
 def times(cron: str, start: str, count: int) -> list[int]:
     found, at = [], us(start, "Europe/Berlin")
     for _ in range(count):
-        following = schedule.following_us(of(cron, start, "Europe/Berlin"), at)
+        following = due_times.following_us(of(cron, start, "Europe/Berlin"), at)
         assert following is not None
         found.append(following)
         at = following
@@ -68,14 +68,14 @@ def test_what_is_due_every_hour_goes_by_elapsed_time_through_both_changes() -> N
 
 
 def test_a_schedule_is_in_its_own_time_zone() -> None:
-    assert schedule.following_us(of("0 3 * * *", "2026-07-01T00:00"), us("2026-07-01T00:00")) == us("2026-07-01T03:00")
+    assert due_times.following_us(of("0 3 * * *", "2026-07-01T00:00"), us("2026-07-01T00:00")) == us("2026-07-01T03:00")
     tokyo = of("0 3 * * *", "2026-07-01T00:00", "Asia/Tokyo")
-    assert schedule.following_us(tokyo, us("2026-07-01T00:00")) == us("2026-07-02T03:00", "Asia/Tokyo")
+    assert due_times.following_us(tokyo, us("2026-07-01T00:00")) == us("2026-07-02T03:00", "Asia/Tokyo")
 
 
 @pytest.mark.parametrize("short", ["@hourly", "@daily", "@weekly", "@monthly", "@yearly"])
 def test_short_names_are_cron_lines(short: str) -> None:
-    schedule.check(short, "", "once")
+    due_times.check(short, "", "once")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_short_names_are_cron_lines(short: str) -> None:
 )
 def test_what_is_no_schedule_is_refused_naming_the_field(cron: str, zone: str, missed: str, field: str) -> None:
     with pytest.raises(VecError) as refusal:
-        schedule.check(cron, zone, missed)
+        due_times.check(cron, zone, missed)
     assert refusal.value.code == "invalid_request"
     assert refusal.value.details["field"] == field
 
@@ -103,41 +103,41 @@ def test_what_is_no_schedule_is_refused_naming_the_field(cron: str, zone: str, m
 @pytest.mark.parametrize(("missed", "wanted"), [("skip", 0), ("once", 1), ("all", 5)])
 def test_after_days_of_downtime_what_was_missed_is_made_up_for_as_the_schedule_says(missed: str, wanted: int) -> None:
     down = of("0 3 * * *", "2026-05-01T04:00", missed=missed)
-    found = schedule.due(down, us("2026-05-06T12:00"))
-    assert found == schedule.Due(wanted, us("2026-05-06T12:00"))
+    found = due_times.due(down, us("2026-05-06T12:00"))
+    assert found == due_times.Due(wanted, us("2026-05-06T12:00"))
 
 
-@pytest.mark.parametrize("missed", schedule.MISSED)
+@pytest.mark.parametrize("missed", due_times.MISSED)
 def test_what_is_due_now_is_due_once_whatever_was_missed_before(missed: str) -> None:
-    found = schedule.due(of("0 3 * * *", "2026-05-05T04:00", missed=missed), us("2026-05-06T03:00"))
+    found = due_times.due(of("0 3 * * *", "2026-05-05T04:00", missed=missed), us("2026-05-06T03:00"))
     assert found.count == 1
 
 
 def test_what_is_made_up_for_is_bounded() -> None:
     down = of("* * * * *", "2020-01-01T00:00", missed="all")
-    assert schedule.due(down, us("2026-01-01T00:00")).count == 100
+    assert due_times.due(down, us("2026-01-01T00:00")).count == 100
 
 
 def test_a_clock_put_back_a_little_makes_nothing_due_twice() -> None:
     at = of("0 11 * * *", "2026-05-06T12:00")
-    found = schedule.due(at, us("2026-05-06T10:59"))
-    assert found == schedule.Due(0, us("2026-05-06T12:00"))
+    found = due_times.due(at, us("2026-05-06T10:59"))
+    assert found == due_times.Due(0, us("2026-05-06T12:00"))
     often = of("*/10 * * * *", "2026-05-06T12:00")
-    assert schedule.due(often, us("2026-05-06T11:59:30")) == schedule.Due(0, us("2026-05-06T12:00"))
+    assert due_times.due(often, us("2026-05-06T11:59:30")) == due_times.Due(0, us("2026-05-06T12:00"))
 
 
 def test_what_goes_by_elapsed_time_goes_on_when_the_clock_is_put_back_an_hour() -> None:
-    found = schedule.due(of("*/10 * * * *", "2026-05-06T12:00"), us("2026-05-06T11:05"))
-    assert found == schedule.Due(0, us("2026-05-06T11:05"))
+    found = due_times.due(of("*/10 * * * *", "2026-05-06T12:00"), us("2026-05-06T11:05"))
+    assert found == due_times.Due(0, us("2026-05-06T11:05"))
 
 
 def test_a_clock_put_back_a_lot_is_believed() -> None:
     at = of("*/10 * * * *", "2036-05-06T12:00")
-    found = schedule.due(at, us("2026-05-06T12:00"))
-    assert found == schedule.Due(0, us("2026-05-06T12:00"))
+    found = due_times.due(at, us("2026-05-06T12:00"))
+    assert found == due_times.Due(0, us("2026-05-06T12:00"))
 
 
-@pytest.mark.parametrize("missed", schedule.MISSED)
+@pytest.mark.parametrize("missed", due_times.MISSED)
 def test_however_the_daemon_is_up_and_down_each_time_is_made_up_for_as_the_schedule_says(missed: str) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -152,9 +152,9 @@ def test_however_the_daemon_is_up_and_down_each_time_is_made_up_for_as_the_sched
             before = now
             down = chance.random() < 0.2
             now += int((chance.uniform(2 * MINUTE_S, 8 * HOUR_S) if down else chance.uniform(1, 50)) * 1e6)
-            found = schedule.due(each, now)
+            found = due_times.due(each, now)
             inside = _count(each, before, now)
-            recent = _count(each, max(before, now - schedule.LATE_S * 1_000_000), now)
+            recent = _count(each, max(before, now - due_times.LATE_S * 1_000_000), now)
             wanted = {"skip": min(1, recent), "once": min(1, inside), "all": min(100, inside)}[missed]
             assert found.count == wanted, (cron, before, now)
             assert found.last_us == now
@@ -167,9 +167,9 @@ def test_however_the_daemon_is_up_and_down_each_time_is_made_up_for_as_the_sched
 
 def _count(each: Schedule, after: int, stop: int) -> int:
     """Times in (after, stop], by looking at each minute's wall clock and nothing else but cronsim's next one."""
-    count, at = 0, schedule.following_us(each, after)
+    count, at = 0, due_times.following_us(each, after)
     while at is not None and at <= stop:
-        count, at = count + 1, schedule.following_us(each, at)
+        count, at = count + 1, due_times.following_us(each, at)
     return count
 
 
@@ -182,7 +182,7 @@ class World:
     def __init__(self, jobs: Jobs) -> None:
         self.now = datetime(2026, 5, 6, 12, 0, tzinfo=ZoneInfo("UTC"))
         self.jobs = jobs
-        self.clock = Clock(jobs, lambda: int(self.now.timestamp() * 1e6))
+        self.clock = Scheduler(jobs, lambda: int(self.now.timestamp() * 1e6))
 
     async def add(self, name: str, cron: str, missed: str = "once") -> None:
         wanted = Schedule(name, cron, "UTC", missed, {"kind": "noop", "params": {}}, 0, 0)
@@ -193,8 +193,8 @@ class World:
         await self.clock.tick()
 
     def submitted(self, name: str) -> int:
-        listing = verbs.Listing(kinds=["noop"])
-        return sum(job.schedule == name for job in verbs.page(self.jobs, listing, None, 1_000))
+        listing = operations.Listing(kinds=["noop"])
+        return sum(job.schedule == name for job in operations.page(self.jobs, listing, None, 1_000))
 
 
 def world(tmp_path: Path, test: Callable[[World], Awaitable[None]]) -> None:
@@ -324,7 +324,7 @@ def test_on_a_full_disk_a_schedule_that_frees_nothing_does_not_hold_up_one_that_
             disk.setattr(database, "submit", full)
             await world.pass_on(days=1)
         assert world.submitted("backup") == 0
-        vacuums = verbs.page(world.jobs, verbs.Listing(kinds=["vacuum"]), None, 10)
+        vacuums = operations.page(world.jobs, operations.Listing(kinds=["vacuum"]), None, 10)
         assert [job.schedule for job in vacuums] == ["upkeep.vacuum"]
         await world.clock.tick()
         assert world.submitted("backup") == 1
@@ -337,7 +337,7 @@ def test_run_now_submits_beside_the_times_and_waits_for_its_own_like(tmp_path: P
         await world.add("rare", "0 3 1 1 *", "skip")
         first, second = await world.clock.run_now("rare"), await world.clock.run_now("rare")
         assert first["job_id"] != second["job_id"]
-        shown = verbs.show(world.jobs, second["job_id"])
+        shown = operations.show(world.jobs, second["job_id"])
         assert (shown["schedule"], shown["lock"]) == ("rare", "schedule rare")
         with pytest.raises(VecError) as refusal:
             await world.clock.run_now("rarely")

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import until
+from tests.support.waiting import until
 from vecd.engine.core import Engine
 from vecd.errors import Code, VecError
-from vecd.jobs import verbs
+from vecd.jobs import operations
 from vecd.jobs.jobs import Jobs
 from vecd.jobs.kinds import KINDS
-from vecd.jobs.kinds.kind import Kind, Run, Step, Steps
+from vecd.jobs.kinds.kind import JobKind, Run, Step, Steps
 from vecd.settings import load
-from vecd.store import job_moves, jobs
+from vecd.store import job_transitions, jobs
 
 
-class Refused(Kind):
+class Refused(JobKind):
     name = "refused"
     what = "fail for good"
 
@@ -47,8 +47,8 @@ def test_a_worker_outlives_a_store_that_cannot_be_read_when_its_job_has_failed(
         there.start()
 
         def submit(kind: str) -> int:
-            wanted = verbs.wanted(there, kind, {})
-            job, _ = engine.database.submit(lambda tx: job_moves.insert(tx, wanted)).result()
+            wanted = operations.wanted(there, kind, {})
+            job, _ = engine.database.submit(lambda tx: job_transitions.insert(tx, wanted)).result()
             return job.job_id
 
         try:

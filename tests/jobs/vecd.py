@@ -17,7 +17,7 @@ import numpy as np
 
 from vecd.daemon import main
 from vecd.jobs.kinds import KINDS
-from vecd.jobs.kinds.kind import Kind, Param, Run, Step, Steps
+from vecd.jobs.kinds.kind import JobKind, Param, Run, Step, Steps
 from vecd.store import documents
 from vecd.store.documents import Batch, Entry
 from vecd.store.transaction import Transaction
@@ -31,7 +31,7 @@ def _write(library: str, document_id: str, attempt: int, number: int, tx: Transa
     return number
 
 
-class Ledger(Kind):
+class Ledger(JobKind):
     """One document a step, in a library of 4 dimensions."""
 
     name = "ledger"
@@ -56,7 +56,7 @@ class Ledger(Kind):
         return {"steps": run.params["steps"]}
 
 
-class Killer(Kind):
+class Killer(JobKind):
     """The daemon dies of it."""
 
     name = "killer"
@@ -68,7 +68,7 @@ class Killer(Kind):
         return {}
 
 
-class Mover(Kind):
+class Mover(JobKind):
     """The daemon dies of it, but each time it has come further."""
 
     name = "mover"
@@ -83,7 +83,7 @@ class Mover(Kind):
         return {"steps": number - 1}
 
 
-class Failer(Kind):
+class Failer(JobKind):
     """Fails until it has been tried often enough."""
 
     name = "failer"

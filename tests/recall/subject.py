@@ -12,11 +12,11 @@ from typing import Final
 
 import numpy as np
 
-from tests.index.source import Driven, MemorySource
-from vecd.index.requests import Options
+from tests.support.index_source import Driven, MemorySource
+from vecd.index.messages import Options
+from vecd.index.policy import Tuning
 from vecd.index.rows import Bools, Floats, Labels
 from vecd.index.structure import Spec
-from vecd.index.upkeep import Tuning
 
 from .data import Collection, Numbers, Random
 from .truth import Rows, Truth

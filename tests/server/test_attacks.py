@@ -17,8 +17,8 @@ from typing import Any, cast
 import pytest
 
 from tests.fuzz.attacks import resident_mib
-from tests.fuzz.peer import Peer, frame
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.peer import Peer, frame
 from vecd import limits
 from vecd.client import Client
 from vecd.engine.feed import Channel, Feed
@@ -26,8 +26,8 @@ from vecd.engine.pages import Page
 from vecd.engine.positions import Position
 from vecd.engine.view import View
 from vecd.errors import Code, VecError, nearest
-from vecd.jobs.clock import Clock
 from vecd.jobs.jobs import Jobs
+from vecd.jobs.scheduler import Scheduler
 from vecd.server.budget import Budget
 from vecd.server.listener import Listener
 from vecd.server.session import Session
@@ -277,7 +277,7 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
         jobs = SimpleNamespace(engine=engine)
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            listener = Listener(cast(Jobs, jobs), cast(Clock, None), ours, lambda: None)
+            listener = Listener(cast(Jobs, jobs), cast(Scheduler, None), ours, lambda: None)
 
             class Held:
                 def __init__(self, name: str, size: int, blocked_s: float) -> None:

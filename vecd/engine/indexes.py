@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import Code, VecError
+from ..index.fulltext.segments import TermCounts
 from ..index.live import LiveIndex
-from ..index.loading import Rebuilt
-from ..index.requests import Write
+from ..index.messages import Write
+from ..index.pools import make_pools
 from ..index.rows import Floats, Labels
-from ..index.segments import Batch
+from ..index.source import Rebuilt
 from ..index.structure import Spec
-from ..index.upkeep import make_pools
 from ..store import documents, events, libraries
 from ..store.catalogue import Library
 from ..store.database import Database
@@ -77,7 +77,7 @@ class _StoredText:
             self.seq = events.head(db)
             self.labels = documents.living(db, library.library_id)
 
-    def words(self, labels: Labels) -> Iterator[tuple[Labels, Batch]]:
+    def words(self, labels: Labels) -> Iterator[tuple[Labels, TermCounts]]:
         for page in _paged(labels):
             with self._database.snapshot() as db:
                 found = list(documents.texts(db, documents.kept(db, page)))

@@ -15,9 +15,9 @@ from ..store import libraries as store
 from ..store.catalogue import DEFAULT, Catalogue, Library
 from ..store.events import format_time
 from ..text import embedders, languages
+from ..write_order import WriteSlot
 from .core import Engine
 from .indexes import spec_of
-from .turns import Turn
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -77,18 +77,18 @@ def planned(
     )
 
 
-async def create(engine: Engine, wanted: Library, turn: Turn) -> dict[str, Any]:
+async def create(engine: Engine, wanted: Library, slot: WriteSlot) -> dict[str, Any]:
     """Makes a library; returns it as `show` does, with the `seq` of its event. Raises VecError `exists`."""
-    async with turn:
-        future = engine.database.submit(lambda tx: store.create(tx, wanted), sender=turn.sender)
+    async with slot:
+        future = engine.database.submit(lambda tx: store.create(tx, wanted), sender=slot.sender)
     library, seq = await asyncio.wrap_future(future)
     return {**show(engine, library), "seq": seq}
 
 
-async def delete(engine: Engine, name: str, turn: Turn) -> dict[str, Any]:
+async def delete(engine: Engine, name: str, slot: WriteSlot) -> dict[str, Any]:
     """Deletes a library and all it holds; returns what that was. Raises VecError `not_found`."""
-    async with turn:
-        future = engine.database.submit(lambda tx: store.delete(tx, name), frees=True, sender=turn.sender)
+    async with slot:
+        future = engine.database.submit(lambda tx: store.delete(tx, name), frees=True, sender=slot.sender)
     library, seq = await asyncio.wrap_future(future)
     return {"library": name, "documents": library.documents, "chunks": library.chunks, "seq": seq}
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from ..errors import VecError
 from ..index.live import LiveIndex
+from ..index.messages import Options
 from ..index.recall import figures, recall_of
-from ..index.requests import Options
 from ..index.rows import Floats
 from ..store import documents
 from ..store.catalogue import Library

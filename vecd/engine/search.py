@@ -31,9 +31,9 @@ from .. import limits
 from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
 from ..filters.language import Doubt
-from ..index import inverted
+from ..index.fulltext import inverted_index
 from ..index.live import LiveIndex
-from ..index.requests import Answer, Options
+from ..index.messages import Answer, Options
 from ..index.rows import Floats, Ranked, Selection
 from ..store.catalogue import Library
 from ..text import embedders
@@ -156,7 +156,7 @@ async def search(engine: Engine, query: Query) -> Found:
     if mode == "text" and not words:
         return Found([], [])
     if words and not live.text.ready:
-        await asyncio.wrap_future(live.ask(None, inverted.Query(), Options(1)))  # answered when it is loaded
+        await asyncio.wrap_future(live.ask(None, inverted_index.Query(), Options(1)))  # answered when it is loaded
     depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
     asking = Asking(engine, library, query, mode, vector, words, title, depth, None)
     if not query.where:
@@ -239,11 +239,11 @@ def _words(library: Library, text: str) -> TextQuery:
     )
 
 
-def _looked_for(words: TextQuery, title: str | None) -> inverted.Query:
+def _looked_for(words: TextQuery, title: str | None) -> inverted_index.Query:
     equals = (term for prefix in words.prefixes for term in prefix.equals)
     starts = [start for prefix in words.prefixes for start in prefix.starts]
     whole = () if title is None else (title,)
-    return inverted.Query((*words.words, *words.parts, *equals, *whole), words.phrases, starts, words.units)
+    return inverted_index.Query((*words.words, *words.parts, *equals, *whole), words.phrases, starts, words.units)
 
 
 # --- ranking --------------------------------------------------------------------------------------------------------

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..index.segments import Batch, prepare
+from ..index.fulltext.segments import TermCounts, prepare
 from ..store.catalogue import Library
 from ..store.transaction import Change
 from ..text.analysis import FORM_MARK, analyzer, whole_of
 
 
-def words_of(library: Library, titles: Sequence[str | None], texts: Sequence[str | None]) -> Batch:
+def words_of(library: Library, titles: Sequence[str | None], texts: Sequence[str | None]) -> TermCounts:
     """By chunk: the title of its document, and its own text. Takes about 10 µs a line of text."""
     words = Gathered(library)
     words.add(titles, texts)
@@ -43,7 +43,7 @@ class Gathered:
             self._by_text.append(own[0])
             self._forms.append(self._titled[1] + own[1])
 
-    def batch(self) -> Batch:
+    def batch(self) -> TermCounts:
         return prepare(self._by_title, self._by_text, forms=self._forms)
 
 
@@ -55,9 +55,9 @@ def _parted(terms: list[str]) -> tuple[list[str], list[str]]:
     return terms[:count], terms[count:]
 
 
-def words_in(library: Library, change: Change) -> Batch:
+def words_in(library: Library, change: Change) -> TermCounts:
     """Those of the chunks that a commit added."""
-    if isinstance(change.words, Batch):
+    if isinstance(change.words, TermCounts):
         return change.words
     titles = [title for _, _, title, _, _, chunks in change.documents for _ in range(chunks)]
     return words_of(library, titles, change.texts)

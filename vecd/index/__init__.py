@@ -1,22 +1,18 @@
 """Vectors and terms in memory: numpy, faiss and scipy; no SQL, no sockets, no event loop.
 
-    structure.py   what a structure is
-    kinds.py       the kinds of index and their parameters: one visible table
-    rows.py        the labels of a structure's rows, which are alive, what a filter permits; the documents of chunks
-    native.py      faiss, and on how many cores
-    kernels.py     exact nearest rows of a matrix;  matrix.py  one that grows
-    flat.py pq.py hnsw.py lsh.py kdtree.py     one structure a file
-    codes.py       what pq scans;  copies.py  what hnsw links once
-    estimating.py  whether an approximate search has compared enough
-    recall.py measuring.py     how many of the nearest searches find, and the effort that keeps the promise
-    inverted.py    full-text search by BM25: the index of terms, its merges and snapshots
-    segments.py vocabulary.py maxscore.py     its pieces, its terms, how it finds the best rows
-    snapshot.py    a structure in a file, with checksums
-    requests.py    what a LiveIndex is asked and told
-    loading.py     a structure made from the store, or from its snapshot and the store
-    upkeep.py      draining, building, saving: what keeps a LiveIndex fast
-    live_text.py   full text as a part of a LiveIndex
-    live.py        LiveIndex: what makes structures and text real-time, once, for every kind
+    live.py                  LiveIndex: makes any structure searchable while it changes
+    maintenance.py policy.py when the structure is drained, rebuilt, measured and saved, and how
+    messages.py              writes, searches and answers of a LiveIndex
+    source.py builder.py     where vectors come from; a structure built from them, or restored from a snapshot
+    pools.py                 the threads that all LiveIndexes share
+    structure.py             the protocol of a structure;  kinds.py  the table of kinds and their parameters
+    local/                   flat, pq, hnsw, lsh, kdtree: one kind a file, and what they are made of
+    fulltext/                BM25 over an inverted index, and how it lives in a LiveIndex
+    recall.py recall_measurement.py  the recall of the queries that come, and the effort that keeps the promise
+    rows.py                  labels of a structure's rows, tombstones and filter masks; documents of chunks
+    brute_force.py           exact nearest rows of a matrix
+    snapshot.py              a structure in a file, with checksums
+    native.py                faiss's threads, and memory of the process
 
 A structure compares under one of two *spaces*: `ip`, the inner product, or `l2`, the squared distance negated; in both,
 more is nearer. LiveIndex makes the metrics of them: vectors are brought to length 1 for `cosine` before they come here.

@@ -41,31 +41,31 @@ class Kind:
 
 
 def _hnsw(spec: Spec) -> Structure:
-    from .hnsw import Hnsw
+    from .local.hnsw import Hnsw
 
     return Hnsw(spec)
 
 
 def _hnsw_restored(spec: Spec, arrays: Mapping[str, npt.NDArray[Any]]) -> Structure:
-    from .hnsw import Hnsw
+    from .local.hnsw import Hnsw
 
     return Hnsw.restore(spec, arrays)
 
 
 def _pq(spec: Spec) -> Structure:
-    from .pq import Pq
+    from .local.pq import Pq
 
     return Pq(spec)
 
 
 def _lsh(spec: Spec) -> Structure:
-    from .lsh import Lsh
+    from .local.lsh import Lsh
 
     return Lsh(spec)
 
 
 def _kdtree(spec: Spec) -> Structure:
-    from .kdtree import KdTree
+    from .local.kdtree import KdTree
 
     return KdTree(spec)
 

@@ -19,7 +19,7 @@ One search may ask for vectors, for words, or for both, under a filter. All of i
 is of one moment: the state at one seq. (Rows never change under their label, so what is read of them later is of that
 moment as well.)
 
-What keeps it fast behind all that is in upkeep.py; the words are in live_text.py.
+What keeps it fast behind all that is in maintenance.py; the words are in fulltext/live_text.py.
 """
 
 from __future__ import annotations
@@ -38,15 +38,17 @@ import numpy.typing as npt
 
 from .. import limits
 from ..errors import VecError
-from . import kernels, loading, native
-from .flat import Flat
-from .inverted import Query
+from . import brute_force, builder, native
+from .fulltext.inverted_index import Query
 from .kinds import KINDS
-from .loading import Rebuilt, Source
-from .requests import Answer, Options, Write
+from .local.flat import Flat
+from .maintenance import Maintenance, tell
+from .messages import Answer, Options, Write
+from .policy import Tuning
+from .pools import Pools
 from .rows import Allowed, Floats, Labels, Ranked, Selection
+from .source import Rebuilt, Source
 from .structure import Effort, Spec
-from .upkeep import Pools, Tuning, Upkeep, tell
 
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ class _Search:
     future: Future[Answer]
 
 
-class LiveIndex(Upkeep):
+class LiveIndex(Maintenance):
     """A library's vectors, searchable while they change."""
 
     def __init__(
@@ -152,7 +154,7 @@ class LiveIndex(Upkeep):
     def begin_empty(self, seq: int) -> None:
         """Instead of loading: the library has no chunks as of that seq. Before anything else is left here."""
         self.text.begin_empty(seq)
-        self._adopt(loading.Loaded(seq, None, Flat(self.spec.dimension, self.spec.space), np.empty(0, np.int64)))
+        self._adopt(builder.Loaded(seq, None, Flat(self.spec.dimension, self.spec.space), np.empty(0, np.int64)))
 
     def loaded(self) -> Future[None]:
         """Done when it is loaded. Raises VecError `index_failed`."""
@@ -357,7 +359,7 @@ class LiveIndex(Upkeep):
         # A structure is built from the store, which may be ahead of what has been left here.
         new = int(np.searchsorted(write.labels, self._last_label, "right"))
         if new < len(write.labels):
-            self._tail.add(write.labels[new:], loading.prepared(self.spec, write.vectors[new:]))
+            self._tail.add(write.labels[new:], builder.prepared(self.spec, write.vectors[new:]))
             self._last_label = int(write.labels[-1])
         self._documents.add(write.labels if write.firsts is None else write.firsts)
         self._documents.remove(removed)
@@ -424,7 +426,7 @@ class LiveIndex(Upkeep):
         return self._documents.best(scores, labels, options.k, selection, find)
 
     def _find(self, queries: Floats, options: Options, selection: Selection | None) -> tuple[Floats, Labels]:
-        queries = np.ascontiguousarray(loading.prepared(self.spec, queries))
+        queries = np.ascontiguousarray(builder.prepared(self.spec, queries))
         found = []
         if self._structure is not None:
             allowed = self._structure.rows.allowed(selection)
@@ -442,7 +444,7 @@ class LiveIndex(Upkeep):
         if len(found) > 1:
             scores = np.concatenate([each[0] for each in found], axis=1)
             labels = np.concatenate([each[1] for each in found], axis=1)
-        scores, labels = kernels.best(scores, labels, options.k)
+        scores, labels = brute_force.best(scores, labels, options.k)
         if self.spec.space == "l2":
             scores = -np.sqrt(np.maximum(-scores, 0))
         return scores, labels
@@ -473,8 +475,8 @@ class LiveIndex(Upkeep):
 
     def _fail(self, error: BaseException, waiting: Sequence[Future[Any]] = ()) -> None:
         """The next search loads anew."""
-        stopped = self._closed or isinstance(error, loading.Stopped)  # closed: what was being read has been closed too
-        failure = self._farewell if stopped else loading.failed(error)
+        stopped = self._closed or isinstance(error, builder.Stopped)  # closed: what was being read has been closed too
+        failure = self._farewell if stopped else builder.failed(error)
         with self._lock:
             self.failure = failure
             self._closed = self._no_more_builds = True

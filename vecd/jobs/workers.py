@@ -2,7 +2,7 @@
 
 Rules:
 - A claim, a checkpoint with what its step wrote, and the end of an attempt are transactions of the one writer. Only
-  the attempt that holds a job can write for it (store/job_moves.py).
+  the attempt that holds a job can write for it (store/job_transitions.py).
 - The transaction that ends one job claims the next: a commit a job. Jobs that take no longer than a commit are taken
   several at a time.
 - A job is told to stop between two steps: because it was cancelled, its kind paused, its time is up, the daemon stops.
@@ -27,16 +27,16 @@ from typing import TYPE_CHECKING, Any, Final
 from .. import limits
 from ..errors import Code, VecError
 from ..resources import start
-from ..store import job_moves as moves
+from ..store import job_transitions as transitions
 from ..store import jobs as store
-from ..store.job_moves import Ending
+from ..store.job_transitions import Ending
 from ..store.jobs import Job
 from ..store.transaction import JobChange, Transaction
-from .attempts import Control, failed, stopped
+from .clocks import steady_us, wall_us
 from .kinds import KINDS
-from .kinds.kind import Kind, Run, Step
-from .moments import steady_us, wall_us
+from .kinds.kind import JobKind, Run, Step
 from .queue import Entry, Queue
+from .retry_policy import Control, failed, stopped
 
 if TYPE_CHECKING:
     from ..engine.core import Engine
@@ -77,7 +77,7 @@ class Workers:
     def open(self) -> None:
         """Takes up what the store holds. Raises VecError."""
         database = self._engine.database
-        for job in database.submit(moves.recover, frees=True).result():
+        for job in database.submit(transitions.recover, frees=True).result():
             log.warning("job ran when the daemon died", extra={"job": job.job_id, "kind": job.kind, "state": job.state})
         with database.snapshot() as db, self._condition:
             self._counts.update(store.counts(db))
@@ -190,7 +190,7 @@ class Workers:
         self.abandon(left)
 
     @staticmethod
-    def _clean(jobs: Iterable[Job], clean: Callable[[Kind, Job], None]) -> None:
+    def _clean(jobs: Iterable[Job], clean: Callable[[JobKind, Job], None]) -> None:
         for job in jobs:
             try:
                 if job.kind in KINDS:
@@ -332,7 +332,7 @@ class Workers:
             return failed(job, kind, error, control.stop)
         return Ending(job, store.COMPLETED, "completed", result=result)
 
-    def _steps(self, kind: Kind, job: Job, control: Control) -> dict[str, Any]:
+    def _steps(self, kind: JobKind, job: Job, control: Control) -> dict[str, Any]:
         flying: deque[Future[None]] = deque()
         reply: Future[None] | None = None
         made = job.steps
@@ -375,18 +375,18 @@ def _turn(endings: list[Ending], wanted: list[int], tx: Transaction) -> list[Job
     """On the writer."""
     for ending in endings:
         try:
-            moves.finish(tx, ending)
-        except moves.Superseded:
+            transitions.finish(tx, ending)
+        except transitions.Superseded:
             log.error("a job ended that was no longer this attempt's", extra={"job": ending.job.job_id})
-    return [moves.claim(tx, job_id) for job_id in wanted]
+    return [transitions.claim(tx, job_id) for job_id in wanted]
 
 
 def _step(job: Job, number: int, step: Step, tx: Transaction) -> None:
     """On the writer: what a step writes, and the checkpoint. All of it, or nothing."""
     value = step.write(tx) if step.write is not None else step.checkpoint
-    moves.checkpoint(tx, job, number, value, step.done, step.total)
+    transitions.checkpoint(tx, job, number, value, step.done, step.total)
     if step.lines:
-        moves.say(tx, job.job_id, step.lines, limits.JOB_LINES)
+        transitions.say(tx, job.job_id, step.lines, limits.JOB_LINES)
 
 
 def _entry(job: Job) -> Entry:

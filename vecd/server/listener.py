@@ -23,8 +23,8 @@ from typing import Any
 
 from .. import limits
 from ..errors import Code, VecError
-from ..jobs.clock import Clock
 from ..jobs.jobs import Jobs
+from ..jobs.scheduler import Scheduler
 from ..resources import own_descriptors
 from ..settings import make_folder
 from ..unixsocket import is_listening, peer_uid
@@ -89,7 +89,7 @@ class Listener:
     def __init__(
         self,
         jobs: Jobs,
-        clock: Clock,
+        clock: Scheduler,
         sock: socket.socket,
         stop: Callable[[], None],
         *,

@@ -1,4 +1,4 @@
-"""Jobs: what a job is, and how jobs are read. (How they move from state to state is job_moves.py's.)"""
+"""Jobs: what a job is, and how jobs are read. (How they move from state to state is job_transitions.py's.)"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import apsw
 import orjson
 
 from ..errors import Code, VecError, nearest
-from . import job_moves, jobs
+from . import job_transitions, jobs
 from .jobs import Job, Wanted
 from .transaction import Transaction
 
@@ -67,7 +67,7 @@ def submit(tx: Transaction, name: str, wanted: list[Wanted], pending_max: int, l
     submitted: list[Job] = []
     for job in wanted:
         if waiting < pending_max or (pending_max == 0 and not active and not submitted):
-            submitted.append(job_moves.insert(tx, job)[0])
+            submitted.append(job_transitions.insert(tx, job)[0])
             waiting += 1
     tx.db.execute(
         "UPDATE schedules SET last_us = coalesce(?2, last_us), last_job = coalesce(?3, last_job), error = NULL"

@@ -9,7 +9,7 @@ from .backup import Backup
 from .delete import Delete
 from .export import Export
 from .ingest import Ingest
-from .kind import Kind
+from .kind import JobKind
 from .noop import Noop
 from .prune import Prune
 from .rebuild import Rebuild
@@ -19,7 +19,7 @@ from .trim import Trim
 from .vacuum import Vacuum
 from .verify import Verify
 
-KINDS: Final[dict[str, Kind]] = {
+KINDS: Final[dict[str, JobKind]] = {
     "ingest": Ingest(),
     "delete": Delete(),
     "export": Export(),
@@ -37,7 +37,7 @@ KINDS: Final[dict[str, Kind]] = {
 assert all(name == kind.name for name, kind in KINDS.items())
 
 
-def find(name: str) -> Kind:
+def find(name: str) -> JobKind:
     """Raises VecError `unsupported` with the nearest kind there is."""
     if name not in KINDS:
         close = nearest(name, list(KINDS))

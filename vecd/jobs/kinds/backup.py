@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
-from ...store import copy
+from ...store import backup
 from ...store.jobs import Job
-from . import files
-from .kind import Kind, Param, Run, Step, Steps
+from . import output_files as files
+from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
 
 
-class Backup(Kind):
+class Backup(JobKind):
     """A crash begins it anew: the moment is gone."""
 
     name = "backup"
@@ -44,7 +44,7 @@ class Backup(Kind):
         files.clear(made)
         seq = 0
         try:
-            for part in copy.copied(run.engine.database, made, limits.BACKUP_PAGES):
+            for part in backup.copied(run.engine.database, made, limits.BACKUP_PAGES):
                 seq = part.seq
                 yield Step(done=part.done, total=part.total)
             if run.stopping():

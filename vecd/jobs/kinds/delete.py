@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...engine import documents
 from ...filters import language
 from ...store.transaction import Transaction
-from .kind import Kind, Param, Run, Step, Steps
+from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
 
 
-class Delete(Kind):
+class Delete(JobKind):
     """A transaction a step. What matches when an attempt begins is deleted, unless somebody changes it meanwhile. A
     filter that names a field that no document has fails the job."""
 

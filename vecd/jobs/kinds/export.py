@@ -28,14 +28,14 @@ from ...filters import language
 from ...store import documents as store
 from ...store.catalogue import Library
 from ...store.jobs import Job
-from . import files
-from .kind import Kind, Param, Run, Step, Steps
+from . import output_files as files
+from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
 
 
-class Export(Kind):
+class Export(JobKind):
     """Documents in the order of their ids."""
 
     name = "export"

@@ -31,7 +31,7 @@ from ...store.catalogue import DEFAULT, Library
 from ...store.jobs import Job
 from ...store.transaction import Transaction
 from ...wire.ndjson import PIECE_BYTES, Line, document, split, unzipped
-from .kind import Kind, Param, Run, Step, Steps
+from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
@@ -101,7 +101,7 @@ class _Tally:
     seq: int  # the log's head at the last commit
 
 
-class Ingest(Kind):
+class Ingest(JobKind):
     """Files one after the other. `names` are what they are called in messages."""
 
     name = "ingest"

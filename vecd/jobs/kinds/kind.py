@@ -64,7 +64,7 @@ class Run:
     engine: Engine
     job: Job
     stopping: Callable[[], bool]  # whether it is to stop; for what waits within a step
-    forget: Callable[[Iterable[Job]], None]  # lets other jobs' kinds forget them; see Kind.forget
+    forget: Callable[[Iterable[Job]], None]  # lets other jobs' kinds forget them; see JobKind.forget
 
     @property
     def params(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Run:
         return self.job.checkpoint
 
 
-class Kind(ABC):
+class JobKind(ABC):
     """One kind of job."""
 
     name: ClassVar[str]

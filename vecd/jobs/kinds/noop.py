@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ...errors import Code, VecError
-from .kind import Kind, Param, Run, Step, Steps
+from .kind import JobKind, Param, Run, Step, Steps
 
 
-class Noop(Kind):
+class Noop(JobKind):
     """Counts to `steps`, taking `seconds` for each; fails at the end if it is to."""
 
     name = "noop"

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from ... import limits
-from ...store import job_moves as store
+from ...store import job_transitions as store
 from ...store.jobs import Job
 from ...store.transaction import Transaction
-from .kind import Kind, Param, Run, Step, Steps
+from .kind import JobKind, Param, Run, Step, Steps
 
 _AT_ONCE = 500
 
 
-class Prune(Kind):
+class Prune(JobKind):
     """What failed or died stays until somebody drops it."""
 
     name = "prune"

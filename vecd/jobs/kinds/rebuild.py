@@ -11,7 +11,7 @@ from ...engine import libraries
 from ...engine.indexes import spec_of
 from ...index.kinds import KINDS as INDEXES
 from ...store import libraries as store
-from .kind import Kind, Param, Run, Step, Steps
+from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
@@ -30,7 +30,7 @@ def _parameters() -> dict[str, Param]:
     return {name: Param("; ".join(what), types[name]) for name, what in described.items()}
 
 
-class Rebuild(Kind):
+class Rebuild(JobKind):
     """One step: an index is whole, or not there. Reads and writes go on meanwhile."""
 
     name = "rebuild"

@@ -27,7 +27,7 @@ from ...store.reembed import Drafted, Source
 from ...store.transaction import Transaction
 from ...text import embedders
 from ...text.chunking import chunks_of
-from .kind import Kind, Param, Run, Step, Steps
+from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
@@ -37,7 +37,7 @@ _BETWEEN_CHUNKS = "\n\n"
 Make = Callable[[list[Source]], dict[int, Drafted]]
 
 
-class Reembed(Kind):
+class Reembed(JobKind):
     """Drafts are kept as they are made, so a crash costs one step."""
 
     name = "reembed"

@@ -6,12 +6,12 @@ import concurrent.futures
 from typing import ClassVar
 
 from ...engine import libraries
-from .kind import Kind, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 
 _LOOK_S = 0.05
 
 
-class Snapshot(Kind):
+class Snapshot(JobKind):
     """A library a step; all of them, unless one is named. What has not been loaded has nothing new to save."""
 
     name = "snapshot"

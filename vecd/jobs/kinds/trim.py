@@ -10,14 +10,14 @@ from ...engine import retention
 from ...errors import Code, VecError
 from ...store.retention import Limits
 from ...store.transaction import Transaction
-from .kind import Kind, Param, Run, Step, Steps
+from .kind import JobKind, Param, Run, Step, Steps
 from .vacuum import reclaimed
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
 
 
-class Trim(Kind):
+class Trim(JobKind):
     """One step moves the horizon; the others free what is behind it."""
 
     name = "trim"

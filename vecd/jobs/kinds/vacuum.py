@@ -8,10 +8,10 @@ from ... import limits
 from ...engine.vacuum import deleting, giving_back
 from ...store import retention
 from ...store.transaction import Transaction
-from .kind import Kind, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 
 
-class Vacuum(Kind):
+class Vacuum(JobKind):
     """After a trim the daemon does this by itself; this is for what a crash may have left."""
 
     name = "vacuum"

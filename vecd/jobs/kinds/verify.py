@@ -19,10 +19,10 @@ from ... import limits
 from ...engine import libraries
 from ...errors import Code, VecError
 from ...index.rows import Labels
-from ...store import check, events
 from ...store import documents as store
+from ...store import events, integrity
 from ...store.catalogue import Library
-from .kind import Kind, Param, Run, Step, Steps
+from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.core import Engine
@@ -34,7 +34,7 @@ _Reading = Callable[[Any, int], Labels]
 _LIBRARIES_A_STEP = 50
 
 
-class Verify(Kind):
+class Verify(JobKind):
     """SQLite's own checks, then the log, then all documents, then each library's counts and index."""
 
     name = "verify"
@@ -48,20 +48,20 @@ class Verify(Kind):
 
     def steps(self, run: Run) -> Steps:
         engine, problems = run.engine, _Problems()
-        replayed = check.Replayed()
+        replayed = integrity.Replayed()
         with engine.database.snapshot() as db:
-            tables = check.tables(db)
+            tables = integrity.tables(db)
         total = engine.database.head + sum(library.documents for library in libraries.everything(engine))
         for table in tables:
             with engine.database.snapshot() as db:
-                problems.add(check.integrity(db, table))
+                problems.add(integrity.integrity(db, table))
             yield Step(done=0, total=total, lines=problems.fresh())
         while True:
             with engine.database.snapshot() as db:
                 head = events.head(db)
-                problems.add(check.replay(db, replayed, head, limits.VERIFY_ROWS))
+                problems.add(integrity.replay(db, replayed, head, limits.VERIFY_ROWS))
                 if replayed.seq >= head:
-                    problems.add(check.log_against_tables(db, replayed))
+                    problems.add(integrity.log_against_tables(db, replayed))
                     break
             yield Step(done=replayed.seq, total=max(total, replayed.seq), lines=problems.fresh())
         done, documents, chunks = replayed.seq, 0, 0
@@ -69,18 +69,18 @@ class Verify(Kind):
         pace = _Pace(run)
         while after is not None:
             with engine.database.snapshot() as db:
-                looked = check.documents(db, engine.database.catalogue, after, limits.VERIFY_ROWS)
+                looked = integrity.documents(db, engine.database.catalogue, after, limits.VERIFY_ROWS)
             problems.add(looked.problems)
             documents, chunks, after = documents + looked.documents, chunks + looked.chunks, looked.last
             step = Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
             if looked.unsummed:
-                step.write, step.rows = partial(check.add_checksums, versions=looked.unsummed), len(looked.unsummed)
+                step.write, step.rows = partial(integrity.add_checksums, versions=looked.unsummed), len(looked.unsummed)
             yield step
             pace.rest(looked.bytes)
         wanted = libraries.everything(engine)
         for place, library in enumerate(wanted, 1):
             with engine.database.snapshot() as db:
-                problems.add(check.counts(db, library))
+                problems.add(integrity.counts(db, library))
             problems.add(_index(engine, library))
             if place % _LIBRARIES_A_STEP == 0 or problems.news:
                 yield Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())

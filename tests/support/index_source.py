@@ -1,0 +1,308 @@
+"""What the tests of the index have in place of a store: vectors in a dict, whose every write a LiveIndex is told of.
+
+What is right is decided here by brute force in float64, by the definition of each metric and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecd import limits
+from vecd.errors import VecError
+from vecd.index import METRICS, kinds
+from vecd.index.live import LiveIndex
+from vecd.index.messages import Options, Write
+from vecd.index.policy import Tuning
+from vecd.index.pools import Pools, make_pools
+from vecd.index.rows import Bools, Floats, Labels, Selection
+from vecd.index.source import Rebuilt, Stored, StoredText
+from vecd.index.structure import Spec
+
+#: Whatever is waited for is there long before this, or never.
+WAIT_S: Final = 60.0
+
+#: The kinds as they are tested: name -> kind and the parameters that matter.
+KINDS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "hnsw float32": ("hnsw", {"m": 4, "ef_construction": 16}),
+    "hnsw float16": ("hnsw", {"m": 4, "ef_construction": 16, "vectors": "float16"}),
+    "pq": ("pq", {}),
+    "pq 1 bit": ("pq", {"bits": 1}),
+    "flat": ("flat", {}),
+    "lsh": ("lsh", {"bits": 64}),
+    "kdtree": ("kdtree", {"leaf_size": 2}),
+}
+
+#: What is refused: a tree finds what is near, and float16 holds vectors of length 1 only.
+REFUSED: Final = {("kdtree", "dot"), ("hnsw float16", "dot"), ("hnsw float16", "l2")}
+COMBINATIONS: Final = [(name, metric) for name in KINDS for metric in METRICS if (name, metric) not in REFUSED]
+
+Answer = tuple[Floats, Labels]
+
+
+def spec(name: str, metric: str, dimension: int, **parameters: Any) -> Spec:
+    """What `KINDS` has under that name, with other parameters where they are given."""
+    kind, its_parameters = KINDS[name]
+    return Spec(dimension, metric, kind, kinds.checked(kind, metric, {**its_parameters, **parameters}))
+
+
+class Gate:
+    """Who comes by says so, and waits until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self) -> None:
+        self.reached.set()
+        assert self.open.wait(WAIT_S)
+
+    def wait(self) -> None:
+        assert self.reached.wait(WAIT_S)
+
+
+class _State:
+    """The vectors as of one seq."""
+
+    def __init__(self, source: MemorySource, seq: int, vectors: dict[int, Floats]) -> None:
+        self._source = source
+        self._vectors = vectors
+        self.seq = seq
+        self.labels: Labels = np.fromiter(vectors, np.int64, len(vectors))  # given in order, so they ascend
+        self.firsts = self.labels  # every document has one chunk
+
+    def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
+        for start in range(0, len(labels), self._source.page_rows):
+            self._source.before_page()
+            self._source.pages_read += 1
+            page = labels[start : start + self._source.page_rows]
+            vectors = np.stack([self._vectors[label] for label in page.tolist()])
+            vectors.flags.writeable = False  # as what comes out of a database
+            yield page, vectors
+
+
+class MemorySource:
+    """A store of one library: the living vectors by label, a seq, and the reports of what was built."""
+
+    def __init__(self, its_spec: Spec, path: Path | None = None, page_rows: int = 4_096) -> None:
+        self.spec = its_spec
+        self.path = path
+        self.page_rows = page_rows
+        self.identity: dict[str, Any] = {"library": 1}
+        self.text_path: Path | None = None
+        self.text_identity: dict[str, Any] = {}
+        self.vectors: dict[int, Floats] = {}
+        self.seq = 0
+        self.last_label = 0
+        self.reports: list[Rebuilt] = []
+        self.promise = limits.RECALL
+        self.recalls: list[dict[str, Any]] = []
+        self.before_page: Callable[[], None] = lambda: None
+        self.reads = self.pages_read = 0
+        self._lock = threading.Lock()
+
+    def commit(self, vectors: Floats | None = None, removed: Iterable[int] = ()) -> Write:
+        """Gives new labels to the vectors, takes others away; what a LiveIndex must be told of it."""
+        rows = np.empty((0, self.spec.dimension), np.float32) if vectors is None else vectors
+        gone = list(removed)
+        with self._lock:
+            labels = np.arange(len(rows), dtype=np.int64) + self.last_label + 1
+            for label in gone:
+                del self.vectors[label]
+            self.vectors.update(zip(labels.tolist(), rows, strict=True))
+            self.last_label += len(rows)
+            self.seq += 1
+            return Write(self.seq, labels, rows, gone)
+
+    @contextmanager
+    def read(self) -> Iterator[Stored]:
+        with self._lock:
+            state = _State(self, self.seq, dict(self.vectors))
+            self.reads += 1
+        yield state
+
+    @contextmanager
+    def read_text(self) -> Iterator[StoredText]:
+        raise AssertionError("these tests search for no words")
+        yield
+
+    def rebuilt(self, report: Rebuilt) -> None:
+        self.reports.append(report)
+        self.spec = report.spec
+
+    def recall_changed(self, report: dict[str, Any]) -> None:
+        self.recalls.append(report)
+
+
+class Driven:
+    """A LiveIndex over a source: what is written goes to the source first, as a commit does."""
+
+    def __init__(
+        self,
+        source: MemorySource,
+        tuning: Tuning | None = None,
+        pools: Pools | None = None,
+        its_spec: Spec | None = None,
+    ) -> None:
+        self.source = source
+        self.failed: list[LiveIndex] = []
+        self._pools = pools or make_pools()
+        self._owns_pools = pools is None
+        self.live = LiveIndex(its_spec or source.spec, self._pools, source, self.failed.append, tuning)
+
+    def write(self, vectors: npt.ArrayLike | None = None, removed: Iterable[int] = ()) -> list[int]:
+        """The labels that the vectors got."""
+        rows = None if vectors is None else np.array(vectors, np.float32)
+        if rows is not None:
+            rows.flags.writeable = False
+        write = self.source.commit(rows, removed)
+        self.live.write(write)
+        labels: list[int] = write.labels.tolist()
+        return labels
+
+    def search(self, query: npt.ArrayLike, k: int, *, here: bool = False, **options: Any) -> Answer:
+        """`here`: on this thread, if it may be the strand."""
+        if here:
+            found = self.live.search(query, Options(k, **options), wake=False)
+            self.live.turn()
+            return found.result(WAIT_S)
+        return self.live.search(query, Options(k, **options)).result(WAIT_S)
+
+    def labels(self, *, here: bool = False) -> set[int]:
+        """All that there is."""
+        return set(self.search(np.zeros(self.source.spec.dimension), 1_000_000, here=here)[1].tolist())
+
+    def together(self, searches: Sequence[tuple[npt.ArrayLike, Options]]) -> list[Answer]:
+        """Searches that one turn answers: they are left while another one holds the strand."""
+        gate = Gate()
+
+        def hold() -> Selection:
+            gate()
+            raise VecError("held", "this search is here to hold up the strand")
+
+        holding = self.live.search(np.zeros(self.source.spec.dimension), Options(1, select=hold))
+        gate.wait()
+        futures = [self.live.search(query, options) for query, options in searches]
+        gate.open.set()
+        assert isinstance(holding.exception(WAIT_S), VecError)
+        return [future.result(WAIT_S) for future in futures]
+
+    def settle(self) -> dict[str, Any]:
+        """All maintenance is done; how things stand then."""
+        self.live.settle().result(WAIT_S)
+        return self.live.describe()
+
+    def stop(self, *, save: bool = False) -> None:
+        """As the daemon stops, or as it crashes if nothing is saved."""
+        self.live.close()
+        if self._owns_pools:
+            self._pools.close()
+            if save:
+                self.live.save()
+
+
+class Filter:
+    """A Selection: of numbered documents, those that `mask` names."""
+
+    def __init__(self, basis: object, documents: Mapping[int, int], mask: Bools, last_label: int) -> None:
+        self.basis = basis
+        self.mask: Bools = np.append(mask, False)
+        self.last_label = last_label
+        self.documents = len(mask)
+        self._documents = documents
+
+    def numbers(self, labels: Labels) -> npt.NDArray[np.int32]:
+        assert (np.diff(labels) > 0).all()
+        assert not len(labels) or labels[-1] <= self.last_label
+        return np.array([self._documents.get(label, -1) for label in labels.tolist()], np.int32)
+
+
+class NeverCeasing:
+    """Searches of which each, when it is answered, leaves the next: no turn of the strand is without one."""
+
+    def __init__(self, driven: Driven) -> None:
+        self._driven = driven
+        self._enough = threading.Event()
+        self._ended = threading.Event()
+        self.asked = 0
+
+    def __enter__(self) -> NeverCeasing:
+        self._ask()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        assert self._ended.wait(WAIT_S)
+
+    def _ask(self) -> None:
+        self._driven.live.search(np.zeros(self._driven.source.spec.dimension), Options(1, select=self._select))
+
+    def _select(self) -> Selection:
+        self.asked += 1
+        if self._enough.is_set():
+            self._ended.set()
+        else:
+            self._ask()
+        return Filter(self, {}, np.zeros(0, np.bool_), 0)
+
+
+def true_scores(vectors: Floats, queries: Floats, metric: str) -> npt.NDArray[np.float64]:
+    """By the definition of the metric, for each query all vectors."""
+    rows, asked = vectors.astype(np.float64), queries.astype(np.float64)
+    products: npt.NDArray[np.float64] = asked @ rows.T
+    if metric == "dot":
+        return products
+    if metric == "l2":
+        squares: npt.NDArray[np.float64] = np.square(asked).sum(axis=1)[:, None] - 2 * products
+        squares += np.square(rows).sum(axis=1)
+        distances: npt.NDArray[np.float64] = np.sqrt(np.maximum(squares, 0))
+        return -distances
+    lengths = np.linalg.norm(asked, axis=1)[:, None] * np.linalg.norm(rows, axis=1)
+    cosines: npt.NDArray[np.float64] = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return cosines
+
+
+def check(
+    answer: Answer,
+    query: Floats,
+    k: int,
+    vectors: Mapping[int, Floats],
+    metric: str,
+    *,
+    exact: bool,
+    half: bool = False,
+) -> None:
+    """Whether that is what a search for k of these vectors may answer; `half`: they are held as float16."""
+    scores, labels = answer[0].astype(np.float64), answer[1].tolist()
+    assert len(labels) == len(scores) == min(k, len(vectors)), "not as many hits as there are"
+    assert len(set(labels)) == len(labels), "a label twice"
+    assert vectors.keys() >= set(labels), "a dead, foreign or filtered-out label"
+    if not labels:
+        return
+    # The roots of two scores may be equal where these were not, so for l2 the labels need not be in order.
+    pairs = [(-score, label if metric != "l2" else 0) for score, label in zip(scores.tolist(), labels, strict=True)]
+    assert pairs == sorted(pairs), "not best first, or not in the order of the labels where scores are equal"
+    matrix = np.stack([vectors[label] for label in labels])
+    own = true_scores(matrix, query[None], metric)[0]
+    close = _tolerance(np.stack(list(vectors.values())), query, metric, half)
+    np.testing.assert_allclose(_even(scores, metric), _even(own, metric), rtol=0, atol=close)
+    if exact:
+        every = np.sort(true_scores(np.stack(list(vectors.values())), query[None], metric)[0])[::-1][: len(labels)]
+        np.testing.assert_allclose(_even(scores, metric), _even(every, metric), rtol=0, atol=close)
+
+
+def _even(scores: npt.NDArray[np.float64], metric: str) -> npt.NDArray[np.float64]:
+    """Scores whose error is the same everywhere: near 0, the root of a squared distance has a large one."""
+    return -np.square(scores) if metric == "l2" else scores
+
+
+def _tolerance(vectors: Floats, query: Floats, metric: str, half: bool) -> float:
+    longest, asked = float(np.linalg.norm(vectors, axis=1).max()), float(np.linalg.norm(query))
+    scale = {"cosine": 1.0, "dot": longest * asked, "l2": (longest + asked) ** 2}[metric]
+    return scale * (2e-3 if half else 2e-6)

@@ -1,0 +1,130 @@
+"""A real instance in a folder of its own: the real `vecd`, the real `vec`, a real socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from vecd.client import Client
+from vecd.client.discovery import connect_socket
+from vecd.settings import Settings, locate
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Instance:
+    """Everything of one VEC_HOME. Use as a context manager: the daemon is gone at its end, and so is the folder."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="vec-test-")
+        self._children: list[subprocess.Popen[bytes]] = []
+        self.home = Path(self._folder.name)
+        # As for a user: the environment's own settings are none of ours, and compiled modules are kept.
+        foreign = ("VEC_", "XDG_", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        self.environment = {**inherited, "VEC_HOME": str(self.home), **(environment or {})}
+
+    @property
+    def settings(self) -> Settings:
+        return locate(self.environment)
+
+    def connect(self, timeout_s: float | None = 60.0) -> Client:
+        """A connection to the daemon that runs."""
+        sock = connect_socket(self.settings)
+        assert sock is not None, f"no daemon: {self.log()}"
+        return Client(sock, timeout_s=timeout_s)
+
+    def vec(
+        self, *arguments: str, stdin: str | bytes | None = None, status: int | None = 0, timeout_s: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `vec` to its end; checks its exit status, unless that is None."""
+        done = subprocess.run(
+            [BIN / "vec", *arguments],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            env=self.environment,
+            timeout=timeout_s,
+            check=False,
+        )
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert status is None or done.returncode == status, f"exit {done.returncode}\n{out[-2000:]}\n{err[-2000:]}"
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def objects(self, *arguments: str, stdin: str | bytes | None = None, status: int | None = 0) -> list[Any]:
+        """Runs `vec`; its output as objects."""
+        return [json.loads(line) for line in self.vec(*arguments, stdin=stdin, status=status).stdout.splitlines()]
+
+    def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        """`vec`, running, with pipes."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process: subprocess.Popen[bytes] = subprocess.Popen(
+            [BIN / "vec", *arguments], **{**pipes, "env": self.environment, **options}
+        )
+        self._children.append(process)
+        return process
+
+    def start(self, *arguments: str, prefix: Sequence[str] = (), module: str = "vecd") -> subprocess.Popen[bytes]:
+        """`vecd` as our child, ready; its log is a file. `prefix` goes before the command; `module` may be another that
+        runs it."""
+        read_end, write_end = os.pipe()
+        command = [*prefix, sys.executable, "-m", module, "--log-file", str(self.settings.log)]
+        process = subprocess.Popen(
+            [*command, "--ready-fd", str(write_end), *arguments],
+            env=self.environment,
+            pass_fds=(write_end,),
+            stdin=subprocess.DEVNULL,
+            cwd=ROOT,
+        )
+        self._children.append(process)
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as pipe:
+            said = pipe.read()
+        if said != b"ready":
+            raise AssertionError(f"vecd did not start ({process.wait()}): {self.log()}")
+        return process
+
+    def pid(self) -> int | None:
+        """The process that holds the data folder, by what it wrote there."""
+        try:
+            pid = int(self.settings.lock.read_text().split()[0])
+            os.kill(pid, 0)
+        except (FileNotFoundError, IndexError, ProcessLookupError):
+            return None
+        return pid
+
+    def log(self) -> str:
+        try:
+            return self.settings.log.read_text("utf-8", "replace")[-4000:]
+        except FileNotFoundError:
+            return "(no log)"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._children:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout, child.stderr):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+        if (pid := self.pid()) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._folder.cleanup()
+
+
+def ndjson(documents: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(document) + "\n" for document in documents)

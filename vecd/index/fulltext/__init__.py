@@ -1,0 +1,1 @@
+"""Full-text search by BM25, in memory."""

@@ -1,0 +1,234 @@
+"""The clock: submits what schedules make due, and the verbs of schedules.
+
+It looks at the time at least every LOOK_S seconds, because a clock may be moved; what is due then is due_times.py's to
+say. A schedule never overlaps itself: its jobs share a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from .. import limits
+from ..errors import Code, VecError
+from ..store import job_transitions as transitions
+from ..store import schedules as store
+from ..store.events import format_time
+from ..store.jobs import CANCELLED, COMPLETED, Job, Wanted
+from ..store.schedules import Schedule
+from . import due_times, operations, timezones
+from .clocks import wall_us
+from .jobs import Jobs
+from .kinds import KINDS
+
+log = logging.getLogger("vecd.jobs")
+
+LOOK_S: Final = 20.0
+#: The schedule that prunes jobs (store/schema.py).
+PRUNE: Final = "upkeep.prune"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Scheduler:
+    """On the event loop. `now_us` is the time of day in microseconds; tests have their own."""
+
+    def __init__(self, jobs: Jobs, now_us: Callable[[], int] = wall_us) -> None:
+        self._jobs = jobs
+        self._now_us = now_us
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def tick(self) -> float:
+        """Submits all that is due; returns after how many seconds to look again."""
+        now_us = self._now_us()
+        wait_s = LOOK_S
+        await self._prune_early()
+        if misplaced := self._jobs.workers.misplaced():
+            log.warning("the clock was set", extra={"delayed_jobs": len(misplaced)})
+            await self._write(
+                lambda tx: transitions.postpone(tx, misplaced), frees=True
+            )  # what frees may be among them
+        for each in await self._jobs.engine.read(everything, self._jobs):
+            try:
+                following_us = await self._look_or_refuse(each, now_us)
+            except VecError as error:
+                if error.code not in (Code.DISK_FULL, Code.BUSY):
+                    raise
+                # The others go on: what they submit may be what makes room.
+                log.error("cannot submit what is due", extra={"schedule": each.name, "error": str(error)})
+                continue
+            if following_us is not None:
+                wait_s = min(wait_s, max(0.0, (following_us - now_us) / 1e6))
+        return wait_s
+
+    async def _look_or_refuse(self, each: Schedule, now_us: int) -> int | None:
+        """The same as `_look`; None too if its zone, or the machine's, or a line of an older vecd cannot be read."""
+        try:
+            return await self._look(each, now_us)
+        except VecError as error:
+            if error.code != Code.INVALID_REQUEST:
+                raise
+            await self._refused(each, str(error), each.last_us)
+            return None
+
+    async def _look(self, each: Schedule, now_us: int) -> int | None:
+        """Submits a schedule's jobs if they are due; returns when the next is, None if never."""
+        if each.last_us == 0:  # the daemon's own, at its first start
+            each = await self._touch(each, now_us)
+        elif due_times.put_back(each, now_us):
+            log.warning("the clock was put back", extra={"schedule": each.name})
+            each = await self._touch(each, now_us)
+        following_us = due_times.following_us(each, each.last_us)
+        if following_us is not None and following_us <= now_us:
+            await self._submit(each, due_times.due(each, now_us))
+            following_us = due_times.following_us(each, now_us)
+        return following_us
+
+    async def _prune_early(self) -> None:
+        """When ended jobs pile up between two times of the schedule that prunes them, it is run in between."""
+        counts = self._jobs.workers.counts
+        if counts[COMPLETED] + counts[CANCELLED] <= 2 * limits.JOBS_KEPT:
+            return
+        found = [each for each in await self._jobs.engine.read(everything, self._jobs) if each.name == PRUNE]
+        jobs = [self._wanted(each) for each in found]
+        await self._write(lambda tx: store.submit(tx, PRUNE, jobs, 0, None), frees=True)
+
+    async def run_now(self, name: str) -> dict[str, Any]:
+        """Submits a schedule's job, whatever the time; it waits until no other of its jobs runs.
+
+        Raises VecError `not_found`, or whatever the job is refused for.
+        """
+        found = await self._jobs.engine.read(find, self._jobs, name)
+        job = self._wanted(found)
+        pending_max = limits.SCHEDULE_MISSED_MAX
+        (submitted,) = await self._write(
+            lambda tx: store.submit(tx, name, [job], pending_max, None), frees=KINDS[job.kind].frees
+        ) or (None,)
+        if submitted is None:
+            raise VecError(Code.BUSY, f"{pending_max} jobs of the schedule {name!r} wait already", "try again later")
+        return operations.described(self._jobs, submitted)
+
+    async def add(self, wanted: Schedule, *, replace_it: bool) -> dict[str, Any]:
+        """Raises VecError `exists`, `invalid_request`, or whatever its job would be refused for."""
+        if not _NAME.fullmatch(wanted.name) or len(wanted.name) > limits.NAME_BYTES_MAX:
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"{wanted.name!r:.200} cannot be a schedule's name",
+                f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-'; a letter or digit first",
+                field="name",
+            )
+        due_times.check(wanted.cron, wanted.zone, wanted.missed)
+        checked = self._wanted(wanted)
+        now_us = self._now_us()
+        made = replace(wanted, job={**wanted.job, "params": checked.params}, created_us=now_us, last_us=now_us)
+        await self._write(lambda tx: store.add(tx, made, replace_it))
+        self._changed.set()
+        return described(made, now_us)
+
+    async def remove(self, name: str) -> dict[str, Any]:
+        """Raises VecError `not_found`."""
+        return described(await self._write(lambda tx: store.remove(tx, name)), self._now_us())
+
+    async def listed(self) -> list[dict[str, Any]]:
+        return [described(each, self._now_us()) for each in await self._jobs.engine.read(everything, self._jobs)]
+
+    async def _run(self) -> None:
+        while True:
+            self._changed.clear()  # before looking
+            try:
+                wait_s = await self.tick()
+            except VecError as error:
+                if error.code in (Code.STORAGE_FAILED, Code.SHUTTING_DOWN):
+                    return
+                log.error("cannot submit what is due", extra={"error": str(error)})
+                wait_s = LOOK_S
+            except Exception:
+                log.error("schedules", exc_info=True)
+                wait_s = LOOK_S
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), wait_s)
+
+    async def _submit(self, each: Schedule, due: due_times.Due) -> None:
+        pending_max = {"skip": 0, "once": 1, "all": limits.SCHEDULE_MISSED_MAX}[each.missed]
+        try:
+            job = self._wanted(each)
+            submitted: list[Job] = await self._write(
+                lambda tx: store.submit(tx, each.name, [job] * due.count, pending_max, due.last_us),
+                frees=KINDS[job.kind].frees,
+            )
+        except VecError as error:
+            if error.code in (Code.STORAGE_FAILED, Code.SHUTTING_DOWN, Code.DISK_FULL, Code.BUSY):
+                raise
+            await self._refused(each, str(error), due.last_us)
+        else:
+            ids = ",".join(str(job.job_id) for job in submitted)
+            log.info("schedule due", extra={"schedule": each.name, "jobs": ids or "none"})
+
+    async def _refused(self, each: Schedule, error: str, last_us: int) -> None:
+        if (error, last_us) != (each.error, each.last_us):
+            log.warning("scheduled job refused", extra={"schedule": each.name, "error": error})
+            await self._write(lambda tx: store.fail(tx, each.name, error, last_us))
+
+    async def _touch(self, each: Schedule, now_us: int) -> Schedule:
+        await self._write(lambda tx: store.touch(tx, each.name, now_us), frees=True)
+        return replace(each, last_us=now_us)
+
+    def _wanted(self, each: Schedule) -> Wanted:
+        job = each.job
+        return operations.wanted(
+            self._jobs, job["kind"], job.get("params") or {}, library=job.get("library"),
+            priority=job.get("priority", 0), timeout_s=job.get("timeout_s"), lock=f"schedule {each.name}",
+            schedule=each.name,
+        )  # fmt: skip
+
+    async def _write(self, work: Callable[[Any], Any], *, frees: bool = False) -> Any:
+        return await asyncio.wrap_future(self._jobs.engine.database.submit(work, frees=frees))
+
+
+def everything(jobs: Jobs) -> list[Schedule]:
+    """Blocks."""
+    with jobs.engine.database.snapshot() as db:
+        return store.everything(db)
+
+
+def find(jobs: Jobs, name: str) -> Schedule:
+    """Blocks. Raises VecError `not_found`."""
+    with jobs.engine.database.snapshot() as db:
+        return store.find(db, name)
+
+
+def described(each: Schedule, now_us: int) -> dict[str, Any]:
+    """A schedule as people see it."""
+    error = each.error
+    try:
+        following_us = due_times.following_us(each, max(each.last_us, now_us))
+    except VecError as unreadable:
+        following_us, error = None, str(unreadable)
+    return {
+        "name": each.name,
+        "cron": each.cron,
+        "zone": each.zone or timezones.local_name(),
+        "missed": each.missed,
+        "kind": each.job["kind"],
+        "library": each.job.get("library"),
+        "params": each.job.get("params") or {},
+        "priority": each.job.get("priority", 0),
+        "timeout_s": each.job.get("timeout_s"),
+        "next_at": None if following_us is None else format_time(following_us),
+        "last_job": each.last_job,
+        "error": error,
+    }

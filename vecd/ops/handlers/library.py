@@ -1,0 +1,53 @@
+"""library.create, library.list, library.show, library.rebuild, library.delete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ... import limits
+from ...engine import libraries as verbs
+from ...engine import probe
+from ..call import Call
+
+
+async def create(call: Call) -> dict[str, Any]:
+    fields = call.fields
+    wanted = verbs.planned(
+        call.engine,
+        fields.text("library"),
+        dimension=fields.optional_integer("dimension", low=1, high=limits.DIMENSION_MAX),
+        metric=fields.text("metric", "cosine"),
+        kind=fields.optional_text("index"),
+        parameters=fields.mapping("parameters"),
+        embedder=fields.optional_text("embedder"),
+        chunk_chars=fields.optional_integer("chunk_chars", low=50, high=limits.CHUNK_CHARS_MAX),
+        recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
+        language=fields.optional_text("language"),
+    )
+    return await verbs.create(call.engine, wanted, call.slot)
+
+
+def list_(call: Call) -> dict[str, Any]:
+    return {"libraries": [verbs.show(call.engine, each) for each in verbs.everything(call.engine)]}
+
+
+async def show(call: Call) -> dict[str, Any]:
+    library = call.engine.database.catalogue.find(call.fields.text("library"))
+    shown = verbs.show(call.engine, library)
+    return {**shown, "recall": {**shown["recall"], "probe": await probe.probe(call.engine, library)}}
+
+
+async def rebuild(call: Call) -> dict[str, Any]:
+    """Fields: library, index, parameters, recall."""
+    fields = call.fields
+    return await verbs.rebuild(
+        call.engine,
+        fields.text("library"),
+        fields.optional_text("index"),
+        fields.mapping("parameters"),
+        fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
+    )
+
+
+async def delete(call: Call) -> dict[str, Any]:
+    return await verbs.delete(call.engine, call.fields.text("library"), call.slot)

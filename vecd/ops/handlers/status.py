@@ -1,0 +1,17 @@
+"""status and ping."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...engine import status as verbs
+from ...jobs import operations as jobs
+from ..call import Call
+
+
+def ping(call: Call) -> dict[str, Any]:
+    return {}
+
+
+def status(call: Call) -> dict[str, Any]:
+    return {**verbs.status(call.engine), "connections": call.listener.connections, "jobs": jobs.overview(call.jobs)}

@@ -1,0 +1,87 @@
+"""The ops: one visible table. A handler reads the request's fields, calls the engine, and returns the reply's body."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .call import Call
+from .handlers import (
+    consumers,
+    count,
+    daemon,
+    delete,
+    get,
+    ingest,
+    jobs,
+    library,
+    schedule,
+    search,
+    status,
+    trim,
+    watch,
+)
+from .handlers import list as list_
+
+Body = dict[str, Any]
+Handler = Callable[[Call], Awaitable[Body]]
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Answered at once, on the event loop: it neither blocks nor waits."""
+
+    handler: Callable[[Call], Body]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """Answered by a task."""
+
+    handler: Handler
+    write: bool = False  # takes effect in the order of its connection's other writes
+    makes_libraries: bool = False  # of the writes, those that make or delete a library
+    stream: bool = False  # a subscription: may be cancelled, and is no back-pressure
+
+
+OPS: Final[dict[str, Op | Now]] = {
+    "ping": Now(status.ping),
+    "status": Now(status.status),
+    "shutdown": Now(daemon.shutdown),
+    "cancel": Now(watch.cancel),
+    "library.create": Op(library.create, write=True, makes_libraries=True),
+    "library.list": Now(library.list_),
+    "library.show": Op(library.show),
+    "library.rebuild": Op(library.rebuild),
+    "library.delete": Op(library.delete, write=True, makes_libraries=True),
+    "ingest": Op(ingest.ingest, write=True),
+    "delete": Op(delete.delete, write=True),
+    "get": Op(get.get),
+    "list": Op(list_.list_),
+    "count": Op(count.count),
+    "search": Op(search.search),
+    "watch": Op(watch.watch, stream=True),
+    "ack": Op(watch.ack),
+    "flush": Op(watch.flush, stream=True),
+    "trim": Op(trim.trim),
+    "consumers.list": Op(consumers.list_),
+    "consumers.reset": Op(consumers.reset),
+    "consumers.delete": Op(consumers.delete),
+    "jobs.spool": Op(jobs.spool),
+    "jobs.submit": Op(jobs.submit, write=True),
+    "jobs.status": Op(jobs.status),
+    "jobs.list": Op(jobs.list_),
+    "jobs.show": Op(jobs.show),
+    "jobs.logs": Op(jobs.logs),
+    "jobs.wait": Op(jobs.wait, stream=True),
+    "jobs.cancel": Op(jobs.cancel),
+    "jobs.retry": Op(jobs.retry),
+    "jobs.drop": Op(jobs.drop),
+    "jobs.pause": Op(jobs.pause),
+    "jobs.resume": Op(jobs.resume),
+    "schedule.add": Op(schedule.add),
+    "schedule.list": Op(schedule.list_),
+    "schedule.run": Op(schedule.run),
+    "schedule.remove": Op(schedule.remove),
+}
