@@ -16,6 +16,7 @@ Imports go one way, from the bottom of this list to its top (tests/test_layering
     store/                     the only place with SQL
     index/                     vectors in memory; no SQL, no sockets
     text/                      text in, chunks and vectors out
+    feed/                      the log as a feed: cursors, selection, batches, channels, watches, consumers, retention
     engine/                    the verbs: store + index + text put to work; no sockets
     jobs/                      background jobs: queue, workers, schedules, one file a kind
     ops/                       what a request means, whatever transport brought it: one handler file a noun

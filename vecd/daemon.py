@@ -140,8 +140,8 @@ async def _serve(
     for name, value in NATIVE_THREADS.items():
         os.environ.setdefault(name, value)
     # Imported here: a daemon that cannot get its lock has no need of numpy.
-    from .engine import retention
-    from .engine.core import Engine
+    from .engine.engine import Engine
+    from .feed import retention
     from .jobs.jobs import Jobs
     from .jobs.scheduler import Scheduler
     from .server import listener as sockets

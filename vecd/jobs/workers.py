@@ -39,7 +39,7 @@ from .queue import Entry, Queue
 from .retry_policy import Control, failed, stopped
 
 if TYPE_CHECKING:
-    from ..engine.core import Engine
+    from ..engine.engine import Engine
 
 log = logging.getLogger("vecd.jobs")
 

@@ -26,8 +26,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from .. import PROTOCOL, __version__, limits
-from ..engine.watch import Watch
 from ..errors import Code, VecError
+from ..feed.watch import Watch
 from ..ops.call import Call
 from ..ops.table import OPS, Handler, Now
 from ..resources import exhausted

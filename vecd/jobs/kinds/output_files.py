@@ -23,7 +23,7 @@ from ...settings import Settings
 from ...store.jobs import UNDONE, Job
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 
 def target(engine: Engine, kind: str, path: str) -> Path:

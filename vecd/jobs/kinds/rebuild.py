@@ -14,7 +14,7 @@ from ...store import libraries as store
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 _LOOK_S = 0.05
 
