@@ -89,7 +89,7 @@ class Consumer(Nowhere):
 
     def __init__(self, name: str, connect: Callable[[], Client]) -> None:
         """`connect` is for the ack of what was done while the daemon was restarted; it starts none."""
-        self.consumer = name
+        self.consumer = self._name = name
         self._connect = connect
         self._kept = ""  # acknowledged, or on its way
         self._sure = ""
@@ -117,7 +117,7 @@ class Consumer(Nowhere):
         if self._sure == self._kept:
             return
         try:
-            client.request("ack", consumer=self.consumer, cursor=self._kept)
+            client.ack(self._name, self._kept)
         except VecError as error:
             if error.code != Code.NOT_FOUND:  # a consumer that was deleted begins again where the watch does
                 raise

@@ -37,7 +37,7 @@ def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict
             if path != "-" and _is_there_for_all(absolute(path)):
                 files.append(absolute(path))
                 continue
-            spooled = client.request("jobs.spool")["path"]
+            spooled = client.spool()
             ours.append(spooled)
             open_fds.append(_copy(path, name, spooled))
             files.append(spooled)
