@@ -265,9 +265,9 @@ class Client(Connection):
             after=list(after or ()) or None, unique=unique, lock=lock, timeout_s=timeout_s,
         )  # fmt: skip
 
-    def spool(self) -> str:
-        """A path in the daemon's data folder, at which the caller may put the input of an ingest job."""
-        return str(self.request("jobs.spool")["path"])
+    def spool(self) -> dict[str, Any]:
+        """Where the caller may put the input of an ingest job, and its bounds: `{"path","bytes_max","free_bytes_min"}`."""
+        return self.request("jobs.spool")
 
     def job(self, job_id: int) -> dict[str, Any]:
         """A job, with its attempts."""

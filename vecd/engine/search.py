@@ -154,7 +154,7 @@ async def search(engine: Engine, query: Query) -> Found:
     title = analyzer(library.language).whole(text) if words else None
     if mode == "text" and not words:
         return Found([], [])
-    if words and not live.text.ready:
+    if words and not live.text_ready:
         await asyncio.wrap_future(live.ask(None, inverted_index.Query(), Options(1)))  # answered when it is loaded
     depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
     asking = Asking(engine, library, query, mode, vector, words, title, depth, None)

@@ -72,7 +72,7 @@ class Rebuild(JobKind):
                     report = future.result(_LOOK_S)
                     return {"vectors": report.vectors, "seconds": round(report.seconds, 3), "reason": report.reason}
                 except concurrent.futures.TimeoutError:
-                    built = live.built
+                    built = live.build_progress
                     total = engine.database.catalogue.by_id[library.library_id].chunks
                     yield Step(done=None if built is None else int(built * total), total=total)
         finally:
