@@ -24,9 +24,6 @@ RESTART_S = 10.0
 #: A cursor file holds one line; a longer file is another one.
 _CURSOR_FILE_BYTES_MAX = 4_096
 
-#: The connection is over. Another one goes on where it was.
-LOST = (Code.CONNECTION_LOST, Code.SHUTTING_DOWN, Code.STALLED)
-
 
 class Nowhere:
     """Each run begins where it is told to."""
@@ -101,7 +98,7 @@ class Consumer(Nowhere):
             try:
                 watch.ack(cursor)
             except VecError as error:
-                if error.code not in LOST:
+                if not error.disconnected:
                     raise
                 self._gone = error  # `secure` raises it; without that, the watch itself meets the same
 
@@ -133,7 +130,7 @@ class Consumer(Nowhere):
                     self.resume(client)
                 return
             except VecError as error:
-                if time.monotonic() > deadline or error.code not in (*LOST, Code.NO_DAEMON):
+                if time.monotonic() > deadline or not error.retryable:
                     break
             time.sleep(0.1)
         print(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vecd import limits
 from vecd.errors import Code, VecError
 
-from .cursors import LOST, RESTART_S
+from .cursors import RESTART_S
 
 if TYPE_CHECKING:
     from vecd.client import Client
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 #: Seconds between two attempts to connect: the first pause, which doubles, and the longest.
 _PAUSE_S: Final = 0.05
 _PAUSE_S_MAX: Final = 1.0
-
-#: Why an attempt to connect fails that the next one may not: the daemon is not back yet, or has not yet noticed that
-#: the old connection of a consumer is closed.
-_NOT_YET: Final = (*LOST, Code.NO_DAEMON, Code.BUSY, Code.TIMEOUT, Code.CONSUMER_HELD)
 
 #: What ends a watch from outside: file descriptors, each with the events of poll(2) that it is watched for.
 Enders = Sequence[tuple[int, int]]
@@ -159,7 +155,7 @@ class Following:
         try:
             self._place.secure(self.watch)
         except VecError as error:
-            if error.code not in LOST:
+            if not error.disconnected:
                 raise
             resumed = False
             try:
@@ -173,7 +169,7 @@ class Following:
     def resume(self, error: VecError) -> bool:
         """Goes on from `done` on another connection, when there is one; false when an ender is ready first, or the time
         is over. Raises VecError: `error`, if that cannot be mended so, or why it cannot go on."""
-        if not self._reconnects or error.code not in LOST:
+        if not self._reconnects or not error.disconnected:
             raise error
         self.client.close()
         if self._limit is not None and self._handled >= self._limit:
@@ -195,7 +191,9 @@ class Following:
             except VecError as failure:
                 self.client.close()
                 late = time.monotonic() > restart_until
-                if failure.code not in _NOT_YET and (late or failure.code != Code.DAEMON_FAILED):
+                # The daemon is not back yet, or has not noticed yet that the consumer's old connection is closed.
+                passes = failure.retryable or failure.code == Code.TIMEOUT
+                if not passes and (late or failure.code != Code.DAEMON_FAILED):
                     raise
                 if late and not self._asked["follow"]:
                     raise error from failure

@@ -1,8 +1,8 @@
-"""Writing and reading files at places that somebody names, safely: whole or not at all, and never another file.
+"""Write and read files safely at paths that a user names: durable, whole or not at all, and never another file.
 
 Rules:
-- A file is made under another name in the same folder, synced, and renamed. The other name is random, new
-  (O_EXCL), not followed if it is a symlink, and only its user may read the file.
+- A file is written under another name in the same folder, synced, and renamed; then the folder is synced. The other
+  name is new (O_EXCL), so that a symlink of that name is not followed, and only its user may read the file.
 - A symlink at the place stays: the file that it points to is replaced, as an editor or `>` does it. Devices, FIFOs,
   sockets and folders are refused, never opened for reading or writing in a way that may block.
 - Errors are OSErrors whose `strerror` says why, so that each caller translates one type.
@@ -10,11 +10,14 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 #: As many symlinks are followed as Linux follows.
 _LINKS_MAX = 40
@@ -150,20 +153,42 @@ def replace(path: str | Path, data: bytes) -> None:
     there keeps its permissions. Raises OSError."""
     place = resolve(os.path.abspath(path), write=True)
     before = check_regular(place)
-    made = new_name(place.parent, "new")
-    fd = create(made)
+    with writing(place, new_name(place.parent, "new")) as file:
+        if before is not None and before.st_uid == os.geteuid():
+            os.fchmod(file.fileno(), before.st_mode & 0o777)
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(place: Path, unfinished: Path) -> Iterator[BinaryIO]:
+    """A new file, named `unfinished` in the folder of `place`. When the block ends, the file is at its place, on disk;
+    if the block raises, nothing is there that was not before. Raises OSError."""
+    fd = create(unfinished)
     try:
         with open(fd, "wb") as file:
-            if before is not None and before.st_uid == os.geteuid():
-                os.fchmod(fd, before.st_mode & 0o777)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(fd)
-        os.replace(made, place)
+        os.replace(unfinished, place)
     except BaseException:
-        made.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
     sync_folder(place.parent)
+
+
+def rename(made: Path, place: Path) -> None:
+    """Renames a file that is on disk within its folder; the rename is on disk when it returns. Raises OSError."""
+    os.replace(made, place)
+    sync_folder(place.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Returns when the file's content is on disk. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def append(path: Path, data: bytes) -> None:

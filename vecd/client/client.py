@@ -266,7 +266,7 @@ class Client(Connection):
         )  # fmt: skip
 
     def spool(self) -> dict[str, Any]:
-        """Where the caller may put the input of an ingest job, and its bounds: `{"path","bytes_max","free_bytes_min"}`."""
+        """Where the caller may put the input of an ingest job, and bounds: `{"path","bytes_max","free_bytes_min"}`."""
         return self.request("jobs.spool")
 
     def job(self, job_id: int) -> dict[str, Any]:
