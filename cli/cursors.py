@@ -1,7 +1,7 @@
-"""Where a watch keeps its place between two runs: nowhere, in a file, or with the daemon under a consumer's name.
+"""Where a watch keeps its position between two runs: nowhere, in a file, or in the daemon, as a consumer.
 
-One interface for the three. A place is kept after the output that it stands for was flushed, never before: what was
-cut short is seen again.
+One interface for the three. A position is kept after the output before it was flushed, never sooner: an interrupted
+watch repeats events and misses none.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from vecd.client import Client
     from vecd.client.subscription import Watch
 
-#: How long a daemon that is being restarted is waited for, so that what was done is not done again.
+#: How long a watch waits for a daemon that is being restarted, so that what was done is not repeated.
 RESTART_S = 10.0
 
-#: A cursor file holds one line; a longer file is another one.
+#: A cursor file has one line; a longer file is not one.
 _CURSOR_FILE_BYTES_MAX = 4_096
 
 
 class Nowhere:
-    """Each run begins where it is told to."""
+    """Every run begins at the given position."""
 
     #: The consumer to watch as.
     consumer: str | None = None
@@ -134,6 +134,6 @@ class Consumer(Nowhere):
                     break
             time.sleep(0.1)
         print(
-            f"vec: {self._kept} was done, but consumer {self.consumer} could not be told: it will see that again",
+            f"vec: {self._kept} was done, but consumer {self.consumer} was not moved there: it will see that again",
             file=sys.stderr,
         )

@@ -1,12 +1,12 @@
-"""A watch that outlives its connection, and ends when nobody reads what it prints.
+"""A watch that survives the loss of its connection, and ends when no process reads its output.
 
 Rules:
-- Progress is the cursor behind what was handled: printed and flushed, or taken by the command. After the connection was
-  lost, the watch goes on from there, so an event may come twice when its handling was cut short, and is never missed.
-- A daemon that died is started again, as by any other command. One that was stopped on purpose is waited for: a watch
-  does not undo `vec daemon stop`.
-- A watch that follows waits for as long as it takes, within --timeout. One that ends at the head (--no-follow) waits
-  for RESTART_S. Neither tries for longer than that to start a daemon that does not come up.
+- `done` is the cursor behind the events that were handled: printed and flushed, or taken by the command. After the
+  connection is lost, the watch continues from there: an event may arrive twice, and is never missed.
+- A daemon that died is started again, as by any other command. One that was stopped on purpose is not: the watch waits
+  for it, and does not undo `vec daemon stop`.
+- A watch that follows waits without a bound, within --timeout. One that ends at the head (--no-follow) waits for
+  RESTART_S. Neither tries for longer than that to start a daemon that fails to start.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Following:
 
     def resume(self, error: VecError) -> bool:
         """Goes on from `done` on another connection, when there is one; false when an ender is ready first, or the time
-        is over. Raises VecError: `error`, if that cannot be mended so, or why it cannot go on."""
+        is over. Raises VecError: `error`, if a new connection does not help, or why the watch cannot continue."""
         if not self._reconnects or not error.disconnected:
             raise error
         self.client.close()

@@ -40,9 +40,14 @@ def test_a_file_is_synced_under_another_name_before_it_takes_its_place_and_the_f
 def test_a_file_that_is_not_finished_leaves_what_was_there(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.write_text("old")
-    with pytest.raises(RuntimeError), writing(place, tmp_path / "unfinished") as file:
-        file.write(b"new")
-        raise RuntimeError
+
+    def fail() -> None:
+        with writing(place, tmp_path / "unfinished") as file:
+            file.write(b"new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert [each.name for each in tmp_path.iterdir()] == ["place"]
     assert place.read_text() == "old"
 
