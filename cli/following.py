@@ -61,11 +61,11 @@ class Following:
         self._enders = enders
         self._limit: int | None = asked["limit"]
         self._deadline = None if asked["timeout_s"] is None else time.monotonic() + asked["timeout_s"]
-        self.restarts = 0  # times that it went on from `done`: what was taken and not handled comes again
+        self.restarts = 0  # how often it continued from `done`: unhandled events arrive again
         self.timed_out = False
-        self.stopped = False  # by an ender
+        self.stopped = False  # by something in `enders`
         self._begin(start)
-        self.done = self.watch.cursor  # behind all that was handled
+        self.done = self.watch.cursor  # the cursor behind the events that were handled
         self._handled = 0  # events
 
     def _begin(self, start: str) -> None:
@@ -88,13 +88,11 @@ class Following:
     def close(self) -> None:
         self.client.close()
 
-    # --- what comes -------------------------------------------------------------------------------------------------
+    # --- read -------------------------------------------------------------------------------------------------------
 
     def messages(self) -> Iterator[Message]:
         """The messages of the watch, the first one at once. They end with the watch, and when an ender is ready: then
-        `stopped` is true.
-
-        Raises VecError when the watch cannot go on.
+        `stopped` is true. Raises VecError when the watch cannot continue.
         """
         watch: Watch | None = None
         while True:
@@ -115,8 +113,8 @@ class Following:
             yield message
 
     def wait(self, seconds: float | None) -> bool:
-        """Waits until `messages` has something without waiting; false when an ender is ready first, or that time is
-        over. Raises VecError `stalled` when the daemon says nothing for too long."""
+        """Waits until `messages` returns without waiting; false when an ender is ready first, or after that time.
+        Raises VecError `stalled` when the daemon sends nothing for too long."""
         poll = select.poll()
         poll.register(self.client, select.POLLIN)
         for fd, events in self._enders:
@@ -139,19 +137,19 @@ class Following:
                 elif left_s > limits.SILENCE_S:
                     self.client.check_daemon()
             except VecError:
-                return True  # `messages` meets the same, behind what has arrived
+                return True  # `messages` raises the same, after the messages that have arrived
         return True
 
-    # --- what was done with it --------------------------------------------------------------------------------------
+    # --- keep the position ------------------------------------------------------------------------------------------
 
     def keep(self, cursor: str, events: int) -> None:
-        """All up to there (inclusive) is handled, so many events since the last call. Raises VecError."""
+        """All up to `cursor` (inclusive) is handled, so many events since the last call. Raises VecError."""
         self.done = cursor
         self._handled += events
         self._place.keep(self.watch, cursor)
 
     def secure(self) -> None:
-        """Returns when the place is on disk. Raises VecError."""
+        """Returns when the position is durable. Raises VecError."""
         try:
             self._place.secure(self.watch)
         except VecError as error:
@@ -164,7 +162,7 @@ class Following:
                 if not resumed:
                     self._place.salvage()
 
-    # --- after the connection was lost ------------------------------------------------------------------------------
+    # --- continue on a new connection  ------------------------------------------------------------------------------
 
     def resume(self, error: VecError) -> bool:
         """Goes on from `done` on another connection, when there is one; false when an ender is ready first, or the time
@@ -173,7 +171,7 @@ class Following:
             raise error
         self.client.close()
         if self._limit is not None and self._handled >= self._limit:
-            return False  # only the end was missing
+            return False  # only the end of the watch was missing
         print(f"vec: {error.message}; going on from {self.done} when it is back", file=sys.stderr, flush=True)
         spawns = error.code != Code.SHUTTING_DOWN  # a stuck one may be killed later
         restart_until = time.monotonic() + RESTART_S
