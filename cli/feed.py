@@ -39,7 +39,7 @@ class Events:
 
 
 class IngestLines(Events):
-    """Documents as `vec ingest` accepts them, so that a library that ingests them becomes equal to the one that is watched."""
+    """Documents as `vec ingest` accepts them, so that a library that ingests them equals the one that is watched."""
 
     def __init__(self, *, vectors: bool) -> None:
         super().__init__(payload=True, vectors=vectors)
