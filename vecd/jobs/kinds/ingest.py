@@ -197,11 +197,19 @@ def spool_folder(engine: Engine) -> Path:
     return engine.settings.data / "spool"
 
 
-def spool_file(engine: Engine) -> Path:
-    """A place for input on its way to a job: whoever makes the file holds a lock (flock) on it until the job has been
-    submitted. Blocks."""
+def spool_file(engine: Engine) -> dict[str, Any]:
+    """A place for input on its way to a job: `{"path","bytes_max","free_bytes_min"}`. Blocks.
+
+    The process that makes the file holds a lock (flock) on it until the job has been submitted. It stops when the files
+    in the folder have `bytes_max` bytes together, or when less than `free_bytes_min` bytes of the disk are free.
+    """
     private_folder(spool_folder(engine))
-    return spool_folder(engine) / f"{secrets.token_hex(8)}.ndjson"
+    path = spool_folder(engine) / f"{secrets.token_hex(8)}.ndjson"
+    return {
+        "path": str(path),
+        "bytes_max": limits.SPOOL_BYTES_MAX,
+        "free_bytes_min": limits.SPOOL_FREE_BYTES_MIN,
+    }
 
 
 def open_file(path: str, store: Path) -> Any:
