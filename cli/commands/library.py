@@ -200,7 +200,7 @@ def create(
         body = client.request(
             "library.create", library=name, embedder=embedder, dimension=dimension,
             metric=metric.value, index=index, chunk_chars=chunk_chars,
-            params=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall, language=language,
+            parameters=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall, language=language,
         )  # fmt: skip
     dimension_told = f"{body['dimension']} dimensions" if body["dimension"] else "the first vector's dimension"
     Output(json).one(body, f"library {name}: {body['embedder']}, {dimension_told}, {body['metric']}, {body['index']}")
@@ -251,7 +251,7 @@ def rebuild(
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
             "library.rebuild", library=name, index=index,
-            params=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall,
+            parameters=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall,
         )  # fmt: skip
     built = f"{_index(body)}, {plural(body['vectors'], 'vector')} in {body['seconds']:.1f} s"
     if not body["seconds"]:

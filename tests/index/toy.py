@@ -28,7 +28,7 @@ class Toy:
         self.open = threading.Event()
         self.open.set()
         self.error: Exception | None = None
-        self.searches: list[int] = []  # the k of each
+        self.searches: list[tuple[int, int]] = []  # of each, how many queries and their k
         self.threads: set[int] = set()
         self._space = spec.space
         self._matrix: Floats = np.empty((0, spec.dimension), np.float32)
@@ -50,7 +50,7 @@ class Toy:
         pass
 
     def search(self, queries: Floats, k: int, allowed: Allowed, effort: Effort) -> Future[Hits]:
-        self.searches.append(k)
+        self.searches.append((len(queries), k))
         matrix, labels = self._matrix, self.rows.labels.copy()
         copied = Allowed(allowed.count, None if allowed.mask is None else allowed.mask.copy())
         return self._pool.submit(self._answer, queries.copy(), k, matrix, labels, copied)
