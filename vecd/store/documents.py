@@ -294,14 +294,18 @@ def living(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:
 
 def living_chunks(db: apsw.Connection, library_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The labels of all living chunks of a library, and of those that are the first of their documents, ascending."""
-    alive = db.execute(
-        "SELECT label, chunks FROM documents WHERE library_id = ? AND removed_seq IS NULL", (library_id,)
-    ).fetchall()
-    if not alive:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    firsts, counts = np.array(sorted(alive), np.int64).T
+    # One row of JSON. Sorting 100,000 rows as tuples, and an array of them, hold the interpreter lock for 0.15 s; on a
+    # thread of low priority, beside others that use the cores, that is seconds, in which nobody is answered.
+    firsts_json, counts_json = db.execute(
+        "SELECT json_group_array(label), json_group_array(chunks) FROM documents"
+        " WHERE library_id = ? AND removed_seq IS NULL",
+        (library_id,),
+    ).get
+    firsts, counts = np.array(orjson.loads(firsts_json), np.int64), np.array(orjson.loads(counts_json), np.int64)
+    order = np.argsort(firsts)
+    firsts, counts = firsts[order], counts[order]
     labels: npt.NDArray[np.int64] = np.repeat(firsts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-    return labels, np.ascontiguousarray(firsts)
+    return labels, firsts
 
 
 def worded(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:
