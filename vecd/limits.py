@@ -211,7 +211,7 @@ CONSUMER_NAME_BYTES_MAX: Final = 128
 WORKERS: Final = 4
 WORKERS_MAX: Final = 1_000
 #: Threads that work on jobs, and those that build indexes, are as nice as that: searches and writes go first. Not much
-#: nicer: such a thread also holds the interpreter lock, and while it waits for a core with that, the whole daemon waits.
+#: nicer: such a thread also holds the interpreter lock, and while it waits for a core with that, all others wait.
 #: Beside a busy machine and a rebuild, a write at p99 took 390 ms with 10, and 70 with 4 or 0.
 JOBS_NICE: Final = 4
 #: Jobs that take no longer than a commit and are claimed together.

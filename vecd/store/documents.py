@@ -330,10 +330,13 @@ def kept(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.i
     return np.array(orjson.loads(packed), np.int64)
 
 
-def vectors(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
+def vectors(
+    db: apsw.Connection, labels: npt.NDArray[np.int64], left_out: Callable[[int, VecError], None]
+) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
     """The vectors of these chunks, alive or not, by pages: labels, and their vectors one behind the other as bytes.
+    Damaged ones are left out: `left_out` is called with the label of each and the error about its document.
 
-    A page is one statement with one row, because every row is a step (see __init__.py). Raises VecError `damaged`.
+    A page is one statement with one row, because every row is a step (see __init__.py).
     """
     for start in range(0, len(labels), PAGE_ROWS):
         page = labels[start : start + PAGE_ROWS]
@@ -343,8 +346,13 @@ def vectors(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> Iterator[tupl
             " CROSS JOIN chunks ON chunks.label = wanted.value",
             (_json(page.tolist()),),
         ).get
-        if (place := checksums.first_bad_vector(joined, sums)) is not None:
-            raise checksums.damaged(db, int(page[place]), "a vector")
+        bad = list(checksums.bad_vectors(joined, sums))
+        if bad:
+            for place in bad:
+                left_out(int(page[place]), checksums.damaged(db, int(page[place]), "a vector"))
+            size = len(joined) // len(page)
+            sound = np.delete(np.arange(len(page)), bad)
+            page, joined = page[sound], b"".join(joined[place * size : (place + 1) * size] for place in sound.tolist())
         yield page, joined
 
 
