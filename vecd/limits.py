@@ -289,6 +289,9 @@ RESERVE_PIECE_BYTES: Final = 64 * KIB
 RESERVE_GIVEN_BYTES: Final = MIB
 #: How often the writer looks whether the store's files are still there while nobody writes; a commit always looks.
 STORE_LOOK_S: Final = 5.0
+#: Times in the log stand still while the machine's clock is set back by so much at most, as NTP does; beyond it, the
+#: clock was wrong before, and the log follows it back.
+CLOCK_BACK_S: Final = 5.0
 #: SQLite's page cache of the writer, and of each reader; behind both stands the system's own.
 WRITER_CACHE_KIB: Final = 32 * KIB
 READER_CACHE_KIB: Final = 4 * KIB
