@@ -11,6 +11,7 @@ import json
 import random
 import threading
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from tests.support.instance import Instance
 from tests.support.recorder import seq_of
+from vecd import limits
 from vecd.client import Client, Pending
 from vecd.dial import dial
 from vecd.errors import VecError
@@ -279,8 +281,14 @@ class Submitter(Actor):
         self.horizon = 0  # the log's oldest event, as it was answered
         self.files: dict[str, list[str]] = {}  # of ingest jobs: what their ids begin with -> the ids, a line each
         self._numbers = itertools.count()
+        self.reembeds = False  # the next turn has the texts embedded again, before any other job
 
     def turn(self, client: Client) -> None:
+        if self.reembeds:
+            self.reembeds = False
+            for chunk_chars in (950, 1_050):  # one of them is not what they have now
+                self._submit_at_once(client, "reembed", "texts", {"chunk_chars": chunk_chars})
+            return
         what = self.chance.random()
         if what < 0.1:
             answer = client.trim(keep_count=self.chance.choice((0, 20, 500)), wait=self.chance.random() < 0.5)
@@ -324,6 +332,13 @@ class Submitter(Actor):
         for job in answer:
             if not job["existing"]:
                 self.wanted[job["job_id"]] = Wanted(kind, library, after, lock, unique)
+
+    def _submit_at_once(self, client: Client, kind: str, library: str, params: dict[str, Any]) -> None:
+        answer: list[dict[str, Any]] = []
+        submit = partial(client.submit_job, kind, params, library=library, priority=limits.PRIORITY_MAX)
+        _allowing("invalid_request", act=lambda: answer.append(submit()))  # there is nothing to do
+        for job in answer:
+            self.wanted[job["job_id"]] = Wanted(kind, library)
 
     def _job(self) -> tuple[str, str | None, dict[str, Any]]:
         chance, number = self.chance, next(self._numbers)
