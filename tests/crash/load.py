@@ -38,6 +38,13 @@ _KINDS: Final = (
     *("ledger", "ledger", "ledger", "ingest", "ingest", "failer", "noop", "trim", "rebuild", "rebuild", "reembed"),
     *("snapshot", "backup", "export", "export", "verify", "vacuum", "delete"),
 )
+_REEMBEDS: Final = [("reembed", "texts", {"chunk_chars": chars}) for chars in (950, 1_050)]  # one of them changes it
+#: Points that few rounds come to by chance -> kind, library and params of jobs that lead there.
+_LEADING: Final[dict[str | None, list[tuple[str, str, dict[str, Any]]]]] = {
+    "switch": _REEMBEDS,
+    "switched": _REEMBEDS,
+    "snapshot.write": [("snapshot", library, {}) for library in ("texts", "vectors")],
+}
 #: The connection has ended, or there is none to be had.
 _OVER: Final = ("connection_lost", "no_daemon", "shutting_down", "timeout")
 
@@ -281,13 +288,13 @@ class Submitter(Actor):
         self.horizon = 0  # the log's oldest event, as it was answered
         self.files: dict[str, list[str]] = {}  # of ingest jobs: what their ids begin with -> the ids, a line each
         self._numbers = itertools.count()
-        self.reembeds = False  # the next turn has the texts embedded again, before any other job
+        self.point: str | None = None  # that the daemon is to come to: the next turn submits what leads there
 
     def turn(self, client: Client) -> None:
-        if self.reembeds:
-            self.reembeds = False
-            for chunk_chars in (950, 1_050):  # one of them is not what they have now
-                self._submit_at_once(client, "reembed", "texts", {"chunk_chars": chunk_chars})
+        point, self.point = self.point, None
+        if point in _LEADING:
+            for kind, library, params in _LEADING[point]:
+                self._submit_at_once(client, kind, library, params)
             return
         what = self.chance.random()
         if what < 0.1:

@@ -79,9 +79,6 @@ def _bare(event: Event) -> Event:
     return {**event, "data": data}
 
 
-#: Points that only a reembed comes to, at its end: by chance, few rounds have one that comes so far.
-_SWITCHES: Final = ("switch", "switched")
-
 _RECORDERS: Final = (
     _Recorder("log", {"payload": True}, lambda event, _: event, LOG),
     _Recorder(
@@ -145,7 +142,7 @@ class Epoch:
         lifetime = chance.uniform(0.02, 0.6) if point == RANDOM or early else _ROUND_S
         if point != RANDOM and not early:
             self._control.arm(point, points.moment(point, chance))
-        self._load.submitter.reembeds = point in _SWITCHES
+        self._load.submitter.point = point
         self._load.run(self._instance)
         if not _ends(self._daemon, lifetime):
             self._tally.missed.update([point] if point != RANDOM and not early else [])
