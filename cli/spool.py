@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vecd import limits
+from vecd.durable_files import check_regular, resolve
 from vecd.errors import Code, VecError
-from vecd.files import check_regular, resolve
 
 from .jobs import absolute
 from .output import size

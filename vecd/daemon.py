@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import __version__, limits, logs
-from .dial import answers
+from .data_lock import READY, STOPPING, DataLock, folder_id, shown
 from .errors import Code, VecError
-from .holder import READY, STOPPING, DataLock, folder_id, shown
 from .process import detach, open_standard_streams, reset_priority_and_limits, reset_signals
-from .scarcity import check_descriptors, own_descriptors, save_address_space
+from .resources import check_descriptors, own_descriptors, save_address_space
 from .settings import Settings, load, private_folder
+from .unixsocket import is_listening
 
 log = logging.getLogger("vecd")
 
@@ -139,10 +139,11 @@ async def _serve(
     for name, value in NATIVE_THREADS.items():
         os.environ.setdefault(name, value)
     # Imported here: a daemon that cannot get its lock has no need of numpy.
-    from .engine import retention
-    from .engine.core import Engine
+    from .engine.engine import Engine
+    from .feed import retention
     from .jobs.jobs import Jobs
     from .jobs.scheduler import Scheduler
+    from .ops.service import Service
     from .server import listener as sockets
 
     loop = asyncio.get_running_loop()
@@ -167,9 +168,10 @@ async def _serve(
     if passed is None and settings.socket.parent == settings.runtime:
         private_folder(settings.runtime)
     sock = passed or sockets.bind(str(settings.socket))
-    clock = Scheduler(jobs)
+    scheduler = Scheduler(jobs)
     about = {"data": shown(settings.data), "data_id": folder_id(settings.data)}
-    listener = sockets.Listener(jobs, clock, sock, stop.set, owned=passed is None, about=about)
+    service = Service(jobs, scheduler, stop.set, about)
+    listener = sockets.Listener(service, sock, owned=passed is None)
     await listener.start()
     keeper = loop.create_task(listener.keep_bound(keep_lock))
     upkeep = loop.create_task(retention.Upkeep(engine).run())
@@ -182,7 +184,7 @@ async def _serve(
     lock.tell(READY)
     _tell_ready(ready_fd)
     jobs.start()
-    clock.start()
+    scheduler.start()
     await stop.wait()
     keeper.cancel()
     lock.tell(STOPPING)
@@ -195,7 +197,7 @@ async def _serve(
     log.info("stopping")
     _notify("STOPPING=1")
     engine.indexes.stop_building()
-    await clock.stop()
+    await scheduler.stop()
     jobs.stop()
     await listener.drain(settings.drain_s)
     upkeep.cancel()
@@ -240,7 +242,7 @@ def _locked(settings: Settings) -> Iterator[DataLock]:
     with DataLock(settings) as lock:
         deadline = time.monotonic() + _LOCK_PATIENCE_S
         while (held := lock.take()) is not None:
-            if answers(held.socket) or time.monotonic() > deadline:
+            if is_listening(held.socket) or time.monotonic() > deadline:
                 raise VecError(
                     Code.BUSY,
                     f"the data folder {settings.data} is in use by vecd with pid {held.pid or 'unknown'}, "

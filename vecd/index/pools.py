@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from .. import limits
-from ..scarcity import pool
+from ..resources import pool
 from . import native
 
 

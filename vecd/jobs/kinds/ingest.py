@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
+from ...durable_files import open_regular, resolve
 from ...engine import ingest
-from ...engine.draft import Part, prepare
 from ...engine.libraries import find
+from ...engine.prepare import PreparedBatch, prepare
 from ...errors import Code, VecError
-from ...files import open_regular, resolve
 from ...settings import private_folder
 from ...store.catalogue import DEFAULT, Library
 from ...store.jobs import Job
@@ -34,7 +34,7 @@ from ...wire.ndjson import PIECE_BYTES, Line, document, split, unzipped
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 #: While nothing is written, the job gives a sign of life, and can be stopped, so often.
 _SIGN_S = 0.1
@@ -75,7 +75,7 @@ class _Batch:
         line.data = None  # it has been read
         return True
 
-    def refused_with(self, part: Part) -> list[tuple[Line, VecError]]:
+    def refused_with(self, part: PreparedBatch) -> list[tuple[Line, VecError]]:
         """The lines that a part refuses, and those up to its end that are no documents, in their order."""
         start = self.lines[part.start - 1].number if part.start else 0
         whole = part.stop == len(self.documents)
@@ -85,7 +85,7 @@ class _Batch:
         found += [(self.lines[index], error) for index, error in part.refused]
         return sorted(found, key=lambda pair: pair[0].number)
 
-    def last(self, part: Part, below: int | None) -> Line | None:
+    def last(self, part: PreparedBatch, below: int | None) -> Line | None:
         """The last line that a part stands for, below a number if one is given; None if there is none."""
         lines = self.lines[: part.stop]
         if part.stop == len(self.documents):
@@ -314,7 +314,13 @@ def _told(line: Line, error: VecError) -> str:
 
 
 def _write(
-    engine: Engine, library: Library, part: Part, refused: int, place: dict[str, int], tally: _Tally, tx: Transaction
+    engine: Engine,
+    library: Library,
+    part: PreparedBatch,
+    refused: int,
+    place: dict[str, int],
+    tally: _Tally,
+    tx: Transaction,
 ) -> dict[str, Any]:
     """On the writer: the part's documents; returns the checkpoint behind them."""
     if part.batch.entries:

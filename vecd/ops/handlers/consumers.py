@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...engine import positions
+from ...feed import positions
 from ..call import Call
 
 
 async def list_(call: Call) -> dict[str, Any]:
+    await call.room()
     return {"consumers": await call.engine.read(call.engine.consumers.everyone)}
 
 
