@@ -308,7 +308,7 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
 
 
 def test_rings_of_many_views_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    feed = Feed(cast(Database, SimpleNamespace(head=0)), cast(Any, None), cast(Any, None))
+    feed = Feed(cast(Database, SimpleNamespace(head=0)), cast(Any, None), cast(Any, None), limits.HEARTBEAT_S)
     monkeypatch.setattr(limits, "RINGS_BYTES_MAX", 10_000)
     for number in range(20):
         channel = feed._channels[EventSelection(types=frozenset([str(number)])), cast(Any, None)] = Channel(0)

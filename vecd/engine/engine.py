@@ -47,7 +47,7 @@ class Engine:
         self.indexes = Indexes(self.database, settings.data / "indexes")
         self.attribute_cache = AttributeCache(self.database)
         self.hit_cache = HitCache(self.database)
-        self.feed = Feed(self.database, self.follow, self.pump)
+        self.feed = Feed(self.database, self.follow, self.pump, settings.heartbeat_s)
         self.consumers = Consumers(self.database)
         self.views = ReadViews(self.database, self._view_released)
         self.vacuum = Vacuum(self.database, self.views)

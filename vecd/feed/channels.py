@@ -86,8 +86,9 @@ class Channel:
 class Feed:
     """The channels, and those who watch."""
 
-    def __init__(self, database: Database, follow: Follow, pump: Follow) -> None:
+    def __init__(self, database: Database, follow: Follow, pump: Follow, heartbeat_s: float) -> None:
         self._database = database
+        self._heartbeat_s = heartbeat_s
         self._follow = follow
         self._pump_reads = pump
         self.seq = 0  # the log has been read up to here for all channels
@@ -166,10 +167,10 @@ class Feed:
 
     async def _tick(self) -> None:
         """The same for channels that are silent: those that were so for the whole of the last interval. A watch that
-        came, or heard something, just behind a tick waits for two intervals: together they are HEARTBEAT_S."""
+        came, or heard something, just behind a tick waits for two intervals: together they are a heartbeat."""
         beats: dict[int, int] = {}
         while True:
-            await asyncio.sleep(limits.HEARTBEAT_S / 2)
+            await asyncio.sleep(self._heartbeat_s / 2)
             self.ticks += 1
             await self._beat([each for each in self._channels.values() if beats.get(id(each)) == each.grown.beats])
             beats = {id(each): each.grown.beats for each in self._channels.values()}

@@ -311,7 +311,7 @@ class Session(asyncio.Protocol):
             "frame_bytes_max": limits.FRAME_BYTES_MAX,
             "batch_documents_max": limits.BATCH_DOCUMENTS_MAX,
             "unanswered_max": limits.UNANSWERED_MAX,
-            "heartbeat_s": limits.HEARTBEAT_S,
+            "heartbeat_s": self.listener.engine.settings.heartbeat_s,
         }
         answer = {"protocol": PROTOCOL, "server": f"vecd {__version__}", "log": self.listener.engine.database.log_id}
         self.send({"id": request.id, "result": {**answer, **self.listener.about, "limits": known}})
