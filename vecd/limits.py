@@ -186,7 +186,7 @@ ROUND_BYTES_MAX: Final = 32 * MIB
 #: Seconds of the processor that selecting for all views may take at once; the views with the costliest filters come
 #: last, and those that find no time are read by their watchers themselves.
 ROUND_S: Final = 0.05
-#: A watch at the head hears at least so often how far the log has been read for it.
+#: A watch at the head hears at least so often how far the log has been read for it, unless set otherwise.
 HEARTBEAT_S: Final = 5.0
 #: Silence of so many heartbeats means that the daemon is dead or stopped.
 HEARTBEATS_MISSED: Final = 6

@@ -95,8 +95,11 @@ def tables_of(database: Database) -> dict[str, dict[str, int]]:
 # --- opening ----------------------------------------------------------------------------------------------------------
 
 
-def test_commits_do_not_wait_for_readers_each_time_after_pages_were_given_back(database: Database) -> None:
+def test_commits_do_not_wait_for_readers_each_time_after_pages_were_given_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A backup reads one state for minutes, and meanwhile the vacuum gives pages back."""
+    monkeypatch.setattr("vecd.limits.CHECKPOINT_WAIT_MS", 200)  # 50 such waits take far longer than 50 commits
 
     def give_back(tx: Transaction) -> None:
         tx.db.execute("INSERT INTO job_pauses VALUES ('')")
