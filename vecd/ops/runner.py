@@ -163,7 +163,7 @@ def _ignore() -> None:
 
 
 def _reported(error: Exception, op: str) -> VecError:
-    """The error that the sender is told. A bug is logged."""
+    """The error that the sender gets. A bug is logged."""
     error = exhausted(error) or error
     if isinstance(error, VecError):
         return error

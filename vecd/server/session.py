@@ -265,7 +265,7 @@ class Session(asyncio.Protocol):
     # --- output and back-pressure -----------------------------------------------------------------------------------
 
     def send(self, message: dict[str, Any]) -> int:
-        """Writes a message, if there is still somebody to write to; returns its bytes. Raises VecError
+        """Writes a message, unless the peer is gone; returns its bytes. Raises VecError
         `frame_too_large`."""
         if self._closed:
             return 0
