@@ -14,7 +14,6 @@ from ...feed.batches import bookmark
 from ...feed.selection import EventSelection, match_types
 from ...feed.watch import WatchSpec
 from ...store.events import ALL_TYPES
-from ...wire.messages import encode_part
 from ..call import Call
 
 
@@ -24,18 +23,18 @@ async def watch(call: Call) -> dict[str, Any]:
     now = call.engine.database.head  # before the filters are parsed, which may take a while
     spec = await _spec(call)
     timeout_s = call.fields.optional_seconds("timeout_s")
-    subscription = call.engine.feed.watches.make(spec, encode_part, now, partial(call.room, alone=True))
+    subscription = call.engine.feed.watches.make(spec, call.encode_part, now, partial(call.room, alone=True))
     database, loop = call.engine.database, asyncio.get_running_loop()
     reason, sent_at = "done", loop.time()
     try:
         async with asyncio.timeout(timeout_s), contextlib.aclosing(subscription.batches()) as them:
             with call.subscribed(subscription):
-                async for page in them:
-                    if page.body is not None:
-                        await call.part(page.body)
+                async for batch in them:
+                    if batch.body is not None:
+                        await call.part(batch.body)
                         sent_at = loop.time()
                     elif loop.time() - sent_at > limits.HEARTBEAT_S:
-                        await call.part(bookmark(database, page.position, encode_part))
+                        await call.part(bookmark(database, batch.position, call.encode_part))
                         sent_at = loop.time()
                     call.release()  # also if there was nothing to send
     except TimeoutError:
