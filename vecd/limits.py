@@ -297,10 +297,10 @@ WRITER_CACHE_KIB: Final = 32 * KIB
 READER_CACHE_KIB: Final = 4 * KIB
 
 # --- threads and times ----------------------------------------------------------------------------------------------
-#: Threads of the desk that answers vector searches: one, unless it is stuck.
-DESK_THREADS: Final = 8
-#: For so long a batch of searches may take before what has come since is begun on another thread.
-DESK_STUCK_S: Final = 0.02
+#: Threads of the batch executor that answers searches: one, unless it is stuck.
+BATCH_EXECUTOR_THREADS: Final = 8
+#: A batch of searches that takes longer does not delay what has come since: another thread begins on that.
+BATCH_STUCK_S: Final = 0.02
 #: Threads that look through texts.
 SEARCHERS: Final = 4
 #: Threads that answer reads; more only queue for the interpreter lock.

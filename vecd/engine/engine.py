@@ -51,7 +51,7 @@ class Engine:
         self.views = ReadViews(self.database, self._view_released)
         self.vacuum = Vacuum(self.database, self.views)
         self.feed = Feed(self.database, self.read, self.vacuum, settings.heartbeat_s)
-        self.batch_executor = BatchExecutor("vecd-batch", limits.DESK_THREADS)
+        self.batch_executor = BatchExecutor("vecd-batch", limits.BATCH_EXECUTOR_THREADS)
         self._readers = pool(limits.READERS, "vecd-read")
         self._searchers = pool(limits.SEARCHERS, "vecd-search")
         self._preparers = Preparers("vecd-prepare", limits.PREPARERS)

@@ -31,7 +31,7 @@ from ..store.catalogue import Library
 from ..store.database import Database
 from ..store.transaction import Change, Commit
 from ..text.analysis import ANALYSIS_VERSION
-from .chunk_terms import words_in, words_of
+from .chunk_terms import terms_of, terms_of_change
 from .library_registry import LibraryRegistry, gone
 
 log = logging.getLogger("vecd.index")
@@ -84,7 +84,7 @@ class _StoredText:
             with self._database.snapshot() as db:
                 found = list(documents.texts(db, documents.kept(db, page)))
             for its_labels, titles, texts in found:
-                yield its_labels, words_of(self._library, titles, texts)
+                yield its_labels, terms_of(self._library, titles, texts)
 
 
 def _paged(labels: Labels) -> Iterator[Labels]:
@@ -181,7 +181,7 @@ class Indexes:
         self._known.add(library.library_id)
         return LiveIndex(spec, self._pools, source, self._discard)
 
-    def takes_words(self, library: Library) -> bool:
+    def takes_terms(self, library: Library) -> bool:
         """Whether an index in memory is going to want the words of what is written now."""
         return self._registry.get(library.library_id) is not None or library.library_id not in self._known
 
@@ -261,4 +261,5 @@ def spec_of(library: Library) -> Spec:
 
 def _write(library: Library, change: Change) -> Write:
     firsts = np.array([label for label, *_ in change.documents], np.int64)
-    return Write(change.seq, change.labels, change.vectors, change.removed, firsts, partial(words_in, library, change))
+    terms = partial(terms_of_change, library, change)
+    return Write(change.seq, change.labels, change.vectors, change.removed, firsts, terms)

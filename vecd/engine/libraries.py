@@ -1,4 +1,4 @@
-"""The verbs of libraries: create, list, show, rebuild, delete."""
+"""Operations on libraries: create, list, show, rebuild, delete."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def delete(engine: Engine, name: str, slot: WriteSlot) -> dict[str, Any]:
 async def rebuild(
     engine: Engine, name: str, kind: str | None, parameters: Mapping[str, Any], recall: float | None = None
 ) -> dict[str, Any]:
-    """Builds a library's index anew, as another kind or with other parameters if these are given, while everything else
+    """Rebuilds a library's index, as another kind or with other parameters if these are given, while everything else
     goes on; returns the library as `show` does, with `vectors`, `seconds` and the head as `seq`.
 
     With a `recall` and nothing else nothing is built: the library's searches are to have that recall from now on.
@@ -133,7 +133,7 @@ def reindexed(library: Library, kind: str | None, parameters: Mapping[str, Any])
 
 
 def show(engine: Engine, library: Library) -> dict[str, Any]:
-    """A library as people see it."""
+    """A library as clients see it."""
     return {
         **library.described(),
         "documents": library.documents,

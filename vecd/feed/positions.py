@@ -57,7 +57,7 @@ def parse(database: Database, text: str) -> Position:
     if match is None:
         raise VecError(
             Code.INVALID_CURSOR,
-            f"{text!r:.80} is no place to start from",
+            f"{text!r:.80} is not a position in the log",
             "give beginning, now, a cursor as an event carries it, an RFC 3339 time, or a time ago like -15m",
         )
     seq, head = int(match[2]), database.head
@@ -65,7 +65,7 @@ def parse(database: Database, text: str) -> Position:
         raise VecError(
             Code.FOREIGN_CURSOR,
             f"the cursor {text} is of another log; this one is {database.log_id}",
-            "the store was made anew or restored: start again from the beginning",
+            "the store was created again or restored: start again from the beginning",
         )
     if seq > head:
         raise VecError(
@@ -101,4 +101,4 @@ def time_us(text: str) -> int | None:
         # A time without a zone is the machine's.
         return max(0, int((moment if moment.tzinfo else moment.astimezone()).timestamp() * 1_000_000))
     except (ValueError, OverflowError) as error:
-        raise VecError(Code.INVALID_CURSOR, f"{text!r:.80} is no RFC 3339 time: {error}") from error
+        raise VecError(Code.INVALID_CURSOR, f"{text!r:.80} is not an RFC 3339 time: {error}") from error

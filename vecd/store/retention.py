@@ -4,7 +4,7 @@ A trim moves the log's horizon, which takes no time however much it trims: from 
 The vacuum deletes that, in steps that hold the writer up for a moment each: the events, the dead versions of documents
 that only those referred to, and the documents of libraries that were deleted behind the horizon. Then it gives the free
 pages back to the file system. A crash between two steps costs nothing: the next vacuum goes on. It may be told to stop
-before the horizon, where somebody still reads an older state (engine/readviews.py).
+before the horizon, where somebody still reads an older state (engine/read_views.py).
 
 Files made before schema 3 have no map of their free pages: in these the space is used again, and not given back.
 """

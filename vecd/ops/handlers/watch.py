@@ -29,12 +29,12 @@ async def watch(call: Call) -> dict[str, Any]:
     try:
         async with asyncio.timeout(timeout_s), contextlib.aclosing(subscription.batches()) as them:
             with call.subscribed(subscription):
-                async for page in them:
-                    if page.body is not None:
-                        await call.part(page.body)
+                async for batch in them:
+                    if batch.body is not None:
+                        await call.part(batch.body)
                         sent_at = loop.time()
                     elif loop.time() - sent_at > call.engine.settings.heartbeat_s:
-                        await call.part(bookmark(database, page.position, call.encode_part))
+                        await call.part(bookmark(database, batch.position, call.encode_part))
                         sent_at = loop.time()
                     call.release()  # also if there was nothing to send
     except TimeoutError:
