@@ -142,7 +142,6 @@ async def _serve(
         os.environ.setdefault(name, value)
     # Imported here: a daemon that cannot get its lock has no need of numpy.
     from .engine.engine import Engine
-    from .feed import retention
     from .jobs.jobs import Jobs
     from .jobs.scheduler import Scheduler
     from .ops.service import Service
@@ -176,7 +175,7 @@ async def _serve(
     listener = sockets.Listener(service, sock, owned=passed is None)
     await listener.start()
     keeper = loop.create_task(listener.keep_bound(keep_lock))
-    upkeep = loop.create_task(retention.Upkeep(engine).run())
+    retention = loop.create_task(engine.feed.retention.keep_trimmed(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reopening.reopen if reopening else lambda: None)
@@ -202,9 +201,9 @@ async def _serve(
     await scheduler.stop()
     jobs.stop()
     await listener.drain(settings.drain_s)
-    upkeep.cancel()
+    retention.cancel()
     await asyncio.to_thread(jobs.close)
-    engine.rest()
+    engine.end_tasks()
     await asyncio.to_thread(engine.close)
     listener.unbind()
     log.info("stopped")

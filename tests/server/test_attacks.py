@@ -23,7 +23,7 @@ from vecd import limits
 from vecd.client import Client
 from vecd.errors import Code, VecError, nearest
 from vecd.feed.batches import EventBatch
-from vecd.feed.channels import Channel, Feed
+from vecd.feed.channels import Channel, Channels
 from vecd.feed.positions import Position
 from vecd.feed.selection import EventSelection
 from vecd.jobs.jobs import Jobs
@@ -312,14 +312,14 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
 
 
 def test_rings_of_many_views_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    feed = Feed(cast(Database, SimpleNamespace(head=0)), cast(Any, None), cast(Any, None))
+    all_channels = Channels(cast(Database, SimpleNamespace(head=0)), cast(Any, None), cast(Any, None))
     monkeypatch.setattr(limits, "RINGS_BYTES_MAX", 10_000)
     for number in range(20):
-        channel = feed._channels[EventSelection(types=frozenset([str(number)])), cast(Any, None)] = Channel(0)
+        channel = all_channels._channels[EventSelection(types=frozenset([str(number)])), cast(Any, None)] = Channel(0)
         for seq in range(1, 11):
             channel.append(EventBatch(seq - 1, Position(seq), 1, seq, bytes(10 * (number + 1))))
-    feed._shrink()
-    channels = list(feed._channels.values())
+    all_channels._shrink()
+    channels = list(all_channels._channels.values())
     assert 9_000 < sum(channel.size_bytes for channel in channels) <= 10_000
     for channel in channels:  # what is left is the newest, without a gap; who needs more reads the store
         assert channel.behind(10) is None

@@ -68,7 +68,7 @@ async def daemon(folder: Path, environment: Mapping[str, str] | None = None) -> 
     finally:
         jobs.stop()
         await asyncio.to_thread(jobs.close)
-        engine.rest()
+        engine.end_tasks()
         await asyncio.to_thread(engine.close)
     assert not failures, failures
 
