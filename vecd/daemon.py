@@ -140,9 +140,9 @@ async def _serve(
         os.environ.setdefault(name, value)
     # Imported here: a daemon that cannot get its lock has no need of numpy.
     from .engine.engine import Engine
-    from .feed import retention
     from .jobs.jobs import Jobs
     from .jobs.scheduler import Scheduler
+    from .ops.service import Service
     from .server import listener as sockets
 
     loop = asyncio.get_running_loop()
@@ -167,12 +167,13 @@ async def _serve(
     if passed is None and settings.socket.parent == settings.runtime:
         private_folder(settings.runtime)
     sock = passed or sockets.bind(str(settings.socket))
-    clock = Scheduler(jobs)
+    scheduler = Scheduler(jobs)
     about = {"data": shown(settings.data), "data_id": folder_id(settings.data)}
-    listener = sockets.Listener(jobs, clock, sock, stop.set, owned=passed is None, about=about)
+    service = Service(jobs, scheduler, stop.set, about)
+    listener = sockets.Listener(service, sock, owned=passed is None)
     await listener.start()
     keeper = loop.create_task(listener.keep_bound(keep_lock))
-    upkeep = loop.create_task(retention.Upkeep(engine).run())
+    retention = loop.create_task(engine.feed.retention.keep_trimmed(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reopening.reopen if reopening else lambda: None)
@@ -182,7 +183,7 @@ async def _serve(
     lock.tell(READY)
     _tell_ready(ready_fd)
     jobs.start()
-    clock.start()
+    scheduler.start()
     await stop.wait()
     keeper.cancel()
     lock.tell(STOPPING)
@@ -195,12 +196,12 @@ async def _serve(
     log.info("stopping")
     _notify("STOPPING=1")
     engine.indexes.stop_building()
-    await clock.stop()
+    await scheduler.stop()
     jobs.stop()
     await listener.drain(settings.drain_s)
-    upkeep.cancel()
+    retention.cancel()
     await asyncio.to_thread(jobs.close)
-    engine.rest()
+    engine.end_tasks()
     await asyncio.to_thread(engine.close)
     listener.unbind()
     log.info("stopped")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ... import limits
 from ...engine import libraries as verbs
-from ...engine import recall_measurement
+from ...engine import synthetic_recall
 from ..call import Call
 
 
@@ -27,14 +27,15 @@ async def create(call: Call) -> dict[str, Any]:
     return await verbs.create(call.engine, wanted, call.slot)
 
 
-def list_(call: Call) -> dict[str, Any]:
+async def list_(call: Call) -> dict[str, Any]:
+    await call.room()
     return {"libraries": [verbs.show(call.engine, each) for each in verbs.everything(call.engine)]}
 
 
 async def show(call: Call) -> dict[str, Any]:
     library = call.engine.database.catalogue.find(call.fields.text("library"))
     shown = verbs.show(call.engine, library)
-    return {**shown, "recall": {**shown["recall"], "probe": await recall_measurement.measure(call.engine, library)}}
+    return {**shown, "recall": {**shown["recall"], "probe": await synthetic_recall.measure(call.engine, library)}}
 
 
 async def rebuild(call: Call) -> dict[str, Any]:
