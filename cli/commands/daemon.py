@@ -137,7 +137,7 @@ def _shut_down(sock: Any, settings: Settings) -> tuple[int, Settings]:
 
     with Client(sock) as client:
         status = client.status()
-        client.request("shutdown")
+        client.shutdown()
         with contextlib.suppress(VecError):
             while True:  # its end of the connection closes when it has answered everybody
                 client.wait()

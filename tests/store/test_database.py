@@ -301,7 +301,9 @@ def test_the_vectors_of_a_library_are_read_in_the_order_of_their_labels(database
         write(database, *((f"{number}", number) for number in numbers[start : start + 1_000]))
     write(database, *(f"{number}" for number in range(0, 6_000, 7)))
     with database.snapshot() as db:
-        pages = list(documents.vectors(db, documents.living(db, database.catalogue.find("notes").library_id)))
+        pages = list(
+            documents.vectors(db, documents.living(db, database.catalogue.find("notes").library_id), lambda *_: None)
+        )
         labels = np.concatenate([page[0] for page in pages])
         rows = np.frombuffer(b"".join(page[1] for page in pages), "<f4").reshape(-1, 2)
         assert (np.diff(labels) > 0).all()

@@ -13,7 +13,7 @@ from ..errors import Code, VecError
 from ..store import consumers as store
 from ..store.consumers import Consumer
 from ..store.database import Database
-from ..store.events import format_time
+from ..units import format_time
 from .broadcast import Broadcast
 from .positions import Position, cursor
 from .runner import Run

@@ -14,9 +14,9 @@ from .. import limits
 from ..errors import Code, VecError, nearest
 from ..store import job_transitions as transitions
 from ..store import jobs as store
-from ..store.events import format_time
 from ..store.jobs import Job, Wanted
 from ..store.transaction import Transaction
+from ..units import format_time
 from ..write_order import WriteSlot
 from . import kinds
 from .clocks import wall_us
