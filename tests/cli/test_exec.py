@@ -209,7 +209,7 @@ def test_options_of_the_command_want_one(instance: Instance, option: list[str]) 
 
 @pytest.mark.parametrize("command", ["", " "])
 def test_an_empty_command_is_a_usage_error(instance: Instance, command: str) -> None:
-    assert "empty command" in instance.vec("watch", "--no-follow", "--exec", command, status=2).stderr
+    assert "the command of --exec is empty" in instance.vec("watch", "--no-follow", "--exec", command, status=2).stderr
 
 
 # --- the end --------------------------------------------------------------------------------------------------------

@@ -612,7 +612,7 @@ def test_a_daemon_killed_in_the_middle_costs_nothing(tmp_path: Path) -> None:
         summary = told[-1]
         assert summary["added"] + summary["unchanged"] == count
         assert summary["failed"] == summary["updated"] == 0
-        assert "sending again" in said
+        assert "unacknowledged documents again" in said
         assert own.pid() != first
         assert len(ids_in(own, "default")) == count
         with own.connect() as client:

@@ -78,7 +78,7 @@ def test_delete_takes_what_the_filters_let_through(instance: Instance) -> None:
 def test_delete_takes_ids_or_filters_or_stdin(instance: Instance, texts: str) -> None:
     for arguments in (["--where", "year = 1", "logs"], ["--where", "year = 1", "--stdin"]):
         done = instance.vec("delete", "-l", texts, *arguments, status=2, stdin="logs\n")
-        assert (done.stdout, "give ids, or --where, or --stdin" in done.stderr) == ("", True)
+        assert (done.stdout, "specify either ids, --where, or --stdin" in done.stderr) == ("", True)
     assert len(ids_in(instance, texts)) == len(DOCUMENTS)
 
 
