@@ -16,7 +16,7 @@ from ..store.catalogue import DEFAULT, Catalogue, Library
 from ..store.events import format_time
 from ..text import embedders, languages
 from ..write_order import WriteSlot
-from .core import Engine
+from .engine import Engine
 from .indexes import spec_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

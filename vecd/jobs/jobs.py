@@ -18,7 +18,7 @@ from ..store.transaction import JobChange
 from .workers import Workers
 
 if TYPE_CHECKING:
-    from ..engine.core import Engine
+    from ..engine.engine import Engine
 
 
 class Jobs:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import limits
 from ..errors import Code, VecError
-from ..scarcity import start
+from ..resources import start
 from ..store import job_transitions as transitions
 from ..store import jobs as store
 from ..store.job_transitions import Ending
@@ -39,7 +39,7 @@ from .queue import Entry, Queue
 from .retry_policy import Control, failed, stopped
 
 if TYPE_CHECKING:
-    from ..engine.core import Engine
+    from ..engine.engine import Engine
 
 log = logging.getLogger("vecd.jobs")
 

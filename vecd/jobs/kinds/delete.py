@@ -12,7 +12,7 @@ from ...store.transaction import Transaction
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 
 class Delete(JobKind):

@@ -25,7 +25,7 @@ from ...store.jobs import Job
 from ...store.transaction import Transaction
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 #: What comes back from a `yield`: done when the step is on disk.
 Steps = Generator["Step", Future[None] | None, dict[str, Any]]

@@ -14,7 +14,7 @@ from ...store import libraries as store
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 _LOOK_S = 0.05
 
@@ -72,7 +72,7 @@ class Rebuild(JobKind):
                     report = future.result(_LOOK_S)
                     return {"vectors": report.vectors, "seconds": round(report.seconds, 3), "reason": report.reason}
                 except concurrent.futures.TimeoutError:
-                    built = live.built
+                    built = live.build_progress
                     total = engine.database.catalogue.by_id[library.library_id].chunks
                     yield Step(done=None if built is None else int(built * total), total=total)
         finally:

@@ -30,7 +30,7 @@ from ...text.chunking import chunks_of
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 _BETWEEN_CHUNKS = "\n\n"
 
