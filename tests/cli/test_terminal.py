@@ -66,8 +66,8 @@ SEEN = {
     ),
     "watch": (["watch", "--from", "beginning", "-n", "2"], r"document\.added +default +logs  Log rotation"),
     "ingest": (["ingest"], r"^nothing in \d+\.\d s"),
-    "delete": (["delete", "nobody"], r"^0 documents deleted, 1 not there"),
-    "daemon start": (["daemon", "start"], r"^vecd was running, pid \d+$"),
+    "delete": (["delete", "nobody"], r"^0 documents deleted, 1 missing"),
+    "daemon start": (["daemon", "start"], r"^vecd is already running, pid \d+$"),
 }
 
 
