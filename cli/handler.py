@@ -139,7 +139,7 @@ class Handler:
                 raise VecError(
                     Code.HANDLER_FAILED,
                     f"the command cannot be run: {why} (exit status {status} of {self._command!r:.200})",
-                    "the cursor stays before the batch; correct the command, and start again",
+                    "the cursor stays before the batch; correct the command and start again",
                 )
             if self._signals.got is not None:
                 return False
@@ -158,7 +158,9 @@ class Handler:
         tries = plural(self._tries_max, "time")
         what = f"the command failed {tries} with {plural(len(lines), 'event')}, last with status {status}"
         if self._stops:
-            raise VecError(Code.HANDLER_FAILED, what, "the cursor stays before them; mend the command and begin again")
+            raise VecError(
+                Code.HANDLER_FAILED, what, "the cursor stays before them; correct the command and start again"
+            )
         self._dead_letters.add(self._command, status, self._tries_max, cursor, lines)
         self.given_up += 1
         print(f"vec: {what}; they are in {shown(self._dead_letters.path)}", file=sys.stderr, flush=True)

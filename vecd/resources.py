@@ -42,8 +42,8 @@ def exhausted(error: BaseException) -> VecError | None:
         return None
     return VecError(
         Code.BUSY,
-        f"the system gives the daemon no more {what}; this request was not done",
-        f"try again when less is going on, or raise the daemon's limit ({_LIMITS[what]})",
+        f"the daemon cannot get more {what} from the system; the request was not executed",
+        f"try again later, or raise the daemon's limit ({_LIMITS[what]})",
     )
 
 

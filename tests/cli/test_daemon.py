@@ -204,7 +204,7 @@ def _data_file(own: Instance) -> None:
         pytest.param(_garbage, 69, ["vecd did not start", "vec.db is damaged", "its log is"], id="garbage"),
         pytest.param(_folder, 69, ["vecd did not start", "vec.db", "its log is"], id="folder"),
         pytest.param(_socket_file, 69, ["vecd.sock"], id="no-socket"),
-        pytest.param(_data_file, 2, ["cannot make the folder", "data"], id="data-is-a-file"),
+        pytest.param(_data_file, 2, ["cannot create the folder", "data"], id="data-is-a-file"),
     ],
 )
 def test_a_daemon_that_cannot_start_says_why(spoil: Callable[[Instance], None], status: int, says: list[str]) -> None:
@@ -403,7 +403,7 @@ def test_stopping_answers_what_was_asked_before() -> None:
 
 def test_logs_prints_the_end_of_the_log() -> None:
     with Instance(HASH) as own:
-        assert "there is no log at" in own.vec("daemon", "logs", status=4).stderr
+        assert "vecd.log does not exist" in own.vec("daemon", "logs", status=4).stderr
         own.vec("daemon", "restart")
         own.vec("daemon", "stop")
         whole = own.settings.log.read_text()

@@ -321,7 +321,7 @@ def test_a_signal_while_the_daemon_is_away_ends_it_and_the_outcome_is_kept(tmp_p
             own.vec("daemon", "stop")
             (tmp_path / "go").touch()
             assert watcher.stderr is not None
-            assert b"going on from" in watcher.stderr.readline()
+            assert b"resuming from" in watcher.stderr.readline()
             watcher.send_signal(signal.SIGTERM)
             own.vec("daemon", "start")
             assert watcher.wait() == 143

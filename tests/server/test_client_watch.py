@@ -272,7 +272,7 @@ def test_a_daemon_that_is_silent_too_long_is_stalled() -> None:
             feed = client.watch()
             daemon.send_signal(signal.SIGSTOP)
             try:
-                with pytest.raises(VecError, match="has said nothing") as stalled:
+                with pytest.raises(VecError, match="has sent nothing") as stalled:
                     next(feed)
             finally:
                 daemon.send_signal(signal.SIGCONT)

@@ -140,7 +140,7 @@ def test_a_filter_that_cannot_be_read_is_refused_with_its_column(client: Client,
     assert {key: error.details[key] for key in ("field", "where", "column")} == {
         "field": "where", "where": "year in (1, 'x", "column": 13,
     }  # fmt: skip
-    assert "a quote that is not closed" in error.message
+    assert "unterminated quote" in error.message
     assert "vec-search(1)" in str(error.hint)
 
 

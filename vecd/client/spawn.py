@@ -56,8 +56,8 @@ def spawn_daemon(settings: Settings, notice: Notice = lambda text: None) -> sock
         if got is None:
             raise VecError(
                 Code.BUSY,
-                f"another process has locked {path} for more than {bound_s:g} s, and no daemon has come up",
-                f"see which with `fuser {path}`, and end it",
+                f"another process has locked {path} for more than {bound_s:g} s, and no daemon is ready",
+                f"find it with `fuser {path}`, and stop it",
             )
         return _find_or_start(settings, notice)
     finally:
@@ -81,7 +81,7 @@ def _find_or_start(settings: Settings, notice: Notice) -> socket.socket:
     _start(settings)
     sock = connect_socket(settings)
     if sock is None:
-        raise VecError(Code.DAEMON_FAILED, f"vecd says it is ready, but nobody listens on {settings.socket}")
+        raise VecError(Code.DAEMON_FAILED, f"vecd reported that it is ready, but does not listen on {settings.socket}")
     return sock
 
 

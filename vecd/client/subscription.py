@@ -135,15 +135,15 @@ class Watch:
         """What `patience_s` of silence means."""
         return VecError(
             Code.STALLED,
-            f"the daemon has said nothing for {self.patience_s:g} s",
-            f"it is stopped or stuck; when it is well again, go on from {self.cursor or 'where you were'}",
+            f"the daemon has sent nothing for {self.patience_s:g} s",
+            f"it is suspended or does not respond; later, resume from {self.cursor or 'the last cursor'}",
         )
 
     def _finish(self, end: dict[str, Any]) -> None:
         end["cursor"] = end.get("cursor") or self.cursor
         self.end = end
         if end.get("reason") == "shutting_down":
-            raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", f"go on from {end['cursor']}")
+            raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", f"resume from {end['cursor']}")
         self.cursor = end["cursor"]
 
     # --- what is done with them -------------------------------------------------------------------------------------

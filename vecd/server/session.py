@@ -280,7 +280,7 @@ class Session(asyncio.Protocol):
         if not isinstance(error, VecError):
             log.error("a handler failed", exc_info=error, extra={"op": call.op})
             bug = f"a bug in the daemon: {type(error).__name__}: {error}"
-            error = VecError(Code.INTERNAL, bug, "the daemon's log has more; please report it")
+            error = VecError(Code.INTERNAL, bug, "see the daemon's log, and report this bug")
         self.send({"id": call.id, "error": error.to_wire()})
 
     def _done(self, call: Call, slot: WriteSlot | None, size: int, stream: bool) -> None:

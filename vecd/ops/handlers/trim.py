@@ -21,8 +21,8 @@ async def trim(call: Call) -> dict[str, Any]:
     if keep == Limits():
         raise VecError(
             Code.INVALID_REQUEST,
-            "a trim must be told how much to keep",
-            "give an age, a count of events, or a size",
+            "no limit was specified",
+            "use keep_age_s, keep_count or keep_bytes",
             field="keep_age_s",
         )
     return await verbs.trim(call.engine, keep, past_consumers=fields.flag("past_consumers"), wait=fields.flag("wait"))

@@ -53,7 +53,7 @@ def dimension_of(name: str) -> int | None:
     if name not in EMBEDDERS:
         close = nearest(name, list(EMBEDDERS))
         hint = f"did you mean {close!r}?" if close else f"known embedders: {', '.join(EMBEDDERS)}"
-        raise VecError(Code.UNSUPPORTED, f"there is no embedder {name!r}", hint)
+        raise VecError(Code.UNSUPPORTED, f"unknown embedder {name!r}", hint)
     made = EMBEDDERS[name]
     return None if made is None else made[1]
 
