@@ -1,7 +1,7 @@
-"""Where a watch keeps its place between two runs: nowhere, in a file, or with the daemon under a consumer's name.
+"""Where a watch keeps its position between two runs: nowhere, in a file, or in the daemon, as a consumer.
 
-One interface for the three. A place is kept after the output that it stands for was flushed, never before: what was
-cut short is seen again.
+One interface for the three. A position is kept after the output before it was flushed, never sooner: an interrupted
+watch repeats events and misses none.
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ if TYPE_CHECKING:
     from vecd.client import Client
     from vecd.client.subscription import Watch
 
-#: How long a daemon that is being restarted is waited for, so that what was done is not done again.
+#: How long a watch waits for a daemon that is being restarted, so that what was done is not repeated.
 RESTART_S = 10.0
 
-#: A cursor file holds one line; a longer file is another one.
+#: A cursor file has one line; a longer file is not one.
 _CURSOR_FILE_BYTES_MAX = 4_096
-
-#: The connection is over. Another one goes on where it was.
-LOST = (Code.CONNECTION_LOST, Code.SHUTTING_DOWN, Code.STALLED)
 
 
 class Nowhere:
-    """Each run begins where it is told to."""
+    """Every run begins at the given position."""
 
     #: The consumer to watch as.
     consumer: str | None = None
@@ -89,7 +86,7 @@ class Consumer(Nowhere):
 
     def __init__(self, name: str, connect: Callable[[], Client]) -> None:
         """`connect` is for the ack of what was done while the daemon was restarted; it starts none."""
-        self.consumer = name
+        self.consumer = self._name = name
         self._connect = connect
         self._kept = ""  # acknowledged, or on its way
         self._sure = ""
@@ -101,7 +98,7 @@ class Consumer(Nowhere):
             try:
                 watch.ack(cursor)
             except VecError as error:
-                if error.code not in LOST:
+                if not error.disconnected:
                     raise
                 self._gone = error  # `secure` raises it; without that, the watch itself meets the same
 
@@ -117,7 +114,7 @@ class Consumer(Nowhere):
         if self._sure == self._kept:
             return
         try:
-            client.request("ack", consumer=self.consumer, cursor=self._kept)
+            client.ack(self._name, self._kept)
         except VecError as error:
             if error.code != Code.NOT_FOUND:  # a consumer that was deleted begins again where the watch does
                 raise
@@ -133,10 +130,10 @@ class Consumer(Nowhere):
                     self.resume(client)
                 return
             except VecError as error:
-                if time.monotonic() > deadline or error.code not in (*LOST, Code.NO_DAEMON):
+                if time.monotonic() > deadline or not error.retryable:
                     break
             time.sleep(0.1)
         print(
-            f"vec: {self._kept} was done, but consumer {self.consumer} could not be told: it will see that again",
+            f"vec: {self._kept} was done, but consumer {self.consumer} was not moved there: it will see that again",
             file=sys.stderr,
         )

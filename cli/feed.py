@@ -19,16 +19,16 @@ class Events:
     """Events as they are, vectors as lists of numbers."""
 
     def __init__(self, *, payload: bool, vectors: bool) -> None:
-        #: What the watch is to ask for, beside which events.
+        #: Arguments of the watch that this format needs.
         self.asks: dict[str, Any] = {"payload": payload or vectors, "vectors": vectors}
         self.refused = 0  # documents that could not be written
-        self.end: VecError | None = None  # why no more lines will come, though more events may
+        self.end: VecError | None = None  # why there are no more lines, though there may be more events
         self._vectors = vectors
         orjson = load_orjson()
         self._dumps: Callable[[Any], bytes] = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
 
     def lines(self, events: Iterable[dict[str, Any]]) -> list[bytes]:
-        """A line an event, with its newline. Changes the events."""
+        """A line for each event, with its newline. Changes the events."""
         return [self._dumps(each) for each in self.objects(events)]
 
     def objects(self, events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -39,7 +39,7 @@ class Events:
 
 
 class IngestLines(Events):
-    """Documents as `vec ingest` accepts them, so that what it is fed becomes equal to what is watched."""
+    """Documents as `vec ingest` accepts them, so that a library that ingests them equals the one that is watched."""
 
     def __init__(self, *, vectors: bool) -> None:
         super().__init__(payload=True, vectors=vectors)

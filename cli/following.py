@@ -1,12 +1,12 @@
-"""A watch that outlives its connection, and ends when nobody reads what it prints.
+"""A watch that survives the loss of its connection, and ends when no process reads its output.
 
 Rules:
-- Progress is the cursor behind what was handled: printed and flushed, or taken by the command. After the connection was
-  lost, the watch goes on from there, so an event may come twice when its handling was cut short, and is never missed.
-- A daemon that died is started again, as by any other command. One that was stopped on purpose is waited for: a watch
-  does not undo `vec daemon stop`.
-- A watch that follows waits for as long as it takes, within --timeout. One that ends at the head (--no-follow) waits
-  for RESTART_S. Neither tries for longer than that to start a daemon that does not come up.
+- `done` is the cursor behind the events that were handled: printed and flushed, or taken by the command. After the
+  connection is lost, the watch continues from there: an event may arrive twice, and is never missed.
+- A daemon that died is started again, as by any other command. One that was stopped on purpose is not: the watch waits
+  for it, and does not undo `vec daemon stop`.
+- A watch that follows waits without a bound, within --timeout. One that ends at the head (--no-follow) waits for
+  RESTART_S. Neither tries for longer than that to start a daemon that fails to start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vecd import limits
 from vecd.errors import Code, VecError
 
-from .cursors import LOST, RESTART_S
+from .cursors import RESTART_S
 
 if TYPE_CHECKING:
     from vecd.client import Client
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 #: Seconds between two attempts to connect: the first pause, which doubles, and the longest.
 _PAUSE_S: Final = 0.05
 _PAUSE_S_MAX: Final = 1.0
-
-#: Why an attempt to connect fails that the next one may not: the daemon is not back yet, or has not yet noticed that
-#: the old connection of a consumer is closed.
-_NOT_YET: Final = (*LOST, Code.NO_DAEMON, Code.BUSY, Code.TIMEOUT, Code.CONSUMER_HELD)
 
 #: What ends a watch from outside: file descriptors, each with the events of poll(2) that it is watched for.
 Enders = Sequence[tuple[int, int]]
@@ -65,11 +61,11 @@ class Following:
         self._enders = enders
         self._limit: int | None = asked["limit"]
         self._deadline = None if asked["timeout_s"] is None else time.monotonic() + asked["timeout_s"]
-        self.restarts = 0  # times that it went on from `done`: what was taken and not handled comes again
+        self.restarts = 0  # how often it continued from `done`: unhandled events arrive again
         self.timed_out = False
-        self.stopped = False  # by an ender
+        self.stopped = False  # by something in `enders`
         self._begin(start)
-        self.done = self.watch.cursor  # behind all that was handled
+        self.done = self.watch.cursor  # the cursor behind the events that were handled
         self._handled = 0  # events
 
     def _begin(self, start: str) -> None:
@@ -92,13 +88,11 @@ class Following:
     def close(self) -> None:
         self.client.close()
 
-    # --- what comes -------------------------------------------------------------------------------------------------
+    # --- read -------------------------------------------------------------------------------------------------------
 
     def messages(self) -> Iterator[Message]:
         """The messages of the watch, the first one at once. They end with the watch, and when an ender is ready: then
-        `stopped` is true.
-
-        Raises VecError when the watch cannot go on.
+        `stopped` is true. Raises VecError when the watch cannot continue.
         """
         watch: Watch | None = None
         while True:
@@ -119,8 +113,8 @@ class Following:
             yield message
 
     def wait(self, seconds: float | None) -> bool:
-        """Waits until `messages` has something without waiting; false when an ender is ready first, or that time is
-        over. Raises VecError `stalled` when the daemon says nothing for too long."""
+        """Waits until `messages` returns without waiting; false when an ender is ready first, or after that time.
+        Raises VecError `stalled` when the daemon sends nothing for too long."""
         poll = select.poll()
         poll.register(self.client, select.POLLIN)
         for fd, events in self._enders:
@@ -143,23 +137,23 @@ class Following:
                 elif left_s > limits.SILENCE_S:
                     self.client.check_daemon()
             except VecError:
-                return True  # `messages` meets the same, behind what has arrived
+                return True  # `messages` raises the same, after the messages that have arrived
         return True
 
-    # --- what was done with it --------------------------------------------------------------------------------------
+    # --- keep the position ------------------------------------------------------------------------------------------
 
     def keep(self, cursor: str, events: int) -> None:
-        """All up to there (inclusive) is handled, so many events since the last call. Raises VecError."""
+        """All up to `cursor` (inclusive) is handled, so many events since the last call. Raises VecError."""
         self.done = cursor
         self._handled += events
         self._place.keep(self.watch, cursor)
 
     def secure(self) -> None:
-        """Returns when the place is on disk. Raises VecError."""
+        """Returns when the position is durable. Raises VecError."""
         try:
             self._place.secure(self.watch)
         except VecError as error:
-            if error.code not in LOST:
+            if not error.disconnected:
                 raise
             resumed = False
             try:
@@ -168,16 +162,16 @@ class Following:
                 if not resumed:
                     self._place.salvage()
 
-    # --- after the connection was lost ------------------------------------------------------------------------------
+    # --- continue on a new connection  ------------------------------------------------------------------------------
 
     def resume(self, error: VecError) -> bool:
         """Goes on from `done` on another connection, when there is one; false when an ender is ready first, or the time
-        is over. Raises VecError: `error`, if that cannot be mended so, or why it cannot go on."""
-        if not self._reconnects or error.code not in LOST:
+        is over. Raises VecError: `error`, if a new connection does not help, or why the watch cannot continue."""
+        if not self._reconnects or not error.disconnected:
             raise error
         self.client.close()
         if self._limit is not None and self._handled >= self._limit:
-            return False  # only the end was missing
+            return False  # only the end of the watch was missing
         print(f"vec: {error.message}; resuming from {self.done} when it is back", file=sys.stderr, flush=True)
         spawns = error.code != Code.SHUTTING_DOWN  # a stuck one may be killed later
         restart_until = time.monotonic() + RESTART_S
@@ -195,7 +189,9 @@ class Following:
             except VecError as failure:
                 self.client.close()
                 late = time.monotonic() > restart_until
-                if failure.code not in _NOT_YET and (late or failure.code != Code.DAEMON_FAILED):
+                # The daemon is not back yet, or has not noticed yet that the consumer's old connection is closed.
+                passes = failure.retryable or failure.code == Code.TIMEOUT
+                if not passes and (late or failure.code != Code.DAEMON_FAILED):
                     raise
                 if late and not self._asked["follow"]:
                     raise error from failure

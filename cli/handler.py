@@ -1,108 +1,51 @@
-"""--exec: a command for each batch of events, one at a time, tried again when it fails, and set aside in the end.
+"""`vec watch --exec`: deliver a watch to a command, with the loop of vecd.delivery.
 
-The cursor moves when the command ended with 0, or when the batch is on disk among the dead letters. So each event is
-handled at least once. A command that cannot be run at all says nothing about the batch: the watch ends before it.
+The command runs once for each batch. A command that cannot be run at all says nothing about the batch: the watch ends
+before it.
 """
 
 from __future__ import annotations
 
-import datetime
-import errno
-import fcntl
 import os
-import random
-import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vecd.data_lock import shown
-from vecd.durable_files import open_regular, sync_folder
+from vecd.client import Message
+from vecd.delivery import AttemptFailed, Batch, DeadLetterFile, Delivery, Observer, Options
+from vecd.durable_files import printable_path
 from vecd.errors import Code, VecError
 
-from .batches import Batch, Batches, Signals
 from .feed import Events
 from .output import plural
+from .signals import Signals
 
 if TYPE_CHECKING:
-    from vecd.client.subscription import Message
+    from pathlib import Path
 
     from .following import Following
-
-#: The wait before a second try, on average twice as long before each further one.
-_RETRY_S = 1.0
-_RETRY_S_MAX = 60.0
 
 #: What a shell's exit status says of a command that it could not run.
 _CANNOT_RUN = {126: "it cannot be executed", 127: "it was not found"}
 
 
-class DeadLetters:
-    """A file of batches that were given up, a line each. Only a regular file, or a symlink to one, keeps them."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises VecError `invalid_request` for a path that is something else."""
-        self.path = path
-        try:
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                raise OSError(errno.EINVAL, "it is not a regular file")
-        except FileNotFoundError:
-            pass  # it is made when a batch is given up
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def add(self, command: str, status: int, attempts: int, cursor: str, lines: Sequence[bytes]) -> None:
-        """When it returns, the batch is on disk. Raises VecError if it cannot be."""
-        from .output import load_orjson
-
-        shown = os.fsencode(command).decode("utf-8", "backslashreplace")
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        about = {"time": now, "command": shown, "status": status, "attempts": attempts, "cursor": cursor}
-        events = b",".join(line.rstrip(b"\n") for line in lines)
-        line = load_orjson().dumps(about)[:-1] + b',"events":[' + events + b"]}\n"
-        try:
-            fd = open_regular(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            with open(fd, "ab", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # others may have the same file
-                left = memoryview(line)
-                while left:
-                    left = left[file.write(left) :]
-                os.fsync(file.fileno())
-            sync_folder(self.path.parent)
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: OSError) -> VecError:
-        return VecError(
-            Code.INVALID_REQUEST,
-            f"cannot write the dead letters to {shown(self.path)} ({error.strerror})",
-            "the cursor stays before the batch; name another file with --dead-letter",
-        )
-
-
 class Handler:
-    """Runs the command. `signal_got` after `run` is what ended it, if a signal did."""
+    """A command, and how events are delivered to it. `signal_got` after `run` is the signal that ended it, if any."""
 
     def __init__(
-        self,
-        command: str,
-        form: Events,
-        *,
-        events_max: int,
-        tries_max: int,
-        dead_letters: DeadLetters,
-        stops: bool,
+        self, command: str, form: Events, *, events_max: int, attempts_max: int, dead_letters: Path, stops: bool
     ) -> None:
-        self._command = command
+        """With `stops`, the watch ends at a batch that it would give up. Raises VecError for a file that cannot hold
+        dead letters, or an invalid VEC_RETRY_S."""
         self._form = form
-        self._events_max = events_max
-        self._tries_max = tries_max
-        self._dead_letters = dead_letters
+        self._options = Options(
+            events_max=events_max, attempts_max=attempts_max, retry_s=_retry_s() or Options().retry_s
+        )
+        self._dead_letters = DeadLetterFile(dead_letters)
         self._stops = stops
-        self._retry_s = _retry_s()
         self._signals = Signals()
+        self._command = _Command(command, self._signals)
         self.given_up = 0  # batches
         self.signal_got: int | None = None
 
@@ -111,63 +54,83 @@ class Handler:
         """Readable when a signal ends the run."""
         return self._signals
 
-    def run(self, feed: Following, messages: Iterator[Message]) -> None:
+    def run(self, following: Following, messages: Iterator[Message]) -> None:
         """Handles all that comes. Raises VecError `handler_failed` when it stops at a batch that fails, and others."""
+        delivery = Delivery(
+            _Feed(following, messages, self._form),
+            self._command,
+            self._options,
+            encode=self._form.lines,
+            stop=self._signals,
+            dead_letters=None if self._stops else self._dead_letters,
+            observer=_Report(self._options, self._dead_letters),
+        )
         with self._signals:
-            for batch in Batches(feed, messages, self._events_max, self._signals):
-                if not self._handle(batch):
-                    break
-                feed.keep(batch.cursor, len(batch.events))
-                feed.secure()
+            delivery.run()
+        self.given_up = delivery.given_up
         self.signal_got = self._signals.got
 
-    def _handle(self, batch: Batch) -> bool:
-        """False if a signal came before the batch was done."""
-        lines = self._form.lines(batch.events)
-        done = not lines or self._try(lines, batch.cursor)
-        if done and self._form.end is not None:
+
+class _Feed:
+    """A watch as the feed of a delivery."""
+
+    def __init__(self, following: Following, messages: Iterator[Message], form: Events) -> None:
+        self._following = following
+        self._messages = messages
+        self._form = form
+        self.ended = False
+
+    @property
+    def committed(self) -> str:
+        return self._following.done
+
+    @property
+    def rewinds(self) -> int:
+        return self._following.restarts
+
+    def read(self, wait_s: float | None) -> Message | None:
+        if self.ended or (wait_s is not None and not self._following.wait(wait_s)):
+            return None
+        message = next(self._messages, None)
+        if message is None:
+            self.ended = True
+            return Message([], self._following.watch.cursor)
+        return message
+
+    def commit(self, cursor: str, events: int) -> None:
+        if self._form.end is not None:
             raise self._form.end
-        return done
+        self._following.keep(cursor, events)
+        self._following.secure()
 
-    def _try(self, lines: Sequence[bytes], cursor: str) -> bool:
-        """Runs the command until the lines are handled or given up; false if a signal came before that."""
-        for attempt in range(1, self._tries_max + 1):
-            status = self._run(lines, cursor, attempt)
-            if status == 0:
-                return True
-            if (why := _CANNOT_RUN.get(status)) is not None:
-                raise VecError(
-                    Code.HANDLER_FAILED,
-                    f"the command cannot be run: {why} (exit status {status} of {self._command!r:.200})",
-                    "the cursor stays before the batch; correct the command and start again",
-                )
-            if self._signals.got is not None:
-                return False
-            told = f"vec: the command failed with status {status} (try {attempt} of {self._tries_max})"
-            if attempt < self._tries_max:
-                # Full jitter: those who failed together do not come back together.
-                wait_s = random.uniform(0, min(_RETRY_S_MAX, self._retry_s * 2 ** (attempt - 1)))
-                print(f"{told}; again in {wait_s:.1f} s", file=sys.stderr, flush=True)
-                self._signals.sleep(wait_s)
-                if self._signals.got is not None:
-                    return False
-        self._give_up(lines, cursor, status)
-        return True
 
-    def _give_up(self, lines: Sequence[bytes], cursor: str, status: int) -> None:
-        tries = plural(self._tries_max, "time")
-        what = f"the command failed {tries} with {plural(len(lines), 'event')}, last with status {status}"
-        if self._stops:
+class _Command:
+    """The sink: a shell command, with the lines on its stdin."""
+
+    def __init__(self, command: str, signals: Signals) -> None:
+        self._command = command
+        self._signals = signals
+
+    def deliver(self, batch: Batch) -> None:
+        status = self._run(batch)
+        if status == 0:
+            return
+        if (why := _CANNOT_RUN.get(status)) is not None:
             raise VecError(
-                Code.HANDLER_FAILED, what, "the cursor stays before them; correct the command and start again"
+                Code.HANDLER_FAILED,
+                f"the command cannot be run: {why} (exit status {status} of {self._command!r:.200})",
+                "the cursor stays before the batch; correct the command and start again",
             )
-        self._dead_letters.add(self._command, status, self._tries_max, cursor, lines)
-        self.given_up += 1
-        print(f"vec: {what}; they are in {shown(self._dead_letters.path)}", file=sys.stderr, flush=True)
+        shown = os.fsencode(self._command).decode("utf-8", "backslashreplace")
+        raise AttemptFailed(f"the command failed with status {status}", command=shown, status=status)
 
-    def _run(self, lines: Sequence[bytes], cursor: str, attempt: int) -> int:
-        """The command's exit status, as a shell tells it."""
-        environment = {"VEC_CURSOR": cursor, "VEC_EVENTS": str(len(lines)), "VEC_ATTEMPT": str(attempt)}
+    def _run(self, batch: Batch) -> int:
+        """The command's exit status, as a shell reports it."""
+        environment = {
+            "VEC_CURSOR": batch.cursor,
+            "VEC_EVENTS": str(len(batch.lines)),
+            "VEC_ATTEMPT": str(batch.attempt),
+        }
         try:
             # In a process group of its own: a Ctrl-C at the terminal is ours, and lets the command finish.
             process = subprocess.Popen(
@@ -180,16 +143,35 @@ class Handler:
             raise VecError(Code.HANDLER_FAILED, f"the command cannot be run ({error.strerror})") from error
         self._signals.group = process.pid
         try:
-            process.communicate(b"".join(lines))  # one that reads nothing of it is judged by its exit status
+            process.communicate(b"".join(batch.lines))  # one that reads nothing of it is judged by its exit status
         finally:
             self._signals.group = None
         status = process.returncode
         return status if status >= 0 else 128 - status
 
 
-def _retry_s() -> float:
+class _Report(Observer):
+    """Says on stderr what fails."""
+
+    def __init__(self, options: Options, dead_letters: DeadLetterFile) -> None:
+        self._attempts_max = options.attempts_max
+        self._dead_letters = dead_letters
+
+    def retrying(self, batch: Batch, failure: AttemptFailed, pause_s: float) -> None:
+        _say(f"{failure.reason} (try {batch.attempt} of {self._attempts_max}); again in {pause_s:.1f} s")
+
+    def gave_up(self, batch: Batch, failure: AttemptFailed) -> None:
+        tried = f"tried {plural(batch.attempt, 'time')} with {plural(len(batch.lines), 'event')}"
+        _say(f"{failure.reason} ({tried}); they are in {printable_path(self._dead_letters.path)}")
+
+
+def _say(line: str) -> None:
+    print(f"vec: {line}", file=sys.stderr, flush=True)
+
+
+def _retry_s() -> float | None:
     given = os.environ.get("VEC_RETRY_S", "")
     try:
-        return float(given or _RETRY_S)
+        return float(given) if given else None
     except ValueError:
         raise VecError(Code.SETTINGS, f"VEC_RETRY_S must be a number of seconds, not {given!r:.40}") from None

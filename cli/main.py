@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vecd.errors import Code, VecError
+from vecd.errors import RETRYABLE, Code, VecError
 from vecd.process import open_standard_streams, reset_signals
 
 #: Command -> module in commands/. The order is that of `vec --help`.
@@ -46,6 +46,9 @@ FAILED, USAGE, PARTLY, NOT_FOUND, HISTORY_LOST = 1, 2, 3, 4, 5
 NO_DAEMON, TRY_AGAIN, TIMED_OUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 69, 75, 124, 130, 141, 143
 
 EXIT_STATUS = {
+    **dict.fromkeys(RETRYABLE, TRY_AGAIN),
+    Code.EMBEDDER_FAILED: FAILED,  # unless a person does something about it
+    Code.INDEX_FAILED: FAILED,
     Code.INVALID_REQUEST: USAGE,
     Code.INVALID_DOCUMENT: USAGE,
     Code.INVALID_CURSOR: USAGE,
@@ -58,12 +61,6 @@ EXIT_STATUS = {
     Code.COMPACTED: HISTORY_LOST,
     Code.NO_DAEMON: NO_DAEMON,
     Code.DAEMON_FAILED: NO_DAEMON,
-    Code.BUSY: TRY_AGAIN,
-    Code.CONSUMER_HELD: TRY_AGAIN,
-    Code.STALLED: TRY_AGAIN,
-    Code.SHUTTING_DOWN: TRY_AGAIN,
-    Code.CONNECTION_LOST: TRY_AGAIN,
-    Code.DISK_FULL: TRY_AGAIN,
     Code.TIMEOUT: TIMED_OUT,
     Code.CANCELLED: INTERRUPTED,
 }

@@ -1,7 +1,7 @@
-"""`vec ingest --background`: files by name, everything else put aside where the daemon can read it; then the job.
+"""`vec ingest --background`: submits a job with the names of files, and copies pipes to where the daemon can read them.
 
-What comes through a pipe is copied as it is, without being parsed, and synced as it comes, so that little is left to
-sync at its end. While it is copied, the file is locked: a daemon that starts meanwhile leaves it alone. The daemon sets
+A pipe is copied as it is, without being parsed, and synced in pieces, so that little is left to sync at its end. The
+copy is locked meanwhile, so that a daemon that starts does not delete it. The daemon sets
 bounds: how much may be put aside for all jobs together, and how much of the disk stays free.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vecd.client import Client
 
 _PIECE_BYTES = 256 * limits.KIB
-#: So much of a copy at most is not on its way to the disk yet.
+#: Bytes of a copy that may not be synced yet.
 _SYNC_BYTES = 8 * limits.MIB
 
 
@@ -41,7 +41,7 @@ def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict
             if path != "-" and _is_there_for_all(absolute(path)):
                 files.append(absolute(path))
                 continue
-            place = client.request("jobs.spool")
+            place = client.spool()
             spooled = place["path"]
             ours.append(spooled)
             open_fds.append(_copy(path, name, spooled, _Bounds.of(place)))

@@ -1,27 +1,37 @@
 """vecd: real-time vector search for the shell.
 
-`vecd` is the daemon and everything below it; `vec_cli` (the folder `cli/`) is the command line.
+`vecd` is the daemon and the client library; `vec_cli` (the folder `cli/`) is the command line.
 
-Imports go one way, from the bottom of this list to its top (tests/test_layering.py holds it to that):
+Each layer may import from those above it in this list, not from those below (tests/test_layering.py has the exact
+table, and checks it):
 
-    errors limits settings units values durable_files resources
-                               shared by the client and the daemon
-    fair_queue.py              a fair queue
-    write_order.py             the order of one sender's writes
-    process.py                 the state that a process inherits, and how vec and vecd change it
-    unixsocket.py              who is at the other end of a Unix socket; bounded waits
-    data_lock.py               the lock on the data folder, and which daemon holds it
-    wire/                      bytes in, messages out; no sockets
-    client/                    blocking client; starts a daemon when none answers
-    store/                     the only place with SQL
-    index/                     vectors in memory; no SQL, no sockets
-    text/                      text in, chunks and vectors out
-    feed/                      the log as a feed: cursors, selection, batches, channels, watches, consumers, retention
-    engine/                    the verbs: store + index + text put to work; no sockets
-    jobs/                      background jobs: queue, workers, schedules, one file a kind
-    ops/                       what a request means, whatever transport brought it: one handler file a noun
-    server/                    the Unix socket, a transport of ops
-    daemon.py logs.py          wires it all together; structured log lines
+    limits errors settings units values
+                        every bound with its reason; the one error root, with `retryable`; configuration
+    durable_files backoff resources
+                        files that are on disk when a call returns; pauses between retries; what the operating system
+                        may refuse
+    process             the state that a process inherits, and how vec and vecd change it
+    unixsocket          who is at the other end of a Unix socket; bounded waits
+    data_lock           the lock on the data folder, and which daemon holds it
+    wire/               the protocol: bytes in, messages out; no sockets
+    client/             blocking client, a method for each op; starts a daemon if none runs; imports only the
+                        standard library and msgpack
+    fair_queue write_order
+                        a fair queue; the order of one sender's writes
+    store/              the only place with SQL: one SQLite file, one writer
+    filters/            filter expressions, answered from columns in memory
+    index/              vectors and terms in memory; no SQL, no sockets
+    text/               text in, chunks and vectors out
+    feed/               the log as a feed: cursors, selection, batches, watches, consumers
+    delivery/           delivers a feed to something that may fail: batches, retries, dead letters
+    engine/             store, index, text and feed at work: ingest, search, documents, libraries
+    jobs/               background jobs: queue, workers, schedules; kinds/ has one file for each kind
+    ops/                what a request means, whatever transport brought it: one table, one handler for each op
+    server/             the transport on a Unix socket: listener, sessions
+    daemon logs         wires it all together: start, stop, signals; structured log lines
+    restore             puts a backup in the place of the store
+
+An op, an index kind, an embedder, a job kind or a transport is one file and one entry in a visible table.
 """
 
 __version__ = "0.1.0"

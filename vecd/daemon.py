@@ -1,8 +1,9 @@
 """`vecd`: wires store, indexes, engine and listener together; start, stop, signals.
 
-The order of a start: lock the data folder, open the store, bind, listen, say that we are ready. Of a stop (SIGTERM,
-SIGINT, `vec daemon stop`): say so, accept no more, answer what was asked, close the store, remove the socket. After a
-storage failure nothing more is promised, and the daemon exits with status 74 (EX_IOERR).
+A start locks the data folder, opens the store, binds, listens, and reports that the daemon is ready. A stop (SIGTERM,
+SIGINT, `vec daemon stop`) reports that, accepts no more requests, answers those that it has, closes the store, and
+removes the socket. After a storage failure no further write is acknowledged, and the daemon exits with status 74
+(EX_IOERR).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import __version__, limits, logs
-from .data_lock import READY, STOPPING, DataLock, folder_id, shown
+from .data_lock import READY, STOPPING, DataLock, folder_id
+from .durable_files import printable_path
 from .errors import Code, VecError
 from .process import detach, open_standard_streams, reset_priority_and_limits, reset_signals
 from .resources import check_descriptors, own_descriptors, save_address_space
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command `vecd`."""
     open_standard_streams()
     reset_signals(ignored=True)
-    os.umask(0o077)  # whatever we make is our user's alone
+    os.umask(0o077)  # only our user may use what we create
     arguments = _parser().parse_args(argv)
     if arguments.detach:
         arguments.ready_fd = detach(arguments.ready_fd)
@@ -84,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _say(arguments.ready_fd, repr(error))
         status = 1
     logging.shutdown()
-    # Threads that are stuck in a failed disk must not keep us; everything that matters is closed by now.
+    # Threads that are stuck in a failed disk must not delay the exit; all that matters is closed by now.
     os._exit(status)
 
 
@@ -112,9 +114,9 @@ def _workers(text: str) -> int:
 
 
 def run(settings: Settings, reopening: logs.ReopeningHandler | None = None, ready_fd: int | None = None) -> int:
-    """Runs a daemon until it is told to stop; returns its exit status. Raises VecError if it cannot start."""
+    """Runs a daemon until it is asked to stop; returns its exit status. Raises VecError if it cannot start."""
     new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    with contextlib.suppress(ImportError):  # there is no uvloop for PyPy
+    with contextlib.suppress(ImportError):  # PyPy has no uvloop
         new_event_loop = importlib.import_module("uvloop").new_event_loop
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     save_address_space()
@@ -140,9 +142,9 @@ async def _serve(
         os.environ.setdefault(name, value)
     # Imported here: a daemon that cannot get its lock has no need of numpy.
     from .engine.engine import Engine
-    from .feed import retention
     from .jobs.jobs import Jobs
     from .jobs.scheduler import Scheduler
+    from .ops.service import Service
     from .server import listener as sockets
 
     loop = asyncio.get_running_loop()
@@ -167,12 +169,13 @@ async def _serve(
     if passed is None and settings.socket.parent == settings.runtime:
         private_folder(settings.runtime)
     sock = passed or sockets.bind(str(settings.socket))
-    clock = Scheduler(jobs)
-    about = {"data": shown(settings.data), "data_id": folder_id(settings.data)}
-    listener = sockets.Listener(jobs, clock, sock, stop.set, owned=passed is None, about=about)
+    scheduler = Scheduler(jobs)
+    about = {"data": printable_path(settings.data), "data_id": folder_id(settings.data)}
+    service = Service(jobs, scheduler, stop.set, about)
+    listener = sockets.Listener(service, sock, owned=passed is None)
     await listener.start()
     keeper = loop.create_task(listener.keep_bound(keep_lock))
-    upkeep = loop.create_task(retention.Upkeep(engine).run())
+    retention = loop.create_task(engine.feed.retention.keep_trimmed(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reopening.reopen if reopening else lambda: None)
@@ -182,25 +185,25 @@ async def _serve(
     lock.tell(READY)
     _tell_ready(ready_fd)
     jobs.start()
-    clock.start()
+    scheduler.start()
     await stop.wait()
     keeper.cancel()
     lock.tell(STOPPING)
 
     if failures:
-        # The disk cannot be trusted: those who wait have their error by now, or never get an answer.
+        # The disk cannot be trusted: waiting clients have their error by now, or never get an answer.
         log.critical("stopping: storage failed", extra={"error": str(failures[0])})
         await listener.drain(1.0)
         return _EX_IOERR
     log.info("stopping")
     _notify("STOPPING=1")
     engine.indexes.stop_building()
-    await clock.stop()
+    await scheduler.stop()
     jobs.stop()
     await listener.drain(settings.drain_s)
-    upkeep.cancel()
+    retention.cancel()
     await asyncio.to_thread(jobs.close)
-    engine.rest()
+    engine.end_tasks()
     await asyncio.to_thread(engine.close)
     listener.unbind()
     log.info("stopped")
@@ -213,7 +216,7 @@ def _tell_ready(ready_fd: int | None) -> None:
 
 
 def _say(ready_fd: int | None, text: str) -> None:
-    """Tells the process that started us, if we have not told it already."""
+    """Reports to the process that started us, unless that is done already."""
     if ready_fd is not None:
         with contextlib.suppress(OSError):
             os.write(ready_fd, text[: limits.ERROR_CHARS_MAX].encode("utf-8", "backslashreplace"))
@@ -221,7 +224,7 @@ def _say(ready_fd: int | None, text: str) -> None:
 
 
 def _notify(state: str) -> None:
-    """sd_notify(3): tells systemd, if it is listening."""
+    """sd_notify(3): reports to systemd, if that started us."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
         return
@@ -232,7 +235,7 @@ def _notify(state: str) -> None:
 
 @contextlib.contextmanager
 def _locked(settings: Settings) -> Iterator[DataLock]:
-    """Holds the lock on the data folder. One that is just stopping is waited for.
+    """Holds the lock on the data folder; waits for a daemon that is just stopping.
 
     Raises VecError `busy`, naming the daemon that has it.
     """

@@ -1,8 +1,8 @@
 """The lock on the data folder: which daemon holds it, and in which state that daemon is.
 
-Rules: a flock on `vecd.lock`, held as long as the daemon lives, decides who owns the data; pid files lie. What is
-written in it is for others to read: `<pid> <socket>`, and on a second line the state. So a daemon is found also when
-its socket is gone. A lock file has mode 0600, because whoever can open it can hold it.
+Rules: a flock on `vecd.lock`, held as long as the daemon lives, decides which daemon owns the data; pid files may be
+stale. Its content is information for other processes: `<pid> <socket>`, and on a second line the state. So a daemon can
+be found when its socket file is gone. A lock file has mode 0600, because any process that can open it can hold it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def open_lock(path: Path) -> int:
 
 
 def holder(settings: Settings) -> Holder | None:
-    """Who holds the data folder; None if nobody does. Raises VecError `invalid_settings` if the lock cannot be read."""
+    """The daemon that holds the data folder; None if there is none. Raises VecError `invalid_settings` if its lock
+    cannot be read."""
     try:
         fd = os.open(settings.lock, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
@@ -85,7 +86,7 @@ def _read(fd: int) -> Holder:
 def ask_to_stop(settings: Settings, held: Holder) -> bool:
     """Sends SIGTERM to the daemon that holds the data folder, and SIGCONT, without which a stopped one would not end.
 
-    False if it cannot be told for sure which process that is: it may be one of another container.
+    False if it is not certain which process that is: it may be one of another container.
     """
     if held.pid is None or not _has_open(held.pid, settings.lock):
         return False
@@ -119,7 +120,7 @@ def _has_open(pid: int, path: Path) -> bool:
 
 
 def wait_until_free(settings: Settings, patience_s: float) -> bool:
-    """Waits until nobody holds the data folder; false if somebody still does after `patience_s` seconds."""
+    """Waits until no daemon holds the data folder; false if one still does after `patience_s` seconds."""
     deadline = time.monotonic() + patience_s
     while holder(settings) is not None:
         if time.monotonic() > deadline:
@@ -129,14 +130,9 @@ def wait_until_free(settings: Settings, patience_s: float) -> bool:
 
 
 def folder_id(path: Path) -> str:
-    """What names a folder whatever the path to it. Raises OSError if it is not there."""
+    """Identifies a folder, whatever the path to it. Raises OSError if there is none."""
     about = os.stat(path)
     return f"{about.st_dev}:{about.st_ino}"
-
-
-def shown(path: Path) -> str:
-    """A path as text that can travel in a message, also one that is no UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class DataLock:
@@ -151,7 +147,7 @@ class DataLock:
         self._missed = False
 
     def take(self) -> Holder | None:
-        """Takes the lock and returns None; or, without waiting, who has it."""
+        """Takes the lock and returns None; or returns the daemon that has it, without waiting."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -160,8 +156,8 @@ class DataLock:
         return None
 
     def tell(self, state: str) -> None:
-        """Writes who we are and our state. A reader never sees half of it: the text is one write, and no state is
-        longer than the others."""
+        """Writes our pid, socket and state. A reader never sees half of it: the text is one write, and all states are
+        padded to one length."""
         first = f"{os.getpid()} {self.socket}\n".encode("utf-8", "surrogateescape")
         text = first + state.ljust(len(STARTING)).encode() + b"\n"
         with contextlib.suppress(OSError):  # as on a full disk: the lock holds without its text

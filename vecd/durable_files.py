@@ -1,8 +1,8 @@
-"""Writing and reading files at places that somebody names, safely: whole or not at all, and never another file.
+"""Write and read files safely at paths that a user names: durable, whole or not at all, and never another file.
 
 Rules:
-- A file is made under another name in the same folder, synced, and renamed. The other name is random, new
-  (O_EXCL), not followed if it is a symlink, and only its user may read the file.
+- A file is written under another name in the same folder, synced, and renamed; then the folder is synced. The other
+  name is new (O_EXCL), so that a symlink of that name is not followed, and only its user may read the file.
 - A symlink at the place stays: the file that it points to is replaced, as an editor or `>` does it. Devices, FIFOs,
   sockets and folders are refused, never opened for reading or writing in a way that may block.
 - Errors are OSErrors whose `strerror` says why, so that each caller translates one type.
@@ -10,10 +10,14 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 #: As many symlinks are followed as Linux follows.
 _LINKS_MAX = 40
@@ -116,6 +120,11 @@ def _check_path(path: str | Path) -> None:
         raise OSError(errno.EINVAL, "a path cannot hold a NUL character")
 
 
+def printable_path(path: Path) -> str:
+    """A path as text that can travel in a message, also one that is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def new_name(folder: Path, what: str) -> Path:
     """A name that nobody can guess, for a file that is to be renamed to its place in the folder."""
     return folder / f".vec-{what}-{os.urandom(8).hex()}"
@@ -144,20 +153,55 @@ def replace(path: str | Path, data: bytes) -> None:
     there keeps its permissions. Raises OSError."""
     place = resolve(os.path.abspath(path), write=True)
     before = check_regular(place)
-    made = new_name(place.parent, "new")
-    fd = create(made)
+    with writing(place, new_name(place.parent, "new")) as file:
+        if before is not None and before.st_uid == os.geteuid():
+            os.fchmod(file.fileno(), before.st_mode & 0o777)
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(place: Path, unfinished: Path) -> Iterator[BinaryIO]:
+    """A new file, named `unfinished` in the folder of `place`. When the block ends, the file is at its place, on disk;
+    if the block raises, nothing is there that was not before. Raises OSError."""
+    fd = create(unfinished)
     try:
         with open(fd, "wb") as file:
-            if before is not None and before.st_uid == os.geteuid():
-                os.fchmod(fd, before.st_mode & 0o777)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(fd)
-        os.replace(made, place)
+        os.replace(unfinished, place)
     except BaseException:
-        made.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
     sync_folder(place.parent)
+
+
+def rename(made: Path, place: Path) -> None:
+    """Renames a file that is on disk within its folder; the rename is on disk when it returns. Raises OSError."""
+    os.replace(made, place)
+    sync_folder(place.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Returns when the file's content is on disk. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Adds to the end of a regular file, which it makes if there is none: on disk when it returns. Other processes that
+    append do so before or after, never in between. Raises OSError; part of the data may be in the file then."""
+    fd = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    with open(fd, "ab", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(fd)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

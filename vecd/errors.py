@@ -1,8 +1,8 @@
 """The one error root of the program, shared by the daemon, the client and the command line.
 
 Rules: every error that reaches a person is a VecError; its code is stable (scripts match on it, the command line
-turns it into an exit status); its message says what happened and where, its hint what to do. Foreign exceptions are
-translated once, at the boundary where they arise, with `raise … from`.
+turns it into an exit status), and says whether the same request may succeed later; its message says what happened and
+where, its hint what to do. Foreign exceptions are translated once, where they arise, with `raise … from`.
 """
 
 from __future__ import annotations
@@ -18,47 +18,62 @@ class Code:
 
     INVALID_REQUEST: Final = "invalid_request"  # a request's field is missing, mistyped or out of bounds
     INVALID_DOCUMENT: Final = "invalid_document"  # one document of a batch is refused; the others are not
-    INVALID_FILTER: Final = "invalid_filter"  # a --where that cannot be read, or that compares what cannot be compared
+    INVALID_FILTER: Final = "invalid_filter"  # a --where with a syntax error, or that compares values of two types
     DIMENSION_MISMATCH: Final = "dimension_mismatch"  # a vector's length is not the library's
     NOT_FOUND: Final = "not_found"  # no such library or document
-    EXISTS: Final = "exists"  # a library of that name is there already
-    INVALID_CURSOR: Final = "invalid_cursor"  # a position in the log that cannot be read as one
+    EXISTS: Final = "exists"  # there is already a library or schedule of that name
+    INVALID_CURSOR: Final = "invalid_cursor"  # not a position in the log
     FOREIGN_CURSOR: Final = "foreign_cursor"  # a cursor of another log, or past this log's head
     COMPACTED: Final = "compacted"  # a position that was trimmed away; `oldest` is the first there is
-    CONSUMER_HELD: Final = "consumer_held"  # another watcher has the consumer; try again later
-    TOO_LARGE: Final = "too_large"  # an item of an answer that fits no frame; a request that takes too much memory
-    PROTOCOL_ERROR: Final = "protocol_error"  # bytes that are no message; the connection ends
+    CONSUMER_HELD: Final = "consumer_held"  # another watch uses the consumer; try again later
+    TOO_LARGE: Final = "too_large"  # an item of an answer is larger than a frame; a request needs too much memory
+    PROTOCOL_ERROR: Final = "protocol_error"  # the bytes are not a message; the connection ends
     FRAME_TOO_LARGE: Final = "frame_too_large"  # a frame over the limit; the connection ends
     UNSUPPORTED: Final = "unsupported"  # an op, an index kind or an embedder that this version lacks
     VERSION_MISMATCH: Final = "version_mismatch"  # client and daemon speak different protocol versions
     FORBIDDEN: Final = "forbidden"  # a peer of another user
-    STALLED: Final = "stalled"  # a peer that neither reads nor finishes its frame; the connection ends
+    STALLED: Final = "stalled"  # a peer that does not answer, read, or finish its frame; the connection ends
     BUSY: Final = "busy"  # a limit of the whole daemon is reached; try again later
     SHUTTING_DOWN: Final = "shutting_down"  # the daemon is stopping; try again later
-    STORAGE_FAILED: Final = "storage_failed"  # the disk failed; nothing of the request is promised
+    STORAGE_FAILED: Final = "storage_failed"  # the disk failed; the request may or may not have taken effect
     DISK_FULL: Final = "disk_full"  # no space left; nothing of the request was written
     INDEX_FAILED: Final = "index_failed"  # a library's index could not be loaded
     EMBEDDER_FAILED: Final = "embedder_failed"  # text could not be turned into vectors
-    CANCELLED: Final = "cancelled"  # somebody said so, or what it hung on did not come about
+    CANCELLED: Final = "cancelled"  # on request, or because a job that it waited for did not complete
     CRASHED: Final = "crashed"  # the daemon died while a job ran
-    DAMAGED: Final = "damaged"  # what is stored does not agree with itself
+    DAMAGED: Final = "damaged"  # the store contradicts itself
     INTERNAL: Final = "internal"  # a bug; the daemon's log has the traceback
-    NO_DAEMON: Final = "no_daemon"  # nobody listens on the socket
+    NO_DAEMON: Final = "no_daemon"  # no process listens on the socket
     DAEMON_FAILED: Final = "daemon_failed"  # a daemon was started and did not come up
     CONNECTION_LOST: Final = "connection_lost"  # the outcome of what was unanswered is unknown; sending again is safe
     TIMEOUT: Final = "timeout"  # the caller's own time ran out
-    HANDLER_FAILED: Final = "handler_failed"  # a command that was to handle events; they come again
-    REFUSED: Final = "system_refused"  # the operating system refused something: a file, a folder, a limit
+    HANDLER_FAILED: Final = "handler_failed"  # a command that handles events failed; they are delivered again
+    REFUSED: Final = "system_refused"  # the operating system refused a file, a folder, a limit
     SETTINGS: Final = "invalid_settings"  # the configuration file or an environment variable
 
 
-#: Items of a list or a map in an error's details that travel.
+#: The connection has ended; a new one can continue. The outcome of unanswered requests is unknown; sending them again
+#: is safe.
+DISCONNECTED: Final = frozenset((Code.CONNECTION_LOST, Code.SHUTTING_DOWN, Code.STALLED))
+
+#: The cause is temporary, or can be removed: the same request may succeed later.
+RETRYABLE: Final = DISCONNECTED | {
+    Code.BUSY,
+    Code.CONSUMER_HELD,
+    Code.DISK_FULL,
+    Code.EMBEDDER_FAILED,
+    Code.INDEX_FAILED,
+    Code.NO_DAEMON,
+}
+
+
+#: Items of a list or a map in an error's details that are sent.
 _ITEMS_MAX: Final = 100
-#: Characters of a word whose nearest known word is looked for: longer ones are no typing errors.
+#: Characters of a word for which the nearest known word is searched: longer ones are not typing errors.
 _NEAREST_CHARS_MAX: Final = 64
 #: Pairs of characters that the search for a nearest word compares, about: a few hundredths of a second.
 _NEAREST_STEPS_MAX: Final = 200_000
-#: How alike (0 to 1, by difflib) words must be to be taken for one another.
+#: How similar (0 to 1, by difflib) a known word must be.
 _NEAREST_RATIO: Final = 0.6
 
 
@@ -74,6 +89,16 @@ class VecError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}: {self.hint}" if self.hint else self.message
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.code in RETRYABLE
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the connection has ended and a new one can continue."""
+        return self.code in DISCONNECTED
 
     def to_wire(self, chars_max: int = limits.ERROR_CHARS_MAX) -> dict[str, Any]:
         """The map that travels in an error reply: `code`, `message`, and `hint` and the details where there are any.
@@ -91,7 +116,7 @@ class VecError(Exception):
     def from_wire(cls, wire: Any) -> VecError:
         """Rebuilds an error from a reply; tolerant, because the other side may be newer."""
         if not isinstance(wire, Mapping):
-            return cls(Code.PROTOCOL_ERROR, f"the daemon sent an error that is no map: {wire!r:.80}")
+            return cls(Code.PROTOCOL_ERROR, f"the daemon sent an error that is not a map: {wire!r:.80}")
         details = {str(k): v for k, v in wire.items() if k not in ("code", "message", "hint")}
         hint = wire.get("hint")
         return cls(

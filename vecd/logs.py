@@ -1,6 +1,6 @@
 """Structured log lines: `time=… level=… logger=… event="…" key=value …` (logfmt), to stderr or to a file.
 
-A file is opened anew on SIGHUP, so that logrotate can move it away.
+SIGHUP reopens a file, so that logrotate can move it away.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 class Logfmt(logging.Formatter):
-    """One line a record; whatever was given as `extra` becomes key=value; a traceback is one quoted value."""
+    """One line for each record; `extra` fields become key=value; a traceback is one quoted value."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
@@ -33,7 +33,7 @@ class Logfmt(logging.Formatter):
 
 
 class ReopeningHandler(logging.FileHandler):
-    """A log file that can be moved away under us."""
+    """A log file that another program may move away."""
 
     def reopen(self) -> None:
         self.acquire()
@@ -52,7 +52,7 @@ def set_up(level: str, file: Path | None) -> ReopeningHandler | None:
         handler = reopening = ReopeningHandler(file, encoding="utf-8", delay=False)
     handler.setFormatter(Logfmt())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells at every start which library it loads
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports at every start which library it loads
     return reopening
 
 

@@ -1,6 +1,6 @@
 """The state that a process inherits from its parent, and what `vec` and `vecd` make of it.
 
-Rules: nobody may rely on what a parent has left behind. A parent may ignore SIGCHLD (then the exit status of every
+Rules: the state that a parent leaves behind is arbitrary. A parent may ignore SIGCHLD (then the exit status of every
 child is lost), block signals, close stdin, or run at a low priority under a limit of CPU time. `vec` corrects what its
 own work depends on. `vecd` outlives the command that starts it, so `vec` starts it with a state of its own.
 Standard library only.
@@ -31,7 +31,7 @@ _PYTHON_IGNORES = {"SIGPIPE", "SIGXFZ", "SIGXFSZ"}
 
 
 def open_standard_streams() -> None:
-    """A closed stdin is an empty one, and what goes to a closed stdout or stderr goes nowhere. Python has None there,
+    """A closed stdin reads as empty, and output to a closed stdout or stderr is discarded. Python has None there,
     and a file or socket of ours must not get its number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -41,8 +41,8 @@ def open_standard_streams() -> None:
 def reset_signals(*, ignored: bool = False) -> None:
     """Unblocks all signals, and lets the exit status of children be waited for.
 
-    With `ignored`, all other ignored signals get their default action back too. A command leaves those ignored: `nohup`
-    and a shell's `&` mean it so.
+    With `ignored`, all other ignored signals get their default action back too. A command leaves those ignored,
+    because `nohup` and a shell's `&` rely on it.
     """
     for number in signal.valid_signals() if ignored else {signal.SIGCHLD}:
         name = number.name if isinstance(number, signal.Signals) else ""

@@ -1,4 +1,4 @@
-"""What the system does not give: memory, threads, file descriptors. Whoever asked is answered, and the daemon goes on.
+"""Memory, threads and file descriptors that the operating system refuses: a request fails, and the daemon goes on.
 
 The threads of a pool start with the daemon, so that a limit that is too low is an error of the start, with a message,
 and not of some request later.
@@ -21,14 +21,14 @@ _STACK_BYTES = 2 << 20
 _M_ARENA_MAX = -8  # malloc.h
 
 _ERRNOS = {errno.ENOMEM: "memory", errno.EAGAIN: "threads", errno.EMFILE: "files", errno.ENFILE: "files"}
-#: What Python and Rust's rayon say when the system gives no thread.
+#: What Python and Rust's rayon say when the system refuses a thread.
 _NO_THREAD = ("start new thread", "ThreadPoolBuildError")
-#: What is scarce -> the shell's name of the limit.
+#: The resource -> the shell command that shows its limit.
 _LIMITS = {"memory": "ulimit -v", "threads": "ulimit -u and -v", "files": "ulimit -n"}
 
 
 def exhausted(error: BaseException) -> VecError | None:
-    """The error that says what the system did not give; None if that is not the cause of this one."""
+    """The error that says which resource is exhausted; None if that is not the cause of this one."""
     what = None
     if isinstance(error, MemoryError):
         what = "memory"
@@ -82,7 +82,7 @@ def check_descriptors(count: int, workers: int) -> None:
 
 
 def pool(count: int, name: str, initializer: Callable[[], None] | None = None) -> ThreadPoolExecutor:
-    """A pool of which all threads run. Raises VecError `busy` if the system does not give them."""
+    """A pool, all threads of which run. Raises VecError `busy` if the system refuses them."""
     made = ThreadPoolExecutor(count, name, initializer)
     all_run = threading.Barrier(count + 1)
     try:
@@ -97,7 +97,7 @@ def pool(count: int, name: str, initializer: Callable[[], None] | None = None) -
 
 
 def start(threads: list[threading.Thread]) -> None:
-    """Starts them all. Raises VecError `busy` if the system does not give them."""
+    """Starts all threads. Raises VecError `busy` if the system refuses them."""
     for thread in threads:
         try:
             thread.start()

@@ -15,7 +15,7 @@ _TIMEVAL = struct.Struct("@ll")
 
 
 def is_listening(path: str) -> bool:
-    """Whether somebody listens on this socket."""
+    """Whether a process listens on this socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:
@@ -52,7 +52,7 @@ def bound_reads(sock: socket.socket, seconds: float) -> None:
 
 
 def bound_waits(sock: socket.socket, seconds: float) -> None:
-    """The same for reads, writes, and the wait for room in the other end's queue of connections."""
+    """The same for reads, writes, and the wait for a place in the other end's queue of connections."""
     bound_reads(sock, seconds)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(seconds))
 

@@ -186,7 +186,7 @@ def _shut_down(sock: Any, settings: Settings) -> tuple[int, Settings]:
 
     with Client(sock) as client:
         status = client.status()
-        client.request("shutdown")
+        client.shutdown()
         with contextlib.suppress(VecError):
             while True:  # the daemon closes the connection when it has answered all requests
                 client.wait()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from vecd import limits
+from vecd.errors import nearest
+from vecd.index.kinds import DEFAULT, KINDS
+from vecd.text.embedders import EMBEDDERS
 
 from .. import options
 from .. import recall as told
@@ -26,16 +31,6 @@ class Metric(StrEnum):
     L2 = "l2"
 
 
-class Index(StrEnum):
-    """What finds the nearest vectors."""
-
-    PQ = "pq"
-    HNSW = "hnsw"
-    FLAT = "flat"
-    LSH = "lsh"
-    KDTREE = "kdtree"
-
-
 class Vectors(StrEnum):
     """How a graph holds its vectors."""
 
@@ -43,12 +38,18 @@ class Vectors(StrEnum):
     FLOAT16 = "float16"
 
 
-class Embedder(StrEnum):
-    """What makes vectors of texts."""
+def _one_of(names: Iterable[str], flag: str, text: str) -> Any:
+    """An option that takes one of the names of a table, which a type known to mypy could not list."""
+    known = [*names]
 
-    WORDLLAMA = "wordllama"
-    HASH = "hash"
-    NONE = "none"
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in known:
+            close = nearest(value, known)
+            hint = f" Did you mean {close}?" if close else ""
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}.{hint}")
+        return value
+
+    return typer.Option(flag, callback=check, autocompletion=lambda: known, help=text, metavar=f"<{'|'.join(known)}>")
 
 
 Links = Annotated[int | None, typer.Option("--m", help="hnsw: links of a vector; 24 unless set.", metavar="N")]
@@ -87,15 +88,47 @@ Recall = Annotated[
 ]
 
 
-def _parameters(
-    m: int | None, ef_construction: int | None, vectors: Vectors | None, bits: int | None, leaf_size: int | None
+Params = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        help="A parameter of the index; repeatable. --m, --ef-construction, --vectors, --bits and --leaf-size are short"
+        " forms.",
+        metavar="NAME=VALUE",
+    ),
+]
+
+
+def _params(
+    m: int | None,
+    ef_construction: int | None,
+    vectors: Vectors | None,
+    bits: int | None,
+    leaf_size: int | None,
+    params: list[str] | None,
 ) -> dict[str, Any]:
-    """What the index was given; what does not belong to its kind is the daemon's to refuse."""
-    given = {
+    """The parameters of the index that are set; the daemon checks them by the kind of index."""
+    short = {
         "m": m, "ef_construction": ef_construction, "vectors": vectors and vectors.value, "bits": bits,
         "leaf_size": leaf_size,
     }  # fmt: skip
-    return {name: value for name, value in given.items() if value is not None}
+    found: dict[str, Any] = {name: value for name, value in short.items() if value is not None}
+    for each in params or ():
+        name, equals, value = each.partition("=")
+        if not name or not equals or not value:
+            raise typer.BadParameter(f"{each!r} is not NAME=VALUE", param_hint="--param")
+        if name in found:
+            raise typer.BadParameter(f"{name} is set twice", param_hint="--param")
+        found[name] = _number(value)
+    return found
+
+
+def _number(value: str) -> int | float | str:
+    """A number if it reads as one, else the text."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    return value
 
 
 @app.callback()
@@ -110,9 +143,11 @@ def library() -> None:
 def create(
     name: Name,
     embedder: Annotated[
-        Embedder | None,
-        typer.Option(
-            "--embedder", help="Makes vectors of texts; none: you bring them. Default: the daemon's setting, wordllama."
+        str | None,
+        _one_of(
+            EMBEDDERS,
+            "--embedder",
+            "Makes vectors of texts; none: documents bring their own. Default: the daemon's setting, wordllama.",
         ),
     ] = None,
     dimension: Annotated[
@@ -126,12 +161,16 @@ def create(
         ),
     ] = None,
     metric: Annotated[Metric, typer.Option("--metric", help="How near two vectors are.")] = Metric.COSINE,
-    index: Annotated[Index | None, typer.Option("--index", help="What finds the nearest vectors. Default: pq.")] = None,
+    index: Annotated[
+        str | None,
+        _one_of(KINDS, "--index", f"What finds the nearest vectors. Default: {DEFAULT}."),
+    ] = None,
     m: Links = None,
     ef_construction: EfConstruction = None,
     vectors: VectorsAs = None,
     bits: Bits = None,
     leaf_size: LeafSize = None,
+    param: Params = None,
     chunk_chars: Annotated[
         int | None,
         typer.Option(
@@ -156,12 +195,12 @@ def create(
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Make a library."""
+    """Create a library."""
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
-            "library.create", library=name, embedder=embedder and embedder.value, dimension=dimension,
-            metric=metric.value, index=index and index.value, chunk_chars=chunk_chars,
-            parameters=_parameters(m, ef_construction, vectors, bits, leaf_size), recall=recall, language=language,
+            "library.create", library=name, embedder=embedder, dimension=dimension,
+            metric=metric.value, index=index, chunk_chars=chunk_chars,
+            parameters=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall, language=language,
         )  # fmt: skip
     dimension_told = f"{body['dimension']} dimensions" if body["dimension"] else "the first vector's dimension"
     Output(json).one(body, f"library {name}: {body['embedder']}, {dimension_told}, {body['metric']}, {body['index']}")
@@ -183,7 +222,7 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
 def show(
     name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:
-    """Show one library, and how its index does."""
+    """Show one library and the state of its index."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         body = client.request("library.show", library=name)
@@ -196,22 +235,23 @@ def show(
 @app.command(epilog="Reads and writes go on meanwhile. Exit status: 2 usage, 4 no such library.")
 def rebuild(
     name: Name,
-    index: Annotated[Index | None, typer.Option("--index", help="Make it one of this kind.")] = None,
+    index: Annotated[str | None, _one_of(KINDS, "--index", "Change it to this kind.")] = None,
     m: Links = None,
     ef_construction: EfConstruction = None,
     vectors: VectorsAs = None,
     bits: Bits = None,
     leaf_size: LeafSize = None,
+    param: Params = None,
     recall: Recall = None,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Build a library's index anew, perhaps of another kind; with --recall alone, change what it promises."""
+    """Rebuild a library's index, as another kind or with other parameters; with --recall alone, change the promise."""
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
-            "library.rebuild", library=name, index=index and index.value,
-            parameters=_parameters(m, ef_construction, vectors, bits, leaf_size), recall=recall,
+            "library.rebuild", library=name, index=index,
+            parameters=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall,
         )  # fmt: skip
     built = f"{_index(body)}, {plural(body['vectors'], 'vector')} in {body['seconds']:.1f} s"
     if not body["seconds"]:
@@ -223,7 +263,7 @@ def rebuild(
 def delete(
     name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:
-    """Delete a library and all it holds."""
+    """Delete a library and everything in it."""
     with options.open_client(socket, no_spawn) as client:
         body = client.request("library.delete", library=name)
     Output(json).one(body, f"library {name} deleted, with {plural(body['documents'], 'document')}")

@@ -21,7 +21,7 @@ def list_(
     """List the documents of a library, or those that match a filter, by id."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
-        documents = client.items("list", "documents", library=library, where=where)
+        documents = client.documents(library, where=where or ())
         if output.json:
             output.objects(documents)
             return

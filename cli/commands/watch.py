@@ -269,14 +269,14 @@ def _handler(
 ) -> Handler:
     from vecd import settings
 
-    from ..handler import DeadLetters, Handler
+    from ..handler import Handler
 
     return Handler(
         command,
         form,
         events_max=batch or 1_000,
-        tries_max=retries or 5,
-        dead_letters=DeadLetters(dead_letter or settings.locate(socket=socket).data / "dead-letters.ndjson"),
+        attempts_max=retries or 5,
+        dead_letters=dead_letter or settings.locate(socket=socket).data / "dead-letters.ndjson",
         stops=on_failure is OnFailure.STOP,
     )
 

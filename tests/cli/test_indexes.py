@@ -54,6 +54,10 @@ def graph(instance: Instance) -> str:
         (["--index", "flat"], "flat", {}),
         (["--index", "lsh", "--bits", "256"], "lsh", {"bits": 256}),
         (["--index", "kdtree", "--leaf-size", "8", "--metric", "l2"], "kdtree", {"leaf_size": 8}),
+        (
+            ["--index", "hnsw", "--param", "m=32", "--param", "vectors=float16"], "hnsw",
+            {"m": 32, "ef_construction": 128, "vectors": "float16"},
+        ),
     ],
 )  # fmt: skip
 def test_a_library_is_made_with_the_index_that_was_asked_for(
@@ -82,6 +86,13 @@ def test_a_library_is_made_with_the_index_that_was_asked_for(
         (["--index", "flat", "--leaf-size", "8"], "the index 'flat' has no parameter 'leaf_size'"),
         (["--index", "kdtree", "--leaf-size", "0"], "leaf_size must be a whole number from 1 to 4,096"),
         (["--index", "tree"], "--index"),
+        (["--index", "hsnw"], "Did you mean hnsw?"),
+        (["--param", "m=16"], "the index 'pq' has no parameter 'm'"),
+        (["--index", "hnsw", "--param", "m=3"], "the index 'hnsw': m must be a whole number from 4 to 128, not 3"),
+        (["--index", "hnsw", "--param", "m=1.5"], "m must be a whole number from 4 to 128, not 1.5"),
+        (["--index", "hnsw", "--param", "ef_constructoin=99"], "did you mean 'ef_construction'?"),
+        (["--index", "hnsw", "--m", "16", "--param", "m=16"], "m is set twice"),
+        (["--param", "m"], "'m' is not NAME=VALUE"),
     ],
 )
 def test_parameters_that_there_cannot_be_are_usage_errors(instance: Instance, arguments: list[str], told: str) -> None:

@@ -25,6 +25,7 @@ from vecd.jobs.kinds import KINDS as JOBS
 from vecd.ops.table import OPS
 from vecd.store.events import ALL_TYPES
 from vecd.store.jobs import STATES
+from vecd.text.embedders import EMBEDDERS
 from vecd.text.languages import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -319,6 +320,11 @@ def test_every_parameter_of_an_index_stands_in_the_pages_with_its_range_and_defa
     else:
         assert re.search(rf"from {parameter.low} to {parameter.high}; default: {parameter.default}\.", item)
     assert {kind, name} <= behind(section("vec-protocol.7", "library.create", "Ss"), "Va") | {kind}
+
+
+def test_every_embedder_stands_in_vec_library() -> None:
+    about = page("vec-library.1").split(".It Fl -embedder Ar EMBEDDER\n")[1].split(".El\n")[0]
+    assert {words(line)[2] for line in about.splitlines() if line.startswith(".It Cm ")} == set(EMBEDDERS)
 
 
 def test_every_language_stands_in_vec_library() -> None:

@@ -468,7 +468,7 @@ def test_without_reconnecting_a_daemon_that_stops_ends_it_with_a_cursor_to_go_on
             own.vec("daemon", "stop")
             assert watcher.wait() == 75
             said = rest_of(watcher.stderr)
-        match = re.search(r"go on from (\S+)", said)
+        match = re.search(r"resume from (\S+)", said)
         assert match, said
         assert match[1] == before
         assert not events or events[-1]["cursor"] == before

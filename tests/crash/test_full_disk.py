@@ -107,7 +107,7 @@ def test_a_full_disk_is_left_by_jobs(small: Instance) -> None:
         ids = fill(client)
         hog = fill_up(small)
         for kind, params in (("delete", {"where": ["document_id != x"]}), ("trim", {"keep_count": 0}), ("vacuum", {})):
-            about = {"library": "wide"} if kind == "delete" else {}
+            about: dict[str, Any] = {"library": "wide"} if kind == "delete" else {}
             job_id = client.submit_job(kind, params, **about)["job_id"]
             (job,) = client.wait_for_jobs([job_id], timeout_s=60)
             assert job["state"] == "completed", (job, small.log())

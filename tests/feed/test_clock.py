@@ -119,7 +119,7 @@ def test_a_number_that_is_no_time_is_an_invalid_request(
 )  # fmt: skip
 def test_a_job_whose_number_no_job_can_use_is_refused(client: Client, kind: str, name: str) -> None:
     client.ingest([{"id": "a", "text": "a text"}])
-    about = {"library": "default"} if kind in ("rebuild", "reembed") else {}
+    about: dict[str, Any] = {"library": "default"} if kind in ("rebuild", "reembed") else {}
     for value in [*NO_SECONDS, 2**64 - 1]:
         with pytest.raises(VecError) as refusal:
             client.submit_job(kind, {name: value}, **about)

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from vecd.errors import VecError, nearest
 from vecd.feed import positions
-from vecd.feed.selection import types_of
+from vecd.feed.selection import match_types
 from vecd.filters import language
 from vecd.filters.attributes import Row, Some
 from vecd.index import snapshot
@@ -69,7 +69,11 @@ def cursors(data: bytes) -> None:
     """Positions, globs of types, and words that may be meant."""
     text = data.decode("utf-8", "replace")
     database = cast(Database, SimpleNamespace(log_id="0123456789abcdef", head=1_000))
-    for read in (positions.time_us, lambda text: positions.parse(database, text), lambda text: types_of([text[:64]])):
+    for read in (
+        positions.time_us,
+        lambda text: positions.parse(database, text),
+        lambda text: match_types([text[:64]]),
+    ):
         try:
             read(text)
         except VecError as error:

@@ -408,7 +408,8 @@ def test_a_list_is_filtered_by_state_kind_library_age_and_number_the_newest_firs
     assert listed(states=["running", "dead"]) == []
     assert listed(since_s=3_600) == jobs[::-1]
     assert listed(since_s=0) == []
-    for wrong in ({"states": ["done"]}, {"kinds": ["leger"]}):
+    wrongs: list[dict[str, Any]] = [{"states": ["done"]}, {"kinds": ["leger"]}]
+    for wrong in wrongs:
         with pytest.raises(VecError) as refusal:
             list(client.jobs(**wrong))
         assert refusal.value.hint

@@ -23,14 +23,16 @@ from vecd import limits
 from vecd.client import Client
 from vecd.errors import Code, VecError, nearest
 from vecd.feed.batches import EventBatch
-from vecd.feed.channels import Channel, Feed
+from vecd.feed.channels import Channel, Channels
 from vecd.feed.positions import Position
 from vecd.feed.selection import EventSelection
 from vecd.jobs.jobs import Jobs
 from vecd.jobs.scheduler import Scheduler
-from vecd.server.budget import Budget
+from vecd.ops.budget import Budget
+from vecd.ops.service import Service
+from vecd.server.budget import FrameBudget
 from vecd.server.listener import Listener
-from vecd.server.session import Session
+from vecd.server.session import Owner, Session
 from vecd.store.database import Database
 from vecd.wire.frames import encode_frame
 
@@ -207,7 +209,9 @@ def test_half_frames_hold_a_bounded_amount_and_make_room_for_others() -> None:
 
 def test_a_frame_that_trickles_in_is_too_slow() -> None:
     clock_s = 1_000.0
-    session = Session(cast(Listener, SimpleNamespace(budget=Budget(lambda: None, lambda: None))))
+    session = Session(
+        cast(Owner, SimpleNamespace(service=SimpleNamespace(budget=Budget()), frames=FrameBudget(Budget())))
+    )
     session._greeted, session._transport = (
         True,
         cast(asyncio.Transport, SimpleNamespace(get_write_buffer_size=lambda: 0, is_closing=lambda: False)),
@@ -277,12 +281,12 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
         jobs = SimpleNamespace(engine=engine)
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            listener = Listener(cast(Jobs, jobs), cast(Scheduler, None), ours, lambda: None)
+            listener = Listener(Service(cast(Jobs, jobs), cast(Scheduler, None), lambda: None), ours)
 
             class Held:
                 def __init__(self, name: str, size: int, blocked_s: float) -> None:
                     self.name, self.unread_bytes, self._blocked_s = name, size, blocked_s
-                    listener.budget.unread(size)
+                    listener.service.budget.unread(size)
 
                 def look_at_output(self, now: float) -> None:
                     """Nothing was read."""
@@ -293,12 +297,12 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
                 def end_stalled(self, reason: VecError) -> None:
                     assert reason.code == Code.STALLED
                     held.append(self.name)
-                    listener.budget.unread(-self.unread_bytes)
+                    listener.service.budget.unread(-self.unread_bytes)
 
             third = limits.UNREAD_BYTES_MAX // 3
             sessions = [Held("small", third - 1, 9), Held("moving", 2 * third, 0), Held("large", third + 5, 9)]
             listener._sessions = cast(set[Session], set(sessions))
-            await asyncio.wait_for(listener.budget.uncrowded(), PATIENCE_S)
+            await asyncio.wait_for(listener.service.budget.uncrowded(), PATIENCE_S)
 
     asyncio.run(scenario())
     assert held == ["large"]
@@ -308,14 +312,14 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
 
 
 def test_rings_of_many_views_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    feed = Feed(cast(Database, SimpleNamespace(head=0)), cast(Any, None), cast(Any, None))
+    all_channels = Channels(cast(Database, SimpleNamespace(head=0)), cast(Any, None), cast(Any, None))
     monkeypatch.setattr(limits, "RINGS_BYTES_MAX", 10_000)
     for number in range(20):
-        channel = feed._channels[EventSelection(types=frozenset([str(number)])), cast(Any, None)] = Channel(0)
+        channel = all_channels._channels[EventSelection(types=frozenset([str(number)])), cast(Any, None)] = Channel(0)
         for seq in range(1, 11):
             channel.append(EventBatch(seq - 1, Position(seq), 1, seq, bytes(10 * (number + 1))))
-    feed._shrink()
-    channels = list(feed._channels.values())
+    all_channels._shrink()
+    channels = list(all_channels._channels.values())
     assert 9_000 < sum(channel.size_bytes for channel in channels) <= 10_000
     for channel in channels:  # what is left is the newest, without a gap; who needs more reads the store
         assert channel.behind(10) is None

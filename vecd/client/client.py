@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import Code, VecError
-from ..wire.documents import pack_all
+from ..wire.documents import Packed, pack_all
 from ..wire.vectors import pack_vector
 from .connection import Connection
 from .subscription import Watch
@@ -22,35 +22,95 @@ from .subscription import Watch
 class Client(Connection):
     """A connection with a method for each op. Use `connect`. One thread, one Client."""
 
-    # --- the nouns --------------------------------------------------------------------------------------------------
+    # --- daemon -----------------------------------------------------------------------------------------------------
 
     def ping(self) -> None:
+        """Returns when the daemon has answered."""
         self.request("ping")
 
     def status(self) -> dict[str, Any]:
+        """The daemon's state: `{"pid","version","data","seq","libraries","watchers",…}`; vec-protocol(7) lists all."""
         return self.request("status")
 
-    def ingest(self, documents: Iterable[dict[str, Any]], library: str = "default") -> dict[str, Any]:
+    def shutdown(self) -> None:
+        """Asks the daemon to stop. It finishes what it was asked, then closes the connection."""
+        self.request("shutdown")
+
+    # --- libraries --------------------------------------------------------------------------------------------------
+
+    def create_library(
+        self,
+        name: str,
+        *,
+        dimension: int | None = None,
+        metric: str = "cosine",
+        index: str | None = None,
+        parameters: dict[str, Any] | None = None,
+        embedder: str | None = None,
+        chunk_chars: int | None = None,
+        recall: float | None = None,
+        language: str | None = None,
+    ) -> dict[str, Any]:
+        """Creates a library and returns it, as `library` does. `dimension` is the length of its vectors (None: that of
+        the first one, or the embedder's); `index` is a kind of index, `parameters` are that kind's; `recall` is the
+        share of the nearest that a search promises to find. Raises VecError `exists`, `unsupported` and others."""
+        return self.request(
+            "library.create", library=name, dimension=dimension, metric=metric, index=index, parameters=parameters,
+            embedder=embedder, chunk_chars=chunk_chars, recall=recall, language=language,
+        )  # fmt: skip
+
+    def libraries(self) -> list[dict[str, Any]]:
+        """All libraries."""
+        return list(self.request("library.list")["libraries"])
+
+    def library(self, name: str) -> dict[str, Any]:
+        """A library, its index, and the recall that was measured. Raises VecError `not_found`."""
+        return self.request("library.show", library=name)
+
+    def rebuild_library(
+        self,
+        name: str,
+        *,
+        index: str | None = None,
+        parameters: dict[str, Any] | None = None,
+        recall: float | None = None,
+    ) -> dict[str, Any]:
+        """Rebuilds a library's index, perhaps as another kind, and returns the library with `vectors` and `seconds`.
+        With `recall` alone it changes the promise and builds nothing: `seconds` is 0."""
+        return self.request("library.rebuild", library=name, index=index, parameters=parameters, recall=recall)
+
+    def delete_library(self, name: str) -> dict[str, Any]:
+        """Deletes a library and its documents; returns `{"library","documents","seq",…}`."""
+        return self.request("library.delete", library=name)
+
+    # --- documents --------------------------------------------------------------------------------------------------
+
+    def ingest(
+        self, documents: Iterable[dict[str, Any]], library: str = "default", *, strict: bool = False
+    ) -> dict[str, Any]:
         """Writes one batch; returns `{"added","updated","unchanged","deleted","failed","seq","errors"}` once it is
         durable and searchable. Documents are as on the command line; a vector may be a list or a numpy array.
 
-        `errors` are the documents that were refused, here or by the daemon, in their order:
-        `{"index","code","message",…}`. They cost no other.
+        `errors` are the documents that were refused, by the client or the daemon, in their order:
+        `{"index","code","message",…}`. The others are written; of a `strict` batch, nothing from the first refused
+        document on is.
         """
         given = list(documents)
-        batch = pack_all(given)
+        batch = _packed(given, strict)
         try:
-            frame = self._frame("ingest", library=library, documents=batch.documents)
+            frame = self._frame("ingest", library=library, documents=batch.documents, strict=strict or None)
         except VecError as error:
             if error.code != Code.INVALID_REQUEST:
                 raise
-            batch = pack_all(given, texts=True)  # half a surrogate pair somewhere: looked for only if there is one
-            frame = self._frame("ingest", library=library, documents=batch.documents)
+            batch = _packed(
+                given, strict, texts=True
+            )  # half a surrogate pair somewhere: looked for only if there is one
+            frame = self._frame("ingest", library=library, documents=batch.documents, strict=strict or None)
         answer = self._submit(frame).result()
-        if batch.refused:
-            told = [{**error, "index": batch.places[error["index"]]} for error in answer["errors"]]
-            told += [{"index": place, **error.to_wire()} for place, error in batch.refused]
-            answer["errors"] = sorted(told, key=lambda error: error["index"])
+        if batch.refused and not (strict and answer["errors"]):
+            refused = [{**error, "index": batch.places[error["index"]]} for error in answer["errors"]]
+            refused += [{"index": place, **error.to_wire()} for place, error in batch.refused]
+            answer["errors"] = sorted(refused, key=lambda error: error["index"])
             answer["failed"] += len(batch.refused)
         return answer
 
@@ -70,12 +130,13 @@ class Client(Connection):
         min_score: float | None = None,
         explain: bool = False,
     ) -> Iterator[dict[str, Any]]:
-        """The k best, best first: `{"rank","score","document_id","chunk_id","title","text","metadata"}`.
+        """The k best hits, best first: `{"rank","score","document_id","chunk_id","title","text","metadata"}`.
 
-        `where` are filters, all of which must hold; their language is in vec-search(1). `recall` is the share of the
-        nearest that an approximate search is to find, instead of what the library promises; `ef` is its effort, set by
-        hand; `exact` makes it none. `group_by` is "document" or "chunk": what a hit is. With `explain` each hit has an
-        `explain` as well: where it comes from, and how sure the answer is.
+        `where` are filters, all of which must match; vec-search(1) describes their language. `recall` is the share of
+        the nearest neighbours that an approximate search is to find; it overrides the library's promise. `ef` sets the
+        effort of the search instead; `exact` compares the query with every vector. `group_by` is "document" or
+        "chunk": what a hit is. With `explain` each hit has an `explain`: where it comes from, and how exact the answer
+        is.
         """
         packed = None if vector is None else pack_vector(vector)
         fields: dict[str, Any] = {
@@ -95,11 +156,16 @@ class Client(Connection):
         """Deletes documents by id or by filters; returns `{"deleted","missing","missing_ids","seq"}`."""
         return self.request("delete", library=library, ids=ids, where=_filters(where))
 
+    def documents(self, library: str = "default", *, where: str | Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """The library's documents, or those that match the filters, by id: `{"id","title","chunks","metadata"}`. All
+        of one state, however long the iteration takes."""
+        return self.items("list", "documents", library=library, where=_filters(where))
+
     def count(self, library: str = "default", *, where: str | Sequence[str] = ()) -> dict[str, Any]:
-        """`{"library","documents","chunks","seq"}`: all, or those that match the filters; `seq` is the state's."""
+        """`{"library","documents","chunks","seq"}`: all, or those that match the filters, as of event `seq`."""
         return self.request("count", library=library, where=_filters(where))
 
-    # --- the log ----------------------------------------------------------------------------------------------------
+    # --- feed -------------------------------------------------------------------------------------------------------
 
     def watch(
         self,
@@ -121,10 +187,10 @@ class Client(Connection):
     ) -> Watch:
         """The events behind `start` (exclusive): `beginning`, `now`, a cursor, an RFC 3339 time, or a time ago: `-15m`.
 
-        When it returns, the subscription stands: what is written from then on is in it. Names and meanings are those
-        of the op `watch` in vec-protocol(7); `until` is inclusive, vectors are packed (wire/vectors.py). Raises
-        VecError `not_found`, `invalid_cursor`, `foreign_cursor`, `consumer_held` or `invalid_filter`; that a position
-        was trimmed away (`compacted`) is mostly found, and raised, with the first events.
+        The subscription is active when it returns: it delivers everything written after that. Names and meanings are
+        those of the op `watch` in vec-protocol(7); `until` is inclusive, vectors are packed (wire/vectors.py). Raises
+        VecError `not_found`, `invalid_cursor`, `foreign_cursor`, `consumer_held` or `invalid_filter`. `compacted`, for
+        a position that was trimmed away, is usually raised by the first read.
         """
         pending = self.submit(
             "watch", **{"from": start}, libraries=list(libraries) or None, types=list(types) or None,
@@ -134,9 +200,14 @@ class Client(Connection):
         )  # fmt: skip
         return Watch(self, pending, consumer)
 
+    def ack(self, consumer: str, cursor: str) -> None:
+        """Moves a consumer to a cursor (inclusive), durably. A watch has an `ack` of its own, which does not wait."""
+        self.request("ack", consumer=consumer, cursor=cursor)
+
     def flush(self, consumer: str | None = None, *, timeout_s: float | None = None) -> str:
-        """Waits until all that is committed now has been handed to all who watch now, or acknowledged by a consumer.
-        Returns the cursor of that. Raises VecError `timeout`, or `not_found` for a consumer that is not there."""
+        """Waits until every current watch has been sent all that is committed now, or until a consumer has
+        acknowledged it. Returns the cursor of that. Raises VecError `timeout`, or `not_found` for an unknown
+        consumer."""
         return str(self.request("flush", consumer=consumer, timeout_s=timeout_s)["cursor"])
 
     def trim(
@@ -148,7 +219,7 @@ class Client(Connection):
         past_consumers: bool = False,
         wait: bool = False,
     ) -> dict[str, Any]:
-        """Lets go of the log's oldest events, as far as any of the limits says and no consumer holds them:
+        """Deletes the log's oldest events, as far as any of the limits allows and no consumer needs them:
         `{"trimmed","oldest","held_by","bytes","free_bytes"}`. With `wait` it returns when their space is free."""
         return self.request(
             "trim", keep_age_s=keep_age_s, keep_count=keep_count, keep_bytes=keep_bytes,
@@ -156,7 +227,8 @@ class Client(Connection):
         )  # fmt: skip
 
     def consumers(self) -> list[dict[str, Any]]:
-        """All, by name: `{"name","cursor","seq","lag","holder","created_at","acked_at"}`; `lag` is in events."""
+        """All consumers, by name: `{"name","cursor","seq","lag","holder","created_at","acked_at"}`; `lag` counts
+        events."""
         return list(self.request("consumers.list")["consumers"])
 
     def reset_consumer(self, name: str, to: str) -> dict[str, Any]:
@@ -164,23 +236,65 @@ class Client(Connection):
         return self.request("consumers.reset", consumer=name, to=to)
 
     def delete_consumer(self, name: str) -> dict[str, Any]:
-        """Forgets a consumer; returns what it was. Raises VecError `not_found` or `consumer_held`."""
+        """Deletes a consumer and returns it. Raises VecError `not_found` or `consumer_held`."""
         return self.request("consumers.delete", consumer=name)
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 
-    def submit_job(self, kind: str, params: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-        """Submits a background job and returns it, with `job_id` and `existing`; `fields` are those of the op
-        `jobs.submit`: library, priority, delay_s, after, unique, lock, timeout_s."""
-        return self.request("jobs.submit", kind=kind, params=params, **fields)
+    def submit_job(
+        self,
+        kind: str,
+        params: dict[str, Any] | None = None,
+        *,
+        library: str | None = None,
+        priority: int | None = None,
+        delay_s: float | None = None,
+        after: Sequence[int] | None = None,
+        unique: str | None = None,
+        lock: str | None = None,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Submits a background job and returns it, with `job_id` and `existing`.
+
+        It runs after `delay_s` seconds, when the jobs `after` have completed and no other job with the same `lock`
+        runs. If an unfinished job has the same key `unique`, that job is returned, and `existing` is true. `timeout_s`
+        bounds its run.
+        """
+        return self.request(
+            "jobs.submit", kind=kind, params=params, library=library, priority=priority, delay_s=delay_s,
+            after=list(after or ()) or None, unique=unique, lock=lock, timeout_s=timeout_s,
+        )  # fmt: skip
+
+    def spool(self) -> dict[str, Any]:
+        """Where the caller may put the input of an ingest job, and bounds: `{"path","bytes_max","free_bytes_min"}`."""
+        return self.request("jobs.spool")
 
     def job(self, job_id: int) -> dict[str, Any]:
-        """All that is known of a job, with its attempts."""
+        """A job, with its attempts."""
         return self.request("jobs.show", job_id=job_id)
 
-    def jobs(self, **fields: Any) -> Iterator[dict[str, Any]]:
-        """Jobs, the newest first; `fields` are those of the op `jobs.list`: states, kinds, library, since_s, limit."""
-        return self.items("jobs.list", "jobs", **fields)
+    def jobs(
+        self,
+        *,
+        states: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None,
+        library: str | None = None,
+        since_s: float | None = None,
+        limit: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Jobs, the newest first; `since_s` is how many seconds ago they were submitted at most."""
+        return self.items(
+            "jobs.list", "jobs", states=list(states or ()) or None, kinds=list(kinds or ()) or None, library=library,
+            since_s=since_s, limit=limit,
+        )  # fmt: skip
+
+    def jobs_status(self) -> dict[str, Any]:
+        """The queue and its workers: how many jobs are in each state, which run, which kinds are paused."""
+        return self.request("jobs.status")
+
+    def job_logs(self, job_id: int, after: int = 0) -> list[dict[str, Any]]:
+        """A job's log lines behind line `after` (exclusive). Not all of them, if there are many: ask again."""
+        return list(self.request("jobs.logs", job_id=job_id, after=after)["lines"])
 
     def wait_for_jobs(
         self, job_ids: Sequence[int], *, any: bool = False, timeout_s: float | None = None
@@ -206,18 +320,71 @@ class Client(Connection):
         return list(self.request("jobs.cancel", job_ids=list(job_ids))["jobs"])
 
     def retry_jobs(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Lets jobs that failed, died or were cancelled go on from where they were."""
+        """Restarts jobs that failed, died or were cancelled from their last checkpoint; returns them."""
         return list(self.request("jobs.retry", job_ids=list(job_ids))["jobs"])
 
     def drop_jobs(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Forgets jobs that have ended."""
+        """Deletes jobs that have ended, and returns them."""
         return list(self.request("jobs.drop", job_ids=list(job_ids))["jobs"])
+
+    def pause_jobs(self, kinds: Sequence[str] = ()) -> dict[str, Any]:
+        """Starts no more jobs of these kinds (of any kind, if none is given); returns what is paused."""
+        return self.request("jobs.pause", kinds=list(kinds))
+
+    def resume_jobs(self, kinds: Sequence[str] = ()) -> dict[str, Any]:
+        """Undoes `pause_jobs` for these kinds (for all, if none is given); returns what is still paused."""
+        return self.request("jobs.resume", kinds=list(kinds))
+
+    # --- schedules --------------------------------------------------------------------------------------------------
+
+    def add_schedule(
+        self,
+        name: str,
+        cron: str,
+        kind: str,
+        params: dict[str, Any] | None = None,
+        *,
+        zone: str | None = None,
+        missed: str = "once",
+        library: str | None = None,
+        priority: int | None = None,
+        timeout_s: float | None = None,
+        replace: bool = False,
+    ) -> dict[str, Any]:
+        """Submits a job at the times of `cron`, and returns the schedule. `zone` is a time zone (None: the daemon's);
+        `missed` is "skip", "once" or "all": which jobs are submitted later for times at which the daemon did not run.
+        Raises VecError `exists`, unless `replace` is true."""
+        return self.request(
+            "schedule.add", name=name, cron=cron, kind=kind, params=params, library=library, zone=zone, missed=missed,
+            priority=priority, timeout_s=timeout_s, replace=replace or None,
+        )  # fmt: skip
+
+    def schedules(self) -> list[dict[str, Any]]:
+        """All schedules, the daemon's own maintenance among them."""
+        return list(self.request("schedule.list")["schedules"])
+
+    def run_schedule(self, name: str) -> dict[str, Any]:
+        """Submits a schedule's job now and returns it. Raises VecError `not_found`."""
+        return self.request("schedule.run", name=name)
+
+    def remove_schedule(self, name: str) -> dict[str, Any]:
+        """Removes a schedule and returns it; its jobs stay. Raises VecError `not_found`."""
+        return self.request("schedule.remove", name=name)
 
 
 def explained(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """The hits of a search that explains them, each with what is said of it and of the answer as a whole."""
+    """The hits of a search with `explain`, each with the explanation of the hit and of the answer as a whole."""
     whole = answer.get("explain") or {}
     return [{**hit, "explain": {**whole, **(hit.get("explain") or {})}} for hit in answer["hits"]]
+
+
+def _packed(documents: list[dict[str, Any]], strict: bool, *, texts: bool = False) -> Packed:
+    """The documents as they travel; of a strict batch, those before the first that cannot."""
+    batch = pack_all(documents, texts=texts)
+    if not strict or not batch.refused:
+        return batch
+    count = sum(place < batch.refused[0][0] for place in batch.places)
+    return Packed(batch.documents[:count], batch.places[:count], batch.refused[:1])
 
 
 def _filters(where: str | Sequence[str]) -> list[str] | None:

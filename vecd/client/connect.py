@@ -21,7 +21,7 @@ def connect(
     """A connection to the daemon, which is started if none answers and `spawn` is true.
 
     `timeout_s` bounds the wait for each answer (None: as long as the daemon is at work). VEC_NO_SPAWN=1 in the
-    environment forbids starting. `notice` is given a sentence about a start that takes long.
+    environment forbids starting. `notice` is called with a sentence when the start takes long.
     Raises VecError `no_daemon`, `daemon_failed`, `version_mismatch`, `forbidden`, `invalid_settings`, `stalled` or
     `busy`.
     """

@@ -1,13 +1,13 @@
 """One connection to the daemon: many requests at once, and their replies.
 
 `submit` sends a request and returns a Pending at once; `Pending.result` waits. While it sends it also reads, because
-the daemon may have answers for us that must be taken before it reads on. A stream is read only when it is asked for
-more; what arrives for it while another request is waited for is kept, so one that is left unread for long belongs on a
-connection of its own. Not thread-safe: one thread, one connection.
+the daemon may wait for us to read answers before it reads on. What arrives
+for a stream while the client waits for another request is kept in memory: a stream that is left unread for long belongs
+on a connection of its own. Not thread-safe: one thread, one connection.
 
-An answer may take long, and silence is no failure. But after SILENCE_S without a byte the client checks whether the
-daemon is still at work, and gives the connection up (`stalled`) if it is not; so no wait for a daemon that is stopped
-or stuck lasts for longer than that check.
+An answer may take long, and silence is not a failure. But after SILENCE_S without a byte the client checks whether the
+daemon is still at work, and ends the connection (`stalled`) if it is not; so no wait for a daemon that is stopped or
+stuck lasts longer than that check.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from .. import __version__, limits
-from ..data_lock import folder_id, shown
+from ..data_lock import folder_id
+from ..durable_files import printable_path
 from ..errors import Code, VecError
 from ..unixsocket import bound_reads, peer_pid
 from ..wire.frames import FrameDecoder
@@ -35,14 +36,14 @@ _HELLO = encode(hello(f"vec {__version__}"))
 
 
 class Pending:
-    """A request that has been sent. Its replies wait here until they are asked for."""
+    """A request that has been sent, and its replies that have not been read."""
 
     def __init__(self, connection: Connection, number: int) -> None:
         self._connection = connection
         self.number = number
         self.done = False  # the last reply is here
         self._replies: deque[Reply] = deque()
-        self.warnings: list[str] = []  # of the answer, once it has been taken
+        self.warnings: list[str] = []  # of the answer, once it was read
 
     def result(self) -> dict[str, Any]:
         """Waits for the one answer. Raises the VecError that the daemon answered with."""
@@ -64,7 +65,7 @@ class Pending:
         return bool(self._replies) or self.done
 
     def next(self) -> Reply | None:
-        """Waits for the next reply; None behind the last. Raises VecError."""
+        """Waits for the next reply; None after the last. Raises VecError."""
         self._connection.wait_for(lambda: self.ready)
         if not self._replies:
             return None
@@ -92,13 +93,13 @@ class Connection:
         self._timeout_s = timeout_s
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
-        self._arriving = memoryview(bytearray(_RECEIVE_BYTES))  # one for all: a fresh one a message costs page faults
+        self._arriving = memoryview(bytearray(_RECEIVE_BYTES))  # reused: a new one for each message costs page faults
         self._decoder = FrameDecoder()
         self._unsent: deque[memoryview] = deque()
         self._pending: dict[int, Pending] = {}
         self._number = 0
         self._lost: VecError | None = None
-        #: Called with an answer's warnings, each a sentence: a filter names a field that no document has, for example.
+        #: Called with an answer's warnings, each a sentence; for example, a filter names a field that no document has.
         self.on_warnings: Callable[[list[str]], None] = lambda warnings: None
         try:
             answer = self._hello()
@@ -133,7 +134,7 @@ class Connection:
         return encode(message)
 
     def _submit(self, frame: bytes) -> Pending:
-        """Sends what `_frame` made last."""
+        """Sends the last result of `_frame`."""
         self._number += 1
         pending = self._pending[self._number] = Pending(self, self._number)
         self._send(frame)
@@ -163,15 +164,15 @@ class Connection:
     # --- the socket -------------------------------------------------------------------------------------------------
 
     def fileno(self) -> int:
-        """For select and poll: readable when `pump` has something to take."""
+        """For select and poll: readable when `pump` has something to read."""
         return self._socket.fileno()
 
     def pump(self) -> None:
-        """Takes what has arrived, without waiting. Raises VecError `connection_lost`."""
+        """Reads what has arrived, without waiting. Raises VecError `connection_lost`."""
         self._step(0.0)
 
     def wait(self) -> None:
-        """Waits until something arrives, and takes it. Raises VecError `connection_lost`."""
+        """Waits until something arrives, and reads it. Raises VecError `connection_lost`."""
         self._step(self._timeout_s)
 
     def wait_for(self, reached: Callable[[], bool]) -> None:
@@ -203,7 +204,7 @@ class Connection:
         self.close()
 
     def abandon(self, pending: Pending) -> None:
-        """Nobody will read on: ask the daemon to stop, and forget what still comes."""
+        """Cancels a request: the daemon is asked to stop, and replies that still arrive are ignored."""
         if self._pending.pop(pending.number, None) is not None and self._lost is None and self._socket.fileno() >= 0:
             self.submit("cancel", target=pending.number)
 
@@ -219,7 +220,7 @@ class Connection:
             if self._unsent:
                 self._write()
                 if not self._unsent:
-                    return  # progress; whoever only wanted to send must not wait for an answer
+                    return  # progress; a caller that only sends must not wait for an answer
             if wait_s is None and not self._unsent:
                 # The socket blocks, up to SILENCE_S: one system call, where poll and recv would be two.
                 if not self._read(0):
@@ -243,7 +244,7 @@ class Connection:
             except BlockingIOError:
                 return
             except BrokenPipeError:
-                # The daemon has hung up; what it said last may still be there to read.
+                # The daemon has closed the connection; its last message may still be there to read.
                 self._unsent.clear()
                 return
             if sent == len(self._unsent[0]):
@@ -252,7 +253,7 @@ class Connection:
                 self._unsent[0] = self._unsent[0][sent:]
 
     def check_daemon(self) -> None:
-        """To be called after SILENCE_S without a byte. Raises VecError `stalled` if the daemon is not at work; then the
+        """Call it after SILENCE_S without a byte. Raises VecError `stalled` if the daemon is not at work; then the
         connection is lost."""
         if self._lost is None and not is_serving(self._socket, _HELLO, limits.PROBE_S):
             self._lose(None, silent(peer_pid(self._socket), limits.SILENCE_S + limits.PROBE_S))
@@ -260,7 +261,7 @@ class Connection:
             raise self._lost
 
     def _read(self, flags: int) -> bool:
-        """Takes what is there; false if nothing is."""
+        """Reads what is there; false if nothing is."""
         try:
             count = self._socket.recv_into(self._arriving, _RECEIVE_BYTES, flags)
         except BlockingIOError:
@@ -280,7 +281,7 @@ class Connection:
         return True
 
     def _lose(self, cause: Exception | None, said: VecError | None = None) -> None:
-        """The connection is over: with a reason that the daemon gave, or without one."""
+        """The connection has ended, with a reason that the daemon gave or without one."""
         if self._lost is None:
             self._lost = said or VecError(
                 Code.CONNECTION_LOST,
@@ -294,12 +295,12 @@ def _check_data(answer: dict[str, Any], data: Path) -> None:
     """Raises VecError `invalid_settings` if the daemon that said hello serves another folder than `data`."""
     served, name = answer.get("data"), answer.get("data_id")
     if not isinstance(served, str):
-        return  # an older daemon
+        return  # a daemon of an older version
     try:
         ours = folder_id(data)
     except OSError:
         ours = None
-    if ours != name and served != shown(data):
+    if ours != name and served != printable_path(data):
         raise VecError(
             Code.SETTINGS,
             f"the daemon on this home's socket serves the data in {served}, but this home's data is in {data}",

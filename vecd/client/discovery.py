@@ -25,9 +25,10 @@ def find_daemon(settings: Settings) -> socket.socket | None:
     """A connected socket, or None if no daemon is ready for these settings.
 
     A daemon that has this home's data is found by its lock, wherever it listens, unless the caller named another
-    socket. One whose socket file was removed binds again within a second or so; that is waited for. Raises VecError
-    `no_daemon` if the daemon that has the data does not listen where it should; `stalled` if it is stopped; and what
-    `connect_socket` raises.
+    socket. One whose socket file was removed binds again within a second or so; `find_daemon` waits for that.
+
+    Raises VecError `no_daemon` if the daemon that has the data does not listen where it should; `stalled` if it is
+    stopped; and what `connect_socket` raises.
     """
     deadline = time.monotonic() + limits.REBIND_S
     while (sock := connect_socket(settings)) is None:
@@ -57,11 +58,10 @@ def _not_there(settings: Settings, held: Holder, elsewhere: bool) -> VecError:
 
 
 def connect_socket(settings: Settings) -> socket.socket | None:
-    """A connected socket, or None if nobody listens there.
+    """A connected socket, or None if no process listens there.
 
-    Raises VecError `invalid_settings` if the folder of the socket is somebody else's, or open to others' writing;
-    `forbidden` if the daemon is another user's; `stalled` if it accepts no connection; `no_daemon` for any other
-    trouble.
+    Raises VecError `invalid_settings` if another user owns the socket's folder or may write to it; `forbidden` if the
+    daemon is another user's; `stalled` if it accepts no connection; `no_daemon` for any other error.
     """
     if settings.socket.parent == settings.runtime:
         check_folder(settings.runtime)
@@ -96,7 +96,7 @@ def is_serving(sock: socket.socket, hello: bytes, patience_s: float) -> bool:
     """Whether the daemon at the other end of a silent connection is still at work.
 
     It is not if its process is stopped, or if a second connection, which says `hello`, gets no byte of an answer within
-    `patience_s` seconds. What cannot be found out counts as true: the kernel tells of a process that has ended.
+    `patience_s` seconds. If that is unknown, it counts as true: the kernel reports a process that has ended.
     """
     pid = peer_pid(sock)
     if pid is not None and is_stopped(pid):

@@ -1,9 +1,9 @@
-"""Starting a daemon when none answers.
+"""Start a daemon when none runs.
 
-Rules: a lock file lets one of many callers start the daemon while the others wait for the lock and then simply find
-it; a pipe tells the caller that the daemon is ready, so that nobody polls; when it does not come up, the error carries
-the end of its log. The daemon starts with a process state of its own (process.py). Every wait has a bound, and one that
-a person may notice is reported. `subprocess` is slow to import, so only a start does.
+Rules: of many callers, one takes a lock file and starts the daemon; the others wait for the lock and then find that
+daemon. A pipe reports that the daemon is ready, without polling. If it does not start, the error has the end of its
+log. The daemon starts with a process state of its own (process.py). Every wait has a bound, and one that a person may
+notice is reported. `subprocess` is slow to import, so only a start imports it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..process import environment_for_daemon, roomy_stack
 from ..settings import Settings, private_folder
 from .discovery import connect_socket, find_daemon
 
-#: Is given a sentence about a wait that takes long.
+#: Called with a sentence when a wait takes long.
 Notice = Callable[[str], None]
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def _find_or_start(settings: Settings, notice: Notice) -> socket.socket:
     _start(settings)
     sock = connect_socket(settings)
     if sock is None:
-        raise VecError(Code.DAEMON_FAILED, f"vecd reported that it is ready, but does not listen on {settings.socket}")
+        raise VecError(Code.DAEMON_FAILED, f"vecd reports that it is ready, but does not listen on {settings.socket}")
     return sock
 
 
@@ -123,7 +123,7 @@ def _start(settings: Settings) -> None:
                 stderr=log,
                 cwd="/",
                 pass_fds=(write_end,),
-                start_new_session=True,  # a Ctrl-C at our terminal is not meant for it
+                start_new_session=True,  # a Ctrl-C at our terminal must not end it
                 env=_environment(settings),
             )
     except OSError as error:
@@ -160,7 +160,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """What the daemon gets of ours, with VEC_HOME absolute."""
+    """The daemon's environment: part of ours, with an absolute VEC_HOME."""
     env = environment_for_daemon(os.environ)
     if settings.home is not None:
         env["VEC_HOME"] = str(settings.home)

@@ -1,12 +1,12 @@
-"""A watch in the client: the log's events as they come, and where in the log one is.
+"""A watch in the client: the log's events as they arrive, and the position in the log.
 
     with connect() as vec, vec.watch("beginning", types=["document.*"]) as feed:
         for event in feed:
             print(event["cursor"], event["type"], event["data"]["id"])
 
 Rules: a Watch reads only when it is asked for more, so a slow caller costs the daemon nothing; it shares its connection
-with any number of other requests; leaving it cancels the subscription and nothing else. `vec.watch(feed.cursor)` goes
-on behind what was handed over. It knows the connection, and no sockets.
+with any number of other requests; leaving it cancels the subscription and nothing else. `vec.watch(feed.cursor)`
+continues behind the events that it returned. It uses the connection, not its socket.
 """
 
 from __future__ import annotations
@@ -21,39 +21,40 @@ from .. import limits
 from ..errors import Code, VecError
 from .connection import Connection, Pending
 
-#: Acks that may be on their way. They go into one commit; more would only wait in the same queue.
+#: Unanswered acks. The daemon writes them in one commit; more would only wait in the same queue.
 _ACKS_MAX = 16
 
 
 class Message(NamedTuple):
-    """Events that came together, and the cursor behind them. Without events it is a bookmark: how far the log has been
-    read, though nothing that was wanted has come."""
+    """Events that arrived together, and the cursor behind them. Without events it is a bookmark: the log has been read
+    up to there, and nothing matched."""
 
     events: list[dict[str, Any]]
     cursor: str
-    gap: VecError | None = None  # before the events: history that was lost, and how that was mended
+    gap: VecError | None = None  # history that was lost before the events, and what `on_gap` did about it
 
 
 class Watch:
     """A subscription. Iterate over its events, each with its `cursor`; or over `messages()`.
 
-    An event's `cursor` is behind it. Inside a snapshot only the last item of a message has one, the others have None.
-    A stop of the daemon is raised as `shutting_down`, its silence as `stalled`; any other end is in `end`.
+    An event's `cursor` is the position behind it. Inside a snapshot only the last item of a message has one, the
+    others have None. A stop of the daemon is raised as `shutting_down`, its silence as `stalled`; `end` has any other
+    end.
     """
 
     def __init__(self, connection: Connection, pending: Pending, consumer: str | None) -> None:
-        """Waits until the subscription stands. Raises the VecError that it was refused with."""
+        """Waits until the subscription is active. Raises the VecError that it was refused with."""
         self._connection = connection
         self._pending = pending
         self._consumer = consumer
-        self._events: deque[dict[str, Any]] = deque()  # of one message, and not handed over yet
+        self._events: deque[dict[str, Any]] = deque()  # of one message, not returned yet
         self._behind = ""  # the cursor behind them
         self._acks: deque[Pending] = deque()
         # A daemon that is silent for longer is dead or stopped.
         self.patience_s: float = limits.HEARTBEATS_MISSED * connection.limits.get("heartbeat_s", limits.HEARTBEAT_S)
-        self.cursor = ""  # behind all that was handed over
+        self.cursor = ""  # behind all that was returned
         self.head = 0  # the log's last event, as far as known
-        self.gap: VecError | None = None  # the last gap that was mended, as `on_gap` says
+        self.gap: VecError | None = None  # the last gap that `on_gap` has closed
         self.end: dict[str, Any] | None = None  # why it ended: `{"reason","cursor"}`
         try:
             first = self._receive()
@@ -65,12 +66,12 @@ class Watch:
 
     @property
     def lag(self) -> int:
-        """How many events the log is ahead of what was handed over, as far as known."""
+        """How many events the log is ahead of what was returned, as far as known."""
         return max(0, self.head - int(self.cursor.partition(":")[2].partition("@")[0] or 0))
 
     @property
     def ready(self) -> bool:
-        """Whether something is here that needs no waiting: events, a bookmark, the end, or an error."""
+        """Whether the next read returns without waiting: events, a bookmark, the end, or an error."""
         return bool(self._events) or self._pending.ready
 
     # --- events -----------------------------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ class Watch:
         return event
 
     def messages(self) -> Iterator[Message]:
-        """The same as they came together, bookmarks too. Begins with one: where the watch stands."""
+        """The same events as they arrived together, and bookmarks. Begins with one: the start of the watch."""
         message: Message | None = Message(list(self._events), self._behind or self.cursor, self.gap)
         self._events.clear()
         while message is not None:
@@ -146,17 +147,17 @@ class Watch:
             raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", f"resume from {end['cursor']}")
         self.cursor = end["cursor"]
 
-    # --- what is done with them -------------------------------------------------------------------------------------
+    # --- acknowledgements -----------------------------------------------------------------------------------------
 
     def ack(self, cursor: str | None = None) -> None:
-        """Moves the consumer behind all that was handed over, or to `cursor`. Does not wait until that is on disk:
-        what goes wrong is raised by the next call, at the latest by `settle`, or on leaving the watch."""
+        """Moves the consumer behind all that was returned, or to `cursor`. Does not wait until that is durable:
+        an error is raised by a later call, at the latest by `settle` or on leaving the watch."""
         assert self._consumer is not None, "only a consumer acknowledges"
         self._settle(_ACKS_MAX - 1)
         self._acks.append(self._connection.submit("ack", consumer=self._consumer, cursor=cursor or self.cursor))
 
     def settle(self) -> None:
-        """Waits until all acks are on disk. Raises VecError."""
+        """Waits until all acks are durable. Raises VecError."""
         self._settle(0)
 
     def _settle(self, unanswered_max: int) -> None:
@@ -164,15 +165,15 @@ class Watch:
             self._acks.popleft().result()
 
     def flush(self, timeout_s: float | None = None) -> str:
-        """Waits until all that is committed now has arrived here; it is handed over by what follows, without waiting.
-        Returns the cursor of that. Raises VecError `timeout`."""
+        """Waits until all that is committed now has arrived; the next reads return it without waiting. Returns the
+        cursor of that. Raises VecError `timeout`."""
         answer = self._connection.request("flush", target=self._pending.number, timeout_s=timeout_s)
         return str(answer["cursor"])
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Ends the subscription; its consumer is free when this returns. The connection goes on."""
+        """Ends the subscription; its consumer is free when this returns. The connection stays open."""
         if self._pending.done or self._consumer is None:
             self._connection.abandon(self._pending)
             return
@@ -180,7 +181,7 @@ class Watch:
         self._connection.wait_for(lambda: self._pending.done)
 
     def __del__(self) -> None:
-        """A loop was left, and nobody has the watch any more."""
+        """Cancels a watch whose loop was left."""
         with contextlib.suppress(Exception):
             self._connection.abandon(self._pending)
 

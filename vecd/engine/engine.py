@@ -1,10 +1,10 @@
-"""Engine: the store, the indexes, the embedders and the threads that the verbs share.
+"""Engine: the store, the indexes, the embedders, the feed and the threads that the operations share.
 
-Threads: the event loop calls the verbs; `searchers` search, `readers` answer what only reads, `followers` read the log
-for watchers who catch up and the pump for those at its head, `preparers` validate, chunk and embed what is to be
-written, the store's writer commits, the indexes' strands search.
-The writer's news arrives in two steps on the writer's thread: first the indexes, then the watchers; whoever wrote is
-answered after both.
+Threads: the event loop calls the operations. `batch_executor` runs searches in batches, `searchers` verify phrases,
+`readers` run what only reads, `preparers` validate, chunk and embed what is to be written, the store's writer commits,
+and each index has its own order of work on threads that all indexes share. The feed has threads of its own.
+A commit is announced in two steps, both on the writer's thread: first to the attribute cache and the indexes, then to
+the feed. A write is answered after both.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import TypeVar, TypeVarTuple
 
 from .. import limits
 from ..errors import VecError
-from ..feed.channels import Feed
-from ..feed.consumers import Consumers
+from ..feed.feed import Feed
+from ..filters import language
+from ..filters.language import Filter
 from ..resources import exhausted, pool
 from ..settings import Settings
 from ..store.database import Database
@@ -38,7 +39,7 @@ log = logging.getLogger("vecd.engine")
 
 
 class Engine:
-    """Everything behind the transport. `open`, use on one event loop, `close`."""
+    """`open` it, use it on one event loop, `end_tasks`, `close`."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises VecError `busy` if the system does not give the threads."""
@@ -47,21 +48,18 @@ class Engine:
         self.indexes = Indexes(self.database, settings.data / "indexes")
         self.attribute_cache = AttributeCache(self.database)
         self.hit_cache = HitCache(self.database)
-        self.feed = Feed(self.database, self.follow, self.pump)
-        self.consumers = Consumers(self.database)
         self.views = ReadViews(self.database, self._view_released)
         self.vacuum = Vacuum(self.database, self.views)
-        self._readers = pool(limits.READERS, "vecd-read")
+        self.feed = Feed(self.database, self.read, self.vacuum)
         self.batch_executor = BatchExecutor("vecd-batch", limits.DESK_THREADS)
+        self._readers = pool(limits.READERS, "vecd-read")
         self._searchers = pool(limits.SEARCHERS, "vecd-search")
-        self._followers = pool(limits.FOLLOWERS, "vecd-feed")
-        self._pump = pool(1, "vecd-pump")
         self._preparers = Preparers("vecd-prepare", limits.PREPARERS)
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop
         self._on_fatal: Callable[[VecError], None]
-        self.on_jobs: Callable[[list[JobChange]], None] = lambda changes: None  # told of every move of a job
+        self.on_jobs: Callable[[list[JobChange]], None] = lambda changes: None  # called with every transition of a job
 
     def open(self, loop: asyncio.AbstractEventLoop, on_fatal: Callable[[VecError], None]) -> None:
         """Opens the store; `on_fatal` is called on the loop if it fails later. Raises VecError `storage_failed`."""
@@ -71,41 +69,40 @@ class Engine:
         self.database.open()
         self.indexes.open()
 
-    def rest(self) -> None:
-        """Ends what goes on by itself. On the event loop, before `close`."""
-        self.feed.close()
+    def end_tasks(self) -> None:
+        """Cancels the background tasks. On the event loop, before `close`."""
+        self.feed.stop()
         self.vacuum.close()
 
     def close(self) -> None:
         """Finishes what was submitted. Blocks."""
         self._preparers.close()
         self._readers.shutdown(cancel_futures=True)
-        self.indexes.stop()  # before those are waited for who wait for an index
+        self.indexes.stop()  # first: the threads that are waited for next may wait for an index
         self.batch_executor.close()
         self._searchers.shutdown(cancel_futures=True)
-        self._followers.shutdown(cancel_futures=True)
-        self._pump.shutdown(cancel_futures=True)
-        self.database.close()  # its last commits still tell the indexes
+        self.feed.close()
+        self.database.close()  # its last commits are still applied to the indexes
         self.indexes.close()
 
-    async def read(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Runs a verb that blocks but only reads, off the loop."""
-        return await self._loop.run_in_executor(self._readers, verb, *args)
+    async def read(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Runs a function that blocks but only reads, off the loop."""
+        return await self._loop.run_in_executor(self._readers, function, *args)
 
-    async def search(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Runs a search, off the loop and away from the readers: while an index is busy, it waits."""
-        return await self._loop.run_in_executor(self._searchers, verb, *args)
+    async def search(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Runs a part of a search, off the loop and not on the readers' threads: it waits while an index is busy."""
+        return await self._loop.run_in_executor(self._searchers, function, *args)
 
-    async def follow(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Reads for the feed, off the loop and away from the other readers: many watchers must not hold up searches."""
-        return await self._loop.run_in_executor(self._followers, verb, *args)
-
-    async def pump(self, verb: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Reads what commits bring, for all who are at the head: not behind those who catch up."""
-        return await self._loop.run_in_executor(self._pump, verb, *args)
+    async def parse_filter(self, expressions: list[str]) -> Filter:
+        """The filter that all of these expressions make together; empty: none. Raises VecError `invalid_filter`."""
+        texts = tuple(expressions)
+        if sum(map(len, texts)) <= limits.FILTER_CHARS_AT_ONCE:
+            return language.parse(texts)
+        return await self.read(language.parse, texts)
 
     def prepare(self, flow: Hashable, slices: Slices[T], cost_s: float) -> asyncio.Future[T]:
-        """Runs the heavy part of a write, off the loop and away from the readers, in turn with those of other flows."""
+        """Runs the expensive part of a write, off the loop, in fair order with those of other flows; `cost_s` is about
+        the seconds that its first slice takes."""
         return self._preparers.prepare(flow, slices, cost_s)
 
     def embedder(self, name: str) -> embedders.Embedder | None:
@@ -120,13 +117,14 @@ class Engine:
             return self._embedders[name]
 
     def _committed(self, commit: Commit) -> None:
+        # Attributes first: a filter that is evaluated in an index knows every document whose vectors are there.
         self.attribute_cache.apply(commit)
         self.indexes.apply(commit)
         if commit.jobs:
             self.on_jobs(commit.jobs)
 
     def _published(self) -> None:
-        self._loop.call_soon_threadsafe(self.feed.wake)
+        self._loop.call_soon_threadsafe(self.feed.channels.commit_published)
 
     def _view_released(self) -> None:
         self._loop.call_soon_threadsafe(self.vacuum.begin)

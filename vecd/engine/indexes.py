@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
@@ -33,6 +32,7 @@ from ..store.database import Database
 from ..store.transaction import Change, Commit
 from ..text.analysis import ANALYSIS_VERSION
 from .chunk_terms import words_in, words_of
+from .library_registry import LibraryRegistry, gone
 
 log = logging.getLogger("vecd.index")
 
@@ -141,10 +141,8 @@ class Indexes:
         self._database = database
         self._folder = folder
         self._pools = make_pools()
-        self._live: dict[int, LiveIndex] = {}
+        self._registry = LibraryRegistry(self._make_current, self._apply, self._drop)
         self._known: set[int] = set()  # libraries that had chunks at the start, or had some written since
-        self._dropped: set[int] = set()  # who found a library just before it was deleted must not load it again
-        self._lock = threading.Lock()  # guards _live: a commit and a first search may meet here
 
     def open(self) -> None:
         """Removes snapshots of libraries that are no more."""
@@ -157,57 +155,47 @@ class Indexes:
 
     def of(self, library: Library) -> LiveIndex:
         """The library's LiveIndex. The library must have a dimension. Raises VecError `not_found` if it was deleted."""
-        with self._lock:
-            if library.library_id in self._dropped:
-                raise self._gone(library)
-            live = self._live.get(library.library_id)
-            if live is None:
-                # The index may have been changed since the caller took its picture of the library.
-                live = self._make(self._database.catalogue.by_id[library.library_id])
-            return live
+        return self._registry.of(library)
+
+    def apply(self, commit: Commit) -> None:
+        """Applies a commit to the LiveIndexes that there are. On the writer's thread, in commit order."""
+        self._registry.apply(commit)
+
+    def _make_current(self, library: Library) -> LiveIndex:
+        """Of the library as it is now: the caller's may be of an earlier commit, with another index."""
+        return self._make(self._database.catalogue.by_id[library.library_id])
 
     def _make(self, library: Library) -> LiveIndex:
-        """With the lock held."""
         spec = spec_of(library)
         source = _LibrarySource(self._database, self._folder, library, spec.dimension)
-        live = self._live[library.library_id] = LiveIndex(spec, self._pools, source, self._discard)
         self._known.add(library.library_id)
-        return live
+        return LiveIndex(spec, self._pools, source, self._discard)
 
     def takes_words(self, library: Library) -> bool:
         """Whether an index in memory is going to want the words of what is written now."""
-        return library.library_id in self._live or library.library_id not in self._known
+        return self._registry.get(library.library_id) is not None or library.library_id not in self._known
 
-    def apply(self, commit: Commit) -> None:
-        """Leaves a commit's changes at the LiveIndexes that there are. On the writer's thread, in commit order.
+    def _apply(
+        self, library: Library, live: LiveIndex | None, changes: list[Change], commit: Commit
+    ) -> LiveIndex | None:
+        """A library that gets its first chunks has a LiveIndex from then on, which need not be loaded."""
+        for change in changes:
+            if live is None and library.library_id not in self._known and len(change.labels):
+                live = self._make(library)
+                live.begin_empty(change.seq - 1)
+            if live is not None:
+                live.write(_write(library, change))
+        return live
 
-        A library that gets its first chunks has one from then on, which need not be loaded."""
-        with self._lock:
-            for change in commit.changes:
-                live = self._live.get(change.library_id)
-                if change.dropped:
-                    self._drop(change.library_id, commit)
-                    continue
-                library = commit.catalogue.by_id[change.library_id]
-                if live is None and change.library_id not in self._known and len(change.labels):
-                    live = self._make(library)
-                    live.begin_empty(change.seq - 1)
-                if live is not None:
-                    live.write(_write(library, change))
-
-    def _drop(self, library_id: int, commit: Commit) -> None:
-        """With the lock held."""
-        live = self._live.pop(library_id, None)
-        self._dropped.add(library_id)
+    def _drop(self, library: Library, live: LiveIndex | None) -> None:
         if live is not None:
-            live.close(self._gone(commit.catalogue.by_id[library_id]))
+            live.close(gone(library))
         for what in ("index", "text"):
-            (self._folder / f"{library_id}.{what}").unlink(missing_ok=True)
+            (self._folder / f"{library.library_id}.{what}").unlink(missing_ok=True)
 
     def loaded(self, library: Library) -> LiveIndex | None:
         """The library's LiveIndex, if it is in memory."""
-        with self._lock:
-            return self._live.get(library.library_id)
+        return self._registry.get(library.library_id)
 
     def describe(self, library: Library) -> dict[str, Any]:
         """For status: what is in memory of this library."""
@@ -216,29 +204,23 @@ class Indexes:
 
     def stop_building(self) -> None:
         """Gives up builds, which may take minutes, and begins no other; searches and writes go on."""
-        with self._lock:
-            for live in self._live.values():
-                live.stop_building()
+        for live in self._registry.all():
+            live.stop_building()
 
     def stop(self) -> None:
         """Gives up what is going on aside; searches and writes go on."""
-        with self._lock:
-            for live in self._live.values():
-                live.close()
+        for live in self._registry.all():
+            live.close()
 
     def close(self) -> None:
         """Saves what is worth it. Blocks."""
         self.stop()
         self._pools.close()
-        for live in self._live.values():
+        for live in self._registry.all():
             try:
                 live.save()
             except OSError as error:
                 log.error("snapshot not saved", exc_info=error)
-
-    @staticmethod
-    def _gone(library: Library) -> VecError:
-        return VecError(Code.NOT_FOUND, f"library {library.name!r} has just been deleted", library=library.name)
 
     def _discard(self, failed: LiveIndex) -> None:
         if failed.failure is not None and failed.failure.code not in (Code.NOT_FOUND, Code.SHUTTING_DOWN):
@@ -246,10 +228,7 @@ class Indexes:
             # What the store or the disk says needs no traceback; anything else may be a bug.
             bug = failed.failure if failed.failure.code == Code.INDEX_FAILED else None
             log.error("index failed", exc_info=bug, extra=told)
-        with self._lock:
-            for library_id, live in list(self._live.items()):
-                if live is failed:
-                    del self._live[library_id]
+        self._registry.discard(failed)
 
 
 def spec_of(library: Library) -> Spec:

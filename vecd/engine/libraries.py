@@ -13,8 +13,8 @@ from ..errors import Code, VecError
 from ..index import kinds
 from ..store import libraries as store
 from ..store.catalogue import DEFAULT, Catalogue, Library
-from ..store.events import format_time
 from ..text import embedders, languages
+from ..units import format_time
 from ..write_order import WriteSlot
 from .engine import Engine
 from .indexes import spec_of

@@ -124,7 +124,7 @@ class BatchBuilder:
     def __init__(self, library: Library) -> None:
         self.library = library
         self.dimension = library.dimension
-        self.embeds = embedders.dimension_of(library.embedder) is not None
+        self.embeds = embedders.embeds(library.embedder)
         self.pack = msgpack.Packer().pack
         self.entries: list[Entry] = []
         self.refused: list[tuple[int, VecError]] = []
@@ -311,9 +311,14 @@ class BatchBuilder:
             embedder = engine.embedder(self.library.embedder)
             assert embedder is not None
             missing = [row for row, vector in enumerate(self.given) if vector is None]
-            vectors = np.empty((len(self.texts), embedder.dimension), np.float32)
+            vectors = NO_VECTORS
             for rows in _slices(missing, indexed):
-                vectors[rows] = embedder.embed([indexed[row] or "" for row in rows])
+                embedded = embedder.embed([indexed[row] or "" for row in rows])
+                if vectors is NO_VECTORS:  # an embedder may learn its dimension from its first answer
+                    if self.dimension not in (None, embedded.shape[1]):
+                        raise store_libraries.mismatch(self.library, embedded.shape[1], self.dimension)
+                    vectors = np.empty((len(self.texts), embedded.shape[1]), np.float32)
+                vectors[rows] = embedded
                 yield from self.rest()
             for row, vector in enumerate(self.given):
                 if vector is not None:

@@ -360,7 +360,7 @@ def _mode(library: Library, query: Query) -> str:
         raise VecError(Code.INVALID_REQUEST, "a search needs a query text or a vector", field="query")
     if query.text is not None and not query.text.strip():
         raise VecError(Code.INVALID_REQUEST, "the query is empty", field="query")
-    can_embed = query.vector is not None or embedders.dimension_of(library.embedder) is not None
+    can_embed = query.vector is not None or embedders.embeds(library.embedder)
     if query.mode == "auto":
         if query.text is None:
             return "vector"

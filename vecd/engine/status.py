@@ -29,7 +29,7 @@ def status(engine: Engine) -> dict[str, Any]:
         "oldest": positions.cursor(engine.database, Position(engine.database.horizon)),
         "uptime_s": round(time.monotonic() - _STARTED, 3),
         "memory_bytes": _resident_bytes(),
-        "watchers": len(engine.feed.watches),
+        "watchers": len(engine.feed.watches.active),
         "libraries": [libraries.show(engine, library) for library in libraries.everything(engine)],
     }
 

@@ -1,13 +1,17 @@
-"""The log as a feed: events from any cursor on, selected, batched, encoded once for all that want the same.
+"""The log as a feed: events from any cursor on, selected, in batches that are encoded once for all that want the same.
 
-    positions.py   cursors, and the positions that they name
-    selection.py   which events a watch wants, and how much of each
-    batches.py     events, or documents of a snapshot, as they are sent
-    broadcast.py   wakes all tasks that wait
-    channels.py    one ring buffer of batches for each selection, filled by one reader of the log
-    watch.py       a watch: catch-up and live in one loop; flush
-    consumers.py   named cursors that the daemon keeps
+    feed.py        Feed: all of this put together for one store, with its threads
+    watch.py       watches, with catch-up and live in one loop; flush
+    channels.py    a ring buffer of the newest batches for each selection, all filled by one reader of the log
+    batches.py     batches of events, encoded
+    snapshot.py    a watch's initial snapshot, in batches too
+    payloads.py    documents in their events
+    selection.py   which events a watch wants
+    consumers.py   named consumers: cursors that the daemon keeps
     retention.py   how much of the log is kept
+    positions.py   cursors, and the positions that they name
+    broadcast.py   wakes all tasks that wait
+    runner.py      how blocking functions are run
 
-Knows the store and the filters; no index, no sockets.
+Knows the store and the filters; no engine, no index, no sockets.
 """

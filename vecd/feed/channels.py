@@ -1,15 +1,14 @@
-"""The feed: hands the log on to all who watch, as it grows.
+"""Channels: ring buffers of the newest event batches, one for each selection, filled by one reader of the log.
 
-A subscription is a cursor over the log, not a queue: nothing is dropped, nothing grows. Watchers with the same view
-share a channel, a ring of the newest pages, encoded once. Whoever is at the head waits for the channel's next page;
-whoever has fallen behind the ring reads the store until it meets the ring again. Catch-up and live are one loop
-(watch.py), and it cannot tell the two apart.
+A watch is a cursor over the log, not a queue: nothing is dropped, nothing grows. Watches with the same selection share
+a channel, whose batches are encoded once. A watch at the head waits for the channel's next batch. A watch that has
+fallen behind the ring reads the store until it meets the ring again. Both are one loop (watch.py).
 
-One pump reads what commits bring, once for all channels, on one thread; so a hundred watchers with views of their own
-cost a hundred selections, not a hundred readings. What it makes at once has a bound in time and in bytes: views that
-find no room, the costliest last, are read by their own watchers, as if these had fallen behind. The pump rests after
-each round as long as the round took: with few watchers that is nothing, with a thousand it gathers events into fewer,
-larger pages.
+One task reads what commits bring, once for all channels, on one thread: a hundred watches with different selections
+cost a hundred selections, not a hundred reads. A round has a bound in time and in bytes. Selections that find no space
+in it, the costliest last, are read by their own watches, as if these had fallen behind. After each round the reader
+rests as long as the round took: with few watches that is nothing, with a thousand it gathers events into fewer, larger
+batches.
 
 Everything here lives on the event loop.
 """
@@ -21,207 +20,196 @@ import contextlib
 import heapq
 import logging
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterator, Sized
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sized
+from typing import Any
 
 from .. import limits
 from ..errors import Code, VecError
 from ..store.database import Database
-from .batches import Encode, EventBatch, read, read_for_all
+from . import batches
+from .batches import Encode, EventBatch
 from .broadcast import Broadcast
+from .runner import Run
 from .selection import EventSelection
-
-if TYPE_CHECKING:
-    from .watch import Watch
-
-#: Has a function that blocks run off the loop.
-Follow = Callable[..., Awaitable[Any]]
 
 log = logging.getLogger("vecd.feed")
 
 
 class Channel:
-    """The newest pages of one view: contiguous, each behind the one before, from `start` on (exclusive)."""
+    """The newest batches of one selection: each begins where the one before ends, the first behind the seq `start`."""
 
     def __init__(self, start: int) -> None:
-        self.start = start
-        self.size_bytes = 0  # of the pages
+        self.start = start  # exclusive
+        self.size_bytes = 0  # of the batches
         self.users = 0
         self.bookmark: tuple[int, int, Sized] | None = None  # the newest: its seq, the head in it, and what is sent
-        self.grown = Broadcast()
-        self._pages: list[EventBatch] = []
-        self._seqs: list[int] = []  # of the pages
+        self.changed = Broadcast()
+        self._batches: list[EventBatch] = []
+        self._seqs: list[int] = []  # of the batches
 
     def restart(self, start: int) -> None:
-        """Nothing before `start` is known here."""
-        self.start, self._pages, self._seqs, self.size_bytes = start, [], [], 0
+        """Drops all batches: the channel begins behind `start`."""
+        self.start, self._batches, self._seqs, self.size_bytes = start, [], [], 0
 
-    def append(self, page: EventBatch) -> None:
-        self._pages.append(page)
-        self._seqs.append(page.seq)
-        self.size_bytes += len(page.body or ())
+    def append(self, batch: EventBatch) -> None:
+        """Adds the newest batch, and drops the oldest ones beyond limits.RING_BYTES."""
+        self._batches.append(batch)
+        self._seqs.append(batch.seq)
+        self.size_bytes += len(batch.body or ())
         drop, left = 0, self.size_bytes
-        while left > limits.RING_BYTES and drop < len(self._pages) - 1:
-            left -= len(self._pages[drop].body or ())
+        while left > limits.RING_BYTES and drop < len(self._batches) - 1:
+            left -= len(self._batches[drop].body or ())
             drop += 1
         if drop:
             self.drop(drop)
 
     def drop(self, count: int = 1) -> None:
-        """Forgets the oldest pages; who has not had them reads them from the store."""
-        self.size_bytes -= sum(len(page.body or ()) for page in self._pages[:count])
+        """Drops the oldest batches; a watch that has not had them reads the store."""
+        self.size_bytes -= sum(len(batch.body or ()) for batch in self._batches[:count])
         self.start = self._seqs[count - 1]
-        del self._pages[:count], self._seqs[:count]
+        del self._batches[:count], self._seqs[:count]
 
     def behind(self, seq: int) -> EventBatch | int | None:
-        """The page that a watcher gets next who has seen everything up to `seq`, which is not before `start`; or, for
-        one in the middle of a page, up to where it must read by itself; None if there is nothing more here."""
+        """What a watch gets next that has had everything up to `seq`, which is not before `start`: a batch; or, if it
+        is in the middle of one, the seq up to which it must read the store; or None if there is nothing yet."""
         place = bisect_right(self._seqs, seq)
-        if place == len(self._pages):
+        if place == len(self._batches):
             return None
-        page = self._pages[place]
-        return page if seq < page.first else page.seq
+        batch = self._batches[place]
+        return batch if seq < batch.first else batch.seq
 
 
-class Feed:
-    """The channels, and those who watch."""
+class Channels:
+    """All channels, and the tasks that fill them and send heartbeats."""
 
-    def __init__(self, database: Database, follow: Follow, pump: Follow) -> None:
+    def __init__(self, database: Database, catch_up: Run, live: Run) -> None:
+        """`catch_up` runs reads for watches that are behind; `live` runs the reads at the head, one at a time."""
         self._database = database
-        self._follow = follow
-        self._pump_reads = pump
+        self._catch_up = catch_up
+        self._live = live
         self.seq = 0  # the log has been read up to here for all channels
-        self.ticks = 0
-        self.moved = Broadcast()  # something was read or handed on
+        self.heartbeats = 0
+        self.progress = Broadcast()  # the log was read on, or a watch has handed something on
         self._committed = asyncio.Event()
         self._channels: dict[tuple[EventSelection, Encode], Channel] = {}
-        self._readings: dict[Any, asyncio.Future[EventBatch]] = {}  # from the store, that are going on
+        self._reads: dict[Any, asyncio.Future[EventBatch]] = {}  # from the store, that are going on
         self._tasks: list[asyncio.Task[None]] = []
-        self.watches: set[Watch] = set()
-
-    # --- those who watch --------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def join(self, view: EventSelection, encode: Encode) -> Iterator[Channel]:
-        """The channel of that view, until the block ends."""
+    def join(self, selection: EventSelection, encode: Encode) -> Iterator[Channel]:
+        """The channel of that selection, which is kept filled until the block ends."""
         if not self._channels:
             self.seq = self._database.head
-        channel = self._channels.get((view, encode))
+        channel = self._channels.get((selection, encode))
         if channel is None:
-            channel = self._channels[view, encode] = Channel(self.seq)
+            channel = self._channels[selection, encode] = Channel(self.seq)
         channel.users += 1
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._tick())]
-        self._committed.set()  # the pump looks what has come since
+            self._tasks = [asyncio.create_task(self._fill_forever()), asyncio.create_task(self._beat_forever())]
+        self._committed.set()  # there may have been commits since `seq`
         try:
             yield channel
         finally:
             channel.users -= 1
             if not channel.users:
-                del self._channels[view, encode]
+                del self._channels[selection, encode]
 
-    @contextlib.contextmanager
-    def counted(self, watch: Watch) -> Iterator[None]:
-        """Among `watches` until the block ends."""
-        self.watches.add(watch)
-        try:
-            yield
-        finally:
-            self.watches.discard(watch)
-
-    async def read(self, view: EventSelection, encode: Encode, after: int, stop: int, count: int | None) -> EventBatch:
-        """The page behind `after`, from the store; those who want the same at the same time share one reading.
+    async def read(
+        self, selection: EventSelection, encode: Encode, after: int, stop: int, count: int | None
+    ) -> EventBatch:
+        """The batch behind the seq `after`, from the store. Watches that want the same at the same time share a read.
 
         Raises VecError `compacted`.
         """
-        wanted = (view, encode, after, stop, count)
-        reading = self._readings.get(wanted)
+        wanted = (selection, encode, after, stop, count)
+        reading = self._reads.get(wanted)
         if reading is None:
-            reading = asyncio.ensure_future(self._follow(read, self._database, *wanted))
-            self._readings[wanted] = reading
-            reading.add_done_callback(lambda done: self._read(wanted, done))
+            reading = asyncio.ensure_future(self._catch_up(batches.read, self._database, *wanted))
+            self._reads[wanted] = reading
+            reading.add_done_callback(lambda done: self._end_read(wanted, done))
         return await asyncio.shield(reading)
 
-    def _read(self, wanted: Any, done: asyncio.Future[EventBatch]) -> None:
-        del self._readings[wanted]
+    def _end_read(self, wanted: Any, done: asyncio.Future[EventBatch]) -> None:
+        del self._reads[wanted]
         if not done.cancelled():
-            done.exception()  # whoever wanted it may have gone
+            done.exception()  # the watches that wanted it may have ended
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Ends the tasks."""
         for task in self._tasks:
             task.cancel()
 
-    # --- the pump ---------------------------------------------------------------------------------------------------
-
-    def wake(self) -> None:
-        """There has been a commit."""
+    def commit_published(self) -> None:
+        """The head has moved."""
         if self._channels:
             self._committed.set()
 
-    def tick(self) -> None:
-        """Has every watch at the head say how far it is."""
-        self.ticks += 1
+    def beat(self) -> None:
+        """A heartbeat: every watch at the head says how far the log has been read for it."""
+        self.heartbeats += 1
         for channel in self._channels.values():
-            channel.grown.beat()
+            channel.changed.notify()
 
-    async def _tick(self) -> None:
-        """The same for channels that are silent: those that were so for the whole of the last interval. A watch that
-        came, or heard something, just behind a tick waits for two intervals: together they are HEARTBEAT_S."""
-        beats: dict[int, int] = {}
+    async def _beat_forever(self) -> None:
+        """Heartbeats for the channels that have been silent for the whole of the last interval. A watch that came, or
+        was sent something, just after a beat waits for two intervals: together they are HEARTBEAT_S."""
+        seen: dict[int, int] = {}
         while True:
             await asyncio.sleep(limits.HEARTBEAT_S / 2)
-            self.ticks += 1
-            await self._beat([each for each in self._channels.values() if beats.get(id(each)) == each.grown.beats])
-            beats = {id(each): each.grown.beats for each in self._channels.values()}
+            self.heartbeats += 1
+            silent = [each for each in self._channels.values() if seen.get(id(each)) == each.changed.generation]
+            await self._notify(silent)
+            seen = {id(each): each.changed.generation for each in self._channels.values()}
 
-    async def _beat(self, channels: list[Channel]) -> None:
-        """Wakes those who wait there, some at a time: others' requests are answered in between."""
+    async def _notify(self, channels: list[Channel]) -> None:
+        """Wakes the watches that wait there, some at a time, so that requests are answered in between."""
         for channel in channels:
-            await channel.grown.beat_gently(limits.FEED_WAKES)
+            await channel.changed.notify_in_groups(limits.FEED_WAKES)
 
-    async def _pump(self) -> None:
+    async def _fill_forever(self) -> None:
         while True:
             await self._committed.wait()
-            self._committed.clear()  # before reading: a commit during the read wakes us again
+            self._committed.clear()  # before reading: a commit during the read sets it again
             while self._channels and self.seq < self._database.head:
                 try:
-                    await self._round()
-                except Exception as error:  # whoever waits reads by itself, and is told what is wrong
+                    await self._fill()
+                except Exception as error:  # each watch reads by itself, and gets the error
                     if not (isinstance(error, VecError) and error.code == Code.COMPACTED):
-                        log.error("the log could not be read for those who watch", exc_info=error)
+                        log.error("cannot read the log for all watches together", exc_info=error)
                     self._skip_to(self._database.head)
 
-    async def _round(self) -> None:
-        """Reads on, hands it to the channels, and rests as long as that kept the interpreter busy."""
+    async def _fill(self) -> None:
+        """Reads on, fills the channels, and rests as long as that kept the interpreter busy."""
         reading = list(self._channels.items())
-        seq, pages, read_s = await self._pump_reads(read_for_all, self._database, [key for key, _ in reading], self.seq)
+        keys = [key for key, _ in reading]
+        seq, found, read_s = await self._live(batches.read_for_all, self._database, keys, self.seq)
         self.seq = seq
         skipped = []
-        for (_, channel), its_pages in zip(reading, pages, strict=True):
-            if its_pages is None:
+        for (_, channel), its_batches in zip(reading, found, strict=True):
+            if its_batches is None:
                 channel.restart(seq)
                 skipped.append(channel)
-            for page in its_pages or ():
-                channel.append(page)
+            for batch in its_batches or ():
+                channel.append(batch)
         self._shrink()
         known = {id(channel) for _, channel in reading}
         for channel in self._channels.values():
-            if id(channel) not in known:  # it came during the reading, and lacks what was read
+            if id(channel) not in known:  # it was made during the read, and lacks what was read
                 channel.restart(seq)
         loop = asyncio.get_running_loop()
         started = loop.time()
-        grown = [channel for (_, channel), its_pages in zip(reading, pages, strict=True) if its_pages]
+        grown = [channel for (_, channel), its_batches in zip(reading, found, strict=True) if its_batches]
         restarted = [channel for channel in self._channels.values() if id(channel) not in known]
-        await self._beat([*grown, *restarted, *skipped])
-        self.moved.beat()
-        await asyncio.sleep(0)  # behind all who were woken
+        await self._notify([*grown, *restarted, *skipped])
+        self.progress.notify()
+        await asyncio.sleep(0)  # the watches that were woken run first
         took_s = read_s + loop.time() - started
         if took_s > 0.001:
             await asyncio.sleep(min(took_s, limits.FEED_REST_S))
 
     def _shrink(self) -> None:
-        """Has the largest rings forget pages until all together are small enough. The newest page of each goes last:
-        whoever waits for it has not been woken yet."""
+        """Drops batches of the largest rings until all rings together hold at most limits.RINGS_BYTES_MAX. The newest
+        batch of each goes last: the watches that wait for it have not been woken yet."""
         left = sum(channel.size_bytes for channel in self._channels.values())
         if left <= limits.RINGS_BYTES_MAX:
             return
@@ -236,8 +224,8 @@ class Feed:
                 heapq.heappush(by_size, (-channel.size_bytes, id(channel), channel))
 
     def _skip_to(self, seq: int) -> None:
-        """Goes on there; what lies between, everybody reads from the store."""
+        """Continues behind `seq`; what lies before it, each watch reads from the store."""
         self.seq = seq
         for channel in self._channels.values():
             channel.restart(seq)
-            channel.grown.beat()
+            channel.changed.notify()

@@ -1,4 +1,4 @@
-"""Named consumers: cursors that the daemon keeps, moved by acks, each held by one watcher at a time."""
+"""Named consumers: durable cursors, moved by acknowledgements, each held by one watch at a time."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from ..errors import Code, VecError
 from ..store import consumers as store
 from ..store.consumers import Consumer
 from ..store.database import Database
-from ..store.events import format_time
+from ..units import format_time
 from .broadcast import Broadcast
 from .positions import Position, cursor
+from .runner import Run
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 
 
 class Consumers:
-    """Who holds which. Lives on the event loop."""
+    """The store's consumers, and which watch holds which. Lives on the event loop."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, read: Run) -> None:
         self._database = database
-        self._holders: dict[str, str] = {}
+        self._read = read
+        self._holders: dict[str, str] = {}  # consumer -> who holds it, for people
         self.acked = Broadcast()
 
     @contextlib.contextmanager
     def hold(self, name: str, who: str) -> Iterator[None]:
-        """Nobody else has the consumer until the block ends. Raises VecError `consumer_held`, naming who has it."""
+        """Holds the consumer until the block ends. Raises VecError `consumer_held`, naming the present holder."""
         _check_name(name)
         self._check_free(name)
         self._holders[name] = who
@@ -40,21 +42,21 @@ class Consumers:
             del self._holders[name]
 
     async def enter(self, name: str, start: Position) -> Position:
-        """Where the consumer goes on; a new one begins at `start`."""
+        """Where the consumer continues. A consumer that does not exist is made, at `start`."""
         made = await asyncio.wrap_future(self._database.submit(lambda tx: store.create(tx, name, *start)))
         return Position(made.seq, made.label)
 
     async def ack(self, name: str, position: Position) -> None:
-        """The consumer has done with all up to there (inclusive). When it returns, that is on disk. It `frees`, as all
-        that lets the log be trimmed.
+        """The consumer has processed everything up to there (inclusive). When it returns, that is on disk.
 
         Raises VecError `not_found`.
         """
+        # `frees`: it lets the log be trimmed.
         await asyncio.wrap_future(self._database.submit(lambda tx: store.ack(tx, name, *position), frees=True))
-        self.acked.beat()
+        self.acked.notify()
 
     async def reset(self, name: str, position: Position) -> dict[str, Any]:
-        """Moves it anywhere; returns it as `everyone` does. Raises VecError `not_found` or `consumer_held`."""
+        """Moves it to any position; returns it as `all` does. Raises VecError `not_found` or `consumer_held`."""
         self._check_free(name)
         moved = await asyncio.wrap_future(
             self._database.submit(lambda tx: store.reset(tx, name, *position), frees=True)
@@ -62,28 +64,40 @@ class Consumers:
         return self._shown(moved)
 
     async def delete(self, name: str) -> dict[str, Any]:
-        """Forgets it; returns what it was. Raises VecError `not_found` or `consumer_held`."""
+        """Deletes it; returns what it was. Raises VecError `not_found` or `consumer_held`."""
         self._check_free(name)
         gone = await asyncio.wrap_future(self._database.submit(lambda tx: store.delete(tx, name), frees=True))
         return self._shown(gone)
 
-    def everyone(self) -> list[dict[str, Any]]:
-        """All of them, by name: `{"name","cursor","seq","lag","holder","created_at","acked_at"}`; `lag` is how many
-        events the log is ahead. Blocks."""
-        with self._database.snapshot() as db:
-            return [self._shown(each) for each in store.everyone(db)]
+    async def all(self) -> list[dict[str, Any]]:
+        """All consumers, by name: `{"name","cursor","seq","lag","holder","created_at","acked_at"}`; `lag` is how many
+        events the log is ahead."""
 
-    def find(self, name: str) -> Position | None:
-        """How far it has come; None if it is not there. Blocks."""
-        with self._database.snapshot() as db:
-            found = store.find(db, name)
-            return None if found is None else Position(found.seq, found.label)
+        def read() -> list[Consumer]:
+            with self._database.snapshot() as db:
+                return store.everyone(db)
 
-    def position(self, name: str) -> Position:
-        """How far it has come. Blocks. Raises VecError `not_found`."""
-        with self._database.snapshot() as db:
-            found = store.find(db, name) or store.refuse(db, name)
-            return Position(found.seq, found.label)
+        return [self._shown(each) for each in await self._read(read)]
+
+    async def find(self, name: str) -> Position | None:
+        """How far it has come; None if it does not exist."""
+
+        def read() -> Position | None:
+            with self._database.snapshot() as db:
+                found = store.find(db, name)
+                return None if found is None else Position(found.seq, found.label)
+
+        return await self._read(read)
+
+    async def position(self, name: str) -> Position:
+        """How far it has come. Raises VecError `not_found`."""
+
+        def read() -> Position:
+            with self._database.snapshot() as db:
+                found = store.find(db, name) or store.refuse(db, name)
+                return Position(found.seq, found.label)
+
+        return await self._read(read)
 
     def _check_free(self, name: str) -> None:
         if (holder := self._holders.get(name)) is not None:

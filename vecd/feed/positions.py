@@ -1,8 +1,7 @@
-"""Positions in the log: what a watcher says of where to begin, and the cursors that it is told.
+"""Positions in the log, and the cursors that name them to clients.
 
-A cursor is `<log id>:<seq>`, the last event seen; what follows it begins with the event behind it. In a snapshot it is
-`<log id>:<seq>@<label>`: of the state as of that seq, the last document seen. The rows that a snapshot reads never
-change and stay while the log refers to them, so a snapshot goes on from its cursor as exactly as the log does.
+A cursor is `<log id>:<seq>`, the last event seen (inclusive); the next event is the one behind it. In a snapshot it is
+`<log id>:<seq>@<label>`: the last document seen of the state as of that seq.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ class Position(NamedTuple):
 
 
 def cursor(database: Database, position: Position) -> str:
-    """As people keep it."""
+    """The cursor of a position."""
     place = "" if position.label is None else f"@{position.label}"
     return f"{database.log_id}:{position.seq}{place}"
 
 
 def resolve(database: Database, start: str) -> Position:
-    """Where `beginning`, `now`, a cursor, an RFC 3339 time, or a time ago as `-15m` is. Blocks.
+    """The position of `beginning`, `now`, a cursor, an RFC 3339 time, or a time ago such as `-15m`. Blocks.
 
-    Raises VecError `invalid_cursor`, `foreign_cursor`, or `compacted` for a time that the log does not reach back to. A
-    cursor that was trimmed away is noticed when it is read from.
+    Raises VecError `invalid_cursor`, `foreign_cursor`, or `compacted` for a time before the oldest event that is left.
+    A cursor that was trimmed away raises only when it is read from.
     """
     if start == "beginning":
         return Position(0)
@@ -78,7 +77,7 @@ def parse(database: Database, text: str) -> Position:
 
 
 def compacted(database: Database, what: str, horizon: int) -> VecError:
-    """The refusal of a position that was trimmed away; `oldest` is the cursor that all that is left is behind."""
+    """The error of a position that was trimmed away; its `oldest` is the cursor that all that is left is behind."""
     oldest = cursor(database, Position(horizon))
     return VecError(
         Code.COMPACTED,
@@ -91,7 +90,7 @@ def compacted(database: Database, what: str, horizon: int) -> VecError:
 def time_us(text: str) -> int | None:
     """Microseconds since the epoch of an RFC 3339 time or a time ago; None for anything else.
 
-    Raises VecError `invalid_cursor` for what looks like a time and is none.
+    Raises VecError `invalid_cursor` for what looks like a time and is not one.
     """
     if re.fullmatch(r"-\d+(?:\.\d+)?[smhdw]", text):
         return max(0, int((time.time() - duration_s(text[1:])) * 1_000_000))

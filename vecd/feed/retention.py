@@ -1,7 +1,7 @@
-"""Retention: how much of the log is kept. trim moves its horizon; the vacuum follows behind it, step by step.
+"""Retention: how much of the log is kept. A trim moves its horizon; the vacuum deletes what is behind it, in steps.
 
-Nothing is trimmed unless somebody says so: by `vec trim`, or by the settings keep_age, keep_count and keep_bytes, which
-the daemon then holds the log against now and then. A trim stops at the hindmost consumer, unless told to go past it.
+The log is trimmed by `vec trim`, by jobs of kind `trim`, and, if one of the settings keep_age, keep_count and
+keep_bytes is set, by the daemon at intervals. A trim stops at the slowest consumer, unless it is asked to pass it.
 """
 
 from __future__ import annotations
@@ -9,44 +9,76 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .. import limits
 from ..errors import VecError
+from ..settings import Settings
 from ..store import consumers, retention
+from ..store.database import Database
 from ..store.retention import Limits
 from ..store.transaction import Transaction
 from .positions import Position, cursor
-
-if TYPE_CHECKING:
-    from ..engine.engine import Engine
+from .runner import Run
 
 log = logging.getLogger("vecd.retention")
 
 
-async def trim(engine: Engine, keep: Limits, *, past_consumers: bool = False, wait: bool = False) -> dict[str, Any]:
-    """Trims what the limits let go: `{"trimmed","oldest","held_by","bytes","free_bytes"}`. `trimmed` counts events,
-    `oldest` is the cursor that all that is left is behind, `held_by` the consumer that kept it from going further, and
-    the bytes are of the store's file. With `wait` it returns when the space is free and given back."""
-    upto = await engine.read(reachable, engine, keep)
+class Vacuum(Protocol):
+    """Deletes what is behind the horizon and frees the space, in the background."""
 
-    def write(tx: Transaction) -> tuple[int, str | None]:
-        return trim_to(tx, upto, past_consumers)
+    def begin(self) -> None: ...
 
-    trimmed, held_by = await asyncio.wrap_future(engine.database.submit(write, frees=True))
-    if trimmed:
-        log.info("log trimmed", extra={"events": trimmed, "horizon": engine.database.horizon})
-    engine.vacuum.begin()
-    if wait:
-        await engine.vacuum.done()
-    size, free = await engine.read(_size, engine)
-    oldest = cursor(engine.database, Position(engine.database.horizon))
-    return {"trimmed": trimmed, "oldest": oldest, "held_by": held_by, "bytes": size, "free_bytes": free}
+    async def done(self) -> None:
+        """Returns when it has nothing left to do."""
 
 
-def reachable(engine: Engine, keep: Limits) -> int:
-    """Up to which seq (inclusive) the log may go, by these limits. Blocks."""
-    with engine.database.snapshot() as db:
+class Retention:
+    """Trims the log. Lives on the event loop."""
+
+    def __init__(self, database: Database, read: Run, vacuum: Vacuum) -> None:
+        self._database = database
+        self._read = read
+        self._vacuum = vacuum
+
+    async def trim(self, keep: Limits, *, past_consumers: bool = False, wait: bool = False) -> dict[str, Any]:
+        """Trims what the limits do not keep: `{"trimmed","oldest","held_by","bytes","free_bytes"}`.
+
+        `trimmed` counts events, `oldest` is the cursor that all that is left is behind, `held_by` names the consumer
+        that kept it from going further, and the bytes are of the store's file. With `wait` it returns when the space is
+        free and returned to the file system.
+        """
+        upto = await self._read(reachable, self._database, keep)
+
+        def write(tx: Transaction) -> tuple[int, str | None]:
+            return trim_to(tx, upto, past_consumers)
+
+        trimmed, held_by = await asyncio.wrap_future(self._database.submit(write, frees=True))
+        if trimmed:
+            log.info("log trimmed", extra={"events": trimmed, "horizon": self._database.horizon})
+        self._vacuum.begin()
+        if wait:
+            await self._vacuum.done()
+        size, free = await self._read(_size, self._database)
+        oldest = cursor(self._database, Position(self._database.horizon))
+        return {"trimmed": trimmed, "oldest": oldest, "held_by": held_by, "bytes": size, "free_bytes": free}
+
+    async def keep_trimmed(self, settings: Settings) -> None:
+        """Trims by the settings, every limits.RETENTION_EVERY_S, until it is cancelled; returns if they keep the whole
+        log. First it begins the vacuum, for what an earlier run of the daemon may have left."""
+        keep = Limits(settings.keep_age or None, settings.keep_count or None, settings.keep_bytes or None)
+        self._vacuum.begin()
+        while keep != Limits():
+            try:
+                await self.trim(keep)
+            except VecError as error:
+                log.error("log not trimmed", extra={"error": str(error)})
+            await asyncio.sleep(limits.RETENTION_EVERY_S)
+
+
+def reachable(database: Database, keep: Limits) -> int:
+    """Up to which seq (inclusive) the limits let the log be trimmed. Blocks."""
+    with database.snapshot() as db:
         return retention.wanted(db, keep, clock_us())
 
 
@@ -59,30 +91,11 @@ def trim_to(tx: Transaction, upto: int, past_consumers: bool) -> tuple[int, str 
     """On the writer: how many events were trimmed, and the consumer that kept it from going further."""
     held_by = None
     retention.mark_clock(tx, clock_us())
-    if not past_consumers and (hindmost := consumers.hindmost(tx.db)) is not None and hindmost.seq < upto:
-        upto, held_by = retention.boundary(tx.db, max(hindmost.seq, tx.horizon)), hindmost.name
+    if not past_consumers and (slowest := consumers.hindmost(tx.db)) is not None and slowest.seq < upto:
+        upto, held_by = retention.boundary(tx.db, max(slowest.seq, tx.horizon)), slowest.name
     return retention.trim(tx, upto), held_by
 
 
-def _size(engine: Engine) -> tuple[int, int]:
-    with engine.database.snapshot() as db:
+def _size(database: Database) -> tuple[int, int]:
+    with database.snapshot() as db:
         return retention.size(db)
-
-
-class Upkeep:
-    """Holds the log against the settings, every limits.RETENTION_EVERY_S."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        settings = engine.settings
-        self._keep = Limits(settings.keep_age or None, settings.keep_count or None, settings.keep_bytes or None)
-
-    async def run(self) -> None:
-        """Until it is cancelled."""
-        self._engine.vacuum.begin()  # what the last run of the daemon may have left
-        while self._keep != Limits():
-            try:
-                await trim(self._engine, self._keep)
-            except VecError as error:
-                log.error("log not trimmed", extra={"error": str(error)})
-            await asyncio.sleep(limits.RETENTION_EVERY_S)

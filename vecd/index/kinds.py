@@ -29,7 +29,7 @@ DEFAULT: Final = "pq"
 
 
 class _Kinds(MutableMapping[str, "Kind"]):
-    """Kinds by name. A kind's module is imported when the kind is first looked up."""
+    """Kinds by name. A kind's module is imported when the kind is first looked up; a kind that is set replaces it."""
 
     def __init__(self, modules: dict[str, str]) -> None:
         self._modules = modules
@@ -42,19 +42,18 @@ class _Kinds(MutableMapping[str, "Kind"]):
         return kind
 
     def __setitem__(self, name: str, kind: Kind) -> None:
+        if name not in self._modules:
+            raise KeyError(name)
         self._loaded[name] = kind
 
     def __delitem__(self, name: str) -> None:
-        del self._loaded[name]
+        del self._loaded[name], self._modules[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self._modules, **self._loaded})
+        return iter(self._modules)
 
     def __len__(self) -> int:
-        return len({**self._modules, **self._loaded})
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._modules or name in self._loaded
+        return len(self._modules)
 
 
 KINDS: Final[MutableMapping[str, Kind]] = _Kinds(MODULES)

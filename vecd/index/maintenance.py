@@ -154,6 +154,7 @@ class Maintenance:
             text_due=self._text.due(),
             text_running=self._text.busy,
             measurable=measurable,
+            measurement_waits=self._recall.waits,
             builds_requested=len(self.builds_requested),
             saves_requested=len(self.saves_requested),
             settling=bool(self.settling),

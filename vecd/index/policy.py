@@ -84,6 +84,7 @@ class Figures:
     text_due: bool = False  # full text has something to begin
     text_running: bool = False  # a load, merge or save of full text runs in the background
     measurable: bool = False  # the recall of a query can be measured
+    measurement_waits: bool = False  # a measurement waits for an asynchronous structure
     builds_requested: int = 0
     saves_requested: int = 0
     settling: bool = False  # somebody waits until no maintenance is left
@@ -127,7 +128,7 @@ def decide(figures: Figures, tuning: Tuning) -> Decision:
         unsaved_max = max(tuning.save_rows_min, int(tuning.save_share * figures.structure.saved_rows))
         if save_pays(figures.structure, unsaved_max):
             return Decision(Action.SAVE, urgent=True)
-    if figures.settling and not figures.text_running:
+    if figures.settling and not figures.text_running and not figures.measurement_waits:
         return Decision(Action.REPORT_SETTLED)
     return Decision(Action.NOTHING)
 

@@ -63,6 +63,11 @@ class RecallTracker:
         noted = [self._monitor.note(query, options.k, filters, options.select) for query in queries]
         return any(noted)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a measurement waits for an asynchronous structure."""
+        return self._measurement is not None and self._measurement.waits
+
     def measurable(self) -> bool:
         """Whether `step` has something to do now."""
         if self._measurement is not None:

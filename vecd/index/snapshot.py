@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ..durable_files import sync_folder
+from ..durable_files import writing
 
 _MAGIC: Final = b"vecidx\x00"
 _FORMAT: Final = 1
@@ -54,20 +54,13 @@ def save(path: Path, about: dict[str, Any], arrays: dict[str, npt.NDArray[Any]])
     start = -(-len(head) // _ALIGN) * _ALIGN
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".new")
-    try:
-        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(head)
-            for entry, array in zip(entries, arrays.values(), strict=True):
-                file.seek(start + entry["at"])
-                file.write(_bytes(array))
-            file.truncate(start + place)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    unfinished.unlink(missing_ok=True)
+    with writing(path, unfinished) as file:
+        file.write(head)
+        for entry, array in zip(entries, arrays.values(), strict=True):
+            file.seek(start + entry["at"])
+            file.write(_bytes(array))
+        file.truncate(start + place)
     return start + place
 
 

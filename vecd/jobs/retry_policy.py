@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import errno
 import logging
-import random
 import time
 from typing import Any, Final
 
+from .. import backoff
 from ..errors import Code, VecError
 from ..resources import exhausted
 from ..store import jobs as store
@@ -22,10 +22,6 @@ from .clocks import wall_us
 from .kinds.kind import JobKind
 
 log = logging.getLogger("vecd.jobs")
-
-#: Errors that another attempt may mend. All others are the job's own: it fails at once. (What is no VecError is a bug
-#: or the machine's, and may be a passing one.)
-_MENDABLE: Final = frozenset((Code.BUSY, Code.DISK_FULL, Code.EMBEDDER_FAILED, Code.INDEX_FAILED, Code.INTERNAL))
 
 #: The longest pause after the first failure; it doubles with each.
 _BACKOFF_S: Final = 1.0
@@ -97,12 +93,13 @@ def failed(job: Job, kind: JobKind, error: Exception, stop: str | None) -> Endin
         else:
             what = f"a bug in the job {job.kind!r}: {type(error).__name__}: {error}"
             error = VecError(Code.INTERNAL, what, "see the daemon's log, and report this bug")
-    if error.code not in _MENDABLE:
+    # `internal`: what is not a VecError may be a fault of the machine that passes.
+    if not error.retryable and error.code != Code.INTERNAL:
         return Ending(job, store.FAILED, "failed", error=error.to_wire())
     # For room in the store a job waits, however long. What fills another disk is not to do so again and again.
     waits = error.code == Code.DISK_FULL and not kind.begins_again
     if job.failures + 1 >= kind.attempts_max and not waits:
         return Ending(job, store.DEAD, "failed", error=error.to_wire())
-    pause_us = int(random.uniform(0.0, min(kind.backoff_max_s, _BACKOFF_S * 2 ** min(job.failures, 30))) * 1e6)
+    pause_us = int(backoff.pause_s(job.failures + 1, _BACKOFF_S, kind.backoff_max_s) * 1e6)
     ready_us = wall_us() + pause_us
     return Ending(job, store.PENDING, "failed", error=error.to_wire(), ready_us=ready_us, delay_us=pause_us)

@@ -18,9 +18,9 @@ from .. import limits
 from ..errors import Code, VecError
 from ..store import job_transitions as transitions
 from ..store import schedules as store
-from ..store.events import format_time
 from ..store.jobs import CANCELLED, COMPLETED, Job, Wanted
 from ..store.schedules import Schedule
+from ..units import format_time
 from . import due_times, operations, timezones
 from .clocks import wall_us
 from .jobs import Jobs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 
-from ..durable_files import create
+from ..durable_files import create, sync_file
 from ..errors import VecError
 from . import events
 from .database import FULL, Database, translated
@@ -48,11 +48,7 @@ def copied(database: Database, path: Path, pages: int) -> Iterator[Part]:
                 raise translated(apsw.FullError() if full else error, path) from error
             finally:
                 target.close()
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_file(path)
     except apsw.Error as error:
         path.unlink(missing_ok=True)
         raise translated(error, path) from error

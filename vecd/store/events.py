@@ -11,13 +11,12 @@ a document is exact however often it has changed since.
 
 from __future__ import annotations
 
-import datetime
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import apsw
 import orjson
 
+from ..units import format_time
 from .transaction import Transaction
 
 LIBRARY_CREATED = 1
@@ -182,10 +181,3 @@ def expand(row: Row, library: str | None) -> list[Event]:
 
 def chunk_id(document_id: str, position: int) -> str:
     return f"{document_id}#{position}"
-
-
-@lru_cache(1_024)  # the events of one transaction have the same
-def format_time(time_us: int) -> str:
-    """RFC 3339 in UTC with microseconds: `2026-11-23T19:10:31.123456Z`."""
-    at = datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{time_us % 1_000_000:06d}Z"

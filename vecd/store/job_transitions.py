@@ -23,6 +23,7 @@ from typing import Any, Final
 import apsw
 
 from ..errors import Code, VecError
+from ..units import format_time
 from . import events
 from .jobs import (
     ACTIVE,
@@ -165,7 +166,7 @@ def finish(tx: Transaction, ending: Ending) -> None:
     if ended.state != PENDING:
         _end(tx, ended)
     elif ending.error is not None:
-        at = {"attempt": ended.attempt, "state": PENDING, "ready_at": events.format_time(ended.ready_us)}
+        at = {"attempt": ended.attempt, "state": PENDING, "ready_at": format_time(ended.ready_us)}
         _log(tx, events.JOB_FAILED, ended, {**at, "error": ending.error})
 
 

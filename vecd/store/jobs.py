@@ -10,7 +10,7 @@ import apsw
 import orjson
 
 from ..errors import Code, VecError
-from . import events
+from ..units import format_time
 
 PENDING: Final = "pending"  # waits for its time, for other jobs, for room
 RUNNING: Final = "running"  # an attempt is being made
@@ -153,8 +153,8 @@ def attempts(db: apsw.Connection, job_id: int) -> list[dict[str, Any]]:
     return [
         {
             "attempt": attempt,
-            "started_at": events.format_time(started_us),
-            "ended_at": None if ended_us is None else events.format_time(ended_us),
+            "started_at": format_time(started_us),
+            "ended_at": None if ended_us is None else format_time(ended_us),
             "outcome": outcome,
             "error": orjson.loads(error) if error else None,
         }
@@ -174,7 +174,7 @@ def lines(db: apsw.Connection, job_id: int, after: int, count: int) -> list[dict
         "SELECT line, time_us, text FROM job_lines WHERE job_id = ? AND line > ? ORDER BY line LIMIT ?",
         (job_id, after, count),
     )
-    return [{"line": line, "time": events.format_time(time_us), "text": text} for line, time_us, text in rows]
+    return [{"line": line, "time": format_time(time_us), "text": text} for line, time_us, text in rows]
 
 
 def pauses(db: apsw.Connection) -> set[str]:

@@ -24,7 +24,7 @@ from typing import Final
 import apsw
 
 from .. import limits
-from ..durable_files import sync_folder
+from ..durable_files import rename, sync_file, sync_folder
 from ..errors import Code, VecError
 from .database import check_sqlite, translated
 from .schema import APPLICATION_ID, MIGRATIONS
@@ -184,7 +184,7 @@ def _check(made: Path, backup: Path) -> tuple[int, int, int]:
         raise VecError(Code.DAMAGED, f"{backup} is damaged: {error}", "use another backup") from error
     except apsw.Error as error:
         raise translated(error, made) from error
-    _sync(made)
+    sync_file(made)
     return counted
 
 
@@ -202,8 +202,7 @@ def _put_in_place(made: Path, store: Path) -> Path | None:
             os.replace(each, aside / each.name)
     for each in left:
         each.unlink(missing_ok=True)  # those that are empty
-    os.replace(made, store)
-    sync_folder(store.parent)
+    rename(made, store)
     for each in derived:
         if aside is None:
             aside = _new_folder(store.parent)
@@ -230,11 +229,3 @@ def _new_folder(parent: Path) -> Path:
             folder.mkdir(mode=0o700)
             return folder
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(parent / name))
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...durable_files import check_regular, new_name, resolve, sync_folder
+from ...durable_files import check_regular, new_name, rename, resolve, sync_folder
 from ...errors import Code, VecError
 from ...settings import Settings
 from ...store.jobs import UNDONE, Job
@@ -125,11 +125,12 @@ def put_in_place(made: Path, path: Path, known: list[int]) -> bool:
     Returns false if the file with the identity `known` is at neither place. Raises OSError.
     """
     if _is(made, known):
-        os.replace(made, path)
-    elif not _is(path, known):
-        return False
-    sync_folder(path.parent)
-    return True
+        rename(made, path)
+        return True
+    if _is(path, known):
+        sync_folder(path.parent)
+        return True
+    return False
 
 
 def _is(path: Path, known: list[int]) -> bool:

@@ -43,7 +43,7 @@ class Trim(JobKind):
         return params
 
     def steps(self, run: Run) -> Steps:
-        upto = retention.reachable(run.engine, _limits(run.params))
+        upto = retention.reachable(run.engine.database, _limits(run.params))
         told: dict[str, Any] = {}
 
         def write(tx: Transaction) -> dict[str, Any]:

@@ -9,15 +9,16 @@ from ..call import Call
 
 
 async def list_(call: Call) -> dict[str, Any]:
-    return {"consumers": await call.engine.read(call.engine.consumers.everyone)}
+    await call.room()
+    return {"consumers": await call.engine.feed.consumers.all()}
 
 
 async def reset(call: Call) -> dict[str, Any]:
     """Fields: consumer, and `to`, a position as `watch` has it in `from`."""
     engine = call.engine
     position = await engine.read(positions.resolve, engine.database, call.fields.text("to"))
-    return await engine.consumers.reset(call.fields.text("consumer"), position)
+    return await engine.feed.consumers.reset(call.fields.text("consumer"), position)
 
 
 async def delete(call: Call) -> dict[str, Any]:
-    return await call.engine.consumers.delete(call.fields.text("consumer"))
+    return await call.engine.feed.consumers.delete(call.fields.text("consumer"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ... import limits
-from ...engine import attribute_cache
 from ...engine import documents as verbs
 from ...errors import Code, VecError
 from ...store.catalogue import DEFAULT
@@ -15,7 +14,7 @@ from ..call import Call
 async def delete(call: Call) -> dict[str, Any]:
     """Fields: library, and either ids or where."""
     library = call.fields.text("library", DEFAULT)
-    where = await attribute_cache.parse(call.engine, call.fields.filters("where"))
+    where = await call.engine.parse_filter(call.fields.filters("where"))
     if not where:
         ids = call.fields.texts("ids", count_max=limits.IDS_MAX)
         return await verbs.delete(call.engine, library, ids, call.slot)

@@ -6,8 +6,9 @@ from typing import Any
 
 from ... import limits
 from ...engine import libraries as verbs
-from ...engine import recall_measurement
+from ...engine import synthetic_recall
 from ..call import Call
+from ..fields import Fields
 
 
 async def create(call: Call) -> dict[str, Any]:
@@ -18,7 +19,7 @@ async def create(call: Call) -> dict[str, Any]:
         dimension=fields.optional_integer("dimension", low=1, high=limits.DIMENSION_MAX),
         metric=fields.text("metric", "cosine"),
         kind=fields.optional_text("index"),
-        parameters=fields.mapping("parameters"),
+        parameters=_parameters(fields),
         embedder=fields.optional_text("embedder"),
         chunk_chars=fields.optional_integer("chunk_chars", low=50, high=limits.CHUNK_CHARS_MAX),
         recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
@@ -27,27 +28,33 @@ async def create(call: Call) -> dict[str, Any]:
     return await verbs.create(call.engine, wanted, call.slot)
 
 
-def list_(call: Call) -> dict[str, Any]:
+async def list_(call: Call) -> dict[str, Any]:
+    await call.room()
     return {"libraries": [verbs.show(call.engine, each) for each in verbs.everything(call.engine)]}
 
 
 async def show(call: Call) -> dict[str, Any]:
     library = call.engine.database.catalogue.find(call.fields.text("library"))
     shown = verbs.show(call.engine, library)
-    return {**shown, "recall": {**shown["recall"], "probe": await recall_measurement.measure(call.engine, library)}}
+    return {**shown, "recall": {**shown["recall"], "probe": await synthetic_recall.measure(call.engine, library)}}
 
 
 async def rebuild(call: Call) -> dict[str, Any]:
-    """Fields: library, index, parameters, recall."""
+    """Fields: library, index, params, parameters, recall."""
     fields = call.fields
     return await verbs.rebuild(
         call.engine,
         fields.text("library"),
         fields.optional_text("index"),
-        fields.mapping("parameters"),
+        _parameters(fields),
         fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
     )
 
 
 async def delete(call: Call) -> dict[str, Any]:
     return await verbs.delete(call.engine, call.fields.text("library"), call.slot)
+
+
+def _parameters(fields: Fields) -> dict[str, Any]:
+    """The parameters of an index: `params`, and `parameters`, its earlier name."""
+    return {**fields.mapping("parameters"), **fields.mapping("params")}

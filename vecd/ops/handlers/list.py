@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ... import limits
-from ...engine import attribute_cache
 from ...engine import documents as verbs
 from ...store.catalogue import DEFAULT
 from ..call import Call, warned
@@ -13,7 +12,7 @@ from ..call import Call, warned
 
 async def list_(call: Call) -> dict[str, Any]:
     library = call.fields.text("library", DEFAULT)
-    where = await attribute_cache.parse(call.engine, call.fields.filters("where"))
+    where = await call.engine.parse_filter(call.fields.filters("where"))
     call.streamed = True
     with call.engine.views.open() as view:
         listed, warnings = await verbs.listing(call.engine, view, library, where)

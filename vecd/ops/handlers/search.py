@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from ... import limits
-from ...engine import attribute_cache
 from ...engine import search as verbs
 from ...errors import Code, VecError
 from ...store.catalogue import DEFAULT
@@ -21,7 +20,7 @@ async def search(call: Call) -> dict[str, Any]:
         vector=fields.optional_bytes("vector"),
         k=fields.integer("k", 10, low=1, high=limits.HITS_MAX),
         mode=fields.text("mode", "auto"),
-        where=await attribute_cache.parse(call.engine, fields.filters("where")),
+        where=await call.engine.parse_filter(fields.filters("where")),
         ef=fields.optional_integer("ef", low=1, high=limits.EF_MAX),
         exact=fields.flag("exact"),
         recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),

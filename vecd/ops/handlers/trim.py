@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import Code, VecError
-from ...feed import retention as verbs
 from ...store.retention import Limits
 from ..call import Call
 
@@ -25,4 +24,6 @@ async def trim(call: Call) -> dict[str, Any]:
             "use keep_age_s, keep_count or keep_bytes",
             field="keep_age_s",
         )
-    return await verbs.trim(call.engine, keep, past_consumers=fields.flag("past_consumers"), wait=fields.flag("wait"))
+    return await call.engine.feed.retention.trim(
+        keep, past_consumers=fields.flag("past_consumers"), wait=fields.flag("wait")
+    )

@@ -8,13 +8,12 @@ from functools import partial
 from typing import Any
 
 from ... import limits
-from ...engine import attribute_cache
 from ...errors import Code, VecError
-from ...feed import batches, positions
-from ...feed import watch as verbs
-from ...feed.selection import EventSelection, types_of
+from ...feed import positions
+from ...feed.batches import bookmark
+from ...feed.selection import EventSelection, match_types
+from ...feed.watch import WatchSpec
 from ...store.events import ALL_TYPES
-from ...wire.messages import encode_part
 from ..call import Call
 
 
@@ -24,7 +23,7 @@ async def watch(call: Call) -> dict[str, Any]:
     now = call.engine.database.head  # before the filters are parsed, which may take a while
     spec = await _spec(call)
     timeout_s = call.fields.optional_seconds("timeout_s")
-    subscription = verbs.Watch(call.engine, spec, encode_part, now, partial(call.room, alone=True))
+    subscription = call.engine.feed.watches.make(spec, call.encode_part, now, partial(call.room, alone=True))
     database, loop = call.engine.database, asyncio.get_running_loop()
     reason, sent_at = "done", loop.time()
     try:
@@ -35,7 +34,7 @@ async def watch(call: Call) -> dict[str, Any]:
                         await call.part(page.body)
                         sent_at = loop.time()
                     elif loop.time() - sent_at > limits.HEARTBEAT_S:
-                        await call.part(batches.bookmark(database, page.position, encode_part))
+                        await call.part(bookmark(database, page.position, call.encode_part))
                         sent_at = loop.time()
                     call.release()  # also if there was nothing to send
     except TimeoutError:
@@ -47,20 +46,20 @@ async def watch(call: Call) -> dict[str, Any]:
     return {"reason": reason, "cursor": positions.cursor(database, subscription.reached)}
 
 
-async def _spec(call: Call) -> verbs.Spec:
+async def _spec(call: Call) -> WatchSpec:
     fields = call.fields
     libraries = fields.optional_texts("libraries", chars_max=limits.NAME_BYTES_MAX)
     payload = fields.flag("payload")
-    view = EventSelection(
+    selection = EventSelection(
         libraries=None if libraries is None else frozenset(libraries),
         types=await _types(call),
-        where=await attribute_cache.parse(call.engine, fields.filters("where")),
+        where=await call.engine.parse_filter(fields.filters("where")),
         payload=payload,
         replaced=payload and fields.flag("replaced", True),
         vectors=payload and fields.flag("vectors"),
     )
-    return verbs.Spec(
-        view=view,
+    return WatchSpec(
+        selection=selection,
         start=fields.text("from", "now"),
         follow=fields.flag("follow", True),
         until=fields.optional_text("until"),
@@ -77,14 +76,14 @@ async def _types(call: Call) -> frozenset[str] | None:
     wanted = call.fields.optional_texts("types", count_max=limits.TYPES_MAX, chars_max=limits.TYPE_CHARS_MAX) or []
     if all(each in ALL_TYPES for each in wanted):
         return frozenset(wanted) or None
-    return await call.engine.read(types_of, wanted)
+    return await call.engine.read(match_types, wanted)
 
 
 async def ack(call: Call) -> dict[str, Any]:
     """Fields: consumer, cursor."""
     engine, fields = call.engine, call.fields
     position = positions.parse(engine.database, fields.text("cursor"))
-    await engine.consumers.ack(fields.text("consumer"), position)
+    await engine.feed.consumers.ack(fields.text("consumer"), position)
     return {"cursor": positions.cursor(engine.database, position)}
 
 
@@ -98,7 +97,7 @@ async def flush(call: Call) -> dict[str, Any]:
         raise VecError(Code.NOT_FOUND, f"there is no watch {target} on this connection", field="target")
     try:
         async with asyncio.timeout(timeout_s):
-            return {"cursor": await verbs.flush(call.engine, watch, consumer)}
+            return {"cursor": await call.engine.feed.watches.flush(watch, consumer)}
     except TimeoutError:
         raise VecError(Code.TIMEOUT, f"not all events were delivered within {timeout_s:g} s", "try again") from None
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from .embedder import EmbedderKind
 
 _WORD = re.compile(r"\w+")
 _DIMENSION = 256
@@ -28,3 +31,6 @@ class Hash:
             np.add.at(vectors[row], (codes >> 1) % _DIMENSION, signs)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.divide(vectors, np.where(lengths == 0, 1, lengths), dtype=np.float32)
+
+
+EMBEDDER: Final = EmbedderKind("words, hashed; no model", Hash, _DIMENSION)

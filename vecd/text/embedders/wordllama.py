@@ -13,11 +13,13 @@ import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import Code, VecError
+from .embedder import EmbedderKind
 
 _DIMENSION = 256
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
@@ -55,9 +57,7 @@ class WordLlama:
                 encodings = self._tokenizer.encode_batch_fast(
                     [text.lower() for text in texts], add_special_tokens=False
                 )
-            except (
-                BaseException
-            ) as error:  # a panic of Rust is no Exception, and would pass by whoever answers requests
+            except BaseException as error:  # a Rust panic is not an Exception: the server would not answer the request
                 if isinstance(error, (Exception, KeyboardInterrupt, SystemExit)):
                     raise
                 raise RuntimeError(f"the tokenizer failed: {error}") from error
@@ -108,3 +108,6 @@ def _mapped(path: Path) -> npt.NDArray[np.float16]:
         raise ValueError(f"unexpected tensor {tensor['dtype']} {tensor['shape']}")
     offset = 8 + header_bytes + tensor["data_offsets"][0]
     return np.memmap(path, np.float16, "r", offset, tuple(tensor["shape"]))
+
+
+EMBEDDER: Final = EmbedderKind("static token embeddings; no network", WordLlama, _DIMENSION)

@@ -1,0 +1,110 @@
+"""Cut a feed into batches: events that have accumulated are delivered together.
+
+A batch is complete when it is full, when no further event arrives for a moment, or when its first event has waited for
+long enough. The events of one document stay in one batch, unless there are more of them than a batch may hold.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from ..errors import VecError
+from .feed import Event, Feed, Stop
+
+
+class Batch(NamedTuple):
+    """Encoded events, and the position behind them. Without lines it only moves the position."""
+
+    lines: Sequence[bytes]  # one a line, with its newline
+    events: int  # of the feed; there may be fewer lines
+    cursor: str
+    attempt: int = 1
+
+
+class Batches:
+    """Iterate once. It ends with the feed, or when it is stopped.
+
+    A VecError of the feed is raised after all that was read before it.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        encode: Callable[[Sequence[Event]], Sequence[bytes]],
+        stop: Stop,
+        *,
+        events_max: int,
+        age_s: float,
+        idle_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._feed = feed
+        self._encode = encode
+        self._stop = stop
+        self._events_max = events_max
+        self._age_s = age_s
+        self._idle_s = idle_s
+        self._clock = clock
+        self._rewinds = feed.rewinds
+        self._events: list[Event] = []
+        self._cursor = self._before = feed.committed  # behind the events, and in front of them
+        self._returned = ""  # the cursor of the last batch
+        self._failure: VecError | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        while not self._stop.is_set():
+            self._check_rewind()
+            if self._failure is None and not self._feed.ended:
+                self._gather()
+            if self._events:
+                yield self._cut()
+            elif self._failure is not None:
+                raise self._failure
+            elif self._cursor != self._returned:
+                self._before = self._returned = self._cursor
+                yield Batch((), 0, self._cursor)
+            elif self._feed.ended:
+                return
+
+    def _check_rewind(self) -> None:
+        if self._feed.rewinds != self._rewinds:
+            self._rewinds = self._feed.rewinds
+            self._events = []
+            self._cursor = self._before = self._feed.committed
+
+    def _gather(self) -> None:
+        """Reads what is there; waits for more only if that is nothing."""
+        began = self._clock()
+        try:
+            while len(self._events) < self._events_max and not self._stop.is_set():
+                message = self._feed.read(self._idle_s if self._events else None)
+                self._check_rewind()
+                if message is None:
+                    return
+                if message.events and not self._events:
+                    began = self._clock()
+                self._events += message.events
+                self._cursor = message.cursor
+                if not self._events or self._clock() - began > self._age_s:
+                    return
+        except VecError as error:
+            self._failure = error
+
+    def _cut(self) -> Batch:
+        """The first of the events, up to the limit."""
+        place = len(self._events)
+        if place > self._events_max:
+            place = self._events_max
+            while place and self._events[place]["type"].startswith("chunk."):  # it belongs to the document before it
+                place -= 1
+            place = place or self._events_max
+        events, self._events = self._events[:place], self._events[place:]
+        cursor = self._before
+        if not self._events:
+            cursor = self._cursor
+        else:  # the last one that has a cursor: within a message of a snapshot there is none
+            cursor = next((event["cursor"] for event in reversed(events) if event["cursor"]), cursor)
+        self._before = self._returned = cursor
+        return Batch(self._encode(events), len(events), cursor)
