@@ -186,7 +186,7 @@ ROUND_BYTES_MAX: Final = 32 * MIB
 #: Seconds of the processor that selecting for all views may take at once; the views with the costliest filters come
 #: last, and those that find no time are read by their watchers themselves.
 ROUND_S: Final = 0.05
-#: A watch at the head hears at least so often how far the log has been read for it.
+#: A watch at the head hears at least so often how far the log has been read for it, unless set otherwise.
 HEARTBEAT_S: Final = 5.0
 #: Silence of so many heartbeats means that the daemon is dead or stopped.
 HEARTBEATS_MISSED: Final = 6
@@ -211,7 +211,7 @@ CONSUMER_NAME_BYTES_MAX: Final = 128
 WORKERS: Final = 4
 WORKERS_MAX: Final = 1_000
 #: Threads that work on jobs, and those that build indexes, are as nice as that: searches and writes go first. Not much
-#: nicer: such a thread also holds the interpreter lock, and while it waits for a core with it, the whole daemon waits.
+#: nicer: such a thread also holds the interpreter lock, and while it waits for a core with that, all others wait.
 #: Beside a busy machine and a rebuild, a write at p99 took 390 ms with 10, and 70 with 4 or 0.
 JOBS_NICE: Final = 4
 #: Jobs that take no longer than a commit and are claimed together.
@@ -289,6 +289,9 @@ RESERVE_PIECE_BYTES: Final = 64 * KIB
 RESERVE_GIVEN_BYTES: Final = MIB
 #: How often the writer looks whether the store's files are still there while nobody writes; a commit always looks.
 STORE_LOOK_S: Final = 5.0
+#: Times in the log stand still while the machine's clock is set back by so much at most, as NTP does; beyond it, the
+#: clock was wrong before, and the log follows it back.
+CLOCK_BACK_S: Final = 5.0
 #: SQLite's page cache of the writer, and of each reader; behind both stands the system's own.
 WRITER_CACHE_KIB: Final = 32 * KIB
 READER_CACHE_KIB: Final = 4 * KIB

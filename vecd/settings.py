@@ -29,6 +29,7 @@ TUNABLES: dict[str, type] = {
     "chunk_chars": int,
     "stall_s": float,
     "drain_s": float,
+    "heartbeat_s": float,
     "keep_age": float,
     "keep_count": int,
     "keep_bytes": int,
@@ -60,6 +61,7 @@ class Settings(NamedTuple):
     chunk_chars: int = limits.CHUNK_CHARS  # characters of a chunk, for new libraries
     stall_s: float = limits.STALL_S  # patience with a peer that has stopped
     drain_s: float = limits.DRAIN_S  # patience with requests in flight at a stop
+    heartbeat_s: float = limits.HEARTBEAT_S  # longest silence of a watch
     log_level: str = "info"  # debug, info, warning or error
     workers: int = limits.WORKERS  # threads for background jobs
     recall: float = limits.RECALL  # of approximate searches, for libraries that do not name one

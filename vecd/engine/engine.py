@@ -50,7 +50,7 @@ class Engine:
         self.hit_cache = HitCache(self.database)
         self.views = ReadViews(self.database, self._view_released)
         self.vacuum = Vacuum(self.database, self.views)
-        self.feed = Feed(self.database, self.read, self.vacuum)
+        self.feed = Feed(self.database, self.read, self.vacuum, settings.heartbeat_s)
         self.batch_executor = BatchExecutor("vecd-batch", limits.DESK_THREADS)
         self._readers = pool(limits.READERS, "vecd-read")
         self._searchers = pool(limits.SEARCHERS, "vecd-search")

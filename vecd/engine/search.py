@@ -49,6 +49,8 @@ Select = Callable[[], Selection]
 MODES: Final = ("auto", "vector", "text", "hybrid")
 GROUPS: Final = ("document", "chunk")
 
+#: Damaged vectors that the warnings of an answer name; more are counted.
+_DAMAGE_TOLD = 3
 _RRF = 20
 #: What a place in the ranking by words counts, that by vector being 1.
 _WORDS_WEIGHT = 1.5
@@ -159,7 +161,8 @@ async def search(engine: Engine, query: Query) -> Found:
     depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
     asking = Asking(engine, library, query, mode, vector, words, title, depth, None)
     if not query.where:
-        return await _answered(asking)
+        found = await _answered(asking)
+        return replace(found, warnings=_damage(asking))
     with engine.attribute_cache.hold(library, query.where) as attributes:
         if engine.attribute_cache.lacks(attributes, query.where):
             await engine.read(engine.attribute_cache.load, library, attributes, query.where)
@@ -171,7 +174,17 @@ async def search(engine: Engine, query: Query) -> Found:
             return selection
 
         found = await _answered(replace(asking, select=select))
-        return replace(found, warnings=[doubt.sentence for doubt in doubts])
+        return replace(found, warnings=[*(doubt.sentence for doubt in doubts), *_damage(asking)])
+
+
+def _damage(asking: Asking) -> list[str]:
+    """What the answer says of vectors that are damaged on disk, which the index leaves out."""
+    if asking.mode == "text":
+        return []
+    damage = list(asking.engine.indexes.damaged(asking.library).values())
+    told = [f"{error.message}; the search leaves it out ({error.hint})" for error in damage[:_DAMAGE_TOLD]]
+    more = len(damage) - len(told)
+    return [*told, *([f"{more:,} more vectors are damaged and left out"] if more else [])]
 
 
 async def _answered(asking: Asking) -> Found:

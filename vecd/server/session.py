@@ -252,13 +252,13 @@ class Session(asyncio.Protocol):
         self._runner.sender.name = f"{client if isinstance(client, str) else 'a client':.80}" + (
             f", process {pid}" if pid else ""
         )
+        service = self._owner.service
         known = {
             "frame_bytes_max": limits.FRAME_BYTES_MAX,
             "batch_documents_max": limits.BATCH_DOCUMENTS_MAX,
             "unanswered_max": limits.UNANSWERED_MAX,
-            "heartbeat_s": limits.HEARTBEAT_S,
+            "heartbeat_s": service.engine.settings.heartbeat_s,
         }
-        service = self._owner.service
         answer = {"protocol": PROTOCOL, "server": f"vecd {__version__}", "log": service.engine.database.log_id}
         self.send({"id": request.id, "result": {**answer, **service.about, "limits": known}})
 

@@ -9,7 +9,7 @@ none until a verify adds them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Final
 
@@ -76,13 +76,17 @@ def first_bad_text(texts: Iterable[str | None], sums: bytes) -> int | None:
 
 def first_bad_vector(vectors: bytes, sums: bytes) -> int | None:
     """The same of vectors of one size, one behind the other."""
+    return next(bad_vectors(vectors, sums), None)
+
+
+def bad_vectors(vectors: bytes, sums: bytes) -> Iterator[int]:
+    """The places of all vectors that are not those that were written, ascending."""
     count = len(sums) // CHUNK_BYTES
     size = len(vectors) // count if count else 0
     crc, packed = zlib.crc32, memoryview(vectors)
     for place, (text, wanted) in enumerate(_PAIR.iter_unpack(sums)):
         if crc(packed[place * size : (place + 1) * size]) != wanted and (wanted or text):
-            return place
-    return None
+            yield place
 
 
 def damaged(db: apsw.Connection, label: int, what: str) -> VecError:

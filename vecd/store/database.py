@@ -42,7 +42,7 @@ import orjson
 
 from .. import limits
 from ..errors import Code, VecError
-from . import file_identity
+from . import events, file_identity
 from .catalogue import Catalogue, read_catalogue
 from .schema import PAGE_BYTES, migrate
 from .transaction import Commit, Moment, Transaction
@@ -350,6 +350,8 @@ class Database:
         for work in group:
             self._run(tx, work)
         if tx.seq != self.head:
+            if now_us < self.head_time_us:
+                events.note_clock_back(db, self.head, now_us)
             db.execute("UPDATE log SET seq = ?, label = ?, time_us = ?", (tx.seq, tx.label, tx.time_us))
             self.head_time_us = now_us
         self._allocate()
@@ -371,8 +373,10 @@ class Database:
                 work.future.set_result(work.result)
 
     def now_us(self) -> int:
-        """Microseconds since the epoch; never before an event's time, whatever becomes of the machine's clock."""
-        return max(time.time_ns() // 1000, self.head_time_us)
+        """Microseconds since the epoch. Not before the last event's time, unless the machine's clock has been set back
+        by more than CLOCK_BACK_S: then it was ahead, and the log's times follow it."""
+        wall_us = time.time_ns() // 1000
+        return wall_us if self.head_time_us - wall_us > limits.CLOCK_BACK_S * 1e6 else max(wall_us, self.head_time_us)
 
     def _run(self, tx: Transaction, work: _Work) -> None:
         seq, label, catalogue, horizon = tx.seq, tx.label, tx.catalogue, tx.horizon

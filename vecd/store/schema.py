@@ -16,7 +16,7 @@ What the tables mean:
 - `events` reaches back to the log's `horizon`. What only trimmed events referred to (dead versions of documents with
   their chunks) is deleted behind it, step by step (retention.py). The rows of deleted libraries stay: their ids are
   never given out again.
-- `clock_marks` say how old events are whose times are in the future, because the clock was ahead and was put right.
+- `clock_marks` say how far the log had come, and when, each time that the machine's clock turned out to be set back.
 - `consumers` are cursors that the daemon keeps for watchers, by name.
 - `jobs` holds a row a job, whatever its state; `job_attempts` the history of each, `job_lines` what it had to say,
   `job_drafts` what a reembed has made so far, `job_waits` which jobs run after which, `job_pauses` the kinds that may

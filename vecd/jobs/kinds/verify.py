@@ -88,7 +88,8 @@ class Verify(JobKind):
             raise VecError(
                 Code.DAMAGED,
                 f"{problems.count:,} problems were found: {problems.told[0]}",
-                f"vec jobs logs {run.job.job_id} has them; restore a backup, or vec library rebuild for an index",
+                f"vec jobs logs {run.job.job_id} has them; delete the damaged documents and write them again, or"
+                " restore a backup; vec library rebuild for an index",
                 problems=problems.told,
             )
         found = {"libraries": len(wanted), "documents": documents, "chunks": chunks}
@@ -156,6 +157,8 @@ def _index(engine: Engine, library: Library) -> list[str]:
         after = _read(engine, library, read)
         newest = int(before[-1]) if len(before) else -1
         missing = np.setdiff1d(np.intersect1d(before, after), there)
+        if what == "vectors":  # a damaged document is told of already
+            missing = np.setdiff1d(missing, list(engine.indexes.damaged(library)))
         beyond = np.setdiff1d(there[there <= newest], np.union1d(before, after))
         if len(missing):
             problems.append(f"library {library.name}: its index lacks {len(missing):,} {what}")

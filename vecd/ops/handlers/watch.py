@@ -33,7 +33,7 @@ async def watch(call: Call) -> dict[str, Any]:
                     if page.body is not None:
                         await call.part(page.body)
                         sent_at = loop.time()
-                    elif loop.time() - sent_at > limits.HEARTBEAT_S:
+                    elif loop.time() - sent_at > call.engine.settings.heartbeat_s:
                         await call.part(bookmark(database, page.position, call.encode_part))
                         sent_at = loop.time()
                     call.release()  # also if there was nothing to send
