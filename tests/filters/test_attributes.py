@@ -223,7 +223,7 @@ def test_strings_are_ordered_by_code_points_and_numbers_by_size() -> None:
         ("year = abc", 8, "holds numbers, and abc is a string", None),
         ("year ^= 20", 9, "holds numbers, and 20 is a string", None),
         ("deep.list = 1", 13, "'deep.list' holds strings and true or false", "quote it: '1'"),
-        ("not (name = x or name > 7)", 25, "holds strings", "in quotes: '7'"),
+        ("not (name = x or name > 7)", 25, "holds strings", "quote it: '7'"),
     ],
 )
 def test_comparing_with_what_a_field_never_holds_is_doubted_at_the_value(
