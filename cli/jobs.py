@@ -80,16 +80,16 @@ def absolute(path: str) -> str:
     except OSError as error:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{path!r} begins at the working folder, and that is gone ({error.strerror})",
-            "go to another folder, or write the path in full",
+            f"{path!r} is relative, and the working folder does not exist any more ({error.strerror})",
+            "change to another folder, or use an absolute path",
         ) from error
     try:
         found.encode()
     except UnicodeEncodeError as error:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"the path {os.fsencode(found).decode('utf-8', 'backslashreplace')} is not UTF-8, and cannot be sent",
-            "rename it, or make a link to it",
+            f"the path {os.fsencode(found).decode('utf-8', 'backslashreplace')} is not UTF-8",
+            "rename the file, or create a link to it",
         ) from error
     return found
 
@@ -185,9 +185,9 @@ def _waited(
                 last = reply.body
                 shown.update(last)
             elif reply.body.get("reason") == "timeout":
-                raise VecError(Code.TIMEOUT, f"not done within {timeout_s:g} s", "the jobs go on")
+                raise VecError(Code.TIMEOUT, f"the jobs did not end within {timeout_s:g} s", "the jobs continue")
             elif reply.body.get("reason") != "done":
-                raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "the jobs go on when it is back")
+                raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "the jobs resume when it is started")
     return last
 
 

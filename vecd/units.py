@@ -18,7 +18,9 @@ def duration_s(text: str) -> float:
     """Seconds. Raises VecError `invalid_request`."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise VecError(Code.INVALID_REQUEST, f"{text!r:.40} is no duration", "write a number and s, m, h, d or w: 7d")
+        raise VecError(
+            Code.INVALID_REQUEST, f"{text!r:.40} is not a duration", "use a number and s, m, h, d or w, as 7d"
+        )
     return min(float(match[1]), 1e9) * _DURATION_S[match[2]]
 
 
@@ -27,7 +29,9 @@ def size_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
         raise VecError(
-            Code.INVALID_REQUEST, f"{text!r:.40} is no size", "write a number of bytes, or one with a unit: 500MB, 2GiB"
+            Code.INVALID_REQUEST,
+            f"{text!r:.40} is not a size",
+            "use a number of bytes, or a number and a unit, as 500MB or 2GiB",
         )
     base = 1_024 if match[3] else 1_000
     return int(min(float(match[1]), 1e15) * base ** (_POWERS[match[2].lower()] if match[2] else 0))

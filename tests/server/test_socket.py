@@ -135,7 +135,7 @@ def test_a_home_that_anybody_may_write_to_is_refused(instance: Instance) -> None
     instance.home.chmod(0o777)
     done = failing(instance)
     assert done.returncode == 78
-    assert f"anybody may write to the folder {instance.home}" in done.stderr
+    assert f"the folder is writable by everyone: {instance.home}" in done.stderr
     assert not instance.settings.socket.exists()
 
 

@@ -169,7 +169,7 @@ def test_a_file_of_a_newer_vecd_is_refused(tmp_path: Path) -> None:
     newer.pragma("application_id", APPLICATION_ID)
     newer.pragma("user_version", len(MIGRATIONS) + 1)
     newer.close()
-    with pytest.raises(VecError, match="newer vecd"):
+    with pytest.raises(VecError, match="newer version"):
         Database(path, lambda _: None, unexpected).open()
 
 

@@ -312,7 +312,7 @@ class Client(Connection):
                 elif reply.body.get("reason") == "timeout":
                     raise VecError(Code.TIMEOUT, f"the jobs did not end within {timeout_s:g} s", jobs=last)
                 elif reply.body.get("reason") != "done":
-                    raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "the jobs go on when it is back")
+                    raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "the jobs resume when it is started")
         return last
 
     def cancel_jobs(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:

@@ -161,5 +161,5 @@ def same_library(tx: Transaction, library: Library) -> Library:
         (now.embedder, now.chunk_chars) != (library.embedder, library.chunk_chars)
         or (None not in (now.dimension, library.dimension) and now.dimension != library.dimension)
     ):
-        raise VecError(Code.BUSY, f"library {library.name!r} was deleted and made again meanwhile", "send it again")
+        raise VecError(Code.BUSY, f"library {library.name!r} was deleted and created again meanwhile", "send it again")
     return now

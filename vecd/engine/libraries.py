@@ -48,7 +48,7 @@ def planned(
     if not _NAME.fullmatch(name) or len(name) > limits.NAME_BYTES_MAX:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{name!r:.200} cannot be a library's name",
+            f"{name!r:.200} is not a valid name of a library",
             f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-', beginning with a letter or digit",
             field="library",
         )
@@ -59,8 +59,8 @@ def planned(
     if own is not None and dimension not in (None, own):
         raise VecError(
             Code.INVALID_REQUEST,
-            f"the embedder {embedder!r} makes {own}-dimension vectors, and the library was to hold {dimension}",
-            "leave out the dimension, or use --embedder none for vectors of your own",
+            f"the embedder {embedder!r} makes {own}-dimension vectors, but the requested dimension is {dimension}",
+            "omit the dimension, or use --embedder none for vectors of your own",
             field="dimension",
         )
     return Library(

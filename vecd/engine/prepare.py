@@ -190,11 +190,9 @@ class BatchBuilder:
                 Code.INVALID_DOCUMENT, f'unknown op {reprlib.repr(document["op"])}; there is only "delete"', field="op"
             )
         if more := [key for key in document if key not in ("op", "id")]:
-            raise VecError(
-                Code.INVALID_DOCUMENT, f"a delete has an 'id' and nothing else, not {more[0]!r}", field=more[0]
-            )
+            raise VecError(Code.INVALID_DOCUMENT, f"a delete takes only an 'id', not {more[0]!r}", field=more[0])
         if document.get("id") is None:
-            raise VecError(Code.INVALID_DOCUMENT, "a delete needs the 'id' of what to delete", field="id")
+            raise VecError(Code.INVALID_DOCUMENT, "a delete needs an 'id'", field="id")
         _check_id(document["id"])
         self.entries.append(Entry(index, document["id"], delete=True))
 
@@ -240,7 +238,7 @@ class BatchBuilder:
         if not self.embeds:
             raise VecError(
                 Code.INVALID_DOCUMENT,
-                f"library {self.library.name!r} has no embedder, so a document must bring its 'vector'",
+                f"library {self.library.name!r} has no embedder, so a document needs a 'vector'",
                 field="vector",
             )
         return found, None
@@ -264,7 +262,7 @@ class BatchBuilder:
             if not isinstance(vector, bytes) or len(vector) % 4 or not vector:
                 raise VecError(
                     Code.INVALID_DOCUMENT,
-                    "a vector travels as bytes: one or more little-endian float32",
+                    "a vector must be bytes: one or more little-endian float32",
                     field="vector",
                 )
             if dimension is None:
@@ -397,7 +395,7 @@ def _check_id(value: Any) -> None:
         raise VecError(Code.INVALID_DOCUMENT, f"'id' must be a string, not {_json_type(value)}", hint, field="id")
     if not value or "\0" in value or "\n" in value:
         raise VecError(
-            Code.INVALID_DOCUMENT, "'id' must not be empty or hold a line break or a NUL character", field="id"
+            Code.INVALID_DOCUMENT, "'id' must not be empty or contain a line break or a NUL character", field="id"
         )
     if len(value) > limits.ID_BYTES_MAX // 4 and len(value.encode()) > limits.ID_BYTES_MAX:
         raise VecError(
@@ -434,7 +432,7 @@ def _metadata_json(metadata: Any) -> str:
     except (TypeError, orjson.JSONEncodeError) as error:
         refusal = next(refusals({"metadata": metadata}), None)
         raise refusal or VecError(
-            Code.INVALID_DOCUMENT, f"'metadata' cannot be kept as JSON: {error}", field="metadata"
+            Code.INVALID_DOCUMENT, f"'metadata' cannot be stored as JSON: {error}", field="metadata"
         ) from error
     # NaN and infinity would be kept as null, and what is nested too deep could not be written with more around it.
     if b"null" in packed or packed.count(b"{") + packed.count(b"[") > limits.METADATA_DEPTH_MAX:

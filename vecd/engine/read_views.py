@@ -65,9 +65,8 @@ class ReadView:
         if self.expired:
             raise VecError(
                 Code.BUSY,
-                f"this answer is of seq {self.seq}, and what was removed since has been trimmed away and deleted:"
-                " it took too long to read",
-                "ask again",
+                f"the state at seq {self.seq}, which this answer shows, is no longer kept: it took too long to read",
+                "send the request again",
                 seq=self.seq,
             )
 

@@ -396,12 +396,12 @@ def _query_vector(library: Library, query: Query) -> Floats:
     """The vector that the query brings, checked."""
     assert query.vector is not None
     if len(query.vector) % 4 or not query.vector:
-        raise VecError(Code.INVALID_REQUEST, "a vector travels as bytes: little-endian float32", field="vector")
+        raise VecError(Code.INVALID_REQUEST, "a vector must be bytes: little-endian float32", field="vector")
     vector = np.frombuffer(query.vector, "<f4")
     if library.dimension is not None and len(vector) != library.dimension:
         raise VecError(
             Code.DIMENSION_MISMATCH,
-            f"library {library.name!r} holds {library.dimension}-dimension vectors, and the query's has {len(vector)}",
+            f"library {library.name!r} holds {library.dimension}-dimension vectors, but the query has {len(vector)}",
             field="vector",
         )
     if (why := why_unusable(vector)) is not None:

@@ -104,7 +104,7 @@ class Consumers:
             raise VecError(
                 Code.CONSUMER_HELD,
                 f"the consumer {name!r} is held by {holder}",
-                "stop that one, or use another name",
+                "stop that watch, or use another consumer",
                 consumer=name,
                 holder=holder,
             )
@@ -125,7 +125,7 @@ def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > limits.CONSUMER_NAME_BYTES_MAX:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{name!r:.200} cannot be a consumer's name",
+            f"{name!r:.200} is not a valid name of a consumer",
             f"use up to {limits.CONSUMER_NAME_BYTES_MAX} letters, digits, '.', '_', '@' and '-',"
             " beginning with a letter or digit",
             field="consumer",

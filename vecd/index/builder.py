@@ -171,7 +171,7 @@ def failed(error: BaseException) -> VecError:
     failure = exhausted(error) or VecError(
         Code.INDEX_FAILED,
         f"the index could not be loaded or searched: {error!r}",
-        "try again; vecd's log has more",
+        "try again; see the daemon's log",
     )
     failure.__cause__ = error
     return failure

@@ -183,7 +183,7 @@ async def wait(
             moved.clear()  # before reading: a move during the read wakes us again
             found = await jobs.engine.read(_these, jobs, ids)
             if missing := set(ids) - {job.job_id for job in found}:
-                raise VecError(Code.NOT_FOUND, f"there is no job {min(missing)}", job_id=min(missing))
+                raise VecError(Code.NOT_FOUND, f"job {min(missing)} does not exist", job_id=min(missing))
             yield [described(jobs, job) for job in found]
             ended = [job.state not in store.ACTIVE for job in found]
             if all(ended) or (one and any(ended)):

@@ -72,8 +72,8 @@ def stopped(job: Job, why: str | None) -> Ending:
     if why == "timeout":
         error = VecError(
             Code.TIMEOUT,
-            f"job {job.job_id} was not done within {job.timeout_s:g} s",
-            f"vec jobs retry {job.job_id} lets it try again",
+            f"job {job.job_id} did not end within {job.timeout_s:g} s",
+            f"use vec jobs retry {job.job_id} to try it again",
         )
         return Ending(job, store.FAILED, "timeout", error=error.to_wire())
     return Ending(job, store.PENDING, why or "stopped")
@@ -92,7 +92,7 @@ def failed(job: Job, kind: JobKind, error: Exception, stop: str | None) -> Endin
             error = VecError(Code.DISK_FULL if full else Code.INTERNAL, told)
         else:
             what = f"a bug in the job {job.kind!r}: {type(error).__name__}: {error}"
-            error = VecError(Code.INTERNAL, what, "the daemon's log has more; please report it")
+            error = VecError(Code.INTERNAL, what, "see the daemon's log, and report this bug")
     # `internal`: what is not a VecError may be a fault of the machine that passes.
     if not error.retryable and error.code != Code.INTERNAL:
         return Ending(job, store.FAILED, "failed", error=error.to_wire())

@@ -119,7 +119,9 @@ class Scheduler:
             lambda tx: store.submit(tx, name, [job], pending_max, None), frees=KINDS[job.kind].frees
         ) or (None,)
         if submitted is None:
-            raise VecError(Code.BUSY, f"{pending_max} jobs of the schedule {name!r} wait already", "try again later")
+            raise VecError(
+                Code.BUSY, f"{pending_max} jobs of the schedule {name!r} are already pending", "try again later"
+            )
         return operations.described(self._jobs, submitted)
 
     async def add(self, wanted: Schedule, *, replace_it: bool) -> dict[str, Any]:
@@ -127,8 +129,8 @@ class Scheduler:
         if not _NAME.fullmatch(wanted.name) or len(wanted.name) > limits.NAME_BYTES_MAX:
             raise VecError(
                 Code.INVALID_REQUEST,
-                f"{wanted.name!r:.200} cannot be a schedule's name",
-                f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-'; a letter or digit first",
+                f"{wanted.name!r:.200} is not a valid name of a schedule",
+                f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-', starting with a letter or digit",
                 field="name",
             )
         due_times.check(wanted.cron, wanted.zone, wanted.missed)

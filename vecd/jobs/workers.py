@@ -322,7 +322,7 @@ class Workers:
         control.begin(job)
         kind = KINDS.get(job.kind)
         if kind is None:
-            error = VecError(Code.UNSUPPORTED, f"this vecd knows no jobs of the kind {job.kind!r}")
+            error = VecError(Code.UNSUPPORTED, f"this version of vecd does not support jobs of the kind {job.kind!r}")
             return Ending(job, store.FAILED, "failed", error=error.to_wire())
         try:
             result = self._steps(kind, job, control)

@@ -169,4 +169,4 @@ def _reported(error: Exception, op: str) -> VecError:
         return error
     log.error("a handler failed", exc_info=error, extra={"op": op})
     bug = f"a bug in the daemon: {type(error).__name__}: {error}"
-    return VecError(Code.INTERNAL, bug, "the daemon's log has more; please report it")
+    return VecError(Code.INTERNAL, bug, "see the daemon's log, and report this bug")

@@ -44,9 +44,9 @@ def bind(path: str) -> socket.socket:
     try:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise VecError(Code.SETTINGS, f"{path} is there and is no socket", "remove it or name another")
+                raise VecError(Code.SETTINGS, f"{path} exists and is not a socket", "remove it, or use another path")
             if is_listening(path):
-                raise VecError(Code.BUSY, f"another daemon listens on {path}", "stop it, or name another socket")
+                raise VecError(Code.BUSY, f"another daemon listens on {path}", "stop it, or use another socket")
             os.unlink(path)
         make_folder(Path(path).parent)
         sock.bind(path)
@@ -69,7 +69,7 @@ def inherited() -> socket.socket | None:
     sock = socket.socket(fileno=_SYSTEMD_FIRST_FD)
     os.set_inheritable(_SYSTEMD_FIRST_FD, False)
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
-        raise VecError(Code.SETTINGS, "the socket that systemd passed is no Unix stream socket", "see vecd.socket")
+        raise VecError(Code.SETTINGS, "the socket that systemd passed is not a Unix stream socket", "see vecd.socket")
     return sock
 
 
@@ -149,11 +149,11 @@ class Listener:
         sock = session._transport.get_extra_info("socket")
         uid = peer_uid(sock)
         if uid not in (os.getuid(), 0):
-            return VecError(Code.FORBIDDEN, f"this daemon is user {os.getuid()}'s, and you are user {uid}")
+            return VecError(Code.FORBIDDEN, f"this daemon belongs to user {os.getuid()}, and you are user {uid}")
         if len(self._sessions) >= self._connections_max:
             return VecError(
                 Code.BUSY,
-                f"the daemon has all the {self._connections_max:,} connections that it may have",
+                f"the daemon has reached its limit of {self._connections_max:,} connections",
                 "try again later, or raise its limit of open files (ulimit -n)",
             )
         self._sessions.add(session)

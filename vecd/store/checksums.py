@@ -90,7 +90,7 @@ def bad_vectors(vectors: bytes, sums: bytes) -> Iterator[int]:
 
 
 def damaged(db: apsw.Connection, label: int, what: str) -> VecError:
-    """The error `damaged` about the document that a chunk belongs to; `what` of it is not what was written."""
+    """The error `damaged` about the document that a chunk belongs to; `what` of it does not match its checksum."""
     row = db.execute(
         "SELECT CAST(id AS BLOB), CAST(name AS BLOB) FROM documents JOIN libraries USING (library_id)"
         " WHERE label = (SELECT max(label) FROM documents WHERE label <= ?)",
@@ -99,7 +99,7 @@ def damaged(db: apsw.Connection, label: int, what: str) -> VecError:
     document_id, library = (part.decode("utf-8", "replace") for part in row) if row else ("?", "?")
     return VecError(
         Code.DAMAGED,
-        f"document {document_id!r} of library {library!r} is damaged on disk: {what} is not what was written",
+        f"document {document_id!r} of library {library!r} is damaged on disk: {what} does not match its checksum",
         "delete the document and write it again, or restore a backup; vec verify lists all damage",
         id=document_id,
         library=library,

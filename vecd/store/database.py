@@ -154,7 +154,7 @@ class Database:
             raise VecError(
                 Code.STORAGE_FAILED,
                 f"{self.path} cannot use a write-ahead log (SQLite says {mode!r})",
-                "is it on a network file system? Put VEC_HOME on a local disk",
+                "if it is on a network file system, move VEC_HOME to a local disk",
             )
         self._db.pragma("synchronous", "full")
         self._db.pragma("secure_delete", 1)  # what the vacuum deletes is gone from the file's free space, too
@@ -527,7 +527,7 @@ class Database:
             raise VecError(
                 Code.DAMAGED,
                 f"something in the store {self.path} cannot be read ({error})",
-                "vec verify says what; restore a backup",
+                "run vec verify for details; restore a backup",
             ) from error
 
     def _connect(self, flags: int) -> apsw.Connection:
@@ -556,7 +556,7 @@ def check_sqlite(version: str | None = None) -> None:
     if tuple(int(part) for part in found.split(".")) < SQLITE_SOUND:
         raise VecError(
             Code.STORAGE_FAILED,
-            f"this apsw carries SQLite {found}, whose write-ahead log can be corrupted by a race",
+            f"apsw contains SQLite {found}, in which a race condition can corrupt the write-ahead log",
             f"install an apsw with SQLite {'.'.join(map(str, SQLITE_SOUND))} or later: pip install -U apsw",
         )
 
@@ -566,23 +566,25 @@ def translated(error: apsw.Error, path: Path) -> VecError:
     if isinstance(error, apsw.FullError):
         return VecError(
             Code.DISK_FULL,
-            f"no space left for {path}; nothing of this was written",
+            f"no space left for {path}; nothing was written",
             "free some space, then try again; vec delete and vec trim --keep-count 0 --wait work on a full disk",
         )
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
-        return VecError(Code.BUSY, f"another program holds a lock on {path}; nothing of this was written", "try again")
+        return VecError(Code.BUSY, f"another program holds a lock on {path}; nothing was written", "try again")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return VecError(Code.STORAGE_FAILED, f"the store {path} is damaged ({error})", "restore it from a backup")
     if isinstance(error, apsw.NoMemError):
-        return VecError(Code.BUSY, f"not enough memory for {path}; nothing of this was written", "try again later")
+        return VecError(Code.BUSY, f"not enough memory for {path}; nothing was written", "try again later")
     if isinstance(error, apsw.CantOpenError):
         if _out_of_descriptors():
             return VecError(
                 Code.BUSY,
-                f"no file descriptor is left for {path}; nothing of this was written",
+                f"no file descriptor is left for {path}; nothing was written",
                 "try again later, with fewer connections; or raise the limit (ulimit -n)",
             )
-        return VecError(Code.STORAGE_FAILED, f"cannot open {path} or a file beside it", "is it there, and readable?")
+        return VecError(
+            Code.STORAGE_FAILED, f"cannot open {path} or a file beside it", "check that it exists and is readable"
+        )
     return VecError(Code.STORAGE_FAILED, f"the store {path} failed: {type(error).__name__}: {error}")
 
 

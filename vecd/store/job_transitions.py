@@ -108,11 +108,9 @@ def _completed(db: apsw.Connection, job_id: int) -> bool:
     """Whether a job that is to be waited for has completed."""
     state = db.execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).get
     if state is None:
-        raise VecError(Code.NOT_FOUND, f"there is no job {job_id} to wait for", job_id=job_id)
+        raise VecError(Code.NOT_FOUND, f"job {job_id}, which this job runs after, does not exist", job_id=job_id)
     if state not in (*ACTIVE, COMPLETED):
-        raise VecError(
-            Code.INVALID_REQUEST, f"job {job_id} is {state}, so a job after it would never run", field="after"
-        )
+        raise VecError(Code.INVALID_REQUEST, f"job {job_id} is {state}, so a job after it cannot run", field="after")
     return bool(state == COMPLETED)
 
 
@@ -301,7 +299,7 @@ def being_cancelled(job: Job) -> VecError:
     """The refusal of what has to wait until a job that is being cancelled has ended."""
     return VecError(
         Code.BUSY,
-        f"job {job.job_id} is being cancelled, and its step is not done yet",
+        f"job {job.job_id} is being cancelled, and its current step has not ended yet",
         f"try again when it has ended: vec jobs wait {job.job_id}",
         job_id=job.job_id,
     )
@@ -366,7 +364,7 @@ def recover(tx: Transaction) -> list[Job]:
             f"the daemon died while job {job.job_id} ran, {crashes} times in a row without a checkpoint"
             if crashes > 1
             else f"the daemon died while job {job.job_id} ran",
-            "see the daemon's log; vec jobs retry lets it try again" if state == DEAD else None,
+            "see the daemon's log; use vec jobs retry to try it again" if state == DEAD else None,
         ).to_wire()
         row = tx.db.execute(
             "UPDATE jobs SET state = ?2, crashes = ?3, error = iif(?2 = 'dead', ?4, NULL), ready_us = 0,"

@@ -90,8 +90,8 @@ def find(db: apsw.Connection, job_id: int) -> Job:
     if row is None:
         raise VecError(
             Code.NOT_FOUND,
-            f"there is no job {job_id}",
-            "vec jobs list shows those there are; ended ones are pruned",
+            f"job {job_id} does not exist",
+            "see vec jobs list; jobs that ended are deleted after a while",
             job_id=job_id,
         )
     return job_of(row)

@@ -230,8 +230,8 @@ def migrate(db: apsw.Connection, path: str) -> None:
     if version > len(MIGRATIONS):
         raise VecError(
             Code.STORAGE_FAILED,
-            f"{path} has schema {version}, and this vecd knows schemas up to {len(MIGRATIONS)}",
-            "it was written by a newer vecd: upgrade this one",
+            f"{path} has schema {version}, but this version of vecd supports schemas up to {len(MIGRATIONS)}",
+            "it was written by a newer version: upgrade vecd",
         )
     for number in range(version, len(MIGRATIONS)):
         with db:

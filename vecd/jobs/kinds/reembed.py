@@ -86,15 +86,13 @@ def _wanted(library: Library, params: Mapping[str, Any]) -> Library:
     embedder = params.get("embedder", library.embedder)
     dimension = embedders.dimension_of(embedder)
     if dimension is None:
-        raise VecError(
-            Code.UNSUPPORTED, f"the embedder {embedder!r} makes no vectors, so there is nothing to do", field="embedder"
-        )
+        raise VecError(Code.UNSUPPORTED, f"the embedder {embedder!r} makes no vectors", field="embedder")
     if library.dimension not in (None, dimension):
         raise VecError(
             Code.UNSUPPORTED,
             f"library {library.name!r} holds {library.dimension}-dimension vectors, and {embedder!r} makes"
             f" {dimension}-dimension ones",
-            "make another library, and export this one into it",
+            "create another library, and ingest an export of this one into it",
             field="embedder",
         )
     return replace(library, embedder=embedder, chunk_chars=params.get("chunk_chars", library.chunk_chars))
@@ -129,7 +127,7 @@ def _chunks(library: Library, wanted: Library, source: Source) -> list[str | Non
             Code.INVALID_DOCUMENT,
             f"document {source.id!r} would have {len(chunks):,} chunks, over the limit of"
             f" {limits.DOCUMENT_CHUNKS_MAX:,}",
-            "take a larger chunk_chars",
+            "use a larger chunk_chars",
         )
     return list(chunks)
 

@@ -36,8 +36,8 @@ class Trim(JobKind):
         if _limits(params) == Limits():
             raise VecError(
                 Code.INVALID_REQUEST,
-                "a trim must be told how much to keep",
-                "give keep_age_s, keep_count or keep_bytes",
+                "no limit was specified",
+                "use keep_age_s, keep_count or keep_bytes",
                 field="keep_age_s",
             )
         return params

@@ -87,7 +87,7 @@ class Verify(JobKind):
         if problems.count:
             raise VecError(
                 Code.DAMAGED,
-                f"{problems.count:,} things are wrong: {problems.told[0]}",
+                f"{problems.count:,} problems were found: {problems.told[0]}",
                 f"vec jobs logs {run.job.job_id} has them; delete the damaged documents and write them again, or"
                 " restore a backup; vec library rebuild for an index",
                 problems=problems.told,

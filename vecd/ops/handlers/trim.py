@@ -20,8 +20,8 @@ async def trim(call: Call) -> dict[str, Any]:
     if keep == Limits():
         raise VecError(
             Code.INVALID_REQUEST,
-            "trim needs to know how much to keep",
-            "give an age, a count of events, or a size",
+            "no limit was specified",
+            "use keep_age_s, keep_count or keep_bytes",
             field="keep_age_s",
         )
     return await call.engine.feed.retention.trim(

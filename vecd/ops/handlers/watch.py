@@ -99,7 +99,7 @@ async def flush(call: Call) -> dict[str, Any]:
         async with asyncio.timeout(timeout_s):
             return {"cursor": await call.engine.feed.watches.flush(watch, consumer)}
     except TimeoutError:
-        raise VecError(Code.TIMEOUT, f"not all has been delivered within {timeout_s:g} s", "try again") from None
+        raise VecError(Code.TIMEOUT, f"not all events were delivered within {timeout_s:g} s", "try again") from None
 
 
 def cancel(call: Call) -> dict[str, Any]:
