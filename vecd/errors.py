@@ -40,7 +40,10 @@ class Code:
     INDEX_FAILED: Final = "index_failed"  # a library's index could not be loaded
     EMBEDDER_FAILED: Final = "embedder_failed"  # text could not be turned into vectors
     CANCELLED: Final = "cancelled"  # somebody said so, or what it hung on did not come about
-    CRASHED: Final = "crashed"  # the daemon died while a job ran
+    CRASHED: Final = "crashed"  # the daemon, or the worker that had it, died while a job ran
+    LEASE_LOST: Final = (
+        "lease_lost"  # the worker was silent for too long, or the job has ended: it is no longer its own
+    )
     DAMAGED: Final = "damaged"  # what is stored does not agree with itself
     INTERNAL: Final = "internal"  # a bug; the daemon's log has the traceback
     NO_DAEMON: Final = "no_daemon"  # nobody listens on the socket

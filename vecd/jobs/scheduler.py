@@ -19,7 +19,7 @@ from ..errors import Code, VecError
 from ..store import job_transitions as transitions
 from ..store import schedules as store
 from ..store.events import format_time
-from ..store.jobs import CANCELLED, COMPLETED, Job, Wanted
+from ..store.jobs import CANCELLED, COMPLETED, Job, NewJob
 from ..store.schedules import Schedule
 from . import due_times, operations, timezones
 from .clocks import wall_us
@@ -57,7 +57,7 @@ class Scheduler:
         now_us = self._now_us()
         wait_s = LOOK_S
         await self._prune_early()
-        if misplaced := self._jobs.workers.misplaced():
+        if misplaced := self._jobs.dispatcher.misplaced():
             log.warning("the clock was set", extra={"delayed_jobs": len(misplaced)})
             await self._write(
                 lambda tx: transitions.postpone(tx, misplaced), frees=True
@@ -100,7 +100,7 @@ class Scheduler:
 
     async def _prune_early(self) -> None:
         """When ended jobs pile up between two times of the schedule that prunes them, it is run in between."""
-        counts = self._jobs.workers.counts
+        counts = self._jobs.threads.counts
         if counts[COMPLETED] + counts[CANCELLED] <= 2 * limits.JOBS_KEPT:
             return
         found = [each for each in await self._jobs.engine.read(everything, self._jobs) if each.name == PRUNE]
@@ -187,7 +187,7 @@ class Scheduler:
         await self._write(lambda tx: store.touch(tx, each.name, now_us), frees=True)
         return replace(each, last_us=now_us)
 
-    def _wanted(self, each: Schedule) -> Wanted:
+    def _wanted(self, each: Schedule) -> NewJob:
         job = each.job
         return operations.wanted(
             self._jobs, job["kind"], job.get("params") or {}, library=job.get("library"),
