@@ -12,7 +12,7 @@
     handler.py    --exec: a command for each batch, retries, dead letters
     jobs.py       jobs: options, rows for people, waiting
     spool.py      input put aside for a background job
-    commands/     one file a command, named as its handler in vecd/server/handlers/
+    commands/     one file a command, named as its handler in vecd/ops/handlers/
 
 Start-up time is part of the product: scripts call `vec` thousands of times. A command's module is imported when it is
 run, and what only some runs need (rich, orjson, subprocess) where it is needed; tests/cli/test_startup.py has the list

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.instance import BIN, Instance
+from tests.support.instance import BIN, Instance
 from vecd import limits, settings
 from vecd.client import connect
 from vecd.errors import Code, VecError

@@ -6,7 +6,8 @@ Imports go one way, from the bottom of this list to its top (tests/test_layering
 
     errors files limits units settings values
                                shared with the command line
-    fair.py scarcity.py        a fair queue; what the system does not give
+    fair_queue.py scarcity.py  a fair queue; what the system does not give
+    write_order.py             the order of one sender's writes
     wire/                      bytes in, messages out; no sockets
     process.py                 what a process inherits, and what we make of it
     holder.py                  the lock on the data folder, and who holds it
@@ -18,7 +19,8 @@ Imports go one way, from the bottom of this list to its top (tests/test_layering
     text/                      text in, chunks and vectors out
     engine/                    the verbs: store + index + text put to work; no sockets
     jobs/                      background jobs: queue, workers, schedules, one file a kind
-    server/                    sockets: listener, session, one handler a command
+    ops/                       what a request means, whatever transport brought it: one handler file a noun
+    server/                    the Unix socket, a transport of ops
     daemon.py logs.py          wires it all together; structured log lines
 """
 

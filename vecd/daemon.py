@@ -196,7 +196,7 @@ async def _serve(
     _notify("STOPPING=1")
     engine.indexes.stop_building()
     await clock.stop()
-    jobs.stop()
+    await jobs.stop()
     await listener.drain(settings.drain_s)
     upkeep.cancel()
     await asyncio.to_thread(jobs.close)

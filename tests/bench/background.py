@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.bench.measure import sentences, times_ms, told
-from tests.instance import BIN, Instance
+from tests.support.instance import BIN, Instance
 
 _DOCUMENTS = 100_000
 #: Documents of the library that is searched.

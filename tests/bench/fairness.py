@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.bench.measure import sentences
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 
 _LONG, _LONG_WORDS = 600, 6_000

@@ -22,7 +22,7 @@ import apsw
 import orjson
 
 from tests.bench.measure import resident_bytes, times_ms, told
-from tests.instance import BIN, Instance
+from tests.support.instance import BIN, Instance
 from vecd.client import Client
 from vecd.dial import dial
 from vecd.wire.messages import encode, hello

@@ -85,7 +85,7 @@ def _alone_per_second(index: faiss.IndexHNSWFlat, queries: Floats, seconds: floa
 
 
 def _restart(instance: object, query: Floats) -> None:
-    from tests.instance import Instance
+    from tests.support.instance import Instance
 
     assert isinstance(instance, Instance)
     daemon = instance._children[0]

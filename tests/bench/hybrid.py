@@ -19,7 +19,7 @@ import numpy as np
 from tests.bench import corpus
 from tests.bench.library import settle
 from tests.bench.measure import resident_bytes, sentences, sizes, times_ms, told
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 
 _SIZE, _BATCH, _TITLE_CHARS = 300_000, 1_000, 100

@@ -16,7 +16,7 @@ from pathlib import Path
 import apsw
 
 from tests.bench.measure import clustered, sentences
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Pending
 
 _DOCUMENTS, _BATCH, _WINDOW = 102_400, 512, 4

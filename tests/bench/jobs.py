@@ -13,7 +13,7 @@ from collections import deque
 from datetime import datetime
 
 from tests.bench.measure import resident_bytes, times_ms, told
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client, Pending
 
 _WAITING = 10_000

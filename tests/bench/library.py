@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.bench.measure import resident_bytes
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 
 NAME = "bench"

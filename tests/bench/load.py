@@ -6,7 +6,7 @@ import signal
 import time
 
 from tests.bench.measure import clustered, sentences
-from tests.instance import Instance
+from tests.support.instance import Instance
 
 
 def main() -> None:

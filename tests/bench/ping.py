@@ -9,7 +9,7 @@ import os
 import socket
 
 from tests.bench.measure import times_ms, told
-from tests.instance import Instance
+from tests.support.instance import Instance
 
 
 def main() -> None:

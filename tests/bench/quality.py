@@ -15,7 +15,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 
 from tests.bench.measure import sentences, told
-from tests.instance import Instance
+from tests.support.instance import Instance
 
 _DOCUMENTS = 100_000
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from tests.bench import corpus
 from tests.bench.library import NAME, Floats, in_turn, searches_per_second, settle
 from tests.bench.measure import resident_bytes, sizes, times_ms, told
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 from vecd.text import embedders
 

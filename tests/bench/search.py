@@ -10,7 +10,7 @@ import itertools
 import faiss
 
 from tests.bench.measure import clustered, sentences, times_ms, told
-from tests.instance import Instance
+from tests.support.instance import Instance
 
 _VECTORS, _BATCH = 50_000, 500
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.instance import BIN, Instance
+from tests.support.instance import BIN, Instance
 
 _EMPTY = """\
 import typer

@@ -16,7 +16,7 @@ import faiss
 from tests.bench import corpus
 from tests.bench.library import NAME, Floats, document, in_turn, library, settle
 from tests.bench.measure import times_ms, told
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 
 _VECTORS, _QUERIES, _SECONDS = 200_000, 1_000, 10.0

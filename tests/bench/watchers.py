@@ -21,7 +21,7 @@ import msgpack
 
 from tests.bench.feed import MIB, Raw, documents, started
 from tests.bench.measure import resident_bytes, told
-from tests.instance import Instance
+from tests.support.instance import Instance
 
 _WATCHERS = 1_000
 _BATCHES_S = 20

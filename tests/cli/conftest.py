@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.instance import Instance
-
-from .running import fresh
+from tests.support.instance import Instance
+from tests.support.running import fresh
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.running import running
+from tests.support.waiting import until
 from vecd.errors import Code, VecError
 
-from .running import running, until
-from .test_watch import head, past, put, watching
+from .watching import head, past, put, watching
 
 # mypy knows cli/ by its folder's name; it is imported by the name that it is installed under.
 cursors: Any = importlib.import_module("vec_cli.cursors")

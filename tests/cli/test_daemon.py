@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.instance import BIN, Instance, ndjson
+from tests.support.instance import BIN, Instance, ndjson
+from tests.support.running import alive, line_of, running
+from tests.support.waiting import until
 from vecd.holder import holder
-
-from .running import line_of, running, until
 
 HASH = {"VEC_EMBEDDER": "hash"}
 
@@ -26,19 +26,6 @@ linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 def logged(instance: Instance, event: str) -> int:
     """How many lines of the log tell this event."""
     return sum(f"event={event} " in line or line.endswith(f"event={event}") for line in instance.log().splitlines())
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    if not sys.platform.startswith("linux"):
-        return True
-    try:  # one that has ended and is not yet reaped by whoever inherited it has ended
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def kill(instance: Instance) -> int:

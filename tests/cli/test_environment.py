@@ -20,14 +20,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.instance import BIN, Instance, ndjson
+from tests.support.instance import BIN, Instance, ndjson
+from tests.support.running import alive, fresh, line_of, rest_of, running
+from tests.support.waiting import PATIENCE_S, until
 from vecd import limits
 from vecd.errors import Code, VecError
 from vecd.launch import launch
 
-from .running import PATIENCE_S, fresh, line_of, rest_of, running, until
-from .test_daemon import alive
-from .test_watch import head, put, watching
+from .watching import head, put, watching
 
 HASH = {"VEC_EMBEDDER": "hash"}
 NOBODY = 65534

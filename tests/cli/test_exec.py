@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.running import fresh, rest_of, running
+from tests.support.waiting import until
 
-from .running import fresh, rest_of, running, until
-from .test_watch import head, past, put, watching
+from .watching import head, past, put, watching
 
 #: So that tries follow each other at once.
 FAST = {"VEC_RETRY_S": "0.001"}

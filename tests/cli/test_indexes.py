@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.instance import Instance, ndjson
+from tests.support.instance import Instance, ndjson
+from tests.support.running import fresh, running
+from tests.support.waiting import until
 
-from .running import fresh, running, until
-from .test_terminal import on_a_terminal
+from .terminal import on_a_terminal
 
 _COUNT = 8_300  # enough for a graph
 

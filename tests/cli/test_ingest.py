@@ -19,10 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.instance import BIN, Instance, ndjson
-from vecd import limits
-
-from .running import (
+from tests.support.instance import BIN, Instance, ndjson
+from tests.support.running import (
     COUNTS,
     counted,
     documents,
@@ -37,8 +35,9 @@ from .running import (
     rest_of,
     running,
     taken,
-    until,
 )
+from tests.support.waiting import until
+from vecd import limits
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 

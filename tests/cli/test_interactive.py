@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.instance import Instance, ndjson
+from tests.support.instance import Instance, ndjson
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import end_of_input, feed, line_of, numbered, rest_of, running, until
-from tests.instance import BIN, Instance, ndjson
+from tests.support.instance import BIN, Instance, ndjson
+from tests.support.running import end_of_input, feed, line_of, numbered, rest_of, running
+from tests.support.waiting import until
 from vecd.errors import Code, VecError
 
 # mypy knows cli/ by its folder's name; it is imported by the name that it is installed under.

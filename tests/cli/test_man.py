@@ -22,7 +22,7 @@ from vecd import daemon, limits, settings
 from vecd.errors import Code
 from vecd.index.kinds import DEFAULT, KINDS
 from vecd.jobs.kinds import KINDS as JOBS
-from vecd.server.handlers import OPS
+from vecd.ops.table import OPS
 from vecd.store.events import ALL_TYPES
 from vecd.store.jobs import STATES
 from vecd.text.languages import LANGUAGES

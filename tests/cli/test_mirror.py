@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from tests.instance import BIN, Instance
+from tests.support.instance import BIN, Instance
+from tests.support.running import fresh, ids_in, line_of, rest_of, running
+from tests.support.waiting import until
 from vecd import limits
 
-from .running import fresh, ids_in, line_of, rest_of, running, until
-from .test_watch import head, put, watching
+from .watching import head, put, watching
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests import history
-from tests.cli.running import running, until
-from tests.instance import BIN, Instance, ndjson
+from tests.support import history
+from tests.support.instance import BIN, Instance, ndjson
+from tests.support.running import running
+from tests.support.waiting import until
 from vecd.client import Client
 from vecd.errors import VecError
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.instance import Instance, ndjson
+from tests.support.instance import Instance, ndjson
+from tests.support.running import fresh
 from vecd.client import explained
 
-from .running import fresh
-from .test_terminal import on_a_terminal
+from .terminal import on_a_terminal
 
 # mypy knows cli/ by its folder's name; it is imported by the name that it is installed under.
 recall: Any = importlib.import_module("vec_cli.recall")

@@ -9,20 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.instance import Instance, ndjson
+from tests.support.instance import Instance, ndjson
+from tests.support.running import counted, documents, feed, fresh, ids_in, ingested, line_of, numbered, running
 from vecd import limits
-
-from .running import (
-    counted,
-    documents,
-    feed,
-    fresh,
-    ids_in,
-    ingested,
-    line_of,
-    numbered,
-    running,
-)
 
 # --- what is refused ------------------------------------------------------------------------------------------------
 

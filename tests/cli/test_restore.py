@@ -14,8 +14,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests import history
-from tests.instance import ROOT, Instance
+from tests.support import history
+from tests.support.instance import ROOT, Instance
 from vecd.store.schema import MIGRATIONS
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.instance import Instance, ndjson
+from tests.support.instance import Instance, ndjson
+from tests.support.running import end_of_input, feed, fresh, ids_in, line_of, rest_of, running
 from vecd import limits
-
-from .running import end_of_input, feed, fresh, ids_in, line_of, rest_of, running
 
 HIT = ["rank", "score", "document_id", "chunk_id", "title", "text", "metadata"]
 

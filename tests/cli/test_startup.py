@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 
 #: Never without need, whoever brings them.
 HEAVY = {

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.instance import BIN, ROOT, Instance
+from tests.support.instance import BIN, ROOT, Instance
 
 NOBODY, STRANGER = 65_534, 4_242
 #: A name that is no UTF-8.

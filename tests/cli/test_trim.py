@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 
-from .test_watch import head, past, put
+from .watching import head, past, put
 
 
 @pytest.fixture

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.instance import Instance, ndjson
+from tests.support.instance import Instance, ndjson
+from tests.support.running import counted, fresh, ingested
 from vecd import limits
 from vecd.errors import VecError
-
-from .running import counted, fresh, ingested
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,12 @@ from typing import Any
 
 import pytest
 
-from tests.history import log_of, replayed
-from tests.instance import BIN, Instance, ndjson
-from vecd.dial import dial
+from tests.support.history import log_of, replayed
+from tests.support.instance import BIN, Instance, ndjson
+from tests.support.running import end_of_input, feed, fresh, ids_in, line_of, rest_of, running
+from tests.support.waiting import until
 
-from .running import end_of_input, feed, fresh, ids_in, line_of, rest_of, running, until
-
-EVENT = ["seq", "cursor", "type", "library", "time", "data"]
+from .watching import EVENT, head, past, put, watching
 
 
 @pytest.fixture(scope="module")
@@ -37,36 +36,8 @@ def instance() -> Iterator[Instance]:
         yield made
 
 
-def put(instance: Instance, library: str, lines: list[dict[str, Any]]) -> None:
-    instance.vec("ingest", "-l", library, stdin=ndjson(lines))
-
-
 def numbered(count: int, start: int = 0) -> list[dict[str, Any]]:
     return [{"id": f"d{number}", "text": f"text {number}"} for number in range(start, start + count)]
-
-
-def past(instance: Instance, *arguments: str, status: int = 0) -> list[Any]:
-    """What `vec watch --no-follow` prints."""
-    return instance.objects("watch", "--no-follow", *arguments, status=status)
-
-
-def head(instance: Instance) -> str:
-    """The cursor of the log's head."""
-    with instance.connect() as client:
-        return f"{client.log}:{client.status()['seq']}"
-
-
-def watching(instance: Instance, count: int) -> None:
-    """Waits until so many watchers stand."""
-
-    def stand() -> bool:
-        if (sock := dial(instance.settings)) is None:
-            return False  # the daemon is being started
-        sock.close()
-        with instance.connect() as client:
-            return bool(client.status()["watchers"] == count)
-
-    until(stand, f"{count} watchers")
 
 
 # --- what is printed ------------------------------------------------------------------------------------------------

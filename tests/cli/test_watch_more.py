@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.running import fresh, line_of, rest_of, running
+from tests.support.waiting import until
 
-from .running import fresh, line_of, rest_of, running, until
-from .test_watch import EVENT, head, past, put, watching
+from .watching import EVENT, head, past, put, watching
 
 
 def ids(events: list[dict[str, Any]]) -> list[str]:

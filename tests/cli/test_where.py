@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.instance import Instance, ndjson
-
-from .running import end_of_input, feed, fresh, ids_in, line_of, rest_of, running
+from tests.support.instance import Instance, ndjson
+from tests.support.running import end_of_input, feed, fresh, ids_in, line_of, rest_of, running
 
 DOCUMENTS: list[dict[str, Any]] = [
     {"id": "logs", "title": "Log rotation", "text": "Rotate the logs every night.", "metadata": {"year": 2019}},

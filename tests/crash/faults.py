@@ -31,10 +31,10 @@ from typing import Any, Final
 
 import apsw
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 from vecd.errors import VecError
-from vecd.store import check
+from vecd.store import integrity
 from vecd.store.database import Database
 
 #: Document id -> its text.
@@ -122,12 +122,12 @@ def contents(store: Path) -> State:
     database.open()
     try:
         with database.snapshot() as db:
-            problems = [each for table in check.tables(db) for each in check.integrity(db, table)]
-            replayed = check.Replayed()
+            problems = [each for table in integrity.tables(db) for each in integrity.integrity(db, table)]
+            replayed = integrity.Replayed()
             while replayed.seq < database.head:
-                problems += check.replay(db, replayed, database.head, 1_000)
-            problems += check.log_against_tables(db, replayed)
-            problems += check.documents(db, database.catalogue, -1, 10_000).problems
+                problems += integrity.replay(db, replayed, database.head, 1_000)
+            problems += integrity.log_against_tables(db, replayed)
+            problems += integrity.documents(db, database.catalogue, -1, 10_000).problems
             assert not problems, problems
             rows = db.execute(
                 "SELECT id, text FROM documents JOIN chunks USING (label) JOIN libraries USING (library_id)"

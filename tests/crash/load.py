@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from tests.feed.recorder import seq_of
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.recorder import seq_of
 from vecd.client import Client, Pending
 from vecd.dial import dial
 from vecd.errors import VecError

@@ -25,12 +25,11 @@ from typing import Any, Final, cast
 
 import apsw
 
-from tests import history
-from tests.cli.running import until
-from tests.feed import recorder
-from tests.feed.history import Log, Watcher
-from tests.feed.history import check as check_feed
-from tests.instance import Instance
+from tests.support import history, recorder
+from tests.support.instance import Instance
+from tests.support.waiting import until
+from tests.support.watch_history import Log, Watcher
+from tests.support.watch_history import check as check_feed
 from vecd.client import Client
 
 from . import checker, points
@@ -120,7 +119,7 @@ class Epoch:
         foreign = ("LD_PRELOAD", "VEC_CRASH")
         environment = {key: value for key, value in self._instance.environment.items() if key not in foreign}
         for each in _RECORDERS:
-            command = [sys.executable, "-m", "tests.feed.recorder", str(self._folder / each.name)]
+            command = [sys.executable, "-m", "tests.support.recorder", str(self._folder / each.name)]
             command += [json.dumps(each.fields), *([each.hold] if each.hold else [])]
             self._processes.append(subprocess.Popen(command, env=environment))
         return self

@@ -8,8 +8,8 @@ import signal
 import subprocess
 from typing import Any
 
-from tests.cli.running import until
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.waiting import until
 from vecd.errors import VecError
 
 _MODULE = "tests.jobs.vecd"

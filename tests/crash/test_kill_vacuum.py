@@ -13,9 +13,9 @@ from typing import Any
 import apsw
 import pytest
 
-from tests import history
-from tests.instance import Instance
-from tests.server.vectors import until
+from tests.support import history
+from tests.support.instance import Instance
+from tests.support.waiting import until
 from vecd.client import Client
 from vecd.errors import VecError
 

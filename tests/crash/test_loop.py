@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.errors import VecError
 
 from . import loop, points

@@ -7,8 +7,8 @@ import signal
 
 import numpy as np
 
-from tests import history
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
 from vecd.client import Client, Pending
 from vecd.errors import VecError
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import history
-from tests.cli.running import until
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
+from tests.support.waiting import until
 from vecd.errors import VecError
 
 from . import faults

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import history
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
 from vecd import limits
 from vecd.client import Client
 from vecd.errors import VecError

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .history import Broken, Event, Frame, Log, Subscription, Watcher, check
+from tests.support.watch_history import Broken, Event, Frame, Log, Subscription, Watcher, check
 
 
 def _event(seq: int, kind: str, about: str) -> Event:

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests import history as tables
-from tests.instance import Instance
+from tests.support import history as tables
+from tests.support import recorder
+from tests.support.instance import Instance
+from tests.support.watch_history import Event, Log, Watcher, check
 from vecd.client import Client
 from vecd.errors import VecError
 
-from . import recorder
-from .history import Event, Log, Watcher, check
 from .watching import NO_MODEL
 
 _ROUNDS, _ROUND_S, _WRITERS, _DEADLINE_S = 6, 3.0, 3, 60.0
@@ -75,7 +75,7 @@ class _Recorders:
             self._start(name, fields)
 
     def _start(self, name: str, fields: dict[str, Any], *hold: str) -> None:
-        command = [sys.executable, "-m", "tests.feed.recorder", str(self.file(name)), json.dumps(fields), *hold]
+        command = [sys.executable, "-m", "tests.support.recorder", str(self.file(name)), json.dumps(fields), *hold]
         self._running[name] = subprocess.Popen(command, env=self._instance.environment)
 
     def file(self, name: str) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.instance import Instance
-from tests.server.vectors import create
+from tests.support.instance import Instance
+from tests.support.vectors import create
 from vecd import limits
 from vecd.client import Client
 from vecd.errors import VecError

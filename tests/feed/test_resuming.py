@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.instance import Instance
-from tests.server.vectors import until
+from tests.support.instance import Instance
+from tests.support.waiting import until
 from vecd.client import Client
 
 from .test_snapshots import Writing

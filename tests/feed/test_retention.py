@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests import history
-from tests.instance import Instance
-from tests.server.vectors import create, until
 from tests.store.test_old_stores import DATA
+from tests.support import history
+from tests.support.instance import Instance
+from tests.support.vectors import create
+from tests.support.waiting import until
 from vecd.client import Client
 from vecd.errors import VecError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 from vecd.errors import VecError
 

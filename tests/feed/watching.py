@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 from vecd.wire.messages import Reply
 

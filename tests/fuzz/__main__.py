@@ -1,8 +1,8 @@
-"""`python -m tests.fuzz [--minutes N] [--seed N] [--only targets|door|store|crowd]`: strangers, for longer.
+"""`python -m tests.fuzz [--minutes N] [--seed N] [--only targets|daemon|store|crowd]`: strangers, for longer.
 
 - Bytes (targets.py): guided by coverage if atheris is there (the extra `fuzz`; it has wheels for Linux and CPython up
   to 3.13), and otherwise drawn by hypothesis.
-- The door: requests of every op, damaged and whole, at a real daemon, while bystanders work; their latencies and the
+- The daemon: requests of every op, damaged and whole, at a real daemon, while bystanders work; their latencies and the
   daemon's largest size are printed.
 - The store: daemons that start on damaged files.
 - A crowd: 10,000 connections at once.
@@ -27,12 +27,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import door
+from tests.fuzz import conversations
 from tests.fuzz.attacks import Bystanders, resident_mib, share
 from tests.fuzz.ops import requests
 from tests.fuzz.targets import TARGETS, seeds
 from tests.fuzz.test_targets import damaged
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.wire.messages import encode
 
 _AT_ONCE = settings(
@@ -72,19 +72,19 @@ def bytes_drawn(name: str, seconds: float, first: int) -> None:
     print(f"{name:10} {seconds / 60:6.1f} min, {sizes['bytes']:,} bytes (hypothesis)")
 
 
-def fuzz_door(seconds: float, first: int) -> None:
+def fuzz_daemon(seconds: float, first: int) -> None:
     until, count, sizes = time.monotonic() + seconds, 0, Counter[str]()
     with Instance({"VEC_EMBEDDER": "hash"}) as instance:
         daemon = instance.start()
-        door.prepare(instance)
+        conversations.prepare(instance)
         with instance.connect() as client:
             client.request("library.create", library="theirs")
             client.ingest([{"id": "first", "text": "first bystander"}], library="theirs")
-        sound = door.Sound(instance)
+        sound = conversations.Sound(instance)
         with Bystanders(instance) as bystanders:
             while time.monotonic() < until:
                 count += 1
-                print(f"door: seed {first + count}", end="\r", flush=True)
+                print(f"daemon: seed {first + count}", end="\r", flush=True)
 
                 @seed(first + count)
                 @_AT_ONCE
@@ -98,20 +98,20 @@ def fuzz_door(seconds: float, first: int) -> None:
                     if time.monotonic() > until + 30:
                         return
                     if how < 6:
-                        sizes["bytes"] += door.converse(sound, asked, list(range(1, len(asked) + 1)))
+                        sizes["bytes"] += conversations.converse(sound, asked, list(range(1, len(asked) + 1)))
                     elif how < 8:
-                        sizes["bytes"] += door.converse(sound, asked, numbers[: len(asked)], greeted=how == 6)
+                        sizes["bytes"] += conversations.converse(sound, asked, numbers[: len(asked)], greeted=how == 6)
                     else:
-                        data = damaged(b"".join(door.encoded(each, n) for n, each in enumerate(asked)), noise)
+                        data = damaged(b"".join(conversations.encoded(each, n) for n, each in enumerate(asked)), noise)
                         sizes["bytes"] += len(data)
-                        door.raw(sound, data)
+                        conversations.raw(sound, data)
 
                 run()
         felt = bystanders.felt.requests_s
         assert daemon.poll() is None
         took_ms = [1e3 * share(felt, of) for of in (0.5, 0.99)]
         print(
-            f"door       {seconds / 60:6.1f} min, {sizes['bytes']:,} bytes;"
+            f"daemon     {seconds / 60:6.1f} min, {sizes['bytes']:,} bytes;"
             f" the daemon had {resident_mib(daemon.pid):.0f} MiB at most;"
             f" {len(felt)} requests of bystanders: p50 {took_ms[0]:.0f} ms, p99 {took_ms[1]:.0f} ms"
         )
@@ -121,7 +121,7 @@ def fuzz_store(seconds: float, first: int) -> None:
     until, count, outcomes = time.monotonic() + seconds, 0, Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "data"
-        door.keep_store(kept)
+        conversations.keep_store(kept)
         names = [str(path.relative_to(kept)) for path in sorted(kept.rglob("*")) if path.is_file()]
         while time.monotonic() < until:
             count += 1
@@ -137,16 +137,16 @@ def fuzz_store(seconds: float, first: int) -> None:
             if data and chance.random() < 0.2:
                 page = 4096 * chance.randrange(-(-len(data) // 4096))
                 data[page : page + 4096] = bytes(len(data[page : page + 4096]))
-            outcomes[f"{name} {door.start_damaged(kept, name, bytes(data))}"] += 1
+            outcomes[f"{name} {conversations.start_damaged(kept, name, bytes(data))}"] += 1
     told = ", ".join(f"{what} {times}" for what, times in sorted(outcomes.items()))
     print(f"store      {seconds / 60:6.1f} min: {told}")
 
 
 def fuzz_crowd(seconds: float, first: int) -> None:
-    with door.descriptors(CROWD + 200) as there, Instance({"VEC_EMBEDDER": "hash"}) as instance:
+    with conversations.descriptors(CROWD + 200) as there, Instance({"VEC_EMBEDDER": "hash"}) as instance:
         daemon = instance.start()
         count = min(CROWD, there - 150)
-        admitted, refused, took_s = door.crowd(instance, count)
+        admitted, refused, took_s = conversations.crowd(instance, count)
         print(
             f"crowd      {count:,} connections: {admitted:,} admitted, {refused:,} refused; the daemon had"
             f" {resident_mib(daemon.pid):.0f} MiB at most; ping p99 {1e3 * share(took_s, 0.99):.0f} ms"
@@ -157,16 +157,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
-    parser.add_argument("--only", choices=["targets", "door", "store", "crowd"])
+    parser.add_argument("--only", choices=["targets", "daemon", "store", "crowd"])
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}", flush=True)
     seconds = 60 * chosen.minutes
     guided = importlib.util.find_spec("atheris") is not None
-    shares = {"targets": 0.4, "door": 0.4, "store": 0.2} if chosen.only is None else {chosen.only: 1.0}
+    shares = {"targets": 0.4, "daemon": 0.4, "store": 0.2} if chosen.only is None else {chosen.only: 1.0}
     for name in TARGETS if "targets" in shares else ():
         (bytes_guided if guided else bytes_drawn)(name, shares["targets"] * seconds / len(TARGETS), chosen.seed)
-    if "door" in shares:
-        fuzz_door(shares["door"] * seconds, chosen.seed)
+    if "daemon" in shares:
+        fuzz_daemon(shares["daemon"] * seconds, chosen.seed)
     if "store" in shares:
         fuzz_store(shares["store"] * seconds, chosen.seed)
     if chosen.only in (None, "crowd"):

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.fuzz.peer import Peer, frame
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.peer import Peer, frame
 from vecd import limits
 from vecd.errors import VecError
 from vecd.wire.frames import encode_frame

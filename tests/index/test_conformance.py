@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.index.source import COMBINATIONS, KINDS, REFUSED, WAIT_S, Driven, Filter, MemorySource, check, spec
+from tests.support.index_source import COMBINATIONS, KINDS, REFUSED, WAIT_S, Driven, Filter, MemorySource, check, spec
 from vecd.index.local import kdtree
 from vecd.index.messages import Options
 from vecd.index.policy import Tuning

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.index.source import Filter, check
+from tests.support.index_source import Filter, check
 from vecd.index.brute_force import best
 from vecd.index.local.flat import Flat
 from vecd.index.rows import Floats, Labels, Selection

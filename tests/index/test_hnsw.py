@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.index.source import MemorySource, spec, true_scores
+from tests.support.index_source import MemorySource, spec, true_scores
 from vecd.index import builder, kinds, snapshot
 from vecd.index.local.hnsw import Hnsw
 from vecd.index.rows import Allowed, Bools, Floats, Labels

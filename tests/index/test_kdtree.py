@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.index.source import Filter, check, spec
+from tests.support.index_source import Filter, check, spec
 from vecd.index.brute_force import best, normalised
 from vecd.index.local.kdtree import KdTree
 from vecd.index.rows import Floats, Selection

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.index.source import REFUSED, spec
+from tests.support.index_source import REFUSED, spec
 from vecd.errors import VecError
 from vecd.index import METRICS, kinds
 

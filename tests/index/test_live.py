@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.index.source import COMBINATIONS, KINDS, WAIT_S, Driven, Filter, Gate, MemorySource, check, spec
+from tests.support.index_source import COMBINATIONS, KINDS, WAIT_S, Driven, Filter, Gate, MemorySource, check, spec
 from vecd import limits
 from vecd.errors import VecError
 from vecd.index.messages import Options, Write

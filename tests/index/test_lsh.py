@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.index.source import true_scores
+from tests.support.index_source import true_scores
 from vecd.index.local.lsh import Lsh
 from vecd.index.rows import Floats
 from vecd.index.structure import Effort, Spec

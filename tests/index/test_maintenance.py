@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.index.source import KINDS, WAIT_S, Driven, Gate, MemorySource, NeverCeasing, check, spec
+from tests.support.index_source import KINDS, WAIT_S, Driven, Gate, MemorySource, NeverCeasing, check, spec
 from vecd.errors import VecError
 from vecd.index.messages import Options
 from vecd.index.policy import Tuning

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.index.source import Driven, MemorySource, spec, true_scores
+from tests.support.index_source import Driven, MemorySource, spec, true_scores
 from vecd.index.brute_force import normalised
 from vecd.index.local import fast_scan as codes_module
 from vecd.index.local.fast_scan import FastScanCodes

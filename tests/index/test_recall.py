@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import pytest
 
-from tests.index.source import WAIT_S, Driven, MemorySource, spec, true_scores
+from tests.support.index_source import WAIT_S, Driven, MemorySource, spec, true_scores
 from vecd.index import METRICS
 from vecd.index.messages import Options
 from vecd.index.policy import Tuning

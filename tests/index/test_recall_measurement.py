@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.index.source import WAIT_S, Driven, MemorySource, NeverCeasing, spec
+from tests.support.index_source import WAIT_S, Driven, MemorySource, NeverCeasing, spec
 from vecd.index.local.lsh import Lsh
 from vecd.index.local.pq import Pq
 from vecd.index.policy import Tuning

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.index.source import Filter
+from tests.support.index_source import Filter
 from vecd.index.rows import Allowed, Labels, Rows, Selection
 
 

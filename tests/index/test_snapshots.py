@@ -20,8 +20,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.index.source import COMBINATIONS, WAIT_S, Driven, MemorySource, check, spec
-from tests.instance import ROOT
+from tests.support.index_source import COMBINATIONS, WAIT_S, Driven, MemorySource, check, spec
+from tests.support.instance import ROOT
 from vecd.index import builder, snapshot
 from vecd.index.builder import Loaded
 from vecd.index.policy import Tuning
@@ -351,7 +351,7 @@ def test_an_array_of_nothing_and_a_folder_that_is_not_there_are_no_matter(tmp_pa
 _PEAK = """
 import sys
 from pathlib import Path
-from tests.index.source import spec
+from tests.support.index_source import spec
 from vecd.index import kinds, snapshot
 
 def resident(what):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import until
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.waiting import until
 from vecd.client import Client
 
 pytestmark = pytest.mark.skipif(

@@ -15,10 +15,9 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.cli.running import until
-from tests.instance import ndjson
+from tests.support.instance import ndjson
+from tests.support.waiting import until
 from vecd.engine.core import Engine
-from vecd.engine.turns import Turns
 from vecd.errors import VecError
 from vecd.files import replace, resolve
 from vecd.jobs import operations
@@ -30,6 +29,7 @@ from vecd.settings import load
 from vecd.store import job_transitions as transitions
 from vecd.store import jobs as store
 from vecd.store.jobs import Job
+from vecd.write_order import WriteOrder
 
 BOTH = pytest.mark.parametrize("kind", ["export", "backup"])
 
@@ -46,7 +46,7 @@ class World:
 
     async def submit(self, kind: str, params: dict[str, Any], **fields: Any) -> int:
         job = operations.wanted(self.jobs, kind, params, **fields)
-        return int((await operations.submit(self.jobs, job, Turns().take()))["job_id"])
+        return int((await operations.submit(self.jobs, job, WriteOrder().take()))["job_id"])
 
     async def ended(self, job_id: int) -> dict[str, Any]:
         async for (job,) in operations.wait(self.jobs, [job_id], one=False, timeout_s=30, every_s=None):
@@ -82,7 +82,7 @@ def world(folder: Path, test: Callable[[World], Awaitable[None]]) -> None:
         try:
             await test(World(jobs, folder))
         finally:
-            jobs.stop()
+            await jobs.stop()
             await asyncio.to_thread(jobs.close)
             await asyncio.to_thread(engine.close)
 
@@ -253,7 +253,7 @@ def test_a_paused_export_keeps_its_file_until_it_is_cancelled(tmp_path: Path, mo
         def hook(run: Run, number: int, step: Step) -> None:
             if number == 2:
                 world.database.submit(lambda tx: transitions.pause(tx, ["export"])).result()
-                world.jobs.workers.pause(["export"])
+                world.jobs.dispatcher.pause(["export"])
 
         await world.ingest(0, 600)
         hooked(monkeypatch, "export", hook)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests import history
-from tests.cli.running import until
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
+from tests.support.waiting import until
 from vecd.client import Client
 from vecd.errors import VecError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.errors import VecError
 from vecd.jobs import timezones
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 
 
 def test_verify_finds_no_damage_in_an_index_that_has_not_heard_of_the_last_commit_yet() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import until
+from tests.support.waiting import until
 from vecd.engine.core import Engine
 from vecd.errors import Code, VecError
 from vecd.jobs import operations
@@ -59,7 +59,7 @@ def test_a_worker_outlives_a_store_that_cannot_be_read_when_its_job_has_failed(
             submit("noop")
             await asyncio.to_thread(until, lambda: there.dispatcher.counts[jobs.COMPLETED] == 1)
         finally:
-            there.stop()
+            await there.stop()
             await asyncio.to_thread(there.close)
             await asyncio.to_thread(engine.close)
 

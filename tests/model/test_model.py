@@ -22,9 +22,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.cli.running import until
-from tests.feed.recorder import seq_of
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.recorder import seq_of
+from tests.support.waiting import until
 from vecd.client import Client
 from vecd.errors import VecError
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from tests.bench.library import settle
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 from vecd.index.kinds import KINDS
 from vecd.index.rows import Bools, Floats

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from tests.index.source import Driven, MemorySource
+from tests.support.index_source import Driven, MemorySource
 from vecd.index.messages import Options
 from vecd.index.policy import Tuning
 from vecd.index.rows import Bools, Floats, Labels

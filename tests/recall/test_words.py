@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 
 _SYMBOLS: Final = 2_200

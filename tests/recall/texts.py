@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from tests.instance import ROOT
+from tests.support.instance import ROOT
 from vecd.index.rows import Floats
 from vecd.text import embedders
 

@@ -17,8 +17,8 @@ from typing import Any, cast
 import pytest
 
 from tests.fuzz.attacks import resident_mib
-from tests.fuzz.peer import Peer, frame
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.peer import Peer, frame
 from vecd import limits
 from vecd.client import Client
 from vecd.engine.feed import Channel, Feed

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import fresh, until
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.running import fresh
+from tests.support.waiting import until
 from vecd.client import Client
 from vecd.errors import VecError
 from vecd.subscription import Watch

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client, Pending
 
 _WORDS = "the quick brown fox jumps over the lazy dog and looks for another one " * 8

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.vectors import create, ids, put
 from vecd import limits
 from vecd.client import Client
 from vecd.errors import VecError
-
-from .vectors import create, ids, put
 
 _VECTOR = np.ones(2, "<f4").tobytes()
 

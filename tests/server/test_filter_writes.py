@@ -8,13 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests import history
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
+from tests.support.vectors import create, drawn, ids, put, structured
 from vecd import limits
 from vecd.client import Client
 from vecd.errors import VecError
-
-from .vectors import create, drawn, ids, put, structured
 
 _VECTORS = drawn(17_000, 8)
 

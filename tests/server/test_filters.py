@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.vectors import Document, create, drawn, ids, put, scores, structured
 from vecd.client import Client
 from vecd.index.kinds import KINDS
-
-from .vectors import Document, create, drawn, ids, put, scores, structured
 
 _DIMENSION = 8
 #: Kind -> so many documents that it makes a structure of them (every tenth has two chunks), and a metric.

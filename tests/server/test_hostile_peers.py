@@ -20,17 +20,17 @@ from typing import Any, cast
 
 import pytest
 
-from tests import history
-from tests.fuzz.peer import HELLO, Peer, frame
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
+from tests.support.peer import HELLO, Peer, frame
 from vecd import limits
 from vecd.client import Client
 from vecd.errors import Code
 from vecd.jobs.jobs import Jobs
 from vecd.jobs.scheduler import Scheduler
+from vecd.ops.call import Call
+from vecd.ops.table import OPS, Op
 from vecd.server import budget
-from vecd.server.call import Call
-from vecd.server.handlers import OPS, Op
 from vecd.server.listener import Listener
 from vecd.server.session import Session
 from vecd.wire.frames import encode_frame

@@ -10,13 +10,12 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.vectors import create, drawn, ids, memory, put, rows, scores, structured
 from vecd.client import Client
 from vecd.errors import VecError
 from vecd.index import METRICS
 from vecd.index.kinds import KINDS
-
-from .vectors import create, drawn, ids, memory, put, rows, scores, structured
 
 _VECTORS = drawn(17_000, 16)
 _PAIRS = [(kind, metric) for kind in KINDS for metric in METRICS if metric not in KINDS[kind].refuses]

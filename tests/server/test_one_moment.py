@@ -19,10 +19,10 @@ import apsw
 import orjson
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.vectors import create, put
+from tests.support.waiting import until
 from vecd.client import Client
-
-from .vectors import create, put, until
 
 #: More than two pages of any answer, and the halves of a pair are far from each other.
 _PAIRS = 400

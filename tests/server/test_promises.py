@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import history
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
+from tests.support.vectors import create, drawn, put, rows, structured
 from vecd.client import Client
 from vecd.errors import VecError
-
-from .vectors import create, drawn, put, rows, structured
 
 _VECTORS = drawn(8_300, 16)
 

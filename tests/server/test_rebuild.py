@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests import history
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
+from tests.support.vectors import create, drawn, ids, memory, put, rows, structured
+from tests.support.waiting import PATIENCE_S, until
 from vecd.client import Client
 from vecd.errors import VecError
 
 from .traffic import Traffic
-from .vectors import PATIENCE_S, create, drawn, ids, memory, put, rows, structured, until
 
 _VECTORS = drawn(17_000, 16)
 _REASONS = ("growth", "compaction", "drift", "requested", "damaged")

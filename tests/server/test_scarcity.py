@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.instance import ROOT, Instance
+from tests.support.instance import ROOT, Instance
 from vecd import limits
 from vecd.client import Client
 from vecd.errors import VecError

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import history
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
+from tests.support.vectors import Document, create, drawn, ids, memory, put, rows, structured
+from tests.support.waiting import until
 from vecd.client import Client
-
-from .vectors import Document, create, drawn, ids, memory, put, rows, structured, until
 
 _COUNT = 8_500
 _VECTORS = drawn(_COUNT + 1_000, 16)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 from vecd.dial import peer_uid
 from vecd.errors import Code, VecError

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.vectors import create, memory, put
+from tests.support.waiting import until
 from vecd.client import Client
 from vecd.errors import VecError
-
-from .vectors import create, memory, put, until
 
 _COUNT = 1_500
 _WORDS = ("rotate", "logs", "night", "daemon", "socket", "index", "vector", "search", "queue", "cursor")

@@ -9,10 +9,10 @@ from typing import Self
 
 import numpy as np
 
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.vectors import Matrix, ids
+from tests.support.waiting import until
 from vecd.client import Client
-
-from .vectors import Matrix, ids, until
 
 
 class Traffic:

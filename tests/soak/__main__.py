@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 
 from . import chart, sampling, verdict
 from .load import Load

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 from vecd.dial import dial
 from vecd.errors import VecError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.store.schema import MIGRATIONS
 
 

@@ -13,7 +13,7 @@ import apsw
 import numpy as np
 import pytest
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd.client import Client
 from vecd.errors import VecError
 from vecd.store import checksums

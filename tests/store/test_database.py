@@ -17,8 +17,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from tests.cli.running import until
-from tests.history import replayed
+from tests.support.history import replayed
+from tests.support.waiting import until
 from vecd import limits
 from vecd.errors import VecError
 from vecd.store import documents, events, libraries

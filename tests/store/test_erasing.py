@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests import history
-from tests.cli.running import until
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
+from tests.support.waiting import until
 
 SECRET = b"correct-horse-battery-staple"
 

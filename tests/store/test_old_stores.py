@@ -8,8 +8,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests import history
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
 from vecd.store.schema import MIGRATIONS, migrate
 
 DATA = Path(__file__).with_name("data")

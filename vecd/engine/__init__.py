@@ -2,7 +2,7 @@
 
     core.py        Engine: what the verbs share, and its life
     indexes.py     the libraries' LiveIndexes, loaded when they are first needed
-    ingest.py      write documents; draft.py validates, chunks and embeds, turns.py keeps a sender's writes in order
+    ingest.py      write documents; draft.py validates, chunks and embeds
     documents.py   get, list, count, delete
     libraries.py   create, show, list, rebuild, delete
     selections.py  the libraries' attributes, for filters

@@ -20,13 +20,13 @@ from ..store import events, libraries
 from ..store.catalogue import Library
 from ..store.documents import Batch, Document, Entry, Outcome
 from ..store.transaction import Transaction
+from ..write_order import WriteSlot
 from . import ingest
 from .core import Engine
 from .draft import NO_VECTORS
 from .libraries import find
 from .readviews import Everything, Listing, Picked, ReadView
 from .selections import Filter
-from .turns import Turn
 from .view import whole
 
 if TYPE_CHECKING:
@@ -200,22 +200,22 @@ def _versions(engine: Engine, selection: DocumentSelection) -> list[Version]:
         return store.versions(db, selection.firsts[selection.matching].tolist())
 
 
-async def delete(engine: Engine, name: str, ids: list[str], turn: Turn) -> dict[str, Any]:
+async def delete(engine: Engine, name: str, ids: list[str], slot: WriteSlot) -> dict[str, Any]:
     """Deletes documents by id: `{"deleted","missing","missing_ids","seq"}`. Many are deleted in several transactions.
     Raises VecError `not_found`, or what the store raises; then some may have been deleted."""
-    library = await ingest.settled(engine, name, turn)
+    library = await ingest.settled(engine, name, slot)
 
     def write(page: list[str], tx: Transaction) -> tuple[list[Outcome], int]:
         entries = [Entry(index, each, delete=True) for index, each in enumerate(page)]
         return store.write(tx, ingest.same_library(tx, library), Batch(entries, [], [], NO_VECTORS)), tx.seq
 
     if not library.library_id:  # `default`, which nothing has been written to
-        turn.release()
+        slot.release()
         return {"deleted": 0, "missing": len(ids), "missing_ids": ids, "seq": engine.database.head}
     pages = [ids[start : start + limits.DELETE_DOCUMENTS] for start in range(0, len(ids), limits.DELETE_DOCUMENTS)]
-    async with turn:
+    async with slot:
         futures = [
-            engine.database.submit(partial(write, page), len(page), frees=True, sender=turn.sender)
+            engine.database.submit(partial(write, page), len(page), frees=True, sender=slot.sender)
             for page in pages or [[]]
         ]
     written = await asyncio.gather(*map(asyncio.wrap_future, futures))
@@ -225,18 +225,18 @@ async def delete(engine: Engine, name: str, ids: list[str], turn: Turn) -> dict[
     }  # fmt: skip
 
 
-async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> dict[str, Any]:
+async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot) -> dict[str, Any]:
     """Deletes the documents that a filter lets through: `{"deleted","missing","missing_ids","seq"}`.
 
     They are those that match after all that this sender wrote before. One that is changed by somebody else before its
-    turn comes is left as it is. Many are deleted in several transactions. A filter that names a field that no document
+    write is left as it is. Many are deleted in several transactions. A filter that names a field that no document
     has is refused. Raises VecError.
     """
-    library = await ingest.settled(engine, name, turn)
+    library = await ingest.settled(engine, name, slot)
     deleted, seq = 0, engine.database.head
     if library.library_id:
-        async with turn:
-            behind = engine.database.submit(lambda tx: None, sender=turn.sender)  # the sender's earlier writes
+        async with slot:
+            behind = engine.database.submit(lambda tx: None, sender=slot.sender)  # the sender's earlier writes
             await asyncio.wrap_future(behind)
             with engine.views.open():
                 selection = await _select(engine, library, where)
@@ -246,7 +246,7 @@ async def delete_where(engine: Engine, name: str, where: Filter, turn: Turn) -> 
             while page := found[start : start + delete_page(engine)]:
                 start += len(page)
                 work = partial(delete_unchanged, library, page)
-                future = engine.database.submit(work, len(page), frees=True, sender=turn.sender)
+                future = engine.database.submit(work, len(page), frees=True, sender=slot.sender)
                 gone, seq = await asyncio.wrap_future(future)
                 deleted += gone
     return {"deleted": deleted, "missing": 0, "missing_ids": [], "seq": seq}

@@ -18,10 +18,10 @@ from ..store import libraries as store_libraries
 from ..store.catalogue import Library
 from ..store.documents import Batch, Outcome
 from ..store.transaction import Transaction
+from ..write_order import WriteSlot
 from .core import Engine
 from .draft import Part, cost_s, prepared
 from .libraries import find
-from .turns import Turn
 
 
 @dataclass(slots=True)
@@ -38,23 +38,23 @@ class Result:
         self.refused += part.refused
 
 
-async def ingest(engine: Engine, name: str, documents: list[Any], turn: Turn, *, strict: bool = False) -> Result:
+async def ingest(engine: Engine, name: str, documents: list[Any], slot: WriteSlot, *, strict: bool = False) -> Result:
     """Writes documents; when it returns they are durable, searchable and logged.
 
     With `strict`, nothing from the first refused document on is written. Raises VecError `not_found`,
     `embedder_failed`, or what the store raises; then the parts before the one that failed are written.
     """
-    library = await settled(engine, name, turn)
+    library = await settled(engine, name, slot)
     result = Result([], [], engine.database.head)
-    parts = _Parts(engine, library, documents, strict, turn)
+    parts = _Parts(engine, library, documents, strict, slot)
     with parts:
         part = await parts.at(0)
-        async with turn:
+        async with slot:
             while part.stop < len(documents) or library.dimension is None:
                 # What comes next hangs on what becomes of this part: it is waited for.
                 start = part.stop
                 try:
-                    result.add(part, await _write(engine, library, part.batch, turn))
+                    result.add(part, await _write(engine, library, part.batch, slot))
                 except VecError as error:
                     if error.code != Code.DIMENSION_MISMATCH or library.dimension is not None:
                         raise
@@ -64,7 +64,7 @@ async def ingest(engine: Engine, name: str, documents: list[Any], turn: Turn, *,
                 library = parts.library = find(engine, name)
                 part = await parts.at(start)
             # The sender's next write may pass while this is on its way.
-            written = _write(engine, library, part.batch, turn)
+            written = _write(engine, library, part.batch, slot)
     result.add(part, await written)
     return result
 
@@ -73,12 +73,12 @@ class _Parts:
     """A request's documents, a part at a time. Behind each part the next one is begun, unless it hangs on what becomes
     of this one. `with` gives it up at the end."""
 
-    def __init__(self, engine: Engine, library: Library, documents: list[Any], strict: bool, turn: Turn) -> None:
+    def __init__(self, engine: Engine, library: Library, documents: list[Any], strict: bool, slot: WriteSlot) -> None:
         self.library = library
         self._engine = engine
         self._documents = documents
         self._strict = strict
-        self._flow = (turn.sender, library.name)
+        self._flow = (slot.sender, library.name)
         self._ahead: asyncio.Future[Part] | None = None
 
     async def at(self, start: int) -> Part:
@@ -100,11 +100,13 @@ class _Parts:
             self._ahead.cancel()
 
 
-def _write(engine: Engine, library: Library, batch: Batch, turn: Turn) -> asyncio.Future[tuple[list[Outcome], int]]:
+def _write(
+    engine: Engine, library: Library, batch: Batch, slot: WriteSlot
+) -> asyncio.Future[tuple[list[Outcome], int]]:
     """Puts a batch into the store's queue; the future is done when it is on disk."""
     work = writing(engine, library, batch)
     rows = len(batch.entries) + len(batch.texts)
-    return asyncio.wrap_future(engine.database.submit(work, rows, sender=turn.sender))
+    return asyncio.wrap_future(engine.database.submit(work, rows, sender=slot.sender))
 
 
 def writing(engine: Engine, library: Library, batch: Batch) -> Callable[[Transaction], tuple[list[Outcome], int]]:
@@ -133,15 +135,15 @@ def _embed_again(engine: Engine, library: Library, batch: Batch) -> None:
     batch.sums = None  # they were of the former vectors
 
 
-async def settled(engine: Engine, name: str, turn: Turn) -> Library:
+async def settled(engine: Engine, name: str, slot: WriteSlot) -> Library:
     """The library, as the sender's earlier writes leave it: one of them may be making or deleting it just now.
 
     Raises VecError `not_found`.
     """
-    await turn.libraries_settled()
+    await slot.libraries_settled()
     if name not in engine.database.catalogue.by_name:  # the first write to `default` makes it
-        await turn.wait()
-        await asyncio.wrap_future(engine.database.submit(lambda tx: None, sender=turn.sender))
+        await slot.wait()
+        await asyncio.wrap_future(engine.database.submit(lambda tx: None, sender=slot.sender))
     return find(engine, name)
 
 

@@ -1,7 +1,7 @@
 """Preparers: threads that validate, chunk and embed what is to be written, a slice at a time.
 
 Preparing a large request takes seconds. It is a generator that yields after each slice, and behind each slice the
-thread takes whatever is next in fairness (fair.py). One thread more takes nothing but what takes no longer than a
+thread takes whatever is next in fairness (fair_queue.py). One thread more takes nothing but what takes no longer than a
 hundredth of a slice or two: so a one-line write waits for no slice of another request. Slices of one request run one
 after the other.
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .. import limits
-from ..fair import FairQueue
+from ..fair_queue import FairQueue
 from ..scarcity import start
 
 T = TypeVar("T")

@@ -241,7 +241,7 @@ class Dispatcher:
         )
 
     def finish(self, ending: Ending) -> Future[Job]:
-        """Ends an attempt of a worker outside the daemon. Raises VecError `lease_lost`; the future raises Superseded."""
+        """Ends an attempt of a worker outside. Raises VecError `lease_lost`; the future raises Superseded."""
         with self._condition:
             attempt = self._held(ending.job.job_id, ending.job.attempt)
             attempt.finishing = True
@@ -258,14 +258,14 @@ class Dispatcher:
             self._remove(attempt)
             self._notify()
 
-    def expire(self) -> tuple[float | None, list[Future[Job | None]]]:
-        """Ends the attempts whose lease has ended; returns after how many seconds to call it again (None: there are no
-        leases), and the ends, which are on their way to the disk."""
+    def expire(self) -> tuple[bool, list[Future[Job | None]]]:
+        """Ends the attempts whose lease has ended; returns whether there are leases, and the ends, which are on their
+        way to the disk. To be called every TICK_S while there are leases."""
         with self._condition:
             self._time.tick()
             leased = [each for each in self._attempts.values() if each.lease_s is not None]
             futures = [self._expire(each) for each in leased if each.expired and each.job and not each.finishing]
-        return (0.0 if leased else None), futures
+        return bool(leased), futures
 
     def _expire(self, attempt: Attempt) -> Future[Job | None]:
         """From now on the worker is refused, whatever becomes of the transaction."""

@@ -20,8 +20,8 @@ from ..engine.draft import NO_VECTORS, prepared
 from ..engine.libraries import find
 from ..engine.vacuum import deleting, giving_back
 from ..errors import Code, VecError
-from ..store import check, job_transitions
 from ..store import documents as store
+from ..store import integrity, job_transitions
 from ..store.catalogue import Library
 from ..store.documents import Batch, Entry
 from ..store.jobs import Job
@@ -189,14 +189,14 @@ class PruneJobs(Effect):
 class AddChecksums(Effect):
     """Adds checksums to rows that an earlier version wrote without them."""
 
-    versions: list[Any]  # as store.check.documents returns them
+    versions: list[Any]  # as store.integrity.documents returns them
 
     @property
     def rows(self) -> int:
         return len(self.versions)
 
     def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        check.add_checksums(tx, versions=self.versions)
+        integrity.add_checksums(tx, versions=self.versions)
         return Outcome()
 
 

@@ -16,6 +16,8 @@ from .. import limits
 from ..store.jobs import Job
 from ..store.transaction import JobChange
 from .dispatcher import Dispatcher
+from .leases import TICK_S
+from .periodic import Periodic
 from .workers import WorkerThreads
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Jobs:
         self.engine = engine
         self.dispatcher = Dispatcher(engine)
         self.threads = WorkerThreads(engine, self.dispatcher, workers)
+        self.leases = Periodic("leases", self._expire_leases, TICK_S)
         self._loop: asyncio.AbstractEventLoop
         self._lock = threading.Lock()  # guards _awaited
         self._awaited: dict[int, set[asyncio.Event]] = {}  # by job
@@ -42,10 +45,12 @@ class Jobs:
     def start(self) -> None:
         """The jobs go on: when all else is ready, so that a job that the daemon dies of does not keep it from that."""
         self.threads.start()
+        self.leases.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """No job begins any more; those that run end with their steps."""
         self.dispatcher.close()
+        await self.leases.stop()
 
     def close(self) -> None:
         """Waits for those steps. Blocks."""
@@ -76,6 +81,14 @@ class Jobs:
                     self._awaited[job_id].discard(event)
                     if not self._awaited[job_id]:
                         del self._awaited[job_id]
+
+    async def _expire_leases(self) -> float | None:
+        leased, ends = self.dispatcher.expire()
+        for end in ends:
+            await asyncio.wrap_future(end)
+        if ends:
+            await self.engine.read(self.dispatcher.abandon_ended)
+        return TICK_S if leased else None
 
     def _changed(self, changes: list[JobChange]) -> None:
         """On the writer's thread, after a commit."""

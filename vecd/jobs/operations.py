@@ -11,13 +11,13 @@ from typing import Any
 import orjson
 
 from .. import limits
-from ..engine.turns import Turn
 from ..errors import Code, VecError, nearest
 from ..store import job_transitions as transitions
 from ..store import jobs as store
 from ..store.events import format_time
 from ..store.jobs import Job, NewJob
 from ..store.transaction import Transaction
+from ..write_order import WriteSlot
 from . import kinds
 from .clocks import wall_us
 from .jobs import Jobs
@@ -63,15 +63,15 @@ def wanted(
     return NewJob(kind, checked, library, priority, ready_us, delay_us, unique, lock, timeout_s, tuple(after), schedule)
 
 
-async def submit(jobs: Jobs, job: NewJob, turn: Turn) -> dict[str, Any]:
+async def submit(jobs: Jobs, job: NewJob, slot: WriteSlot) -> dict[str, Any]:
     """Puts a job into the queue, behind the sender's earlier writes; returns it, with `existing` true if it is the one
     that had its unique key already.
 
     A job with this key that is being cancelled is waited for. Raises VecError `busy` if that takes long.
     """
     frees = kinds.find(job.kind).frees
-    async with turn:
-        future = jobs.engine.database.submit(lambda tx: transitions.insert(tx, job), frees=frees, sender=turn.sender)
+    async with slot:
+        future = jobs.engine.database.submit(lambda tx: transitions.insert(tx, job), frees=frees, sender=slot.sender)
     submitted, new = await asyncio.wrap_future(future)
     deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
     while not new and submitted.cancelling:

@@ -3,7 +3,7 @@
 Rules:
 - Every request becomes a task and is answered once: `result`, or `items` … `end`, or `error`. A bug in a handler is
   answered `internal` and logged; it ends neither the connection nor the daemon.
-- Writes take a Turn when they arrive, so they take effect in the order in which they were sent.
+- Writes take a slot of the WriteOrder when they arrive, so they take effect in the order in which they were sent.
 - Back-pressure: with too many requests unanswered (count or bytes, this connection's or all connections' together), or
   too much of our output unread, the session stops reading. Streams wait for the peer to read before they go on, and
   what is large is made only when there is room for it (`room`; budget.py has what all connections share).
@@ -27,15 +27,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .. import PROTOCOL, __version__, limits
 from ..dial import peer_pid
-from ..engine.turns import Turn, Turns
 from ..engine.watch import Watch
 from ..errors import Code, VecError
+from ..ops.call import Call
+from ..ops.table import OPS, Handler, Now
 from ..scarcity import scarce
 from ..wire.frames import FrameDecoder
 from ..wire.messages import Part, Request, check_protocol, encode, frame_of
+from ..write_order import WriteOrder, WriteSlot
 from .budget import Decoded, Undecoded, decode_at_once
-from .call import Call
-from .handlers import OPS, Handler, Now
 
 if TYPE_CHECKING:
     from .listener import Listener
@@ -59,7 +59,7 @@ class Session(asyncio.Protocol):
         self._decoding: tuple[bytes, int] | None = None  # of _frames, the one that is being decoded off the loop
         self._answers = asyncio.Semaphore(limits.CONNECTION_ANSWERS_AT_ONCE)
         self._ended = False  # the peer has said all it will
-        self._turns = Turns()
+        self._order = WriteOrder()
         self._greeted = False
         self._closed = False
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -215,8 +215,8 @@ class Session(asyncio.Protocol):
                 request, VecError(Code.BUSY, f"this connection has {limits.STREAMS_MAX} streams", "cancel some")
             )
         else:
-            turn = self._turns.take(makes_libraries=op.makes_libraries) if op.write else None
-            call = Call(self, request, turn)
+            slot = self._order.take(makes_libraries=op.makes_libraries) if op.write else None
+            call = Call(self, request, slot)
             call.streamed = op.stream
             if op.stream:
                 self._streams.add(request.id)
@@ -225,7 +225,7 @@ class Session(asyncio.Protocol):
                 self._unanswered_bytes += size
                 self._budget.taken(size)
                 self._update_reading()
-            done = partial(self._done, call, turn, size, op.stream)
+            done = partial(self._done, call, slot, size, op.stream)
             task = asyncio.get_running_loop().create_task(self._answer(op.handler, call, done))
             self._tasks[request.id] = task
             task.add_done_callback(lambda task: self._never_began(call, done) if task.cancelled() else None)
@@ -283,9 +283,9 @@ class Session(asyncio.Protocol):
             error = VecError(Code.INTERNAL, bug, "the daemon's log has more; please report it")
         self.send({"id": call.id, "error": error.to_wire()})
 
-    def _done(self, call: Call, turn: Turn | None, size: int, stream: bool) -> None:
-        if turn is not None:
-            turn.release()
+    def _done(self, call: Call, slot: WriteSlot | None, size: int, stream: bool) -> None:
+        if slot is not None:
+            slot.release()
         call.release()
         del self._tasks[call.id]
         self._paged.discard(call.id)

@@ -5,7 +5,7 @@
     catalogue.py   transaction.py     what the rest of the program sees of it
     libraries.py   documents.py   events.py   text.py      the statements of each noun
     jobs.py   job_transitions.py   schedules.py   reembed.py     and of background jobs
-    check.py   copy.py             whether the store agrees with itself; a copy of it
+    integrity.py   backup.py       whether the store agrees with itself; a copy of it
 
 Cross the interpreter lock in few, large steps: whoever lets go of it waits up to the switch interval to get it back
 while another thread is busy, and SQLite lets go of it at every step of a statement. So a batch is one statement:

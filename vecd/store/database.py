@@ -1,7 +1,7 @@
 """One SQLite file: the writer thread with group commit, and read connections.
 
 Rules:
-- One thread writes. It takes whatever work is waiting, from all senders in turn (waiting.py), as one transaction, and
+- One thread writes. It takes the work that waits, from all senders in turn (write_queue.py), as one transaction, and
   answers when the transaction is on disk (WAL, synchronous=FULL). Each piece of work runs in a savepoint, so that one
   that fails takes nothing with it.
 - After the commit, and before anybody is answered, `on_commit` is told, in commit order, on the writer thread; then
@@ -16,7 +16,7 @@ Rules:
   rollback.
 - The write-ahead log grows while a reader holds an old state. When none does, it is cut back to WAL_PAGES, at the
   latest WAL_LOOK_S after the last write.
-- Files that were removed, replaced or overwritten under the daemon are such an error: presence.py.
+- Files that were removed, replaced or overwritten under the daemon are such an error: file_identity.py.
 - Readers use connections of their own, one a thread; they see committed data only.
 
 Knows nothing of event loops: work is answered through concurrent.futures.
@@ -42,11 +42,11 @@ import orjson
 
 from .. import limits
 from ..errors import Code, VecError
-from . import presence
+from . import file_identity
 from .catalogue import Catalogue, read_catalogue
 from .schema import PAGE_BYTES, migrate
 from .transaction import Commit, Moment, Transaction
-from .waiting import Waiting
+from .write_queue import WriteQueue
 
 #: Errors of SQLite that say something about the machine. Others, such as a constraint that does not hold, are bugs, and
 #: are logged as such.
@@ -89,11 +89,11 @@ class Database:
         self._on_commit = on_commit
         self._on_fatal = on_fatal
         self._on_published = on_published
-        self._waiting: Waiting[_Work] = Waiting(limits.TRANSACTION_ROWS_MAX)
+        self._queue: WriteQueue[_Work] = WriteQueue(limits.TRANSACTION_ROWS_MAX)
         self._thread = threading.Thread(target=self._write_forever, name="vecd-writer", daemon=True)
         self._readers = threading.local()
         self._open_readers: list[apsw.Connection] = []
-        self._lock = threading.Lock()  # guards _open_readers, _closed and the order of _waiting's end mark
+        self._lock = threading.Lock()  # guards _open_readers, _closed and the order of _queue's end mark
         self._closed = False
         self._failed: VecError | None = None
         self.log_id = ""
@@ -114,7 +114,7 @@ class Database:
         self._erase_due = False  # the write-ahead log holds what was deleted: it is to be emptied
         self._shrink_at = 0.0  # when to try that again: readers were in the way
         self.tight = False  # the disk was full, and there has been no room for the reserve since
-        self._presence = presence.Presence(path)
+        self._identity = file_identity.FileIdentity(path)
         self.catalogue: Catalogue
         self.moment: Moment  # head, label and catalogue of one commit; replaced as a whole
 
@@ -123,7 +123,7 @@ class Database:
     def open(self) -> None:
         """Opens or makes the file and starts the writer. Raises VecError `storage_failed`."""
         check_sqlite()
-        presence.refuse_loss(self.path)
+        file_identity.refuse_loss(self.path)
         try:
             while True:
                 try:
@@ -137,9 +137,9 @@ class Database:
                 self._disconnect()
         except apsw.Error as error:
             raise self._translated(error) from error
-        self._presence.open()
+        self._identity.open()
         try:
-            presence.mark(self.path, self.log_id)
+            file_identity.mark(self.path, self.log_id)
         except OSError as error:
             log.warning("the store's marker is not written", extra={"error": str(error)})
         self._thread.start()
@@ -185,16 +185,16 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-            self._waiting.end()
+            self._queue.end()
         self._thread.join()
         try:
-            self._presence.check()
+            self._identity.check()
         except VecError as error:  # closing would copy the log back into, and remove, files that are not ours
             log.critical("the store is not closed", extra={"error": error.message})
             self._on_fatal(error)
             return
         self._disconnect()
-        self._presence.close()
+        self._identity.close()
         if self._failed is None:
             self._keep_reserve()  # of what the write-ahead log took: the next start needs some
 
@@ -218,7 +218,7 @@ class Database:
             elif self._closed:
                 future.set_exception(VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "try again later"))
             else:
-                self._waiting.put(sender or threading.get_ident(), _Work(run, rows, future, frees))
+                self._queue.put(sender or threading.get_ident(), _Work(run, rows, future, frees))
         return future
 
     def emptying_wal(self, tx: Transaction) -> int:
@@ -237,9 +237,9 @@ class Database:
     def _next(self) -> list[_Work] | None:
         """The next works, of one transaction; None is the end, or that the store's files are gone. While there is none,
         the files and their space are looked after."""
-        while (group := self._waiting.take(self._idle_s())) is not None and not group:
+        while (group := self._queue.take(self._idle_s())) is not None and not group:
             try:
-                self._presence.check()
+                self._identity.check()
                 if self._wal_is_long() or self._looks_after_space():
                     self._checkpoint(self._emptying_mode())
             except BaseException as error:
@@ -356,7 +356,7 @@ class Database:
         db.execute("COMMIT")
         self._shrink_due = self._shrink_due or tx.gave_back
         self._giving_back = tx.gave_back
-        self._presence.check()
+        self._identity.check()
         self._on_commit(Commit(tx.seq, tx.catalogue, tx.changes, tx.jobs))
         self._label = tx.label
         self.catalogue = tx.catalogue  # before the head: whoever sees the head finds its libraries
@@ -480,7 +480,7 @@ class Database:
             log.critical("storage failed", exc_info=error, extra={"error": failure.message})
             with self._lock:
                 self._failed = failure
-            group += [work for work in self._waiting.drain() if work.future.set_running_or_notify_cancel()]
+            group += [work for work in self._queue.drain() if work.future.set_running_or_notify_cancel()]
             self._on_fatal(failure)
             told = failure
         for work in group:

@@ -170,7 +170,7 @@ def checkpoint(tx: Transaction, job_id: int, value: Any, done: int | None, total
 
 
 def finish(tx: Transaction, ending: Ending) -> Job:
-    """Ends an attempt; returns the job. One that was to be cancelled meanwhile is not made pending. Raises Superseded."""
+    """Ends an attempt; returns the job. One that is to be cancelled does not become pending. Raises Superseded."""
     job = ending.job
     row = tx.db.execute(
         "UPDATE jobs SET state = iif(?3 = 'pending' AND cancelling, 'cancelled', ?3), ready_us = ?4, delay_us = ?9,"

@@ -149,7 +149,8 @@ def page(
 def attempts(db: apsw.Connection, job_id: int) -> list[dict[str, Any]]:
     """The history of a job, the oldest attempt first."""
     rows = db.execute(
-        "SELECT attempt, started_us, ended_us, outcome, error, worker FROM job_attempts WHERE job_id = ? ORDER BY attempt",
+        "SELECT attempt, started_us, ended_us, outcome, error, worker FROM job_attempts WHERE job_id = ?"
+        " ORDER BY attempt",
         (job_id,),
     )
     return [

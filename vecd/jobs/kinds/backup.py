@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
-from ...store import copy
+from ...store import backup
 from ...store.jobs import Job
 from . import output_files as files
 from .kind import JobKind, Param, Run, Step, Steps
@@ -44,7 +44,7 @@ class Backup(JobKind):
         files.clear(made)
         seq = 0
         try:
-            for part in copy.copied(run.engine.database, made, limits.BACKUP_PAGES):
+            for part in backup.copied(run.engine.database, made, limits.BACKUP_PAGES):
                 seq = part.seq
                 yield Step(done=part.done, total=part.total)
             if run.stopping():

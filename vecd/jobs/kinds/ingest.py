@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
-from ...engine import ingest
 from ...engine.draft import Part, prepare
 from ...engine.libraries import find
 from ...errors import Code, VecError
 from ...files import open_regular, resolve
 from ...settings import private_folder
-from ...store.catalogue import DEFAULT, Library
+from ...store.catalogue import DEFAULT
 from ...store.jobs import Job
 from ...wire.ndjson import PIECE_BYTES, Line, document, split, unzipped
 from ..effects import Outcome, WriteDocuments

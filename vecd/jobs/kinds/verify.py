@@ -18,8 +18,8 @@ from ... import limits
 from ...engine import libraries
 from ...errors import Code, VecError
 from ...index.rows import Labels
-from ...store import check, events
 from ...store import documents as store
+from ...store import events, integrity
 from ...store.catalogue import Library
 from ..effects import AddChecksums
 from .kind import JobKind, Param, Run, Step, Steps
@@ -48,20 +48,20 @@ class Verify(JobKind):
 
     def steps(self, run: Run) -> Steps:
         engine, problems = run.engine, _Problems()
-        replayed = check.Replayed()
+        replayed = integrity.Replayed()
         with engine.database.snapshot() as db:
-            tables = check.tables(db)
+            tables = integrity.tables(db)
         total = engine.database.head + sum(library.documents for library in libraries.everything(engine))
         for table in tables:
             with engine.database.snapshot() as db:
-                problems.add(check.integrity(db, table))
+                problems.add(integrity.integrity(db, table))
             yield Step(done=0, total=total, lines=problems.fresh())
         while True:
             with engine.database.snapshot() as db:
                 head = events.head(db)
-                problems.add(check.replay(db, replayed, head, limits.VERIFY_ROWS))
+                problems.add(integrity.replay(db, replayed, head, limits.VERIFY_ROWS))
                 if replayed.seq >= head:
-                    problems.add(check.log_against_tables(db, replayed))
+                    problems.add(integrity.log_against_tables(db, replayed))
                     break
             yield Step(done=replayed.seq, total=max(total, replayed.seq), lines=problems.fresh())
         done, documents, chunks = replayed.seq, 0, 0
@@ -69,7 +69,7 @@ class Verify(JobKind):
         pace = _Pace(run)
         while after is not None:
             with engine.database.snapshot() as db:
-                looked = check.documents(db, engine.database.catalogue, after, limits.VERIFY_ROWS)
+                looked = integrity.documents(db, engine.database.catalogue, after, limits.VERIFY_ROWS)
             problems.add(looked.problems)
             documents, chunks, after = documents + looked.documents, chunks + looked.chunks, looked.last
             step = Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
@@ -80,7 +80,7 @@ class Verify(JobKind):
         wanted = libraries.everything(engine)
         for place, library in enumerate(wanted, 1):
             with engine.database.snapshot() as db:
-                problems.add(check.counts(db, library))
+                problems.add(integrity.counts(db, library))
             problems.add(_index(engine, library))
             if place % _LIBRARIES_A_STEP == 0 or problems.news:
                 yield Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())

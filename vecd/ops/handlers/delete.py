@@ -18,7 +18,7 @@ async def delete(call: Call) -> dict[str, Any]:
     where = await selections.parse(call.engine, call.fields.filters("where"))
     if not where:
         ids = call.fields.texts("ids", count_max=limits.IDS_MAX)
-        return await verbs.delete(call.engine, library, ids, call.turn)
+        return await verbs.delete(call.engine, library, ids, call.slot)
     if call.fields.raw("ids") is not None:
         raise VecError(Code.INVALID_REQUEST, "delete: give 'ids' or 'where', not both", field="where")
-    return await verbs.delete_where(call.engine, library, where, call.turn)
+    return await verbs.delete_where(call.engine, library, where, call.slot)

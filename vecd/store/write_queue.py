@@ -1,8 +1,8 @@
-"""What waits for the writer: works by sender, taken in groups, one transaction each.
+"""The writer's queue: work by sender, taken in groups, one transaction each.
 
-Senders share the writer fairly (fair.py), and one sender's works stay in their order. A group is bounded in rows, so
-that a write that comes while it is being made waits for a few hundredths of a second, and then goes first if it is
-small.
+Senders share the writer fairly (fair_queue.py), and the work of one sender stays in its order. A group is bounded in
+rows, so that a write that arrives while a group is being committed waits for a few hundredths of a second, and then
+goes first if it is small.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
-from ..fair import FairQueue
+from ..fair_queue import FairQueue
 
 
 class Sized(Protocol):
@@ -23,7 +23,7 @@ class Sized(Protocol):
 W = TypeVar("W", bound=Sized)
 
 
-class Waiting(Generic[W]):
+class WriteQueue(Generic[W]):
     """Thread-safe."""
 
     def __init__(self, rows_max: int) -> None:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Self
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 from vecd import limits
 from vecd.wire.frames import FrameDecoder
 from vecd.wire.messages import decode, encode, hello

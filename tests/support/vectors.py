@@ -1,29 +1,19 @@
-"""What the tests of filters and indexes share: libraries of vectors, waiting for maintenance, what is right."""
+"""Libraries of vectors: drawing them, writing them, waiting for the index, the right scores by brute force."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vecd.client import Client
 
-T = TypeVar("T")
+from .waiting import until
+
 Matrix = npt.NDArray[np.float32]
 Document = dict[str, Any]
-
-PATIENCE_S = 60.0  # more than anything here takes; a test that waits so long has failed
-
-
-def until(reached: Callable[[], T | None], what: str) -> T:
-    """Waits until `reached()` is true; returns what it gave."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := reached()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for {what}"
-    return value
 
 
 def drawn(count: int, dimension: int, seed: int = 1) -> Matrix:

@@ -27,7 +27,7 @@ async def submit(call: Call) -> dict[str, Any]:
     """Fields: kind, params, library, priority, delay_s, after, unique, lock, timeout_s."""
     fields = call.fields
     if (library := fields.optional_text("library")) is not None:
-        await settled(call.engine, library, call.turn)  # an earlier write of the connection may be making it
+        await settled(call.engine, library, call.slot)  # an earlier write of the connection may be making it
     job = operations.wanted(
         call.jobs,
         fields.text("kind"),
@@ -38,7 +38,7 @@ async def submit(call: Call) -> dict[str, Any]:
         lock=_key(fields, "lock"),
         **common(fields),
     )
-    return await operations.submit(call.jobs, job, call.turn)
+    return await operations.submit(call.jobs, job, call.slot)
 
 
 def common(fields: Fields) -> dict[str, Any]:

@@ -22,18 +22,18 @@ async def add(call: Call) -> dict[str, Any]:
         created_us=0,
         last_us=0,
     )
-    return await call.clock.add(wanted, replace_it=fields.flag("replace"))
+    return await call.scheduler.add(wanted, replace_it=fields.flag("replace"))
 
 
 async def list_(call: Call) -> dict[str, Any]:
-    return {"schedules": await call.clock.listed()}
+    return {"schedules": await call.scheduler.listed()}
 
 
 async def run(call: Call) -> dict[str, Any]:
     """Field: name. Answers with the job."""
-    return await call.clock.run_now(call.fields.text("name"))
+    return await call.scheduler.run_now(call.fields.text("name"))
 
 
 async def remove(call: Call) -> dict[str, Any]:
     """Field: name."""
-    return await call.clock.remove(call.fields.text("name"))
+    return await call.scheduler.remove(call.fields.text("name"))

@@ -10,8 +10,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests import history
-from tests.instance import Instance
+from tests.support import history
+from tests.support.instance import Instance
 from vecd import limits
 from vecd.errors import VecError
 from vecd.settings import Settings

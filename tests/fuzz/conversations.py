@@ -1,4 +1,4 @@
-"""The daemon's door, as strangers use it: conversations, damaged stores, crowds.
+"""Hostile use of a real daemon: conversations, damaged stores, crowds of connections.
 
 Each raises AssertionError for a fault: an answer `internal`, an error or a traceback in the log, a request without an
 answer, a daemon that is gone."""
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.peer import HELLO, Peer, frame
-from tests.instance import Instance
+from tests.support.instance import Instance
+from tests.support.peer import HELLO, Peer, frame
 from vecd import limits
 from vecd.errors import Code, VecError
 from vecd.wire.messages import encode

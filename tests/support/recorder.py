@@ -1,4 +1,4 @@
-"""A watcher as a program of its own: `python -m tests.feed.recorder FILE FIELDS [HOLD]`.
+"""A watcher as a program of its own: `python -m tests.support.recorder FILE FIELDS [HOLD]`.
 
 It appends what it is sent to FILE, a line of JSON each, and begins where FILE ends: kill it, and start it again.
 FIELDS are those of the op `watch`, as JSON. HOLD is a consumer, moved behind what is in the file.
@@ -18,7 +18,7 @@ from typing import Any
 from vecd.client import Client, connect
 from vecd.errors import VecError
 
-from .history import Frame, Subscription
+from .watch_history import Frame, Subscription
 
 #: The daemon is away, and comes back.
 _AWAY = ("no_daemon", "connection_lost", "shutting_down")

@@ -24,7 +24,7 @@ async def create(call: Call) -> dict[str, Any]:
         recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
         language=fields.optional_text("language"),
     )
-    return await verbs.create(call.engine, wanted, call.turn)
+    return await verbs.create(call.engine, wanted, call.slot)
 
 
 def list_(call: Call) -> dict[str, Any]:
@@ -50,4 +50,4 @@ async def rebuild(call: Call) -> dict[str, Any]:
 
 
 async def delete(call: Call) -> dict[str, Any]:
-    return await verbs.delete(call.engine, call.fields.text("library"), call.turn)
+    return await verbs.delete(call.engine, call.fields.text("library"), call.slot)

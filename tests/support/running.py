@@ -1,4 +1,4 @@
-"""What the tests of the command line share: waiting for a condition, a command that runs, a library of one's own."""
+"""Running `vec` and reading what it prints; a library for one test."""
 
 from __future__ import annotations
 
@@ -6,31 +6,20 @@ import contextlib
 import fcntl
 import itertools
 import json
+import os
 import subprocess
+import sys
 import termios
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
-from tests.instance import Instance
+from tests.support.instance import Instance
 
-T = TypeVar("T")
-
-#: Far more than anything here takes; what waits longer has failed.
-PATIENCE_S = 60.0
+from .waiting import PATIENCE_S, until
 
 _numbers = itertools.count(1)
-
-
-def until(condition: Callable[[], T], what: str = "it") -> T:
-    """Waits until `condition()` is true; returns what it gave."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE_S:g} s"
-        time.sleep(0.005)
-    return value
 
 
 @contextlib.contextmanager
@@ -125,3 +114,16 @@ def documents(instance: Instance, library: str, *ids: str) -> list[dict[str, Any
 
 def numbered(count: int, start: int = 0) -> list[dict[str, Any]]:
     return [{"id": f"d{number:06}", "text": f"text {number}"} for number in range(start, start + count)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    if not sys.platform.startswith("linux"):
+        return True
+    try:  # one that has ended and is not yet reaped by whoever inherited it has ended
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -6,9 +6,24 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..call import Call
-from . import consumers, count, daemon, delete, get, ingest, jobs, library, schedule, search, status, trim, watch
-from . import list as list_
+from .call import Call
+from .handlers import (
+    consumers,
+    count,
+    daemon,
+    delete,
+    get,
+    ingest,
+    jobs,
+    leases,
+    library,
+    schedule,
+    search,
+    status,
+    trim,
+    watch,
+)
+from .handlers import list as list_
 
 Body = dict[str, Any]
 Handler = Callable[[Call], Awaitable[Body]]
@@ -66,6 +81,11 @@ OPS: Final[dict[str, Op | Now]] = {
     "jobs.drop": Op(jobs.drop),
     "jobs.pause": Op(jobs.pause),
     "jobs.resume": Op(jobs.resume),
+    "jobs.claim": Op(leases.claim, stream=True),
+    "jobs.heartbeat": Op(leases.heartbeat),
+    "jobs.checkpoint": Op(leases.checkpoint),
+    "jobs.finish": Op(leases.finish),
+    "jobs.workers": Now(leases.workers),
     "schedule.add": Op(schedule.add),
     "schedule.list": Op(schedule.list_),
     "schedule.run": Op(schedule.run),

@@ -18,7 +18,7 @@ from vecd.dial import dial
 from vecd.settings import Settings, locate
 
 BIN = Path(sys.executable).parent
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Instance:

@@ -7,40 +7,40 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..engine.core import Engine
-from ..engine.turns import Turn
 from ..engine.watch import Watch
 from ..errors import Code, VecError
 from ..jobs.jobs import Jobs
 from ..jobs.scheduler import Scheduler
 from ..wire.messages import Part, Request
+from ..write_order import WriteSlot
 from .fields import Fields
 
 if TYPE_CHECKING:
-    from .listener import Listener
-    from .session import Session
+    from ..server.listener import Listener
+    from ..server.session import Session
 
 
 class Call:
     """One request, as a handler sees it."""
 
-    def __init__(self, session: Session, request: Request, turn: Turn | None) -> None:
+    def __init__(self, session: Session, request: Request, slot: WriteSlot | None) -> None:
         self._session = session
-        self._turn = turn
+        self._slot = slot
         self.id = request.id
         self.op = request.op
         self.fields = Fields(request.op, request.fields)
         self.engine: Engine = session.listener.engine
         self.jobs: Jobs = session.listener.jobs
-        self.clock: Scheduler = session.listener.clock
+        self.scheduler: Scheduler = session.listener.clock
         self.listener: Listener = session.listener
         self.streamed = False  # the reply is a stream, and ends with `end`
         self._room: bool | None = None  # whether it has room of its own connection `alone`; None: it has none
 
     @property
-    def turn(self) -> Turn:
-        """This write's turn; only ops that the table calls writes have one."""
-        assert self._turn is not None
-        return self._turn
+    def slot(self) -> WriteSlot:
+        """This write's place in the order of its sender's writes; only ops that the table calls writes have one."""
+        assert self._slot is not None
+        return self._slot
 
     async def room(self, *, alone: bool = False) -> None:
         """Waits until an answer, or the next page of one, may be read and held; before every reading of what may be

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vecd.fair import FairQueue
+from vecd.fair_queue import FairQueue
 
 
 def test_an_empty_queue_has_nothing_to_give() -> None:

@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import random
 
-from vecd.engine.turns import Turns
+from vecd.write_order import WriteOrder
 
 
-def test_turns_pass_in_the_order_they_were_taken_also_when_some_are_given_up() -> None:
+def test_writes_pass_in_the_order_of_their_slots_also_when_some_are_given_up() -> None:
     for seed in range(30):
         assert asyncio.run(_passed(seed)) == [n for n in range(20) if n % 4]
 
 
 async def _passed(seed: int) -> list[int]:
-    chance, turns, passed = random.Random(seed), Turns(), []
+    chance, order, passed = random.Random(seed), WriteOrder(), []
 
     async def write(number: int) -> None:
-        turn = turns.take()
+        slot = order.take()
         try:
             for _ in range(chance.randrange(30)):  # preparing
                 await asyncio.sleep(0)
             if number % 4:  # the others fail while they are prepared
-                async with turn:
+                async with slot:
                     passed.append(number)
         finally:
-            turn.release()
+            slot.release()
 
     async with asyncio.TaskGroup() as group:
         for number in range(20):
@@ -33,13 +33,13 @@ async def _passed(seed: int) -> list[int]:
     return passed
 
 
-def test_a_long_chain_of_turns_keeps_nothing_alive() -> None:
+def test_a_long_chain_of_writes_keeps_nothing_alive() -> None:
     async def chain() -> None:
-        turns = Turns()
+        order = WriteOrder()
         for _ in range(100_000):  # a chain that was kept would overflow the stack or the memory
-            turn = turns.take()
-            async with turn:
+            slot = order.take()
+            async with slot:
                 pass
-            assert turn._before is None
+            assert slot._before is None
 
     asyncio.run(chain())

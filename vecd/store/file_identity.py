@@ -25,7 +25,7 @@ from ..errors import Code, VecError
 _CONSTANT_BYTES: Final = 24
 
 
-class Presence:
+class FileIdentity:
     """The store's file, its write-ahead log and its shared memory. `open`, `check`, `close`. The writer's alone."""
 
     def __init__(self, path: Path) -> None:

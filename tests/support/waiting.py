@@ -1,0 +1,22 @@
+"""Waiting for a condition."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+#: Far more than anything here takes; what waits longer has failed.
+PATIENCE_S = 60.0
+
+
+def until(condition: Callable[[], T | None], what: str = "it") -> T:
+    """Waits until `condition()` is true; returns what it gave."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE_S:g} s"
+        time.sleep(0.005)
+    return value
