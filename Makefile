@@ -18,7 +18,7 @@ demo: $(BIN)/vec
 	$(BIN)/vec demo
 
 test: $(BIN)/vec
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 lint: $(BIN)/vec
 	$(BIN)/ruff check .

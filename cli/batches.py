@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from vecd.errors import VecError
 
 if TYPE_CHECKING:
-    from vecd.subscription import Message
+    from vecd.client.subscription import Message
 
     from .following import Following
 

@@ -16,7 +16,7 @@ from vecd.errors import Code, VecError
 
 if TYPE_CHECKING:
     from vecd.client import Client
-    from vecd.subscription import Watch
+    from vecd.client.subscription import Watch
 
 #: How long a daemon that is being restarted is waited for, so that what was done is not done again.
 RESTART_S = 10.0
@@ -59,7 +59,7 @@ class CursorFile(Nowhere):
         self._kept = ""  # what is in it
 
     def start(self, given: str) -> str:
-        from vecd.files import read_small
+        from vecd.durable_files import read_small
 
         try:
             self._kept = read_small(self._path, _CURSOR_FILE_BYTES_MAX).decode().strip()
@@ -74,7 +74,7 @@ class CursorFile(Nowhere):
         """A file beside it, on disk, then in its place. Never half a cursor."""
         if cursor == self._kept:
             return
-        from vecd.files import replace
+        from vecd.durable_files import replace
 
         path = self._path
         try:

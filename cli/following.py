@@ -24,7 +24,7 @@ from .cursors import LOST, RESTART_S
 
 if TYPE_CHECKING:
     from vecd.client import Client
-    from vecd.subscription import Message, Watch
+    from vecd.client.subscription import Message, Watch
 
     from .cursors import Nowhere
 

@@ -18,16 +18,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vecd.data_lock import shown
+from vecd.durable_files import open_regular, sync_folder
 from vecd.errors import Code, VecError
-from vecd.files import open_regular, sync_folder
-from vecd.holder import shown
 
 from .batches import Batch, Batches, Signals
 from .feed import Events
 from .output import plural
 
 if TYPE_CHECKING:
-    from vecd.subscription import Message
+    from vecd.client.subscription import Message
 
     from .following import Following
 

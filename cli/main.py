@@ -39,6 +39,7 @@ COMMANDS = {
     "status": "status",
     "daemon": "daemon",
     "demo": "demo",
+    "help": "help",
 }
 
 FAILED, USAGE, PARTLY, NOT_FOUND, HISTORY_LOST = 1, 2, 3, 4, 5

@@ -1,7 +1,8 @@
 """`vec ingest --background`: files by name, everything else put aside where the daemon can read it; then the job.
 
-What comes through a pipe is copied as it is, without being looked at, and synced as it comes, so that little is left to
-sync at its end. While it is copied, the file is locked: a daemon that starts meanwhile leaves it alone.
+What comes through a pipe is copied as it is, without being parsed, and synced as it comes, so that little is left to
+sync at its end. While it is copied, the file is locked: a daemon that starts meanwhile leaves it alone. The daemon sets
+bounds: how much may be put aside for all jobs together, and how much of the disk stays free.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import fcntl
 import os
 import stat
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vecd import limits
+from vecd.durable_files import check_regular, resolve
 from vecd.errors import Code, VecError
-from vecd.files import check_regular, resolve
 
 from .jobs import absolute
+from .output import size
 
 if TYPE_CHECKING:
     from vecd.client import Client
@@ -37,9 +41,10 @@ def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict
             if path != "-" and _is_there_for_all(absolute(path)):
                 files.append(absolute(path))
                 continue
-            spooled = client.request("jobs.spool")["path"]
+            place = client.request("jobs.spool")
+            spooled = place["path"]
             ours.append(spooled)
-            open_fds.append(_copy(path, name, spooled))
+            open_fds.append(_copy(path, name, spooled, _Bounds.of(place)))
             files.append(spooled)
         return client.submit_job("ingest", {"files": files, "names": names, "strict": strict or None}, library=library)
     except BaseException as error:
@@ -62,7 +67,40 @@ def _is_there_for_all(path: str) -> bool:
         return False  # it is copied; opening it says what is wrong with it
 
 
-def _copy(path: str, name: str, spooled: str) -> int:
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """Of what is put aside; a daemon of an older version sets none."""
+
+    bytes_max: int | None
+    free_bytes_min: int
+
+    @classmethod
+    def of(cls, answer: dict[str, Any]) -> _Bounds:
+        return cls(answer.get("bytes_max"), answer.get("free_bytes_min", 0))
+
+    def check(self, target: int, folder: Path, name: str, more: int) -> None:
+        """Raises VecError `too_large` or `disk_full` if `more` bytes must not be added to the open file in `folder`."""
+        disk = os.fstatvfs(target)
+        if disk.f_bavail * disk.f_frsize < self.free_bytes_min + more:
+            raise VecError(
+                Code.DISK_FULL,
+                f"cannot put {name} aside in {folder}: less than {size(self.free_bytes_min)} of the disk would be free",
+                "nothing of it has been submitted; free some space, or ingest it without --background",
+            )
+        if self.bytes_max is None:
+            return
+        held = sum(os.stat(each).st_size for each in folder.iterdir())
+        if held + more > self.bytes_max:
+            raise VecError(
+                Code.TOO_LARGE,
+                f"cannot put {name} aside: the input of background jobs may take {size(self.bytes_max)}, and"
+                f" {size(held)} are put aside",
+                "nothing of it has been submitted; ingest it without --background, give a file instead of a pipe, or"
+                " wait until the ingest jobs before it have ended (vec jobs list)",
+            )
+
+
+def _copy(path: str, name: str, spooled: str, bounds: _Bounds) -> int:
     """Copies a pipe to a file that is on disk then; returns the file, open and locked."""
     try:
         source = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY)
@@ -75,6 +113,8 @@ def _copy(path: str, name: str, spooled: str) -> int:
         fcntl.flock(target, fcntl.LOCK_EX)
         unsynced = 0
         while piece := os.read(source, _PIECE_BYTES):
+            if unsynced == 0:
+                bounds.check(target, Path(spooled).parent, name, len(piece))
             view = memoryview(piece)
             while view:
                 view = view[os.write(target, view) :]

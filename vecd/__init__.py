@@ -4,19 +4,19 @@
 
 Imports go one way, from the bottom of this list to its top (tests/test_layering.py holds it to that):
 
-    errors files limits units settings values
-                               shared with the command line
-    fair_queue.py scarcity.py  a fair queue; what the system does not give
+    errors limits settings units values durable_files resources
+                               shared by the client and the daemon
+    fair_queue.py              a fair queue
     write_order.py             the order of one sender's writes
+    process.py                 the state that a process inherits, and how vec and vecd change it
+    unixsocket.py              who is at the other end of a Unix socket; bounded waits
+    data_lock.py               the lock on the data folder, and which daemon holds it
     wire/                      bytes in, messages out; no sockets
-    process.py                 what a process inherits, and what we make of it
-    holder.py                  the lock on the data folder, and who holds it
-    dial.py                    reaching a socket, and who is at its other end
-    subscription.py            a watch, in the client
-    client.py launch.py        blocking client; starting a daemon when none answers
+    client/                    blocking client; starts a daemon when none answers
     store/                     the only place with SQL
     index/                     vectors in memory; no SQL, no sockets
     text/                      text in, chunks and vectors out
+    feed/                      the log as a feed: cursors, selection, batches, channels, watches, consumers, retention
     engine/                    the verbs: store + index + text put to work; no sockets
     jobs/                      background jobs: queue, workers, schedules, one file a kind
     ops/                       what a request means, whatever transport brought it: one handler file a noun

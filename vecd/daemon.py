@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import __version__, limits, logs
-from .dial import answers
+from .data_lock import READY, STOPPING, DataLock, folder_id, shown
 from .errors import Code, VecError
-from .holder import READY, STOPPING, DataLock, folder_id, shown
 from .process import detach, open_standard_streams, reset_priority_and_limits, reset_signals
-from .scarcity import check_descriptors, own_descriptors, save_address_space
+from .resources import check_descriptors, own_descriptors, save_address_space
 from .settings import Settings, load, private_folder
+from .unixsocket import is_listening
 
 log = logging.getLogger("vecd")
 
@@ -139,8 +139,8 @@ async def _serve(
     for name, value in NATIVE_THREADS.items():
         os.environ.setdefault(name, value)
     # Imported here: a daemon that cannot get its lock has no need of numpy.
-    from .engine import retention
-    from .engine.core import Engine
+    from .engine.engine import Engine
+    from .feed import retention
     from .jobs.jobs import Jobs
     from .jobs.scheduler import Scheduler
     from .server import listener as sockets
@@ -240,7 +240,7 @@ def _locked(settings: Settings) -> Iterator[DataLock]:
     with DataLock(settings) as lock:
         deadline = time.monotonic() + _LOCK_PATIENCE_S
         while (held := lock.take()) is not None:
-            if answers(held.socket) or time.monotonic() > deadline:
+            if is_listening(held.socket) or time.monotonic() > deadline:
                 raise VecError(
                     Code.BUSY,
                     f"the data folder {settings.data} is in use by vecd with pid {held.pid or 'unknown'}, "

@@ -210,8 +210,10 @@ CONSUMER_NAME_BYTES_MAX: Final = 128
 #: Threads that work on jobs, unless the settings say otherwise; and how many one may ask for.
 WORKERS: Final = 4
 WORKERS_MAX: Final = 1_000
-#: The workers' threads are as nice as that: searches and writes go first.
-JOBS_NICE: Final = 10
+#: Threads that work on jobs, and those that build indexes, are as nice as that: searches and writes go first. Not much
+#: nicer: such a thread also holds the interpreter lock, and while it waits for a core with it, the whole daemon waits.
+#: Beside a busy machine and a rebuild, a write at p99 took 390 ms with 10, and 70 with 4 or 0.
+JOBS_NICE: Final = 4
 #: Jobs that take no longer than a commit and are claimed together.
 JOBS_BRIEF: Final = 32
 #: Jobs of one request: ids to wait for, to cancel, to come after.
@@ -240,6 +242,10 @@ BACKUP_PAGES: Final = 512
 #: Documents and bytes of one step of an ingest job: a few hundredths of a second.
 STEP_DOCUMENTS: Final = 512
 STEP_BYTES: Final = 4 * MIB
+#: Bytes of the input of background ingest jobs that came through pipes and is put aside until it is written, over all
+#: jobs; and how much of the disk is left free by it, so that it can be written at all.
+SPOOL_BYTES_MAX: Final = 16 * 1024 * MIB
+SPOOL_FREE_BYTES_MIN: Final = 256 * MIB
 #: Documents of one step of a reembed, and those that may be made while everybody waits for its switch: a tenth of a
 #: second.
 REEMBED_DOCUMENTS: Final = 256

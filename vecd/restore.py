@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from .data_lock import open_lock
 from .errors import Code, VecError
-from .holder import open_lock
 from .settings import Settings, load, private_folder
 
 

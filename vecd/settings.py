@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import limits
+from .durable_files import read_small
 from .errors import Code, VecError, nearest
-from .files import read_small
 from .units import duration_s, size_bytes
 
 #: sockaddr_un.sun_path, less its closing NUL.

@@ -30,16 +30,16 @@ def daemon() -> None:
 def start(json: options.Json = False, socket: options.Socket = None) -> None:
     """Start the daemon, if it does not run."""
     from vecd.client import Client
-    from vecd.dial import find
-    from vecd.launch import launch
+    from vecd.client.discovery import find_daemon
+    from vecd.client.spawn import spawn_daemon
     from vecd.settings import load, locate
 
     settings = locate(socket=socket)
-    sock = find(settings)
+    sock = find_daemon(settings)
     started = sock is None
     if started:
         load(socket=socket)  # what the daemon would refuse is said here, and not in its log
-    with Client(sock or launch(settings, options.say), data=None if settings.named else settings.data) as client:
+    with Client(sock or spawn_daemon(settings, options.say), data=None if settings.named else settings.data) as client:
         body = client.status()
     told = "started" if started else "was running"
     Output(json).one(
@@ -95,8 +95,8 @@ def _stop(socket: str | None) -> int | None:
     The daemon is found by its socket, and without one, or if it does not answer there, by its lock.
     """
     from vecd import limits
-    from vecd.dial import find
-    from vecd.holder import ask_to_stop, holder, wait_until_free
+    from vecd.client.discovery import find_daemon
+    from vecd.data_lock import ask_to_stop, holder, wait_until_free
     from vecd.process import is_stopped
     from vecd.settings import locate
 
@@ -107,7 +107,7 @@ def _stop(socket: str | None) -> int | None:
     pid = None
     if held is None or held.pid is None or not is_stopped(held.pid):
         try:
-            if (sock := find(settings)) is not None:
+            if (sock := find_daemon(settings)) is not None:
                 pid, settings = _shut_down(sock, settings)
         except VecError as error:
             if error.code not in (Code.STALLED, Code.NO_DAEMON) or held is None:

@@ -38,7 +38,7 @@ def demo(json: options.Json = False) -> None:
 
     from vecd import settings
     from vecd.client import Client
-    from vecd.launch import launch
+    from vecd.client.spawn import spawn_daemon
 
     with tempfile.TemporaryDirectory(prefix="vec-demo-") as home:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("VEC_")}
@@ -49,7 +49,7 @@ def demo(json: options.Json = False) -> None:
         # A Ctrl-C in the middle of starting a daemon must not leave it behind: it waits until we know the daemon.
         before = signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
         try:
-            client = Client(launch(located))
+            client = Client(spawn_daemon(located))
             pid = int(client.status()["pid"])
         finally:
             signal.signal(signal.SIGINT, before)
@@ -171,7 +171,7 @@ def _stop(client: Any, pid: int, settings: Settings) -> None:
     import contextlib
 
     from vecd import limits
-    from vecd.holder import wait_until_free
+    from vecd.data_lock import wait_until_free
 
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGTERM)

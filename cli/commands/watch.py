@@ -19,7 +19,7 @@ from .. import main, options, recall
 from ..output import Output, one_line, plural, terminal_json
 
 if TYPE_CHECKING:
-    from vecd.subscription import Message
+    from vecd.client.subscription import Message
 
     from ..cursors import Nowhere
     from ..feed import Events
@@ -145,7 +145,7 @@ def watch(
             cursor = client.flush(consumer, timeout_s=timeout)
         output.one({"cursor": cursor}, f"delivered up to {cursor}")
         return
-    from vecd import holder, settings
+    from vecd import data_lock, settings
 
     from ..feed import Events, IngestLines
     from ..following import Following
@@ -171,7 +171,7 @@ def watch(
             start,
             asked,
             reconnects=not no_reconnect,
-            was_stopped=lambda: holder.was_stopped(settings.locate(socket=socket)),
+            was_stopped=lambda: data_lock.was_stopped(settings.locate(socket=socket)),
             enders=[(handler.signals.fileno(), select.POLLIN)] if handler is not None else [_unread_stdout()],
         )
         with contextlib.closing(feed):

@@ -78,9 +78,10 @@ def _script(code: str) -> Callable[[_World], Iterator[subprocess.Popen[bytes]]]:
 
     def run(world: _World) -> Iterator[subprocess.Popen[bytes]]:
         program = (
-            "import sys\nfrom pathlib import Path\nfrom vecd.client import Client\nfrom vecd.dial import dial\n"
+            "import sys\nfrom pathlib import Path\nfrom vecd.client import Client\n"
+            "from vecd.client.discovery import connect_socket\n"
             "from vecd.settings import load\nfrom tests.bench.measure import sentences\n"
-            f"client = Client(dial(load()), timeout_s=None)\n{code}\n"
+            f"client = Client(connect_socket(load()), timeout_s=None)\n{code}\n"
         )
         process = subprocess.Popen([sys.executable, "-c", program], env=world.instance.environment)
         yield process

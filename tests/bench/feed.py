@@ -24,7 +24,7 @@ import orjson
 from tests.bench.measure import resident_bytes, times_ms, told
 from tests.support.instance import BIN, Instance
 from vecd.client import Client
-from vecd.dial import dial
+from vecd.client.discovery import connect_socket
 from vecd.wire.messages import encode, hello
 
 MIB = 1024 * 1024
@@ -77,7 +77,7 @@ class Raw:
     """A watcher that decodes nothing: it takes frames, and looks at their cursors."""
 
     def __init__(self, instance: Instance, **fields: object) -> None:
-        sock = dial(instance.settings)
+        sock = connect_socket(instance.settings)
         assert sock is not None
         self.socket: socket.socket = sock
         self.frames = self.bytes = 0

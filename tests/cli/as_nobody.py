@@ -15,7 +15,7 @@ MODULES = (
     "difflib",
     "zlib",
     "vecd.client",
-    "vecd.launch",
+    "vecd.client.spawn",
     "vec_cli.output",
     "vec_cli.commands.status",
 )

@@ -16,7 +16,7 @@ import pytest
 from tests.support.instance import BIN, Instance, ndjson
 from tests.support.running import alive, line_of, running
 from tests.support.waiting import until
-from vecd.holder import holder
+from vecd.data_lock import holder
 
 HASH = {"VEC_EMBEDDER": "hash"}
 

@@ -24,8 +24,8 @@ from tests.support.instance import BIN, Instance, ndjson
 from tests.support.running import alive, fresh, line_of, rest_of, running
 from tests.support.waiting import PATIENCE_S, until
 from vecd import limits
+from vecd.client.spawn import spawn_daemon
 from vecd.errors import Code, VecError
-from vecd.launch import launch
 
 from .watching import head, put, watching
 
@@ -526,6 +526,6 @@ def test_a_wait_for_the_start_up_lock_has_a_bound(monkeypatch: pytest.MonkeyPatc
     with Instance(HASH) as own, open(own.home / "launch.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(VecError) as caught:
-            launch(own.settings)
+            spawn_daemon(own.settings)
         assert caught.value.code == Code.BUSY
         assert str(own.home / "launch.lock") in caught.value.message

@@ -17,6 +17,7 @@ import pytest
 from tests.support.instance import BIN, Instance, ndjson
 from tests.support.running import end_of_input, feed, line_of, numbered, rest_of, running
 from tests.support.waiting import until
+from vecd import limits
 from vecd.errors import Code, VecError
 
 # mypy knows cli/ by its folder's name; it is imported by the name that it is installed under.
@@ -93,6 +94,54 @@ def test_waiting_for_an_ingest_that_refused_lines_exits_3_and_logs_tell_them(ins
     assert (job["result"]["added"], job["result"]["failed"]) == (1, 1)
     (line,) = instance.objects("jobs", "logs", str(answer["job_id"]))
     assert line["text"].startswith("stdin:2: not JSON")
+
+
+class _Bounded:
+    """A daemon that bounds what is put aside."""
+
+    def __init__(self, folder: Path, bytes_max: int, free_bytes_min: int) -> None:
+        self._answer = {"path": str(folder / "own"), "bytes_max": bytes_max, "free_bytes_min": free_bytes_min}
+
+    def request(self, op: str) -> dict[str, Any]:
+        assert op == "jobs.spool"
+        return self._answer
+
+    def submit_job(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {"job_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("bytes_max", "free_bytes_min", "code"),
+    [(2_000_000, 0, "too_large"), (2**40, 2**62, "disk_full"), (2**40, 0, None)],
+)
+def test_input_that_is_put_aside_is_bounded_by_what_waits_already_and_by_the_room_on_the_disk(
+    tmp_path: Path, bytes_max: int, free_bytes_min: int, code: str | None
+) -> None:
+    (tmp_path / "another").write_bytes(bytes(1_900_000))
+    client = _Bounded(tmp_path, bytes_max, free_bytes_min)
+    source = tmp_path / "pipe"
+    os.mkfifo(source)
+    writer = subprocess.Popen(["sh", "-c", f"head -c 9000000 /dev/zero >'{source}'"], stderr=subprocess.DEVNULL)
+    try:
+        if code is None:
+            spool.submit(client, [str(source)], "default", False)
+            assert (tmp_path / "own").stat().st_size == 9_000_000
+            return
+        with pytest.raises(VecError) as refusal:
+            spool.submit(client, [str(source)], "default", False)
+        assert refusal.value.code == code
+        assert "--background" in str(refusal.value)
+        assert not (tmp_path / "own").exists()
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+def test_the_daemon_bounds_what_is_put_aside(instance: Instance) -> None:
+    with instance.connect() as client:
+        place = client.request("jobs.spool")
+    assert place["bytes_max"] == limits.SPOOL_BYTES_MAX
+    assert place["free_bytes_min"] == limits.SPOOL_FREE_BYTES_MIN > 10 * limits.RESERVE_BYTES
 
 
 def test_what_cannot_be_ingested_is_told_before_anything_is_read(instance: Instance, tmp_path: Path) -> None:

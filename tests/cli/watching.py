@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.instance import Instance, ndjson
 from tests.support.waiting import until
-from vecd.dial import dial
+from vecd.client.discovery import connect_socket
 
 EVENT = ["seq", "cursor", "type", "library", "time", "data"]
 
@@ -30,7 +30,7 @@ def watching(instance: Instance, count: int) -> None:
     """Waits until so many watchers stand."""
 
     def stand() -> bool:
-        if (sock := dial(instance.settings)) is None:
+        if (sock := connect_socket(instance.settings)) is None:
             return False  # the daemon is being started
         sock.close()
         with instance.connect() as client:

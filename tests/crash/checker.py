@@ -305,6 +305,16 @@ def check_jobs_table(replay: Replay, table: Iterable[Mapping[str, Any]]) -> None
                 raise Broken("once", f"job {job_id}: attempt {after['attempt']} began before the one before had ended")
 
 
+def check_log(events: list[Event], seq: int, left: list[Event]) -> None:
+    """`events` is the log as it was recorded, `seq` its head when everything was at rest, `left` what trims left."""
+    late = [event for event in events[seq:] if not event["type"].startswith("index.")]
+    if len(events) < seq or late:
+        said = "; ".join(str(event)[:300] for event in late[:5])
+        raise Broken("log", f"{len(events)} events at rest, where the head was {seq}: {said}")
+    if left and left != events[left[0]["seq"] - 1 : left[-1]["seq"]]:
+        raise Broken("log", "what trims have left of the log is not what was recorded of it")
+
+
 def check_steps(replay: Replay, library: str, key: str, ids: Sequence[str], completed: bool) -> None:
     """What a job wrote, in its order: the first of `ids`, each once; all of them if it has completed. `key` is what
     its ids begin with, up to the first hyphen."""

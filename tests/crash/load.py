@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tests.support.instance import Instance
 from tests.support.recorder import seq_of
 from vecd.client import Client, Pending
-from vecd.dial import dial
+from vecd.client.discovery import connect_socket
 from vecd.errors import VecError
 
 from .checker import Content, Wanted, Write, written
@@ -67,7 +67,7 @@ class Actor(ABC):
     def work(self, instance: Instance) -> None:
         """Works until the connection is lost. Runs in a thread of its own."""
         try:
-            sock = dial(instance.settings)
+            sock = connect_socket(instance.settings)
             if sock is None:
                 return
             with Client(sock, timeout_s=60.0) as client:

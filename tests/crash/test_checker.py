@@ -22,6 +22,7 @@ from .checker import (
     check_hits,
     check_jobs,
     check_jobs_table,
+    check_log,
     check_steps,
     check_tables,
     content,
@@ -344,3 +345,27 @@ def test_a_copy_that_lacks_a_document_or_has_another_is_found() -> None:
         with pytest.raises(Broken) as broken:
             check_copy("export", wrong, right)
         assert broken.value.guarantee == "files"
+
+
+def _rows(*types: str) -> list[dict[str, Any]]:
+    return [{"seq": seq, "type": each} for seq, each in enumerate(types, 1)]
+
+
+def test_what_measuring_logs_behind_the_last_write_is_no_fault() -> None:
+    events = _rows("document.added", "chunk.added", "index.recall")
+    check_log(events, 2, events[1:])
+
+
+@pytest.mark.parametrize(
+    ("events", "seq", "left"),
+    [
+        (_rows("document.added"), 2, []),  # one was not recorded
+        (_rows("document.added", "document.deleted"), 1, []),  # somebody wrote behind the end
+        (_rows("document.added", "chunk.added"), 2, _rows("document.added", "chunk.deleted")),
+    ],
+)
+def test_a_log_that_is_not_what_was_recorded_of_it_is_found(
+    events: list[dict[str, Any]], seq: int, left: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(Broken):
+        check_log(events, seq, left)

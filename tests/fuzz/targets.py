@@ -11,9 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-from vecd.engine import positions
-from vecd.engine.view import types_of
 from vecd.errors import VecError, nearest
+from vecd.feed import positions
+from vecd.feed.selection import types_of
 from vecd.filters import language
 from vecd.filters.attributes import Row, Some
 from vecd.index import snapshot

@@ -196,7 +196,7 @@ def test_arrays_that_contradict_each_other_are_refused(contradiction: str, tmp_p
     source = MemorySource(_SPEC, tmp_path / "snapshot")
     labels, vectors, _ = _built()
     source.vectors = dict(zip(labels.tolist(), vectors, strict=True))
-    about = {"of": source.identity, "spec": builder._told(_SPEC), "seq": 0, "vectors": _COUNT}
+    about = {"of": source.identity, "spec": builder.described(_SPEC), "seq": 0, "vectors": _COUNT}
     snapshot.save(tmp_path / "snapshot", about, arrays)
     assert snapshot.load(tmp_path / "snapshot")[0] == about, "its checksums are right"
     loaded = builder.load(_SPEC, source, lambda: False)

@@ -131,7 +131,7 @@ def test_codes_of_a_narrow_cone_do_not_cost_lsh_its_answers() -> None:
         vectors = np.float32(10) + np.float32(0.05) * normal(3_000, 1)
         driven.write(vectors)
         driven.settle()
-        assert isinstance(driven.live._structure, Lsh)
+        assert isinstance(driven.live._vectors.structure, Lsh)
         for row in range(0, 3_000, 100):
             _, labels = driven.search(vectors[row], 1)
             assert labels.tolist() == [row + 1]

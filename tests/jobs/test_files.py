@@ -17,9 +17,9 @@ import pytest
 
 from tests.support.instance import ndjson
 from tests.support.waiting import until
-from vecd.engine.core import Engine
+from vecd.durable_files import replace, resolve
+from vecd.engine.engine import Engine
 from vecd.errors import VecError
-from vecd.files import replace, resolve
 from vecd.jobs import operations
 from vecd.jobs.jobs import Jobs
 from vecd.jobs.kinds import KINDS

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from vecd.engine.core import Engine
+from vecd.engine.engine import Engine
 from vecd.errors import Code, VecError
 from vecd.jobs import due_times, operations
 from vecd.jobs.jobs import Jobs

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.waiting import until
-from vecd.engine.core import Engine
+from vecd.engine.engine import Engine
 from vecd.errors import Code, VecError
 from vecd.jobs import operations
 from vecd.jobs.jobs import Jobs

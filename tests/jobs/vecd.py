@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from vecd.daemon import main
-from vecd.engine.core import Engine
+from vecd.engine.engine import Engine
 from vecd.jobs.effects import WriteDocuments
 from vecd.jobs.kinds import KINDS
 from vecd.jobs.kinds.kind import JobKind, Param, Run, Step, Steps

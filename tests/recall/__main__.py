@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(given)
     plan = cells.Plan(
         options.kinds, options.metrics, options.collections, options.queries, options.filters, options.lives,
-        options.size, options.dimension, options.asked, options.rows_min, options.ef, not options.no_variants,
+        options.size, options.dimension, options.asked, options.rows_min, options.ef,
+        ["default"] if options.no_variants else [],
     )  # fmt: skip
     records: list[Record] = []
     with ExitStack() as stack:

@@ -99,7 +99,7 @@ class Plan:
     asked: int = 50  # queries a cell without a filter; with one, a third
     rows_min: int = 1_000
     ef: int | None = None
-    variants: bool = True
+    variants: Sequence[str] = ()  # names; those other than "default" are measured with core collections only
 
 
 @dataclass(slots=True)
@@ -204,7 +204,9 @@ class Run:
                     if metric in KINDS[kind].refuses or metric not in data.metrics_of(name):
                         continue
                     for variant, parameters in variants(kind, metric).items():
-                        if variant == "default" or (plan.variants and data.is_core(name)):
+                        if plan.variants and variant not in plan.variants:
+                            continue
+                        if variant == "default" or data.is_core(name):
                             spec = Spec(collection.vectors.shape[1], metric, kind, parameters)
                             yield from self._of_one_index(collection, spec, variant)
 

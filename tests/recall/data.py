@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -211,6 +212,7 @@ def lives_of(name: str) -> tuple[str, ...]:
     return ("bulk",) if name in TEXTS else RECIPES[name].lives
 
 
+@lru_cache(maxsize=12)  # the floors go through all their collections again for each kind
 def collection(name: str, size: int, dimension: int, seed: int, asked: int) -> Collection | None:
     """`asked`: queries of each kind. None if its source is not on this machine, or holds next to nothing."""
     random = np.random.default_rng([seed, zlib.crc32(name.encode())])

@@ -68,7 +68,9 @@ def test_all_kinds_of_queries_find_what_is_nearest_under_every_filter(kind: str,
     if refuses(kind, metric):
         pytest.skip(f"{kind} refuses {metric}")
     filters = ("none", "50%", "1%", "not-own", "not-near")
-    plan = Plan([kind], [metric], [collection], (), filters, ["bulk"], _SIZE, _DIMENSION, asked=20, variants=False)
+    plan = Plan(
+        [kind], [metric], [collection], (), filters, ["bulk"], _SIZE, _DIMENSION, asked=20, variants=["default"]
+    )
     found = list(Run(plan, 1).cells())
     if not found and collection in data.TEXTS:
         pytest.skip("too few texts on this machine")
@@ -79,8 +81,9 @@ def test_all_kinds_of_queries_find_what_is_nearest_under_every_filter(kind: str,
     ("kind", "variant"), [(kind, variant) for kind in _ORDER for variant in list(variants(kind, "cosine"))[1:]]
 )
 def test_every_choice_of_a_parameter_keeps_the_floor_in_a_narrow_cone(kind: str, variant: str) -> None:
-    plan = Plan([kind], ["cosine"], ["cone"], (), ("none", "1%"), ["bulk", "updated"], _SIZE, _DIMENSION, asked=20)
-    check(kind, [cell for cell in Run(plan, 1).cells() if cell.key["variant"] == variant], "life")
+    lives, filters = ("bulk", "updated"), ("none", "1%")
+    plan = Plan([kind], ["cosine"], ["cone"], (), filters, lives, _SIZE, _DIMENSION, asked=20, variants=[variant])
+    check(kind, list(Run(plan, 1).cells()), "life")
 
 
 # --- lives ----------------------------------------------------------------------------------------------------------
@@ -89,13 +92,15 @@ def test_every_choice_of_a_parameter_keeps_the_floor_in_a_narrow_cone(kind: str,
 @pytest.mark.parametrize("collection", ["cone", "clustered"])
 @pytest.mark.parametrize("kind", _ORDER)
 def test_recall_outlives_deletes_updates_and_restarts(kind: str, collection: str) -> None:
-    plan = Plan([kind], ["cosine"], [collection], (), ("none",), (), _SIZE, _DIMENSION, asked=20, variants=False)
+    plan = Plan([kind], ["cosine"], [collection], (), ("none",), (), _SIZE, _DIMENSION, asked=20, variants=["default"])
     check(kind, list(Run(plan, 1).cells()), "life")
 
 
 @pytest.mark.parametrize("kind", _ORDER)
 def test_data_that_drifts_away_from_the_first_build_is_found(kind: str) -> None:
-    plan = Plan([kind], ["cosine", "l2"], ["drifting"], (), ("none",), (), _SIZE, _DIMENSION, asked=20, variants=False)
+    plan = Plan(
+        [kind], ["cosine", "l2"], ["drifting"], (), ("none",), (), _SIZE, _DIMENSION, asked=20, variants=["default"]
+    )
     check(kind, list(Run(plan, 1).cells()), "life")
 
 

@@ -21,11 +21,11 @@ from tests.support.instance import Instance
 from tests.support.peer import Peer, frame
 from vecd import limits
 from vecd.client import Client
-from vecd.engine.feed import Channel, Feed
-from vecd.engine.pages import Page
-from vecd.engine.positions import Position
-from vecd.engine.view import View
 from vecd.errors import Code, VecError, nearest
+from vecd.feed.batches import EventBatch
+from vecd.feed.channels import Channel, Feed
+from vecd.feed.positions import Position
+from vecd.feed.selection import EventSelection
 from vecd.jobs.jobs import Jobs
 from vecd.jobs.scheduler import Scheduler
 from vecd.server.budget import Budget
@@ -311,9 +311,9 @@ def test_rings_of_many_views_have_a_bound_together(monkeypatch: pytest.MonkeyPat
     feed = Feed(cast(Database, SimpleNamespace(head=0)), cast(Any, None), cast(Any, None))
     monkeypatch.setattr(limits, "RINGS_BYTES_MAX", 10_000)
     for number in range(20):
-        channel = feed._channels[View(types=frozenset([str(number)])), cast(Any, None)] = Channel(0)
+        channel = feed._channels[EventSelection(types=frozenset([str(number)])), cast(Any, None)] = Channel(0)
         for seq in range(1, 11):
-            channel.append(Page(seq - 1, Position(seq), 1, seq, bytes(10 * (number + 1))))
+            channel.append(EventBatch(seq - 1, Position(seq), 1, seq, bytes(10 * (number + 1))))
     feed._shrink()
     channels = list(feed._channels.values())
     assert 9_000 < sum(channel.size_bytes for channel in channels) <= 10_000
@@ -321,7 +321,7 @@ def test_rings_of_many_views_have_a_bound_together(monkeypatch: pytest.MonkeyPat
         assert channel.behind(10) is None
         if channel.size_bytes:
             page = channel.behind(channel.start)
-            assert isinstance(page, Page)
+            assert isinstance(page, EventBatch)
             assert page.seq == channel.start + 1
         else:
             assert channel.start == 10

@@ -14,7 +14,7 @@ from tests.support.instance import ROOT, Instance
 from vecd import limits
 from vecd.client import Client
 from vecd.errors import VecError
-from vecd.scarcity import own_descriptors
+from vecd.resources import own_descriptors
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits as Linux has them")
 

@@ -18,8 +18,8 @@ import pytest
 
 from tests.support.instance import Instance
 from vecd.client import Client
-from vecd.dial import peer_uid
 from vecd.errors import Code, VecError
+from vecd.unixsocket import peer_uid
 
 PATIENCE_S = 60.0  # more than anything here takes; a test that waits so long has failed
 NOBODY = 65534

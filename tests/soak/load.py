@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.support.instance import Instance
 from vecd.client import Client
-from vecd.dial import dial
+from vecd.client.discovery import connect_socket
 from vecd.errors import VecError
 
 IDS: Final = 4_000
@@ -107,7 +107,7 @@ class Load:
         numbers = itertools.count()
         try:
             while not self._stop.is_set():
-                if self._paused.is_set() or (sock := dial(self._instance.settings)) is None:
+                if self._paused.is_set() or (sock := connect_socket(self._instance.settings)) is None:
                     self._stop.wait(0.05)
                     continue
                 try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from vecd.client import Client
-from vecd.dial import dial
+from vecd.client.discovery import connect_socket
 from vecd.settings import Settings, locate
 
 BIN = Path(sys.executable).parent
@@ -39,7 +39,7 @@ class Instance:
 
     def connect(self, timeout_s: float | None = 60.0) -> Client:
         """A connection to the daemon that runs."""
-        sock = dial(self.settings)
+        sock = connect_socket(self.settings)
         assert sock is not None, f"no daemon: {self.log()}"
         return Client(sock, timeout_s=timeout_s)
 

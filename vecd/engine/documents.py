@@ -14,7 +14,7 @@ import numpy as np
 from .. import limits
 from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
-from ..filters.language import refuse
+from ..filters.language import Filter, refuse
 from ..store import documents as store
 from ..store import events, libraries
 from ..store.catalogue import Library
@@ -22,12 +22,10 @@ from ..store.documents import Batch, Document, Entry, Outcome
 from ..store.transaction import Transaction
 from ..write_order import WriteSlot
 from . import ingest
-from .core import Engine
-from .draft import NO_VECTORS
+from .engine import Engine
 from .libraries import find
-from .readviews import Everything, Listing, Picked, ReadView
-from .selections import Filter
-from .view import whole
+from .prepare import NO_VECTORS
+from .read_views import Everything, Listing, Picked, ReadView
 
 if TYPE_CHECKING:
     import apsw
@@ -165,14 +163,14 @@ async def count(engine: Engine, name: str, where: Filter) -> dict[str, Any]:
 
 
 async def _select(engine: Engine, library: Library, where: Filter) -> DocumentSelection:
-    with engine.selections.hold(library, where) as attributes:
-        return await engine.read(engine.selections.load, library, attributes, where)
+    with engine.attribute_cache.hold(library, where) as attributes:
+        return await engine.read(engine.attribute_cache.load, library, attributes, where)
 
 
 def _selected(engine: Engine, library: Library, where: Filter) -> DocumentSelection:
     """As `_select`. Blocks."""
-    with engine.selections.hold(library, where) as attributes:
-        return engine.selections.load(library, attributes, where)
+    with engine.attribute_cache.hold(library, where) as attributes:
+        return engine.attribute_cache.load(library, attributes, where)
 
 
 async def _published(engine: Engine, seq: int) -> None:
@@ -279,4 +277,4 @@ def _outlined(document: Document) -> dict[str, Any]:
 
 
 def _whole(document: Document) -> dict[str, Any]:
-    return whole(document.id, document.title, document.metadata, document.texts or (), document.vectors)
+    return store.whole(document.id, document.title, document.metadata, document.texts or (), document.vectors)

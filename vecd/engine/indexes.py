@@ -32,7 +32,7 @@ from ..store.catalogue import Library
 from ..store.database import Database
 from ..store.transaction import Change, Commit
 from ..text.analysis import ANALYSIS_VERSION
-from .words import words_in, words_of
+from .chunk_terms import words_in, words_of
 
 log = logging.getLogger("vecd.index")
 

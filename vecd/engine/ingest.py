@@ -19,9 +19,9 @@ from ..store.catalogue import Library
 from ..store.documents import Batch, Outcome
 from ..store.transaction import Transaction
 from ..write_order import WriteSlot
-from .core import Engine
-from .draft import Part, cost_s, prepared
+from .engine import Engine
 from .libraries import find
+from .prepare import PreparedBatch, cost_s, prepared
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Result:
     refused: list[tuple[int, VecError]]
     seq: int  # the log's head at the last commit
 
-    def add(self, part: Part, written: tuple[list[Outcome], int]) -> None:
+    def add(self, part: PreparedBatch, written: tuple[list[Outcome], int]) -> None:
         outcomes, self.seq = written
         self.outcomes += outcomes
         self.refused += part.refused
@@ -46,7 +46,7 @@ async def ingest(engine: Engine, name: str, documents: list[Any], slot: WriteSlo
     """
     library = await settled(engine, name, slot)
     result = Result([], [], engine.database.head)
-    parts = _Parts(engine, library, documents, strict, slot)
+    parts = _PreparedBatches(engine, library, documents, strict, slot)
     with parts:
         part = await parts.at(0)
         async with slot:
@@ -69,7 +69,7 @@ async def ingest(engine: Engine, name: str, documents: list[Any], slot: WriteSlo
     return result
 
 
-class _Parts:
+class _PreparedBatches:
     """A request's documents, a part at a time. Behind each part the next one is begun, unless it hangs on what becomes
     of this one. `with` gives it up at the end."""
 
@@ -79,16 +79,16 @@ class _Parts:
         self._documents = documents
         self._strict = strict
         self._flow = (slot.sender, library.name)
-        self._ahead: asyncio.Future[Part] | None = None
+        self._ahead: asyncio.Future[PreparedBatch] | None = None
 
-    async def at(self, start: int) -> Part:
+    async def at(self, start: int) -> PreparedBatch:
         """The part that begins with the document `start`. Raises VecError `embedder_failed`."""
         part = await (self._ahead or self._begun(start))
         fixed = self.library.dimension is not None
         self._ahead = self._begun(part.stop) if fixed and part.stop < len(self._documents) else None
         return part
 
-    def _begun(self, start: int) -> asyncio.Future[Part]:
+    def _begun(self, start: int) -> asyncio.Future[PreparedBatch]:
         slices = prepared(self._engine, self.library, self._documents, start, self._strict)
         return self._engine.prepare(self._flow, slices, cost_s(self._documents, start))
 

@@ -19,7 +19,7 @@ from ..store.events import format_time
 from ..store.transaction import Transaction
 from ..text import embedders, languages
 from ..write_order import WriteSlot
-from .core import Engine
+from .engine import Engine
 from .indexes import spec_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -167,7 +167,7 @@ def begin_rebuild(
 
     def share_built() -> float | None:
         live = engine.indexes.loaded(library)
-        return None if live is None else live.built
+        return None if live is None else live.build_progress
 
     engine.database.submit(write).add_done_callback(written)
     return Rebuild(report, share_built, lambda: engine.database.catalogue.by_id[library.library_id])

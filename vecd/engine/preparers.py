@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from .. import limits
 from ..fair_queue import FairQueue
-from ..scarcity import start
+from ..resources import start
 
 T = TypeVar("T")
 

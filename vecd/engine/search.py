@@ -30,7 +30,7 @@ import numpy as np
 from .. import limits
 from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
-from ..filters.language import Doubt
+from ..filters.language import Doubt, Filter
 from ..index.fulltext import inverted_index
 from ..index.live import LiveIndex
 from ..index.messages import Answer, Options
@@ -38,12 +38,11 @@ from ..index.rows import Floats, Ranked, Selection
 from ..store.catalogue import Library
 from ..text import embedders
 from ..text.analysis import TextQuery, analyzer, holds_phrase
-from .core import Engine
-from .desk import Asked
-from .draft import why_unusable
-from .hits import SCORE_DIGITS, Explained, Ranking
+from .batch_executor import Asked
+from .engine import Engine
+from .hit_cache import SCORE_DIGITS, Explained, Ranking
 from .libraries import find
-from .selections import Filter
+from .prepare import why_unusable
 
 Select = Callable[[], Selection]
 
@@ -155,15 +154,15 @@ async def search(engine: Engine, query: Query) -> Found:
     title = analyzer(library.language).whole(text) if words else None
     if mode == "text" and not words:
         return Found([], [])
-    if words and not live.text.ready:
+    if words and not live.text_ready:
         await asyncio.wrap_future(live.ask(None, inverted_index.Query(), Options(1)))  # answered when it is loaded
     depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
     asking = Asking(engine, library, query, mode, vector, words, title, depth, None)
     if not query.where:
         return await _answered(asking)
-    with engine.selections.hold(library, query.where) as attributes:
-        if engine.selections.lacks(attributes, query.where):
-            await engine.read(engine.selections.load, library, attributes, query.where)
+    with engine.attribute_cache.hold(library, query.where) as attributes:
+        if engine.attribute_cache.lacks(attributes, query.where):
+            await engine.read(engine.attribute_cache.load, library, attributes, query.where)
         doubts: list[Doubt] = []
 
         def select() -> DocumentSelection:
@@ -178,7 +177,7 @@ async def search(engine: Engine, query: Query) -> Found:
 async def _answered(asking: Asking) -> Found:
     """The answer; asked again if the library was switched to another embedder meanwhile (one's vector says nothing
     among the other's), or if a phrase needs a deeper look."""
-    found = await asking.engine.desk.ask(_together, asking)
+    found = await asking.engine.batch_executor.ask(_together, asking)
     now = asking.engine.database.catalogue.by_id[asking.library.library_id]
     if now.embedder != asking.library.embedder:
         return await search(asking.engine, asking.query)
@@ -212,7 +211,7 @@ def _together(batch: list[Asked[Asking, Found | Answer]]) -> None:
             else:
                 ranked.append((asked, answer, *_ranked(asked.question, answer)))
     engine = batch[0].question.engine
-    first = engine.hits.of_each([ranking[: limits.PAGE_ITEMS] for _, _, ranking, _ in ranked])
+    first = engine.hit_cache.of_each([ranking[: limits.PAGE_ITEMS] for _, _, ranking, _ in ranked])
     for (asked, answer, ranking, explained), hits in zip(ranked, first, strict=True):
         with asked.failing():
             asked.answer = _found(asked.question, answer, ranking, explained, hits)
@@ -305,7 +304,7 @@ def _found(
     if not asking.query.explain:
         return Found(ranking, hits)
     if hits is None:
-        hits = asking.engine.hits.of(ranking[: limits.PAGE_ITEMS])
+        hits = asking.engine.hit_cache.of(ranking[: limits.PAGE_ITEMS])
     for (label, _), hit in zip(ranking, hits, strict=False):
         hit["explain"] = explained[label]
     live = asking.engine.indexes.of(asking.library)
@@ -329,7 +328,7 @@ def _with_phrases(asking: Asking, answer: Answer) -> Found | None:
     if (near := answer.near) is not None:  # what is near counts for those that hold the phrase
         narrowed = narrowed._replace(near=_only(near, near.documents if asking.by_document else near.labels, keys))
     ranking, explained = _ranked(asking, narrowed)
-    hits = asking.engine.hits.of(ranking[: limits.PAGE_ITEMS])
+    hits = asking.engine.hit_cache.of(ranking[: limits.PAGE_ITEMS])
     return _found(asking, answer, ranking, explained, hits)
 
 
@@ -345,7 +344,7 @@ def _holding(asking: Asking, labels: list[int]) -> list[int]:
     found = []
     for start in range(0, len(labels), limits.PAGE_ITEMS):
         page = labels[start : start + limits.PAGE_ITEMS]
-        for label, (title, text) in asking.engine.hits.texts(page).items():
+        for label, (title, text) in asking.engine.hit_cache.texts(page).items():
             fields = [terms(each) for each in (title, text) if each]
             if all(any(holds_phrase(field, phrase) for field in fields) for phrase in asking.words.phrases):
                 found.append(label)

@@ -9,9 +9,10 @@ import time
 from typing import Any
 
 from .. import __version__
-from . import libraries, positions
-from .core import Engine
-from .positions import Position
+from ..feed import positions
+from ..feed.positions import Position
+from . import libraries
+from .engine import Engine
 
 _STARTED = time.monotonic()
 

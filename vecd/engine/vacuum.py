@@ -14,7 +14,7 @@ from ..errors import VecError
 from ..store import retention
 from ..store.database import Database
 from ..store.transaction import Transaction
-from .readviews import ReadViews
+from .read_views import ReadViews
 
 log = logging.getLogger("vecd.retention")
 

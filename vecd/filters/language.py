@@ -154,7 +154,11 @@ def refuse(text: str, column: int, message: str, hint: str | None = None) -> NoR
     )
 
 
-def parse(texts: tuple[str, ...]) -> tuple[Where, ...]:
+#: All of its expressions hold; empty: every document passes.
+Filter = tuple[Where, ...]
+
+
+def parse(texts: tuple[str, ...]) -> Filter:
     """Each expression by itself, so that errors found later still know their text. Raises VecError `invalid_filter`."""
     chars = sum(map(len, texts))
     if chars > limits.FILTER_CHARS_MAX:

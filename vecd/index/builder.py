@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import Code, VecError
-from ..scarcity import scarce
+from ..resources import exhausted
 from . import brute_force, native, snapshot
 from .kinds import KINDS
 from .local.flat import Flat
@@ -89,7 +89,7 @@ def save(spec: Spec, source: Source, structure: Structure, seq: int) -> None:
     arrays = structure.arrays()
     assert arrays is not None
     assert source.path is not None
-    about = {"of": source.identity, "spec": _told(spec), "seq": seq, "vectors": structure.rows.count}
+    about = {"of": source.identity, "spec": described(spec), "seq": seq, "vectors": structure.rows.count}
     size = snapshot.save(source.path, about, arrays)
     log.info("snapshot saved", extra={"file": source.path.name, "vectors": structure.rows.count, "bytes": size})
 
@@ -114,7 +114,7 @@ def _sample(spec: Spec, stored: Stored, rows: int, stopped: Callable[[], bool]) 
     return np.concatenate([vectors for _, vectors in _pages(spec, stored, labels, stopped)])
 
 
-def _told(spec: Spec) -> dict[str, Any]:
+def described(spec: Spec) -> dict[str, Any]:
     told = {"dimension": spec.dimension, "metric": spec.metric, "kind": spec.kind, "parameters": {**spec.parameters}}
     return {**told, "format": KINDS[spec.kind].format}
 
@@ -128,7 +128,7 @@ def _restored(spec: Spec, source: Source, stored: Stored) -> tuple[Structure | N
         with snapshot.opened(path) as (about, arrays):
             if about["of"] != source.identity:
                 raise snapshot.UnusableSnapshot("is of another library")
-            if about["spec"] != _told(spec):  # the index has changed since, or the format of its arrays
+            if about["spec"] != described(spec):  # the index has changed since, or the format of its arrays
                 path.unlink()
                 return None, None
             snapshot.check_seq(about["seq"], stored.seq)
@@ -163,10 +163,10 @@ def _spot_check(spec: Spec, structure: Structure, stored: Stored) -> None:
 
 
 def failed(error: BaseException) -> VecError:
-    """What everybody is told whose index could not be loaded or searched."""
+    """The error that searches of an index get that could not be loaded or searched."""
     if isinstance(error, VecError):
         return error
-    failure = scarce(error) or VecError(
+    failure = exhausted(error) or VecError(
         Code.INDEX_FAILED,
         f"the index could not be loaded or searched: {error!r}",
         "try again; vecd's log has more",

@@ -1,121 +1,63 @@
-"""The kinds of index and their parameters: one visible table. Adding a kind is one file and one entry here."""
+"""The table of index kinds. Adding a kind is one file, which declares its `KIND`, and one entry here.
+
+The table itself imports no kind and no numpy, so that the command line can list the names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
-
-import numpy.typing as npt
+from collections.abc import Iterator, Mapping, MutableMapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import Code, VecError, nearest
 from . import METRICS
-from .structure import Spec, Structure
 
+if TYPE_CHECKING:
+    from .kind import Kind
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter of a kind: a whole number from `low` to `high` that `step` divides, or one of `choices`."""
-
-    default: int | str
-    what: str
-    low: int = 0
-    high: int = 0
-    step: int = 1
-    choices: tuple[int | str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind. `make` is None where the tail is all there is; a structure pays from `rows_min` rows on."""
-
-    what: str
-    make: Callable[[Spec], Structure] | None = None
-    restore: Callable[[Spec, Mapping[str, npt.NDArray[Any]]], Structure] | None = None
-    rows_min: int = 0
-    train_rows: int = 0  # of the sample that `Structure.train` takes; 0: it needs none
-    exact: bool = False  # whether it finds what a scan finds
-    format: int = 1  # of its arrays in a snapshot; a snapshot of another format is replaced
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    refuses: Mapping[str, str] = field(default_factory=dict)  # metric -> why not
-
-
-def _hnsw(spec: Spec) -> Structure:
-    from .local.hnsw import Hnsw
-
-    return Hnsw(spec)
-
-
-def _hnsw_restored(spec: Spec, arrays: Mapping[str, npt.NDArray[Any]]) -> Structure:
-    from .local.hnsw import Hnsw
-
-    return Hnsw.restore(spec, arrays)
-
-
-def _pq(spec: Spec) -> Structure:
-    from .local.pq import Pq
-
-    return Pq(spec)
-
-
-def _lsh(spec: Spec) -> Structure:
-    from .local.lsh import Lsh
-
-    return Lsh(spec)
-
-
-def _kdtree(spec: Spec) -> Structure:
-    from .local.kdtree import KdTree
-
-    return KdTree(spec)
-
-
-#: The kinds. `rows_min`: up to there an exact scan is as fast (tests/bench/filters.py and tests/bench/kinds.py).
-KINDS: Final[dict[str, Kind]] = {
-    "pq": Kind(
-        "short codes of all vectors are scanned, and the best rows compared exactly, as many as a query needs",
-        _pq,
-        rows_min=16_384,
-        train_rows=16_384,
-        parameters={
-            "bits": Parameter(
-                0, "bits of a code for each component; 0: 4 up to 64 dimensions, 2 above", choices=(0, 1, 2, 4)
-            )
-        },
-    ),
-    "hnsw": Kind(
-        "a graph that is walked towards the query; approximate",
-        _hnsw,
-        _hnsw_restored,
-        rows_min=8_192,
-        format=2,
-        parameters={
-            "m": Parameter(24, "links of a vector", 4, 128),
-            "ef_construction": Parameter(128, "candidates looked at when a vector is linked", 16, 2_000),
-            "vectors": Parameter("float32", "how vectors are held in the graph", choices=("float32", "float16")),
-        },
-    ),
-    "flat": Kind("every vector is compared; exact", exact=True),
-    "lsh": Kind(
-        "random hyperplanes make a code of bits of each vector; approximate",
-        _lsh,
-        rows_min=16_384,
-        train_rows=16_384,
-        parameters={"bits": Parameter(512, "hyperplanes", 64, 8_192, step=8)},
-    ),
-    "kdtree": Kind(
-        "a tree of halved spaces; exact, and fast for few dimensions",
-        _kdtree,
-        rows_min=1_024,
-        exact=True,
-        parameters={"leaf_size": Parameter(32, "vectors in a leaf", 1, 4_096)},
-        refuses={"dot": "a tree finds what is near, and the largest inner product need not be"},
-    ),
+#: Name of a kind -> the module that declares it.
+MODULES: Final[dict[str, str]] = {
+    "pq": "vecd.index.local.pq",
+    "hnsw": "vecd.index.local.hnsw",
+    "flat": "vecd.index.local.flat",
+    "lsh": "vecd.index.local.lsh",
+    "kdtree": "vecd.index.local.kdtree",
 }
-
 
 #: What a library gets that asks for none: exact while it is small, and fast when it is not.
 DEFAULT: Final = "pq"
+
+
+class _Kinds(MutableMapping[str, "Kind"]):
+    """Kinds by name. A kind's module is imported when the kind is first looked up."""
+
+    def __init__(self, modules: dict[str, str]) -> None:
+        self._modules = modules
+        self._loaded: dict[str, Kind] = {}
+
+    def __getitem__(self, name: str) -> Kind:
+        kind = self._loaded.get(name)
+        if kind is None:
+            kind = self._loaded[name] = import_module(self._modules[name]).KIND
+        return kind
+
+    def __setitem__(self, name: str, kind: Kind) -> None:
+        self._loaded[name] = kind
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._modules, **self._loaded})
+
+    def __len__(self) -> int:
+        return len({**self._modules, **self._loaded})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules or name in self._loaded
+
+
+KINDS: Final[MutableMapping[str, Kind]] = _Kinds(MODULES)
 
 
 def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,10 +65,10 @@ def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, 
 
     Raises VecError `unsupported` or `invalid_request`.
     """
-    for what, value, known in (("index", kind, tuple(KINDS)), ("metric", metric, tuple(METRICS))):
-        if value not in known:
-            close = nearest(value, known)
-            hint = f"did you mean {close!r}?" if close else f"known: {', '.join(known)}"
+    for what, value, names in (("index", kind, tuple(KINDS)), ("metric", metric, tuple(METRICS))):
+        if value not in names:
+            close = nearest(value, names)
+            hint = f"did you mean {close!r}?" if close else f"known: {', '.join(names)}"
             raise VecError(Code.UNSUPPORTED, f"there is no {what} {value!r:.40}", hint, field=what)
     about = KINDS[kind]
     if metric in about.refuses:
@@ -137,33 +79,17 @@ def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, 
             f"use one of {others}, or another index",
             field="metric",
         )
-    if "vectors" in about.parameters and parameters.get("vectors") == "float16" and metric != "cosine":
-        raise VecError(
-            Code.UNSUPPORTED,
-            f"float16 has no room for the vectors of the metric {metric!r}, which may have any length",
-            "use --vectors float32, or the metric cosine",
-            field="vectors",
-        )
+    known = tuple(about.parameters)
     for name, value in parameters.items():
-        if name not in about.parameters:
-            known = tuple(about.parameters)
-            hint = f"it has {', '.join(known)}" if known else "it has no parameters"
+        if name not in known:
+            close = nearest(name, known)
+            hint = (f"did you mean {close!r}? " if close else "") + f"it has {', '.join(known) or 'no parameters'}"
             raise VecError(Code.INVALID_REQUEST, f"the index {kind!r} has no parameter {name!r:.40}", hint, field=name)
-        _check(name, about.parameters[name], value)
-    return {name: parameters.get(name, about.parameters[name].default) for name in about.parameters}
-
-
-def _check(name: str, parameter: Parameter, value: Any) -> None:
-    if parameter.choices:
-        if not any(value == each and type(value) is type(each) for each in parameter.choices):
-            *most, last = map(str, parameter.choices)
-            choices = f"{', '.join(most)} or {last}"
-            raise VecError(Code.INVALID_REQUEST, f"{name} must be {choices}, not {value!r:.40}", field=name)
-    elif not isinstance(value, int) or isinstance(value, bool) or not parameter.low <= value <= parameter.high:
-        raise VecError(
-            Code.INVALID_REQUEST,
-            f"{name} must be a whole number from {parameter.low:,} to {parameter.high:,}, not {value!r:.40}",
-            field=name,
-        )
-    elif value % parameter.step:
-        raise VecError(Code.INVALID_REQUEST, f"{name} must be a multiple of {parameter.step}, not {value}", field=name)
+        parameter = about.parameters[name]
+        if not parameter.accepts(value):
+            message = f"the index {kind!r}: {name} must be {parameter.valid}, not {value!r:.40}"
+            hint = f"{name}: {parameter.what}; {parameter.default} unless set"
+            raise VecError(Code.INVALID_REQUEST, message, hint, field=name)
+    complete = {name: parameters.get(name, about.parameters[name].default) for name in known}
+    about.check(metric, complete)
+    return complete

@@ -1,37 +1,41 @@
-"""What a LiveIndex is asked and told: writes, the options of a search, and what it answers."""
+"""The messages of a LiveIndex: writes, searches and their options, and answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .fulltext.inverted_index import Query
 from .fulltext.segments import TermCounts
 from .rows import Floats, Labels, Ranked, Selection
 
 
 @dataclass(slots=True)
 class Write:
-    """What one commit did: rows that came (shape (n, dimension)), labels that went."""
+    """What one commit did: rows that it added (vectors of shape (n, dimension)) and labels that it removed."""
 
     seq: int
     labels: Labels
     vectors: Floats
     removed: list[int]
-    firsts: Labels | None = None  # of the documents that came, the labels of their first chunks; None: one chunk each
-    words: TermCounts | Callable[[], TermCounts] | None = None  # of the chunks that came, or what makes them
+    #: The labels of the first chunks of the documents that it added; None: one chunk each.
+    firsts: Labels | None = None
+    #: The terms of the chunks that it added, or what computes them.
+    words: TermCounts | Callable[[], TermCounts] | None = None
 
 
 class Options(NamedTuple):
     """How a search is done."""
 
     k: int
-    ef: int | None = None  # the effort of an approximate one, asked for by hand
+    ef: int | None = None  # the effort of an approximate search, set by the user
     exact: bool = False
-    select: Callable[[], Selection] | None = None  # which rows it may find; called on the strand, may raise VecError
+    select: Callable[[], Selection] | None = None  # which rows it may find; called in a turn, may raise VecError
     recall: float | None = None  # the share of the nearest that it is to find; None: what the library promises
     by_document: bool = False  # the k best documents, each by its best chunk
-    sampled: bool = True  # whether its recall may be measured: it is somebody's own query
+    sampled: bool = True  # whether its recall may be measured: it is a user's own query
 
 
 class Answer(NamedTuple):
@@ -42,3 +46,16 @@ class Answer(NamedTuple):
     worded: Ranked | None  # by words
     titled: Ranked | None  # by the title as a whole
     exact: bool  # whether the nearest vectors were found by comparing all
+
+
+@dataclass(slots=True, eq=False)
+class Search:
+    """A search that waits for its answer."""
+
+    query: Floats | None  # shape (dimension,)
+    words: Query | None
+    title: str | None
+    options: Options
+    future: Future[Answer] = field(default_factory=Future)
+    #: Chunks to ask an asynchronous structure for; more than k if these were of too few documents.
+    asked: int = 0

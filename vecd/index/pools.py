@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from .. import limits
-from ..scarcity import pool
+from ..resources import pool
 from . import native
 
 
@@ -33,7 +33,7 @@ def make_pools() -> Pools:
 
     def behind_the_others() -> None:
         if sys.platform == "linux":  # a thread's own priority; elsewhere it would be the whole process's
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), limits.JOBS_NICE)
 
     return Pools(
         pool(limits.INDEX_THREADS, "vecd-index"),

@@ -140,17 +140,31 @@ class _Class:
             self.waiting[self._random.randrange(WAITING_MAX)] = sampled
 
     def next(self, promise: float) -> Sampled | None:
+        """The query to measure next; None if there is none."""
+        found = self.peek(promise)
+        if found is None:
+            return None
+        if self.waiting and found is self.waiting[0]:
+            self.waiting.pop(0)
+        return self._to_measure(found)
+
+    def peek(self, promise: float) -> Sampled | None:
         """First what missed the promise at a lower factor, then what has not been measured, then what is known only of
         an older state of the index or of other factors."""
         for each in self.measured:
             if each.at(self.factor, promise) is None:
-                return self._to_measure(each)
+                return each
         if self.waiting:
-            return self._to_measure(self.waiting.pop(0))
+            return self.waiting[0]
         for each in self.measured:
             if each.stale or (self.lower is not None and each.at(self.lower, promise) is None):
-                return self._to_measure(each)
+                return each
         return None
+
+    @property
+    def settles(self) -> bool:
+        """Whether `settle` has something to do."""
+        return self.factor == math.inf and self.met is False
 
     def _to_measure(self, sampled: Sampled) -> Sampled:
         wanted = [factor for factor in (self.factor, self.lower) if factor is not None and factor != math.inf]
@@ -197,7 +211,7 @@ class _Class:
 
     def settle(self, promise: float) -> bool:
         """Whether the verdict changed because the searches have become exact: that takes no measurement."""
-        if self.factor < math.inf or self.met is not False:
+        if not self.settles:
             return False
         self.judge(promise)
         return True
@@ -224,6 +238,7 @@ class RecallMonitor:
         self._classes: dict[str, _Class] = {}
         self._report: dict[str, Any] | None = None
         self._flipped = False
+        self._has_next: bool | None = False  # None: not known since something changed
 
     @property
     def promise(self) -> float:
@@ -233,7 +248,7 @@ class RecallMonitor:
     def promise(self, promise: float) -> None:
         """Judges what is known by the new promise; sets nothing if it is the same."""
         if promise != self._promise:
-            self._promise = promise
+            self._promise, self._has_next = promise, None
             for each in self._classes.values():
                 each.judge(promise)
             self._retell()
@@ -248,12 +263,21 @@ class RecallMonitor:
             of = self._classes[kind_of_filter] = _Class(self._random)
         wanted = of.wants()
         if wanted:
+            self._has_next = None
             of.add(Sampled(np.array(query, np.float32), k, kind_of_filter, select))
         return wanted
+
+    def has_next(self) -> bool:
+        """Whether `next` has something to do. Mostly constant time."""
+        if self._has_next is None:
+            classes = self._classes.values()
+            self._has_next = any(of.settles or of.peek(self._promise) is not None for of in classes)
+        return self._has_next
 
     def next(self) -> Sampled | None:
         """What to measure next; None if all is known. Measure it at its `factors` and give that to `measured`, or say
         `dropped`."""
+        self._has_next = None
         settled = [of.settle(self._promise) for of in self._classes.values()]
         if any(settled):
             self._retell()
@@ -265,11 +289,13 @@ class RecallMonitor:
 
     def measured(self, sampled: Sampled, recall_at_factor: Mapping[float, float]) -> None:
         """The recall of a query that `next` gave, at each factor that was measured."""
+        self._has_next = None
         self._classes[sampled.kind_of_filter].take(sampled, recall_at_factor, self._promise)
         self._retell()
 
     def dropped(self, sampled: Sampled) -> None:
         """The query cannot be measured any more, for example because its filter is gone: it is forgotten."""
+        self._has_next = None
         of = self._classes[sampled.kind_of_filter]
         if sampled in of.measured:
             of.measured.remove(sampled)
@@ -278,6 +304,7 @@ class RecallMonitor:
     def changed(self) -> None:
         """The index, or much of what it holds, is another one: all is to be measured again. Until a query has been, its
         old recall counts."""
+        self._has_next = None
         for of in self._classes.values():
             for each in of.measured:
                 each.stale = True

@@ -1,52 +1,79 @@
-"""Measuring the recall of a query that came: an exact search of a structure in small steps, then approximate ones.
+"""RecallMeasurement: the recall of one query, by an exact search in small steps and then approximate ones.
 
-Which rows may be found is fixed when a measurement begins; rows that come later are left out of both answers. So writes
-do not disturb it. When the structure itself is replaced, it is given up.
+Which rows may be found is fixed when a measurement begins; rows that are added later are left out of both answers. So
+writes do not disturb it. When the structure itself is replaced, it is given up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Final
 
 import numpy as np
 
 from .recall import Sampled, recall_of
 from .rows import Allowed, Floats, Selection
-from .structure import Effort, Structure
+from .structure import Effort, Hits, Structure
 
 #: Rows that one step scores: half a millisecond, with 256 dimensions.
 STEP_ROWS: Final = 8_192
 
 
 class RecallMeasurement:
-    """Of one sampled query in one structure. On the strand."""
+    """Of one sampled query in one structure. One thread at a time calls it."""
 
     def __init__(self, sampled: Sampled, structure: Structure, query: Floats, selection: Selection | None) -> None:
         """`query`, shape (d,), as the structure takes it."""
         self.sampled = sampled
-        self.structure = structure
+        self._structure = structure
         self._query = query
         allowed = structure.rows.allowed(selection)
         self._mask = np.ones(structure.rows.count, np.bool_) if allowed.mask is None else allowed.mask.copy()
         self._k = min(sampled.k, allowed.count)
         self._at = 0
         self._best: Floats = np.empty(0, np.float32)
+        self._found: list[Hits | Future[Hits]] | None = None  # of the approximate searches, one a factor
 
-    def step(self, promise: float) -> dict[float, float] | None:
-        """One step; the recall at each wanted factor when it was the last."""
+    @property
+    def waits(self) -> bool:
+        """Whether an asynchronous structure has not answered yet."""
+        return any(isinstance(hits, Future) and not hits.done() for hits in self._found or ())
+
+    @property
+    def failed(self) -> bool:
+        """Whether an asynchronous structure could not answer."""
+        futures = [hits for hits in self._found or () if isinstance(hits, Future)]
+        return any(each.done() and (each.cancelled() or each.exception() is not None) for each in futures)
+
+    def step(self, promise: float, wake: Callable[[], None]) -> dict[float, float] | None:
+        """One step; the recall at each wanted factor when it was the last. `wake` is called, on any thread, when an
+        asynchronous structure has answered."""
         if self._at < len(self._mask):
             stop = self._at + STEP_ROWS
             rows = np.flatnonzero(self._mask[self._at : stop]) + self._at
-            found = np.concatenate((self._best, self.structure.score(self._query, rows)))
+            found = np.concatenate((self._best, self._structure.score(self._query, rows)))
             self._best = np.sort(found)[len(found) - min(self._k, len(found)) :]
             self._at = stop
             return None
-        mask = np.zeros(self.structure.rows.count, np.bool_)
-        mask[: len(self._mask)] = self._mask
-        allowed = Allowed(int(np.count_nonzero(mask)), None if mask.all() else mask)
+        if self._found is None:
+            self._found = self._search(promise)
+            for hits in self._found:
+                if isinstance(hits, Future):
+                    hits.add_done_callback(lambda _: wake())
+        if self.waits or self.failed:
+            return None
         recalls = {}
-        for factor in self.sampled.factors:
-            effort = Effort(promise, factor)
-            scores, _ = self.structure.search(self._query[None], self._k, allowed, effort)
+        for factor, hits in zip(self.sampled.factors, self._found, strict=True):
+            scores, _ = hits.result() if isinstance(hits, Future) else hits
             recalls[factor] = recall_of(scores[0], self._best, float(np.linalg.norm(self._query)))
         return recalls
+
+    def _search(self, promise: float) -> list[Hits | Future[Hits]]:
+        mask = np.zeros(self._structure.rows.count, np.bool_)
+        mask[: len(self._mask)] = self._mask
+        allowed = Allowed(int(np.count_nonzero(mask)), None if mask.all() else mask)
+        return [
+            self._structure.search(self._query[None], self._k, allowed, Effort(promise, factor))
+            for factor in self.sampled.factors
+        ]

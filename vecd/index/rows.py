@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from .native import faiss
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+#: How many times as many chunks are asked for when those found are of too few documents.
+DEEPER: Final = 4
 
 
 class Selection(Protocol):
@@ -218,12 +221,17 @@ class Documents:
         """The k best documents, each by its best chunk; fewer only if no more are selected. `scores` and `labels` are
         those of the k best chunks, best first, fewer only if there are no more; `deeper` finds more of them."""
         asked = k
-        while True:
-            documents = self.of(labels)
-            first = np.sort(np.unique(documents, return_index=True)[1])[:k]
-            if len(first) < k and len(labels) >= asked:
-                k = min(k, self.living if selection is None else selection.documents)
-            if len(first) >= k or len(labels) < asked:
-                return Ranked(scores[first], labels[first], documents[first])
-            asked *= 4
+        while (ranked := self.ranked(scores, labels, k, asked, selection)) is None:
+            asked *= DEEPER
             scores, labels = deeper(asked)
+        return ranked
+
+    def ranked(self, scores: Floats, labels: Labels, k: int, asked: int, selection: Selection | None) -> Ranked | None:
+        """As `best`, of the `asked` best chunks (asked >= k); None if these are of too few documents."""
+        documents = self.of(labels)
+        first = np.sort(np.unique(documents, return_index=True)[1])[:k]
+        if len(first) < k and len(labels) >= asked:
+            k = min(k, self.living if selection is None else selection.documents)
+        if len(first) >= k or len(labels) < asked:
+            return Ranked(scores[first], labels[first], documents[first])
+        return None

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ..files import sync_folder
+from ..durable_files import sync_folder
 
 _MAGIC: Final = b"vecidx\x00"
 _FORMAT: Final = 1

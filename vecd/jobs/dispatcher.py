@@ -42,7 +42,7 @@ from .queue import Entry, Queue
 from .retry_policy import stopped
 
 if TYPE_CHECKING:
-    from ..engine.core import Engine
+    from ..engine.engine import Engine
 
 log = logging.getLogger("vecd.jobs")
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from .. import limits
-from ..engine import documents, ingest, retention
-from ..engine.draft import NO_VECTORS, prepared
+from ..engine import documents, ingest
 from ..engine.libraries import find
+from ..engine.prepare import NO_VECTORS, prepared
 from ..engine.vacuum import deleting, giving_back
 from ..errors import Code, VecError
+from ..feed import retention
 from ..store import documents as store
 from ..store import integrity, job_transitions
 from ..store.catalogue import Library
@@ -28,7 +29,7 @@ from ..store.jobs import Job
 from ..store.transaction import Transaction
 
 if TYPE_CHECKING:
-    from ..engine.core import Engine
+    from ..engine.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from .periodic import Periodic
 from .workers import WorkerThreads
 
 if TYPE_CHECKING:
-    from ..engine.core import Engine
+    from ..engine.engine import Engine
 
 
 class Jobs:

@@ -13,7 +13,7 @@ import random
 from typing import Final
 
 from ..errors import Code, VecError
-from ..scarcity import scarce
+from ..resources import exhausted
 from ..store import jobs as store
 from ..store.job_transitions import Ending
 from ..store.jobs import Job
@@ -49,7 +49,7 @@ def failed(job: Job, kind: JobKind, error: Exception, stop: str | None, *, retry
     the worker does (`retryable`)."""
     if isinstance(error, VecError) and error.code == Code.SHUTTING_DOWN:
         return stopped(job, stop if stop == "cancelled" else "stopped")
-    error = scarce(error) or error
+    error = exhausted(error) or error
     if not isinstance(error, VecError):
         log.error("a job failed", exc_info=error, extra={"job": job.job_id, "kind": job.kind})
         if isinstance(error, OSError):

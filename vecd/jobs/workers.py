@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import limits
 from ..errors import Code, VecError
-from ..scarcity import start
+from ..resources import start
 from ..store import jobs as store
 from ..store.job_transitions import Ending
 from ..store.jobs import Job
@@ -32,7 +32,7 @@ from .leases import Attempt
 from .retry_policy import failed, stopped
 
 if TYPE_CHECKING:
-    from ..engine.core import Engine
+    from ..engine.engine import Engine
 
 log = logging.getLogger("vecd.jobs")
 

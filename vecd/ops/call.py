@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..engine.core import Engine
-from ..engine.watch import Watch
+from ..engine.engine import Engine
 from ..errors import Code, VecError
+from ..feed.watch import Watch
 from ..jobs.jobs import Jobs
 from ..jobs.scheduler import Scheduler
 from ..wire.messages import Part, Request

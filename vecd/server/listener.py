@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import limits
-from ..dial import answers, peer_uid
 from ..errors import Code, VecError
 from ..jobs.jobs import Jobs
 from ..jobs.scheduler import Scheduler
-from ..scarcity import own_descriptors
+from ..resources import own_descriptors
 from ..settings import make_folder
+from ..unixsocket import is_listening, peer_uid
 from .budget import Budget
 from .session import Session
 
@@ -46,7 +46,7 @@ def bind(path: str) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(path).st_mode):
                 raise VecError(Code.SETTINGS, f"{path} is there and is no socket", "remove it or name another")
-            if answers(path):
+            if is_listening(path):
                 raise VecError(Code.BUSY, f"another daemon listens on {path}", "stop it, or name another socket")
             os.unlink(path)
         make_folder(Path(path).parent)

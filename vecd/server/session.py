@@ -26,12 +26,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from .. import PROTOCOL, __version__, limits
-from ..dial import peer_pid
-from ..engine.watch import Watch
 from ..errors import Code, VecError
+from ..feed.watch import Watch
 from ..ops.call import Call
 from ..ops.table import OPS, Handler, Now
-from ..scarcity import scarce
+from ..resources import exhausted
+from ..unixsocket import peer_pid
 from ..wire.frames import FrameDecoder
 from ..wire.messages import Part, Request, check_protocol, encode, frame_of
 from ..write_order import WriteOrder, WriteSlot
@@ -276,7 +276,7 @@ class Session(asyncio.Protocol):
             self._send_error(call, VecError(Code.SHUTTING_DOWN, "the daemon is stopping"))
 
     def _send_error(self, call: Call, error: Exception) -> None:
-        error = scarce(error) or error
+        error = exhausted(error) or error
         if not isinstance(error, VecError):
             log.error("a handler failed", exc_info=error, extra={"op": call.op})
             bug = f"a bug in the daemon: {type(error).__name__}: {error}"

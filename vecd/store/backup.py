@@ -9,8 +9,8 @@ from pathlib import Path
 
 import apsw
 
+from ..durable_files import create
 from ..errors import VecError
-from ..files import create
 from . import events
 from .database import FULL, Database, translated
 

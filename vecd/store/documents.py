@@ -8,7 +8,7 @@ of the documents.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -81,6 +81,22 @@ class Document:
     chunks: int
     texts: list[str | None] | None = None
     vectors: list[bytes] | None = None
+
+
+def whole(
+    document_id: str,
+    title: str | None,
+    metadata: dict[str, Any],
+    texts: Sequence[str | None],
+    vectors: Sequence[bytes] | None,
+) -> dict[str, Any]:
+    """A document with its chunks, as `get` shows it."""
+    chunks: list[dict[str, Any]] = [
+        {"chunk_id": events.chunk_id(document_id, position), "text": text} for position, text in enumerate(texts)
+    ]
+    for chunk, vector in zip(chunks, vectors or (), strict=False):
+        chunk["vector"] = vector
+    return {"id": document_id, "title": title, "metadata": metadata, "chunks": chunks}
 
 
 def content_digest(title: str | None, metadata: str, texts: list[str | None], vectors: Iterable[bytes] | None) -> str:

@@ -24,8 +24,8 @@ from typing import Final
 import apsw
 
 from .. import limits
+from ..durable_files import sync_folder
 from ..errors import Code, VecError
-from ..files import sync_folder
 from .database import check_sqlite, translated
 from .schema import APPLICATION_ID, MIGRATIONS
 

@@ -119,16 +119,19 @@ class LiveText:
         assert self._index is not None
         return self._index.search(query, k, selection)
 
-    def due(self) -> partial[None] | None:
-        """What to begin aside next, if anything."""
+    def due(self) -> bool:
+        """Whether something is to begin in the background; `begin` begins it."""
         if self._index is None or self._aside is not None or self._closed:
-            return None
+            return False
         self._plan = self._plan or self._index.merge_due()
+        return self._plan is not None or self._save_due(max(_SAVE_ROWS_MIN, int(_SAVE_SHARE * self._saved_rows)))
+
+    def begin(self) -> None:
+        """Begins what is due."""
         if self._plan is not None:
-            return partial(self._begin, "merging", partial(self._merge, self._plan))
-        if self._save_due(max(_SAVE_ROWS_MIN, int(_SAVE_SHARE * self._saved_rows))):
-            return partial(self._begin_saving)
-        return None
+            self._begin("merging", partial(self._merge, self._plan))
+        else:
+            self._begin_saving()
 
     def describe(self) -> dict[str, Any]:
         """For `vec status`; the figures may be a turn old."""

@@ -6,10 +6,13 @@ masked; a block with a fifth of its rows dead is packed. Not thread-safe: a Live
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from ... import limits
 from .. import brute_force
+from ..kind import Kind
 from ..rows import Floats, Labels, Rows, Selection
 
 _DEAD_SHARE_MAX = 0.2
@@ -157,3 +160,6 @@ class Flat:
             scores.append(its_scores)
             labels.append(block.rows.labels[rows])
         return np.concatenate(scores, axis=1), np.concatenate(labels, axis=1)
+
+
+KIND: Final = Kind("every vector is compared; exact", exact=True)

@@ -21,12 +21,14 @@ Scores are computed from the vectors that are held, and not taken from the walk.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ...errors import Code, VecError
 from .. import brute_force, native, snapshot
+from ..kind import Kind, Parameter
 from ..native import faiss
 from ..rows import Allowed, Bools, Floats, Labels, Rows
 from ..structure import Effort, Spec
@@ -391,3 +393,29 @@ def _make_room(vector: Any, size: int) -> None:
     room = faiss().rev_swig_ptr(vector.data(), vector.size())[size:]
     vector.resize(size)  # which keeps the room
     native.forget(room)
+
+
+def _check(metric: str, parameters: Mapping[str, Any]) -> None:
+    if parameters["vectors"] == "float16" and metric != "cosine":
+        raise VecError(
+            Code.UNSUPPORTED,
+            f"the index 'hnsw': vectors cannot be float16 with the metric {metric!r}, because vectors of any length may"
+            " exceed its range",
+            "use --vectors float32, or the metric cosine",
+            field="vectors",
+        )
+
+
+KIND: Final = Kind(
+    "a graph that is walked towards the query; approximate",
+    Hnsw,
+    Hnsw.restore,
+    rows_min=8_192,
+    format=2,
+    parameters={
+        "m": Parameter(24, "links of a vector", 4, 128),
+        "ef_construction": Parameter(128, "candidates looked at when a vector is linked", 16, 2_000),
+        "vectors": Parameter("float32", "how vectors are held in the graph", choices=("float32", "float16")),
+    },
+    check=_check,
+)

@@ -8,12 +8,13 @@ enough has come. Dead and filtered rows are passed over by asking for more neigh
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import brute_force
+from ..kind import Kind, Parameter
 from ..rows import Allowed, Floats, Labels, Rows
 from ..structure import Effort, Spec
 
@@ -91,3 +92,13 @@ class KdTree:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]] | None:
         return None
+
+
+KIND: Final = Kind(
+    "a tree of halved spaces; exact, and fast for few dimensions",
+    KdTree,
+    rows_min=1_024,
+    exact=True,
+    parameters={"leaf_size": Parameter(32, "vectors in a leaf", 1, 4_096)},
+    refuses={"dot": "a tree finds what is near, and the largest inner product need not be"},
+)

@@ -17,12 +17,13 @@ The hyperplanes are drawn from a fixed seed: the same rows make the same index.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import brute_force
+from ..kind import Kind, Parameter
 from ..native import faiss
 from ..rows import Allowed, Floats, Labels, Rows
 from ..structure import Effort, Spec
@@ -191,3 +192,12 @@ class Lsh:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]] | None:
         return None
+
+
+KIND: Final = Kind(
+    "random hyperplanes make a code of bits of each vector; approximate",
+    Lsh,
+    rows_min=16_384,
+    train_rows=16_384,
+    parameters={"bits": Parameter(512, "hyperplanes", 64, 8_192, step=8)},
+)

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import brute_force
+from ..kind import Kind, Parameter
 from ..rows import Allowed, Floats, Labels, Rows
 from ..structure import Effort, Spec
 from .fast_scan import FastScanCodes
@@ -212,3 +213,16 @@ class Pq:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]] | None:
         return None
+
+
+KIND: Final = Kind(
+    "short codes of all vectors are scanned, and the best rows compared exactly, as many as a query needs",
+    Pq,
+    rows_min=16_384,  # up to there an exact scan is as fast (tests/bench/kinds.py); so for all kinds
+    train_rows=16_384,
+    parameters={
+        "bits": Parameter(
+            0, "bits of a code for each component; 0: 4 up to 64 dimensions, 2 above", choices=(0, 1, 2, 4)
+        )
+    },
+)

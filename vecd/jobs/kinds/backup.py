@@ -18,7 +18,7 @@ from . import output_files as files
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 
 class Backup(JobKind):

@@ -11,7 +11,7 @@ from ..effects import DeleteVersions
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 
 class Delete(JobKind):

@@ -20,10 +20,10 @@ import numpy as np
 import orjson
 
 from ... import limits
+from ...durable_files import create, reopen
 from ...engine import documents
 from ...engine.libraries import find
-from ...engine.readviews import Everything, Listing, Matching
-from ...files import create, reopen
+from ...engine.read_views import Everything, Listing, Matching
 from ...filters import language
 from ...store import documents as store
 from ...store.catalogue import Library
@@ -32,7 +32,7 @@ from . import output_files as files
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 
 class Export(JobKind):

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
-from ...engine.draft import Part, prepare
+from ...durable_files import open_regular, resolve
 from ...engine.libraries import find
+from ...engine.prepare import PreparedBatch, prepare
 from ...errors import Code, VecError
-from ...files import open_regular, resolve
 from ...settings import private_folder
 from ...store.catalogue import DEFAULT
 from ...store.jobs import Job
@@ -31,7 +31,7 @@ from ..effects import Outcome, WriteDocuments
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 #: While nothing is written, the job gives a sign of life, and can be stopped, so often.
 _SIGN_S = 0.1
@@ -72,7 +72,7 @@ class _Batch:
         line.data = None  # it has been read
         return True
 
-    def refused_with(self, part: Part) -> list[tuple[Line, VecError]]:
+    def refused_with(self, part: PreparedBatch) -> list[tuple[Line, VecError]]:
         """The lines that a part refuses, and those up to its end that are no documents, in their order."""
         start = self.lines[part.start - 1].number if part.start else 0
         whole = part.stop == len(self.documents)
@@ -82,7 +82,7 @@ class _Batch:
         found += [(self.lines[index], error) for index, error in part.refused]
         return sorted(found, key=lambda pair: pair[0].number)
 
-    def last(self, part: Part, below: int | None) -> Line | None:
+    def last(self, part: PreparedBatch, below: int | None) -> Line | None:
         """The last line that a part stands for, below a number if one is given; None if there is none."""
         lines = self.lines[: part.stop]
         if part.stop == len(self.documents):
@@ -185,11 +185,19 @@ def spool_folder(engine: Engine) -> Path:
     return engine.settings.data / "spool"
 
 
-def spool_file(engine: Engine) -> Path:
-    """A place for input on its way to a job: whoever makes the file holds a lock (flock) on it until the job has been
-    submitted. Blocks."""
+def spool_file(engine: Engine) -> dict[str, Any]:
+    """A place for input on its way to a job: `{"path","bytes_max","free_bytes_min"}`. Blocks.
+
+    The process that makes the file holds a lock (flock) on it until the job has been submitted. It stops when the files
+    in the folder have `bytes_max` bytes together, or when less than `free_bytes_min` bytes of the disk are free.
+    """
     private_folder(spool_folder(engine))
-    return spool_folder(engine) / f"{secrets.token_hex(8)}.ndjson"
+    path = spool_folder(engine) / f"{secrets.token_hex(8)}.ndjson"
+    return {
+        "path": str(path),
+        "bytes_max": limits.SPOOL_BYTES_MAX,
+        "free_bytes_min": limits.SPOOL_FREE_BYTES_MIN,
+    }
 
 
 def open_file(path: str, store: Path) -> Any:

@@ -25,7 +25,7 @@ from ...store.jobs import Job
 from ..effects import Effect, Outcome
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 #: What comes back from a `yield`: done when the step is on disk, with the outcome of its effect. (None for a step that
 #: writes nothing.)

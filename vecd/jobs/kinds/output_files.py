@@ -17,13 +17,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...durable_files import check_regular, new_name, resolve, sync_folder
 from ...errors import Code, VecError
-from ...files import check_regular, new_name, resolve, sync_folder
 from ...settings import Settings
 from ...store.jobs import UNDONE, Job
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 
 def target(engine: Engine, kind: str, path: str) -> Path:

@@ -12,7 +12,7 @@ from ...index.kinds import KINDS as INDEXES
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 _LOOK_S = 0.05
 

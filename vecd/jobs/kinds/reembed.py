@@ -31,7 +31,7 @@ from ..effects import Effect, Outcome
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 _BETWEEN_CHUNKS = "\n\n"
 

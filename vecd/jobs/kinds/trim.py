@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
-from ...engine import retention
 from ...errors import Code, VecError
+from ...feed import retention
 from ...store.retention import Limits
 from .. import effects
 from .kind import JobKind, Param, Run, Step, Steps
 from .vacuum import reclaimed
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 
 class Trim(JobKind):

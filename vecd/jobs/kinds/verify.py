@@ -25,7 +25,7 @@ from ..effects import AddChecksums
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
-    from ...engine.core import Engine
+    from ...engine.engine import Engine
 
 
 _Reading = Callable[[Any, int], Labels]

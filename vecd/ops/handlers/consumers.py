@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...engine import positions
+from ...feed import positions
 from ..call import Call
 
 

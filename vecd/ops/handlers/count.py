@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...engine import attribute_cache
 from ...engine import documents as verbs
-from ...engine import selections
 from ...store.catalogue import DEFAULT
 from ..call import Call
 
 
 async def count(call: Call) -> dict[str, Any]:
-    where = await selections.parse(call.engine, call.fields.filters("where"))
+    where = await attribute_cache.parse(call.engine, call.fields.filters("where"))
     return await verbs.count(call.engine, call.fields.text("library", DEFAULT), where)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ... import limits
+from ...engine import attribute_cache
 from ...engine import documents as verbs
-from ...engine import selections
 from ...errors import Code, VecError
 from ...store.catalogue import DEFAULT
 from ..call import Call
@@ -15,7 +15,7 @@ from ..call import Call
 async def delete(call: Call) -> dict[str, Any]:
     """Fields: library, and either ids or where."""
     library = call.fields.text("library", DEFAULT)
-    where = await selections.parse(call.engine, call.fields.filters("where"))
+    where = await attribute_cache.parse(call.engine, call.fields.filters("where"))
     if not where:
         ids = call.fields.texts("ids", count_max=limits.IDS_MAX)
         return await verbs.delete(call.engine, library, ids, call.slot)

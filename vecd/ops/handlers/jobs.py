@@ -19,8 +19,9 @@ _ID_MAX = 2**63 - 1
 
 
 async def spool(call: Call) -> dict[str, Any]:
-    """Answers with a path, at which the client may put the input of an ingest job that it then submits."""
-    return {"path": str(await call.engine.read(spool_file, call.engine))}
+    """Answers with a path, at which the client may put the input of an ingest job that it then submits, and with the
+    bounds of that: `{"path","bytes_max","free_bytes_min"}`."""
+    return await call.engine.read(spool_file, call.engine)
 
 
 async def submit(call: Call) -> dict[str, Any]:

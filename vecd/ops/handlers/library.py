@@ -6,7 +6,7 @@ from typing import Any
 
 from ... import limits
 from ...engine import libraries as verbs
-from ...engine import probe
+from ...engine import recall_measurement
 from ..call import Call
 
 
@@ -34,7 +34,7 @@ def list_(call: Call) -> dict[str, Any]:
 async def show(call: Call) -> dict[str, Any]:
     library = call.engine.database.catalogue.find(call.fields.text("library"))
     shown = verbs.show(call.engine, library)
-    return {**shown, "recall": {**shown["recall"], "probe": await probe.probe(call.engine, library)}}
+    return {**shown, "recall": {**shown["recall"], "probe": await recall_measurement.measure(call.engine, library)}}
 
 
 async def rebuild(call: Call) -> dict[str, Any]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from ... import limits
+from ...engine import attribute_cache
 from ...engine import documents as verbs
-from ...engine import selections
 from ...store.catalogue import DEFAULT
 from ..call import Call, warned
 
 
 async def list_(call: Call) -> dict[str, Any]:
     library = call.fields.text("library", DEFAULT)
-    where = await selections.parse(call.engine, call.fields.filters("where"))
+    where = await attribute_cache.parse(call.engine, call.fields.filters("where"))
     call.streamed = True
     with call.engine.views.open() as view:
         listed, warnings = await verbs.listing(call.engine, view, library, where)

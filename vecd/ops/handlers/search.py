@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from ... import limits
+from ...engine import attribute_cache
 from ...engine import search as verbs
-from ...engine import selections
 from ...errors import Code, VecError
 from ...store.catalogue import DEFAULT
 from ..call import Call, warned
@@ -21,7 +21,7 @@ async def search(call: Call) -> dict[str, Any]:
         vector=fields.optional_bytes("vector"),
         k=fields.integer("k", 10, low=1, high=limits.HITS_MAX),
         mode=fields.text("mode", "auto"),
-        where=await selections.parse(call.engine, fields.filters("where")),
+        where=await attribute_cache.parse(call.engine, fields.filters("where")),
         ef=fields.optional_integer("ef", low=1, high=limits.EF_MAX),
         exact=fields.flag("exact"),
         recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
@@ -56,7 +56,7 @@ async def _answer(call: Call, query: verbs.Query) -> dict[str, Any]:
         first = found.ranking[: limits.PAGE_ITEMS]
         found = replace(found, hits=None)  # it would be held until the peer reads
         await call.room()
-        found = replace(found, hits=await call.engine.read(call.engine.hits.of, first))
+        found = replace(found, hits=await call.engine.read(call.engine.hit_cache.of, first))
     assert found.hits is not None
     if query.k <= limits.PAGE_ITEMS:
         about = {} if found.explain is None else {"explain": found.explain}
@@ -66,5 +66,5 @@ async def _answer(call: Call, query: verbs.Query) -> dict[str, Any]:
     for start in range(limits.PAGE_ITEMS, len(found.ranking), limits.PAGE_ITEMS):
         page = found.ranking[start : start + limits.PAGE_ITEMS]
         await call.room()
-        await call.items(await call.engine.read(call.engine.hits.of, page, start + 1))
+        await call.items(await call.engine.read(call.engine.hit_cache.of, page, start + 1))
     return warned(found.warnings)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...engine import retention as verbs
 from ...errors import Code, VecError
+from ...feed import retention as verbs
 from ...store.retention import Limits
 from ..call import Call
 

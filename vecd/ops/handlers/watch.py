@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from ... import limits
-from ...engine import pages, positions, selections
-from ...engine import watch as verbs
-from ...engine.view import View, types_of
+from ...engine import attribute_cache
 from ...errors import Code, VecError
+from ...feed import batches, positions
+from ...feed import watch as verbs
+from ...feed.selection import EventSelection, types_of
 from ...store.events import ALL_TYPES
 from ...wire.messages import encode_part
 from ..call import Call
@@ -27,14 +28,14 @@ async def watch(call: Call) -> dict[str, Any]:
     database, loop = call.engine.database, asyncio.get_running_loop()
     reason, sent_at = "done", loop.time()
     try:
-        async with asyncio.timeout(timeout_s), contextlib.aclosing(subscription.pages()) as them:
+        async with asyncio.timeout(timeout_s), contextlib.aclosing(subscription.batches()) as them:
             with call.subscribed(subscription):
                 async for page in them:
                     if page.body is not None:
                         await call.part(page.body)
                         sent_at = loop.time()
                     elif loop.time() - sent_at > limits.HEARTBEAT_S:
-                        await call.part(pages.bookmark(database, page.position, encode_part))
+                        await call.part(batches.bookmark(database, page.position, encode_part))
                         sent_at = loop.time()
                     call.release()  # also if there was nothing to send
     except TimeoutError:
@@ -50,10 +51,10 @@ async def _spec(call: Call) -> verbs.Spec:
     fields = call.fields
     libraries = fields.optional_texts("libraries", chars_max=limits.NAME_BYTES_MAX)
     payload = fields.flag("payload")
-    view = View(
+    view = EventSelection(
         libraries=None if libraries is None else frozenset(libraries),
         types=await _types(call),
-        where=await selections.parse(call.engine, fields.filters("where")),
+        where=await attribute_cache.parse(call.engine, fields.filters("where")),
         payload=payload,
         replaced=payload and fields.flag("replaced", True),
         vectors=payload and fields.flag("vectors"),

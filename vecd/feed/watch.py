@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import Code, VecError
-from . import pages, positions
-from .core import Engine
-from .feed import Channel
-from .pages import Encode, Page
+from . import batches, positions
+from .batches import Encode, EventBatch
+from .channels import Channel
 from .positions import Position
-from .view import View
+from .selection import EventSelection
+
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
 
 #: What is done about a position that was trimmed away.
 ON_GAP: Final = ("fail", "oldest", "snapshot")
@@ -27,7 +29,7 @@ ON_GAP: Final = ("fail", "oldest", "snapshot")
 class Spec:
     """What a watcher wants."""
 
-    view: View
+    view: EventSelection
     start: str = "now"  # `beginning`, `now`, a cursor, an RFC 3339 time, or a time ago as `-15m`
     follow: bool = True  # wait for more at the head; otherwise end at the head as it was at the start
     until: str | None = None  # end at this cursor (inclusive)
@@ -75,7 +77,7 @@ class Watch:
         reached = self.reached
         return self.begun and reached.label is None and reached.seq >= seq
 
-    async def pages(self) -> AsyncGenerator[Page, None]:
+    async def batches(self) -> AsyncGenerator[EventBatch, None]:
         """Pages in order, each event once; a page may have nothing to send. The first tells that the watch stands, and
         where.
 
@@ -144,28 +146,30 @@ class Watch:
         self.position = Position(database.horizon) if oldest else Position(database.head, 0)
         return error
 
-    def _standing(self, gap: VecError | None) -> Page:
+    def _standing(self, gap: VecError | None) -> EventBatch:
         more = {} if gap is None else {"gap": gap.to_wire()}
-        body = pages.bookmark(self._engine.database, self.position, self._encode, **more)
-        return Page(self.position.seq, self.position, body=body)
+        body = batches.bookmark(self._engine.database, self.position, self._encode, **more)
+        return EventBatch(self.position.seq, self.position, body=body)
 
     def _ended(self) -> bool:
         stop = self._stop
         return self._left == 0 or (stop is not None and self.position.label is None and self.position.seq >= stop)
 
-    async def _next(self, channel: Channel) -> Page:
+    async def _next(self, channel: Channel) -> EventBatch:
         """What comes behind the position, when it comes; at a tick of the feed, how far the log has been read."""
         engine, feed, view = self._engine, self._engine.feed, self._spec.view
         seq, label = self.position
         if label is not None:
             await self._room()
-            return await engine.follow(pages.read_state, engine.database, view, self._encode, self.position, self._left)
+            return await engine.follow(
+                batches.read_state, engine.database, view, self._encode, self.position, self._left
+            )
         if self._stop is not None:
             await self._room()
             return await feed.read(view, self._encode, seq, self._stop, self._left)
         while True:
             found = channel.behind(seq) if seq >= channel.start else channel.start
-            if isinstance(found, Page):
+            if isinstance(found, EventBatch):
                 if self._left is None or found.count <= self._left:
                     return found
                 found = found.seq
@@ -175,13 +179,13 @@ class Watch:
             ticks = feed.ticks
             await channel.grown.wait()
             if feed.ticks != ticks and self.reached.seq >= seq and channel.behind(seq) is None:
-                return Page(seq, self.reached, body=self._bookmark(channel))
+                return EventBatch(seq, self.reached, body=self._bookmark(channel))
 
     def _bookmark(self, channel: Channel) -> Sized:
         """Encoded once for all who have reached the same place."""
         seq, head = self.reached.seq, self._engine.database.head
         if channel.bookmark is None or channel.bookmark[:2] != (seq, head):
-            body = pages.bookmark(self._engine.database, self.reached, self._encode)
+            body = batches.bookmark(self._engine.database, self.reached, self._encode)
             channel.bookmark = seq, head, body
         return channel.bookmark[2]
 

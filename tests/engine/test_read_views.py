@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vecd.engine.documents import delete_unchanged
-from vecd.engine.readviews import Everything, Matching, ReadViews
+from vecd.engine.read_views import Everything, Matching, ReadViews
 from vecd.errors import VecError
 from vecd.filters import language
 from vecd.store import documents, libraries, retention

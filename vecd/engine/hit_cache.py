@@ -32,7 +32,7 @@ SCORE_DIGITS = 6
 _OWN_CHARS = 600
 
 
-class Hits:
+class HitCache:
     """Reads hits, from any thread. Blocks."""
 
     def __init__(self, database: Database) -> None:

@@ -16,18 +16,16 @@ from .. import limits
 from ..errors import Code, VecError
 from ..filters import language
 from ..filters.attributes import Attributes, DocumentSelection, Row
-from ..filters.language import Field, Where
+from ..filters.language import Field, Filter
 from ..store import documents, events
 from ..store.catalogue import Library
 from ..store.database import Database
 from ..store.transaction import Commit
 
 if TYPE_CHECKING:
-    from .core import Engine
+    from .engine import Engine
 
 log = logging.getLogger("vecd.filters")
-
-Filter = tuple[Where, ...]
 
 
 async def parse(engine: Engine, expressions: list[str]) -> Filter:
@@ -38,7 +36,7 @@ async def parse(engine: Engine, expressions: list[str]) -> Filter:
     return await engine.read(language.parse, texts)
 
 
-class Selections:
+class AttributeCache:
     """Attributes by library id."""
 
     def __init__(self, database: Database) -> None:

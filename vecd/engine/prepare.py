@@ -41,9 +41,9 @@ from ..store.transaction import Words
 from ..text import embedders
 from ..text.chunking import chunks_by_span, chunks_of
 from ..values import refusals
-from .core import Engine
+from .chunk_terms import Gathered
+from .engine import Engine
 from .preparers import Slices
-from .words import Gathered
 
 _KEYS = frozenset(("op", "id", "title", "text", "texts", "metadata", "vector", "vectors"))
 
@@ -54,7 +54,7 @@ NO_VECTORS: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
 
 
 @dataclass(slots=True)
-class Part:
+class PreparedBatch:
     """Documents `start … stop - 1` of a request, prepared: as many as are embedded and written at once."""
 
     start: int
@@ -63,14 +63,14 @@ class Part:
     refused: list[tuple[int, VecError]]  # (index, why), in the order of their indexes
 
 
-def prepare(engine: Engine, library: Library, documents: list[Any], start: int, strict: bool) -> Part:
+def prepare(engine: Engine, library: Library, documents: list[Any], start: int, strict: bool) -> PreparedBatch:
     """As `prepared`, all slices at once. Blocks. Raises VecError `embedder_failed`."""
     slices = prepared(engine, library, documents, start, strict)
     while True:
         try:
             next(slices)
         except StopIteration as end:
-            part: Part = end.value
+            part: PreparedBatch = end.value
             return part
 
 
@@ -87,12 +87,12 @@ def cost_s(documents: list[Any], start: int) -> float:
     return limits.PREPARE_SLICE_S * min(1.0, chars / limits.PREPARE_SLICE_CHARS)
 
 
-def prepared(engine: Engine, library: Library, documents: list[Any], start: int, strict: bool) -> Slices[Part]:
+def prepared(engine: Engine, library: Library, documents: list[Any], start: int, strict: bool) -> Slices[PreparedBatch]:
     """Validates, chunks and embeds the documents from `start` on, until there are enough for a part.
 
     Raises VecError `embedder_failed`.
     """
-    draft, stop = Draft(library), start
+    draft, stop = BatchBuilder(library), start
     while stop < len(documents) and len(draft.texts) < limits.PART_CHUNKS and draft.chars < limits.PART_CHARS:
         document, chunks = documents[stop], None
         if (text := draft.long_text(document)) is not None:
@@ -115,10 +115,10 @@ def prepared(engine: Engine, library: Library, documents: list[Any], start: int,
         del draft.refused[1:]
         stop = len(documents)
     batch = yield from draft.batch(engine)
-    return Part(start, stop, batch, draft.refused)
+    return PreparedBatch(start, stop, batch, draft.refused)
 
 
-class Draft:
+class BatchBuilder:
     """A batch being put together; chunks are columns, documents are Entries that point into them."""
 
     def __init__(self, library: Library) -> None:

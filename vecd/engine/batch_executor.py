@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from .. import limits
-from ..scarcity import start
+from ..resources import start
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -47,7 +47,7 @@ class Asked(Generic[Q, A]):
 Work = Callable[[list[Asked[Q, A]]], None]
 
 
-class Desk:
+class BatchExecutor:
     """`ask` on the event loop; what is to be done with a question answers a whole batch of them, on one of the desk's
     threads, and may block."""
 

@@ -17,19 +17,19 @@ from typing import TypeVar, TypeVarTuple
 
 from .. import limits
 from ..errors import VecError
-from ..scarcity import pool, scarce
+from ..feed.channels import Feed
+from ..feed.consumers import Consumers
+from ..resources import exhausted, pool
 from ..settings import Settings
 from ..store.database import Database
 from ..store.transaction import Commit, JobChange
 from ..text import embedders
-from .consumers import Consumers
-from .desk import Desk
-from .feed import Feed
-from .hits import Hits
+from .attribute_cache import AttributeCache
+from .batch_executor import BatchExecutor
+from .hit_cache import HitCache
 from .indexes import Indexes
 from .preparers import Preparers, Slices
-from .readviews import ReadViews
-from .selections import Selections
+from .read_views import ReadViews
 from .vacuum import Vacuum
 
 T = TypeVar("T")
@@ -45,14 +45,14 @@ class Engine:
         self.settings = settings
         self.database = Database(settings.store, self._committed, self._storage_failed, self._published)
         self.indexes = Indexes(self.database, settings.data / "indexes")
-        self.selections = Selections(self.database)
-        self.hits = Hits(self.database)
+        self.attribute_cache = AttributeCache(self.database)
+        self.hit_cache = HitCache(self.database)
         self.feed = Feed(self.database, self.follow, self.pump)
         self.consumers = Consumers(self.database)
         self.views = ReadViews(self.database, self._view_released)
         self.vacuum = Vacuum(self.database, self.views)
         self._readers = pool(limits.READERS, "vecd-read")
-        self.desk = Desk("vecd-desk", limits.DESK_THREADS)
+        self.batch_executor = BatchExecutor("vecd-batch", limits.DESK_THREADS)
         self._searchers = pool(limits.SEARCHERS, "vecd-search")
         self._followers = pool(limits.FOLLOWERS, "vecd-feed")
         self._pump = pool(1, "vecd-pump")
@@ -66,7 +66,7 @@ class Engine:
     def open(self, loop: asyncio.AbstractEventLoop, on_fatal: Callable[[VecError], None]) -> None:
         """Opens the store; `on_fatal` is called on the loop if it fails later. Raises VecError `storage_failed`."""
         self._loop, self._on_fatal = loop, on_fatal
-        self.desk.open(loop)
+        self.batch_executor.open(loop)
         self._preparers.open(loop)
         self.database.open()
         self.indexes.open()
@@ -81,7 +81,7 @@ class Engine:
         self._preparers.close()
         self._readers.shutdown(cancel_futures=True)
         self.indexes.stop()  # before those are waited for who wait for an index
-        self.desk.close()
+        self.batch_executor.close()
         self._searchers.shutdown(cancel_futures=True)
         self._followers.shutdown(cancel_futures=True)
         self._pump.shutdown(cancel_futures=True)
@@ -115,12 +115,12 @@ class Engine:
                 try:
                     self._embedders[name] = embedders.make(name)
                 except (ImportError, OSError, MemoryError) as error:
-                    raise scarce(error) or error from error
+                    raise exhausted(error) or error from error
                 log.info("embedder loaded", extra={"embedder": name})
             return self._embedders[name]
 
     def _committed(self, commit: Commit) -> None:
-        self.selections.apply(commit)
+        self.attribute_cache.apply(commit)
         self.indexes.apply(commit)
         if commit.jobs:
             self.on_jobs(commit.jobs)

@@ -17,10 +17,10 @@ import orjson
 from .. import limits
 from ..errors import Code, VecError, nearest
 from ..filters import attributes
+from ..filters.language import Filter
 from ..store import documents, events
 from ..store.catalogue import Library
 from ..store.events import Event, Row
-from .selections import Filter
 
 if TYPE_CHECKING:
     import apsw
@@ -41,7 +41,7 @@ _METADATA_BYTES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class EventSelection:
     """Which events, and how much of each."""
 
     libraries: frozenset[str] | None = None  # None: all, and events of none
@@ -77,7 +77,9 @@ def types_of(patterns: Iterable[str]) -> frozenset[str] | None:
     return frozenset(found) or None
 
 
-def select(view: View, rows: Sequence[Row], libraries: Mapping[int, Library], versions: Versions) -> list[Chosen]:
+def select(
+    view: EventSelection, rows: Sequence[Row], libraries: Mapping[int, Library], versions: Versions
+) -> list[Chosen]:
     """Of these rows those of which the view may want something. `versions` are theirs, for the view's filters."""
     passing = versions.passing(view.where) if view.where else None
     # The end of a library is the end of all documents in it, for those who keep what the filter lets through; who did
@@ -113,7 +115,7 @@ class Versions:
 
     They are looked at once, however many the views are."""
 
-    def __init__(self, views: Iterable[View], rows: Iterable[Row]) -> None:
+    def __init__(self, views: Iterable[EventSelection], rows: Iterable[Row]) -> None:
         fields = {field for view in views for where in view.where for field in where.fields}
         self._some: dict[int, attributes.Row] = {}  # by label
         for row in rows if fields else ():
@@ -141,7 +143,9 @@ def filtered(passing: Container[int | None], found: Iterable[Chosen]) -> list[Ch
     return kept
 
 
-def compose(view: View, chosen: Sequence[Chosen], after: int, stop: int, db: apsw.Connection) -> list[list[Event]]:
+def compose(
+    view: EventSelection, chosen: Sequence[Chosen], after: int, stop: int, db: apsw.Connection
+) -> list[list[Event]]:
     """The wanted events behind `after` (exclusive), up to `stop` (inclusive), a list for each of the chosen rows."""
     payloads = Payloads(view, [row for row, _, _ in chosen], db) if view.payload else None
     composed = []
@@ -157,7 +161,7 @@ def compose(view: View, chosen: Sequence[Chosen], after: int, stop: int, db: aps
     return composed
 
 
-def pieces(view: View, chosen: Sequence[Chosen], db: apsw.Connection) -> Iterator[Sequence[Chosen]]:
+def pieces(view: EventSelection, chosen: Sequence[Chosen], db: apsw.Connection) -> Iterator[Sequence[Chosen]]:
     """The chosen rows, in pieces whose payloads make messages of a moderate size: at least one row each."""
     if not view.payload or not chosen:
         yield chosen
@@ -173,7 +177,7 @@ def pieces(view: View, chosen: Sequence[Chosen], db: apsw.Connection) -> Iterato
     yield chosen[start:]
 
 
-def _versions(view: View, row: Row) -> Iterator[Version]:
+def _versions(view: EventSelection, row: Row) -> Iterator[Version]:
     """The versions of the document that the view wants of the row."""
     if row.label is not None:
         yield row.label, row.added
@@ -181,7 +185,7 @@ def _versions(view: View, row: Row) -> Iterator[Version]:
         yield row.old_label, row.removed
 
 
-def _wants_documents(view: View) -> bool:
+def _wants_documents(view: EventSelection) -> bool:
     """Whether documents' own events are wanted: then these carry the payload, and otherwise the chunks' do."""
     return view.types is None or any(kind.startswith("document.") for kind in view.types)
 
@@ -189,7 +193,7 @@ def _wants_documents(view: View) -> bool:
 class Sizes:
     """How many bytes the payloads of rows take."""
 
-    def __init__(self, view: View, rows: Sequence[Row], db: apsw.Connection) -> None:
+    def __init__(self, view: EventSelection, rows: Sequence[Row], db: apsw.Connection) -> None:
         self._view = view
         versions = [version for row in rows for version in _versions(view, row)]
         self._by_label = dict(zip((label for label, _ in versions), documents.sizes(db, versions), strict=True))
@@ -207,7 +211,7 @@ class Sizes:
 class Payloads:
     """Puts documents, as they were, into their events. Damaged ones are left out."""
 
-    def __init__(self, view: View, rows: Sequence[Row], db: apsw.Connection) -> None:
+    def __init__(self, view: EventSelection, rows: Sequence[Row], db: apsw.Connection) -> None:
         self._view = view
         self._documents = _wants_documents(view)
         self._sizes = Sizes(view, rows, db)
@@ -247,7 +251,7 @@ class Payloads:
 
     def _document(self, document_id: str, label: int, title: str | None, metadata: str | None) -> dict[str, Any]:
         texts, vectors = self._contents[label]
-        return whole(document_id, title, orjson.loads(metadata or "{}"), texts, vectors)
+        return documents.whole(document_id, title, orjson.loads(metadata or "{}"), texts, vectors)
 
     def _add_chunk(self, data: dict[str, Any], label: int) -> None:
         texts, vectors = self._contents[label]
@@ -258,19 +262,3 @@ class Payloads:
 
 def _bytes(text: str | None) -> int:
     return len((text or "").encode())
-
-
-def whole(
-    document_id: str,
-    title: str | None,
-    metadata: dict[str, Any],
-    texts: Sequence[str | None],
-    vectors: Sequence[bytes] | None,
-) -> dict[str, Any]:
-    """A document with its chunks, as `get` shows it."""
-    chunks: list[dict[str, Any]] = [
-        {"chunk_id": events.chunk_id(document_id, position), "text": text} for position, text in enumerate(texts)
-    ]
-    for chunk, vector in zip(chunks, vectors or (), strict=False):
-        chunk["vector"] = vector
-    return {"id": document_id, "title": title, "metadata": metadata, "chunks": chunks}

@@ -27,7 +27,7 @@ _NO_THREAD = ("start new thread", "ThreadPoolBuildError")
 _LIMITS = {"memory": "ulimit -v", "threads": "ulimit -u and -v", "files": "ulimit -n"}
 
 
-def scarce(error: BaseException) -> VecError | None:
+def exhausted(error: BaseException) -> VecError | None:
     """The error that says what the system did not give; None if that is not the cause of this one."""
     what = None
     if isinstance(error, MemoryError):
@@ -91,7 +91,7 @@ def pool(count: int, name: str, initializer: Callable[[], None] | None = None) -
     except RuntimeError as error:
         all_run.abort()
         made.shutdown(wait=False)
-        raise scarce(error) or error from error
+        raise exhausted(error) or error from error
     all_run.wait()  # no initializer may fail
     return made
 
@@ -102,4 +102,4 @@ def start(threads: list[threading.Thread]) -> None:
         try:
             thread.start()
         except RuntimeError as error:
-            raise scarce(error) or error from error
+            raise exhausted(error) or error from error

@@ -20,12 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from . import limits
-from .dial import dial, find
-from .errors import Code, VecError
-from .holder import holder, open_lock
-from .process import environment_for_daemon, roomy_stack
-from .settings import Settings, private_folder
+from .. import limits
+from ..data_lock import holder, open_lock
+from ..errors import Code, VecError
+from ..process import environment_for_daemon, roomy_stack
+from ..settings import Settings, private_folder
+from .discovery import connect_socket, find_daemon
 
 #: Is given a sentence about a wait that takes long.
 Notice = Callable[[str], None]
@@ -36,11 +36,11 @@ _LOG_TAIL_BYTES = 2_000
 _LOOK_S = 0.03
 
 
-def launch(settings: Settings, notice: Notice = lambda text: None) -> socket.socket:
+def spawn_daemon(settings: Settings, notice: Notice = lambda text: None) -> socket.socket:
     """Starts a daemon for these settings unless another process is already doing so; returns a connected socket.
 
     Raises VecError `daemon_failed` with what the daemon said; `busy` if another process keeps the start-up lock or the
-    data; `invalid_settings` for folders that cannot be used; and what `find` raises.
+    data; `invalid_settings` for folders that cannot be used; and what `find_daemon` raises.
     """
     for folder in (settings.runtime, settings.data, settings.log.parent):
         private_folder(folder)
@@ -48,7 +48,9 @@ def launch(settings: Settings, notice: Notice = lambda text: None) -> socket.soc
     lock = open_lock(path)
     try:
         bound_s = limits.LAUNCH_S + limits.START_S
-        got = _until(lambda: _locked(lock) or dial(settings), bound_s, notice, f"another vec that has locked {path}")
+        got = _until(
+            lambda: _locked(lock) or connect_socket(settings), bound_s, notice, f"another vec that has locked {path}"
+        )
         if isinstance(got, socket.socket):
             return got
         if got is None:
@@ -65,19 +67,19 @@ def launch(settings: Settings, notice: Notice = lambda text: None) -> socket.soc
 def _find_or_start(settings: Settings, notice: Notice) -> socket.socket:
     """With the start-up lock held: no other vec starts a daemon now, but one may be starting or stopping by itself."""
     while True:
-        if (sock := find(settings)) is not None:
+        if (sock := find_daemon(settings)) is not None:
             return sock
         held = holder(settings)
         if held is None:
             break
         who = f"the daemon, process {held.pid}, which is {held.state or 'starting'}"
-        got = _until(lambda: dial(settings) or holder(settings) is None, limits.LAUNCH_S, notice, who)
+        got = _until(lambda: connect_socket(settings) or holder(settings) is None, limits.LAUNCH_S, notice, who)
         if isinstance(got, socket.socket):
             return got
         if not got:
             raise VecError(Code.BUSY, f"waited {limits.LAUNCH_S:g} s for {who}", f"its log is {settings.log}")
     _start(settings)
-    sock = dial(settings)
+    sock = connect_socket(settings)
     if sock is None:
         raise VecError(Code.DAEMON_FAILED, f"vecd says it is ready, but nobody listens on {settings.socket}")
     return sock

@@ -15,9 +15,9 @@ from .. import limits
 from ..store import documents, events, libraries
 from ..store.database import Database
 from ..store.events import Event, Row
-from . import view as views
+from . import selection as selections
 from .positions import Position, compacted, cursor
-from .view import Versions, View
+from .selection import EventSelection, Versions
 
 if TYPE_CHECKING:
     import apsw
@@ -39,7 +39,7 @@ _SNAPSHOT_DOCUMENTS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class EventBatch:
     """What lies in (after, position.seq] for a view, or in a snapshot. `first` is the seq of the first of its `count`
     events; `body` is what is sent, None if that is nothing."""
 
@@ -59,18 +59,20 @@ def bookmark(database: Database, position: Position, encode: Encode, **more: Any
     return encode({"items": [], "cursor": cursor(database, position), "head": database.head, **more})
 
 
-def read(database: Database, view: View, encode: Encode, after: int, stop: int, count: int | None = None) -> Page:
+def read(
+    database: Database, view: EventSelection, encode: Encode, after: int, stop: int, count: int | None = None
+) -> EventBatch:
     """The page behind `after` (exclusive), up to `stop` (inclusive) at most, of up to `count` events.
 
     Raises VecError `compacted`.
     """
     with database.snapshot() as db:
         rows, seq = _rows(database, db, after, stop, view.reads_metadata)
-        chosen = views.select(view, rows, database.catalogue.by_id, Versions([view], rows))
-        piece = next(iter(views.pieces(view, chosen, db)))
+        chosen = selections.select(view, rows, database.catalogue.by_id, Versions([view], rows))
+        piece = next(iter(selections.pieces(view, chosen, db)))
         if len(piece) < len(chosen):
             seq = piece[-1][0].last_seq
-        found = [event for row in views.compose(view, piece, after, stop, db) for event in row]
+        found = [event for row in selections.compose(view, piece, after, stop, db) for event in row]
     if count is not None and len(found) > count:
         del found[count:]
         seq = found[-1]["seq"]
@@ -78,14 +80,14 @@ def read(database: Database, view: View, encode: Encode, after: int, stop: int, 
 
 
 def read_for_all(
-    database: Database, views_: Sequence[tuple[View, Encode]], after: int
-) -> tuple[int, list[list[Page] | None], float]:
+    database: Database, views_: Sequence[tuple[EventSelection, Encode]], after: int
+) -> tuple[int, list[list[EventBatch] | None], float]:
     """Reads on behind `after` (exclusive) once for several views: up to which seq, the pages of each view, and the
     processor's seconds that it took. None stands for the pages of views that found no time or no room: one costly view
     must not hold up the others."""
     began_s = thread_time()
     metadata = any(view.reads_metadata for view, _ in views_)
-    found: list[list[Page] | None] = [None] * len(views_)
+    found: list[list[EventBatch] | None] = [None] * len(views_)
     size = 0
     with database.snapshot() as db:
         rows, seq = _rows(database, db, after, database.head, metadata)
@@ -103,7 +105,7 @@ def read_for_all(
     return seq, found, thread_time() - began_s
 
 
-def _groups(places: Sequence[int], views_: Sequence[View]) -> Iterator[list[int]]:
+def _groups(places: Sequence[int], views_: Sequence[EventSelection]) -> Iterator[list[int]]:
     """The places, in their order, in groups whose views' filters name a moderate number of fields together."""
     group: list[int] = []
     fields: set[object] = set()
@@ -120,33 +122,33 @@ def _groups(places: Sequence[int], views_: Sequence[View]) -> Iterator[list[int]
 
 def _pages(
     database: Database,
-    view: View,
+    view: EventSelection,
     encode: Encode,
     rows: Sequence[Row],
     versions: Versions,
     after: int,
     seq: int,
     db: apsw.Connection,
-) -> list[Page]:
-    chosen = views.select(view, rows, database.catalogue.by_id, versions)
+) -> list[EventBatch]:
+    chosen = selections.select(view, rows, database.catalogue.by_id, versions)
     if not chosen:
         return []
     pages = []
-    split = list(views.pieces(view, chosen, db))
+    split = list(selections.pieces(view, chosen, db))
     for number, piece in enumerate(split, 1):
         its_seq = seq if number == len(split) else piece[-1][0].last_seq
-        found = [event for row in views.compose(view, piece, after, its_seq, db) for event in row]
+        found = [event for row in selections.compose(view, piece, after, its_seq, db) for event in row]
         pages.append(_page(database, encode, after, its_seq, found))
         after = its_seq
     return pages
 
 
-def _page(database: Database, encode: Encode, after: int, seq: int, found: list[Event]) -> Page:
+def _page(database: Database, encode: Encode, after: int, seq: int, found: list[Event]) -> EventBatch:
     position = Position(seq)
     if not found:
-        return Page(after, position)
+        return EventBatch(after, position)
     body = encode({"items": found, "cursor": cursor(database, position), "head": database.head})
-    return Page(after, position, len(found), found[0]["seq"], body)
+    return EventBatch(after, position, len(found), found[0]["seq"], body)
 
 
 def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metadata: bool) -> tuple[list[Row], int]:
@@ -185,7 +187,9 @@ def _read(db: apsw.Connection, after: int, count: int, metadata: bool) -> list[R
 # --- snapshots ------------------------------------------------------------------------------------------------------
 
 
-def read_state(database: Database, view: View, encode: Encode, position: Position, count: int | None = None) -> Page:
+def read_state(
+    database: Database, view: EventSelection, encode: Encode, position: Position, count: int | None = None
+) -> EventBatch:
     """The next page of the snapshot as of `position.seq`, behind `position.label`, of up to `count` items; the last has
     a position without a label.
 
@@ -218,12 +222,12 @@ def read_state(database: Database, view: View, encode: Encode, position: Positio
             items.append(_item(seq, SNAPSHOT_END, None, time, {"libraries": sorted(there.values())}))
             return _state_page(database, encode, Position(seq), items)
         rows = [_row(seq, *each) for each in found]
-        chosen: list[views.Chosen] = [(row, there[row.library_id or 0], False) for row in rows]
+        chosen: list[selections.Chosen] = [(row, there[row.library_id or 0], False) for row in rows]
         if view.where:
-            chosen = views.filtered(Versions([view], rows).passing(view.where), chosen)
-        piece = next(iter(views.pieces(view, chosen, db)))[:room]
+            chosen = selections.filtered(Versions([view], rows).passing(view.where), chosen)
+        piece = next(iter(selections.pieces(view, chosen, db)))[:room]
         label = found[-1][0] if len(piece) == len(chosen) else piece[-1][0].label
-        payloads = views.Payloads(view, [row for row, _, _ in piece], db) if view.payload else None
+        payloads = selections.Payloads(view, [row for row, _, _ in piece], db) if view.payload else None
         for row, name, _ in piece:
             expanded = events.expand(row, name)[:1]
             if payloads is not None:
@@ -241,8 +245,8 @@ def _item(seq: int, kind: str, library: str | None, time: str, data: dict[str, A
     return {"seq": seq, "type": kind, "library": library, "time": time, "data": data}
 
 
-def _state_page(database: Database, encode: Encode, position: Position, items: list[Event]) -> Page:
+def _state_page(database: Database, encode: Encode, position: Position, items: list[Event]) -> EventBatch:
     body = None
     if items:
         body = encode({"items": items, "cursor": cursor(database, position), "head": database.head})
-    return Page(position.seq, position, len(items), position.seq, body)
+    return EventBatch(position.seq, position, len(items), position.seq, body)

@@ -6,7 +6,7 @@
 
 Rules: a Watch reads only when it is asked for more, so a slow caller costs the daemon nothing; it shares its connection
 with any number of other requests; leaving it cancels the subscription and nothing else. `vec.watch(feed.cursor)` goes
-on behind what was handed over. Of the connection it knows what Client offers, and no sockets.
+on behind what was handed over. It knows the connection, and no sockets.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-from . import limits
-from .errors import Code, VecError
-
-if TYPE_CHECKING:
-    from .client import Client, Pending
+from .. import limits
+from ..errors import Code, VecError
+from .connection import Connection, Pending
 
 #: Acks that may be on their way. They go into one commit; more would only wait in the same queue.
 _ACKS_MAX = 16
@@ -43,16 +41,16 @@ class Watch:
     A stop of the daemon is raised as `shutting_down`, its silence as `stalled`; any other end is in `end`.
     """
 
-    def __init__(self, client: Client, pending: Pending, consumer: str | None) -> None:
+    def __init__(self, connection: Connection, pending: Pending, consumer: str | None) -> None:
         """Waits until the subscription stands. Raises the VecError that it was refused with."""
-        self._client = client
+        self._connection = connection
         self._pending = pending
         self._consumer = consumer
         self._events: deque[dict[str, Any]] = deque()  # of one message, and not handed over yet
         self._behind = ""  # the cursor behind them
         self._acks: deque[Pending] = deque()
         # A daemon that is silent for longer is dead or stopped.
-        self.patience_s: float = limits.HEARTBEATS_MISSED * client.limits.get("heartbeat_s", limits.HEARTBEAT_S)
+        self.patience_s: float = limits.HEARTBEATS_MISSED * connection.limits.get("heartbeat_s", limits.HEARTBEAT_S)
         self.cursor = ""  # behind all that was handed over
         self.head = 0  # the log's last event, as far as known
         self.gap: VecError | None = None  # the last gap that was mended, as `on_gap` says
@@ -60,7 +58,7 @@ class Watch:
         try:
             first = self._receive()
         except BaseException:
-            self._client.abandon(pending)
+            self._connection.abandon(pending)
             raise
         if first is not None:
             self._keep(first)
@@ -110,7 +108,7 @@ class Watch:
         self._settle(_ACKS_MAX)
         if self.end is not None:
             return None
-        if not self._client.wait_until(lambda: self._pending.ready, self.patience_s):
+        if not self._connection.wait_until(lambda: self._pending.ready, self.patience_s):
             raise self.stalled()
         reply = self._pending.next()
         if reply is None or reply.kind != "items":
@@ -155,7 +153,7 @@ class Watch:
         what goes wrong is raised by the next call, at the latest by `settle`, or on leaving the watch."""
         assert self._consumer is not None, "only a consumer acknowledges"
         self._settle(_ACKS_MAX - 1)
-        self._acks.append(self._client.submit("ack", consumer=self._consumer, cursor=cursor or self.cursor))
+        self._acks.append(self._connection.submit("ack", consumer=self._consumer, cursor=cursor or self.cursor))
 
     def settle(self) -> None:
         """Waits until all acks are on disk. Raises VecError."""
@@ -168,7 +166,7 @@ class Watch:
     def flush(self, timeout_s: float | None = None) -> str:
         """Waits until all that is committed now has arrived here; it is handed over by what follows, without waiting.
         Returns the cursor of that. Raises VecError `timeout`."""
-        answer = self._client.request("flush", target=self._pending.number, timeout_s=timeout_s)
+        answer = self._connection.request("flush", target=self._pending.number, timeout_s=timeout_s)
         return str(answer["cursor"])
 
     # --- the end ----------------------------------------------------------------------------------------------------
@@ -176,22 +174,22 @@ class Watch:
     def close(self) -> None:
         """Ends the subscription; its consumer is free when this returns. The connection goes on."""
         if self._pending.done or self._consumer is None:
-            self._client.abandon(self._pending)
+            self._connection.abandon(self._pending)
             return
-        self._client.request("cancel", target=self._pending.number)
-        self._client.wait_for(lambda: self._pending.done)
+        self._connection.request("cancel", target=self._pending.number)
+        self._connection.wait_for(lambda: self._pending.done)
 
     def __del__(self) -> None:
         """A loop was left, and nobody has the watch any more."""
         with contextlib.suppress(Exception):
-            self._client.abandon(self._pending)
+            self._connection.abandon(self._pending)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         if kind is not None:
-            self._client.abandon(self._pending)
+            self._connection.abandon(self._pending)
             return
         self.settle()
         self.close()

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import limits
 from ..errors import VecError
 from ..store import consumers, retention
 from ..store.retention import Limits
 from ..store.transaction import Transaction
-from .core import Engine
 from .positions import Position, cursor
+
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
 
 log = logging.getLogger("vecd.retention")
 

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 from .. import limits
 from ..errors import Code, VecError
 from ..store.database import Database
-from .pages import Encode, Page, read, read_for_all
-from .pulse import Pulse
-from .view import View
+from .batches import Encode, EventBatch, read, read_for_all
+from .broadcast import Broadcast
+from .selection import EventSelection
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -48,15 +48,15 @@ class Channel:
         self.size_bytes = 0  # of the pages
         self.users = 0
         self.bookmark: tuple[int, int, Sized] | None = None  # the newest: its seq, the head in it, and what is sent
-        self.grown = Pulse()
-        self._pages: list[Page] = []
+        self.grown = Broadcast()
+        self._pages: list[EventBatch] = []
         self._seqs: list[int] = []  # of the pages
 
     def restart(self, start: int) -> None:
         """Nothing before `start` is known here."""
         self.start, self._pages, self._seqs, self.size_bytes = start, [], [], 0
 
-    def append(self, page: Page) -> None:
+    def append(self, page: EventBatch) -> None:
         self._pages.append(page)
         self._seqs.append(page.seq)
         self.size_bytes += len(page.body or ())
@@ -73,7 +73,7 @@ class Channel:
         self.start = self._seqs[count - 1]
         del self._pages[:count], self._seqs[:count]
 
-    def behind(self, seq: int) -> Page | int | None:
+    def behind(self, seq: int) -> EventBatch | int | None:
         """The page that a watcher gets next who has seen everything up to `seq`, which is not before `start`; or, for
         one in the middle of a page, up to where it must read by itself; None if there is nothing more here."""
         place = bisect_right(self._seqs, seq)
@@ -92,17 +92,17 @@ class Feed:
         self._pump_reads = pump
         self.seq = 0  # the log has been read up to here for all channels
         self.ticks = 0
-        self.moved = Pulse()  # something was read or handed on
+        self.moved = Broadcast()  # something was read or handed on
         self._committed = asyncio.Event()
-        self._channels: dict[tuple[View, Encode], Channel] = {}
-        self._readings: dict[Any, asyncio.Future[Page]] = {}  # from the store, that are going on
+        self._channels: dict[tuple[EventSelection, Encode], Channel] = {}
+        self._readings: dict[Any, asyncio.Future[EventBatch]] = {}  # from the store, that are going on
         self._tasks: list[asyncio.Task[None]] = []
         self.watches: set[Watch] = set()
 
     # --- those who watch --------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def join(self, view: View, encode: Encode) -> Iterator[Channel]:
+    def join(self, view: EventSelection, encode: Encode) -> Iterator[Channel]:
         """The channel of that view, until the block ends."""
         if not self._channels:
             self.seq = self._database.head
@@ -129,7 +129,7 @@ class Feed:
         finally:
             self.watches.discard(watch)
 
-    async def read(self, view: View, encode: Encode, after: int, stop: int, count: int | None) -> Page:
+    async def read(self, view: EventSelection, encode: Encode, after: int, stop: int, count: int | None) -> EventBatch:
         """The page behind `after`, from the store; those who want the same at the same time share one reading.
 
         Raises VecError `compacted`.
@@ -142,7 +142,7 @@ class Feed:
             reading.add_done_callback(lambda done: self._read(wanted, done))
         return await asyncio.shield(reading)
 
-    def _read(self, wanted: Any, done: asyncio.Future[Page]) -> None:
+    def _read(self, wanted: Any, done: asyncio.Future[EventBatch]) -> None:
         del self._readings[wanted]
         if not done.cancelled():
             done.exception()  # whoever wanted it may have gone

@@ -1,47 +1,42 @@
-"""Reaching a daemon's socket, and knowing who is at the other end. Shared by the client and the daemon.
+"""Find the daemon of a home, and connect to its socket.
 
 Rules: no wait here is without a bound, because a stopped daemon neither accepts nor answers. Nothing is sent before the
-kernel has said that the other end is our own user, or root: whoever makes our folder first must not get our documents.
+kernel has said that the other end is our own user, or root: another user may have made the socket's folder first.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import struct
-import sys
 import time
 from pathlib import Path
 
-from . import limits
-from .errors import Code, VecError
-from .holder import READY, Holder, holder
-from .process import is_stopped
-from .settings import Settings, check_folder
-
-_LOCAL_PEERCRED, _SOL_LOCAL = 1, 0  # <sys/un.h> of macOS and the BSDs; Python does not name them
-_XUCRED = struct.Struct("=II")  # cr_version, cr_uid, …
-_TIMEVAL = struct.Struct("@ll")
+from .. import limits
+from ..data_lock import READY, Holder, holder
+from ..errors import Code, VecError
+from ..process import is_stopped
+from ..settings import Settings, check_folder
+from ..unixsocket import bound_waits, is_listening, peer_pid, peer_uid
 
 _LOOK_S = 0.05
 
 
-def find(settings: Settings) -> socket.socket | None:
+def find_daemon(settings: Settings) -> socket.socket | None:
     """A connected socket, or None if no daemon is ready for these settings.
 
     A daemon that has this home's data is found by its lock, wherever it listens, unless the caller named another
     socket. One whose socket file was removed binds again within a second or so; that is waited for. Raises VecError
     `no_daemon` if the daemon that has the data does not listen where it should; `stalled` if it is stopped; and what
-    `dial` raises.
+    `connect_socket` raises.
     """
     deadline = time.monotonic() + limits.REBIND_S
-    while (sock := dial(settings)) is None:
+    while (sock := connect_socket(settings)) is None:
         held = holder(settings)
         if held is None or held.pid is None or held.state not in ("", READY):
             return None
-        elsewhere = held.socket != os.fspath(settings.socket) and answers(held.socket)
+        elsewhere = held.socket != os.fspath(settings.socket) and is_listening(held.socket)
         if elsewhere and not settings.named:
-            return dial(settings._replace(socket=Path(held.socket)))
+            return connect_socket(settings._replace(socket=Path(held.socket)))
         if elsewhere or time.monotonic() > deadline:
             raise _not_there(settings, held, elsewhere)
         time.sleep(_LOOK_S)
@@ -61,7 +56,7 @@ def _not_there(settings: Settings, held: Holder, elsewhere: bool) -> VecError:
     return VecError(Code.NO_DAEMON, f"{what} {held.pid}, whose socket is gone", "stop it: vec daemon stop")
 
 
-def dial(settings: Settings) -> socket.socket | None:
+def connect_socket(settings: Settings) -> socket.socket | None:
     """A connected socket, or None if nobody listens there.
 
     Raises VecError `invalid_settings` if the folder of the socket is somebody else's, or open to others' writing;
@@ -72,7 +67,7 @@ def dial(settings: Settings) -> socket.socket | None:
         check_folder(settings.runtime)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _bound_waits(sock, limits.DIAL_S)
+        bound_waits(sock, limits.DIAL_S)
         sock.connect(os.fspath(settings.socket))
         if (uid := peer_uid(sock)) not in (os.getuid(), 0):
             raise VecError(
@@ -80,7 +75,7 @@ def dial(settings: Settings) -> socket.socket | None:
                 f"the daemon on {settings.socket} is user {uid}'s, and you are user {os.getuid()}",
                 "set VEC_HOME to a folder of your own, or name your daemon's socket with VEC_SOCKET",
             )
-        _bound_waits(sock, 0)
+        bound_waits(sock, 0)
     except (FileNotFoundError, ConnectionRefusedError):
         sock.close()
         return None
@@ -97,19 +92,6 @@ def dial(settings: Settings) -> socket.socket | None:
     return sock
 
 
-def answers(path: str) -> bool:
-    """Whether somebody listens on this socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)
-        try:
-            sock.connect(path)
-        except BlockingIOError:
-            return True  # its queue is full
-        except OSError:
-            return False
-        return True
-
-
 def is_serving(sock: socket.socket, hello: bytes, patience_s: float) -> bool:
     """Whether the daemon at the other end of a silent connection is still at work.
 
@@ -121,7 +103,7 @@ def is_serving(sock: socket.socket, hello: bytes, patience_s: float) -> bool:
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as second:
         try:
-            _bound_waits(second, patience_s)
+            bound_waits(second, patience_s)
             second.connect(sock.getpeername())
             second.sendall(hello)
             second.recv(1)
@@ -142,37 +124,3 @@ def silent(pid: int | None, silence_s: float) -> VecError:
         f"{who} has not answered for {silence_s:g} s",
         "see its log with `vec daemon logs`; end it with `vec daemon stop`",
     )
-
-
-def bound_reads(sock: socket.socket, seconds: float) -> None:
-    """A blocking read that gets nothing for so long raises BlockingIOError (0: no bound). One system call a read still
-    does, where Python's own timeouts take two."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
-
-
-def _bound_waits(sock: socket.socket, seconds: float) -> None:
-    """The same for reads, writes, and the wait for room in the other end's queue of connections."""
-    bound_reads(sock, seconds)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(seconds))
-
-
-def _timeval(seconds: float) -> bytes:
-    return _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1_000_000))
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """The user at the other end, as the kernel knows it."""
-    if sys.platform == "linux":
-        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return int(uid)
-    _, uid = _XUCRED.unpack_from(sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 76))
-    return int(uid)
-
-
-def peer_pid(sock: socket.socket) -> int | None:
-    """The process at the other end, where the kernel knows it. For a socket that a service manager listens on, in the
-    client: that manager."""
-    if sys.platform == "linux":
-        pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return int(pid) or None
-    return None

@@ -31,13 +31,13 @@ import orjson
 from .. import limits
 from ..errors import Code, VecError
 from ..filters import attributes
+from ..filters.language import Filter
 from ..store import documents as store
 from ..store import events
 from ..store.catalogue import Catalogue
 from ..store.database import Database
 from ..store.documents import Document
 from ..store.transaction import Moment, Transaction
-from .selections import Filter
 
 if TYPE_CHECKING:
     import apsw

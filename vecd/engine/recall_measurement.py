@@ -26,7 +26,7 @@ from ..index.recall import figures, recall_of
 from ..index.rows import Floats
 from ..store import documents
 from ..store.catalogue import Library
-from .core import Engine
+from .engine import Engine
 
 #: Queries of each sort.
 QUERIES: Final = 20
@@ -39,7 +39,7 @@ _TEXTS: Final = 4 * QUERIES
 _NOISE: Final = 0.5
 
 
-async def probe(engine: Engine, library: Library) -> dict[str, Any] | None:
+async def measure(engine: Engine, library: Library) -> dict[str, Any] | None:
     """For each sort of query `k`, `queries` (how many), and the `mean`, 5th percentile (`p5`) and `worst` recall@k of
     those; None where every search is exact, or nothing is in memory.
 

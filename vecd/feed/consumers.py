@@ -14,8 +14,8 @@ from ..store import consumers as store
 from ..store.consumers import Consumer
 from ..store.database import Database
 from ..store.events import format_time
+from .broadcast import Broadcast
 from .positions import Position, cursor
-from .pulse import Pulse
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 
@@ -26,7 +26,7 @@ class Consumers:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._holders: dict[str, str] = {}
-        self.acked = Pulse()
+        self.acked = Broadcast()
 
     @contextlib.contextmanager
     def hold(self, name: str, who: str) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Pulse:
+class Broadcast:
     """`wait` returns at the next beat."""
 
     def __init__(self) -> None:

@@ -1,0 +1,307 @@
+"""One connection to the daemon: many requests at once, and their replies.
+
+`submit` sends a request and returns a Pending at once; `Pending.result` waits. While it sends it also reads, because
+the daemon may have answers for us that must be taken before it reads on. A stream is read only when it is asked for
+more; what arrives for it while another request is waited for is kept, so one that is left unread for long belongs on a
+connection of its own. Not thread-safe: one thread, one connection.
+
+An answer may take long, and silence is no failure. But after SILENCE_S without a byte the client checks whether the
+daemon is still at work, and gives the connection up (`stalled`) if it is not; so no wait for a daemon that is stopped
+or stuck lasts for longer than that check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .. import __version__, limits
+from ..data_lock import folder_id, shown
+from ..errors import Code, VecError
+from ..unixsocket import bound_reads, peer_pid
+from ..wire.frames import FrameDecoder
+from ..wire.messages import Reply, check_protocol, decode, encode, hello, parse_reply
+from .discovery import is_serving, silent
+
+_RECEIVE_BYTES = 256 * limits.KIB
+_HELLO = encode(hello(f"vec {__version__}"))
+
+
+class Pending:
+    """A request that has been sent. Its replies wait here until they are asked for."""
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self._connection = connection
+        self.number = number
+        self.done = False  # the last reply is here
+        self._replies: deque[Reply] = deque()
+        self.warnings: list[str] = []  # of the answer, once it has been taken
+
+    def result(self) -> dict[str, Any]:
+        """Waits for the one answer. Raises the VecError that the daemon answered with."""
+        reply = self.next()
+        if reply is None or reply.kind not in ("result", "end"):
+            raise VecError(Code.PROTOCOL_ERROR, "the daemon answered with a stream where one result was expected")
+        return dict(reply.body)
+
+    def parts(self) -> Iterator[Reply]:
+        """The replies as they come: any number of `items`, then one `end` (or a single `result`)."""
+        while (reply := self.next()) is not None:
+            yield reply
+            if reply.kind != "items":
+                return
+
+    @property
+    def ready(self) -> bool:
+        """Whether `next` has something to return without waiting."""
+        return bool(self._replies) or self.done
+
+    def next(self) -> Reply | None:
+        """Waits for the next reply; None behind the last. Raises VecError."""
+        self._connection.wait_for(lambda: self.ready)
+        if not self._replies:
+            return None
+        reply = self._replies.popleft()
+        if reply.kind == "error":
+            raise VecError.from_wire(reply.body)
+        if reply.kind != "items" and reply.body.get("warnings"):
+            self.warnings = list(reply.body["warnings"])
+            self._connection.on_warnings(self.warnings)
+        return reply
+
+    def _take(self, reply: Reply) -> None:
+        self._replies.append(reply)
+        self.done = reply.kind != "items"
+
+
+class Connection:
+    """A connection that has said hello: requests go out, replies come in. `Client` adds a method for each op."""
+
+    def __init__(self, sock: socket.socket, *, timeout_s: float | None = None, data: Path | None = None) -> None:
+        """Says hello. With `data`, refuses a daemon that serves another data folder. Raises VecError."""
+        self._socket = sock
+        self._socket.setblocking(True)
+        bound_reads(sock, limits.SILENCE_S)
+        self._timeout_s = timeout_s
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._arriving = memoryview(bytearray(_RECEIVE_BYTES))  # one for all: a fresh one a message costs page faults
+        self._decoder = FrameDecoder()
+        self._unsent: deque[memoryview] = deque()
+        self._pending: dict[int, Pending] = {}
+        self._number = 0
+        self._lost: VecError | None = None
+        #: Called with an answer's warnings, each a sentence: a filter names a field that no document has, for example.
+        self.on_warnings: Callable[[list[str]], None] = lambda warnings: None
+        try:
+            answer = self._hello()
+            if data is not None:
+                _check_data(answer, data)
+        except BaseException:
+            self.close()
+            raise
+        self.log: str = str(answer.get("log", ""))  # the log id, the first half of every cursor
+        self.server: str = str(answer.get("server", ""))
+        self.limits: dict[str, Any] = dict(answer.get("limits") or {})
+
+    def _hello(self) -> dict[str, Any]:
+        patience, self._timeout_s = self._timeout_s, min(self._timeout_s or limits.HELLO_S, limits.HELLO_S)
+        pending = self._pending[0] = Pending(self, 0)
+        self._send(_HELLO)
+        answer = pending.result()
+        self._timeout_s = patience
+        check_protocol(answer.get("protocol"), who="daemon")
+        return answer
+
+    # --- any op -----------------------------------------------------------------------------------------------------
+
+    def submit(self, op: str, **fields: Any) -> Pending:
+        """Sends a request and returns without waiting for its answer. Fields that are None are left out."""
+        return self._submit(self._frame(op, **fields))
+
+    def _frame(self, op: str, **fields: Any) -> bytes:
+        """The next request, encoded."""
+        message = {"op": op, "id": self._number + 1}
+        message.update((key, value) for key, value in fields.items() if value is not None)
+        return encode(message)
+
+    def _submit(self, frame: bytes) -> Pending:
+        """Sends what `_frame` made last."""
+        self._number += 1
+        pending = self._pending[self._number] = Pending(self, self._number)
+        self._send(frame)
+        return pending
+
+    def request(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Sends a request and waits for its answer. Raises VecError."""
+        return self.submit(op, **fields).result()
+
+    def pages(self, op: str, **fields: Any) -> Generator[Reply, None, None]:
+        """The replies of a stream as they come: any number of `items`, then one `end`; or a single `result`.
+
+        Leaving the iterator early cancels the stream.
+        """
+        pending = self.submit(op, **fields)
+        try:
+            yield from pending.parts()
+        finally:
+            self.abandon(pending)
+
+    def items(self, op: str, key: str, **fields: Any) -> Iterator[dict[str, Any]]:
+        """The items of an answer, whether it came as one result (its list `key`) or as a stream."""
+        with contextlib.closing(self.pages(op, **fields)) as pages:
+            for reply in pages:
+                yield from reply.body if reply.kind == "items" else reply.body.get(key, ())
+
+    # --- the socket -------------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """For select and poll: readable when `pump` has something to take."""
+        return self._socket.fileno()
+
+    def pump(self) -> None:
+        """Takes what has arrived, without waiting. Raises VecError `connection_lost`."""
+        self._step(0.0)
+
+    def wait(self) -> None:
+        """Waits until something arrives, and takes it. Raises VecError `connection_lost`."""
+        self._step(self._timeout_s)
+
+    def wait_for(self, reached: Callable[[], bool]) -> None:
+        """Sends and receives until `reached()`. Raises VecError `timeout` or `connection_lost`."""
+        if not self.wait_until(reached, self._timeout_s):
+            raise VecError(Code.TIMEOUT, f"no answer within {self._timeout_s:g} s", "its outcome is unknown; try again")
+
+    def wait_until(self, reached: Callable[[], bool], patience_s: float | None) -> bool:
+        """The same for `patience_s` seconds (None: no bound); returns whether it was reached."""
+        deadline = None if patience_s is None else time.monotonic() + patience_s
+        while not reached():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._step(left)
+        return True
+
+    def set_timeout(self, timeout_s: float | None) -> None:
+        """Bounds the wait for each answer from now on (None: no bound)."""
+        self._timeout_s = timeout_s
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def abandon(self, pending: Pending) -> None:
+        """Nobody will read on: ask the daemon to stop, and forget what still comes."""
+        if self._pending.pop(pending.number, None) is not None and self._lost is None and self._socket.fileno() >= 0:
+            self.submit("cancel", target=pending.number)
+
+    def _send(self, frame: bytes) -> None:
+        self._unsent.append(memoryview(frame))
+        self.wait_for(lambda: not self._unsent)
+
+    def _step(self, wait_s: float | None) -> None:
+        """Sends and receives what can be, waiting up to `wait_s` for either to be possible."""
+        if self._lost is not None:
+            raise self._lost
+        try:
+            if self._unsent:
+                self._write()
+                if not self._unsent:
+                    return  # progress; whoever only wanted to send must not wait for an answer
+            if wait_s is None and not self._unsent:
+                # The socket blocks, up to SILENCE_S: one system call, where poll and recv would be two.
+                if not self._read(0):
+                    self.check_daemon()
+                return
+            self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            bound_s = limits.SILENCE_S if wait_s is None else min(wait_s, limits.SILENCE_S)
+            if self._poll.poll(0 if bound_s == 0 else max(1, int(bound_s * 1000))):
+                self._read(socket.MSG_DONTWAIT)
+            elif bound_s == limits.SILENCE_S:
+                self.check_daemon()
+        except (OSError, ValueError) as error:
+            self._lose(error)
+        if self._lost is not None:
+            raise self._lost
+
+    def _write(self) -> None:
+        while self._unsent:
+            try:
+                sent = self._socket.send(self._unsent[0], socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                # The daemon has hung up; what it said last may still be there to read.
+                self._unsent.clear()
+                return
+            if sent == len(self._unsent[0]):
+                self._unsent.popleft()
+            else:
+                self._unsent[0] = self._unsent[0][sent:]
+
+    def check_daemon(self) -> None:
+        """To be called after SILENCE_S without a byte. Raises VecError `stalled` if the daemon is not at work; then the
+        connection is lost."""
+        if self._lost is None and not is_serving(self._socket, _HELLO, limits.PROBE_S):
+            self._lose(None, silent(peer_pid(self._socket), limits.SILENCE_S + limits.PROBE_S))
+        if self._lost is not None:
+            raise self._lost
+
+    def _read(self, flags: int) -> bool:
+        """Takes what is there; false if nothing is."""
+        try:
+            count = self._socket.recv_into(self._arriving, _RECEIVE_BYTES, flags)
+        except BlockingIOError:
+            return False
+        if not count:
+            self._lose(None)
+            return True
+        for payload in self._decoder.feed(self._arriving[:count]):
+            reply = parse_reply(decode(payload))
+            if reply.id is None:
+                self._lose(None, VecError.from_wire(reply.body))
+                return True
+            if (pending := self._pending.get(reply.id)) is not None:
+                pending._take(reply)
+                if pending.done:
+                    del self._pending[reply.id]
+        return True
+
+    def _lose(self, cause: Exception | None, said: VecError | None = None) -> None:
+        """The connection is over: with a reason that the daemon gave, or without one."""
+        if self._lost is None:
+            self._lost = said or VecError(
+                Code.CONNECTION_LOST,
+                "the connection to the daemon was lost" + (f" ({cause})" if cause else ""),
+                "what had no answer may or may not have happened; sending it again is safe",
+            )
+            self._lost.__cause__ = cause
+
+
+def _check_data(answer: dict[str, Any], data: Path) -> None:
+    """Raises VecError `invalid_settings` if the daemon that said hello serves another folder than `data`."""
+    served, name = answer.get("data"), answer.get("data_id")
+    if not isinstance(served, str):
+        return  # an older daemon
+    try:
+        ours = folder_id(data)
+    except OSError:
+        ours = None
+    if ours != name and served != shown(data):
+        raise VecError(
+            Code.SETTINGS,
+            f"the daemon on this home's socket serves the data in {served}, and this home's are in {data}",
+            "two homes need two sockets: set VEC_HOME or XDG_RUNTIME_DIR for each, or name one with VEC_SOCKET",
+        )

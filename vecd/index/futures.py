@@ -1,0 +1,45 @@
+"""Small helpers for concurrent futures: failing those that wait, and working on a result that may come later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def fail(futures: Iterable[Future[Any]], error: BaseException) -> None:
+    """Gives an error to all that still wait."""
+    for future in futures:
+        if not future.done() and (future.running() or future.set_running_or_notify_cancel()):
+            future.set_exception(error)
+
+
+def resolve(futures: Iterable[Future[T]], result: T) -> None:
+    """Gives a result to all that were not cancelled."""
+    for future in futures:
+        if future.set_running_or_notify_cancel():
+            future.set_result(result)
+
+
+def then(value: T | Future[T], function: Callable[[T], R]) -> R | Future[R]:
+    """The function's result: at once if the value is there, else a future that `function` fulfils on the thread that
+    gives the value. Cancelling that future cancels the one that it waits for."""
+    if not isinstance(value, Future):
+        return function(value)
+    source: Future[T] = value
+    chained: Future[R] = Future()
+
+    def done(_: Future[T]) -> None:
+        if not chained.set_running_or_notify_cancel():
+            return
+        try:
+            chained.set_result(function(source.result()))
+        except BaseException as error:
+            chained.set_exception(error)
+
+    chained.add_done_callback(lambda ended: source.cancel() if ended.cancelled() else None)
+    source.add_done_callback(done)
+    return chained
