@@ -142,6 +142,7 @@ async def _serve(
     from .engine.engine import Engine
     from .feed import retention
     from .jobs.jobs import Jobs
+    from .jobs.periodic import Periodic
     from .jobs.scheduler import Scheduler
     from .server import listener as sockets
 
@@ -172,7 +173,8 @@ async def _serve(
     listener = sockets.Listener(jobs, clock, sock, stop.set, owned=passed is None, about=about)
     await listener.start()
     keeper = loop.create_task(listener.keep_bound(keep_lock))
-    upkeep = loop.create_task(retention.Upkeep(engine).run())
+    trimming = Periodic("retention", retention.Retention(engine).tick, limits.RETENTION_EVERY_S)
+    trimming.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reopening.reopen if reopening else lambda: None)
@@ -198,7 +200,7 @@ async def _serve(
     await clock.stop()
     await jobs.stop()
     await listener.drain(settings.drain_s)
-    upkeep.cancel()
+    await trimming.stop()
     await asyncio.to_thread(jobs.close)
     engine.rest()
     await asyncio.to_thread(engine.close)

@@ -50,6 +50,20 @@ class Ledger(JobKind):
         return {"steps": run.params["steps"]}
 
 
+class Elsewhere(JobKind):
+    """One document a step; made by workers outside the daemon (tests/support/lease_worker.py)."""
+
+    name = "elsewhere"
+    what = "write documents, outside the daemon"
+    library = "required"
+    library_max = None
+    runs = "outside"
+    params: ClassVar[Mapping[str, Param]] = {
+        "steps": Param("how many", int, required=True),
+        "seconds": Param("how long each takes", float),
+    }
+
+
 class Killer(JobKind):
     """The daemon dies of it."""
 
@@ -92,7 +106,7 @@ class Failer(JobKind):
         return {"attempts": run.job.attempt}
 
 
-KINDS.update({kind.name: kind for kind in (Ledger(), Killer(), Mover(), Failer())})
+KINDS.update({kind.name: kind for kind in (Ledger(), Elsewhere(), Killer(), Mover(), Failer())})
 
 if __name__ == "__main__":
     main()

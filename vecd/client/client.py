@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import Code, VecError
-from ..wire.documents import pack_all
+from ..wire.documents import pack_all, pack_document
 from ..wire.vectors import pack_vector
 from .connection import Connection
 from .subscription import Watch
@@ -212,6 +212,64 @@ class Client(Connection):
     def drop_jobs(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:
         """Forgets jobs that have ended."""
         return list(self.request("jobs.drop", job_ids=list(job_ids))["jobs"])
+
+    # --- jobs: for a worker -----------------------------------------------------------------------------------------
+
+    def claim_job(
+        self, worker: str, kinds: Sequence[str], *, lease_s: float | None = None, wait_s: float | None = None
+    ) -> dict[str, Any] | None:
+        """Begins an attempt at the next job of these kinds; waits up to `wait_s` for one. None if there is none.
+
+        The answer has `job_id`, `attempt`, `params`, `checkpoint`, `steps` and more: see vec-protocol(7). The job is
+        the worker's for `lease_s` seconds after each call below. Raises VecError `unsupported`."""
+        job = self.request("jobs.claim", worker=worker, kinds=list(kinds), lease_s=lease_s, wait_s=wait_s)["job"]
+        return None if job is None else dict(job)
+
+    def heartbeat_job(
+        self, job_id: int, attempt: int, *, done: int | None = None, total: int | None = None
+    ) -> dict[str, Any]:
+        """Extends the lease: `{"stop","lease_s"}`; `stop` says why the worker is to stop, None if it is to go on.
+        Raises VecError `lease_lost`."""
+        return self.request("jobs.heartbeat", job_id=job_id, attempt=attempt, done=done, total=total)
+
+    def checkpoint_job(
+        self,
+        job_id: int,
+        attempt: int,
+        step: int,
+        checkpoint: Any,
+        *,
+        effect: dict[str, Any] | None = None,
+        done: int | None = None,
+        total: int | None = None,
+        lines: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Commits a step: `step` is how many checkpoints the job has had before. Returns what a heartbeat does, with
+        `counts`, `refused` and `repeated`.
+
+        An `effect` is written in the same transaction: `{"type":"documents","documents":[…]}` as `ingest` takes them,
+        or `{"type":"delete","ids":[…]}`. `lines` are for the job's log. Safe to repeat.
+
+        Raises VecError `lease_lost`, or `invalid_document` for a vector that cannot be packed.
+        """
+        if effect is not None and isinstance(effect.get("documents"), list):
+            effect = {**effect, "documents": [pack_document(each) for each in effect["documents"]]}
+        return self.request(
+            "jobs.checkpoint", job_id=job_id, attempt=attempt, step=step, checkpoint=checkpoint, effect=effect,
+            done=done, total=total, lines=list(lines) or None,
+        )  # fmt: skip
+
+    def finish_job(
+        self, job_id: int, attempt: int, *, result: dict[str, Any] | None = None, error: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Ends an attempt, with a result or an error (`code`, `message`, `retryable`), or with neither: then the job is
+        given back. Returns the job. Safe to repeat. Raises VecError `lease_lost`."""
+        return self.request("jobs.finish", job_id=job_id, attempt=attempt, result=result, error=error)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Who works on which job: `{"worker","job_id","kind","library","attempt","started_at","lease_left_s","stop"}`.
+        Threads of the daemon have no lease; a worker that waits for a job has no job."""
+        return list(self.request("jobs.workers")["workers"])
 
 
 def explained(answer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .. import limits
-from ..errors import VecError
 from ..store import consumers, retention
 from ..store.retention import Limits
 from ..store.transaction import Transaction
@@ -69,20 +68,19 @@ def _size(engine: Engine) -> tuple[int, int]:
         return retention.size(db)
 
 
-class Upkeep:
-    """Holds the log against the settings, every limits.RETENTION_EVERY_S."""
+class Retention:
+    """Trims the log to the settings, every limits.RETENTION_EVERY_S."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         settings = engine.settings
         self._keep = Limits(settings.keep_age or None, settings.keep_count or None, settings.keep_bytes or None)
+        engine.vacuum.begin()  # what the last run of the daemon may have left
 
-    async def run(self) -> None:
-        """Until it is cancelled."""
-        self._engine.vacuum.begin()  # what the last run of the daemon may have left
-        while self._keep != Limits():
-            try:
-                await trim(self._engine, self._keep)
-            except VecError as error:
-                log.error("log not trimmed", extra={"error": str(error)})
-            await asyncio.sleep(limits.RETENTION_EVERY_S)
+    async def tick(self) -> float | None:
+        """Trims once; returns after how many seconds to do it again, None if the settings keep everything. Raises
+        VecError."""
+        if self._keep == Limits():
+            return None
+        await trim(self._engine, self._keep)
+        return limits.RETENTION_EVERY_S
