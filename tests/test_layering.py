@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed"},
     "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine"},
     "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs"},
-    "server": {*SHARED, "write_order", "wire", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops"},
+    "server": {*SHARED, "wire", "unixsocket", "ops"},
     "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"},
     "restore": {*SHARED, "data_lock", "store"},
     "__main__": {"daemon"},
@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 #: Layers that are on their way, or about to go.
 PLANNED = {"delivery"}
 #: Packages some modules of which import each other in a circle. To be emptied.
-CIRCULAR = {"engine", "ops", "server", "store"}
+CIRCULAR = {"engine", "store"}
 
 #: What the command line may know of vecd.
 CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery"}

@@ -144,6 +144,7 @@ async def _serve(
     from .jobs.jobs import Jobs
     from .jobs.periodic import Periodic
     from .jobs.scheduler import Scheduler
+    from .ops.service import Service
     from .server import listener as sockets
 
     loop = asyncio.get_running_loop()
@@ -168,9 +169,10 @@ async def _serve(
     if passed is None and settings.socket.parent == settings.runtime:
         private_folder(settings.runtime)
     sock = passed or sockets.bind(str(settings.socket))
-    clock = Scheduler(jobs)
+    scheduler = Scheduler(jobs)
     about = {"data": shown(settings.data), "data_id": folder_id(settings.data)}
-    listener = sockets.Listener(jobs, clock, sock, stop.set, owned=passed is None, about=about)
+    service = Service(jobs, scheduler, stop.set, about)
+    listener = sockets.Listener(service, sock, owned=passed is None)
     await listener.start()
     keeper = loop.create_task(listener.keep_bound(keep_lock))
     trimming = Periodic("retention", retention.Retention(engine).tick, limits.RETENTION_EVERY_S)
@@ -184,7 +186,7 @@ async def _serve(
     lock.tell(READY)
     _tell_ready(ready_fd)
     jobs.start()
-    clock.start()
+    scheduler.start()
     await stop.wait()
     keeper.cancel()
     lock.tell(STOPPING)
@@ -197,7 +199,7 @@ async def _serve(
     log.info("stopping")
     _notify("STOPPING=1")
     engine.indexes.stop_building()
-    await clock.stop()
+    await scheduler.stop()
     await jobs.stop()
     await listener.drain(settings.drain_s)
     await trimming.stop()

@@ -28,9 +28,11 @@ from vecd.feed.positions import Position
 from vecd.feed.selection import EventSelection
 from vecd.jobs.jobs import Jobs
 from vecd.jobs.scheduler import Scheduler
-from vecd.server.budget import Budget
+from vecd.ops.budget import Budget
+from vecd.ops.service import Service
+from vecd.server.budget import FrameBudget
 from vecd.server.listener import Listener
-from vecd.server.session import Session
+from vecd.server.session import Owner, Session
 from vecd.store.database import Database
 from vecd.wire.frames import encode_frame
 
@@ -207,7 +209,9 @@ def test_half_frames_hold_a_bounded_amount_and_make_room_for_others() -> None:
 
 def test_a_frame_that_trickles_in_is_too_slow() -> None:
     clock_s = 1_000.0
-    session = Session(cast(Listener, SimpleNamespace(budget=Budget(lambda: None, lambda: None))))
+    session = Session(
+        cast(Owner, SimpleNamespace(service=SimpleNamespace(budget=Budget()), frames=FrameBudget(Budget())))
+    )
     session._greeted, session._transport = (
         True,
         cast(asyncio.Transport, SimpleNamespace(get_write_buffer_size=lambda: 0, is_closing=lambda: False)),
@@ -277,12 +281,12 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
         jobs = SimpleNamespace(engine=engine)
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            listener = Listener(cast(Jobs, jobs), cast(Scheduler, None), ours, lambda: None)
+            listener = Listener(Service(cast(Jobs, jobs), cast(Scheduler, None), lambda: None), ours)
 
             class Held:
                 def __init__(self, name: str, size: int, blocked_s: float) -> None:
                     self.name, self.unread_bytes, self._blocked_s = name, size, blocked_s
-                    listener.budget.unread(size)
+                    listener.service.budget.unread(size)
 
                 def look_at_output(self, now: float) -> None:
                     """Nothing was read."""
@@ -293,12 +297,12 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
                 def end_stalled(self, reason: VecError) -> None:
                     assert reason.code == Code.STALLED
                     held.append(self.name)
-                    listener.budget.unread(-self.unread_bytes)
+                    listener.service.budget.unread(-self.unread_bytes)
 
             third = limits.UNREAD_BYTES_MAX // 3
             sessions = [Held("small", third - 1, 9), Held("moving", 2 * third, 0), Held("large", third + 5, 9)]
             listener._sessions = cast(set[Session], set(sessions))
-            await asyncio.wait_for(listener.budget.uncrowded(), PATIENCE_S)
+            await asyncio.wait_for(listener.service.budget.uncrowded(), PATIENCE_S)
 
     asyncio.run(scenario())
     assert held == ["large"]

@@ -29,6 +29,7 @@ from vecd.errors import Code
 from vecd.jobs.jobs import Jobs
 from vecd.jobs.scheduler import Scheduler
 from vecd.ops.call import Call
+from vecd.ops.service import Service
 from vecd.ops.table import OPS, Op
 from vecd.server import budget
 from vecd.server.listener import Listener
@@ -418,7 +419,7 @@ def bare_session() -> Iterator[tuple[Listener, Session, SlowTransport]]:
         jobs = SimpleNamespace(
             engine=SimpleNamespace(database=SimpleNamespace(log_id="0"), settings=SimpleNamespace(workers=1))
         )
-        listener = Listener(cast(Jobs, jobs), cast(Scheduler, None), ours, lambda: None)
+        listener = Listener(Service(cast(Jobs, jobs), cast(Scheduler, None), lambda: None), ours)
         session, transport = Session(listener), SlowTransport(ours)
         session.connection_made(transport)
         session.data_received(HELLO)
@@ -461,8 +462,8 @@ def test_answers_that_were_read_meanwhile_do_not_count_as_unread(monkeypatch: py
             another.connection_made(its_transport)
             its_transport.unread_bytes = 1_000
             another.send({"id": 1, "result": {}})
-            assert listener.budget.unread_bytes == 1_000
-            await listener.budget.uncrowded()
+            assert listener.service.budget.unread_bytes == 1_000
+            await listener.service.budget.uncrowded()
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
@@ -508,7 +509,7 @@ def test_a_frame_that_cannot_be_decoded_for_want_of_memory_holds_up_no_other(mon
             another.data_received(frame("ping", 1, padding=bytes(100_000)))
             await reached(lambda: another._decoding is None)
             assert not another.closed
-            listener.budget.close()
+            listener.frames.close()
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
@@ -527,16 +528,15 @@ def test_who_does_not_read_and_holds_the_backlog_is_ended_though_its_answer_come
         monkeypatch.setitem(OPS, "paged", Op(paged))
         with bare_session() as (listener, session, _):
             session.data_received(frame("paged", 1, padding=bytes(2 * limits.MIB)))
-            await reached(lambda: bool(session._paged))
+            await reached(lambda: session._runner.is_streaming)
             session.pause_writing()
-            assert listener.budget.backlog_full
+            assert listener.service.budget.backlog_full
             reason = session.overdue(time.monotonic() + 1.1, 1.0)
             assert reason is not None
             assert reason.code == Code.STALLED
-            for task in session._tasks.values():
-                task.cancel()
-            await reached(lambda: not session._tasks)
-            listener.budget.close()
+            session._runner.cancel_all()
+            await reached(lambda: session._runner.is_idle)
+            listener.frames.close()
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
@@ -547,12 +547,12 @@ def test_a_frame_that_waits_for_room_is_admitted_when_a_larger_one_before_it_is_
     monkeypatch.setattr(limits, "INCOMING_BYTES_MAX", limits.MIB)
     with bare_session() as (listener, session, _):
         told: list[int] = []
-        arriving = listener.budget
+        arriving = listener.frames
         large = Session(listener)
         monkeypatch.setattr(session, "room_for_frame", told.append)
-        assert arriving.admit_frame(Session(listener), limits.MIB // 2)
-        assert not arriving.admit_frame(large, limits.MIB)
-        assert not arriving.admit_frame(session, limits.MIB // 4)
+        assert arriving.admit(Session(listener), limits.MIB // 2)
+        assert not arriving.admit(large, limits.MIB)
+        assert not arriving.admit(session, limits.MIB // 4)
         arriving.forget(large)
         assert told == [limits.MIB // 4]
         assert not arriving.frames_wait
@@ -572,15 +572,15 @@ def test_requests_of_a_peer_that_is_gone_are_backlog_until_they_are_done(monkeyp
         with bare_session() as (listener, session, _):
             request = frame("wait", 1, padding=bytes(10_000))
             session.data_received(request)
-            assert listener.budget.backlog_bytes > len(request) - 4
+            assert listener.service.budget.backlog_bytes > len(request) - 4
             await asyncio.sleep(0)  # the request's task begins
             session.connection_lost(None)
-            assert listener.connections == 0
-            assert listener.budget.backlog_bytes > len(request) - 4
+            assert listener.service.connections == 0
+            assert listener.service.budget.backlog_bytes > len(request) - 4
             finish.set()
-            await asyncio.gather(*session._tasks.values())
+            await asyncio.gather(*session._runner.sender.tasks.values())
             await asyncio.sleep(0)  # and then the callbacks of the task
-            assert listener.budget.backlog_bytes == 0
+            assert listener.service.budget.backlog_bytes == 0
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,18 +159,27 @@ def lines(jobs: Jobs, job_id: int, after: int) -> list[dict[str, Any]]:
 
 
 async def wait(
-    jobs: Jobs, job_ids: Sequence[int], *, one: bool, timeout_s: float | None, every_s: float | None
+    jobs: Jobs,
+    job_ids: Sequence[int],
+    *,
+    one: bool,
+    timeout_s: float | None,
+    every_s: float | None,
+    room: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[list[dict[str, Any]], None]:
     """The jobs as they are, whenever one of them has moved, and every `every_s` seconds; ends when all of them (`one`:
     any) have ended.
 
-    Raises VecError `not_found` (one that is dropped meanwhile too), TimeoutError after `timeout_s`.
+    `room` is awaited before each reading, for whoever must not hold more of it. Raises VecError `not_found` (one that
+    is dropped meanwhile too), TimeoutError after `timeout_s`.
     """
     loop = asyncio.get_running_loop()
     deadline = None if timeout_s is None else loop.time() + timeout_s
     ids = sorted(set(job_ids))
     with jobs.awaiting(ids) as moved:
         while True:
+            if room is not None:
+                await room()
             moved.clear()  # before reading: a move during the read wakes us again
             found = await jobs.engine.read(_these, jobs, ids)
             if missing := set(ids) - {job.job_id for job in found}:

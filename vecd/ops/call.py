@@ -1,40 +1,41 @@
-"""What a handler sees of a request and of the connection it came on."""
+"""What a handler sees of a request: its fields, what the daemon offers, its sender, and where its answer goes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..engine.engine import Engine
 from ..errors import Code, VecError
 from ..feed.watch import Watch
-from ..jobs.jobs import Jobs
-from ..jobs.scheduler import Scheduler
-from ..wire.messages import Part, Request
+from ..wire.messages import Request
 from ..write_order import WriteSlot
 from .fields import Fields
-
-if TYPE_CHECKING:
-    from ..server.listener import Listener
-    from ..server.session import Session
+from .reply import Reply
+from .sender import Sender
+from .service import Service
 
 
 class Call:
     """One request, as a handler sees it."""
 
-    def __init__(self, session: Session, request: Request, slot: WriteSlot | None) -> None:
-        self._session = session
-        self._slot = slot
+    def __init__(
+        self, service: Service, sender: Sender, request: Request, reply: Reply, slot: WriteSlot | None
+    ) -> None:
+        self.service = service
+        self.engine = service.engine
+        self.jobs = service.jobs
+        self.scheduler = service.scheduler
         self.id = request.id
         self.op = request.op
         self.fields = Fields(request.op, request.fields)
-        self.engine: Engine = session.listener.engine
-        self.jobs: Jobs = session.listener.jobs
-        self.scheduler: Scheduler = session.listener.clock
-        self.listener: Listener = session.listener
-        self.streamed = False  # the reply is a stream, and ends with `end`
-        self._room: bool | None = None  # whether it has room of its own connection `alone`; None: it has none
+        self.streamed = False  # the answer is a stream, and ends with `end`
+        self._sender = sender
+        self._reply = reply
+        self._slot = slot
+        self._room: bool | None = None  # whether it has room of its own sender `alone`; None: it has none
+
+    # --- the sender -------------------------------------------------------------------------------------------------
 
     @property
     def slot(self) -> WriteSlot:
@@ -42,41 +43,107 @@ class Call:
         assert self._slot is not None
         return self._slot
 
-    async def room(self, *, alone: bool = False) -> None:
-        """Waits until an answer, or the next page of one, may be read and held; before every reading of what may be
-        large. The next send gives the room back. `alone`: only this connection's room counts, for pages that are read
-        for many at once.
+    @property
+    def peer(self) -> str:
+        """The sender's name, for people."""
+        return self._sender.name
 
-        Between this and the send, wait for nothing but the reading: others wait for the room.
+    @property
+    def stopping(self) -> bool:
+        """Whether the daemon, or the sender's connection, is being drained."""
+        return self._sender.stopping
+
+    @contextmanager
+    def subscribed(self, watch: Watch) -> Iterator[None]:
+        """The sender's other requests find the watch by this request's number until the block ends."""
+        self._sender.watches[self.id] = watch
+        try:
+            yield
+        finally:
+            del self._sender.watches[self.id]
+
+    def subscription(self, target: int) -> Watch | None:
+        """The sender's watch with that number."""
+        return self._sender.watches.get(target)
+
+    def cancel(self, target: int) -> bool:
+        """Cancels a stream of the sender. False if there is none of that number."""
+        return self._sender.cancel(target)
+
+    # --- the answer -------------------------------------------------------------------------------------------------
+
+    async def room(self, *, alone: bool = False) -> None:
+        """Waits until an answer, or the next page of one, may be read and held: the sender has read what it was sent,
+        few answers are being made for it, and few for all. Call it before each reading of what may be large. The next
+        send gives the room back. `alone`: only this sender's room counts, for pages that are read for many at once.
+
+        Between this and the send, wait for nothing but the reading: other requests wait for the room.
+        Raises CancelledError if the sender is gone.
         """
-        if self._room is None:
-            await self._session.room(alone=alone)
-            self._room = alone
+        if self._room is not None:
+            return
+        sender, reply, budget = self._sender, self._reply, self.service.budget
+        await sender.answers.acquire()
+        try:
+            while True:
+                await reply.writable()
+                if reply.unread_bytes:  # a sender that has read everything need not wait for others to read
+                    await budget.uncrowded()
+                if not alone:
+                    await budget.begin_answer()
+                if reply.is_writable:
+                    break
+                if not alone:
+                    budget.end_answer()
+        except BaseException:
+            sender.answers.release()
+            raise
+        self._room = alone
 
     def release(self) -> None:
         """Gives the room back, if the call has some."""
         if self._room is not None:
             alone, self._room = self._room, None
-            self._session.release_room(alone=alone)
-
-    @property
-    def holds_room(self) -> bool:
-        return self._room is not None
+            self._sender.answers.release()
+            if not alone:
+                self.service.budget.end_answer()
 
     @property
     def is_read(self) -> bool:
-        """Whether the peer has read enough of what it was sent before."""
-        return self._session.is_writable
+        """Whether the sender has read enough of what it was sent before."""
+        return self._reply.is_writable
+
+    @property
+    def encode_part(self) -> Callable[[dict[str, Any]], Sized]:
+        """Encodes what `part` sends. Any thread."""
+        return self._reply.encode_part
+
+    async def result(self, body: dict[str, Any]) -> bool:
+        """Sends the whole answer. One that fits no message because of its one list goes as a stream of that list's
+        items; then the list is taken out of `body`, whose rest is to end the stream, and the answer is True.
+        """
+        if self._room is None:
+            await self._reply.writable()
+        try:
+            self._reply.result(body)
+        except VecError as error:
+            lists = [key for key, value in body.items() if isinstance(value, list)]
+            if error.code != Code.FRAME_TOO_LARGE or len(lists) != 1:
+                raise
+            await self.items(body.pop(lists[0]))
+            return True
+        return False
 
     async def items(self, items: list[Any], **extra: Any) -> int:
-        """Sends a part of a stream, in as many messages as it takes, and waits until the peer has read enough of it.
+        """Sends a part of a stream, in as many messages as it takes, and waits until the sender has read enough of it.
         Returns their bytes.
 
-        Raises VecError `too_large` for a single item that fits no frame.
+        Raises VecError `too_large` for a single item that fits no message.
         """
         self.streamed = True
+        self._sender.paged.add(self.id)
         try:
-            size = self._session.send_page({"id": self.id, "items": items, **extra})
+            size = self._reply.items(items, extra)
         except VecError as error:
             if error.code != Code.FRAME_TOO_LARGE:
                 raise
@@ -85,41 +152,15 @@ class Call:
             middle = len(items) // 2
             return await self.items(items[:middle]) + await self.items(items[middle:], **extra)
         self.release()
-        await self._session.writable()
+        await self._reply.writable()
         return size
 
     async def part(self, body: Sized) -> None:
-        """Sends a part of a stream that has been encoded for all who get the same, and waits as `items` does."""
-        assert isinstance(body, Part)
-        self._session.send_part(self.id, body)
+        """Sends a part of a stream that `encode_part` made for all who get the same, and waits as `items` does."""
+        self._reply.part(body)
         self.release()
-        if not self.is_read or self._session.closed:
-            await self._session.writable()
-
-    @property
-    def peer(self) -> str:
-        """Who is at the other end, for people."""
-        return self._session.peer
-
-    @contextmanager
-    def subscribed(self, watch: Watch) -> Iterator[None]:
-        """The connection knows the watch by this request's number until the block ends."""
-        self._session.watches[self.id] = watch
-        try:
-            yield
-        finally:
-            del self._session.watches[self.id]
-
-    def subscription(self, target: int) -> Watch | None:
-        """The connection's watch with that number."""
-        return self._session.watches.get(target)
-
-    def cancel(self, target: int) -> bool:
-        return self._session.cancel(target)
-
-    @property
-    def stopping(self) -> bool:
-        return self._session.draining
+        if not self._reply.is_writable:
+            await self._reply.writable()
 
 
 def warned(warnings: list[str]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The ops: one visible table. A handler reads the request's fields, calls the engine, and returns the reply's body."""
+"""The ops: one visible table. A handler reads the request's fields, calls the engine or jobs, and returns the reply's
+body."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ Handler = Callable[[Call], Awaitable[Body]]
 
 
 @dataclass(frozen=True, slots=True)
-class Now:
+class Immediate:
     """Answered at once, on the event loop: it neither blocks nor waits."""
 
     handler: Callable[[Call], Body]
@@ -41,18 +42,18 @@ class Op:
     """Answered by a task."""
 
     handler: Handler
-    write: bool = False  # takes effect in the order of its connection's other writes
-    makes_libraries: bool = False  # of the writes, those that make or delete a library
+    write: bool = False  # takes effect in the order of its sender's other writes
+    makes_libraries: bool = False  # a write that creates or deletes a library
     stream: bool = False  # a subscription: may be cancelled, and is no back-pressure
 
 
-OPS: Final[dict[str, Op | Now]] = {
-    "ping": Now(status.ping),
-    "status": Now(status.status),
-    "shutdown": Now(daemon.shutdown),
-    "cancel": Now(watch.cancel),
+OPS: Final[dict[str, Op | Immediate]] = {
+    "ping": Immediate(status.ping),
+    "status": Immediate(status.status),
+    "shutdown": Immediate(daemon.shutdown),
+    "cancel": Immediate(watch.cancel),
     "library.create": Op(library.create, write=True, makes_libraries=True),
-    "library.list": Now(library.list_),
+    "library.list": Op(library.list_),
     "library.show": Op(library.show),
     "library.rebuild": Op(library.rebuild),
     "library.delete": Op(library.delete, write=True, makes_libraries=True),
@@ -85,7 +86,7 @@ OPS: Final[dict[str, Op | Now]] = {
     "jobs.heartbeat": Op(leases.heartbeat),
     "jobs.checkpoint": Op(leases.checkpoint),
     "jobs.finish": Op(leases.finish),
-    "jobs.workers": Now(leases.workers),
+    "jobs.workers": Immediate(leases.workers),
     "schedule.add": Op(schedule.add),
     "schedule.list": Op(schedule.list_),
     "schedule.run": Op(schedule.run),

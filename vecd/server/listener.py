@@ -1,4 +1,4 @@
-"""The listening socket and all its sessions.
+"""The listening socket and all its sessions: the transport of local clients.
 
 Rules: bind, chmod 0600, then listen, so that nobody gets in between. A socket file on which nobody answers is a dead
 daemon's and is replaced; one on which somebody does is not taken. A peer must be of our own user (or root): the kernel
@@ -23,12 +23,11 @@ from typing import Any
 
 from .. import limits
 from ..errors import Code, VecError
-from ..jobs.jobs import Jobs
-from ..jobs.scheduler import Scheduler
+from ..ops.service import Service
 from ..resources import own_descriptors
 from ..settings import make_folder
 from ..unixsocket import is_listening, peer_uid
-from .budget import Budget
+from .budget import FrameBudget
 from .session import Session
 
 log = logging.getLogger("vecd.listener")
@@ -86,38 +85,25 @@ def _file_id(path: str) -> tuple[int, int] | None:
 class Listener:
     """Accepts connections and holds what they share."""
 
-    def __init__(
-        self,
-        jobs: Jobs,
-        clock: Scheduler,
-        sock: socket.socket,
-        stop: Callable[[], None],
-        *,
-        owned: bool = True,
-        about: dict[str, str] | None = None,
-    ) -> None:
-        """`owned`: the socket's file is ours to remove, and not a service manager's. `about` is added to each hello."""
-        self.engine = jobs.engine
-        self.jobs = jobs
-        self.clock = clock
-        self.stop = stop  # begins the daemon's shutdown
-        self.budget = Budget(self._look_again, self._crowded)
+    def __init__(self, service: Service, sock: socket.socket, *, owned: bool = True) -> None:
+        """`owned`: the socket's file is ours to remove, and not a service manager's."""
+        self.service = service
+        self.frames = FrameBudget(service.budget)
+        service.budget.on_backlog_room.append(self._backlog_shrunk)
+        service.budget.on_crowded.append(self._crowded)
         self._sock = sock
         name = sock.getsockname()
         self.path: str = name if isinstance(name, str) else ""  # bytes: an abstract one, which has no file
         self._file = _file_id(self.path)
         self._owned = owned
-        self.about = about or {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._connections_max = min(limits.CONNECTIONS_MAX, descriptors - own_descriptors(jobs.engine.settings.workers))
+        self._connections_max = min(
+            limits.CONNECTIONS_MAX, descriptors - own_descriptors(service.engine.settings.workers)
+        )
         self._sessions: set[Session] = set()
         self._empty = asyncio.Event()  # set when the last session has gone
         self._server: asyncio.Server
         self._sweeper: asyncio.Task[None]
-
-    @property
-    def connections(self) -> int:
-        return len(self._sessions)
 
     async def start(self) -> None:
         self._server = await self._listen(self._sock)
@@ -171,15 +157,19 @@ class Listener:
                 "try again later, or raise its limit of open files (ulimit -n)",
             )
         self._sessions.add(session)
+        self.service.connections += 1
         self._empty.clear()
         return None
 
     def forget(self, session: Session) -> None:
-        self._sessions.discard(session)
+        if session in self._sessions:
+            self._sessions.remove(session)
+            self.service.connections -= 1
         if not self._sessions:
             self._empty.set()
 
-    def _look_again(self) -> None:
+    def _backlog_shrunk(self) -> None:
+        self.frames.decode_next()
         for session in self._sessions:
             session.look_again()
 
@@ -187,7 +177,7 @@ class Listener:
         """Too many answers are not read, by the counts of when they were sent. If that is still so, those who hold
         most, and read nothing for a moment, are ended."""
         self._look_at_output(time.monotonic())
-        if self.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
+        if self.service.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
             asyncio.get_running_loop().call_later(limits.UNREAD_CROWDED_S, self._relieve)
 
     def _look_at_output(self, now: float) -> None:
@@ -198,12 +188,12 @@ class Listener:
         now = time.monotonic()
         self._look_at_output(now)
         for session in sorted(self._sessions, key=lambda each: -each.unread_bytes):
-            if self.budget.unread_bytes <= limits.UNREAD_BYTES_MAX:
+            if self.service.budget.unread_bytes <= limits.UNREAD_BYTES_MAX:
                 return
             if session.blocked_s(now) >= limits.UNREAD_CROWDED_S:
                 told = f"{session.unread_bytes:,} bytes of answers are not read, and the daemon holds too many of them"
                 session.end_stalled(VecError(Code.STALLED, told, "read while you send"))
-        if self.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
+        if self.service.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
             self._crowded()
 
     async def drain(self, patience_s: float) -> None:
@@ -220,11 +210,11 @@ class Listener:
         for session in list(self._sessions):
             session.cut()
         await asyncio.sleep(0)
-        self.budget.close()
+        self.frames.close()
 
     async def _sweep(self) -> None:
         """Ends peers that do not move."""
-        stall_s = self.engine.settings.stall_s
+        stall_s = self.service.engine.settings.stall_s
         while True:
             await asyncio.sleep(min(stall_s / 4, 5.0))
             now = time.monotonic()

@@ -9,6 +9,7 @@ from ..call import Call
 
 
 async def list_(call: Call) -> dict[str, Any]:
+    await call.room()
     return {"consumers": await call.engine.read(call.engine.consumers.everyone)}
 
 

@@ -1,4 +1,4 @@
-"""shutdown: the polite way to stop the daemon from the command line."""
+"""shutdown: stops the daemon, as SIGTERM does."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from ..call import Call
 
 def shutdown(call: Call) -> dict[str, Any]:
     """Answers, then drains like SIGTERM."""
-    call.listener.stop()
+    call.service.stop()
     return {}

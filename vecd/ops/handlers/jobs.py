@@ -93,6 +93,7 @@ async def show(call: Call) -> dict[str, Any]:
 async def logs(call: Call) -> dict[str, Any]:
     """Fields: job_id, after (a line's number, exclusive)."""
     after = call.fields.integer("after", 0, low=0, high=_ID_MAX)
+    await call.room()
     return {"lines": await call.engine.read(operations.lines, call.jobs, _id(call.fields), after)}
 
 
@@ -113,6 +114,7 @@ async def wait(call: Call) -> dict[str, Any]:
         one=fields.flag("any"),
         timeout_s=fields.optional_seconds("timeout_s"),
         every_s=None if every_s is None else max(every_s, limits.JOBS_EVERY_S),
+        room=call.room,
     )
     reason = "done"
     try:

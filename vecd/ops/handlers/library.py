@@ -27,7 +27,8 @@ async def create(call: Call) -> dict[str, Any]:
     return await verbs.create(call.engine, wanted, call.slot)
 
 
-def list_(call: Call) -> dict[str, Any]:
+async def list_(call: Call) -> dict[str, Any]:
+    await call.room()
     return {"libraries": [verbs.show(call.engine, each) for each in verbs.everything(call.engine)]}
 
 

@@ -14,4 +14,4 @@ def ping(call: Call) -> dict[str, Any]:
 
 
 def status(call: Call) -> dict[str, Any]:
-    return {**verbs.status(call.engine), "connections": call.listener.connections, "jobs": jobs.overview(call.jobs)}
+    return {**verbs.status(call.engine), "connections": call.service.connections, "jobs": jobs.overview(call.jobs)}

@@ -14,7 +14,6 @@ from ...feed import batches, positions
 from ...feed import watch as verbs
 from ...feed.selection import EventSelection, types_of
 from ...store.events import ALL_TYPES
-from ...wire.messages import encode_part
 from ..call import Call
 
 
@@ -24,7 +23,7 @@ async def watch(call: Call) -> dict[str, Any]:
     now = call.engine.database.head  # before the filters are parsed, which may take a while
     spec = await _spec(call)
     timeout_s = call.fields.optional_seconds("timeout_s")
-    subscription = verbs.Watch(call.engine, spec, encode_part, now, partial(call.room, alone=True))
+    subscription = verbs.Watch(call.engine, spec, call.encode_part, now, partial(call.room, alone=True))
     database, loop = call.engine.database, asyncio.get_running_loop()
     reason, sent_at = "done", loop.time()
     try:
@@ -35,7 +34,7 @@ async def watch(call: Call) -> dict[str, Any]:
                         await call.part(page.body)
                         sent_at = loop.time()
                     elif loop.time() - sent_at > limits.HEARTBEAT_S:
-                        await call.part(batches.bookmark(database, page.position, encode_part))
+                        await call.part(batches.bookmark(database, page.position, call.encode_part))
                         sent_at = loop.time()
                     call.release()  # also if there was nothing to send
     except TimeoutError:

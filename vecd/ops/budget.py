@@ -1,0 +1,64 @@
+"""What all requests together, over all senders and transports, may hold in memory.
+
+- The backlog: requests that have no answer yet, at what they take as objects, in bytes. A transport takes no request
+  while it is full, except one from a sender that has none: the limit is exceeded by that much at most.
+- Unread answers, in bytes: what waits in send buffers. An answer is made only while there is room, and only a few are
+  made at once. When peers that do not read have filled it, their transport disconnects the ones that hold most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from .. import limits
+
+
+class Budget:
+    """A service has one. Transports add to the lists of callbacks."""
+
+    def __init__(self) -> None:
+        self.backlog_bytes = 0
+        self.unread_bytes = 0
+        self.on_backlog_room: list[Callable[[], None]] = []  # called when the backlog has room again
+        self.on_crowded: list[Callable[[], None]] = []  # called when too much is unread
+        self._uncrowded = asyncio.Event()
+        self._uncrowded.set()
+        self._making = asyncio.Semaphore(limits.ANSWERS_AT_ONCE)
+
+    @property
+    def backlog_full(self) -> bool:
+        return self.backlog_bytes >= limits.BACKLOG_BYTES_MAX
+
+    def taken(self, size: int) -> None:
+        """A request of `size` bytes waits for its answer."""
+        self.backlog_bytes += size
+
+    def answered(self, size: int) -> None:
+        """A request of `size` bytes is answered, and its memory is free."""
+        full = self.backlog_full
+        self.backlog_bytes -= size
+        if full and not self.backlog_full:
+            for look in self.on_backlog_room:
+                look()
+
+    def unread(self, change: int) -> None:
+        """Send buffers have grown by `change` bytes, or shrunk."""
+        self.unread_bytes += change
+        if self.unread_bytes <= limits.UNREAD_BYTES_MAX:
+            self._uncrowded.set()
+        elif self._uncrowded.is_set():
+            self._uncrowded.clear()
+            for relieve in self.on_crowded:
+                relieve()
+
+    async def uncrowded(self) -> None:
+        """Waits until the unread answers are within their limit."""
+        await self._uncrowded.wait()
+
+    async def begin_answer(self) -> None:
+        """Waits until one more answer may be made. `end_answer` when it has been sent, or will not be."""
+        await self._making.acquire()
+
+    def end_answer(self) -> None:
+        self._making.release()

@@ -1,0 +1,26 @@
+"""What the daemon offers to all requests: engine, jobs, scheduler, and the daemon itself. daemon.py makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..engine.engine import Engine
+from ..jobs.jobs import Jobs
+from ..jobs.scheduler import Scheduler
+from .budget import Budget
+
+
+class Service:
+    """One daemon, as requests of all transports see it."""
+
+    def __init__(
+        self, jobs: Jobs, scheduler: Scheduler, stop: Callable[[], None], about: Mapping[str, str] | None = None
+    ) -> None:
+        """`stop` begins the daemon's shutdown. `about` is added to the answer of each hello."""
+        self.engine: Engine = jobs.engine
+        self.jobs = jobs
+        self.scheduler = scheduler
+        self.stop = stop
+        self.about = dict(about or {})
+        self.budget = Budget()
+        self.connections = 0  # open, over all transports, which count them here
