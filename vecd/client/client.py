@@ -9,7 +9,7 @@ with connect() as vec:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import Code, VecError
@@ -183,20 +183,30 @@ class Client(Connection):
         return self.items("jobs.list", "jobs", **fields)
 
     def wait_for_jobs(
-        self, job_ids: Sequence[int], *, any: bool = False, timeout_s: float | None = None
+        self,
+        job_ids: Sequence[int],
+        *,
+        any: bool = False,
+        timeout_s: float | None = None,
+        every_s: float | None = None,
+        on_change: Callable[[list[dict[str, Any]]], None] = lambda jobs: None,
     ) -> list[dict[str, Any]]:
-        """Waits until all of these jobs (or `any` of them) have ended; returns them as they are then.
+        """Waits until all of these jobs (or `any` of them) have ended; returns them as they are then. `on_change` is
+        given the jobs whenever one of them changes its state, and every `every_s` seconds.
 
         Raises VecError `timeout`, `not_found`, `shutting_down` or `connection_lost`.
         """
         last: list[dict[str, Any]] = []
-        wanted = {"job_ids": list(job_ids), "any": any or None, "timeout_s": timeout_s}
+        wanted = {"job_ids": list(job_ids), "any": any or None, "timeout_s": timeout_s, "every_s": every_s}
         with contextlib.closing(self.pages("jobs.wait", **wanted)) as pages:
             for reply in pages:
                 if reply.kind == "items":
                     last = reply.body
+                    on_change(last)
                 elif reply.body.get("reason") == "timeout":
-                    raise VecError(Code.TIMEOUT, f"the jobs have not ended within {timeout_s:g} s", jobs=last)
+                    raise VecError(
+                        Code.TIMEOUT, f"the jobs have not ended within {timeout_s:g} s", "they go on", jobs=last
+                    )
                 elif reply.body.get("reason") != "done":
                     raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "the jobs go on when it is back")
         return last
