@@ -256,6 +256,19 @@ VERIFY_ROWS: Final = 5_000
 PROBLEMS_TOLD: Final = 100
 #: Who waits for jobs is not told of their progress more often.
 JOBS_EVERY_S: Final = 0.05
+#: A worker outside the daemon holds a job for so long after it was last heard of, unless it asks for another time; and
+#: the bounds of that.
+LEASE_S: Final = 30.0
+LEASE_S_MIN: Final = 0.5
+LEASE_S_MAX: Final = 3_600.0
+#: How long a worker's claim waits for a job, at most: behind it the worker shows that it is still there.
+CLAIM_WAIT_S: Final = 60.0
+#: A worker's name is typed by people and stands in lists.
+WORKER_NAME_CHARS_MAX: Final = 128
+#: Bytes of a checkpoint or a result of a worker outside the daemon, as JSON: they are read with every list.
+JOB_CHECKPOINT_BYTES_MAX: Final = 64 * KIB
+#: Characters of a line in a job's log that a worker outside the daemon sends.
+JOB_LINE_CHARS_MAX: Final = 2_000
 #: How long a cancel waits for the step that is being made before it answers that the job will be cancelled.
 CANCEL_WAIT_S: Final = 5.0
 #: Stopping: how long the steps that are being made may take.

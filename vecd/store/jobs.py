@@ -1,4 +1,4 @@
-"""Jobs: what a job is, and how jobs are read. (How they move from state to state is job_transitions.py's.)"""
+"""Jobs: what a job is, and how jobs are read. (How they change their state is job_transitions.py's.)"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATES: Final = (PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, DEAD)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class NewJob:
     """A job as it is submitted; `params` have been checked."""
 
     kind: str
@@ -71,13 +71,15 @@ class Job:
     started_us: int | None  # the last attempt
     ended_us: int | None
     delay_us: int | None  # how far ahead ready_us was when it was set; None: not known
+    worker: str | None  # running: who makes the attempt, outside the daemon; None: a thread of the daemon
+    lease_s: float | None  # how long this worker may be silent; None: it has no lease
 
 
 #: The columns of a job, in the order of its fields.
 COLUMNS: Final = (
     "job_id, kind, params, library, priority, state, ready_us, unique_key, lock_key, timeout_s, schedule, cancelling,"
     " waits, attempt, failures, crashes, steps, checkpoint, done, total, result, error, created_us, started_us,"
-    " ended_us, delay_us"
+    " ended_us, delay_us, worker, lease_s"
 )
 
 
@@ -97,7 +99,7 @@ def find(db: apsw.Connection, job_id: int) -> Job:
     return job_of(row)
 
 
-def these(db: apsw.Connection, job_ids: Sequence[int]) -> list[Job]:
+def find_many(db: apsw.Connection, job_ids: Sequence[int]) -> list[Job]:
     """The jobs with these ids, in the order of their ids; those that are not there are left out."""
     rows = db.execute(
         f"SELECT {COLUMNS} FROM json_each(?) AS wanted CROSS JOIN jobs ON job_id = wanted.value ORDER BY job_id",
@@ -147,7 +149,8 @@ def page(
 def attempts(db: apsw.Connection, job_id: int) -> list[dict[str, Any]]:
     """The history of a job, the oldest attempt first."""
     rows = db.execute(
-        "SELECT attempt, started_us, ended_us, outcome, error FROM job_attempts WHERE job_id = ? ORDER BY attempt",
+        "SELECT attempt, started_us, ended_us, outcome, error, worker FROM job_attempts WHERE job_id = ?"
+        " ORDER BY attempt",
         (job_id,),
     )
     return [
@@ -157,8 +160,9 @@ def attempts(db: apsw.Connection, job_id: int) -> list[dict[str, Any]]:
             "ended_at": None if ended_us is None else format_time(ended_us),
             "outcome": outcome,
             "error": orjson.loads(error) if error else None,
+            "worker": worker,
         }
-        for attempt, started_us, ended_us, outcome, error in rows
+        for attempt, started_us, ended_us, outcome, error, worker in rows
     ]
 
 
@@ -188,12 +192,12 @@ def job_of(row: Sequence[Any]) -> Job:
      waits, attempt, failures, crashes, steps, kept, done, total, result, error, *times) = row  # fmt: skip
     return Job(
         job_id, kind, orjson.loads(params), library, priority, state, ready_us, unique_key, lock_key, timeout_s,
-        schedule, bool(cancelling), waits, attempt, failures, crashes, steps, _loaded(kept), done, total,
-        _loaded(result), _loaded(error), *times,
+        schedule, bool(cancelling), waits, attempt, failures, crashes, steps, loaded(kept), done, total,
+        loaded(result), loaded(error), *times,
     )  # fmt: skip
 
 
-def _loaded(text: str | None) -> Any:
+def loaded(text: str | None) -> Any:
     return None if text is None else orjson.loads(text)
 
 

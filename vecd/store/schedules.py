@@ -10,7 +10,7 @@ import orjson
 
 from ..errors import Code, VecError, nearest
 from . import job_transitions, jobs
-from .jobs import Job, Wanted
+from .jobs import Job, NewJob
 from .transaction import Transaction
 
 
@@ -52,7 +52,7 @@ def remove(tx: Transaction, name: str) -> Schedule:
     return schedule
 
 
-def submit(tx: Transaction, name: str, wanted: list[Wanted], pending_max: int, last_us: int | None) -> list[Job]:
+def submit(tx: Transaction, name: str, wanted: list[NewJob], pending_max: int, last_us: int | None) -> list[Job]:
     """Submits jobs of a schedule, as long as fewer than `pending_max` of them wait (0: none may run either), and notes
     up to when its times have been dealt with."""
     active = dict(

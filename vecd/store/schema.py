@@ -21,6 +21,8 @@ What the tables mean:
 - `jobs` holds a row a job, whatever its state; `job_attempts` the history of each, `job_lines` what it had to say,
   `job_drafts` what a reembed has made so far, `job_waits` which jobs run after which, `job_pauses` the kinds that may
   not begin ('' is all of them). `params`, `checkpoint`, `result` and `error` are JSON. Ids are never used again.
+  An attempt outside the daemon has the name of its worker and the length of its lease. When the lease ends is not kept:
+  the daemon measures it by its steady clock, and begins it again when it starts (jobs/leases.py).
 - `schedules` holds what is submitted again and again; `last_us` is the last time that has been dealt with.
 """
 
@@ -206,6 +208,11 @@ MIGRATIONS: tuple[str, ...] = (
       seq INTEGER PRIMARY KEY,   -- the log's head
       time_us INTEGER NOT NULL   -- when it was that, by a clock that is behind the times of the log
     ) STRICT;
+    """,
+    """
+    ALTER TABLE jobs ADD COLUMN worker TEXT;       -- who makes the attempt, outside the daemon; null: the daemon
+    ALTER TABLE jobs ADD COLUMN lease_s REAL;      -- how long this worker may be silent; null: it has no lease
+    ALTER TABLE job_attempts ADD COLUMN worker TEXT;
     """,
 )
 

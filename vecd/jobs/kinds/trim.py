@@ -9,7 +9,7 @@ from ... import limits
 from ...errors import Code, VecError
 from ...feed import retention
 from ...store.retention import Limits
-from ...store.transaction import Transaction
+from .. import effects
 from .kind import JobKind, Param, Run, Step, Steps
 from .vacuum import reclaimed
 
@@ -44,15 +44,10 @@ class Trim(JobKind):
 
     def steps(self, run: Run) -> Steps:
         upto = retention.reachable(run.engine.database, _limits(run.params))
-        told: dict[str, Any] = {}
-
-        def write(tx: Transaction) -> dict[str, Any]:
-            trimmed, held_by = retention.trim_to(tx, upto, bool(run.params.get("past_consumers")))
-            told.update(trimmed=trimmed, held_by=held_by)
-            return {}
-
-        yield Step(write=write, frees=True)
-        return {**told, **(yield from reclaimed(run))}
+        written = yield Step({}, effects.Trim(upto, bool(run.params.get("past_consumers"))))
+        assert written is not None
+        trimmed: dict[str, Any] = written.result().value
+        return {**trimmed, **(yield from reclaimed(run))}
 
 
 def _limits(params: Mapping[str, Any]) -> Limits:

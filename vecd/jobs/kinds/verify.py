@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from ...index.rows import Labels
 from ...store import documents as store
 from ...store import events, integrity
 from ...store.catalogue import Library
+from ..effects import AddChecksums
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Verify(JobKind):
             documents, chunks, after = documents + looked.documents, chunks + looked.chunks, looked.last
             step = Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
             if looked.unsummed:
-                step.write, step.rows = partial(integrity.add_checksums, versions=looked.unsummed), len(looked.unsummed)
+                step.checkpoint, step.effect = {}, AddChecksums(looked.unsummed)
             yield step
             pace.rest(looked.bytes)
         wanted = libraries.everything(engine)
