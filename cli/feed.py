@@ -53,7 +53,7 @@ class IngestLines(Events):
                 self.end = VecError(
                     Code.NOT_FOUND,
                     f"library {event['library']!r} was deleted at {event['cursor']}",
-                    "what was ingested of it stays; start again with --snapshot and no cursor",
+                    "the documents in the mirror remain; start over with --snapshot and without a cursor",
                 )
                 break
             if kind in ("snapshot.library", "snapshot.end"):
@@ -69,7 +69,7 @@ class IngestLines(Events):
         document = event["data"].get("document")
         its_id, where = event["data"]["id"], event["cursor"] or event["seq"]
         if document is None:
-            self._refuse(its_id, where, "it is too large to be sent")
+            self._refuse(its_id, where, "it is too large for a message")
             return None
         chunks = document["chunks"]
         line: dict[str, Any] = {"id": its_id}
@@ -86,19 +86,19 @@ class IngestLines(Events):
             if len(written) <= limits.LINE_BYTES_MAX:
                 return written
             if has_text:
-                _say(f"document {its_id!r} ({where}) makes a line that is too long; its vectors are left out")
+                _say(f"document {its_id!r} ({where}) exceeds the limit of a line; its vectors are omitted")
         elif not has_text:
-            self._refuse(its_id, where, "it has no text, and vectors are left out")
+            self._refuse(its_id, where, "it has no text, and vectors are omitted")
             return None
         written = self._dumps(line)
         if has_text and len(written) <= limits.LINE_BYTES_MAX:
             return written
-        self._refuse(its_id, where, f"its line would be over the limit of {limits.LINE_BYTES_MAX:,} bytes")
+        self._refuse(its_id, where, f"its line would exceed {limits.LINE_BYTES_MAX:,} bytes")
         return None
 
     def _refuse(self, its_id: str, where: Any, why: str) -> None:
         self.refused += 1
-        _say(f"document {its_id!r} ({where}) is left out: {why} ({Code.TOO_LARGE})")
+        _say(f"document {its_id!r} ({where}) was skipped: {why} ({Code.TOO_LARGE})")
 
 
 def _say(line: str) -> None:

@@ -172,7 +172,7 @@ class Following:
         self.client.close()
         if self._limit is not None and self._handled >= self._limit:
             return False  # only the end of the watch was missing
-        print(f"vec: {error.message}; going on from {self.done} when it is back", file=sys.stderr, flush=True)
+        print(f"vec: {error.message}; resuming from {self.done} when it is back", file=sys.stderr, flush=True)
         spawns = error.code != Code.SHUTTING_DOWN  # a stuck one may be killed later
         restart_until = time.monotonic() + RESTART_S
         pause_s = _PAUSE_S

@@ -119,7 +119,7 @@ class _Command:
             raise VecError(
                 Code.HANDLER_FAILED,
                 f"the command cannot be run: {why} (exit status {status} of {self._command!r:.200})",
-                "the cursor stays before the batch; correct the command, and start again",
+                "the cursor stays before the batch; correct the command and start again",
             )
         shown = os.fsencode(self._command).decode("utf-8", "backslashreplace")
         raise AttemptFailed(f"the command failed with status {status}", command=shown, status=status)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -80,16 +79,16 @@ def absolute(path: str) -> str:
     except OSError as error:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{path!r} begins at the working folder, and that is gone ({error.strerror})",
-            "go to another folder, or write the path in full",
+            f"{path!r} is relative, and the working folder does not exist any more ({error.strerror})",
+            "change to another folder, or use an absolute path",
         ) from error
     try:
         found.encode()
     except UnicodeEncodeError as error:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"the path {os.fsencode(found).decode('utf-8', 'backslashreplace')} is not UTF-8, and cannot be sent",
-            "rename it, or make a link to it",
+            f"the path {os.fsencode(found).decode('utf-8', 'backslashreplace')} is not UTF-8",
+            "rename the file, or create a link to it",
         ) from error
     return found
 
@@ -164,31 +163,19 @@ def wait(
             try:
                 with connect() as client:
                     lost = 0
-                    return _waited(client, job_ids, any, deadline, timeout_s, shown)
+                    left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+                    return client.wait_for_jobs(
+                        job_ids, any=any, timeout_s=left_s, every_s=_SHOWN_S if shown.on else None,
+                        on_change=shown.update,
+                    )  # fmt: skip
             except VecError as error:
+                if error.code == Code.TIMEOUT:
+                    raise VecError(Code.TIMEOUT, f"not done within {timeout_s:g} s", "the jobs go on") from error
                 lost += 1
                 again = error.code in (Code.CONNECTION_LOST, Code.SHUTTING_DOWN, Code.NO_DAEMON)
                 if not again or lost > _RECONNECTS:
                     raise
                 time.sleep(0.05 * 2**lost)
-
-
-def _waited(
-    client: Client, job_ids: Sequence[int], any: bool, deadline: float | None, timeout_s: float | None, shown: _Shown
-) -> list[dict[str, Any]]:
-    left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-    fields = {"job_ids": list(job_ids), "any": any or None, "timeout_s": left_s}
-    last: list[dict[str, Any]] = []
-    with contextlib.closing(client.pages("jobs.wait", **fields, every_s=_SHOWN_S if shown.on else None)) as pages:
-        for reply in pages:
-            if reply.kind == "items":
-                last = reply.body
-                shown.update(last)
-            elif reply.body.get("reason") == "timeout":
-                raise VecError(Code.TIMEOUT, f"not done within {timeout_s:g} s", "the jobs go on")
-            elif reply.body.get("reason") != "done":
-                raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "the jobs go on when it is back")
-    return last
 
 
 class _Shown:

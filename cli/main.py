@@ -1,6 +1,6 @@
-"""The command `vec`: the group of commands, exit statuses, and how errors are told.
+"""The entry point of the command line: the group of commands, the exit statuses, and the printing of errors.
 
-stdout is data, stderr is talk. The exit statuses are in EXIT_STATUS and in vec(1).
+Data goes to stdout; messages, warnings and errors go to stderr. vec(1) documents the exit statuses in EXIT_STATUS.
 """
 
 from __future__ import annotations
@@ -65,23 +65,23 @@ EXIT_STATUS = {
     Code.CANCELLED: INTERRUPTED,
 }
 
-#: Characters of a filter that are shown on either side of an error.
+#: Characters of a filter that are shown before and after an error.
 _POINTED_CHARS = 60
 
-#: What can go wrong with a write to stdout, besides that its reader is gone.
+#: Errors of a write to stdout, other than a closed pipe.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def tell(error: VecError) -> None:
-    """An error as people read it: what happened, its code, what to do."""
-    from .output import printable  # what went wrong may have come from outside
+    """Prints an error on stderr: the message, the code, and the hint on a second line."""
+    from .output import printable  # the message can quote untrusted text
 
     hint = f"\n     {printable(error.hint)}" if error.hint else ""
     print(f"vec: {printable(error.message)} ({error.code}){_pointed(error)}{hint}", file=sys.stderr)
 
 
 def _pointed(error: VecError) -> str:
-    """For an error in a filter: the filter, and a caret under the column that the error is about."""
+    """For an error in a filter: two lines, the filter and a caret under the column of the error."""
     where, column, offset = (error.details.get(key, 0) for key in ("where", "column", "where_offset"))
     if not isinstance(where, str) or not isinstance(column, int) or not isinstance(offset, int):
         return ""
@@ -93,7 +93,7 @@ def _pointed(error: VecError) -> str:
 
 
 class LazyGroup(TyperGroup):
-    """Imports a command's module when the command is asked for, and turns its exceptions into exit statuses."""
+    """A group that imports a command's module on demand, and maps its exceptions to exit statuses."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -129,7 +129,7 @@ _USAGE_ERROR: Any = typer.BadParameter.__base__
 
 @contextlib.contextmanager
 def _exit_statuses() -> Iterator[None]:
-    """Writes out what is left for stdout at the end, and turns exceptions into messages and exit statuses."""
+    """Flushes stdout at the end, and maps exceptions to messages and exit statuses."""
     try:
         try:
             yield
@@ -144,13 +144,13 @@ def _exit_statuses() -> Iterator[None]:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:
-        _drop_stdout()  # whoever read us has had enough
+        _drop_stdout()  # the reader closed the pipe
         status = BROKEN_PIPE
     except OSError as error:
         _drop_stdout()
         if error.errno in _CANNOT_WRITE:
             tell(VecError(Code.REFUSED, f"cannot write the output ({error.strerror})"))
-        else:  # an error of the machine that no other place has put into words
+        else:  # an operating system error that no other code has translated
             what = f": {os.fsencode(error.filename).decode('utf-8', 'backslashreplace')}" if error.filename else ""
             tell(VecError(Code.REFUSED, f"{error.strerror or error}{what}"))
         status = FAILED
@@ -160,21 +160,21 @@ def _exit_statuses() -> Iterator[None]:
 
 
 def _explain_dashes(error: Any) -> None:
-    """Adds to the error about an option that there is not how an argument that begins with - is written."""
+    """Adds to an error about an unknown option how to write an argument that begins with a dash."""
     option, ctx = getattr(error, "option_name", None), error.ctx
     if option is None or ctx is None or not any(each.param_type_name == "argument" for each in ctx.command.params):
         return
     given = next((each for each in sys.argv[1:] if each.startswith(option)), option)
-    error.message += f" What is no option goes behind --: {ctx.command_path} -- {given}"
+    error.message += f" Put an argument that begins with - after --: {ctx.command_path} -- {given}"
 
 
 def _drop_stdout() -> None:
-    """What is still in stdout's buffer cannot be written. Python would complain again when it flushes at exit."""
+    """Discards the rest of stdout's buffer, which cannot be written. Python would report it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Stderr(io.TextIOWrapper):
-    """stderr, of which nothing depends on whether it can be written: no result, and no exit status."""
+    """stderr, ignoring errors of writes: they must not change the result or the exit status."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -187,7 +187,7 @@ class _Stderr(io.TextIOWrapper):
 
 
 def _prepare_output() -> None:
-    """Output is UTF-8, whatever the locale; a terminal keeps its own encoding. What that does not have is escaped."""
+    """Makes output UTF-8 in any locale. A terminal keeps its encoding; characters outside it are escaped."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
     if isinstance(sys.stderr, io.TextIOWrapper):
@@ -208,8 +208,8 @@ def _version(value: bool) -> None:
 app = typer.Typer(
     cls=LazyGroup,
     name="vec",
-    help="Real-time vector search for the shell: pipe NDJSON in, search, and watch every change.",
-    epilog="Each command has --help, and a man page: man vec, man vec-ingest, …",
+    help="Real-time vector search for the shell: ingest NDJSON, search it, and watch every change.",
+    epilog="See 'vec help COMMAND' for the options of a command, and man vec, man vec-ingest, … for its manual.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -220,7 +220,7 @@ app = typer.Typer(
 @app.callback()
 def _vec(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     pass

@@ -1,7 +1,7 @@
-"""Input: lines with their places, from files, pipes and gzip, as they arrive.
+"""Streaming reader of line-based input (documents, ids) from files, pipes and gzip.
 
-A pipe is read as soon as it has something, so a trickle is not held back. What a line is, and a document in it, is
-vecd/wire/ndjson.py's to say; like all that only some commands need, it is imported where it is used.
+A pipe is read as soon as data arrives, so a slow producer is not delayed. vecd/wire/ndjson.py splits input into lines
+and parses documents; like other modules that only some commands need, it is imported where it is used.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def lines(
     paths: list[str], wait: Callable[[int], bool] | None = None, check: Callable[[], None] = lambda: None
 ) -> Iterator[Line | None]:
-    """All lines of these files (`-` is stdin; none at all is stdin), without their newlines.
+    """Yields the lines of these files, without newlines; `-`, or an empty list, is stdin.
 
-    Before each read of a pipe or terminal `wait(fd)` is called; it returns when the descriptor can be read, or false
-    when nothing has come for a while: then None is yielded, and the caller may deal with what it has. `check()` is
-    called for each piece of input, unpacked; what it raises ends the reading inside a line too. Raises VecError
-    `invalid_request` for a file that cannot be read and `invalid_document` for one that is no valid gzip.
+    Calls `wait(fd)` before each read of a pipe or terminal. It returns true when the descriptor is readable, and false
+    after a time without input; then None is yielded, so that the caller can process what it has. Calls `check()` for
+    each piece of decompressed input; an exception from it ends the reading even within a line. Raises VecError
+    `invalid_request` if a file cannot be read, and `invalid_document` if it is invalid gzip.
     """
     from vecd.wire.ndjson import split, unzipped
 
@@ -68,24 +68,25 @@ def _checked(pieces: Iterator[bytes | None], check: Callable[[], None]) -> Itera
 
 
 def document(line: Line) -> dict[str, Any] | None:
-    """A line as a document that can travel; None for a blank line. Raises VecError `invalid_document`."""
+    """Parses a line as a document in the form of the wire protocol; None for a blank line. Raises VecError
+    `invalid_document`."""
     from vecd.wire.ndjson import document
 
     return document(line)
 
 
 def readable(fd: int, busy: bool) -> bool:
-    """For `lines`: waits until there is something to read, but not while the caller has something to do."""
+    """A `wait` for `lines`: waits until `fd` is readable; does not block if the caller is `busy`."""
     poll = select.poll()
     poll.register(fd, select.POLLIN | select.POLLHUP)
     return bool(poll.poll(0 if busy else None))
 
 
 def id_pages(given: list[str], stdin: bool, size: int, *, mixed: bool = True) -> Iterator[list[str]]:
-    """The ids that were given, or those on stdin, `size` at a time; from stdin also fewer, when no more are there yet.
-    With `mixed`, JSON may follow bare lines.
+    """Yields the given ids, or those on stdin, in batches of at most `size`; smaller batches while stdin has no more
+    input yet. With `mixed`, JSON can follow bare ids.
 
-    What stands before a line that is no id is yielded before the VecError `invalid_request` is raised.
+    Yields the ids before an invalid line, and then raises VecError `invalid_request`.
     """
     if not stdin:
         yield from (given[start : start + size] for start in range(0, len(given), size))
@@ -114,21 +115,20 @@ def id_pages(given: list[str], stdin: bool, size: int, *, mixed: bool = True) ->
 
 
 class _Ids:
-    """Reads lines that are ids: JSON strings, objects with an "id" or a "document_id", or bare.
+    """A parser of lines with ids: JSON strings, objects with an "id" or a "document_id", or bare ids.
 
-    Among bare lines, one that looks like JSON may be a bare id as well: unless they may be mixed, it is refused if the
-    first line is bare.
+    After a bare id, a line that looks like JSON is ambiguous: unless `mixed`, it is refused if the first line is bare.
     """
 
     def __init__(self, mixed: bool) -> None:
         self._mixed = mixed
-        self._bare: bool | None = None  # whether the first one is; None: nothing has come yet
+        self._bare: bool | None = None  # whether the first line is a bare id; None before it
 
     def id_of(self, line: Line) -> str | None:
         """The id; None for a blank line. Raises VecError `invalid_request`, naming the line."""
         where = f"{line.file}:{line.number}"
         if line.data is None:
-            raise VecError(Code.INVALID_REQUEST, f"{where}: a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
+            raise VecError(Code.INVALID_REQUEST, f"{where}: the line exceeds {limits.LINE_BYTES_MAX:,} bytes")
         if not line.data.strip():
             return None
         json = line.data.lstrip()[:1] in (b'"', b"{", b"[")
@@ -136,12 +136,12 @@ class _Ids:
             self._bare = not json
         if json and self._bare and not self._mixed:
             raise VecError(
-                Code.INVALID_REQUEST, f"{where}: this line is JSON, and the first one is a bare id", _AS_JSON
+                Code.INVALID_REQUEST, f"{where}: the line is JSON, but the first line is a bare id", _AS_JSON
             )
         return _from_json(line.data, where) if json else _bare(line.data, where)
 
 
-_AS_JSON = "write ids as JSON strings, which carry any id: jq .id, not jq -r .id"
+_AS_JSON = "write all ids as JSON strings: use jq .id, not jq -r .id"
 
 
 def _from_json(data: bytes, where: str) -> str:
@@ -153,7 +153,7 @@ def _from_json(data: bytes, where: str) -> str:
     try:
         value = exact.loads(data)
     except (VecError, ValueError) as error:
-        raise VecError(Code.INVALID_REQUEST, f"{where}: no id ({error})", _AS_JSON) from error
+        raise VecError(Code.INVALID_REQUEST, f"{where}: not an id ({error})", _AS_JSON) from error
     if isinstance(value, dict):
         found = [value[key] for key in ("id", "document_id") if key in value]
         if not found or found[-1] != found[0]:
@@ -169,8 +169,8 @@ def _bare(data: bytes, where: str) -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise VecError(Code.INVALID_REQUEST, f"{where}: no id, because it is not UTF-8 ({error})") from error
+        raise VecError(Code.INVALID_REQUEST, f"{where}: the id is not UTF-8 ({error})") from error
     if text != text.strip() or not text.isprintable():
-        what = "has white space around it" if text != text.strip() else "holds a control character"
-        raise VecError(Code.INVALID_REQUEST, f"{where}: the bare id {what}, and may be read wrongly", _AS_JSON)
+        what = "has surrounding white space" if text != text.strip() else "contains a control character"
+        raise VecError(Code.INVALID_REQUEST, f"{where}: the bare id {what} and is ambiguous", _AS_JSON)
     return text

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the connection that they describe."""
+"""Options that several commands share, and the client connection that --socket and --no-spawn configure."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import typer
 if TYPE_CHECKING:
     from vecd.client import Client
 
-Library = Annotated[str, typer.Option("--library", "-l", help="The library to work on.", metavar="NAME")]
+Library = Annotated[str, typer.Option("--library", "-l", help="The library.", metavar="NAME")]
 Where = Annotated[
     list[str] | None,
     typer.Option(
         "--where",
         "-w",
-        help="Only documents for which this holds: 'year >= 2020'. May be repeated.",
+        help="Only documents that match this filter: 'year >= 2020'. Can be repeated.",
         metavar="FILTER",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print NDJSON, also on a terminal.")]
-Socket = Annotated[str | None, typer.Option("--socket", help="The daemon's socket.", metavar="PATH")]
-NoSpawn = Annotated[bool, typer.Option("--no-spawn", help="Do not start a daemon if none answers.")]
+Json = Annotated[bool, typer.Option("--json", help="Print NDJSON even on a terminal.")]
+Socket = Annotated[str | None, typer.Option("--socket", help="The path of the daemon's socket.", metavar="PATH")]
+NoSpawn = Annotated[bool, typer.Option("--no-spawn", help="Do not start a daemon if none is running.")]
 
 
 def command() -> typer.Typer:
-    """A Typer for one command module, with the settings that all of them share."""
+    """Returns a Typer for a command module, with the settings that all command modules share."""
     return typer.Typer(
         add_completion=False,
         rich_markup_mode=None,
@@ -36,14 +36,14 @@ def command() -> typer.Typer:
 
 
 def finite(value: float | None) -> float | None:
-    """A callback of options that are numbers. Raises typer.BadParameter, which names the option, for inf and nan."""
+    """An option callback that rejects inf and nan. Raises typer.BadParameter, which names the option."""
     if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"it must be a finite number, not {value}")
+        raise typer.BadParameter(f"must be a finite number, not {value}")
     return value
 
 
 def open_client(socket: str | None, no_spawn: bool) -> Client:
-    """A connection, as --socket and --no-spawn want it."""
+    """Connects as --socket and --no-spawn request. Raises VecError."""
     from vecd.client import connect
 
     client = connect(socket, spawn=not no_spawn, notice=say)
@@ -52,13 +52,13 @@ def open_client(socket: str | None, no_spawn: bool) -> Client:
 
 
 def _warn(warnings: list[str]) -> None:
-    """Prints an answer's warnings on stderr. A filter may be put together of what somebody else wrote."""
+    """Prints the warnings of an answer on stderr. They can quote untrusted text of a filter."""
     for each in warnings:
         say(f"warning: {each}")
 
 
 def say(line: str) -> None:
-    """Prints a line on stderr."""
+    """Prints a line on stderr, with control characters escaped."""
     import sys
 
     from .output import printable

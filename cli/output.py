@@ -1,7 +1,4 @@
-"""stdout: tables for people, NDJSON for pipes.
-
-On a terminal people get tables and lines to read; in a pipe, or with --json, every object is one line of JSON.
-"""
+"""Formatting of stdout: tables and text on a terminal, NDJSON in a pipe or with --json."""
 
 from __future__ import annotations
 
@@ -16,36 +13,37 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """Where a command prints its data."""
+    """Prints the data of a command: as NDJSON if `json`, otherwise for a terminal."""
 
     def __init__(self, json: bool) -> None:
         self.json = json or not sys.stdout.isatty()
 
     def objects(self, objects: Iterable[Any], *, flush: bool = False) -> None:
-        """One line of JSON each."""
+        """Prints each object as one line of JSON."""
         orjson = load_orjson()
         write = sys.stdout.buffer.write
-        harmless = terminal_json if sys.stdout.isatty() else bytes
+        escaped = terminal_json if sys.stdout.isatty() else bytes
         sys.stdout.flush()
         for each in objects:
-            write(harmless(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE)))
+            write(escaped(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE)))
         if flush:
             sys.stdout.buffer.flush()
 
-    def one(self, body: dict[str, Any], people: str) -> None:
-        """An object for pipes, a sentence for people. (Without orjson: quick commands should start quickly.)"""
+    def one(self, body: dict[str, Any], text: str) -> None:
+        """Prints an object as JSON, or `text` on a terminal. Uses the standard json module, which imports faster than
+        orjson."""
         if self.json:
             import json
 
-            people = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+            text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
             if sys.stdout.isatty():
-                people = terminal_json(people.encode()).decode()
+                text = terminal_json(text.encode()).decode()
         else:
-            people = printable(people)
-        print(people, flush=True)
+            text = printable(text)
+        print(text, flush=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-        """A table on a terminal; numbers are set right."""
+        """Prints a table; columns of numbers are right-aligned."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
@@ -61,7 +59,7 @@ class Output:
 
 
 def load_orjson() -> Any:
-    """The module orjson. Ctrl-C waits until it is imported: interrupted in the middle of that, orjson crashes."""
+    """Imports orjson with SIGINT blocked: an interrupt during the import crashes orjson."""
     import signal
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -73,24 +71,24 @@ def load_orjson() -> Any:
 
 
 def console() -> Console:
-    """Rich's console on stdout. With NO_COLOR it writes no escape codes at all; rich alone would leave bold and dim."""
+    """Returns Rich's console on stdout. With NO_COLOR it writes no escape codes; Rich alone would keep bold and dim."""
     from rich.console import Console
 
     return Console(highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
 
-#: DEL, and the control characters from U+0080 to U+009F, in UTF-8. Some terminals obey these as they obey ESC.
+#: DEL, and the control characters from U+0080 to U+009F, in UTF-8. Some terminals interpret these like ESC.
 _CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 
 
 def terminal_json(line: bytes) -> bytes:
-    """JSON as it may be written to a terminal: control characters that JSON permits as they are become escapes, which
-    mean the same."""
+    """Escapes the control characters that JSON allows unescaped, so that the line is safe on a terminal. The JSON value
+    does not change."""
     return _CONTROLS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), line)
 
 
 def as_json(value: Any) -> str:
-    """A value for people, as JSON writes it."""
+    """A value formatted as JSON, for output on a terminal."""
     return str(load_orjson().dumps(value).decode())
 
 
@@ -103,22 +101,22 @@ def _cell(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """A text from outside as it may be shown on a terminal: control characters, which could command it, are shown, and
-    so are bytes that are not UTF-8, which Python has as surrogates (PEP 383)."""
-    return "".join(c if c.isprintable() or c in "\n\t" else _shown(ord(c)) for c in text)
+    """Untrusted text, made safe for a terminal: escapes control characters, and bytes that are not UTF-8, which Python
+    represents as surrogates (PEP 383)."""
+    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(ord(c)) for c in text)
 
 
-def _shown(number: int) -> str:
+def _escaped(number: int) -> str:
     return f"\\x{number - 0xDC00 if 0xDC80 <= number <= 0xDCFF else number:02x}"
 
 
 def one_line(text: str) -> str:
-    """As `printable`, for what must not begin a line of its own: titles and ids."""
+    """Like `printable`, but also escapes newlines and tabs: for titles and ids."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def size(count: int) -> str:
-    """So many bytes, for people."""
+    """A number of bytes with a binary unit, as "1.5 MiB"."""
     amount, unit = float(count), "B"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if amount < 1024 or unit == "TiB":
@@ -128,4 +126,5 @@ def size(count: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
+    """A count with its noun, as "1 document" or "2 documents"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

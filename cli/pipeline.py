@@ -1,8 +1,8 @@
-"""Documents on their way: lines in, batches out, acknowledgements back in order.
+"""The ingest pipeline: reads lines, sends batches of documents, and processes acknowledgements in order.
 
-Several batches are in flight at once, so that reading, preparing and committing overlap; at most _WINDOW of them, so
-memory stays flat on an endless input. A batch goes out when it is full, or when the input is silent for a moment.
-If the connection is lost, what was not acknowledged is sent again: the same document twice changes nothing.
+Several batches are in flight, so that reading, preparing and committing overlap; at most _WINDOW of them, so that
+memory is bounded on endless input. A batch is sent when it is full, or when the input pauses. If the connection is
+lost, unacknowledged batches are sent again, which is safe because writing the same document twice changes nothing.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
     from vecd.client import Client, Pending
     from vecd.wire.ndjson import Line
 
-#: Batches in flight: one being prepared, one being committed, one on the way, one to spare.
+#: Batches in flight: one being prepared, one being committed, one in transit, and one spare.
 _WINDOW = 4
-#: Bytes of input of one batch; its frame stays well under the wire's limit.
+#: Bytes of input of one batch, so that its frame stays well below the protocol's limit.
 _BATCH_BYTES_MAX = limits.FRAME_BYTES_MAX // 4
-#: A batch that is not full goes out when the input has been silent for so long.
+#: An incomplete batch is sent after this time without input.
 _IDLE_S = 0.05
-#: After Ctrl-C: how long to wait for what is in flight, whatever else holds us up. The manual says 5 seconds.
+#: The time to wait for batches in flight after Ctrl-C. vec-ingest(1) says 5 seconds.
 _GRACE_S = 4.5
 _RECONNECTS_MAX = 6
 
-#: What can become of a document, in the order of the summary.
+#: The outcomes of a document, in the order of the summary.
 STATUSES = ("added", "updated", "unchanged", "deleted", "failed")
 
 
 class _GraceOverError(BaseException):
-    """The time after Ctrl-C is over. A signal handler raises it, wherever the program waits: for an answer, for the
-    daemon to read, for the reader of the output."""
+    """The time to wait after Ctrl-C has expired. A signal handler raises this, wherever the program is blocked: on an
+    answer, on the daemon's input, or on the reader of the output."""
 
 
 class Place(NamedTuple):
-    """Where a line stands: the how manieth of all input, its file, and its number there (from 1)."""
+    """The location of a line: its index in the whole input (from 0), its file, and its number in the file (from 1)."""
 
     order: int
     file: str
@@ -56,21 +56,21 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Documents that travel together, and what is to be said about the lines that they came from."""
+    """Documents of one request, and the rejected lines between them."""
 
     documents: list[Any] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)  # of the documents
-    refused: list[tuple[Place, VecError]] = field(default_factory=list)  # lines that are no documents
+    refused: list[tuple[Place, VecError]] = field(default_factory=list)  # lines that are not valid documents
     size: int = 0  # bytes of input
     pending: Pending | None = None
 
 
 class _Interrupted(Exception):
-    """Ctrl-C came while input was read."""
+    """Ctrl-C was pressed while input was read."""
 
 
 class Pipeline:
-    """One run: reads lines, keeps batches in flight, takes acknowledgements in order."""
+    """One run of an ingest: reads lines, keeps batches in flight, and processes acknowledgements in order."""
 
     def __init__(
         self,
@@ -100,13 +100,13 @@ class Pipeline:
         self.counts: Counter[str] = Counter()
         self.seq: int | None = None  # the log's head at the last acknowledgement
         self.interrupted = False
-        self._stopped = False  # --strict met its first refused line
-        self._unreadable: VecError | None = None  # why the input ended before its end
+        self._stopped = False  # --strict: a line was rejected
+        self._unreadable: VecError | None = None  # the error that ended the input early
 
     def run(self, paths: list[str]) -> None:
-        """Reads everything. Raises VecError when it cannot go on; what was acknowledged until then is counted."""
+        """Ingests all files. Raises VecError if it cannot continue; acknowledged documents are counted by then."""
         self._client = self._connect()
-        self._client.count(self._library)  # a library that is not there is told before anything is read
+        self._client.count(self._library)  # reports a missing library before any input is read
         before = signal.signal(signal.SIGINT, self._interrupt)
         alarm_before = signal.signal(signal.SIGALRM, _end_grace)
         try:
@@ -142,7 +142,7 @@ class Pipeline:
             raise
 
     def _readable(self, paths: list[str]) -> Iterator[Line | None]:
-        """The lines up to where the input can be read: what came before that is as good as any other."""
+        """Yields the lines up to an error of the input; these lines are valid and are written."""
         try:
             yield from ndjson.lines(paths, self._wait, self._check)
         except _Interrupted:
@@ -153,12 +153,12 @@ class Pipeline:
             self._unreadable = error
 
     def _check(self) -> None:
-        """Ends the reading after a Ctrl-C, also where no line ends for gigabytes."""
+        """Ends the reading after Ctrl-C, even within a line of gigabytes."""
         if self.interrupted:
             raise _Interrupted
 
     def _interrupt(self, number: int, frame: object) -> None:
-        """Ctrl-C: stop reading, wait for what is in flight, but not long. The second one ends it at once."""
+        """Handles SIGINT: stops reading, and limits the wait for batches in flight. A second one ends the run."""
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
@@ -166,7 +166,7 @@ class Pipeline:
         os.write(self._wake_write, b"!")
 
     def _wait(self, fd: int) -> bool:
-        """Waits until `fd` can be read, taking acknowledgements; false when the batch should not wait longer."""
+        """Waits until `fd` is readable, processing acknowledgements; false if the current batch should be sent."""
         poll = select.poll()
         poll.register(fd, select.POLLIN | select.POLLHUP)
         poll.register(self._wake_read, select.POLLIN)
@@ -210,7 +210,7 @@ class Pipeline:
     # --- a batch ----------------------------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        """Sends the batch that has been gathered, waiting for the oldest one's acknowledgement if there are enough."""
+        """Sends the current batch, after waiting for the oldest acknowledgement if the window is full."""
         batch, self._batch = self._batch, Batch()
         if not batch.documents and not batch.refused:
             return
@@ -223,7 +223,7 @@ class Pipeline:
         if self._strict:
             self._take()
         while self._flying and self._flying[0].pending is None:
-            self._take()  # refused lines only: there is nothing to wait for
+            self._take()  # rejected lines only: there is no answer to wait for
 
     def _request(self, batch: Batch) -> Pending:
         return self._client.submit(
@@ -248,7 +248,7 @@ class Pipeline:
                 raise
 
     def _split(self, batch: Batch, error: VecError) -> None:
-        """A batch that cannot travel as one frame: send it in halves; a single document is refused."""
+        """Sends a batch that does not fit in one frame as two halves; rejects a single document."""
         assert self._flying[-1] is batch
         if len(batch.documents) == 1:
             batch.refused.append((batch.places[0], error))
@@ -267,7 +267,7 @@ class Pipeline:
             self._submit(half)
 
     def _take_ready(self) -> None:
-        """Takes acknowledgements that are there, without waiting."""
+        """Processes the acknowledgements that have arrived, without waiting."""
         try:
             self._client.pump()
         except VecError as error:
@@ -276,7 +276,7 @@ class Pipeline:
             self._take()
 
     def _take(self) -> None:
-        """Waits for the oldest batch's acknowledgement and tells it."""
+        """Waits for the acknowledgement of the oldest batch, and reports it."""
         while True:
             batch = self._flying[0]
             try:
@@ -291,11 +291,11 @@ class Pipeline:
         self._tell(batch, answer)
 
     def _reconnect(self, cause: VecError) -> None:
-        """A new connection, and all that is unacknowledged sent again. Raises `cause` if none is to be had."""
+        """Connects again and sends the unacknowledged batches again. Raises `cause` if that fails."""
         self._client.close()
         if self.interrupted:
             raise cause
-        self._progress.say(f"vec: {cause.message}; sending again what was not acknowledged")
+        self._progress.say(f"vec: {cause.message}; reconnecting to send unacknowledged documents again")
         for attempt in range(_RECONNECTS_MAX):
             time.sleep(0.05 * 2**attempt)
             try:
@@ -310,7 +310,7 @@ class Pipeline:
         raise cause
 
     def _salvage(self) -> None:
-        """Something went wrong; acknowledgements that still come count."""
+        """After an error: counts the acknowledgements that still arrive."""
         self._client.set_timeout(_GRACE_S)
         while self._flying:
             batch = self._flying.popleft()

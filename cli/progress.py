@@ -1,4 +1,4 @@
-"""Progress on stderr, when that is a terminal."""
+"""Progress display of an ingest on stderr, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .output import printable
 
 
 class Progress:
-    """Progress on stderr when that is a terminal: documents, rate, refused lines, and a bar if the size is known."""
+    """Shows documents, rate and rejected lines, and a bar if the size of the input is known."""
 
     def __init__(self, paths: list[str]) -> None:
         self._shown = sys.stderr.isatty()
@@ -38,7 +38,7 @@ class Progress:
             self._rich.stop()
 
     def say(self, line: str) -> None:
-        """A line of talk, above the bar if there is one. It may quote what came from outside."""
+        """Prints a message on stderr, above the bar if there is one. It can quote untrusted text."""
         line = printable(line)
         if self._rich is not None:
             self._rich.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -50,8 +50,8 @@ class Progress:
             return
         done = counts.total() - counts["failed"]
         rate = done / max(time.monotonic() - self._started, 1e-9)
-        refused = f"  {counts['failed']:,} refused" if counts["failed"] else ""
-        self._rich.update(self._task, advance=size, description=f"{done:,} documents  {rate:,.0f}/s{refused}")
+        rejected = f"  {counts['failed']:,} rejected" if counts["failed"] else ""
+        self._rich.update(self._task, advance=size, description=f"{done:,} documents  {rate:,.0f}/s{rejected}")
 
 
 def _is_gzip(path: str) -> bool:
@@ -59,4 +59,4 @@ def _is_gzip(path: str) -> bool:
         with open(path, "rb") as file:
             return file.read(2) == b"\x1f\x8b"
     except OSError:
-        return False  # whoever reads it will say why it cannot be read
+        return False  # the reader of the file reports the error

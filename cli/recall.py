@@ -1,4 +1,4 @@
-"""How well searches find what is there, for people."""
+"""Formatting of recall measurements for a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def report(about: dict[str, Any]) -> str:
-    """A report of the recall promise, as the event `index.recall` and `vec library show` have it."""
+    """Formats the recall promise of an event `index.recall`, or of the measurements in `vec library show`."""
     if about["met"] is None:
         return f"promise {about['promise']:g}, not measured yet"
     verdict = "met" if about["met"] else "not met"
@@ -14,7 +14,7 @@ def report(about: dict[str, Any]) -> str:
 
 
 def figures(about: dict[str, Any]) -> str:
-    """The recalls of some queries."""
+    """Formats the statistics of the recalls of some queries."""
     if not about["queries"]:
         return "no queries"
     of = "1 query" if about["queries"] == 1 else f"{about['queries']:,} queries"
@@ -22,5 +22,5 @@ def figures(about: dict[str, Any]) -> str:
 
 
 def effort(factor: float | str) -> str:
-    """How much more than a structure's own default a search takes."""
+    """Formats the effort of a search, a multiple of the index's default or "exact"."""
     return factor if isinstance(factor, str) else f"×{factor:g}"

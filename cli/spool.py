@@ -85,7 +85,7 @@ class _Bounds:
             raise VecError(
                 Code.DISK_FULL,
                 f"cannot put {name} aside in {folder}: less than {size(self.free_bytes_min)} of the disk would be free",
-                "nothing of it has been submitted; free some space, or ingest it without --background",
+                "no job was submitted; free some space, or ingest it without --background",
             )
         if self.bytes_max is None:
             return
@@ -95,7 +95,7 @@ class _Bounds:
                 Code.TOO_LARGE,
                 f"cannot put {name} aside: the input of background jobs may take {size(self.bytes_max)}, and"
                 f" {size(held)} are put aside",
-                "nothing of it has been submitted; ingest it without --background, give a file instead of a pipe, or"
+                "no job was submitted; ingest it without --background, give a file instead of a pipe, or"
                 " wait until the ingest jobs before it have ended (vec jobs list)",
             )
 
@@ -128,7 +128,7 @@ def _copy(path: str, name: str, spooled: str, bounds: _Bounds) -> int:
         raise VecError(
             Code.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Code.INVALID_REQUEST,
             f"cannot put {name} aside as {spooled} ({error.strerror})",
-            "nothing of it has been submitted",
+            "no job was submitted",
         ) from error
     except BaseException:
         os.close(target)

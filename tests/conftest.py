@@ -20,7 +20,7 @@ from vecd.daemon import NATIVE_THREADS
 os.environ.update(NATIVE_THREADS)  # before numpy and faiss are loaded
 
 _MEMORY = Path("/dev/shm")
-#: The tests that run at once need less than a tenth of this; containers often have 64 MiB, which is too little.
+#: Containers often have 64 MiB there, which is too little for several stores at once.
 _FREE_BYTES_MIN = 2 << 30
 
 

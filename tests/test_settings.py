@@ -178,7 +178,7 @@ def test_a_folder_that_is_there_is_left_as_it_is(tmp_path: Path, mode: int) -> N
 
 def test_a_folder_that_anybody_may_write_to_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
-    with pytest.raises(VecError, match="anybody may write") as caught:
+    with pytest.raises(VecError, match="writable by everyone") as caught:
         private_folder(tmp_path)
     assert "chmod o-w" in (caught.value.hint or "")
 
@@ -243,6 +243,7 @@ def test_without_a_file_or_a_variable_the_defaults_hold(tmp_path: Path) -> None:
     assert found.chunk_chars == limits.CHUNK_CHARS
     assert found.stall_s == limits.STALL_S
     assert found.drain_s == limits.DRAIN_S
+    assert found.heartbeat_s == limits.HEARTBEAT_S
     assert found.log_level == "info"
     assert (found.recall, found.language) == (limits.RECALL, "english")
 
@@ -250,16 +251,25 @@ def test_without_a_file_or_a_variable_the_defaults_hold(tmp_path: Path) -> None:
 def test_every_tunable_can_stand_in_the_file_and_in_the_environment(tmp_path: Path) -> None:
     file = configured(
         tmp_path,
-        'embedder = "hash"\nchunk_chars = 500\nstall_s = 2.5\ndrain_s = 3\nlog_level = "debug" # and a comment\n'
-        'workers = 8\nrecall = 1\nlanguage = "german"\n',
+        'embedder = "hash"\nchunk_chars = 500\nstall_s = 2.5\ndrain_s = 3\nheartbeat_s = 2\n'
+        'log_level = "debug" # and a comment\nworkers = 8\nrecall = 1\nlanguage = "german"\n',
     )
     found = load(file)
-    assert found[-8:] == ("hash", 500, 2.5, 3.0, "debug", 8, 1.0, "german")
-    beaten = load({**file, "VEC_CHUNK_CHARS": "600", "VEC_STALL_S": "7", "VEC_LOG_LEVEL": "error", "VEC_WORKERS": "2"})
-    assert beaten[-8:] == ("hash", 600, 7.0, 3.0, "error", 2, 1.0, "german")
+    assert found[-9:] == ("hash", 500, 2.5, 3.0, 2.0, "debug", 8, 1.0, "german")
+    beaten = load(
+        {
+            **file,
+            "VEC_CHUNK_CHARS": "600",
+            "VEC_STALL_S": "7",
+            "VEC_HEARTBEAT_S": "0.5",
+            "VEC_LOG_LEVEL": "error",
+            "VEC_WORKERS": "2",
+        }
+    )
+    assert beaten[-9:] == ("hash", 600, 7.0, 3.0, 0.5, "error", 2, 1.0, "german")
     assert {type(value) for value in (found.stall_s, found.drain_s, beaten.stall_s)} == {float}
     others = {"VEC_EMBEDDER": "none", "VEC_DRAIN_S": "0.5", "VEC_RECALL": "0.9", "VEC_LANGUAGE": "none"}
-    assert load({**file, **others})[-8:] == ("none", 500, 2.5, 0.5, "debug", 8, 0.9, "none")
+    assert load({**file, **others})[-9:] == ("none", 500, 2.5, 0.5, 2.0, "debug", 8, 0.9, "none")
 
 
 def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from . import __version__, limits, logs
@@ -143,6 +144,7 @@ async def _serve(
     # Imported here: a daemon that cannot get its lock has no need of numpy.
     from .engine.engine import Engine
     from .jobs.jobs import Jobs
+    from .jobs.periodic import Periodic
     from .jobs.scheduler import Scheduler
     from .ops.service import Service
     from .server import listener as sockets
@@ -175,7 +177,8 @@ async def _serve(
     listener = sockets.Listener(service, sock, owned=passed is None)
     await listener.start()
     keeper = loop.create_task(listener.keep_bound(keep_lock))
-    retention = loop.create_task(engine.feed.retention.keep_trimmed(settings))
+    trimming = Periodic("retention", partial(engine.feed.retention.keep_trimmed, settings), limits.RETENTION_EVERY_S)
+    trimming.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reopening.reopen if reopening else lambda: None)
@@ -199,9 +202,9 @@ async def _serve(
     _notify("STOPPING=1")
     engine.indexes.stop_building()
     await scheduler.stop()
-    jobs.stop()
+    await jobs.stop()
     await listener.drain(settings.drain_s)
-    retention.cancel()
+    await trimming.stop()
     await asyncio.to_thread(jobs.close)
     engine.end_tasks()
     await asyncio.to_thread(engine.close)

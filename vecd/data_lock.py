@@ -190,7 +190,7 @@ class DataLock:
             raise VecError(
                 Code.BUSY,
                 f"the lock {self._settings.lock} was removed, and vecd with pid {other.pid or 'unknown'} has taken it",
-                "that daemon goes on with the data; nothing that was answered is lost",
+                "the other daemon serves the data now; no acknowledged write is lost",
             )
         os.close(self._fd)
         self._fd, self._file, self._missed = again._fd, again._file, False

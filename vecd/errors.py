@@ -40,7 +40,8 @@ class Code:
     INDEX_FAILED: Final = "index_failed"  # a library's index could not be loaded
     EMBEDDER_FAILED: Final = "embedder_failed"  # text could not be turned into vectors
     CANCELLED: Final = "cancelled"  # on request, or because a job that it waited for did not complete
-    CRASHED: Final = "crashed"  # the daemon died while a job ran
+    CRASHED: Final = "crashed"  # the daemon, or the worker of a job, died while the job ran
+    LEASE_LOST: Final = "lease_lost"  # the job is no longer the worker's: its lease ended, or the job has ended
     DAMAGED: Final = "damaged"  # the store contradicts itself
     INTERNAL: Final = "internal"  # a bug; the daemon's log has the traceback
     NO_DAEMON: Final = "no_daemon"  # no process listens on the socket

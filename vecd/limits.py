@@ -186,7 +186,7 @@ ROUND_BYTES_MAX: Final = 32 * MIB
 #: Seconds of the processor that selecting for all views may take at once; the views with the costliest filters come
 #: last, and those that find no time are read by their watchers themselves.
 ROUND_S: Final = 0.05
-#: A watch at the head hears at least so often how far the log has been read for it.
+#: A watch at the head hears at least so often how far the log has been read for it, unless set otherwise.
 HEARTBEAT_S: Final = 5.0
 #: Silence of so many heartbeats means that the daemon is dead or stopped.
 HEARTBEATS_MISSED: Final = 6
@@ -211,7 +211,7 @@ CONSUMER_NAME_BYTES_MAX: Final = 128
 WORKERS: Final = 4
 WORKERS_MAX: Final = 1_000
 #: Threads that work on jobs, and those that build indexes, are as nice as that: searches and writes go first. Not much
-#: nicer: such a thread also holds the interpreter lock, and while it waits for a core with it, the whole daemon waits.
+#: nicer: such a thread also holds the interpreter lock, and while it waits for a core with that, all others wait.
 #: Beside a busy machine and a rebuild, a write at p99 took 390 ms with 10, and 70 with 4 or 0.
 JOBS_NICE: Final = 4
 #: Jobs that take no longer than a commit and are claimed together.
@@ -256,6 +256,19 @@ VERIFY_ROWS: Final = 5_000
 PROBLEMS_TOLD: Final = 100
 #: Who waits for jobs is not told of their progress more often.
 JOBS_EVERY_S: Final = 0.05
+#: A worker outside the daemon holds a job for so long after it was last heard of, unless it asks for another time; and
+#: the bounds of that.
+LEASE_S: Final = 30.0
+LEASE_S_MIN: Final = 0.5
+LEASE_S_MAX: Final = 3_600.0
+#: How long a worker's claim waits for a job, at most: behind it the worker shows that it is still there.
+CLAIM_WAIT_S: Final = 60.0
+#: A worker's name is typed by people and stands in lists.
+WORKER_NAME_CHARS_MAX: Final = 128
+#: Bytes of a checkpoint or a result of a worker outside the daemon, as JSON: they are read with every list.
+JOB_CHECKPOINT_BYTES_MAX: Final = 64 * KIB
+#: Characters of a line in a job's log that a worker outside the daemon sends.
+JOB_LINE_CHARS_MAX: Final = 2_000
 #: How long a cancel waits for the step that is being made before it answers that the job will be cancelled.
 CANCEL_WAIT_S: Final = 5.0
 #: Stopping: how long the steps that are being made may take.
@@ -289,15 +302,18 @@ RESERVE_PIECE_BYTES: Final = 64 * KIB
 RESERVE_GIVEN_BYTES: Final = MIB
 #: How often the writer looks whether the store's files are still there while nobody writes; a commit always looks.
 STORE_LOOK_S: Final = 5.0
+#: Times in the log stand still while the machine's clock is set back by so much at most, as NTP does; beyond it, the
+#: clock was wrong before, and the log follows it back.
+CLOCK_BACK_S: Final = 5.0
 #: SQLite's page cache of the writer, and of each reader; behind both stands the system's own.
 WRITER_CACHE_KIB: Final = 32 * KIB
 READER_CACHE_KIB: Final = 4 * KIB
 
 # --- threads and times ----------------------------------------------------------------------------------------------
-#: Threads of the desk that answers vector searches: one, unless it is stuck.
-DESK_THREADS: Final = 8
-#: For so long a batch of searches may take before what has come since is begun on another thread.
-DESK_STUCK_S: Final = 0.02
+#: Threads of the batch executor that answers searches: one, unless it is stuck.
+BATCH_EXECUTOR_THREADS: Final = 8
+#: A batch of searches that takes longer does not delay what has come since: another thread begins on that.
+BATCH_STUCK_S: Final = 0.02
 #: Threads that look through texts.
 SEARCHERS: Final = 4
 #: Threads that answer reads; more only queue for the interpreter lock.

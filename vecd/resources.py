@@ -42,8 +42,8 @@ def exhausted(error: BaseException) -> VecError | None:
         return None
     return VecError(
         Code.BUSY,
-        f"the operating system refuses the daemon more {what}; this request was not done",
-        f"try again when the load is lower, or raise the daemon's limit ({_LIMITS[what]})",
+        f"the daemon cannot get more {what} from the system; the request was not executed",
+        f"try again later, or raise the daemon's limit ({_LIMITS[what]})",
     )
 
 

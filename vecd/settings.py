@@ -29,6 +29,7 @@ TUNABLES: dict[str, type] = {
     "chunk_chars": int,
     "stall_s": float,
     "drain_s": float,
+    "heartbeat_s": float,
     "keep_age": float,
     "keep_count": int,
     "keep_bytes": int,
@@ -60,6 +61,7 @@ class Settings(NamedTuple):
     chunk_chars: int = limits.CHUNK_CHARS  # characters of a chunk, for new libraries
     stall_s: float = limits.STALL_S  # patience with a peer that has stopped
     drain_s: float = limits.DRAIN_S  # patience with requests in flight at a stop
+    heartbeat_s: float = limits.HEARTBEAT_S  # longest silence of a watch
     log_level: str = "info"  # debug, info, warning or error
     workers: int = limits.WORKERS  # threads for background jobs
     recall: float = limits.RECALL  # of approximate searches, for libraries that do not name one
@@ -105,16 +107,16 @@ def locate(environ: Mapping[str, str] | None = None, *, socket: str | None = Non
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
         raise VecError(
             Code.SETTINGS,
-            f"the socket's path has {len(os.fsencode(path))} bytes, and a Unix socket's may have "
+            f"the socket's path has {len(os.fsencode(path))} bytes; the limit for a Unix socket is "
             f"{SOCKET_PATH_BYTES_MAX}: {path}",
-            "name a shorter one with VEC_SOCKET or --socket, or a shorter VEC_HOME",
+            "set a shorter path with VEC_SOCKET or --socket, or a shorter VEC_HOME",
         )
     for each in (path, *paths.values()):
         if not _is_utf8(each):
             shown = os.fsencode(each).decode("utf-8", "backslashreplace")
             raise VecError(
                 Code.SETTINGS,
-                f"the path {shown} is not UTF-8, and no store can be there",
+                f"the path {shown} is not UTF-8, and cannot contain a store",
                 "set VEC_HOME to a folder whose path is UTF-8",
             )
     folders = paths["data"], paths["config"], paths["log"], paths["runtime"]
@@ -127,13 +129,13 @@ def absolute(text: str, where: str) -> Path:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise VecError(
-            Code.SETTINGS, f"{where} is {text!r}, and the home folder it begins with is not known", "write it in full"
+            Code.SETTINGS, f"{where} is {text!r}, whose home folder is unknown", "use an absolute path"
         ) from error
     except OSError as error:
         raise VecError(
             Code.SETTINGS,
-            f"{where} is {text!r}, which begins at the working folder, and that is gone ({error.strerror})",
-            "go to another folder, or write it in full",
+            f"{where} is the relative path {text!r}, but the working folder does not exist any more ({error.strerror})",
+            "change to another folder, or use an absolute path",
         ) from error
 
 
@@ -153,7 +155,7 @@ def private_folder(path: Path) -> None:
     try:
         make_folder(path)
     except OSError as error:
-        raise VecError(Code.SETTINGS, f"cannot make the folder {path} ({error.strerror})") from error
+        raise VecError(Code.SETTINGS, f"cannot create the folder {path} ({error.strerror})") from error
     check_folder(path)
 
 
@@ -183,7 +185,7 @@ def check_folder(path: Path) -> None:
     except OSError as error:
         raise VecError(
             Code.SETTINGS,
-            f"cannot look at the folder {path} ({error.strerror})",
+            f"cannot access the folder {path} ({error.strerror})",
             "set VEC_HOME to a folder of your own, or XDG_RUNTIME_DIR to yours",
         ) from error
     if not stat.S_ISDIR(mode):
@@ -195,7 +197,7 @@ def check_folder(path: Path) -> None:
             "remove it, or set VEC_HOME to a folder of your own",
         )
     if mode & stat.S_IWOTH:
-        raise VecError(Code.SETTINGS, f"anybody may write to the folder {path}", f"chmod o-w {path}")
+        raise VecError(Code.SETTINGS, f"the folder is writable by everyone: {path}", f"chmod o-w {path}")
 
 
 def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:
@@ -282,7 +284,7 @@ def _typed(key: str, value: Any, where: str) -> Any:
         raise VecError(Code.SETTINGS, f"{where} must be from 1 to {limits.WORKERS_MAX}, not {value!r}")
     if key.startswith("keep_"):
         if not 0 <= typed < 2**62:
-            raise VecError(Code.SETTINGS, f"{where} must not be negative, and is {value!r}", "0 keeps everything")
+            raise VecError(Code.SETTINGS, f"{where} must be 0 or greater, not {value!r}", "0 keeps everything")
     elif wanted is float and key != "recall" and not 0 < typed < 86_400:
         raise VecError(Code.SETTINGS, f"{where} must be a number of seconds between 0 and a day, not {value!r}")
     return typed

@@ -1,8 +1,10 @@
-"""Durations and sizes as people write them: `90s`, `15m`, `7d`; `500000`, `64KB`, `1.5GiB`. Shared with the CLI."""
+"""Durations and sizes as people write them (`90s`, `7d`; `64KB`, `1.5GiB`), and times as vec prints them."""
 
 from __future__ import annotations
 
+import datetime
 import re
+from functools import lru_cache
 
 from .errors import Code, VecError
 
@@ -16,7 +18,9 @@ def duration_s(text: str) -> float:
     """Seconds. Raises VecError `invalid_request`."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise VecError(Code.INVALID_REQUEST, f"{text!r:.40} is no duration", "write a number and s, m, h, d or w: 7d")
+        raise VecError(
+            Code.INVALID_REQUEST, f"{text!r:.40} is not a duration", "use a number and s, m, h, d or w, as 7d"
+        )
     return min(float(match[1]), 1e9) * _DURATION_S[match[2]]
 
 
@@ -25,7 +29,16 @@ def size_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
         raise VecError(
-            Code.INVALID_REQUEST, f"{text!r:.40} is no size", "write a number of bytes, or one with a unit: 500MB, 2GiB"
+            Code.INVALID_REQUEST,
+            f"{text!r:.40} is not a size",
+            "use a number of bytes, or a number and a unit, as 500MB or 2GiB",
         )
     base = 1_024 if match[3] else 1_000
     return int(min(float(match[1]), 1e15) * base ** (_POWERS[match[2].lower()] if match[2] else 0))
+
+
+@lru_cache(1_024)  # the events of one transaction have the same
+def format_time(time_us: int) -> str:
+    """RFC 3339 in UTC with microseconds: `2026-11-23T19:10:31.123456Z`."""
+    at = datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{time_us % 1_000_000:06d}Z"

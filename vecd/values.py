@@ -68,7 +68,7 @@ def integer_refused(path: tuple[str | int, ...], digits: str) -> VecError:
     field = str(path[0]) if path else ""
     return VecError(
         Code.INVALID_DOCUMENT,
-        f"'{name_of(path)}' is the integer {shown}, and integers go from -2^63 to 2^64 - 1",
+        f"'{name_of(path)}' is the integer {shown}, outside the range from -2^63 to 2^64 - 1",
         f'write it as a string: "{shown}"',
         field=field,
         path=name_of(path),

@@ -1,1 +1,2 @@
-"""One file a command. Each has `app`, a Typer with the command (or, for a group, its commands)."""
+"""The commands of `vec`, one module each. A module has `app`, a Typer with the command, or with the commands of a
+group."""

@@ -1,4 +1,4 @@
-"""vec backup: a copy of the store. A job of the kind backup, waited for."""
+"""vec backup: submits a job of the kind backup and waits for it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..output import Output, size
 app = options.command()
 
 
-@app.command(epilog="Exit status: 0 the file is whole and on disk, 1 it could not be made, 2 usage. See vec-backup(1).")
+@app.command(epilog="Exit status: 0 the backup is complete, 1 it failed, 2 usage error. See vec-backup(1).")
 def backup(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Where the copy goes; what is there is replaced.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write; an existing file is replaced.")],
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Copy the store to a file, while everything goes on."""
+    """Copy the store to a file while the daemon runs."""
     found = jobs.run(socket, no_spawn, "backup", {"path": jobs.absolute(file)})
-    Output(json).one(found, f"{found['path']}: {size(found['bytes'])}, the log up to {found['seq']:,}")
+    Output(json).one(found, f"{found['path']}: {size(found['bytes'])}, log up to event {found['seq']:,}")

@@ -1,4 +1,4 @@
-"""vec consumers: list, move and forget the cursors that the daemon keeps."""
+"""vec consumers: lists, resets and deletes the cursors that the daemon stores."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The consumer's name."
 
 @app.callback()
 def consumers() -> None:
-    """List, move and delete named consumers of the log."""
+    """List, reset and delete named consumers."""
 
 
 @app.command("list")
 def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
-    """List the consumers, how far behind they are, and who holds them."""
+    """List the consumers with their cursors, lags and holders."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         found = client.consumers()
@@ -34,13 +34,13 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
     )
 
 
-@app.command(epilog="Exit status: 4 no such consumer, 5 history lost, 75 it is held. See vec-consumers(1).")
+@app.command(epilog="Exit status: 4 no such consumer, 5 history lost, 75 the consumer is held. See vec-consumers(1).")
 def reset(
     name: Name,
     to: Annotated[
         str,
         typer.Option(
-            "--to", help="beginning, now, a cursor, an RFC 3339 time, or a time ago as -15m.", metavar="POSITION"
+            "--to", help="beginning, now, a cursor, an RFC 3339 time, or a relative time, as -15m.", metavar="POSITION"
         ),
     ],
     json: options.Json = False,
@@ -50,14 +50,14 @@ def reset(
     """Move a consumer to another position."""
     with options.open_client(socket, no_spawn) as client:
         body = client.reset_consumer(name, to)
-    Output(json).one(body, f"consumer {name} goes on from {body['cursor']}")
+    Output(json).one(body, f"consumer {name} resumes from {body['cursor']}")
 
 
-@app.command(epilog="Exit status: 4 no such consumer, 75 it is held. See vec-consumers(1).")
+@app.command(epilog="Exit status: 4 no such consumer, 75 the consumer is held. See vec-consumers(1).")
 def delete(
     name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:
-    """Forget a consumer."""
+    """Delete a consumer."""
     with options.open_client(socket, no_spawn) as client:
         body = client.delete_consumer(name)
-    Output(json).one(body, f"consumer {name} deleted; it was at {body['cursor']}")
+    Output(json).one(body, f"consumer {name} deleted; its cursor was {body['cursor']}")

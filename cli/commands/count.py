@@ -1,4 +1,4 @@
-"""vec count: how much a library holds, or of it a filter lets through."""
+"""vec count: prints the number of documents and chunks of a library, or of those that match a filter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..output import Output, plural
 app = options.command()
 
 
-@app.command(epilog="Exit status: 0 done, 2 usage, 4 no such library. See vec-count(1).")
+@app.command(epilog="Exit status: 0 success, 2 usage error, 4 no such library. See vec-count(1).")
 def count(
     library: options.Library = "default",
     where: options.Where = None,
@@ -16,7 +16,7 @@ def count(
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Count a library's documents and chunks, or those that a filter lets through."""
+    """Count the documents and chunks of a library, or those that match a filter."""
     with options.open_client(socket, no_spawn) as client:
         body = client.count(library, where=where or ())
     body.pop("warnings", None)  # on stderr

@@ -1,4 +1,4 @@
-"""vec delete: documents by id, or by a filter."""
+"""vec delete: deletes documents by id or by a filter."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ app = options.command()
 _PAGE_IDS = 1_000
 
 
-@app.command(epilog="Exit status: 0 done (also if some were not there), 4 no such library. See vec-delete(1).")
+@app.command(epilog="Exit status: 0 success, even if documents were missing, 4 no such library. See vec-delete(1).")
 def delete(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The documents' ids.")] = None,
     library: options.Library = "default",
     stdin: Annotated[
-        bool, typer.Option("--stdin", help='Read ids from stdin, one a line: "ID", {"id": …}, or bare.')
+        bool, typer.Option("--stdin", help='Read ids from stdin, one per line: "ID", {"id": …}, or a bare id.')
     ] = False,
     where: options.Where = None,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Delete documents by id, or those that a filter lets through."""
+    """Delete documents by id or by a filter."""
     if stdin + bool(ids) + bool(where) != 1:
-        raise VecError(Code.INVALID_REQUEST, "give ids, or --where, or --stdin to read ids from stdin")
+        raise VecError(Code.INVALID_REQUEST, "specify either ids, --where, or --stdin")
     if where:
         with options.open_client(socket, no_spawn) as client:
             answer = client.delete(library=library, where=where)
@@ -46,12 +46,12 @@ def delete(
                 answer = client.delete(page, library)
                 deleted, missing, seq = deleted + answer["deleted"], missing + answer["missing"], answer["seq"]
                 for document_id in answer["missing_ids"]:
-                    print(f"vec: there is no document {document_id!r} in library {library!r}", file=sys.stderr)
+                    print(f"vec: document {document_id!r} does not exist in library {library!r}", file=sys.stderr)
     except VecError as error:
         if not deleted:
             raise
-        failure = error  # after the summary: what is deleted is deleted
+        failure = error  # raised after the summary of what has been deleted
     total = {"deleted": deleted, "missing": missing, "seq": seq}
-    Output(json).one(total, f"{plural(deleted, 'document')} deleted, {missing:,} not there")
+    Output(json).one(total, f"{plural(deleted, 'document')} deleted, {missing:,} missing")
     if failure is not None:
         raise failure

@@ -1,6 +1,6 @@
-"""vec demo: the main path on real text that every machine has, in a throw-away instance.
+"""vec demo: demonstrates ingest, search, watch and status in a temporary instance.
 
-The text is the docstrings of Python's standard library, read from its source files without importing them.
+The documents are the docstrings of Python's standard library, read from its source files without importing them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _BATCH = 512
 _WINDOW = 4
 
 
-@app.command(epilog="Exit status: 0 done. See vec-demo(1).")
+@app.command(epilog="Exit status: 0 success, 69 the daemon cannot start. See vec-demo(1).")
 def demo(json: options.Json = False) -> None:
-    """Show what vec does, on the standard library's docstrings; leaves nothing behind."""
+    """Demonstrate vec in a temporary instance, with the docstrings of Python's standard library."""
     import tempfile
 
     from vecd import settings
@@ -46,7 +46,7 @@ def demo(json: options.Json = False) -> None:
         os.environ.update(environment, VEC_HOME=home)
         located = settings.load()
         interrupted: list[int] = []
-        # A Ctrl-C in the middle of starting a daemon must not leave it behind: it waits until we know the daemon.
+        # Ctrl-C while the daemon starts must not leave it running, so it is handled when the pid is known.
         before = signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
         try:
             client = Client(spawn_daemon(located))
@@ -66,7 +66,7 @@ def _show(client: Any, output: Output) -> None:
     def say(line: str = "") -> None:
         print(line, file=sys.stderr, flush=True)
 
-    say("A throw-away vecd is running. First, the docstrings of Python's standard library, as")
+    say("A temporary daemon is running. Ingest the docstrings of Python's standard library, as with")
     say("    cat docstrings.ndjson | vec ingest\n")
     count, elapsed_s = _ingest(client)
     say(f"{count:,} documents in {elapsed_s:.1f} s ({count / elapsed_s:,.0f}/s): durable, searchable and logged.\n")
@@ -81,7 +81,7 @@ def _show(client: Any, output: Output) -> None:
         sys.stdout.flush()
         say()
     head = client.status()["seq"]
-    say("Each of them made events, in one order, resumable from any of them:")
+    say("Every change is an event in one ordered log, and a watch can resume from any event:")
     say(f"$ vec watch --from {client.log}:{head - 4} --no-follow")
     for event in client.watch(f"{client.log}:{head - 4}", follow=False):
         if output.json:
@@ -99,15 +99,15 @@ def _show(client: Any, output: Output) -> None:
     else:
         show(output, status)
     sys.stdout.flush()
-    say("Gone again. Now with documents of your own, in your own instance:\n")
+    say("The temporary instance is removed. Now try your own documents, in your own instance:\n")
     say('    printf \'%s\\n\' \'{"id": "a", "text": "rotate the logs every night"}\' | vec ingest')
     say('    vec search "log rotation"')
     say("    vec watch --from beginning")
-    say("    man vec, or vec --help")
+    say("    man vec, or vec help")
 
 
 def _ingest(client: Any) -> tuple[int, float]:
-    """Sends all docstrings, several batches in flight; returns how many documents there are now, and the seconds."""
+    """Sends all docstrings, with several batches in flight; returns the number of documents and the seconds."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -137,7 +137,7 @@ def _ingest(client: Any) -> tuple[int, float]:
 
 
 def _sources() -> list[tuple[str, Path]]:
-    """(module, file) of the standard library, without its tests."""
+    """Returns the (module, file) pairs of the standard library, without its tests."""
     root = Path(sysconfig.get_path("stdlib"))
     found = []
     for path in sorted(root.rglob("*.py")):
@@ -148,7 +148,7 @@ def _sources() -> list[tuple[str, Path]]:
 
 
 def _docstrings(module: str, path: Path) -> Iterator[dict[str, Any]]:
-    """A document for each function, class and module that has a docstring."""
+    """Yields a document for each function, class and module with a docstring."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -167,7 +167,7 @@ def _docstrings(module: str, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _stop(client: Any, pid: int, settings: Settings) -> None:
-    """Stops the throw-away daemon and waits until it has let go of its folder."""
+    """Stops the temporary daemon and waits until it has released its data folder."""
     import contextlib
 
     from vecd import limits

@@ -1,4 +1,4 @@
-"""vec get: whole documents by id."""
+"""vec get: prints complete documents by id."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ app = options.command()
 _PAGE_IDS = 100
 
 
-@app.command(epilog="Exit status: 0 all printed, 4 some are not there (named on stderr). See vec-get(1).")
+@app.command(epilog="Exit status: 0 success, 4 documents are missing (reported on stderr). See vec-get(1).")
 def get(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The documents' ids.")] = None,
     library: options.Library = "default",
     stdin: Annotated[
-        bool, typer.Option("--stdin", help='Read ids from stdin, one a line: "ID", {"id": …}, or bare.')
+        bool, typer.Option("--stdin", help='Read ids from stdin, one per line: "ID", {"id": …}, or a bare id.')
     ] = False,
-    vectors: Annotated[bool, typer.Option("--vectors", help="Print the chunks' vectors too.")] = False,
+    vectors: Annotated[bool, typer.Option("--vectors", help="Include the vectors of the chunks.")] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Print documents by id."""
     if stdin == bool(ids):
-        raise VecError(Code.INVALID_REQUEST, "give ids, or --stdin to read them from stdin")
+        raise VecError(Code.INVALID_REQUEST, "specify either ids or --stdin")
     output = Output(json)
     missing = False
     with options.open_client(socket, no_spawn) as client:
@@ -40,7 +40,8 @@ def get(
                 if document is None:
                     missing = True
                     print(
-                        f"vec: there is no document {document_id!r} in library {library!r} (not_found)", file=sys.stderr
+                        f"vec: document {document_id!r} does not exist in library {library!r} (not_found)",
+                        file=sys.stderr,
                     )
                 elif output.json:
                     output.objects([_unpacked(document)], flush=stdin)

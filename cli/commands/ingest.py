@@ -1,4 +1,4 @@
-"""vec ingest: NDJSON in, acknowledged when durable, searchable and logged. The work is pipeline.py's."""
+"""vec ingest: writes documents from NDJSON; pipeline.py sends them, spool.py submits them as a job."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ app = options.command()
 
 
 @app.command(
-    epilog="Exit status: 0 all in, 3 some lines refused, 75 try again (what was acknowledged is in). See vec-ingest(1)."
+    epilog="Exit status: 0 success, 3 some lines were rejected, 75 temporary failure, try again. See vec-ingest(1)."
 )
 def ingest(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="NDJSON files, also gzipped; - or nothing is stdin.")
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="NDJSON files, can be gzipped; - or none: stdin.")
     ] = None,
     library: options.Library = "default",
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first line that is refused.")] = False,
-    ack: Annotated[bool, typer.Option("--ack", help="Print a line for each document once it is safe.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first rejected line.")] = False,
+    ack: Annotated[bool, typer.Option("--ack", help="Print a line for each acknowledged document.")] = False,
     batch: Annotated[
-        int, typer.Option("--batch", min=1, max=limits.BATCH_DOCUMENTS_MAX, help="Documents a request.", metavar="N")
+        int, typer.Option("--batch", min=1, max=limits.BATCH_DOCUMENTS_MAX, help="Documents per request.", metavar="N")
     ] = 512,
     background: Annotated[
-        bool, typer.Option("--background", help="Submit it as a job, print the job's number, and end.")
+        bool, typer.Option("--background", help="Submit an ingest job, print its id, and exit.")
     ] = False,
     json: options.Json = False,
     socket: options.Socket = None,
@@ -48,9 +48,13 @@ def ingest(
         from .. import spool
 
         if ack:
-            raise VecError(Code.INVALID_REQUEST, "--ack has nothing to say with --background", "vec jobs logs has it")
+            raise VecError(
+                Code.INVALID_REQUEST,
+                "--ack cannot be combined with --background",
+                "vec jobs logs prints the rejected lines",
+            )
         with options.open_client(socket, no_spawn) as client:
-            client.count(library)  # a library that is not there is told before anything is read
+            client.count(library)  # reports a missing library before any input is read
             job = spool.submit(client, paths, library, strict)
         output.one({"job_id": job["job_id"]}, f"job {job['job_id']}")
         return

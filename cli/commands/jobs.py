@@ -328,6 +328,27 @@ def resume(
     Output(json).one(body, common.counts_of(body))
 
 
+@app.command(epilog="Threads of the daemon have no lease. Exit status: 0 done, also if nothing runs.")
+def workers(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
+    """List who works on which job, since when, and how long each lease lasts."""
+    output = Output(json)
+    with options.open_client(socket, no_spawn) as client:
+        found = client.workers()
+    if output.json:
+        output.objects(found)
+        return
+    rows = [
+        (
+            one_line(each["worker"]), each["job_id"], each["kind"], each["library"], each["attempt"],
+            (each["started_at"] or "")[:19].replace("T", " "),
+            "" if each["lease_left_s"] is None else f"{each['lease_left_s']:g} s",
+            each["stop"] or ("" if each["job_id"] else "waits for a job"),
+        )
+        for each in found
+    ]  # fmt: skip
+    output.table(("worker", "job", "kind", "library", "attempt", "since", "lease", ""), rows)
+
+
 @app.command(epilog="Exit status: 4 no such job.")
 def logs(
     job_id: Annotated[int, typer.Argument(metavar="ID", help="The job's number.")],

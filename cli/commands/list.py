@@ -1,4 +1,4 @@
-"""vec list: the documents of a library, without their chunks' text."""
+"""vec list: lists the documents of a library, without the text of their chunks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..output import Output, as_json
 app = options.command()
 
 
-@app.command("list", epilog="Exit status: 0 done, 2 usage, 4 no such library. See vec-list(1).")
+@app.command("list", epilog="Exit status: 0 success, 2 usage error, 4 no such library. See vec-list(1).")
 def list_(
     library: options.Library = "default",
     where: options.Where = None,
@@ -18,7 +18,7 @@ def list_(
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """List a library's documents, or those that a filter lets through, by id."""
+    """List the documents of a library, or those that match a filter, by id."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         documents = client.documents(library, where=where or ())
@@ -27,7 +27,7 @@ def list_(
             return
         from itertools import islice
 
-        # A table is for looking: people who want all of a large library want a pipe.
+        # A table is for inspection; a complete list of a large library goes to a pipe.
         shown = list(islice(documents, 1_000))
         rows = [
             (each["id"], each["title"], each["chunks"], as_json(each["metadata"]) if each["metadata"] else "")
@@ -35,4 +35,4 @@ def list_(
         ]
         output.table(("id", "title", "chunks", "metadata"), rows)
         if len(shown) == 1_000:
-            typer.echo("the first 1,000; for all of them: vec list | cat", err=True)
+            typer.echo("showing the first 1,000 documents; use --json or a pipe for all", err=True)

@@ -1,4 +1,4 @@
-"""vec search: the nearest chunks to a text or a vector."""
+"""vec search: searches a library by text, by vector, or by queries from stdin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = options.command()
 
-#: What a query of --stdin may hold.
+#: The keys of a query of --stdin.
 _QUERY_KEYS = (
     "query", "vector", "k", "mode", "where", "recall", "ef", "exact", "group_by", "min_score", "explain",
 )  # fmt: skip
@@ -31,7 +31,7 @@ _WINDOW = 16
 
 
 class Mode(StrEnum):
-    """How to search."""
+    """The ranking to use."""
 
     AUTO = "auto"
     VECTOR = "vector"
@@ -40,35 +40,37 @@ class Mode(StrEnum):
 
 
 class GroupBy(StrEnum):
-    """What a hit is."""
+    """The unit of a hit."""
 
     DOCUMENT = "document"
     CHUNK = "chunk"
 
 
-@app.command(epilog="Exit status: 0 done (also with no hits), 2 usage, 4 no such library. See vec-search(1).")
+@app.command(epilog="Exit status: 0 success, even without hits, 2 usage error, 4 no such library. See vec-search(1).")
 def search(
-    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="What to look for.")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=limits.HITS_MAX, help="How many hits.", metavar="K")] = 10,
+    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="The text to search for.")] = None,
+    k: Annotated[
+        int, typer.Option("-k", min=1, max=limits.HITS_MAX, help="The maximum number of hits.", metavar="K")
+    ] = 10,
     library: options.Library = "default",
     mode: Annotated[
-        Mode, typer.Option("--mode", help="By vectors, full text, or both (auto: both if it can).")
+        Mode, typer.Option("--mode", help="Rank by vector, full text, or both; auto: both if possible.")
     ] = Mode.AUTO,
     vector: Annotated[
-        str | None, typer.Option("--vector", help="Search for this vector, a JSON list.", metavar="JSON")
+        str | None, typer.Option("--vector", help="Search for this vector, a JSON list of numbers.", metavar="JSON")
     ] = None,
     where: options.Where = None,
     group_by: Annotated[
         GroupBy | None,
         typer.Option(
             "--group-by",
-            help="What a hit is: a document with its best chunk, or a chunk. Default: a document on a terminal and in"
-            " mode auto.",
+            help="What a hit is: a document with its best chunk, or a chunk. Default: document on a terminal and in"
+            " mode auto, otherwise chunk.",
         ),
     ] = None,
     min_score: Annotated[
         float | None,
-        typer.Option("--min-score", callback=options.finite, help="Leave out hits with a lower score.", metavar="S"),
+        typer.Option("--min-score", callback=options.finite, help="Omit hits with a lower score.", metavar="S"),
     ] = None,
     recall: Annotated[
         float | None,
@@ -77,37 +79,39 @@ def search(
             callback=options.finite,
             min=limits.RECALL_MIN,
             max=1.0,
-            help="The share of the nearest to find. Default: what the library promises.",
+            help="The target recall of an approximate search. Default: the recall that the library promises.",
             metavar="R",
         ),
     ] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, whatever the index.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare the query with every vector, with any index.")
+    ] = False,
     ef: Annotated[
         int | None,
         typer.Option(
             "--ef",
             min=1,
             max=limits.EF_MAX,
-            help="The effort of an approximate search, set by hand instead of by --recall.",
+            help="The effort of an approximate search. Overrides --recall.",
             metavar="N",
         ),
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say where each hit comes from, and how sure the answer is.")
+        bool, typer.Option("--explain", help="Show how each hit was found, and how reliable the answer is.")
     ] = False,
-    stdin: Annotated[bool, typer.Option("--stdin", help="Read queries from stdin, one a line.")] = False,
+    stdin: Annotated[bool, typer.Option("--stdin", help="Read queries from stdin, one per line.")] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Find the chunks nearest to a text or a vector; higher scores are better."""
+    """Search a library by text or by vector; higher scores are better."""
     if stdin == (query is not None or vector is not None):
-        raise VecError(Code.INVALID_REQUEST, "give a QUERY, a --vector, or --stdin", "vec search --help has examples")
+        raise VecError(Code.INVALID_REQUEST, "specify either a QUERY, a --vector, or --stdin", "see vec help search")
     if query is not None and len(query) > limits.QUERY_CHARS_MAX:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"the query has {len(query):,} characters, and may have {limits.QUERY_CHARS_MAX:,}",
-            "search for a part of it, or for its --vector",
+            f"the query has {len(query):,} characters; the limit is {limits.QUERY_CHARS_MAX:,}",
+            "shorten the query, or search by --vector",
         )
     output = Output(json)
     if group_by is None and not output.json:
@@ -137,15 +141,15 @@ def search(
             _show(hits)
 
 
-#: What a line of --stdin can be refused for; anything else ends the run.
+#: The errors for which a line of --stdin is rejected; any other error ends the run.
 _REFUSALS = (
     Code.INVALID_REQUEST, Code.INVALID_DOCUMENT, Code.INVALID_FILTER, Code.DIMENSION_MISMATCH, Code.UNSUPPORTED,
 )  # fmt: skip
 
 
 def _many(client: Client, output: Output, common: dict[str, Any]) -> int:
-    """Queries from stdin, several in flight, answers in the order of the queries; returns how many lines were refused,
-    each of which is named on stderr."""
+    """Answers queries from stdin in their order, with several in flight. Reports rejected lines on stderr, and returns
+    their number."""
     flying: deque[tuple[str, dict[str, Any], Pending] | VecError] = deque()
     refused = 0
 
@@ -184,29 +188,30 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> int:
 
 
 def _is_the_lines_own(error: VecError, query: dict[str, Any]) -> bool:
-    """Whether a search failed for what stands in the line, and not for an option, which all lines have."""
+    """Whether a search failed because of its line, and not because of an option, which applies to all lines."""
     field = "where" if error.code == Code.INVALID_FILTER else error.details.get("field", "mode")
     return error.code in _REFUSALS and (error.code == Code.DIMENSION_MISMATCH or field in query)
 
 
 def _query(line: Line) -> dict[str, Any]:
-    """A line of --stdin: a bare text, or an object with "query" and/or "vector", and what differs from the options."""
+    """Parses a line of --stdin: a text, or an object with "query" and/or "vector" and overrides of the options. Raises
+    VecError `invalid_request`, naming the line."""
     from vecd.wire import exact
 
     load_orjson()
     where = f"{line.file}:{line.number}"
     if line.data is None:
-        raise VecError(Code.INVALID_REQUEST, f"{where}: a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
+        raise VecError(Code.INVALID_REQUEST, f"{where}: the line exceeds {limits.LINE_BYTES_MAX:,} bytes")
     text = line.data.strip()
     try:
         if not text.startswith(b"{"):
             return {"query": text.decode()}
         given = exact.loads(text)
     except (VecError, ValueError) as error:
-        raise VecError(Code.INVALID_REQUEST, f"{where}: no query: {error}") from error
+        raise VecError(Code.INVALID_REQUEST, f"{where}: not a query: {error}") from error
     for key in given:
         if key not in _QUERY_KEYS:
-            hint = f"a query has {', '.join(_QUERY_KEYS)}"
+            hint = f"the keys of a query are {', '.join(_QUERY_KEYS)}"
             raise VecError(Code.INVALID_REQUEST, f"{where}: unknown key {key!r}", hint)
     query = {key: given[key] for key in _QUERY_KEYS if key in given and key != "vector"}
     if isinstance(query.get("where"), str):
@@ -214,7 +219,7 @@ def _query(line: Line) -> dict[str, Any]:
     if "vector" in given:
         query["vector"] = _vector(given["vector"], where)
     if "query" not in query and "vector" not in query:
-        raise VecError(Code.INVALID_REQUEST, f'{where}: a query has a "query" or a "vector"')
+        raise VecError(Code.INVALID_REQUEST, f'{where}: a query needs a "query" or a "vector"')
     return query
 
 
@@ -227,11 +232,11 @@ def _vector(given: Any, where: str) -> bytes:
 
             given = json.loads(given)
         if not isinstance(given, list):
-            raise ValueError("it is no list")
+            raise ValueError("it is not a list")
         return pack_vector(given)
     except (ValueError, VecError) as error:
         raise VecError(
-            Code.INVALID_REQUEST, f"{where}: not a vector, which is a JSON list of numbers ({error})"
+            Code.INVALID_REQUEST, f"{where}: not a vector: must be a JSON list of numbers ({error})"
         ) from error
 
 
@@ -248,24 +253,24 @@ def _hits(pending: Pending) -> Iterator[dict[str, Any]]:
 
 
 def _sure(explain: dict[str, Any]) -> str:
-    """How sure an answer is, in a line."""
+    """Formats the reliability of an answer as one line."""
     if explain["exact"]:
         sure = "exact"
     else:
         measured = "not measured yet" if explain["recall"] is None else f"{explain['recall']:.3f} measured"
-        kept = {True: " and met", False: " and not met", None: ""}[explain["met"]]
+        kept = {True: " and met", False: " but not met", None: ""}[explain["met"]]
         sure = f"approximate, recall {measured}, {explain['promise']:g} promised{kept}"
     return f"mode {explain['mode']}, index {explain['index']}, as of event {explain['seq']:,}: {sure}"
 
 
 def _from(explain: dict[str, Any]) -> str:
-    """Where a hit comes from, in a line."""
+    """Formats the ranks and scores of a hit as one line."""
     rankings = [(name, explain[name]) for name in ("vector", "text") if explain.get(name)]
     return ", ".join(f"{name}: rank {each['rank']:,}, score {each['score']:.4f}" for name, each in rankings)
 
 
 def _show(hits: Iterable[dict[str, Any]]) -> None:
-    """Hits for people: rank, score, what, and the beginning of the text."""
+    """Prints hits on a terminal: rank, score, chunk id, title, and the beginning of the text."""
     from rich.text import Text
 
     terminal = console()

@@ -1,4 +1,4 @@
-"""vec status: what the daemon is and holds."""
+"""vec status: shows the daemon's process, log, libraries and jobs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..output import Output
 app = options.command()
 
 
-@app.command(epilog="Exit status: 0 done, 69 no daemon (with --no-spawn). See vec-status(1).")
+@app.command(epilog="Exit status: 0 success, 69 no daemon is running (with --no-spawn). See vec-status(1).")
 def status(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
-    """Show the daemon: its process, its log, its libraries, its jobs."""
+    """Show the daemon's process, log, libraries and jobs."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         body = client.status()
@@ -23,7 +23,7 @@ def status(json: options.Json = False, socket: options.Socket = None, no_spawn: 
 
 
 def show(output: Output, body: dict[str, Any]) -> None:
-    """The status for people."""
+    """Prints the status on a terminal."""
     from ..jobs import counts_of
     from ..output import size
     from .library import table

@@ -1,4 +1,4 @@
-"""vec watch: the event log, from any position, as it happens; printed, or handed to a command."""
+"""vec watch: prints events from the log, or passes them to a command in batches."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ app = options.command()
 
 
 class Format(StrEnum):
-    """What is written."""
+    """The output format."""
 
     EVENTS = "events"
     INGEST = "ingest"
 
 
 class OnGap(StrEnum):
-    """What is done about a position that was trimmed away."""
+    """What to do if the position has been trimmed."""
 
     FAIL = "fail"
     OLDEST = "oldest"
@@ -45,102 +45,106 @@ class OnGap(StrEnum):
 
 
 class OnFailure(StrEnum):
-    """What becomes of a batch that cannot be handled."""
+    """What to do with a batch that fails all attempts."""
 
     SKIP = "skip"
     STOP = "stop"
 
 
 @app.command(
-    epilog="Exit status: 0 done, 3 partly done, 5 history lost, 75 try again, 124 timed out. See vec-watch(1)."
+    epilog="Exit status: 0 success, 3 partial success, 5 history lost, 75 try again, 124 timed out. See vec-watch(1)."
 )
 def watch(
     library: Annotated[
         list[str] | None,
-        typer.Option("--library", "-l", help="Only this library's events; may be repeated.", metavar="NAME"),
+        typer.Option("--library", "-l", help="Only events of this library. Can be repeated.", metavar="NAME"),
     ] = None,
     type: Annotated[
         list[str] | None,
-        typer.Option("--type", help="Only this type, or a glob as 'document.*'; may be repeated.", metavar="TYPE"),
+        typer.Option(
+            "--type", help="Only events of this type, or a glob, as 'document.*'. Can be repeated.", metavar="TYPE"
+        ),
     ] = None,
     where: options.Where = None,
     start: Annotated[
         str,
         typer.Option(
-            "--from", help="beginning, now, a cursor, an RFC 3339 time, or a time ago as -15m.", metavar="POSITION"
+            "--from",
+            help="beginning, now, a cursor, an RFC 3339 time, or a relative time, as -15m.",
+            metavar="POSITION",
         ),
     ] = "now",
     until: Annotated[
-        str | None, typer.Option("--until", help="End behind the event of this cursor.", metavar="CURSOR")
+        str | None, typer.Option("--until", help="End after the event of this cursor.", metavar="CURSOR")
     ] = None,
     cursor_file: Annotated[
         Path | None,
-        typer.Option("--cursor-file", help="Begin behind the cursor in this file, and keep it there.", metavar="FILE"),
+        typer.Option("--cursor-file", help="Begin after the cursor in this file, and update the file.", metavar="FILE"),
     ] = None,
     consumer: Annotated[
         str | None,
-        typer.Option("--consumer", help="Begin where this consumer is; the daemon keeps its cursor.", metavar="NAME"),
+        typer.Option("--consumer", help="Begin at this consumer's cursor, which the daemon stores.", metavar="NAME"),
     ] = None,
     on_gap: Annotated[
-        OnGap, typer.Option("--on-gap", help="When the position was trimmed away: what to go on with.")
+        OnGap, typer.Option("--on-gap", help="What to do if the position has been trimmed.")
     ] = OnGap.FAIL,
-    no_follow: Annotated[bool, typer.Option("--no-follow", help="End at the head of the log.")] = False,
-    n: Annotated[int | None, typer.Option("-n", min=1, help="End after so many events.", metavar="N")] = None,
+    no_follow: Annotated[bool, typer.Option("--no-follow", help="End at the current head of the log.")] = False,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="End after N events.", metavar="N")] = None,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", callback=options.finite, min=0, help="End after so many seconds.", metavar="S"),
+        typer.Option("--timeout", callback=options.finite, min=0, help="End after S seconds.", metavar="S"),
     ] = None,
     snapshot: Annotated[
-        bool, typer.Option("--snapshot", help="Begin with all that is there, unless there is a cursor to go on from.")
+        bool, typer.Option("--snapshot", help="Begin with the current state, unless there is a cursor to resume from.")
     ] = False,
     payload: Annotated[
-        bool, typer.Option("--payload", help="With the documents, as they were after and before each change.")
+        bool, typer.Option("--payload", help="Include the documents, after and before each change.")
     ] = False,
     vectors: Annotated[
         bool | None,
-        typer.Option("--vectors/--no-vectors", help="With the documents and their vectors, or without vectors."),
+        typer.Option("--vectors/--no-vectors", help="Include the documents with their vectors, or omit vectors."),
     ] = None,
     format: Annotated[
         Format, typer.Option("--format", help="Events, or lines that vec ingest accepts.")
     ] = Format.EVENTS,
     exec_: Annotated[
         str | None,
-        typer.Option("--exec", help="Run this with each batch of events on its stdin.", metavar="COMMAND"),
+        typer.Option("--exec", help="Run this command for each batch of events, on its stdin.", metavar="COMMAND"),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", min=1, help="Events that the command gets at most; 1000 unless set.", metavar="N"),
+        typer.Option("--batch", min=1, help="Maximum events per batch. Default: 1000.", metavar="N"),
     ] = None,
     retries: Annotated[
         int | None,
-        typer.Option("--retries", min=1, help="Tries of a batch, all in all; 5 unless set.", metavar="N"),
+        typer.Option("--retries", min=1, help="Maximum attempts per batch. Default: 5.", metavar="N"),
     ] = None,
     dead_letter: Annotated[
         Path | None,
-        typer.Option("--dead-letter", help="The file for batches that are given up.", metavar="FILE"),
+        typer.Option("--dead-letter", help="The file for batches that fail all attempts.", metavar="FILE"),
     ] = None,
     on_failure: Annotated[
         OnFailure | None,
-        typer.Option("--on-failure", help="Give such a batch up and go on, which is the default, or stop before it."),
+        typer.Option("--on-failure", help="Skip a batch that fails all attempts (default), or stop before it."),
     ] = None,
     no_reconnect: Annotated[
-        bool, typer.Option("--no-reconnect", help="End when the connection to the daemon is lost.")
+        bool, typer.Option("--no-reconnect", help="Exit when the connection to the daemon is lost.")
     ] = False,
     flush: Annotated[
         bool,
-        typer.Option("--flush", help="Print nothing; wait until those who watch have got all there is now."),
+        typer.Option("--flush", help="Wait until all current watches have received all current events."),
     ] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Print changes, in order, as they happen or from the log."""
+    """Print events from the log, in order, and follow it."""
     _check(cursor_file, consumer, format, type, exec_, (batch, retries, dead_letter, on_failure))
     output = Output(json)
     if flush:
         which = (library, type, where, until, cursor_file, n, start != "now", no_follow, snapshot, payload)
         if any(which) or exec_ or no_reconnect:
-            raise VecError(Code.INVALID_REQUEST, "--flush goes with --consumer and --timeout alone")
+            raise VecError(Code.INVALID_REQUEST, "--flush can be combined only with --consumer, --timeout and --json")
         with options.open_client(socket, no_spawn) as client:
             cursor = client.flush(consumer, timeout_s=timeout)
         output.one({"cursor": cursor}, f"delivered up to {cursor}")
@@ -177,7 +181,7 @@ def watch(
         with contextlib.closing(feed):
             if format is Format.INGEST and not no_follow:
                 for name in library or ():
-                    feed.client.count(name)  # one that is gone will never have another document
+                    feed.client.count(name)  # fails if the library has been deleted
             if handler is not None:
                 handler.run(feed, _told(feed))
             else:
@@ -188,25 +192,25 @@ def watch(
 
 @contextlib.contextmanager
 def _place_named(cursor_file: Path | None) -> Iterator[None]:
-    """Adds to what a position is refused for where that position is kept."""
+    """Adds the path of the cursor file to the error if its cursor is refused."""
     try:
         yield
     except VecError as error:
         if cursor_file is None or error.code not in (Code.FOREIGN_CURSOR, Code.COMPACTED):
             raise
-        hint = f"the cursor is the one in {cursor_file}; when that file is removed, --from counts again"
+        hint = f"the cursor is in {cursor_file}; remove that file to begin at --from"
         raise VecError(
             error.code, error.message, f"{error.hint}; {hint}" if error.hint else hint, **error.details
         ) from error
 
 
 def _unread_stdout() -> tuple[int, int]:
-    """An ender: poll(2) reports an error on a pipe that no process reads any more, whatever it is asked for."""
+    """Returns the descriptor of stdout for poll(2), which reports an error when no process reads the pipe any more."""
     return sys.stdout.fileno(), 0
 
 
 def _end(feed: Following, form: Events, handler: Handler | None) -> None:
-    """The exit status of a watch that ended well."""
+    """Sets the exit status of a watch that ended without an error."""
     if handler is not None and handler.signal_got is not None:
         raise typer.Exit(main.INTERRUPTED if handler.signal_got == signal.SIGINT else main.TERMINATED)
     if feed.timed_out:
@@ -223,16 +227,24 @@ def _check(
     command: str | None,
     for_the_command: tuple[object, ...],
 ) -> None:
-    """Refuses options that do not go together."""
+    """Refuses options that cannot be combined. Raises VecError `invalid_request`."""
     if cursor_file is not None and consumer is not None:
-        raise VecError(Code.INVALID_REQUEST, "give --cursor-file or --consumer, not both", "a consumer has its cursor")
+        raise VecError(
+            Code.INVALID_REQUEST,
+            "--cursor-file cannot be combined with --consumer",
+            "the daemon stores the cursor of a consumer",
+        )
     if format is Format.INGEST and type:
-        raise VecError(Code.INVALID_REQUEST, "--format ingest is made of whole documents", "leave out --type")
+        raise VecError(
+            Code.INVALID_REQUEST,
+            "--format ingest cannot be combined with --type",
+            "it needs all events of documents; remove --type",
+        )
     if command is not None and not command.strip():
-        raise VecError(Code.INVALID_REQUEST, "--exec is given an empty command", "it would throw every event away")
+        raise VecError(Code.INVALID_REQUEST, "the command of --exec is empty", "it would discard every event")
     if command is None and any(each is not None for each in for_the_command):
         raise VecError(
-            Code.INVALID_REQUEST, "--batch, --retries, --dead-letter and --on-failure are for --exec", "give a command"
+            Code.INVALID_REQUEST, "--batch, --retries, --dead-letter and --on-failure require --exec", "add --exec"
         )
 
 
@@ -270,14 +282,14 @@ def _handler(
 
 
 def _print_all(feed: Following, form: Events, output: Output | None) -> None:
-    """Prints what comes, and keeps the place behind it; people get lines to read."""
+    """Prints the events, and stores the cursor after each message; `output` is None for lines for ingest."""
     stdout = sys.stdout.buffer
-    harmless = terminal_json if sys.stdout.isatty() else bytes
+    escaped = terminal_json if sys.stdout.isatty() else bytes
     for message in _told(feed):
         if output is not None and not output.json:
             _show(message.events)
         elif message.events:
-            stdout.write(harmless(b"".join(form.lines(message.events))))
+            stdout.write(escaped(b"".join(form.lines(message.events))))
             stdout.flush()
         if form.end is not None:
             raise form.end
@@ -288,11 +300,11 @@ def _print_all(feed: Following, form: Events, output: Output | None) -> None:
 
 
 def _told(feed: Following) -> Iterator[Message]:
-    """The messages of the watch; a gap before one is told."""
+    """Yields the messages of the watch, and reports gaps on stderr."""
     for message in feed.messages():
         if message.gap is not None:
             main.tell(message.gap)
-            print(f"vec: going on from {message.cursor}", file=sys.stderr, flush=True)
+            print(f"vec: continuing from {message.cursor}", file=sys.stderr, flush=True)
         yield message
 
 

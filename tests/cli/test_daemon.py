@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from tests.support.instance import BIN, Instance, ndjson
 from tests.support.running import alive, line_of, running
 from tests.support.waiting import until
-from vecd.data_lock import holder
+from vecd.data_lock import STARTING, STOPPING, holder
 
 HASH = {"VEC_EMBEDDER": "hash"}
 
@@ -203,7 +204,7 @@ def _data_file(own: Instance) -> None:
         pytest.param(_garbage, 69, ["vecd did not start", "vec.db is damaged", "its log is"], id="garbage"),
         pytest.param(_folder, 69, ["vecd did not start", "vec.db", "its log is"], id="folder"),
         pytest.param(_socket_file, 69, ["vecd.sock"], id="no-socket"),
-        pytest.param(_data_file, 2, ["cannot make the folder", "data"], id="data-is-a-file"),
+        pytest.param(_data_file, 2, ["cannot create the folder", "data"], id="data-is-a-file"),
     ],
 )
 def test_a_daemon_that_cannot_start_says_why(spoil: Callable[[Instance], None], status: int, says: list[str]) -> None:
@@ -309,6 +310,55 @@ def test_start_stop_and_restart_do_nothing_twice() -> None:
         assert own.objects("daemon", "stop") == [{"stopped": False, "pid": None}]
 
 
+def test_daemon_status_says_whether_a_daemon_runs_and_starts_none() -> None:
+    with Instance(HASH) as own:
+        nothing = {
+            "running": False,
+            "state": "stopped",
+            "pid": None,
+            "socket": None,
+            "started_at": None,
+            "uptime_s": None,
+        }
+        assert json.loads(own.vec("daemon", "status", status=69).stdout) == nothing
+        assert own.pid() is None
+        own.vec("daemon", "start")
+        (body,) = own.objects("daemon", "status")
+        assert body["running"] is True
+        assert (body["state"], body["pid"], body["socket"]) == ("ready", own.pid(), str(own.settings.socket))
+        since = datetime.fromisoformat(body["started_at"])
+        assert abs((datetime.now(UTC) - since).total_seconds() - body["uptime_s"]) < 60
+        own.vec("daemon", "stop")
+        assert json.loads(own.vec("daemon", "status", status=69).stdout) == nothing
+
+
+#: A process that holds the lock on a home's data, as a daemon does in the state that is its argument.
+HOLDS = """
+import sys
+from vecd.data_lock import DataLock
+from vecd.settings import locate
+with DataLock(locate()) as lock:
+    assert lock.take() is None
+    lock.tell(sys.argv[1])
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("state", [STARTING, STOPPING])
+def test_daemon_status_of_a_daemon_that_starts_or_stops_is_exit_75(state: str) -> None:
+    with Instance(HASH) as own:
+        own.settings.lock.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-c", HOLDS, state]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, env=own.environment, stdin=pipe, stdout=pipe, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            body = json.loads(own.vec("daemon", "status", status=75).stdout)
+            process.communicate()
+        assert (body["running"], body["state"], body["pid"]) == (True, state, process.pid)
+
+
 def test_what_was_written_is_there_after_a_stop_and_after_a_kill() -> None:
     with Instance(HASH) as own:
         log = own.objects("status")[0]["log"]
@@ -353,7 +403,7 @@ def test_stopping_answers_what_was_asked_before() -> None:
 
 def test_logs_prints_the_end_of_the_log() -> None:
     with Instance(HASH) as own:
-        assert "there is no log at" in own.vec("daemon", "logs", status=4).stderr
+        assert "vecd.log does not exist" in own.vec("daemon", "logs", status=4).stderr
         own.vec("daemon", "restart")
         own.vec("daemon", "stop")
         whole = own.settings.log.read_text()

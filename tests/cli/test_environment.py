@@ -354,7 +354,7 @@ def test_every_command_reports_a_stopped_daemon_within_seconds() -> None:
             assert f"the daemon, process {pid}, is stopped (stalled)" in rest_of(process.stderr), command
         assert time.monotonic() - began < PATIENCE_S / 2
         assert patient.stderr is not None
-        assert f"the daemon, process {pid}, is stopped; going on from" in patient.stderr.readline().decode()
+        assert f"the daemon, process {pid}, is stopped; resuming from" in patient.stderr.readline().decode()
         os.kill(pid, signal.SIGCONT)
         assert own.objects("count")[0]["documents"] == 1
         own.vec("ingest", stdin=ndjson([{"id": "b", "text": "y"}]))
@@ -386,7 +386,7 @@ def test_a_long_answer_of_a_daemon_at_work_is_waited_for(instance: Instance, mon
         with pytest.raises(VecError) as caught:
             client.wait_for_jobs([job["job_id"]], timeout_s=0.5)
         assert caught.value.code == Code.TIMEOUT
-        assert "the jobs have not ended" in caught.value.message
+        assert "the jobs did not end" in caught.value.message
         client.cancel_jobs([job["job_id"]])
 
 
@@ -433,7 +433,7 @@ def test_a_home_that_others_may_write_to_is_refused(runs: bool) -> None:
             own.vec("status")
         own.home.chmod(0o777)
         done = own.vec("ingest", stdin=ndjson([{"id": "a", "text": "x"}]), status=2)
-        assert f"anybody may write to the folder {own.home}" in done.stderr
+        assert f"the folder is writable by everyone: {own.home}" in done.stderr
         own.home.chmod(0o700)
 
 
@@ -499,7 +499,7 @@ def test_nothing_is_sent_to_a_daemon_of_another_user() -> None:
                 assert trap.stdout is not None
                 assert trap.stdout.readline() == "ready\n"
                 done = own.vec("ingest", "--socket", path, stdin=ndjson([{"id": "a", "text": "secret"}]), status=1)
-                assert f"the daemon on {path} is user {NOBODY}'s" in done.stderr
+                assert f"the daemon on {path} belongs to user {NOBODY}" in done.stderr
                 assert "(forbidden)" in done.stderr
                 assert trap.stdout.readline() == "0\n"
             finally:

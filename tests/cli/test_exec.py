@@ -209,7 +209,7 @@ def test_options_of_the_command_want_one(instance: Instance, option: list[str]) 
 
 @pytest.mark.parametrize("command", ["", " "])
 def test_an_empty_command_is_a_usage_error(instance: Instance, command: str) -> None:
-    assert "empty command" in instance.vec("watch", "--no-follow", "--exec", command, status=2).stderr
+    assert "the command of --exec is empty" in instance.vec("watch", "--no-follow", "--exec", command, status=2).stderr
 
 
 # --- the end --------------------------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ def test_a_signal_while_the_daemon_is_away_ends_it_and_the_outcome_is_kept(tmp_p
             own.vec("daemon", "stop")
             (tmp_path / "go").touch()
             assert watcher.stderr is not None
-            assert b"going on from" in watcher.stderr.readline()
+            assert b"resuming from" in watcher.stderr.readline()
             watcher.send_signal(signal.SIGTERM)
             own.vec("daemon", "start")
             assert watcher.wait() == 143

@@ -101,12 +101,12 @@ def test_parameters_that_there_cannot_be_are_usage_errors(instance: Instance, ar
     kept = fresh(instance, embedder="none", dimension=2)
     done = instance.vec("library", "rebuild", kept, *arguments, status=2)
     assert (done.stdout, told in done.stderr) == ("", True)
-    assert "there is no library 'never'" in instance.vec("library", "show", "never", status=4).stderr
+    assert "library 'never' does not exist" in instance.vec("library", "show", "never", status=4).stderr
 
 
 def test_a_tree_cannot_do_the_inner_product(instance: Instance) -> None:
     done = instance.vec("library", "create", "never", "--index", "kdtree", "--metric", "dot", status=2)
-    assert "the index 'kdtree' cannot do the metric 'dot'" in done.stderr
+    assert "the index 'kdtree' does not support the metric 'dot'" in done.stderr
     assert "use one of cosine, l2" in done.stderr
 
 
@@ -127,7 +127,7 @@ def test_a_rebuild_prints_the_library_as_it_is_then(instance: Instance) -> None:
     assert "index.rebuilt" in on_a_terminal(
         instance, "watch", "--from", "beginning", "--no-follow", "-l", library, "--type", "index.rebuilt"
     ).out  # fmt: skip
-    assert "there is no library" in instance.vec("library", "rebuild", "nowhere-at-all", status=4).stderr
+    assert "does not exist" in instance.vec("library", "rebuild", "nowhere-at-all", status=4).stderr
 
 
 def test_show_tells_programs_how_the_index_does(instance: Instance, graph: str) -> None:

@@ -152,7 +152,7 @@ def test_gzip_that_ends_too_early_is_an_error_and_its_whole_lines_are_in(
         stdin=cut if source == "stdin" else None, status=2,
     )  # fmt: skip
     assert counted(json.loads(done.stdout)) == {"added": whole}
-    assert f"{path if source == 'file' else 'stdin'} is gzip that ends too early" in done.stderr
+    assert f"{path if source == 'file' else 'stdin'} is truncated gzip" in done.stderr
     assert ids_in(instance, library) == [f"d{number:06}" for number in range(whole)]
 
 
@@ -612,7 +612,7 @@ def test_a_daemon_killed_in_the_middle_costs_nothing(tmp_path: Path) -> None:
         summary = told[-1]
         assert summary["added"] + summary["unchanged"] == count
         assert summary["failed"] == summary["updated"] == 0
-        assert "sending again" in said
+        assert "unacknowledged documents again" in said
         assert own.pid() != first
         assert len(ids_in(own, "default")) == count
         with own.connect() as client:
@@ -635,7 +635,7 @@ def test_a_daemon_killed_for_good_ends_it_with_the_summary_of_what_is_in() -> No
         writer.join()
         acks += told[:-1]
         assert counted(told[-1]) == {"added": len(acks)}
-        assert "sending it again is safe" in said
+        assert "it is safe to send them again" in said
         assert "Traceback" not in said
         own.vec("status")
         there = set(ids_in(own, "default"))

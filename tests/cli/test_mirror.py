@@ -136,7 +136,7 @@ def test_a_document_whose_line_would_be_too_long_goes_without_its_vectors(instan
     assert len(big) <= limits.LINE_BYTES_MAX
     assert (list(json.loads(big)), json.loads(small)["id"]) == (["id", "texts"], "small")
     assert "document 'big'" in done.stderr
-    assert "vectors are left out" in done.stderr
+    assert "vectors are omitted" in done.stderr
 
 
 def test_a_document_that_fits_no_line_is_told_and_the_others_go_on(instance: Instance) -> None:

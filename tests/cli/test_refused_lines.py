@@ -19,7 +19,7 @@ from vecd import limits
 def test_a_library_that_is_not_there_is_exit_4_with_what_to_do(instance: Instance) -> None:
     name = fresh(instance)
     done = instance.vec("ingest", "-l", "nothing-like-it", stdin=ndjson(numbered(1)), status=4)
-    assert "there is no library 'nothing-like-it'" in done.stderr
+    assert "library 'nothing-like-it' does not exist" in done.stderr
     assert "vec library create nothing-like-it" in done.stderr
     assert counted(json.loads(done.stdout)) == {}
     mistyped = name.replace("library", "libary")
@@ -99,7 +99,7 @@ REFUSED_TEXTS: dict[str, tuple[str | bytes, str]] = {
     "unknown-key-long": (json.dumps({"id": "x", "text": "a", "k" * 100_000: 1}), "unknown key 'kkk"),
     "unknown-op": ('{"op": "upsert", "id": "x"}', "unknown op 'upsert'.*delete"),
     "op-null": ('{"op": null, "id": "x", "text": "a"}', "unknown op"),
-    "delete-nothing": ('{"op": "delete"}', "a delete needs the 'id'"),
+    "delete-nothing": ('{"op": "delete"}', "a delete needs an 'id'"),
     "delete-with-text": ('{"op": "delete", "id": "x", "text": "a"}', "'id' and nothing else, not 'text'"),
     "delete-number": ('{"op": "delete", "id": 5}', "'id' must be a string"),
     "NaN": ('{"id": "x", "text": "a", "metadata": {"k": NaN}}', "'metadata.k' is NaN, and JSON has no NaN"),
@@ -123,7 +123,7 @@ REFUSED_TEXTS: dict[str, tuple[str | bytes, str]] = {
 
 #: The same where the library has no embedder and 3 dimensions.
 REFUSED_VECTORS: dict[str, tuple[str | bytes, str]] = {
-    "text-without-an-embedder": ('{"id": "x", "text": "a"}', "has no embedder, so a document must bring its 'vector'"),
+    "text-without-an-embedder": ('{"id": "x", "text": "a"}', "has no embedder, so a document needs a 'vector'"),
     "texts-without-an-embedder": ('{"id": "x", "texts": ["a"]}', "has no embedder"),
     "wrong-dimension": ('{"id": "x", "vector": [1, 2]}', "3-dimension vectors.* has 2"),
     "one-wrong-dimension": ('{"id": "x", "vectors": [[1, 2, 3], [1, 2, 3, 4]]}', "3-dimension vectors.* has 4"),
@@ -143,7 +143,7 @@ REFUSED_VECTORS: dict[str, tuple[str | bytes, str]] = {
     "vectors-string": ('{"id": "x", "vectors": "abc"}', "'vectors' .*list of vectors"),
     "vectors-object": ('{"id": "x", "vectors": {"a": [1, 2, 3]}}', "'vectors' .*list of vectors"),
     "vectors-empty": ('{"id": "x", "vectors": []}', "'vectors' .*list of vectors"),
-    "vectors-flat": ('{"id": "x", "vectors": [1, 2, 3]}', "vector is a list of numbers"),
+    "vectors-flat": ('{"id": "x", "vectors": [1, 2, 3]}', "a vector must be a list of numbers"),
     "vectors-of-strings": ('{"id": "x", "vectors": [[1, 2, 3], ["a", "b", "c"]]}', "list of numbers.* holds a string"),
     "vector-and-vectors": ('{"id": "x", "vector": [1, 2, 3], "vectors": [[1, 2, 3]]}', "'vector' or 'vectors'"),
     "more-vectors-than-texts": ('{"id": "x", "texts": ["a"], "vectors": [[1, 2, 3], [4, 5, 6]]}', "1 text and 2"),

@@ -148,7 +148,7 @@ def test_what_is_no_backup_is_refused_and_changes_nothing(instance: Instance, ba
     newer = apsw.Connection(str(bad))
     newer.pragma("user_version", len(MIGRATIONS) + 1)
     newer.close()
-    refused(2, "newer vec")
+    refused(2, "newer version")
     whole = backup.read_bytes()
     bad.write_bytes(whole[: len(whole) // 2])
     refused(1, "damaged")

@@ -160,15 +160,15 @@ def test_what_full_text_would_take_for_an_operator_is_only_text(instance: Instan
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "give a QUERY, a --vector, or --stdin"),
-        (["words", "--stdin"], "give a QUERY, a --vector, or --stdin"),
-        (["--vector", "[1]", "--stdin"], "give a QUERY, a --vector, or --stdin"),
+        ([], "specify either a QUERY, a --vector, or --stdin"),
+        (["words", "--stdin"], "specify either a QUERY, a --vector, or --stdin"),
+        (["--vector", "[1]", "--stdin"], "specify either a QUERY, a --vector, or --stdin"),
         (["words", "-k", "0"], "-k"),
         (["words", "-k", "1000001"], "-k"),
         (["words", "--mode", "guess"], "--mode"),
         (["--vector", "[1, 2]", "--mode", "text"], "mode 'text' needs a query text"),
         (["--vector", "[1, 2]", "--mode", "hybrid"], "mode 'hybrid' needs a query text"),
-        (["--vector", "[1, 2]"], "256-dimension vectors, and the query's has 2"),
+        (["--vector", "[1, 2]"], "256-dimension vectors, but the query has 2"),
         (["--vector", "[1, 2"], "--vector: not a vector"),
         (["--vector", "5"], "--vector: not a vector"),
         (["--vector", '{"a": 1}'], "--vector: not a vector"),
@@ -197,7 +197,7 @@ def test_an_empty_library_has_no_hits_and_a_missing_one_is_exit_4(instance: Inst
         assert instance.vec("search", "anything", "-l", library).stdout == ""
         assert instance.vec("search", "--vector", "[1, 2]", "-l", fresh(instance, embedder="none")).stdout == ""
     done = instance.vec("search", "anything", "-l", "nowhere-at-all", status=4)
-    assert "there is no library 'nowhere-at-all'" in done.stderr
+    assert "library 'nowhere-at-all' does not exist" in done.stderr
 
 
 def test_an_instance_that_nothing_was_written_to_is_empty_and_not_an_error() -> None:
@@ -206,7 +206,7 @@ def test_an_instance_that_nothing_was_written_to_is_empty_and_not_an_error() -> 
         assert own.vec("list").stdout == ""
         assert own.objects("count") == [{"library": "default", "documents": 0, "chunks": 0, "seq": 0}]
         assert own.objects("delete", "x")[0]["missing"] == 1
-        assert "there is no document 'x'" in own.vec("get", "x", status=4).stderr
+        assert "document 'x' does not exist in library 'default'" in own.vec("get", "x", status=4).stderr
         assert own.objects("library", "list") == []  # looking makes nothing
 
 
@@ -321,16 +321,16 @@ def test_a_query_is_answered_while_stdin_stays_open(instance: Instance, texts: s
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"query": ', "stdin:3: no query"),
-        (b'{"k": 3}', 'stdin:3: a query has a "query" or a "vector"'),
+        (b'{"query": ', "stdin:3: not a query"),
+        (b'{"k": 3}', 'stdin:3: a query needs a "query" or a "vector"'),
         (b'{"vector": "abc"}', "stdin:3: not a vector"),
-        (b"caf\xe9", "stdin:3: no query"),
-        (b"x" * (limits.LINE_BYTES_MAX + 1), "stdin:3: a line over the limit"),
+        (b"caf\xe9", "stdin:3: not a query"),
+        (b"x" * (limits.LINE_BYTES_MAX + 1), "stdin:3: the line exceeds"),
         (b"x" * (limits.QUERY_CHARS_MAX + 1), "a string of at most 100,000 characters"),
         (b'{"query": "a", "k": 0}', "'k' must be a whole number"),
         (b'{"query": "a", "k": "3"}', "'k' must be a whole number"),
         (b'{"query": 5}', "'query' must be a string"),
-        (b'{"query": "a", "mode": "guess"}', "there is no mode 'guess'"),
+        (b'{"query": "a", "mode": "guess"}', "unknown mode 'guess'"),
     ],
 )
 def test_a_line_that_is_no_query_is_named_and_the_others_are_answered(
@@ -358,11 +358,11 @@ def test_what_is_wrong_with_an_option_ends_a_run_of_queries(instance: Instance, 
 def test_an_option_that_cannot_be_is_named_as_it_is_written(instance: Instance, texts: str) -> None:
     for option in ("--min-score", "--recall"):
         done = instance.vec("search", "-l", texts, "mail", option, "nan", status=2)
-        assert f"Invalid value for '{option}': it must be a finite number, not nan" in done.stderr
+        assert f"Invalid value for '{option}': must be a finite number, not nan" in done.stderr
     done = instance.vec("search", "-l", texts, "x" * (limits.QUERY_CHARS_MAX + 1), status=2)
-    assert "the query has 100,001 characters, and may have 100,000 (invalid_request)" in done.stderr
+    assert "the query has 100,001 characters; the limit is 100,000 (invalid_request)" in done.stderr
     done = instance.vec("search", "-C++", status=2)
-    assert "What is no option goes behind --: vec search -- -C++" in " ".join(done.stderr.split())
+    assert "Put an argument that begins with - after --: vec search -- -C++" in " ".join(done.stderr.split())
     assert instance.vec("search", "-l", texts, "-k", "1", "--", "-C++").stdout
 
 
@@ -418,7 +418,7 @@ def test_get_names_what_is_missing_and_prints_the_rest(instance: Instance, texts
     done = instance.vec("get", "-l", texts, "nobody", "csv", "nothing", "mail", status=4)
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["csv", "mail"]
     assert done.stderr.splitlines() == [
-        f"vec: there is no document {name!r} in library {texts!r} (not_found)" for name in ("nobody", "nothing")
+        f"vec: document {name!r} does not exist in library {texts!r} (not_found)" for name in ("nobody", "nothing")
     ]
 
 
@@ -478,16 +478,16 @@ def test_get_of_many_ids_leaves_none_out(instance: Instance, libraries: dict[str
         (b'{"id": 5}', 'stdin:1: "id" must be a string'),
         (b'{"id": ', "stdin:1: "),
         (b"caf\xe9", "stdin:1: "),
-        (b" k1", "stdin:1: the bare id has white space around it, and may be read wrongly"),
-        (b"k1\t", "stdin:1: the bare id has white space"),
-        (b"k\x1b1", "stdin:1: the bare id holds a control character"),
-        (b'"k1', "stdin:1: no id"),
-        (b'"k1" x', "stdin:1: no id"),
+        (b" k1", "stdin:1: the bare id has surrounding white space and is ambiguous"),
+        (b"k1\t", "stdin:1: the bare id has surrounding white space"),
+        (b"k\x1b1", "stdin:1: the bare id contains a control character"),
+        (b'"k1', "stdin:1: not an id"),
+        (b'"k1" x', "stdin:1: not an id"),
         (b'["k1"]', 'stdin:1: "id" must be a string'),
-        (b"[k1]", "stdin:1: no id"),
-        (b'{"id": "a", "id": "b"}', "stdin:1: no id (the key 'id' stands twice"),
+        (b"[k1]", "stdin:1: not an id"),
+        (b'{"id": "a", "id": "b"}', "stdin:1: not an id (the key 'id' occurs twice"),
         (b'{"id": "a", "document_id": "b"}', "stdin:1: the object has two different ids"),
-        (b"x" * (limits.LINE_BYTES_MAX + 1), "stdin:1: a line over the limit"),
+        (b"x" * (limits.LINE_BYTES_MAX + 1), "stdin:1: the line exceeds"),
     ],
 )
 def test_a_line_that_is_no_id_is_named(instance: Instance, texts: str, command: str, line: bytes, reason: str) -> None:
@@ -498,12 +498,12 @@ def test_a_line_that_is_no_id_is_named(instance: Instance, texts: str, command: 
 
 @pytest.mark.parametrize(
     ("command", "told"),
-    [("get", "give ids, or --stdin"), ("delete", "give ids, or --where, or --stdin")],
+    [("get", "specify either ids or --stdin"), ("delete", "specify either ids, --where, or --stdin")],
 )
 def test_ids_come_from_arguments_or_from_stdin(instance: Instance, texts: str, command: str, told: str) -> None:
     for arguments in ([], ["csv", "--stdin"]):
         assert told in instance.vec(command, "-l", texts, *arguments, status=2).stderr
-    assert "there is no library" in instance.vec(command, "-l", "nowhere-at-all", "x", status=4).stderr
+    assert "does not exist" in instance.vec(command, "-l", "nowhere-at-all", "x", status=4).stderr
 
 
 def test_documents_that_are_large_together_can_all_be_read(instance: Instance) -> None:
@@ -551,7 +551,7 @@ def test_list_has_every_document_once_in_the_order_of_ids(instance: Instance) ->
 def test_list_and_count_of_a_missing_library_are_exit_4(instance: Instance) -> None:
     for command in ("list", "count"):
         done = instance.vec(command, "-l", "nowhere-at-all", status=4)
-        assert (done.stdout, "there is no library 'nowhere-at-all'" in done.stderr) == ("", True)
+        assert (done.stdout, "library 'nowhere-at-all' does not exist" in done.stderr) == ("", True)
 
 
 # --- delete ---------------------------------------------------------------------------------------------------------
@@ -564,7 +564,7 @@ def test_delete_counts_what_went_and_names_what_was_not_there(instance: Instance
     with instance.connect() as client:
         assert json.loads(done.stdout) == {"deleted": 2, "missing": 2, "seq": client.status()["seq"]}
     assert done.stderr.splitlines() == [
-        f"vec: there is no document {name!r} in library {library!r}" for name in ("nobody", "a")
+        f"vec: document {name!r} does not exist in library {library!r}" for name in ("nobody", "a")
     ]
     assert ids_in(instance, library) == ["b", "d"]
     assert instance.objects("count", "-l", library)[0]["chunks"] == 4
@@ -607,7 +607,7 @@ def test_a_library_is_made_shown_listed_and_deleted(instance: Instance) -> None:
     assert gone == {"library": "notes", "documents": 1, "chunks": 2, "seq": made["seq"] + 4}
     assert "notes" not in [each["name"] for each in instance.objects("library", "list")]
     for command in (["library", "show", "notes"], ["library", "delete", "notes"], ["count", "-l", "notes"]):
-        assert "there is no library 'notes'" in instance.vec(*command, status=4).stderr
+        assert "library 'notes' does not exist" in instance.vec(*command, status=4).stderr
 
 
 def test_a_library_made_again_under_its_name_is_empty_and_of_its_own_kind(instance: Instance) -> None:
@@ -625,7 +625,7 @@ def test_a_library_made_again_under_its_name_is_empty_and_of_its_own_kind(instan
 
 def test_a_name_that_is_taken_is_exit_1(instance: Instance, texts: str) -> None:
     done = instance.vec("library", "create", texts, status=1)
-    assert (done.stdout, f"there is a library {texts!r} already (exists)" in done.stderr) == ("", True)
+    assert (done.stdout, f"library {texts!r} already exists (exists)" in done.stderr) == ("", True)
 
 
 def test_the_first_vector_sets_a_dimension_that_was_left_open(instance: Instance) -> None:
@@ -639,7 +639,7 @@ def test_the_first_vector_sets_a_dimension_that_was_left_open(instance: Instance
 
 def test_an_embedder_has_a_dimension_of_its_own(instance: Instance) -> None:
     done = instance.vec("library", "create", "conflict", "--embedder", "hash", "--dimension", "100", status=2)
-    assert "makes 256-dimension vectors, and the library was to hold 100" in done.stderr
+    assert "makes 256-dimension vectors, but the requested dimension is 100" in done.stderr
     assert (
         instance.objects("library", "create", "agreed", "--embedder", "hash", "--dimension", "256")[0]["dimension"]
         == 256
@@ -666,7 +666,7 @@ def test_a_kind_that_there_is_not_is_a_usage_error(instance: Instance, arguments
 @pytest.mark.parametrize("name", ["", " ", "a b", "a/b", "../up", ".hidden", "ü", "a\n", "x" * 129])
 def test_a_name_that_no_shell_or_url_would_like_is_a_usage_error(instance: Instance, name: str) -> None:
     done = instance.vec("library", "create", name, status=2)
-    assert "cannot be a library's name" in done.stderr
+    assert "is not a valid name of a library" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["a", "7", "A.b_c-d", "x" * 128])

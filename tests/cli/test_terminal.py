@@ -66,8 +66,8 @@ SEEN = {
     ),
     "watch": (["watch", "--from", "beginning", "-n", "2"], r"document\.added +default +logs  Log rotation"),
     "ingest": (["ingest"], r"^nothing in \d+\.\d s"),
-    "delete": (["delete", "nobody"], r"^0 documents deleted, 1 not there"),
-    "daemon start": (["daemon", "start"], r"^vecd was running, pid \d+$"),
+    "delete": (["delete", "nobody"], r"^0 documents deleted, 1 missing"),
+    "daemon start": (["daemon", "start"], r"^vecd is already running, pid \d+$"),
 }
 
 
@@ -139,7 +139,7 @@ def test_nothing_in_a_document_can_command_the_terminal(
 def test_what_is_not_there_is_told_without_commanding_the_terminal(instance: Instance, hostile: str) -> None:
     for arguments in (["get", HOSTILE.replace("\0", "") + "x"], ["delete", HOSTILE.replace("\0", "") + "x"]):
         seen = on_a_terminal(instance, *arguments, "-l", hostile, streams="err")
-        assert "there is no document" in seen.err
+        assert "does not exist in library" in seen.err
         assert {character for character in seen.err if not character.isprintable()} <= {"\n"}
 
 

@@ -111,29 +111,29 @@ def runtime(name: str) -> Callable[[Path], Mapping[str, str | None]]:
     return make
 
 
-GONE = "working folder, and that is gone"
+GONE = "working folder does not exist any more"
 CASES = {
     # homes
     "the lock of another user": Case(["status"], 2, r"Permission denied.*\(invalid_settings\)", theirs, nobody=True),
     "a home that is read-only": Case(
         ["status"],
         2,
-        r"cannot make the folder .*home/data \(Permission denied\) \(invalid_settings\)",
+        r"cannot create the folder .*home/data \(Permission denied\) \(invalid_settings\)",
         read_only,
         nobody=True,
     ),
     "a home that cannot be reached": Case(
-        ["status"], 2, r"cannot look at the folder .* \(Permission denied\) \(invalid_settings\)", closed, nobody=True
+        ["status"], 2, r"cannot access the folder .* \(Permission denied\) \(invalid_settings\)", closed, nobody=True
     ),
     "a runtime folder that cannot be looked into": Case(
         ["status"],
         2,
-        r"cannot look at the folder .*ours/vec \(Permission denied\) \(invalid_settings\)",
+        r"cannot access the folder .*ours/vec \(Permission denied\) \(invalid_settings\)",
         runtime("ours"),
         nobody=True,
     ),
     "a runtime folder that is a file": Case(
-        ["status"], 2, r"cannot look at the folder .*file/vec \(Not a directory\) \(invalid_settings\)", runtime("file")
+        ["status"], 2, r"cannot access the folder .*file/vec \(Not a directory\) \(invalid_settings\)", runtime("file")
     ),
     "a home that is a file": Case(
         ["status"],
@@ -177,13 +177,13 @@ CASES = {
     ),
     # the working folder is gone
     "a relative home": Case(
-        ["status"], 2, rf"VEC_HOME is 'rel'.*{GONE}.*\(invalid_settings\)", variables(VEC_HOME="rel"), inside="gone"
+        ["status"], 2, rf"VEC_HOME is .*'rel'.*{GONE}.*\(invalid_settings\)", variables(VEC_HOME="rel"), inside="gone"
     ),
     "vecd: a relative home": Case(
-        [], 78, rf"VEC_HOME is 'rel'.*{GONE}", variables(VEC_HOME="rel"), command="vecd", inside="gone"
+        [], 78, rf"VEC_HOME is .*'rel'.*{GONE}", variables(VEC_HOME="rel"), command="vecd", inside="gone"
     ),
     "a relative socket": Case(
-        ["status", "--socket", "s"], 2, rf"--socket is 's'.*{GONE}.*\(invalid_settings\)", home, inside="gone"
+        ["status", "--socket", "s"], 2, rf"--socket is .*'s'.*{GONE}.*\(invalid_settings\)", home, inside="gone"
     ),
     "a relative backup": Case(
         ["backup", "b.db"], 2, rf"'b.db' begins at .*{GONE}.*\(invalid_request\)", home, inside="gone"
@@ -237,7 +237,7 @@ CASES = {
     "a backup": Case(["backup", f"/tmp/{ODD}"], 2, r"the path /tmp/odd-\\xff is not UTF-8.*\(invalid_request\)", home),
     "an id": Case(["jobs", "show", ODD], 2, r"Usage: ", home),
     "a command": Case([ODD], 2, r"Usage: ", home),
-    "a duration": Case(["trim", "--keep-age", ODD], 2, r"'odd-\\.*' is no duration \(invalid_request\)", home),
+    "a duration": Case(["trim", "--keep-age", ODD], 2, r"'odd-\\.*' is not a duration \(invalid_request\)", home),
     "a vector": Case(["search", "--vector", ODD], 69, r"no daemon", home),
 }
 

@@ -38,10 +38,10 @@ REFUSED = {
     ),
     "below": ('"metadata": {"k": -9223372036854775809}', "'metadata.k' is the integer -9223372036854775809"),
     "odd-key": ('"metadata": {"a b": {"": 18446744073709551616}}', '\'metadata."a b".""\' is the integer 184467'),
-    "twice": ('"id": "y"', "the key 'id' stands twice in the object"),
-    "twice-inside": ('"metadata": {"k": [{"a": 1, "b": 2, "a": 1}]}', "the key 'a' stands twice in 'metadata.k[0]'"),
-    "twice-spaced": ('"metadata" :{"a" : ":", "a"\t: 2}', "the key 'a' stands twice in 'metadata'"),
-    "twice-escaped": ('"metadata": {"a\\\\": 1, "a\\\\": "b\\":"}', "stands twice"),
+    "twice": ('"id": "y"', "the key 'id' occurs twice in the object"),
+    "twice-inside": ('"metadata": {"k": [{"a": 1, "b": 2, "a": 1}]}', "the key 'a' occurs twice in 'metadata.k[0]'"),
+    "twice-spaced": ('"metadata" :{"a" : ":", "a"\t: 2}', "the key 'a' occurs twice in 'metadata'"),
+    "twice-escaped": ('"metadata": {"a\\\\": 1, "a\\\\": "b\\":"}', "occurs twice"),
     "deep": (f'"metadata": {{"k": {"[" * 240}{"]" * 240}}}', "'metadata' is nested more than 240 deep"),
 }
 

@@ -161,7 +161,7 @@ def test_a_type_that_there_is_not_is_a_usage_error_with_the_nearest(
     instance: Instance, pattern: str, hint: str
 ) -> None:
     done = instance.vec("watch", "--type", pattern, status=2)
-    assert f"no event is of type {pattern!r}" in done.stderr
+    assert f"no event type matches {pattern!r}" in done.stderr
     if pattern == "document.add":
         assert hint in done.stderr
     assert done.stdout == ""
@@ -211,7 +211,7 @@ def test_a_position_far_out_is_answered_and_never_a_bug(instance: Instance, posi
 def test_a_cursor_of_another_log_or_past_the_head_is_exit_5_and_never_a_skip(instance: Instance) -> None:
     log, seq = head(instance).split(":")
     foreign = instance.vec("watch", "--from", "0123456789abcdef:1", status=5)
-    assert "is of another log" in foreign.stderr
+    assert "belongs to another log" in foreign.stderr
     assert log in foreign.stderr
     ahead = instance.vec("watch", "--from", f"{log}:{int(seq) + 1}", status=5)
     assert "is past the head of the log" in ahead.stderr
@@ -468,7 +468,7 @@ def test_without_reconnecting_a_daemon_that_stops_ends_it_with_a_cursor_to_go_on
             own.vec("daemon", "stop")
             assert watcher.wait() == 75
             said = rest_of(watcher.stderr)
-        match = re.search(r"continue from (\S+)", said)
+        match = re.search(r"resume from (\S+)", said)
         assert match, said
         assert match[1] == before
         assert not events or events[-1]["cursor"] == before

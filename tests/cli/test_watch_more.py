@@ -148,7 +148,7 @@ def test_a_position_that_was_trimmed_away_is_exit_5_or_mended_and_told(instance:
     assert refused.stdout == ""
     mended = instance.vec(*watch, "--on-gap", "oldest")
     assert "(compacted)" in mended.stderr
-    assert f"going on from {oldest}" in mended.stderr
+    assert f"continuing from {oldest}" in mended.stderr
     assert ids([json.loads(line) for line in mended.stdout.splitlines()]) == ["b"]
     anew = instance.vec(*watch, "--on-gap", "snapshot", "--exec", "cat")
     assert "(compacted)" in anew.stderr
@@ -162,7 +162,7 @@ def test_a_cursor_file_behind_a_trim_is_left_alone(instance: Instance, library: 
     trimmed(instance)
     before = file.read_text()
     put(instance, library, [{"id": "b", "text": "one"}])
-    assert f"the cursor is the one in {file}" in instance.vec("watch", "--cursor-file", str(file), status=5).stderr
+    assert f"the cursor is in {file}" in instance.vec("watch", "--cursor-file", str(file), status=5).stderr
     assert file.read_text() == before
 
 

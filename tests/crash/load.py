@@ -11,6 +11,7 @@ import json
 import random
 import threading
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from tests.support.instance import Instance
 from tests.support.recorder import seq_of
+from vecd import limits
 from vecd.client import Client, Pending
 from vecd.client.discovery import connect_socket
 from vecd.errors import VecError
@@ -36,6 +38,13 @@ _KINDS: Final = (
     *("ledger", "ledger", "ledger", "ingest", "ingest", "failer", "noop", "trim", "rebuild", "rebuild", "reembed"),
     *("snapshot", "backup", "export", "export", "verify", "vacuum", "delete"),
 )
+_REEMBEDS: Final = [("reembed", "texts", {"chunk_chars": chars}) for chars in (950, 1_050)]  # one of them changes it
+#: Points that few rounds come to by chance -> kind, library and params of jobs that lead there.
+_LEADING: Final[dict[str | None, list[tuple[str, str, dict[str, Any]]]]] = {
+    "switch": _REEMBEDS,
+    "switched": _REEMBEDS,
+    "snapshot.write": [("snapshot", library, {}) for library in ("texts", "vectors")],
+}
 #: The connection has ended, or there is none to be had.
 _OVER: Final = ("connection_lost", "no_daemon", "shutting_down", "timeout")
 
@@ -279,8 +288,14 @@ class Submitter(Actor):
         self.horizon = 0  # the log's oldest event, as it was answered
         self.files: dict[str, list[str]] = {}  # of ingest jobs: what their ids begin with -> the ids, a line each
         self._numbers = itertools.count()
+        self.point: str | None = None  # that the daemon is to come to: the next turn submits what leads there
 
     def turn(self, client: Client) -> None:
+        point, self.point = self.point, None
+        if point in _LEADING:
+            for kind, library, params in _LEADING[point]:
+                self._submit_at_once(client, kind, library, params)
+            return
         what = self.chance.random()
         if what < 0.1:
             answer = client.trim(keep_count=self.chance.choice((0, 20, 500)), wait=self.chance.random() < 0.5)
@@ -324,6 +339,13 @@ class Submitter(Actor):
         for job in answer:
             if not job["existing"]:
                 self.wanted[job["job_id"]] = Wanted(kind, library, after, lock, unique)
+
+    def _submit_at_once(self, client: Client, kind: str, library: str, params: dict[str, Any]) -> None:
+        answer: list[dict[str, Any]] = []
+        submit = partial(client.submit_job, kind, params, library=library, priority=limits.PRIORITY_MAX)
+        _allowing("invalid_request", act=lambda: answer.append(submit()))  # there is nothing to do
+        for job in answer:
+            self.wanted[job["job_id"]] = Wanted(kind, library)
 
     def _job(self) -> tuple[str, str | None, dict[str, Any]]:
         chance, number = self.chance, next(self._numbers)

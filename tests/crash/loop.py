@@ -142,6 +142,7 @@ class Epoch:
         lifetime = chance.uniform(0.02, 0.6) if point == RANDOM or early else _ROUND_S
         if point != RANDOM and not early:
             self._control.arm(point, points.moment(point, chance))
+        self._load.submitter.point = point
         self._load.run(self._instance)
         if not _ends(self._daemon, lifetime):
             self._tally.missed.update([point] if point != RANDOM and not early else [])

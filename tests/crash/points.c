@@ -51,7 +51,7 @@ void vec_crash_point(const char *name)
     }
 }
 
-enum kind { OTHER, LOG, STORE, PLAIN, SOCKET };
+enum kind { OTHER, LOG, STORE, PLAIN, INDEX, SOCKET };
 
 static enum kind kind_of(int fd)
 {
@@ -69,12 +69,14 @@ static enum kind kind_of(int fd)
         return LOG;
     if (length >= 7 && strcmp(path + length - 7, "/vec.db") == 0)
         return STORE;
-    return PLAIN;
+    return strstr(path, "/indexes/") ? INDEX : PLAIN;
 }
 
 static void at(enum kind kind, const char *log, const char *store, const char *plain, const char *socket)
 {
-    const char *name = kind == LOG ? log : kind == STORE ? store : kind == PLAIN ? plain : kind == SOCKET ? socket : 0;
+    const char *name = kind == LOG ? log : kind == STORE ? store : kind == SOCKET ? socket : 0;
+    if (kind == PLAIN || kind == INDEX)
+        name = plain;
     if (name)
         vec_crash_point(name);
 }
@@ -119,6 +121,8 @@ ssize_t write(int fd, const void *data, size_t count)
 {
     ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
     enum kind kind = kind_of(fd);
+    if (kind == INDEX)
+        vec_crash_point("snapshot.write");
     at(kind, 0, 0, 0, "answer");
     ssize_t result = real(fd, data, count);
     at(kind, 0, 0, 0, "answered");

@@ -34,6 +34,7 @@ POINTS: Final = {
     "file.write": 30,  # a backup
     "file.sync": 8,  # an export, a backup, a snapshot of an index
     "file.synced": 8,
+    "snapshot.write": 6,  # a part of an index's snapshot
     "rename": 4,  # the same, about to be put in place
     "renamed": 4,  # in place; nobody knows
     "unlink": 6,

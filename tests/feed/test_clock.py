@@ -1,7 +1,8 @@
-"""Retention by age beside a clock that was wrong, and numbers that are no ages."""
+"""Times and ages beside a clock that was wrong, and numbers that are no ages."""
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,55 @@ def test_events_behind_a_clock_that_was_ahead_are_trimmed_by_their_age(tmp_path:
         door.trim(keep_age_s=HOUR_S)
         assert kept() == []
         door.close()
+
+
+def test_times_follow_the_clock_again_when_it_was_ahead(tmp_path: Path) -> None:
+    """And a place in the log that is given by time or age stays right, before and after the clock has caught up."""
+    clock = tmp_path / "clock"
+    set_ahead(clock, str(HOUR_S))
+    with Instance({"VEC_TEST_CLOCK": str(clock)}) as instance:
+        instance.start(module="tests.feed.clocked")
+        with instance.connect() as client:
+
+            def put(its_id: str) -> datetime.datetime:
+                client.ingest([{"id": its_id, "text": its_id}])
+                (event,) = [*client.watch("beginning", types=["document.added"], follow=False)][-1:]
+                assert event["data"]["id"] == its_id
+                return datetime.datetime.fromisoformat(event["time"])
+
+            def since(start: str) -> list[str]:
+                return [each["data"]["id"] for each in client.watch(start, types=["document.added"], follow=False)]
+
+            ahead = put("ahead")
+            set_ahead(clock, "0")
+            right = put("right")
+            assert datetime.timedelta(minutes=59) < ahead - right < datetime.timedelta(minutes=61)
+            assert client.submit_job("noop")["created_at"] < ahead.isoformat().replace("+00:00", "Z")
+            assert since("-10m") == ["ahead", "right"], "both were logged in the last ten minutes"
+            assert since(right.isoformat()) == ["ahead", "right"], "the one is no younger than the other"
+            assert since((right + datetime.timedelta(microseconds=1)).isoformat()) == []
+            assert since(ahead.isoformat()) == [], "that time has not come yet"
+            set_ahead(clock, str(HOUR_S / 2))
+            put("later")
+            assert since("-10m") == ["later"]
+            assert since("-40m") == ["ahead", "right", "later"]
+            set_ahead(clock, str(2 * HOUR_S))
+            put("last")
+            assert since("-10m") == ["last"]
+            assert since("-3h") == ["ahead", "right", "later", "last"]
+
+
+def test_times_stand_still_while_the_clock_is_set_back_a_little(tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    set_ahead(clock, "4")
+    with Instance({"VEC_TEST_CLOCK": str(clock)}) as instance:
+        instance.start(module="tests.feed.clocked")
+        with instance.connect() as client:
+            client.ingest([{"id": "a", "text": "before"}])
+            set_ahead(clock, "0")
+            client.ingest([{"id": "b", "text": "after"}])
+            times = [each["time"] for each in client.watch("beginning", follow=False)]
+    assert times == sorted(times)
 
 
 def test_a_clock_that_was_behind_for_a_while_trims_nothing(tmp_path: Path) -> None:

@@ -215,15 +215,15 @@ def test_strings_are_ordered_by_code_points_and_numbers_by_size() -> None:
     [
         ("year = '2020'", 8, "'year' holds numbers, and '2020' is a string", "leave out the quotes"),
         ("year != '2020'", 9, "holds numbers", "leave out the quotes"),
-        ("name = 7", 8, "'name' holds strings, and 7 is a number", "write it in quotes: '7'"),
-        ("name < 7", 8, "holds strings", "write it in quotes: '7'"),
+        ("name = 7", 8, "'name' holds strings, and 7 is a number", "quote it: '7'"),
+        ("name < 7", 8, "holds strings", "quote it: '7'"),
         ("name = true", 8, "holds strings, and true is true or false", None),
         ("done = 1", 8, "'done' holds true or false, and 1 is a number", None),
         ("done ^= t", 9, "holds true or false, and t is a string", None),
         ("year = abc", 8, "holds numbers, and abc is a string", None),
         ("year ^= 20", 9, "holds numbers, and 20 is a string", None),
-        ("deep.list = 1", 13, "'deep.list' holds strings and true or false", "in quotes: '1'"),
-        ("not (name = x or name > 7)", 25, "holds strings", "in quotes: '7'"),
+        ("deep.list = 1", 13, "'deep.list' holds strings and true or false", "quote it: '1'"),
+        ("not (name = x or name > 7)", 25, "holds strings", "quote it: '7'"),
     ],
 )
 def test_comparing_with_what_a_field_never_holds_is_doubted_at_the_value(

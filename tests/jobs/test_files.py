@@ -82,7 +82,7 @@ def world(folder: Path, test: Callable[[World], Awaitable[None]]) -> None:
         try:
             await test(World(jobs, folder))
         finally:
-            jobs.stop()
+            await jobs.stop()
             await asyncio.to_thread(jobs.close)
             await asyncio.to_thread(engine.close)
 
@@ -253,7 +253,7 @@ def test_a_paused_export_keeps_its_file_until_it_is_cancelled(tmp_path: Path, mo
         def hook(run: Run, number: int, step: Step) -> None:
             if number == 2:
                 world.database.submit(lambda tx: transitions.pause(tx, ["export"])).result()
-                world.jobs.workers.pause(["export"])
+                world.jobs.dispatcher.pause(["export"])
 
         await world.ingest(0, 600)
         hooked(monkeypatch, "export", hook)

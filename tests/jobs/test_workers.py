@@ -53,13 +53,13 @@ def test_a_worker_outlives_a_store_that_cannot_be_read_when_its_job_has_failed(
 
         try:
             with monkeypatch.context() as broken:
-                broken.setattr(jobs, "these", unreadable)
+                broken.setattr(jobs, "find_many", unreadable)
                 submit("refused")
-                await asyncio.to_thread(until, lambda: there.workers.counts[jobs.FAILED] == 1)
+                await asyncio.to_thread(until, lambda: there.dispatcher.counts[jobs.FAILED] == 1)
             submit("noop")
-            await asyncio.to_thread(until, lambda: there.workers.counts[jobs.COMPLETED] == 1)
+            await asyncio.to_thread(until, lambda: there.dispatcher.counts[jobs.COMPLETED] == 1)
         finally:
-            there.stop()
+            await there.stop()
             await asyncio.to_thread(there.close)
             await asyncio.to_thread(engine.close)
 

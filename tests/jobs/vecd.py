@@ -10,25 +10,23 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from vecd.daemon import main
+from vecd.engine.engine import Engine
+from vecd.jobs.effects import WriteDocuments
 from vecd.jobs.kinds import KINDS
 from vecd.jobs.kinds.kind import JobKind, Param, Run, Step, Steps
-from vecd.store import documents
 from vecd.store.documents import Batch, Entry
-from vecd.store.transaction import Transaction
 
 
-def _write(library: str, document_id: str, attempt: int, number: int, tx: Transaction) -> int:
+def _written(engine: Engine, library: str, document_id: str, attempt: int) -> WriteDocuments:
     """A document whose content says which attempt wrote it: written again by another, it would be an update."""
     entry = Entry(0, document_id, digest=f"{attempt:032x}", chunks=1)
     batch = Batch([entry], [None], [None], np.ones((1, 4), np.float32))
-    documents.write(tx, tx.catalogue.find(library), batch)
-    return number
+    return WriteDocuments(engine.database.catalogue.find(library), [batch])
 
 
 class Ledger(JobKind):
@@ -45,15 +43,25 @@ class Ledger(JobKind):
 
     def steps(self, run: Run) -> Steps:
         assert run.job.library is not None
-        for number in range((run.checkpoint or 0) + 1, run.params["steps"] + 1):
+        for number in range((run.checkpoint or {"number": 0})["number"] + 1, run.params["steps"] + 1):
             time.sleep(run.params.get("seconds", 0.0))
-            document_id = f"{run.job.job_id}-{number}"
-            yield Step(
-                write=partial(_write, run.job.library, document_id, run.job.attempt, number),
-                done=number,
-                total=run.params["steps"],
-            )
+            effect = _written(run.engine, run.job.library, f"{run.job.job_id}-{number}", run.job.attempt)
+            yield Step({"number": number}, effect, done=number, total=run.params["steps"])
         return {"steps": run.params["steps"]}
+
+
+class Elsewhere(JobKind):
+    """One document a step; made by workers outside the daemon (tests/support/lease_worker.py)."""
+
+    name = "elsewhere"
+    what = "write documents, outside the daemon"
+    library = "required"
+    library_max = None
+    runs = "outside"
+    params: ClassVar[Mapping[str, Param]] = {
+        "steps": Param("how many", int, required=True),
+        "seconds": Param("how long each takes", float),
+    }
 
 
 class Killer(JobKind):
@@ -98,7 +106,7 @@ class Failer(JobKind):
         return {"attempts": run.job.attempt}
 
 
-KINDS.update({kind.name: kind for kind in (Ledger(), Killer(), Mover(), Failer())})
+KINDS.update({kind.name: kind for kind in (Ledger(), Elsewhere(), Killer(), Mover(), Failer())})
 
 if __name__ == "__main__":
     main()

@@ -312,7 +312,8 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
 
 
 def test_rings_of_many_views_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    all_channels = Channels(cast(Database, SimpleNamespace(head=0)), cast(Any, None), cast(Any, None))
+    store = cast(Database, SimpleNamespace(head=0))
+    all_channels = Channels(store, cast(Any, None), cast(Any, None), limits.HEARTBEAT_S)
     monkeypatch.setattr(limits, "RINGS_BYTES_MAX", 10_000)
     for number in range(20):
         channel = all_channels._channels[EventSelection(types=frozenset([str(number)])), cast(Any, None)] = Channel(0)

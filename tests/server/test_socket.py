@@ -135,7 +135,7 @@ def test_a_home_that_anybody_may_write_to_is_refused(instance: Instance) -> None
     instance.home.chmod(0o777)
     done = failing(instance)
     assert done.returncode == 78
-    assert f"anybody may write to the folder {instance.home}" in done.stderr
+    assert f"the folder is writable by everyone: {instance.home}" in done.stderr
     assert not instance.settings.socket.exists()
 
 
@@ -257,6 +257,7 @@ def lost(client: Client) -> VecError:
 
 
 def test_a_stop_answers_what_is_in_flight_and_tells_the_watchers(instance: Instance) -> None:
+    instance.environment["VEC_DRAIN_S"] = "60"  # a busy machine takes long for so many documents
     process = instance.start()
     with instance.connect() as writer, instance.connect() as watcher, instance.connect() as idle:
         documents = [{"id": f"{n}", "text": f"{n} words " * 300} for n in range(3_000)]

@@ -111,9 +111,16 @@ def test_a_damaged_vector_is_not_loaded_and_its_document_can_be_replaced(instanc
     flip(instance, VECTOR)
     instance.start()
     with instance.connect() as client:
-        with pytest.raises(VecError) as failure:
-            list(client.search(vector=[0.25, -1.5, 3.0, 0.125], library="points"))
-        assert (failure.value.code, failure.value.details["id"]) == ("damaged", "p")
+        warnings: list[str] = []
+        client.on_warnings = warnings.extend
+        hits = list(client.search(vector=[0.25, -1.5, 3.0, 0.125], library="points"))
+        assert [hit["document_id"] for hit in hits] == ["q"]
+        (warning,) = warnings
+        assert "'p' of library 'points' is damaged" in warning
+        assert "delete the document and write it again" in warning
+        (points,) = [each for each in client.status()["libraries"] if each["name"] == "points"]
+        assert points["memory"]["damaged"] == 1
+        warnings.clear()
         assert refused(client, "get", ids=["p"], library="points", vectors=True).code == "damaged"
         job = client.submit_job("export", {"path": str(tmp_path / "out"), "vectors": True}, library="points")
         (job,) = client.wait_for_jobs([job["job_id"]], timeout_s=60)
@@ -123,6 +130,36 @@ def test_a_damaged_vector_is_not_loaded_and_its_document_can_be_replaced(instanc
         client.ingest([{"id": "p", "vector": VECTOR[:8] + VECTOR[:8]}], "points")
         hits = list(client.search(vector=[9, 9, 9, 9], library="points"))
         assert [hit["document_id"] for hit in hits] == ["q", "p"]
+        assert warnings == []
+
+
+@pytest.mark.parametrize("index", ["pq", "hnsw", "lsh", "kdtree"])
+def test_an_index_is_built_without_a_damaged_vector_and_its_snapshot_is_used(instance: Instance, index: str) -> None:
+    vectors = np.random.default_rng(5).standard_normal((1_500, 8)).astype(np.float32)
+    documents = [{"id": f"{n}", "vector": vector.tobytes()} for n, vector in enumerate(vectors)]
+    daemon = instance.start()
+    with instance.connect() as client:
+        client.request("library.create", library="many", embedder="none", index=index, metric="l2")
+        client.ingest(documents, "many")
+        client.request("shutdown")
+    assert daemon.wait(60) == 0
+    for path in (instance.settings.data / "indexes").glob("*"):
+        path.unlink()
+    flip(instance, vectors[700].tobytes())
+    daemon = instance.start()
+    with instance.connect() as client:
+        client.request("library.rebuild", library="many")
+        found = list(client.search(vector=vectors[700].tolist(), library="many", k=2_000, exact=True))
+        assert {hit["document_id"] for hit in found} == {str(n) for n in range(1_500)} - {"700"}
+        client.request("shutdown")
+    assert daemon.wait(60) == 0
+    instance.start()
+    with instance.connect() as client:
+        assert next(client.search(vector=vectors[701].tolist(), library="many", k=1))["document_id"] == "701"
+        assert client.delete(["700"], "many")["deleted"] == 1
+        assert client.count("many")["documents"] == 1_499
+        assert len(list(client.search(vector=vectors[7].tolist(), library="many", k=2_000, exact=True))) == 1_499
+    assert not list((instance.settings.data / "indexes").glob("*.damaged"))
 
 
 def test_an_update_of_a_document_with_a_damaged_vector_is_written(instance: Instance) -> None:

@@ -66,7 +66,7 @@ async def daemon(folder: Path, environment: Mapping[str, str] | None = None) -> 
     try:
         yield Daemon(Service(jobs, Scheduler(jobs), stopping.set), stopping)
     finally:
-        jobs.stop()
+        await jobs.stop()
         await asyncio.to_thread(jobs.close)
         engine.end_tasks()
         await asyncio.to_thread(engine.close)

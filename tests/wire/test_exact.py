@@ -48,7 +48,7 @@ def test_a_key_that_stands_twice_is_found_and_nothing_else_is_refused(value: Any
         found = exact.loads(text.encode())
     except VecError as error:
         assert error.code == "invalid_document"
-        assert "stands twice" in error.message
+        assert "occurs twice" in error.message
         assert twice(value), text
     else:
         assert not twice(value), text

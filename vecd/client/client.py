@@ -9,11 +9,11 @@ with connect() as vec:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import Code, VecError
-from ..wire.documents import Packed, pack_all
+from ..wire.documents import Packed, pack_all, pack_document
 from ..wire.vectors import pack_vector
 from .connection import Connection
 from .subscription import Watch
@@ -297,22 +297,32 @@ class Client(Connection):
         return list(self.request("jobs.logs", job_id=job_id, after=after)["lines"])
 
     def wait_for_jobs(
-        self, job_ids: Sequence[int], *, any: bool = False, timeout_s: float | None = None
+        self,
+        job_ids: Sequence[int],
+        *,
+        any: bool = False,
+        timeout_s: float | None = None,
+        every_s: float | None = None,
+        on_change: Callable[[list[dict[str, Any]]], None] = lambda jobs: None,
     ) -> list[dict[str, Any]]:
-        """Waits until all of these jobs (or `any` of them) have ended; returns them as they are then.
+        """Waits until all of these jobs (or `any` of them) have ended; returns them as they are then. `on_change` is
+        given the jobs whenever one of them changes its state, and every `every_s` seconds.
 
         Raises VecError `timeout`, `not_found`, `shutting_down` or `connection_lost`.
         """
         last: list[dict[str, Any]] = []
-        wanted = {"job_ids": list(job_ids), "any": any or None, "timeout_s": timeout_s}
+        wanted = {"job_ids": list(job_ids), "any": any or None, "timeout_s": timeout_s, "every_s": every_s}
         with contextlib.closing(self.pages("jobs.wait", **wanted)) as pages:
             for reply in pages:
                 if reply.kind == "items":
                     last = reply.body
+                    on_change(last)
                 elif reply.body.get("reason") == "timeout":
-                    raise VecError(Code.TIMEOUT, f"the jobs did not end within {timeout_s:g} s", jobs=last)
+                    raise VecError(
+                        Code.TIMEOUT, f"the jobs did not end within {timeout_s:g} s", "the jobs continue", jobs=last
+                    )
                 elif reply.body.get("reason") != "done":
-                    raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "the jobs go on when it is back")
+                    raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "the jobs resume when it is started")
         return last
 
     def cancel_jobs(self, job_ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -370,6 +380,64 @@ class Client(Connection):
     def remove_schedule(self, name: str) -> dict[str, Any]:
         """Removes a schedule and returns it; its jobs stay. Raises VecError `not_found`."""
         return self.request("schedule.remove", name=name)
+
+    # --- jobs: for a worker -----------------------------------------------------------------------------------------
+
+    def claim_job(
+        self, worker: str, kinds: Sequence[str], *, lease_s: float | None = None, wait_s: float | None = None
+    ) -> dict[str, Any] | None:
+        """Begins an attempt at the next job of these kinds; waits up to `wait_s` for one. None if there is none.
+
+        The answer has `job_id`, `attempt`, `params`, `checkpoint`, `steps` and more: see vec-protocol(7). The job is
+        the worker's for `lease_s` seconds after each call below. Raises VecError `unsupported`."""
+        job = self.request("jobs.claim", worker=worker, kinds=list(kinds), lease_s=lease_s, wait_s=wait_s)["job"]
+        return None if job is None else dict(job)
+
+    def heartbeat_job(
+        self, job_id: int, attempt: int, *, done: int | None = None, total: int | None = None
+    ) -> dict[str, Any]:
+        """Extends the lease: `{"stop","lease_s"}`; `stop` says why the worker is to stop, None if it is to go on.
+        Raises VecError `lease_lost`."""
+        return self.request("jobs.heartbeat", job_id=job_id, attempt=attempt, done=done, total=total)
+
+    def checkpoint_job(
+        self,
+        job_id: int,
+        attempt: int,
+        step: int,
+        checkpoint: Any,
+        *,
+        effect: dict[str, Any] | None = None,
+        done: int | None = None,
+        total: int | None = None,
+        lines: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Commits a step: `step` is how many checkpoints the job has had before. Returns what a heartbeat does, with
+        `counts`, `refused` and `repeated`.
+
+        An `effect` is written in the same transaction: `{"type":"documents","documents":[…]}` as `ingest` takes them,
+        or `{"type":"delete","ids":[…]}`. `lines` are for the job's log. Safe to repeat.
+
+        Raises VecError `lease_lost`, or `invalid_document` for a vector that cannot be packed.
+        """
+        if effect is not None and isinstance(effect.get("documents"), list):
+            effect = {**effect, "documents": [pack_document(each) for each in effect["documents"]]}
+        return self.request(
+            "jobs.checkpoint", job_id=job_id, attempt=attempt, step=step, checkpoint=checkpoint, effect=effect,
+            done=done, total=total, lines=list(lines) or None,
+        )  # fmt: skip
+
+    def finish_job(
+        self, job_id: int, attempt: int, *, result: dict[str, Any] | None = None, error: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Ends an attempt, with a result or an error (`code`, `message`, `retryable`), or with neither: then the job is
+        given back. Returns the job. Safe to repeat. Raises VecError `lease_lost`."""
+        return self.request("jobs.finish", job_id=job_id, attempt=attempt, result=result, error=error)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Who works on which job: `{"worker","job_id","kind","library","attempt","started_at","lease_left_s","stop"}`.
+        Threads of the daemon have no lease; a worker that waits for a job has no job."""
+        return list(self.request("jobs.workers")["workers"])
 
 
 def explained(answer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ def connect(
             raise VecError(
                 Code.NO_DAEMON,
                 f"no daemon listens on {settings.socket}",
-                "start one with `vec daemon start`, or leave out --no-spawn and VEC_NO_SPAWN",
+                "start it with `vec daemon start`, or remove --no-spawn and VEC_NO_SPAWN",
             )
         sock = spawn_daemon(settings, notice)
     return Client(sock, timeout_s=timeout_s, data=None if settings.named else settings.data)

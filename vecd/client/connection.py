@@ -286,7 +286,7 @@ class Connection:
             self._lost = said or VecError(
                 Code.CONNECTION_LOST,
                 "the connection to the daemon was lost" + (f" ({cause})" if cause else ""),
-                "what had no answer may or may not have happened; sending it again is safe",
+                "the outcome of unanswered requests is unknown; it is safe to send them again",
             )
             self._lost.__cause__ = cause
 
@@ -303,6 +303,6 @@ def _check_data(answer: dict[str, Any], data: Path) -> None:
     if ours != name and served != printable_path(data):
         raise VecError(
             Code.SETTINGS,
-            f"the daemon on this home's socket serves the data in {served}, and this home's are in {data}",
-            "two homes need two sockets: set VEC_HOME or XDG_RUNTIME_DIR for each, or name one with VEC_SOCKET",
+            f"the daemon on this home's socket serves the data in {served}, but this home's data is in {data}",
+            "use one socket per home: set VEC_HOME or XDG_RUNTIME_DIR for each, or set VEC_SOCKET",
         )

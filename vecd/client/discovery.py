@@ -54,7 +54,7 @@ def _not_there(settings: Settings, held: Holder, elsewhere: bool) -> VecError:
         )
     if held.pid is not None and is_stopped(held.pid):
         return silent(held.pid, limits.REBIND_S)
-    return VecError(Code.NO_DAEMON, f"{what} {held.pid}, whose socket is gone", "stop it: vec daemon stop")
+    return VecError(Code.NO_DAEMON, f"{what} {held.pid}, whose socket was removed", "stop it: vec daemon stop")
 
 
 def connect_socket(settings: Settings) -> socket.socket | None:
@@ -72,8 +72,8 @@ def connect_socket(settings: Settings) -> socket.socket | None:
         if (uid := peer_uid(sock)) not in (os.getuid(), 0):
             raise VecError(
                 Code.FORBIDDEN,
-                f"the daemon on {settings.socket} is user {uid}'s, and you are user {os.getuid()}",
-                "set VEC_HOME to a folder of your own, or name your daemon's socket with VEC_SOCKET",
+                f"the daemon on {settings.socket} belongs to user {uid}, and you are user {os.getuid()}",
+                "set VEC_HOME to a folder of your own, or set VEC_SOCKET to the socket of your daemon",
             )
         bound_waits(sock, 0)
     except (FileNotFoundError, ConnectionRefusedError):
@@ -118,9 +118,9 @@ def silent(pid: int | None, silence_s: float) -> VecError:
     """The error for a daemon that does not answer."""
     who = f"the daemon, process {pid}," if pid else "the daemon"
     if pid and is_stopped(pid):
-        return VecError(Code.STALLED, f"{who} is stopped", f"continue it with `kill -CONT {pid}`")
+        return VecError(Code.STALLED, f"{who} is stopped", f"resume it with `kill -CONT {pid}`")
     return VecError(
         Code.STALLED,
         f"{who} has not answered for {silence_s:g} s",
-        "see its log with `vec daemon logs`; end it with `vec daemon stop`",
+        "see `vec daemon logs`; stop it with `vec daemon stop`",
     )

@@ -56,8 +56,8 @@ def spawn_daemon(settings: Settings, notice: Notice = lambda text: None) -> sock
         if got is None:
             raise VecError(
                 Code.BUSY,
-                f"another process has locked {path} for more than {bound_s:g} s, and no daemon has come up",
-                f"see which with `fuser {path}`, and end it",
+                f"another process has locked {path} for more than {bound_s:g} s, and no daemon is ready",
+                f"find it with `fuser {path}`, and stop it",
             )
         return _find_or_start(settings, notice)
     finally:

@@ -137,14 +137,14 @@ class Watch:
         return VecError(
             Code.STALLED,
             f"the daemon has sent nothing for {self.patience_s:g} s",
-            f"it is stopped or stuck; when it works again, continue from {self.cursor or 'the last cursor'}",
+            f"it is suspended or does not respond; later, resume from {self.cursor or 'the last cursor'}",
         )
 
     def _finish(self, end: dict[str, Any]) -> None:
         end["cursor"] = end.get("cursor") or self.cursor
         self.end = end
         if end.get("reason") == "shutting_down":
-            raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", f"continue from {end['cursor']}")
+            raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping", f"resume from {end['cursor']}")
         self.cursor = end["cursor"]
 
     # --- acknowledgements -----------------------------------------------------------------------------------------

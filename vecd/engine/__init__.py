@@ -1,18 +1,19 @@
-"""The verbs: store, index and text put to work. No sockets, no frames: a transport calls these.
+"""The operations on libraries and documents: store, index and text put to work. No sockets, no frames.
 
-    core.py        Engine: what the verbs share, and its life
-    indexes.py     the libraries' LiveIndexes, loaded when they are first needed
-    ingest.py      write documents; draft.py validates, chunks and embeds
-    documents.py   get, list, count, delete
-    libraries.py   create, show, list, rebuild, delete
-    selections.py  the libraries' attributes, for filters
-    readviews.py   the state at one seq, for answers that take several transactions
-    search.py      vector, text and hybrid search; desk.py answers vector searches together, hits.py reads the hits
-    watch.py       watch and flush; positions.py cursors, view.py which events and how much of each, pages.py pieces of
-                   the log as they are sent, feed.py hands them on to all who watch, pulse.py wakes them
-    consumers.py   cursors that the daemon keeps
-    retention.py   trim; vacuum.py follows behind it
-    status.py      what the daemon is and holds
+    engine.py            Engine: what the operations share, and its life
+    ingest.py            writes documents; prepare.py validates, chunks and embeds them, on threads of preparers.py
+    documents.py         get, list, count, delete
+    libraries.py         create, show, list, rebuild, delete
+    search.py            vector, text and hybrid search; batch_executor.py runs searches in batches, hit_cache.py reads
+                         the hits
+    indexes.py           the libraries' LiveIndexes, loaded when they are first needed
+    attribute_cache.py   the libraries' attributes, which filters are answered from
+    library_registry.py  what both are: one object per library that every commit is applied to
+    chunk_terms.py       terms of chunks, for full text
+    read_views.py        the state at one seq, for answers that take several transactions
+    vacuum.py            deletes what a trim has left, and frees the space
+    synthetic_recall.py  measures an index's recall with synthetic queries
+    status.py            what the daemon is and holds
 
-A verb that blocks says so; a transport runs it with Engine.read. The others belong to the event loop.
+A function that blocks says so; a caller on the event loop runs it with Engine.read. The others belong to the loop.
 """

@@ -1,4 +1,4 @@
-"""The words of chunks, as a library's full text takes them: what text/analysis.py makes of title and text."""
+"""Extracts the terms of chunks for a library's full-text index: the analysis of a document's title and each text."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..store.transaction import Change
 from ..text.analysis import FORM_MARK, analyzer, whole_of
 
 
-def words_of(library: Library, titles: Sequence[str | None], texts: Sequence[str | None]) -> TermCounts:
-    """By chunk: the title of its document, and its own text. Takes about 10 µs a line of text."""
-    words = Gathered(library)
+def terms_of(library: Library, titles: Sequence[str | None], texts: Sequence[str | None]) -> TermCounts:
+    """The terms of chunks with these titles (their documents') and texts. Takes about 10 µs a line of text."""
+    words = TermCollector(library)
     words.add(titles, texts)
     return words.batch()
 
 
-class Gathered:
-    """As `words_of`, some chunks at a time."""
+class TermCollector:
+    """As `terms_of`, some chunks at a time."""
 
     def __init__(self, library: Library) -> None:
         self._terms = analyzer(library.language).terms
@@ -32,7 +32,7 @@ class Gathered:
         terms = self._terms
         no_terms: tuple[list[str] | None, list[str]] = (None, [])
         for title, text in zip(titles, texts, strict=True):
-            if title != self._title:  # chunks of one document stand together
+            if title != self._title:  # chunks of one document come together
                 self._title = title
                 titled = no_terms if title is None else _parted(terms(title))
                 if title is not None and (whole := whole_of(titled[0] or (), title)) is not None:
@@ -48,16 +48,16 @@ class Gathered:
 
 
 def _parted(terms: list[str]) -> tuple[list[str], list[str]]:
-    """Terms, and the unstemmed forms that stand behind them: prefixes find these, and they are no words of the text."""
+    """Terms, and the unstemmed forms that stand behind them: only prefixes find these."""
     count = len(terms)
     while count and terms[count - 1].startswith(FORM_MARK):
         count -= 1
     return terms[:count], terms[count:]
 
 
-def words_in(library: Library, change: Change) -> TermCounts:
-    """Those of the chunks that a commit added."""
+def terms_of_change(library: Library, change: Change) -> TermCounts:
+    """The terms of the chunks that a commit added."""
     if isinstance(change.words, TermCounts):
         return change.words
     titles = [title for _, _, title, _, _, chunks in change.documents for _ in range(chunks)]
-    return words_of(library, titles, change.texts)
+    return terms_of(library, titles, change.texts)

@@ -1,6 +1,6 @@
-"""The verbs of documents that are there: get, list, count, delete. (Writing them is ingest.py.)
+"""Operations on stored documents: get, list, count, delete. (ingest.py writes them.)
 
-Each answer is of one moment, the state at one seq: what takes several transactions reads in a view (readviews.py).
+Each answer is of the state at one seq: what takes several transactions reads in a view (read_views.py).
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _warnings(selection: DocumentSelection) -> list[str]:
 
 def refuse_doubts(selection: DocumentSelection) -> None:
     """Raises VecError `invalid_filter` for the first doubt: `id != x` would delete everything if the field is missing
-    everywhere, and nobody may have meant that."""
+    everywhere, which is hardly intended."""
     for doubt in selection.doubts:
         refuse(doubt.text, doubt.column, doubt.message, doubt.hint)
 
@@ -174,8 +174,8 @@ def _selected(engine: Engine, library: Library, where: Filter) -> DocumentSelect
 
 
 async def _published(engine: Engine, seq: int) -> None:
-    """Waits until the head is at least `seq`: a selection may have seen a commit that is just being published, and
-    nobody may be told a seq that the log does not have yet."""
+    """Waits until the head is at least `seq`: a selection may include a commit that is just being published, and no
+    answer may have a seq that the log does not have yet."""
     if seq > engine.database.head:
         await asyncio.wrap_future(engine.database.submit(lambda tx: None))
 
@@ -224,7 +224,7 @@ async def delete(engine: Engine, name: str, ids: list[str], slot: WriteSlot) -> 
 
 
 async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot) -> dict[str, Any]:
-    """Deletes the documents that a filter lets through: `{"deleted","missing","missing_ids","seq"}`.
+    """Deletes the documents that match a filter: `{"deleted","missing","missing_ids","seq"}`.
 
     They are those that match after all that this sender wrote before. One that is changed by somebody else before its
     write is left as it is. Many are deleted in several transactions. A filter that names a field that no document

@@ -1,9 +1,8 @@
-"""Hits: search results as people see them.
+"""A cache of search hits: the chunks' rows, as clients see them.
 
-The rows behind them never change, whether their documents live or not. So what was read is kept, and no commit has to
-be told here; reading ten rows anew takes a third as long as a walk through a graph does. What is kept has a bound.
-There are two generations: when the young one is full, it becomes the old one, whose chunks go unless they are asked
-for.
+The rows never change, whether their documents live or not, so no commit invalidates them; reading ten rows takes a
+third as long as a search of a graph does. The cache has a bound and two generations: when the young one is full it
+becomes the old one, whose chunks are dropped unless they are used again.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Explained = dict[int, dict[str, Any]]
 #: Digits of a score behind the point.
 SCORE_DIGITS = 6
 
-#: What a kept chunk costs beside its texts; its metadata, as objects, take several times their JSON.
+#: The size of a cached chunk beside its texts, in characters; metadata as objects take several times their JSON.
 _OWN_CHARS = 600
 
 
@@ -49,27 +48,27 @@ class HitCache:
         return hits
 
     def texts(self, labels: list[int]) -> dict[int, tuple[str | None, str | None]]:
-        """Title and text of these chunks; those that a vacuum has taken are left out."""
+        """Title and text of these chunks; those that the vacuum has deleted are left out."""
         there = self._chunks(set(labels)).items()
         return {label: (chunk["title"], chunk["text"]) for label, chunk in there if chunk is not None}
 
     def of_each(self, rankings: list[Ranking], first_rank: int = 1) -> list[list[dict[str, Any]] | None]:
-        """The hits of several rankings, read together; None for those that would be more than is held at once."""
+        """The hits of several rankings, read together; None for those beyond limits.HITS_AT_ONCE_CHARS."""
         short_first = sorted(rankings, key=len)
         labels = dict.fromkeys(label for ranking in short_first for label, _ in ranking)
         chunks = self._chunks(labels, limits.HITS_AT_ONCE_CHARS)
         return [_hits(ranking, chunks, first_rank) for ranking in rankings]
 
     def _chunks(self, labels: Iterable[int], chars_max: int | None = None) -> dict[int, dict[str, Any] | None]:
-        """What is told of these chunks, which are different; None for those that are no more. With `chars_max`, those
-        that are read beyond so many characters are left out, the last ones."""
+        """What hits show of these chunks, which are distinct; None for those that the vacuum has deleted. With
+        `chars_max`, chunks beyond so many characters read are left out, the last ones first."""
         chunks: dict[int, dict[str, Any] | None] = {}
         with self._lock:
             for label in labels:
                 if (kept := self._young.get(label)) is None and (kept := self._old.pop(label, None)) is not None:
                     self._keep(label, kept)
                 if kept is not None:
-                    chunks[label] = kept.told
+                    chunks[label] = kept.shown
         missing = [label for label in labels if label not in chunks]
         chars = 0
         for start in range(0, len(missing), limits.PAGE_ITEMS):
@@ -82,7 +81,7 @@ class HitCache:
             with self._lock:
                 for label, row in rows.items():
                     read = _chunk(*row)
-                    chunks[label] = read.told
+                    chunks[label] = read.shown
                     chars += read.chars
                     self._keep(label, read)
         return chunks
@@ -104,21 +103,21 @@ def _hits(ranking: Ranking, chunks: dict[int, dict[str, Any] | None], first_rank
     return [
         {"rank": rank, "score": round(score, SCORE_DIGITS), **chunk}
         for rank, (label, score) in enumerate(ranking, first_rank)
-        if (chunk := chunks[label]) is not None  # a vacuum takes what died and was trimmed away since it was found
+        if (chunk := chunks[label]) is not None  # the vacuum may have deleted it since it was found
     ]
 
 
 class _Chunk(NamedTuple):
-    told: dict[str, Any]  # of a hit, all that is the chunk's own
+    shown: dict[str, Any]  # the part of a hit that depends on the chunk only
     chars: int
 
 
 def _chunk(document_id: str, position: int, title: str | None, text: str | None, metadata: str) -> _Chunk:
-    told = {
+    shown = {
         "document_id": document_id,
         "chunk_id": chunk_id(document_id, position),
         "title": title,
         "text": text,
         "metadata": orjson.loads(metadata),
     }
-    return _Chunk(told, _OWN_CHARS + 2 * len(document_id) + len(title or "") + len(text or "") + 4 * len(metadata))
+    return _Chunk(shown, _OWN_CHARS + 2 * len(document_id) + len(title or "") + len(text or "") + 4 * len(metadata))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from ..store.catalogue import Library
 from ..store.database import Database
 from ..store.transaction import Change, Commit
 from ..text.analysis import ANALYSIS_VERSION
-from .chunk_terms import words_in, words_of
+from .chunk_terms import terms_of, terms_of_change
 from .library_registry import LibraryRegistry, gone
 
 log = logging.getLogger("vecd.index")
@@ -46,8 +46,10 @@ log = logging.getLogger("vecd.index")
 class _Stored:
     """A library's living vectors as of one seq."""
 
-    def __init__(self, database: Database, library_id: int, dimension: int) -> None:
-        self._database, self._dimension = database, dimension
+    def __init__(
+        self, database: Database, library_id: int, dimension: int, left_out: Callable[[int, VecError], None]
+    ) -> None:
+        self._database, self._dimension, self._left_out = database, dimension, left_out
         with database.snapshot() as db:
             self.seq = events.head(db)
             self.labels, self.firsts = documents.living_chunks(db, library_id)
@@ -55,7 +57,7 @@ class _Stored:
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
         for page in _paged(labels):
             with self._database.snapshot() as db:
-                found = list(documents.vectors(db, documents.kept(db, page)))
+                found = list(documents.vectors(db, documents.kept(db, page), self._left_out))
             for its_labels, packed in found:
                 if len(packed) != 4 * len(its_labels) * self._dimension:
                     raise VecError(
@@ -82,7 +84,7 @@ class _StoredText:
             with self._database.snapshot() as db:
                 found = list(documents.texts(db, documents.kept(db, page)))
             for its_labels, titles, texts in found:
-                yield its_labels, words_of(self._library, titles, texts)
+                yield its_labels, terms_of(self._library, titles, texts)
 
 
 def _paged(labels: Labels) -> Iterator[Labels]:
@@ -97,6 +99,7 @@ class _LibrarySource:
         self._database = database
         self._library = library
         self._dimension = dimension
+        self.damaged: dict[int, VecError] = {}  # by label: vectors in the store that are left out of the index
         self.path = folder / f"{library.library_id}.index"
         self.identity = {"log": database.log_id, "library": library.library_id}
         self.text_path = folder / f"{library.library_id}.text"
@@ -104,7 +107,12 @@ class _LibrarySource:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[_Stored]:
-        yield _Stored(self._database, self._library.library_id, self._dimension)
+        yield _Stored(self._database, self._library.library_id, self._dimension, self._leave_out)
+
+    def _leave_out(self, label: int, error: VecError) -> None:
+        if label not in self.damaged:
+            log.error("a damaged vector is left out of the index", extra={"error": error.message})
+        self.damaged[label] = error
 
     @contextlib.contextmanager
     def read_text(self) -> Iterator[_StoredText]:
@@ -142,6 +150,7 @@ class Indexes:
         self._folder = folder
         self._pools = make_pools()
         self._registry = LibraryRegistry(self._make_current, self._apply, self._drop)
+        self._sources: dict[int, _LibrarySource] = {}  # of the libraries that have, or had, a LiveIndex
         self._known: set[int] = set()  # libraries that had chunks at the start, or had some written since
 
     def open(self) -> None:
@@ -168,10 +177,11 @@ class Indexes:
     def _make(self, library: Library) -> LiveIndex:
         spec = spec_of(library)
         source = _LibrarySource(self._database, self._folder, library, spec.dimension)
+        self._sources[library.library_id] = source
         self._known.add(library.library_id)
         return LiveIndex(spec, self._pools, source, self._discard)
 
-    def takes_words(self, library: Library) -> bool:
+    def takes_terms(self, library: Library) -> bool:
         """Whether an index in memory is going to want the words of what is written now."""
         return self._registry.get(library.library_id) is not None or library.library_id not in self._known
 
@@ -185,9 +195,13 @@ class Indexes:
                 live.begin_empty(change.seq - 1)
             if live is not None:
                 live.write(_write(library, change))
+            if (source := self._sources.get(library.library_id)) is not None and source.damaged:
+                for label in change.removed:
+                    source.damaged.pop(label, None)
         return live
 
     def _drop(self, library: Library, live: LiveIndex | None) -> None:
+        self._sources.pop(library.library_id, None)
         if live is not None:
             live.close(gone(library))
         for what in ("index", "text"):
@@ -200,7 +214,15 @@ class Indexes:
     def describe(self, library: Library) -> dict[str, Any]:
         """For status: what is in memory of this library."""
         live = self.loaded(library)
-        return live.describe() if live is not None else {"state": "unloaded"}
+        if live is None:
+            return {"state": "unloaded"}
+        damaged = self.damaged(library)
+        return {**live.describe(), **({"damaged": len(damaged)} if damaged else {})}
+
+    def damaged(self, library: Library) -> dict[int, VecError]:
+        """The vectors of the library that are damaged in the store and left out of its index: an error by label."""
+        source = self._sources.get(library.library_id)
+        return dict(source.damaged) if source is not None and source.damaged else {}
 
     def stop_building(self) -> None:
         """Gives up builds, which may take minutes, and begins no other; searches and writes go on."""
@@ -239,4 +261,5 @@ def spec_of(library: Library) -> Spec:
 
 def _write(library: Library, change: Change) -> Write:
     firsts = np.array([label for label, *_ in change.documents], np.int64)
-    return Write(change.seq, change.labels, change.vectors, change.removed, firsts, partial(words_in, library, change))
+    terms = partial(terms_of_change, library, change)
+    return Write(change.seq, change.labels, change.vectors, change.removed, firsts, terms)

@@ -1,8 +1,8 @@
-"""Ingest: a request's documents, prepared part by part (draft.py) and written in the sender's order.
+"""Ingest: writes a request's documents, in batches of bounded size, in the order of the sender's writes.
 
-A request is worked off in parts of bounded size. A part is prepared in slices and written in one transaction, and the
-work of others goes between. While a part is being written the next one is prepared. While nothing hangs on the outcome
-of a part, the sender's next write may be prepared and queued behind it.
+A batch is prepared in slices (prepare.py) and written in one transaction; other requests' work goes between. While a
+batch is being written the next one is prepared. If nothing depends on the outcome of the last batch, the sender's next
+write may be prepared and queued behind it.
 """
 
 from __future__ import annotations
@@ -21,57 +21,59 @@ from ..store.transaction import Transaction
 from ..write_order import WriteSlot
 from .engine import Engine
 from .libraries import find
-from .prepare import PreparedBatch, cost_s, prepared
+from .prepare import PreparedBatch, cost_s, prepare_in_slices
 
 
 @dataclass(slots=True)
 class Result:
-    """What became of a request's documents: `refused` are (index, why), in the order of their indexes."""
+    """The outcome of a request's documents: `refused` are (index, why), in the order of their indexes."""
 
     outcomes: list[Outcome]
     refused: list[tuple[int, VecError]]
     seq: int  # the log's head at the last commit
 
-    def add(self, part: PreparedBatch, written: tuple[list[Outcome], int]) -> None:
+    def add(self, prepared: PreparedBatch, written: tuple[list[Outcome], int]) -> None:
         outcomes, self.seq = written
         self.outcomes += outcomes
-        self.refused += part.refused
+        self.refused += prepared.refused
 
 
 async def ingest(engine: Engine, name: str, documents: list[Any], slot: WriteSlot, *, strict: bool = False) -> Result:
     """Writes documents; when it returns they are durable, searchable and logged.
 
     With `strict`, nothing from the first refused document on is written. Raises VecError `not_found`,
-    `embedder_failed`, or what the store raises; then the parts before the one that failed are written.
+    `embedder_failed`, or what the store raises; then the batches before the one that failed are written.
     """
     library = await settled(engine, name, slot)
     result = Result([], [], engine.database.head)
-    parts = _PreparedBatches(engine, library, documents, strict, slot)
-    with parts:
-        part = await parts.at(0)
+    batches = _PreparedBatches(engine, library, documents, strict, slot)
+    with batches:
+        prepared = await batches.at(0)
         async with slot:
-            while part.stop < len(documents) or library.dimension is None:
-                # What comes next hangs on what becomes of this part: it is waited for.
-                start = part.stop
+            while prepared.stop < len(documents) or library.dimension is None:
+                # What comes next depends on the outcome of this batch: wait for it.
+                start = prepared.stop
                 try:
-                    result.add(part, await _write(engine, library, part.batch, slot))
+                    result.add(prepared, await _write(engine, library, prepared.batch, slot))
                 except VecError as error:
                     if error.code != Code.DIMENSION_MISMATCH or library.dimension is not None:
                         raise
-                    start = part.start  # somebody else's vector has just set the dimension: judge each document by it
+                    start = (
+                        prepared.start
+                    )  # somebody else's vector has just set the dimension: judge each document by it
                 if start == len(documents):
                     return result
-                library = parts.library = find(engine, name)
-                part = await parts.at(start)
+                library = batches.library = find(engine, name)
+                prepared = await batches.at(start)
             # The sender's next write may pass while this is on its way.
-            written = _write(engine, library, part.batch, slot)
-    result.add(part, await written)
+            written = _write(engine, library, prepared.batch, slot)
+    result.add(prepared, await written)
     return result
 
 
 class _PreparedBatches:
-    """A request's documents, a part at a time. Behind each part the next one is begun, unless it hangs on what becomes
-    of this one. `with` gives it up at the end."""
+    """A request's documents, prepared a batch at a time. Behind each batch the next one is begun, unless it depends on
+    the outcome of this one. `with` cancels that at the end."""
 
     def __init__(self, engine: Engine, library: Library, documents: list[Any], strict: bool, slot: WriteSlot) -> None:
         self.library = library
@@ -82,14 +84,14 @@ class _PreparedBatches:
         self._ahead: asyncio.Future[PreparedBatch] | None = None
 
     async def at(self, start: int) -> PreparedBatch:
-        """The part that begins with the document `start`. Raises VecError `embedder_failed`."""
-        part = await (self._ahead or self._begun(start))
+        """The batch that begins with the document `start`. Raises VecError `embedder_failed`."""
+        prepared = await (self._ahead or self._begun(start))
         fixed = self.library.dimension is not None
-        self._ahead = self._begun(part.stop) if fixed and part.stop < len(self._documents) else None
-        return part
+        self._ahead = self._begun(prepared.stop) if fixed and prepared.stop < len(self._documents) else None
+        return prepared
 
     def _begun(self, start: int) -> asyncio.Future[PreparedBatch]:
-        slices = prepared(self._engine, self.library, self._documents, start, self._strict)
+        slices = prepare_in_slices(self._engine, self.library, self._documents, start, self._strict)
         return self._engine.prepare(self._flow, slices, cost_s(self._documents, start))
 
     def __enter__(self) -> None:
@@ -117,7 +119,7 @@ def writing(engine: Engine, library: Library, batch: Batch) -> Callable[[Transac
         if not batch.texts and library.library_id == 0:  # nothing to add to `default`, which is not there yet
             return [Outcome(entry.index, entry.id, "unchanged", None) for entry in batch.entries], tx.seq
         target = same_library(tx, library)
-        if target.embedder != library.embedder and batch.embedded:  # it was switched while this was on its way
+        if target.embedder != library.embedder and batch.embedded:  # it was switched while the batch was prepared
             _embed_again(engine, target, batch)
         if len(batch.vectors):
             target = store_libraries.pin_dimension(tx, target, batch.vectors.shape[1])
@@ -148,9 +150,9 @@ async def settled(engine: Engine, name: str, slot: WriteSlot) -> Library:
 
 
 def same_library(tx: Transaction, library: Library) -> Library:
-    """The library that a batch was prepared for, as it is now; `default` is made here on its first write.
+    """The library that a batch was prepared for, as it is now; `default` is made here by its first write.
 
-    Raises VecError `not_found`, or `busy` if somebody has put a different library in its place meanwhile.
+    Raises VecError `not_found`, or `busy` if a different library has taken its name meanwhile.
     """
     if library.library_id == 0 and library.name not in tx.catalogue.by_name:
         return store_libraries.create(tx, library)[0]
@@ -159,5 +161,5 @@ def same_library(tx: Transaction, library: Library) -> Library:
         (now.embedder, now.chunk_chars) != (library.embedder, library.chunk_chars)
         or (None not in (now.dimension, library.dimension) and now.dimension != library.dimension)
     ):
-        raise VecError(Code.BUSY, f"library {library.name!r} was deleted and made anew meanwhile", "send it again")
+        raise VecError(Code.BUSY, f"library {library.name!r} was deleted and created again meanwhile", "send it again")
     return now

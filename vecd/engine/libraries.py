@@ -1,20 +1,23 @@
-"""The verbs of libraries: create, list, show, rebuild, delete."""
+"""Operations on libraries: create, list, show, rebuild, delete."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import limits
 from ..errors import Code, VecError
 from ..index import kinds
+from ..index.source import Rebuilt
 from ..store import libraries as store
 from ..store.catalogue import DEFAULT, Catalogue, Library
-from ..store.events import format_time
+from ..store.transaction import Transaction
 from ..text import embedders, languages
+from ..units import format_time
 from ..write_order import WriteSlot
 from .engine import Engine
 from .indexes import spec_of
@@ -48,7 +51,7 @@ def planned(
     if not _NAME.fullmatch(name) or len(name) > limits.NAME_BYTES_MAX:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{name!r:.200} cannot be a library's name",
+            f"{name!r:.200} is not a valid name of a library",
             f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-', beginning with a letter or digit",
             field="library",
         )
@@ -59,8 +62,8 @@ def planned(
     if own is not None and dimension not in (None, own):
         raise VecError(
             Code.INVALID_REQUEST,
-            f"the embedder {embedder!r} makes {own}-dimension vectors, and the library was to hold {dimension}",
-            "leave out the dimension, or use --embedder none for vectors of your own",
+            f"the embedder {embedder!r} makes {own}-dimension vectors, but the requested dimension is {dimension}",
+            "omit the dimension, or use --embedder none for vectors of your own",
             field="dimension",
         )
     return Library(
@@ -96,32 +99,78 @@ async def delete(engine: Engine, name: str, slot: WriteSlot) -> dict[str, Any]:
 async def rebuild(
     engine: Engine, name: str, kind: str | None, parameters: Mapping[str, Any], recall: float | None = None
 ) -> dict[str, Any]:
-    """Builds a library's index anew, as another kind or with other parameters if these are given, while everything else
-    goes on; returns the library as `show` does, with `vectors`, `seconds` and the head as `seq`.
+    """Rebuilds a library's index (see `begin_rebuild`); returns the library as `show` does, with `vectors`, `seconds`
+    and the head as `seq`. Raises VecError `not_found`, `unsupported`, `invalid_request` or `index_failed`."""
+    begun = begin_rebuild(engine, name, kind, parameters, recall)
+    report = await asyncio.wrap_future(begun.report)
+    about = {"vectors": report["vectors"], "seconds": report["seconds"], "seq": engine.database.head}
+    return {**show(engine, begun.library()), **about}
 
-    With a `recall` and nothing else nothing is built: the library's searches are to have that recall from now on.
 
-    Raises VecError `not_found`, `unsupported`, `invalid_request` or `index_failed`.
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """A rebuild that has begun."""
+
+    report: Future[dict[str, Any]]  # {"vectors","seconds","reason"}, when the new index is in use
+    share_built: Callable[[], float | None]  # of the vectors, from 0 to 1; None if that is not known
+    library: Callable[[], Library]  # as it is now
+
+
+def begin_rebuild(
+    engine: Engine,
+    name: str,
+    kind: str | None,
+    parameters: Mapping[str, Any],
+    recall: float | None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Rebuild:
+    """Begins to rebuild a library's index, as another kind or with other parameters if these are given. Reads and
+    writes go on meanwhile. When `stopping` returns true, the rebuild is given up.
+
+    `recall` becomes the recall that the library's searches are to have. If nothing else is given, nothing is built.
+
+    Raises VecError `not_found`, `unsupported` or `invalid_request`; the report raises what the store raises, or
+    `index_failed`.
     """
     library = engine.database.catalogue.find(name)
     wanted = reindexed(library, kind, parameters)
-    if recall is not None:
-        promised = engine.database.submit(lambda tx: store.promise(tx, library.library_id, recall))
-        await asyncio.wrap_future(promised)
-    data: dict[str, Any]
-    if recall is not None and kind is None and not parameters:
-        data = {"vectors": 0, "seconds": 0.0}
-    elif library.dimension is None:  # nothing to build yet
-        parameters = wanted.parameters
-        data = {"vectors": 0, "seconds": 0.0, "reason": "requested"}
-        await asyncio.wrap_future(
-            engine.database.submit(lambda tx: store.rebuilt(tx, library.library_id, wanted.index, parameters, data))
-        )
-    else:
-        report = await asyncio.wrap_future(engine.indexes.of(library).rebuild(spec_of(wanted)))
-        data = {"vectors": report.vectors, "seconds": round(report.seconds, 3)}
-    found = engine.database.catalogue.by_id[library.library_id]
-    return {**show(engine, found), "vectors": data["vectors"], "seconds": data["seconds"], "seq": engine.database.head}
+    only_recall = recall is not None and kind is None and not parameters
+    empty = library.dimension is None
+    nothing = {"vectors": 0, "seconds": 0.0, "reason": "requested"}
+    report: Future[dict[str, Any]] = Future()
+    report.set_running_or_notify_cancel()
+
+    def write(tx: Transaction) -> None:
+        if recall is not None:
+            store.promise(tx, library.library_id, recall)
+        if empty and not only_recall:
+            store.rebuilt(tx, library.library_id, wanted.index, wanted.parameters, nothing)
+
+    def written(done: Future[None]) -> None:
+        if (error := done.exception()) is not None:
+            report.set_exception(error)
+        elif empty or only_recall:
+            report.set_result(nothing)
+        else:
+            try:
+                engine.indexes.of(library).rebuild(spec_of(wanted), stopping).add_done_callback(built)
+            except VecError as gone:  # the library was deleted meanwhile
+                report.set_exception(gone)
+
+    def built(done: Future[Rebuilt]) -> None:
+        if (error := done.exception()) is not None:
+            report.set_exception(error)
+        else:
+            found = done.result()
+            about = {"vectors": found.vectors, "seconds": round(found.seconds, 3), "reason": found.reason}
+            report.set_result(about)
+
+    def share_built() -> float | None:
+        live = engine.indexes.loaded(library)
+        return None if live is None else live.build_progress
+
+    engine.database.submit(write).add_done_callback(written)
+    return Rebuild(report, share_built, lambda: engine.database.catalogue.by_id[library.library_id])
 
 
 def reindexed(library: Library, kind: str | None, parameters: Mapping[str, Any]) -> Library:
@@ -133,7 +182,7 @@ def reindexed(library: Library, kind: str | None, parameters: Mapping[str, Any])
 
 
 def show(engine: Engine, library: Library) -> dict[str, Any]:
-    """A library as people see it."""
+    """A library as clients see it."""
     return {
         **library.described(),
         "documents": library.documents,

@@ -1,4 +1,4 @@
-"""Drafting: documents as people send them -> validated, chunked, embedded -> one batch for the store.
+"""Prepares a batch for the store: documents as clients send them are validated, chunked and embedded.
 
 A document is a map, one of
     {"id"?, "title"?, "text": str, "metadata"?: object}                        cut into chunks
@@ -6,12 +6,12 @@ A document is a map, one of
 either with "vector" (one chunk) or "vectors" (one a chunk), packed, which may also stand without a text; or
     {"op": "delete", "id": str}
 
-Rules: a document that is refused costs no other; its error names the field. A missing id is derived from what was
-given, so the same document twice is one. The digest is of the content that results: a document that leaves everything
-as it is changes nothing, in whatever form it is sent.
-This runs for every document of every stream, so it is written for few steps a document and few calls a batch. A large
-request takes seconds, on threads that others wait for (preparers.py): so it is worked off in parts, each written at
-once, and each part in slices, between which others have their turn.
+Rules: a document that is refused affects no other; its error names the field. A missing id is derived from the content,
+so the same document sent twice is one. The digest is of the resulting content: a document that changes nothing is
+recognised in whatever form it is sent.
+This runs for every document of every stream, so it takes few steps a document and few calls a batch. A large request
+takes seconds, on threads that are shared (preparers.py): so it is prepared as several batches, each written in one
+transaction, and each batch in slices, between which the threads prepare other requests.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from ..store.transaction import Words
 from ..text import embedders
 from ..text.chunking import chunks_by_span, chunks_of
 from ..values import refusals
-from .chunk_terms import Gathered
+from .chunk_terms import TermCollector
 from .engine import Engine
 from .preparers import Slices
 
 _KEYS = frozenset(("op", "id", "title", "text", "texts", "metadata", "vector", "vectors"))
 
-#: What a document, and a text, costs beside its characters, in characters.
+#: The cost of a document, and of a text, beside its characters, in characters.
 _DOCUMENT_CHARS, _TEXT_CHARS = 40, 20
 
 NO_VECTORS: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
@@ -55,7 +55,7 @@ NO_VECTORS: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
 
 @dataclass(slots=True)
 class PreparedBatch:
-    """Documents `start … stop - 1` of a request, prepared: as many as are embedded and written at once."""
+    """Documents `start` (inclusive) to `stop` (exclusive) of a request, prepared to be written in one transaction."""
 
     start: int
     stop: int
@@ -64,8 +64,8 @@ class PreparedBatch:
 
 
 def prepare(engine: Engine, library: Library, documents: list[Any], start: int, strict: bool) -> PreparedBatch:
-    """As `prepared`, all slices at once. Blocks. Raises VecError `embedder_failed`."""
-    slices = prepared(engine, library, documents, start, strict)
+    """As `prepare_in_slices`, all slices at once. Blocks. Raises VecError `embedder_failed`."""
+    slices = prepare_in_slices(engine, library, documents, start, strict)
     while True:
         try:
             next(slices)
@@ -87,39 +87,41 @@ def cost_s(documents: list[Any], start: int) -> float:
     return limits.PREPARE_SLICE_S * min(1.0, chars / limits.PREPARE_SLICE_CHARS)
 
 
-def prepared(engine: Engine, library: Library, documents: list[Any], start: int, strict: bool) -> Slices[PreparedBatch]:
-    """Validates, chunks and embeds the documents from `start` on, until there are enough for a part.
+def prepare_in_slices(
+    engine: Engine, library: Library, documents: list[Any], start: int, strict: bool
+) -> Slices[PreparedBatch]:
+    """Validates, chunks and embeds the documents from `start` on, until there are enough for a batch.
 
     Raises VecError `embedder_failed`.
     """
-    draft, stop = BatchBuilder(library), start
-    while stop < len(documents) and len(draft.texts) < limits.PART_CHUNKS and draft.chars < limits.PART_CHARS:
+    builder, stop = BatchBuilder(library), start
+    while stop < len(documents) and len(builder.texts) < limits.PART_CHUNKS and builder.chars < limits.PART_CHARS:
         document, chunks = documents[stop], None
-        if (text := draft.long_text(document)) is not None:
+        if (text := builder.long_text(document)) is not None:
             chunks = []
             for span in chunks_by_span(text, library.chunk_chars):
                 chunks += span
-                yield from draft.rest()
+                yield from builder.end_slice()
         try:
-            draft.add(stop, document, chunks)
+            builder.add(stop, document, chunks)
         except VecError as error:
-            draft.refused.append((stop, error))
+            builder.refused.append((stop, error))
         stop += 1
-        if strict and draft.refused:
+        if strict and builder.refused:
             break
-        yield from draft.rest()
-    draft.check_lengths()
-    draft.refused.sort(key=lambda pair: pair[0])
-    if strict and draft.refused:
-        draft.keep_below(draft.refused[0][0])
-        del draft.refused[1:]
+        yield from builder.end_slice()
+    builder.check_lengths()
+    builder.refused.sort(key=lambda pair: pair[0])
+    if strict and builder.refused:
+        builder.keep_below(builder.refused[0][0])
+        del builder.refused[1:]
         stop = len(documents)
-    batch = yield from draft.batch(engine)
-    return PreparedBatch(start, stop, batch, draft.refused)
+    batch = yield from builder.batch(engine)
+    return PreparedBatch(start, stop, batch, builder.refused)
 
 
 class BatchBuilder:
-    """A batch being put together; chunks are columns, documents are Entries that point into them."""
+    """Builds a batch: chunks are columns, documents are Entries that point into them."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -134,8 +136,8 @@ class BatchBuilder:
         self.chars = 0  # of the texts
         self._slice_ends = time.perf_counter() + limits.PREPARE_SLICE_S
 
-    def rest(self) -> Slices[None]:
-        """Ends the slice, if it has been long enough."""
+    def end_slice(self) -> Slices[None]:
+        """Yields, if the slice has taken its time."""
         if time.perf_counter() > self._slice_ends:
             yield
             self._slice_ends = time.perf_counter() + limits.PREPARE_SLICE_S
@@ -151,7 +153,7 @@ class BatchBuilder:
         """Takes one document, or raises VecError `invalid_document` or `dimension_mismatch`. `chunks` are those of its
         text, if they have been made."""
         if not isinstance(document, dict):
-            raise VecError(Code.INVALID_DOCUMENT, f"a document is a JSON object, not {_kind(document)}")
+            raise VecError(Code.INVALID_DOCUMENT, f"a document is a JSON object, not {_json_type(document)}")
         if not _KEYS.issuperset(document):
             raise _unknown_key(document)
         if "op" in document:
@@ -188,11 +190,9 @@ class BatchBuilder:
                 Code.INVALID_DOCUMENT, f'unknown op {reprlib.repr(document["op"])}; there is only "delete"', field="op"
             )
         if more := [key for key in document if key not in ("op", "id")]:
-            raise VecError(
-                Code.INVALID_DOCUMENT, f"a delete has an 'id' and nothing else, not {more[0]!r}", field=more[0]
-            )
+            raise VecError(Code.INVALID_DOCUMENT, f"a delete takes only an 'id', not {more[0]!r}", field=more[0])
         if document.get("id") is None:
-            raise VecError(Code.INVALID_DOCUMENT, "a delete needs the 'id' of what to delete", field="id")
+            raise VecError(Code.INVALID_DOCUMENT, "a delete needs an 'id'", field="id")
         _check_id(document["id"])
         self.entries.append(Entry(index, document["id"], delete=True))
 
@@ -216,7 +216,7 @@ class BatchBuilder:
         elif texts is not None:
             if not isinstance(texts, list) or not texts:
                 raise VecError(
-                    Code.INVALID_DOCUMENT, f"'texts' must be a list of texts, not {_kind(texts)}", field="texts"
+                    Code.INVALID_DOCUMENT, f"'texts' must be a list of texts, not {_json_type(texts)}", field="texts"
                 )
             for place, each in enumerate(texts):
                 _check_text(f"texts[{place}]", each)
@@ -238,7 +238,7 @@ class BatchBuilder:
         if not self.embeds:
             raise VecError(
                 Code.INVALID_DOCUMENT,
-                f"library {self.library.name!r} has no embedder, so a document must bring its 'vector'",
+                f"library {self.library.name!r} has no embedder, so a document needs a 'vector'",
                 field="vector",
             )
         return found, None
@@ -248,7 +248,9 @@ class BatchBuilder:
         dimension = self.dimension
         if not isinstance(vectors, list) or not vectors:
             raise VecError(
-                Code.INVALID_DOCUMENT, f"'vectors' must be a list of vectors, not {_kind(vectors)}", field="vectors"
+                Code.INVALID_DOCUMENT,
+                f"'vectors' must be a list of vectors, not {_json_type(vectors)}",
+                field="vectors",
             )
         if len(vectors) != chunks:
             raise VecError(
@@ -260,7 +262,7 @@ class BatchBuilder:
             if not isinstance(vector, bytes) or len(vector) % 4 or not vector:
                 raise VecError(
                     Code.INVALID_DOCUMENT,
-                    "a vector travels as bytes: one or more little-endian float32",
+                    "a vector must be bytes: one or more little-endian float32",
                     field="vector",
                 )
             if dimension is None:
@@ -299,7 +301,7 @@ class BatchBuilder:
         self.entries = [entry for entry in self.entries if entry.index < index]
 
     def batch(self, engine: Engine) -> Slices[Batch]:
-        """Embeds what needs it and closes the ranks where documents were refused after they had been taken."""
+        """Embeds what needs it, and removes the chunks of documents that were refused after they had been added."""
         if sum(entry.chunks for entry in self.entries) != len(self.texts):
             self._repack()
         indexed = [store.indexed(title, text) for title, text in zip(self.titles, self.texts, strict=True)]
@@ -321,7 +323,7 @@ class BatchBuilder:
                         raise store_libraries.mismatch(self.library, embedded.shape[1], self.dimension)
                     vectors = np.empty((len(self.texts), embedded.shape[1]), np.float32)
                 vectors[rows] = embedded
-                yield from self.rest()
+                yield from self.end_slice()
             for row, vector in enumerate(self.given):
                 if vector is not None:
                     vectors[row] = np.frombuffer(vector, "<f4")
@@ -330,13 +332,13 @@ class BatchBuilder:
         return Batch(self.entries, self.texts, indexed, vectors, words, missing, sums)
 
     def _words(self, engine: Engine) -> Slices[Words | None]:
-        """Of the chunks, for full text; None if no index in memory takes them."""
-        if not engine.indexes.takes_words(self.library):
+        """The terms of the chunks, for full text; None if no index in memory takes them."""
+        if not engine.indexes.takes_terms(self.library):
             return None
-        words = Gathered(self.library)
+        words = TermCollector(self.library)
         for rows in _slices(range(len(self.texts)), self.texts):
             words.add(self.titles[rows[0] : rows[-1] + 1], self.texts[rows[0] : rows[-1] + 1])
-            yield from self.rest()
+            yield from self.end_slice()
         return words.batch()
 
     def _repack(self) -> None:
@@ -350,7 +352,7 @@ class BatchBuilder:
 
 
 def _slices(rows: Sequence[int], texts: list[str | None]) -> Iterator[Sequence[int]]:
-    """The rows, as many at a time as have the characters of a slice."""
+    """The rows, in groups that have the characters of a slice."""
     start = chars = 0
     for place, row in enumerate(rows):
         chars += len(texts[row] or "") + _TEXT_CHARS
@@ -390,10 +392,10 @@ def _unknown_key(document: dict[str, Any]) -> VecError:
 def _check_id(value: Any) -> None:
     if not isinstance(value, str):
         hint = f'write it as a string: "{value}"' if isinstance(value, int) and not isinstance(value, bool) else None
-        raise VecError(Code.INVALID_DOCUMENT, f"'id' must be a string, not {_kind(value)}", hint, field="id")
+        raise VecError(Code.INVALID_DOCUMENT, f"'id' must be a string, not {_json_type(value)}", hint, field="id")
     if not value or "\0" in value or "\n" in value:
         raise VecError(
-            Code.INVALID_DOCUMENT, "'id' must not be empty or hold a line break or a NUL character", field="id"
+            Code.INVALID_DOCUMENT, "'id' must not be empty or contain a line break or a NUL character", field="id"
         )
     if len(value) > limits.ID_BYTES_MAX // 4 and len(value.encode()) > limits.ID_BYTES_MAX:
         raise VecError(
@@ -405,7 +407,7 @@ def _check_id(value: Any) -> None:
 
 def _check_text(field: str, value: Any, bytes_max: int | None = None) -> None:
     if not isinstance(value, str):
-        raise VecError(Code.INVALID_DOCUMENT, f"'{field}' must be a string, not {_kind(value)}", field=field)
+        raise VecError(Code.INVALID_DOCUMENT, f"'{field}' must be a string, not {_json_type(value)}", field=field)
     if not value or value.isspace():
         raise VecError(Code.INVALID_DOCUMENT, f"'{field}' is empty", field=field)
     if bytes_max is not None and len(value) > bytes_max // 4 and len(value.encode()) > bytes_max:
@@ -430,7 +432,7 @@ def _metadata_json(metadata: Any) -> str:
     except (TypeError, orjson.JSONEncodeError) as error:
         refusal = next(refusals({"metadata": metadata}), None)
         raise refusal or VecError(
-            Code.INVALID_DOCUMENT, f"'metadata' cannot be kept as JSON: {error}", field="metadata"
+            Code.INVALID_DOCUMENT, f"'metadata' cannot be stored as JSON: {error}", field="metadata"
         ) from error
     # NaN and infinity would be kept as null, and what is nested too deep could not be written with more around it.
     if b"null" in packed or packed.count(b"{") + packed.count(b"[") > limits.METADATA_DEPTH_MAX:
@@ -446,11 +448,11 @@ def _metadata_json(metadata: Any) -> str:
 
 
 def _not_an_object(value: Any) -> VecError:
-    return VecError(Code.INVALID_DOCUMENT, f"'metadata' must be an object, not {_kind(value)}", field="metadata")
+    return VecError(Code.INVALID_DOCUMENT, f"'metadata' must be an object, not {_json_type(value)}", field="metadata")
 
 
-def _kind(value: Any) -> str:
-    """What a value is, in JSON's words."""
+def _json_type(value: Any) -> str:
+    """The JSON type of a value, with its article."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,15 +1,16 @@
-"""Read views: an answer that takes several transactions is of one moment.
+"""Read views: multi-version reads, so that an answer that takes several transactions is of one state.
 
 Rows of documents and chunks never change, except that a removal sets `removed_seq`. So the state at a seq can be read
 at any later time, until the vacuum deletes what was removed after it. A ReadView names such a state, and while it is
 open the vacuum stops before it. Everything that reads documents in more than one transaction opens a view first and
-takes all its parts from it: a request opens it for as long as it answers, an export job for as long as it writes.
+reads all from it: a request for as long as it is answered, an export job for as long as it writes.
 
 Rules:
 - A view begins at the published head, so it has all that was acknowledged before. A filter's selection is made after
   the view is opened and may be of a later seq; what matches there was not removed before it, so the view keeps it too.
 - The vacuum asks `floor` on the writer's thread. What it deletes was removed up to the horizon, which is never beyond
-  the head at which a view that is opened meanwhile begins. So a view is either asked for, or needs none of it.
+  the head at which a view that is opened meanwhile begins. So the vacuum either sees a
+  view, or deletes nothing that the view needs.
 - A view has a time limit. Beyond it the vacuum no longer stops before it; if the vacuum then passes it, the view is
   expired, and its next read raises. A reader checks after each read, so it never returns rows with gaps.
 
@@ -64,9 +65,8 @@ class ReadView:
         if self.expired:
             raise VecError(
                 Code.BUSY,
-                f"this answer is of seq {self.seq}, and what was removed since has been trimmed away and deleted:"
-                " it took too long to read",
-                "ask again",
+                f"the state at seq {self.seq}, which this answer shows, is no longer kept: it took too long to read",
+                "send the request again",
                 seq=self.seq,
             )
 
@@ -92,8 +92,8 @@ class ReadViews:
 
     @contextlib.contextmanager
     def reopen(self, seq: int, label: int, limit_s: float = limits.READ_VIEW_S) -> Iterator[ReadView | None]:
-        """The view of a moment that an earlier run of the daemon may have read; None if the log no longer reaches back
-        to it. `label` is the last label given out then. The catalogue is that of now. Blocks."""
+        """The view of a state that an earlier run of the daemon may have read; None if it is before the log's horizon.
+        `label` is the last label that existed then. The catalogue is the present one. Blocks."""
 
         def work(tx: Transaction) -> ReadView | None:
             if tx.horizon > seq:
@@ -196,7 +196,7 @@ class Everything:
 
 
 class Matching:
-    """Those of Everything that a filter lets through; for a state that the library's attributes have left behind."""
+    """The documents of Everything that match a filter; for a state older than the library's attributes."""
 
     def __init__(self, inner: Everything, where: Filter) -> None:
         self.seq, self.label = inner.seq, inner.label
@@ -217,7 +217,7 @@ class Matching:
 
 
 class Picked:
-    """Documents that are known by their labels."""
+    """Documents given by their labels."""
 
     def __init__(self, view: ReadView, seq: int, label: int, labels: list[int]) -> None:
         """`labels` in the order of their ids; they were alive at `seq`, which is not before the view's."""

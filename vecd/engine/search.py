@@ -1,20 +1,20 @@
-"""Search: by vector, by words, or both fused.
+"""Search: by vector, by full text, or both fused.
 
-The index answers both halves in one turn (index/live.py), so an answer is of one moment.
+The index answers both halves at one point of its order of work (index/live.py), so an answer is of one state.
 
 `hybrid` fuses the two rankings by reciprocal rank (Cormack, Clarke, Büttcher, 2009, "Reciprocal Rank Fusion outperforms
 Condorcet and individual Rank Learning Methods"): a hit's score is the sum of 1 / (20 + its rank) over the rankings that
 have it, 1.5 times that for words. (tests/bench/quality.py on the Vaswani collection, nDCG@10: 0.459; with the paper's
 60 and equal weights 0.443; vectors alone 0.360, words alone 0.445.)
 
-A document whose title is the query gets 2 / 21 more: whoever types the name of a thing wants that, and the words of a
-name occur in many others.
+A document whose title equals the query gets 2 / 21 more: a query that is the name of a thing asks for that thing, and
+the words of the name occur in many other documents.
 
-By document, each ranking has a document once, at the place of its best chunk, and the hit shows the chunk that ranks
-better.
+Grouped by document, each ranking has a document once, at the rank of its best chunk, and the hit shows the chunk with
+the better rank.
 
-A phrase in quotes must stand in every hit of the modes that use words. The index finds the chunks that hold its words;
-whether they stand in that order is read from the texts.
+A phrase in quotes must occur in every hit of the modes that use full text. The index finds the chunks that contain its
+words; their order is verified in the texts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ..index.rows import Floats, Ranked, Selection
 from ..store.catalogue import Library
 from ..text import embedders
 from ..text.analysis import TextQuery, analyzer, holds_phrase
-from .batch_executor import Asked
+from .batch_executor import Pending
 from .engine import Engine
 from .hit_cache import SCORE_DIGITS, Explained, Ranking
 from .libraries import find
@@ -49,19 +49,21 @@ Select = Callable[[], Selection]
 MODES: Final = ("auto", "vector", "text", "hybrid")
 GROUPS: Final = ("document", "chunk")
 
+#: Damaged vectors that the warnings of an answer name; more are counted.
+_DAMAGE_TOLD = 3
 _RRF = 20
-#: What a place in the ranking by words counts, that by vector being 1.
+#: The weight of the full-text ranking; that of the vector ranking is 1.
 _WORDS_WEIGHT = 1.5
-#: What it counts, as a first place, that the query is a document's title: with this it is among the first even if
-#: others are first in both rankings.
+#: The weight of a first place for a document whose title equals the query: it is among the first even if others are
+#: first in both rankings.
 _TITLE_WEIGHT = 2.0
 #: Fusing needs more than k of each ranking: what one puts at 30 and the other at 2 may be among the best ten.
 _FUSED_DEPTH_MIN = 100
-#: Terms of a query that full text looks for; longer ones are documents.
+#: Terms of a query that full text searches for; a longer query is a document.
 _TERMS_MAX = 256
 #: Characters of a query that are analysed on the event loop: a few milliseconds.
 _CHARS_AT_ONCE = 2_000
-#: By how much deeper the ranking of words is asked for when too few of it hold the phrases of the query.
+#: By how much the depth grows when too few chunks contain the phrases of the query.
 _DEEPER = 8
 
 
@@ -85,8 +87,8 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A ranking of chunks, best first, and its first hits as people see them; None if they are large, and to be read
-    when there is room for them."""
+    """A ranking of chunks, best first, and its first hits as clients see them; None if they are large and are to be
+    read later, when memory allows."""
 
     ranking: Ranking
     hits: list[dict[str, Any]] | None
@@ -95,16 +97,16 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """A search that has been checked and can be made: its vector, if it brought one, and what it may find."""
+class SearchPlan:
+    """A search whose request is valid: its vector, if the request has one, its terms, and what it may find."""
 
     engine: Engine
     library: Library
     query: Query
     mode: str
     vector: Floats | None
-    words: TextQuery | None  # None: words are not looked for
-    title: str | None  # the term that a title has which is the query
+    words: TextQuery | None  # None: no full text search
+    title: str | None  # the term of a title that equals the query
     depth: int  # of each ranking
     select: Select | None
 
@@ -140,11 +142,11 @@ async def search(engine: Engine, query: Query) -> Found:
     """
     library = find(engine, query.library)
     mode = _mode(library, query)
-    vector = _given(library, query) if query.vector is not None else None
+    vector = _query_vector(library, query) if query.vector is not None else None
     if not library.chunks:
         return Found([], [])
     live = engine.indexes.of(library)
-    if not live.ready:  # awaited here and not on the desk's thread: loading must not hold up other libraries
+    if not live.ready:  # awaited here and not on the executor's thread: loading must not delay other libraries
         await asyncio.wrap_future(live.loaded())
     text = query.text or ""
     words = None
@@ -157,9 +159,10 @@ async def search(engine: Engine, query: Query) -> Found:
     if words and not live.text_ready:
         await asyncio.wrap_future(live.ask(None, inverted_index.Query(), Options(1)))  # answered when it is loaded
     depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
-    asking = Asking(engine, library, query, mode, vector, words, title, depth, None)
+    plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None)
     if not query.where:
-        return await _answered(asking)
+        found = await _execute(plan)
+        return replace(found, warnings=_damage(plan))
     with engine.attribute_cache.hold(library, query.where) as attributes:
         if engine.attribute_cache.lacks(attributes, query.where):
             await engine.read(engine.attribute_cache.load, library, attributes, query.where)
@@ -170,60 +173,70 @@ async def search(engine: Engine, query: Query) -> Found:
             doubts[:] = selection.doubts
             return selection
 
-        found = await _answered(replace(asking, select=select))
-        return replace(found, warnings=[doubt.sentence for doubt in doubts])
+        found = await _execute(replace(plan, select=select))
+        return replace(found, warnings=[*(doubt.sentence for doubt in doubts), *_damage(plan)])
 
 
-async def _answered(asking: Asking) -> Found:
-    """The answer; asked again if the library was switched to another embedder meanwhile (one's vector says nothing
-    among the other's), or if a phrase needs a deeper look."""
-    found = await asking.engine.batch_executor.ask(_together, asking)
-    now = asking.engine.database.catalogue.by_id[asking.library.library_id]
-    if now.embedder != asking.library.embedder:
-        return await search(asking.engine, asking.query)
+def _damage(plan: SearchPlan) -> list[str]:
+    """What the answer says of vectors that are damaged on disk, which the index leaves out."""
+    if plan.mode == "text":
+        return []
+    damage = list(plan.engine.indexes.damaged(plan.library).values())
+    told = [f"{error.message}; the search leaves it out ({error.hint})" for error in damage[:_DAMAGE_TOLD]]
+    more = len(damage) - len(told)
+    return [*told, *([f"{more:,} more vectors are damaged and left out"] if more else [])]
+
+
+async def _execute(plan: SearchPlan) -> Found:
+    """The answer. The search is repeated if the library was switched to another embedder meanwhile (the vectors of two
+    embedders cannot be compared), and with a greater depth if too few chunks contain the phrases."""
+    found = await plan.engine.batch_executor.submit(_answer_batch, plan)
+    now = plan.engine.database.catalogue.by_id[plan.library.library_id]
+    if now.embedder != plan.library.embedder:
+        return await search(plan.engine, plan.query)
     if isinstance(found, Found):
         return found
-    verified = await asking.engine.search(_with_phrases, asking, found)
-    return await _answered(replace(asking, depth=asking.depth * _DEEPER)) if verified is None else verified
+    verified = await plan.engine.search(_verify_phrases, plan, found)
+    return await _execute(replace(plan, depth=plan.depth * _DEEPER)) if verified is None else verified
 
 
-def _together(batch: list[Asked[Asking, Found | Answer]]) -> None:
-    """Answers searches: all of a batch in one turn of each index, all rows for their hits at once. Of a query with
-    phrases, the answer is the index's, which is to be verified. Blocks."""
-    flying: list[tuple[Asked[Asking, Found | Answer], Future[Answer]]] = []
+def _answer_batch(batch: list[Pending[SearchPlan, Found | Answer]]) -> None:
+    """Answers searches: each index answers all of the batch at once, and the rows of all hits are read at once. The
+    result of a query with phrases is the index's answer, which is then verified. Blocks."""
+    in_flight: list[tuple[Pending[SearchPlan, Found | Answer], Future[Answer]]] = []
     lives: dict[int, LiveIndex] = {}
-    for asked in batch:
-        with asked.failing():
-            asking = asked.question
-            live = asking.engine.indexes.of(asking.library)
-            vector = _embedded(asking) if asking.mode != "text" else None
-            words = _looked_for(asking.words, asking.title) if asking.words else None
-            flying.append((asked, live.ask(vector, words, asking.options, wake=False, title=asking.title)))
-            lives[asking.library.library_id] = live
+    for pending in batch:
+        with pending.catching():
+            plan = pending.request
+            live = plan.engine.indexes.of(plan.library)
+            vector = _embedded(plan) if plan.mode != "text" else None
+            words = _text_query(plan.words, plan.title) if plan.words else None
+            in_flight.append((pending, live.ask(vector, words, plan.options, wake=False, title=plan.title)))
+            lives[plan.library.library_id] = live
     for live in lives.values():
         live.turn()
-    ranked: list[tuple[Asked[Asking, Found | Answer], Answer, Ranking, Explained]] = []
-    for asked, future in flying:
-        with asked.failing():
+    ranked: list[tuple[Pending[SearchPlan, Found | Answer], Answer, Ranking, Explained]] = []
+    for pending, future in in_flight:
+        with pending.catching():
             answer = future.result()
-            if asked.question.phrases:
-                asked.answer = answer
+            if pending.request.phrases:
+                pending.result = answer
             else:
-                ranked.append((asked, answer, *_ranked(asked.question, answer)))
-    engine = batch[0].question.engine
+                ranked.append((pending, answer, *_ranked(pending.request, answer)))
+    engine = batch[0].request.engine
     first = engine.hit_cache.of_each([ranking[: limits.PAGE_ITEMS] for _, _, ranking, _ in ranked])
-    for (asked, answer, ranking, explained), hits in zip(ranked, first, strict=True):
-        with asked.failing():
-            asked.answer = _found(asked.question, answer, ranking, explained, hits)
+    for (pending, answer, ranking, explained), hits in zip(ranked, first, strict=True):
+        with pending.catching():
+            pending.result = _found(pending.request, answer, ranking, explained, hits)
 
 
-def _embedded(asking: Asking) -> Floats:
+def _embedded(plan: SearchPlan) -> Floats:
     """The vector to search for."""
-    if asking.vector is not None:
-        return asking.vector
-    embedder = asking.engine.embedder(asking.library.embedder)
+    if plan.vector is not None:
+        return plan.vector
+    embedder = plan.engine.embedder(plan.library.embedder)
     assert embedder is not None  # _mode has seen to that
-    made: Floats = embedder.embed([asking.query.text or ""])[0]
+    made: Floats = embedder.embed([plan.query.text or ""])[0]
     return made
 
 
@@ -238,7 +251,7 @@ def _words(library: Library, text: str) -> TextQuery:
     )
 
 
-def _looked_for(words: TextQuery, title: str | None) -> inverted_index.Query:
+def _text_query(words: TextQuery, title: str | None) -> inverted_index.Query:
     equals = (term for prefix in words.prefixes for term in prefix.equals)
     starts = [start for prefix in words.prefixes for start in prefix.starts]
     whole = () if title is None else (title,)
@@ -248,29 +261,29 @@ def _looked_for(words: TextQuery, title: str | None) -> inverted_index.Query:
 # --- ranking --------------------------------------------------------------------------------------------------------
 
 
-def _ranked(asking: Asking, answer: Answer) -> tuple[Ranking, Explained]:
+def _ranked(plan: SearchPlan, answer: Answer) -> tuple[Ranking, Explained]:
     """The k best of an answer, and where each comes from."""
-    near, worded = _placed(answer.near, asking.by_document), _placed(answer.worded, asking.by_document)
-    if asking.mode == "hybrid":
+    near, worded = _placed(answer.near, plan.by_document), _placed(answer.worded, plan.by_document)
+    if plan.mode == "hybrid":
         scores = fuse(((near, 1.0), (worded, _WORDS_WEIGHT)))  # which are in the order of their ranks
-        for document in scores.keys() & _placed(answer.titled, asking.by_document).keys():  # these are all alike
+        for document in scores.keys() & _placed(answer.titled, plan.by_document).keys():  # these are all alike
             scores[document] += _TITLE_WEIGHT / (_RRF + 1)
     else:
         scores = {document: place.score for document, place in (near or worded).items()}
-    least = asking.query.min_score
+    least = plan.query.min_score
     order = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
     ranking: Ranking = []
     explained: Explained = {}
-    for document, score in order[: asking.query.k]:
+    for document, score in order[: plan.query.k]:
         if least is not None and round(score, SCORE_DIGITS) < least:
             break
         by_vector, by_words = near.get(document), worded.get(document)
         best = min((each for each in (by_words, by_vector) if each is not None), key=lambda place: place.rank)
-        if asking.phrases and by_words is not None:
+        if plan.phrases and by_words is not None:
             best = by_words  # the passage that holds them
         ranking.append((best.label, score))
-        if asking.query.explain:
-            explained[best.label] = {"vector": _told(by_vector), "text": _told(by_words)}
+        if plan.query.explain:
+            explained[best.label] = {"vector": _shown(by_vector), "text": _shown(by_words)}
     return ranking, explained
 
 
@@ -294,59 +307,61 @@ def fuse(rankings: Iterable[tuple[Iterable[int], float]]) -> dict[int, float]:
     return sums
 
 
-def _told(place: _Placed | None) -> dict[str, Any] | None:
+def _shown(place: _Placed | None) -> dict[str, Any] | None:
     return None if place is None else {"rank": place.rank, "score": round(place.score, SCORE_DIGITS)}
 
 
 def _found(
-    asking: Asking, answer: Answer, ranking: Ranking, explained: Explained, hits: list[dict[str, Any]] | None
+    plan: SearchPlan, answer: Answer, ranking: Ranking, explained: Explained, hits: list[dict[str, Any]] | None
 ) -> Found:
-    if not asking.query.explain:
+    if not plan.query.explain:
         return Found(ranking, hits)
     if hits is None:
-        hits = asking.engine.hit_cache.of(ranking[: limits.PAGE_ITEMS])
+        hits = plan.engine.hit_cache.of(ranking[: limits.PAGE_ITEMS])
     for (label, _), hit in zip(ranking, hits, strict=False):
         hit["explain"] = explained[label]
-    live = asking.engine.indexes.of(asking.library)
-    explain = {"mode": asking.mode, "seq": answer.seq, "index": live.spec.kind, **live.certainty(answer)}
+    live = plan.engine.indexes.of(plan.library)
+    explain = {"mode": plan.mode, "seq": answer.seq, "index": live.spec.kind, **live.certainty(answer)}
     return Found(ranking, hits, explain)
 
 
 # --- phrases --------------------------------------------------------------------------------------------------------
 
 
-def _with_phrases(asking: Asking, answer: Answer) -> Found | None:
+def _verify_phrases(plan: SearchPlan, answer: Answer) -> Found | None:
     """The answer, of chunks that hold the query's phrases; None if a deeper look may find more. Blocks."""
     worded = answer.worded
     assert worded is not None
-    holding = _holding(asking, worded.labels.tolist())
-    kept = _only(worded, worded.labels, holding)
-    keys = kept.documents if asking.by_document else kept.labels
-    if len(np.unique(keys)) < min(asking.depth, asking.query.k) and len(worded.labels) >= asking.depth:
+    containing = _containing_phrases(plan, worded.labels.tolist())
+    kept = _filter_ranked(worded, worded.labels, containing)
+    keys = kept.documents if plan.by_document else kept.labels
+    if len(np.unique(keys)) < min(plan.depth, plan.query.k) and len(worded.labels) >= plan.depth:
         return None
     narrowed = answer._replace(worded=kept)
     if (near := answer.near) is not None:  # what is near counts for those that hold the phrase
-        narrowed = narrowed._replace(near=_only(near, near.documents if asking.by_document else near.labels, keys))
-    ranking, explained = _ranked(asking, narrowed)
-    hits = asking.engine.hit_cache.of(ranking[: limits.PAGE_ITEMS])
-    return _found(asking, answer, ranking, explained, hits)
+        narrowed = narrowed._replace(
+            near=_filter_ranked(near, near.documents if plan.by_document else near.labels, keys)
+        )
+    ranking, explained = _ranked(plan, narrowed)
+    hits = plan.engine.hit_cache.of(ranking[: limits.PAGE_ITEMS])
+    return _found(plan, answer, ranking, explained, hits)
 
 
-def _only(ranked: Ranked, keys: Any, kept: Any) -> Ranked:
+def _filter_ranked(ranked: Ranked, keys: Any, kept: Any) -> Ranked:
     mask = np.isin(keys, kept)
     return Ranked(ranked.scores[mask], ranked.labels[mask], ranked.documents[mask])
 
 
-def _holding(asking: Asking, labels: list[int]) -> list[int]:
+def _containing_phrases(plan: SearchPlan, labels: list[int]) -> list[int]:
     """Those of the chunks that hold every phrase, in their text or their document's title."""
-    assert asking.words is not None
-    terms = analyzer(asking.library.language).terms
+    assert plan.words is not None
+    terms = analyzer(plan.library.language).terms
     found = []
     for start in range(0, len(labels), limits.PAGE_ITEMS):
         page = labels[start : start + limits.PAGE_ITEMS]
-        for label, (title, text) in asking.engine.hit_cache.texts(page).items():
+        for label, (title, text) in plan.engine.hit_cache.texts(page).items():
             fields = [terms(each) for each in (title, text) if each]
-            if all(any(holds_phrase(field, phrase) for field in fields) for phrase in asking.words.phrases):
+            if all(any(holds_phrase(field, phrase) for field in fields) for phrase in plan.words.phrases):
                 found.append(label)
     return found
 
@@ -377,16 +392,16 @@ def _mode(library: Library, query: Query) -> str:
     return query.mode
 
 
-def _given(library: Library, query: Query) -> Floats:
+def _query_vector(library: Library, query: Query) -> Floats:
     """The vector that the query brings, checked."""
     assert query.vector is not None
     if len(query.vector) % 4 or not query.vector:
-        raise VecError(Code.INVALID_REQUEST, "a vector travels as bytes: little-endian float32", field="vector")
+        raise VecError(Code.INVALID_REQUEST, "a vector must be bytes: little-endian float32", field="vector")
     vector = np.frombuffer(query.vector, "<f4")
     if library.dimension is not None and len(vector) != library.dimension:
         raise VecError(
             Code.DIMENSION_MISMATCH,
-            f"library {library.name!r} holds {library.dimension}-dimension vectors, and the query's has {len(vector)}",
+            f"library {library.name!r} holds {library.dimension}-dimension vectors, but the query has {len(vector)}",
             field="vector",
         )
     if (why := why_unusable(vector)) is not None:

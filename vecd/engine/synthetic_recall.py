@@ -1,6 +1,7 @@
-"""How much of what an exact search finds a library's index finds: measured when somebody asks, with made-up queries.
+"""Measures an index's recall with synthetic queries: the share of an exact search's hits that it finds.
 
-An index may be good for queries that are like its vectors and bad for others, so there are several sorts of them:
+It is measured on request. An index may be good for queries that are like its vectors and bad for others, so there are
+several sorts of queries:
 
     titles     titles of documents   } where the library has an embedder
     words      two to four words out of a text   }
@@ -8,7 +9,7 @@ An index may be good for queries that are like its vectors and bad for others, s
     noise      stored vectors with noise of half their length   }
     stored     stored vectors; each is left out of its own answer
 
-The searches that really come are measured by the library's RecallMonitor.
+The searches of clients are measured by the library's RecallMonitor.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .engine import Engine
 QUERIES: Final = 20
 #: Hits of each.
 K: Final = 10
-#: Queries that are asked at once: an exact scan takes hardly longer for some than for one, and others wait for it.
+#: Queries that are searched at once: an exact scan takes hardly longer for some than for one, and delays others.
 _AT_ONCE: Final = 4
 #: Texts that are read to find titles and words in.
 _TEXTS: Final = 4 * QUERIES
@@ -63,7 +64,7 @@ def _worded(engine: Engine, library: Library, labels: list[int], seed: int) -> d
     """Titles and words of these chunks as vectors; nothing if the library has no embedder. Blocks."""
     try:
         embedder = engine.embedder(library.embedder)
-    except VecError:  # it cannot be loaded: searches say so, and the index can be measured all the same
+    except VecError:  # it cannot be loaded: searches report that, and the index can be measured without it
         return {}
     if embedder is None:
         return {}

@@ -82,9 +82,10 @@ class Channel:
 class Channels:
     """All channels, and the tasks that fill them and send heartbeats."""
 
-    def __init__(self, database: Database, catch_up: Run, live: Run) -> None:
+    def __init__(self, database: Database, catch_up: Run, live: Run, heartbeat_s: float) -> None:
         """`catch_up` runs reads for watches that are behind; `live` runs the reads at the head, one at a time."""
         self._database = database
+        self._heartbeat_s = heartbeat_s
         self._catch_up = catch_up
         self._live = live
         self.seq = 0  # the log has been read up to here for all channels
@@ -152,10 +153,10 @@ class Channels:
 
     async def _beat_forever(self) -> None:
         """Heartbeats for the channels that have been silent for the whole of the last interval. A watch that came, or
-        was sent something, just after a beat waits for two intervals: together they are HEARTBEAT_S."""
+        was sent something, just after a beat waits for two intervals: together they are `heartbeat_s`."""
         seen: dict[int, int] = {}
         while True:
-            await asyncio.sleep(limits.HEARTBEAT_S / 2)
+            await asyncio.sleep(self._heartbeat_s / 2)
             self.heartbeats += 1
             silent = [each for each in self._channels.values() if seen.get(id(each)) == each.changed.generation]
             await self._notify(silent)

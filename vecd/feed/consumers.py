@@ -13,7 +13,7 @@ from ..errors import Code, VecError
 from ..store import consumers as store
 from ..store.consumers import Consumer
 from ..store.database import Database
-from ..store.events import format_time
+from ..units import format_time
 from .broadcast import Broadcast
 from .positions import Position, cursor
 from .runner import Run
@@ -104,7 +104,7 @@ class Consumers:
             raise VecError(
                 Code.CONSUMER_HELD,
                 f"the consumer {name!r} is held by {holder}",
-                "stop that one, or use another name",
+                "stop that watch, or use another consumer",
                 consumer=name,
                 holder=holder,
             )
@@ -125,7 +125,7 @@ def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > limits.CONSUMER_NAME_BYTES_MAX:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{name!r:.200} cannot be a consumer's name",
+            f"{name!r:.200} is not a valid name of a consumer",
             f"use up to {limits.CONSUMER_NAME_BYTES_MAX} letters, digits, '.', '_', '@' and '-',"
             " beginning with a letter or digit",
             field="consumer",

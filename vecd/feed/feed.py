@@ -26,12 +26,12 @@ Ts = TypeVarTuple("Ts")
 class Feed:
     """Use it on one event loop, then `stop`, then `close`."""
 
-    def __init__(self, database: Database, read: Run, vacuum: Vacuum) -> None:
-        """`read` runs short reads: of consumers, and of the store's size. Raises VecError `busy` if the system does not
-        give the threads."""
+    def __init__(self, database: Database, read: Run, vacuum: Vacuum, heartbeat_s: float) -> None:
+        """`read` runs short reads: of consumers, and of the store's size. No watch is silent for more than
+        `heartbeat_s`. Raises VecError `busy` if the system does not give the threads."""
         self._catch_up_threads = pool(limits.FOLLOWERS, "vecd-feed")
         self._live_thread = pool(1, "vecd-feed-live")
-        self.channels = Channels(database, self._catch_up, self._live)
+        self.channels = Channels(database, self._catch_up, self._live, heartbeat_s)
         self.consumers = Consumers(database, read)
         self.watches = Watches(database, self.channels, self.consumers, self._catch_up)
         self.retention = Retention(database, read, vacuum)

@@ -57,21 +57,21 @@ def parse(database: Database, text: str) -> Position:
     if match is None:
         raise VecError(
             Code.INVALID_CURSOR,
-            f"{text!r:.80} is no place to start from",
-            "give beginning, now, a cursor as an event carries it, an RFC 3339 time, or a time ago like -15m",
+            f"{text!r:.80} is not a position in the log",
+            "use beginning, now, the cursor of an event, an RFC 3339 time, or a relative time such as -15m",
         )
     seq, head = int(match[2]), database.head
     if match[1] != database.log_id:
         raise VecError(
             Code.FOREIGN_CURSOR,
-            f"the cursor {text} is of another log; this one is {database.log_id}",
-            "the store was made anew or restored: start again from the beginning",
+            f"the cursor {text} belongs to another log; this log is {database.log_id}",
+            "the store was recreated or restored: start over from the beginning",
         )
     if seq > head:
         raise VecError(
             Code.FOREIGN_CURSOR,
             f"the cursor {text} is past the head of the log, {head}",
-            "the store was restored from an older copy: start again from the beginning",
+            "the store was restored from an older copy: start over from the beginning",
         )
     return Position(seq, None if match[3] is None else int(match[3]))
 
@@ -81,8 +81,8 @@ def compacted(database: Database, what: str, horizon: int) -> VecError:
     oldest = cursor(database, Position(horizon))
     return VecError(
         Code.COMPACTED,
-        f"{what} was trimmed away; the log begins behind {oldest}",
-        "begin with what there is (--on-gap oldest), or with all that is (--on-gap snapshot)",
+        f"{what} has been trimmed; the log begins after {oldest}",
+        "continue with the oldest event (--on-gap oldest), or with a snapshot (--on-gap snapshot)",
         oldest=oldest,
     )
 
@@ -101,4 +101,4 @@ def time_us(text: str) -> int | None:
         # A time without a zone is the machine's.
         return max(0, int((moment if moment.tzinfo else moment.astimezone()).timestamp() * 1_000_000))
     except (ValueError, OverflowError) as error:
-        raise VecError(Code.INVALID_CURSOR, f"{text!r:.80} is no RFC 3339 time: {error}") from error
+        raise VecError(Code.INVALID_CURSOR, f"{text!r:.80} is not an RFC 3339 time: {error}") from error

@@ -12,7 +12,6 @@ import time
 from typing import Any, Protocol
 
 from .. import limits
-from ..errors import VecError
 from ..settings import Settings
 from ..store import consumers, retention
 from ..store.database import Database
@@ -63,17 +62,15 @@ class Retention:
         oldest = cursor(self._database, Position(self._database.horizon))
         return {"trimmed": trimmed, "oldest": oldest, "held_by": held_by, "bytes": size, "free_bytes": free}
 
-    async def keep_trimmed(self, settings: Settings) -> None:
-        """Trims by the settings, every limits.RETENTION_EVERY_S, until it is cancelled; returns if they keep the whole
-        log. First it begins the vacuum, for what an earlier run of the daemon may have left."""
-        keep = Limits(settings.keep_age or None, settings.keep_count or None, settings.keep_bytes or None)
+    async def keep_trimmed(self, settings: Settings) -> float | None:
+        """Trims once by the settings; returns after how many seconds to do it again, None if they keep the whole log.
+        First it begins the vacuum, for what an earlier run of the daemon may have left. Raises VecError."""
         self._vacuum.begin()
-        while keep != Limits():
-            try:
-                await self.trim(keep)
-            except VecError as error:
-                log.error("log not trimmed", extra={"error": str(error)})
-            await asyncio.sleep(limits.RETENTION_EVERY_S)
+        keep = Limits(settings.keep_age or None, settings.keep_count or None, settings.keep_bytes or None)
+        if keep == Limits():
+            return None
+        await self.trim(keep)
+        return limits.RETENTION_EVERY_S
 
 
 def reachable(database: Database, keep: Limits) -> int:

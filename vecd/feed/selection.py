@@ -68,7 +68,7 @@ def match_types(patterns: Iterable[str]) -> frozenset[str] | None:
         if not matching:
             close = nearest(pattern, events.ALL_TYPES)
             hint = f"did you mean {close!r}?" if close else f"types: {', '.join(events.ALL_TYPES)}"
-            raise VecError(Code.INVALID_REQUEST, f"no event is of type {pattern!r}", hint, field="types")
+            raise VecError(Code.INVALID_REQUEST, f"no event type matches {pattern!r}", hint, field="types")
         found.update(matching)
     return frozenset(found) or None
 

@@ -13,6 +13,7 @@ from .. import limits
 from ..store import documents, events, libraries
 from ..store.database import Database
 from ..store.events import Event, Row
+from ..units import format_time
 from . import payloads
 from .batches import ROWS_FIRST, Encode, EventBatch, encoded
 from .positions import Position, compacted, cursor
@@ -46,7 +47,7 @@ def read(
             for library_id, name in libraries.state(db, seq)
             if selection.libraries is None or name in selection.libraries
         }
-        time = events.format_time(events.time_at(db, seq))
+        time = format_time(events.time_at(db, seq))
         wanted = None if selection.libraries is None else list(names)
         found = documents.state(db, seq, label, ROWS_FIRST, wanted)
         size = sum(len(metadata) for *_, metadata in found)

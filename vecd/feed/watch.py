@@ -101,15 +101,15 @@ class Watches:
         if spec.on_gap not in ON_GAP:
             raise VecError(
                 Code.INVALID_REQUEST,
-                f"there is no on_gap {spec.on_gap!r:.40}",
+                f"unknown on_gap {spec.on_gap!r:.40}",
                 f"one of {', '.join(ON_GAP)}",
                 field="on_gap",
             )
         if spec.snapshot and (spec.start == "beginning" or positions.time_us(spec.start) is not None):
             raise VecError(
                 Code.INVALID_REQUEST,
-                f"a snapshot is of now, and the watch is to begin at {spec.start}",
-                "leave out one of the two; with a cursor, the snapshot that it is of goes on",
+                f"a snapshot shows the current state, but the watch begins at {spec.start}",
+                "remove one of the two; a cursor within a snapshot resumes that snapshot",
                 field="from",
             )
         if spec.selection.libraries is not None:

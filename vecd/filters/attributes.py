@@ -408,7 +408,7 @@ def _mismatch(text: str, test: Test, held: list[type]) -> Doubt:
     what = {float: "a number", str: "a string", bool: "true or false"}[kind]
     hint = None
     if kind is float and str in held:
-        hint = f"for the string, write it in quotes: '{value.text}'"
+        hint = f"to use it as a string, quote it: '{value.text}'"
     elif kind is str and value.quoted and float in held:
         hint = "for the number, leave out the quotes"
     told = f"the field {str(test.field)!r:.200} holds {kinds}, and {value.text:.100} is {what}"

@@ -146,7 +146,7 @@ def refuse(text: str, column: int, message: str, hint: str | None = None) -> NoR
     raise VecError(
         Code.INVALID_FILTER,
         f"{message}, at column {column} of the filter {text!r:.200}",
-        hint or "vec-search(1) has the language, under FILTERS",
+        hint or "see FILTERS in vec-search(1)",
         field="where",
         where=text[before : before + limits.ERROR_CHARS_MAX],
         column=column,
@@ -163,7 +163,7 @@ def parse(texts: tuple[str, ...]) -> Filter:
     chars = sum(map(len, texts))
     if chars > limits.FILTER_CHARS_MAX:
         told = f"filters of {chars:,} characters together, over {limits.FILTER_CHARS_MAX:,}, begin"
-        refuse(texts[0][:100], 1, told, "split the request, or filter by a field that says the same")
+        refuse(texts[0][:100], 1, told, "split the request, or filter by another field")
     return _parse_short(texts) if chars <= limits.FILTER_CHARS_AT_ONCE else _parse(texts)
 
 
@@ -180,7 +180,7 @@ def _parse(texts: tuple[str, ...]) -> tuple[Where, ...]:
         tests += count
         fields |= its_fields
         if tests > limits.FILTER_TESTS_MAX:
-            refuse(text, 1, f"more than {limits.FILTER_TESTS_MAX:,} comparisons", "`in (…)` is one, however long")
+            refuse(text, 1, f"more than {limits.FILTER_TESTS_MAX:,} comparisons", "`in (…)` counts as one comparison")
         if len(fields) > limits.FILTER_FIELDS_MAX:
             refuse(text, 1, f"more than {limits.FILTER_FIELDS_MAX} different fields")
         found.append(Where(text, node, frozenset(its_fields), count))
@@ -225,7 +225,7 @@ class _Parser:
         column = at + 1 + len(rest) - len(rest.lstrip())
         if rest.strip():
             quote = rest.lstrip()[0] in "'\""
-            refuse(self._text, column, "a quote that is not closed" if quote else f"{rest.strip()[0]!r} means nothing")
+            refuse(self._text, column, "unterminated quote" if quote else f"{rest.strip()[0]!r} means nothing")
         yield _Token("end", "", len(self._text.rstrip()) + 1)
 
     def _peek(self) -> _Token:
@@ -306,14 +306,14 @@ class _Parser:
         token = self._next()
         if token.kind == "bare" and token.text.lower() == "null":
             if sign != "=":
-                refuse(self._text, token.column, f"null cannot stand behind {sign}", "ask `exists` or `not exists`")
+                refuse(self._text, token.column, f"null is not allowed after {sign}", "use `exists` or `not exists`")
             node: Node = Not(Test(field, "exists", (), column))
         else:
             value = self._value(token)
             if (sign == "^=" or field.own) and not value.quoted:
                 value = value._replace(value=value.text)
             if isinstance(value.value, bool) and sign != "=":
-                refuse(self._text, value.column, f"{value.text} cannot stand behind {sign}", "use = or !=")
+                refuse(self._text, value.column, f"{value.text} is not allowed after {sign}", "use = or !=")
             node = Test(field, sign, (value,), column)
         return Not(node) if operator.text == "!=" else node
 
@@ -369,7 +369,7 @@ class _Parser:
         if word in ("true", "false"):
             return Value(word == "true", token.column, token.text)
         if word == "null":
-            refuse(self._text, token.column, "null cannot stand in a list", "ask `exists` or `not exists`")
+            refuse(self._text, token.column, "null is not allowed in a list", "use `exists` or `not exists`")
         if _NUMBER.fullmatch(token.text):
             return Value(self._number(token), token.column, token.text)
         return Value(token.text, token.column, token.text)
@@ -382,7 +382,7 @@ class _Parser:
         elif math.isfinite(number := float(token.text)):
             return number
         what = f"the number {token.text:.40} is larger than any that a document can hold"
-        refuse(self._text, token.column, what, "for the string, write it in quotes")
+        refuse(self._text, token.column, what, "to use it as a string, quote it")
 
 
 def _quoted(key: str) -> str:

@@ -154,7 +154,9 @@ def _spot_check(spec: Spec, structure: Structure, stored: Stored) -> None:
     labels = stored.labels[: np.searchsorted(stored.labels, structure.rows.last_label, "right")]
     structure.rows.keep_only(labels)
     if len(structure.rows) != len(labels):
-        raise snapshot.UnusableSnapshot("is of another state of the store: it lacks vectors")
+        lacking = np.setdiff1d(labels, structure.rows.labels)
+        if any(len(its_labels) for its_labels, _ in stored.pages(lacking)):  # and not only what is damaged in the store
+            raise snapshot.UnusableSnapshot("is of another state of the store: it lacks vectors")
     for its_labels, vectors in stored.pages(labels[snapshot.spots(len(labels))]):
         ours = structure.sample(np.searchsorted(labels, its_labels))
         theirs = prepared(spec, vectors)
@@ -169,7 +171,7 @@ def failed(error: BaseException) -> VecError:
     failure = exhausted(error) or VecError(
         Code.INDEX_FAILED,
         f"the index could not be loaded or searched: {error!r}",
-        "try again; vecd's log has more",
+        "try again; see the daemon's log",
     )
     failure.__cause__ = error
     return failure

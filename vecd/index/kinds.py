@@ -68,13 +68,13 @@ def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, 
         if value not in names:
             close = nearest(value, names)
             hint = f"did you mean {close!r}?" if close else f"known: {', '.join(names)}"
-            raise VecError(Code.UNSUPPORTED, f"there is no {what} {value!r:.40}", hint, field=what)
+            raise VecError(Code.UNSUPPORTED, f"unknown {what} {value!r:.40}", hint, field=what)
     about = KINDS[kind]
     if metric in about.refuses:
         others = ", ".join(each for each in METRICS if each not in about.refuses)
         raise VecError(
             Code.UNSUPPORTED,
-            f"the index {kind!r} cannot do the metric {metric!r}: {about.refuses[metric]}",
+            f"the index {kind!r} does not support the metric {metric!r}: {about.refuses[metric]}",
             f"use one of {others}, or another index",
             field="metric",
         )

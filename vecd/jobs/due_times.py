@@ -115,7 +115,7 @@ def _times(cron: str, zone: str, after_us: int) -> Iterator[int]:
     except (CronSimError, ValueError) as error:  # ValueError: thousands of digits
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{cron!r:.80} is no cron line: {error!s:.80}",
+            f"{cron!r:.80} is not a cron expression: {error!s:.80}",
             "five fields: minute hour day-of-month month day-of-week, as in '0 3 * * *'; or @daily and the like",
             field="cron",
         ) from error
@@ -127,14 +127,14 @@ def _line(cron: str) -> str:
     if len(fields) in (6, 7):
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{cron!r:.80} has {len(fields)} fields, and a cron line has five",
-            "if its first field is for seconds, leave that out; a field for years, the seventh, as well",
+            f"{cron!r:.80} has {len(fields)} fields; a cron expression has five",
+            "remove a first field for seconds, and a seventh field for years",
             field="cron",
         )
     if len(fields) != 5:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{cron!r:.80} is no cron line: it has {len(fields)} fields",
+            f"{cron!r:.80} is not a cron expression: it has {len(fields)} fields",
             "five fields: minute hour day-of-month month day-of-week, as in '0 3 * * *'; or @daily and the like",
             field="cron",
         )

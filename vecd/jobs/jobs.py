@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 from .. import limits
 from ..store.jobs import Job
 from ..store.transaction import JobChange
-from .workers import Workers
+from .dispatcher import Dispatcher
+from .leases import TICK_S
+from .periodic import Periodic
+from .workers import WorkerThreads
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -26,7 +29,9 @@ class Jobs:
 
     def __init__(self, engine: Engine, workers: int) -> None:
         self.engine = engine
-        self.workers = Workers(engine, workers)
+        self.dispatcher = Dispatcher(engine)
+        self.threads = WorkerThreads(engine, self.dispatcher, workers)
+        self.leases = Periodic("leases", self._expire_leases, TICK_S)
         self._loop: asyncio.AbstractEventLoop
         self._lock = threading.Lock()  # guards _awaited
         self._awaited: dict[int, set[asyncio.Event]] = {}  # by job
@@ -34,29 +39,31 @@ class Jobs:
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Takes up what the store holds. Raises VecError."""
         self._loop = loop
-        self.workers.open()
+        self.dispatcher.open()
         self.engine.on_jobs = self._changed  # nobody else writes yet
 
     def start(self) -> None:
         """The jobs go on: when all else is ready, so that a job that the daemon dies of does not keep it from that."""
-        self.workers.start()
+        self.threads.start()
+        self.leases.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """No job begins any more; those that run end with their steps."""
-        self.workers.stop()
+        self.dispatcher.close()
+        await self.leases.stop()
 
     def close(self) -> None:
         """Waits for those steps. Blocks."""
-        self.workers.join(limits.JOBS_STOP_S)
+        self.threads.join(limits.JOBS_STOP_S)
 
     def forget(self, jobs: Iterable[Job]) -> None:
         """These jobs are no more: what they have put aside goes. Blocks."""
-        self.workers.forget(jobs)
+        self.dispatcher.forget(jobs)
 
     def abandon(self, jobs: Iterable[Job]) -> None:
         """These jobs, and those that were to run after them, have been cancelled. Blocks."""
-        self.workers.abandon(jobs)
-        self.workers.abandon_left()
+        self.dispatcher.abandon(jobs)
+        self.dispatcher.abandon_ended()
 
     @contextlib.contextmanager
     def awaiting(self, job_ids: Iterable[int]) -> Iterator[asyncio.Event]:
@@ -75,9 +82,17 @@ class Jobs:
                     if not self._awaited[job_id]:
                         del self._awaited[job_id]
 
+    async def _expire_leases(self) -> float | None:
+        leased, ends = self.dispatcher.expire()
+        for end in ends:
+            await asyncio.wrap_future(end)
+        if ends:
+            await self.engine.read(self.dispatcher.abandon_ended)
+        return TICK_S if leased else None
+
     def _changed(self, changes: list[JobChange]) -> None:
         """On the writer's thread, after a commit."""
-        self.workers.apply(changes)
+        self.dispatcher.apply(changes)
         with self._lock:
             if not self._awaited:
                 return

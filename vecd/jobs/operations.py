@@ -14,9 +14,9 @@ from .. import limits
 from ..errors import Code, VecError, nearest
 from ..store import job_transitions as transitions
 from ..store import jobs as store
-from ..store.events import format_time
-from ..store.jobs import Job, Wanted
+from ..store.jobs import Job, NewJob
 from ..store.transaction import Transaction
+from ..units import format_time
 from ..write_order import WriteSlot
 from . import kinds
 from .clocks import wall_us
@@ -49,7 +49,7 @@ def wanted(
     lock: str | None = None,
     timeout_s: float | None = None,
     schedule: str | None = None,
-) -> Wanted:
+) -> NewJob:
     """A job as it would be submitted, checked. Raises VecError `unsupported`, `invalid_request` or `not_found`."""
     about = kinds.find(kind)
     library = library or about.library_default
@@ -60,10 +60,10 @@ def wanted(
         )
     delay_us = int(delay_s * 1e6) if delay_s else 0
     ready_us = wall_us() + delay_us if delay_us else 0
-    return Wanted(kind, checked, library, priority, ready_us, delay_us, unique, lock, timeout_s, tuple(after), schedule)
+    return NewJob(kind, checked, library, priority, ready_us, delay_us, unique, lock, timeout_s, tuple(after), schedule)
 
 
-async def submit(jobs: Jobs, job: Wanted, slot: WriteSlot) -> dict[str, Any]:
+async def submit(jobs: Jobs, job: NewJob, slot: WriteSlot) -> dict[str, Any]:
     """Puts a job into the queue, behind the sender's earlier writes; returns it, with `existing` true if it is the one
     that had its unique key already.
 
@@ -100,13 +100,13 @@ async def _ended(jobs: Jobs, job_id: int, deadline: float) -> bool:
 
 def overview(jobs: Jobs) -> dict[str, Any]:
     """Counts by state, and what is paused. From memory."""
-    workers = jobs.workers
-    return {**workers.counts, "workers": workers.count, "paused": workers.paused}
+    dispatcher = jobs.dispatcher
+    return {**dispatcher.counts, "workers": jobs.threads.count, "paused": dispatcher.paused}
 
 
 async def status(jobs: Jobs) -> dict[str, Any]:
     """The overview, and what runs now."""
-    running = await jobs.engine.read(_these, jobs, jobs.workers.running)
+    running = await jobs.engine.read(_these, jobs, jobs.dispatcher.running)
     return {**overview(jobs), "jobs": [described(jobs, job) for job in running if job.state == store.RUNNING]}
 
 
@@ -183,7 +183,7 @@ async def wait(
             moved.clear()  # before reading: a move during the read wakes us again
             found = await jobs.engine.read(_these, jobs, ids)
             if missing := set(ids) - {job.job_id for job in found}:
-                raise VecError(Code.NOT_FOUND, f"there is no job {min(missing)}", job_id=min(missing))
+                raise VecError(Code.NOT_FOUND, f"job {min(missing)} does not exist", job_id=min(missing))
             yield [described(jobs, job) for job in found]
             ended = [job.state not in store.ACTIVE for job in found]
             if all(ended) or (one and any(ended)):
@@ -200,7 +200,7 @@ async def wait(
 
 def described(jobs: Jobs, job: Job) -> dict[str, Any]:
     """A job as people see it."""
-    progress = jobs.workers.progress(job.job_id) if job.state == store.RUNNING else None
+    progress = jobs.dispatcher.progress(job.job_id) if job.state == store.RUNNING else None
     if progress is None:
         progress = {"done": job.done, "total": job.total, "rate": None, "left_s": None}
     unit = kinds.KINDS[job.kind].unit if job.kind in kinds.KINDS else "steps"
@@ -223,7 +223,7 @@ def described(jobs: Jobs, job: Job) -> dict[str, Any]:
 
 def _these(jobs: Jobs, job_ids: Sequence[int]) -> list[Job]:
     with jobs.engine.database.snapshot() as db:
-        return store.these(db, job_ids)
+        return store.find_many(db, job_ids)
 
 
 # --- moving ---------------------------------------------------------------------------------------------------------
@@ -273,15 +273,15 @@ async def pause(jobs: Jobs, paused: Sequence[str]) -> dict[str, Any]:
     again."""
     names = _kinds(paused)
     await _write(jobs, lambda tx: transitions.pause(tx, names), frees=True)
-    jobs.workers.pause(names)
+    jobs.dispatcher.pause(names)
     return overview(jobs)
 
 
 async def resume(jobs: Jobs, resumed: Sequence[str]) -> dict[str, Any]:
     """Ends pauses; none given: every pause."""
-    names = _kinds(resumed) if resumed else jobs.workers.paused
+    names = _kinds(resumed) if resumed else jobs.dispatcher.paused
     await _write(jobs, lambda tx: transitions.resume(tx, names), frees=True)
-    jobs.workers.resume(names)
+    jobs.dispatcher.resume(names)
     return overview(jobs)
 
 

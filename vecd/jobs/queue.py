@@ -1,13 +1,15 @@
-"""Which pending job is next: by priority, then by age, among those that may run.
+"""The queue of pending jobs: which job is next, by priority, then by age, among those that may run.
 
-Rules: pure; it knows no clock, no thread, no store. What a job needs to run are *resources*: room among all jobs, among
-those of its kind, among those of its kind and library, its lock. A job that finds one of them taken is parked there,
-and costs nothing until there is room: so ten thousand jobs behind one lock do not slow the others.
+Rules: pure; it knows no clock, no thread, no store. To run, a job needs *resources*: a place among all jobs, among
+those of its kind, among those of its kind and library, its lock. A job that needs a resource that is taken is parked at
+it, and costs nothing until the resource is free: ten thousand jobs behind one lock do not slow down the others.
 
-Of the jobs parked at a resource that has room, the best is in the heap of those that are ready; whoever leaves the heap
-sends in the next one. So no room is left unused, and no jobs are looked at in vain.
+When a resource is free, the best of the jobs parked at it becomes ready; when a job leaves the heap of ready ones, the
+next parked one follows. So no free resource stays unused, and no job is examined in vain. Heaps are kept by kind,
+because a worker takes jobs of some kinds only: a job that no worker wants does not block the jobs of other kinds that
+are parked behind it.
 
-A job that the daemon has died of runs alone among its like: what runs beside it by chance is not to die with it.
+A job whose last attempt was lost runs alone among its like: what runs beside it by chance must not die with it.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-#: What the jobs of a kind may take at once: of the kind, and of the kind in one library; None: as many as there are.
+#: How many jobs of a kind may run at once: in all, and in one library; None: no bound.
 Limits = Callable[[str], tuple[int | None, int | None]]
 Resource = tuple[str, ...]
+#: Whether a worker takes jobs of a kind.
+Wants = Callable[[str], bool]
 
 _ALL: Final[Resource] = ("all",)
 _SUSPECT: Final[Resource] = ("suspect",)
@@ -28,7 +32,7 @@ _SUSPECT: Final[Resource] = ("suspect",)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """A pending job, as the queue sees it."""
+    """A job in the queue."""
 
     job_id: int
     kind: str
@@ -37,7 +41,7 @@ class Entry:
     ready_us: int = 0  # not before, by the clock whose time `take` is given; 0: at once
     lock_key: str | None = None
     waits: bool = False  # for other jobs
-    suspect: bool = False  # the daemon died of it
+    suspect: bool = False  # its last attempt was lost: the daemon or the worker died
     brief: bool = False  # it takes no longer than a commit: several are claimed together
     stored_us: int = 0  # `ready_us` as the store has it, by the wall clock
 
@@ -46,15 +50,19 @@ class Entry:
         return -self.priority, self.job_id
 
 
+_Item = tuple[tuple[int, int], int, Entry]  # the number in the middle breaks ties
+_Heaps = dict[str, list[_Item]]  # by kind
+
+
 class Queue:
     """The pending jobs."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._pending: dict[int, Entry] = {}
-        self._ready: list[tuple[tuple[int, int], int, Entry]] = []  # heap; the number in the middle breaks ties
+        self._ready: _Heaps = {}
         self._delayed: list[tuple[int, int, Entry]] = []  # heap by time
-        self._parked: dict[Resource, list[tuple[tuple[int, int], int, Entry]]] = {}  # heaps
+        self._parked: dict[Resource, _Heaps] = {}
         self._held: Counter[Resource] = Counter()
         self._paused: set[str] = set()
         self._serial = 0
@@ -67,39 +75,40 @@ class Queue:
         return frozenset(self._paused)
 
     def put(self, entry: Entry) -> None:
-        """Adds a pending job, or what has become of one."""
+        """Adds a pending job, or replaces it by what it is now."""
         self._pending[entry.job_id] = entry
         if not entry.waits:
             self._serial += 1
             if entry.ready_us:
                 heapq.heappush(self._delayed, (entry.ready_us, self._serial, entry))
             else:
-                heapq.heappush(self._ready, (entry.order, self._serial, entry))
+                _push(self._ready, (entry.order, self._serial, entry))
 
     def remove(self, job_id: int) -> None:
-        """The job is not pending any more. (Its places in the heaps are passed over when they come up.)"""
+        """The job is not pending any more. (Its items in the heaps are skipped when they come up.)"""
         self._pending.pop(job_id, None)
 
-    def take(self, now_us: int, brief: bool = False) -> Entry | None:
-        """The next job, whose resources are held from now on; None if none may run. With `brief`, only if it is."""
+    def take(self, now_us: int, wants: Wants | None = None, *, brief: bool = False) -> Entry | None:
+        """The next job of the kinds that are wanted (None: all); its resources are held from now on. None if no such
+        job may run. With `brief`, only if the next job is brief."""
         while self._delayed and self._delayed[0][0] <= now_us:
             _, serial, entry = heapq.heappop(self._delayed)
-            heapq.heappush(self._ready, (entry.order, serial, entry))
-        while self._ready:
-            place = self._ready[0]
-            entry = place[2]
+            _push(self._ready, (entry.order, serial, entry))
+        while (kind := self._next_kind(wants)) is not None:
+            item = self._ready[kind][0]
+            entry = item[2]
             current = self._pending.get(entry.job_id) is entry
-            full = next((each for each in self._needs(entry) if not self._room(each)), None) if current else None
-            if current and full is None and brief and not entry.brief:
+            taken = next((each for each in self._needs(entry) if not self._free(each)), None) if current else None
+            if current and taken is None and brief and not entry.brief:
                 return None
-            heapq.heappop(self._ready)
-            if current and full is not None:
-                heapq.heappush(self._parked.setdefault(full, []), place)
+            _pop(self._ready, kind)
+            if current and taken is not None:
+                _push(self._parked.setdefault(taken, {}), item)
             elif current:
                 del self._pending[entry.job_id]
                 self._held.update(self._needs(entry))
-            self._send_in(self._needs(entry))
-            if current and full is None:
+            self._unpark(self._needs(entry))
+            if current and taken is None:
                 return entry
         return None
 
@@ -109,10 +118,10 @@ class Queue:
             self._held[each] -= 1
             if not self._held[each]:
                 del self._held[each]
-        self._send_in(self._needs(entry))
+        self._unpark(self._needs(entry))
 
     def hold(self, entry: Entry) -> None:
-        """Takes a release back."""
+        """The job runs: takes its resources, also beyond their bounds."""
         self._held.update(self._needs(entry))
 
     def pause(self, kinds: Iterable[str]) -> None:
@@ -121,7 +130,7 @@ class Queue:
 
     def resume(self, kinds: Iterable[str]) -> None:
         self._paused.difference_update(kinds)
-        self._send_in([_ALL, *(("kind", kind) for kind in kinds)])
+        self._unpark([_ALL, *(("kind", kind) for kind in kinds)])
 
     def next_us(self) -> int | None:
         """When the next delayed job may run; None if there is none."""
@@ -133,6 +142,11 @@ class Queue:
         """The pending jobs that have a due time."""
         return [entry for entry in self._pending.values() if entry.ready_us]
 
+    def _next_kind(self, wants: Wants | None) -> str | None:
+        """The kind of the best ready job of those that are wanted."""
+        kinds = [kind for kind in self._ready if wants is None or wants(kind)]
+        return min(kinds, key=lambda kind: self._ready[kind][0]) if kinds else None
+
     def _needs(self, entry: Entry) -> list[Resource]:
         needs: list[Resource] = [_ALL, ("kind", entry.kind)]
         if entry.library is not None:
@@ -143,7 +157,7 @@ class Queue:
             needs.append(_SUSPECT)
         return needs
 
-    def _room(self, resource: Resource) -> bool:
+    def _free(self, resource: Resource) -> bool:
         what = resource[0]
         if what == "all":
             return "" not in self._paused
@@ -153,11 +167,24 @@ class Queue:
         bound = self._limits(resource[1])[1] if what == "library" else 1
         return bound is None or self._held[resource] < bound
 
-    def _send_in(self, resources: Iterable[Resource]) -> None:
-        """Of the jobs parked at each of these that has room, the best one becomes ready."""
+    def _unpark(self, resources: Iterable[Resource]) -> None:
+        """At each of these that is free, the best parked job of each kind becomes ready."""
         for each in resources:
             parked = self._parked.get(each)
-            if parked and self._room(each):
-                heapq.heappush(self._ready, heapq.heappop(parked))
+            if parked and self._free(each):
+                for kind in list(parked):
+                    _push(self._ready, _pop(parked, kind))
                 if not parked:
                     del self._parked[each]
+
+
+def _push(heaps: _Heaps, item: _Item) -> None:
+    heapq.heappush(heaps.setdefault(item[2].kind, []), item)
+
+
+def _pop(heaps: _Heaps, kind: str) -> _Item:
+    """The best item of a kind. A kind without items has no heap."""
+    item = heapq.heappop(heaps[kind])
+    if not heaps[kind]:
+        del heaps[kind]
+    return item

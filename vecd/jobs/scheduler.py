@@ -7,7 +7,6 @@ say. A schedule never overlaps itself: its jobs share a lock.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 from collections.abc import Callable
@@ -18,13 +17,14 @@ from .. import limits
 from ..errors import Code, VecError
 from ..store import job_transitions as transitions
 from ..store import schedules as store
-from ..store.events import format_time
-from ..store.jobs import CANCELLED, COMPLETED, Job, Wanted
+from ..store.jobs import CANCELLED, COMPLETED, Job, NewJob
 from ..store.schedules import Schedule
+from ..units import format_time
 from . import due_times, operations, timezones
 from .clocks import wall_us
 from .jobs import Jobs
 from .kinds import KINDS
+from .periodic import Periodic
 
 log = logging.getLogger("vecd.jobs")
 
@@ -40,24 +40,15 @@ class Scheduler:
     def __init__(self, jobs: Jobs, now_us: Callable[[], int] = wall_us) -> None:
         self._jobs = jobs
         self._now_us = now_us
-        self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        self._task = Periodic("schedules", self.tick, LOOK_S)
+        self.start, self.stop = self._task.start, self._task.stop
 
     async def tick(self) -> float:
         """Submits all that is due; returns after how many seconds to look again."""
         now_us = self._now_us()
         wait_s = LOOK_S
         await self._prune_early()
-        if misplaced := self._jobs.workers.misplaced():
+        if misplaced := self._jobs.dispatcher.misplaced():
             log.warning("the clock was set", extra={"delayed_jobs": len(misplaced)})
             await self._write(
                 lambda tx: transitions.postpone(tx, misplaced), frees=True
@@ -100,7 +91,7 @@ class Scheduler:
 
     async def _prune_early(self) -> None:
         """When ended jobs pile up between two times of the schedule that prunes them, it is run in between."""
-        counts = self._jobs.workers.counts
+        counts = self._jobs.dispatcher.counts
         if counts[COMPLETED] + counts[CANCELLED] <= 2 * limits.JOBS_KEPT:
             return
         found = [each for each in await self._jobs.engine.read(everything, self._jobs) if each.name == PRUNE]
@@ -119,7 +110,9 @@ class Scheduler:
             lambda tx: store.submit(tx, name, [job], pending_max, None), frees=KINDS[job.kind].frees
         ) or (None,)
         if submitted is None:
-            raise VecError(Code.BUSY, f"{pending_max} jobs of the schedule {name!r} wait already", "try again later")
+            raise VecError(
+                Code.BUSY, f"{pending_max} jobs of the schedule {name!r} are already pending", "try again later"
+            )
         return operations.described(self._jobs, submitted)
 
     async def add(self, wanted: Schedule, *, replace_it: bool) -> dict[str, Any]:
@@ -127,8 +120,8 @@ class Scheduler:
         if not _NAME.fullmatch(wanted.name) or len(wanted.name) > limits.NAME_BYTES_MAX:
             raise VecError(
                 Code.INVALID_REQUEST,
-                f"{wanted.name!r:.200} cannot be a schedule's name",
-                f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-'; a letter or digit first",
+                f"{wanted.name!r:.200} is not a valid name of a schedule",
+                f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-', starting with a letter or digit",
                 field="name",
             )
         due_times.check(wanted.cron, wanted.zone, wanted.missed)
@@ -136,7 +129,7 @@ class Scheduler:
         now_us = self._now_us()
         made = replace(wanted, job={**wanted.job, "params": checked.params}, created_us=now_us, last_us=now_us)
         await self._write(lambda tx: store.add(tx, made, replace_it))
-        self._changed.set()
+        self._task.wake()
         return described(made, now_us)
 
     async def remove(self, name: str) -> dict[str, Any]:
@@ -145,22 +138,6 @@ class Scheduler:
 
     async def listed(self) -> list[dict[str, Any]]:
         return [described(each, self._now_us()) for each in await self._jobs.engine.read(everything, self._jobs)]
-
-    async def _run(self) -> None:
-        while True:
-            self._changed.clear()  # before looking
-            try:
-                wait_s = await self.tick()
-            except VecError as error:
-                if error.code in (Code.STORAGE_FAILED, Code.SHUTTING_DOWN):
-                    return
-                log.error("cannot submit what is due", extra={"error": str(error)})
-                wait_s = LOOK_S
-            except Exception:
-                log.error("schedules", exc_info=True)
-                wait_s = LOOK_S
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), wait_s)
 
     async def _submit(self, each: Schedule, due: due_times.Due) -> None:
         pending_max = {"skip": 0, "once": 1, "all": limits.SCHEDULE_MISSED_MAX}[each.missed]
@@ -187,7 +164,7 @@ class Scheduler:
         await self._write(lambda tx: store.touch(tx, each.name, now_us), frees=True)
         return replace(each, last_us=now_us)
 
-    def _wanted(self, each: Schedule) -> Wanted:
+    def _wanted(self, each: Schedule) -> NewJob:
         job = each.job
         return operations.wanted(
             self._jobs, job["kind"], job.get("params") or {}, library=job.get("library"),

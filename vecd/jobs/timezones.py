@@ -38,8 +38,8 @@ def named(name: str) -> ZoneInfo:
     except (KeyError, ValueError, OSError) as error:  # ZoneInfoNotFoundError is a KeyError
         raise VecError(
             Code.INVALID_REQUEST,
-            f"there is no time zone {name!r:.60}",
-            "zones are named as Europe/Berlin; the system's tzdata has them",
+            f"unknown time zone {name!r:.60}",
+            "use a name such as Europe/Berlin, from the system's tzdata",
             field="zone",
         ) from error
 
@@ -112,7 +112,7 @@ def _rule(rule: str) -> ZoneInfo:
 def _unreadable(what: str) -> VecError:
     return VecError(
         Code.INVALID_REQUEST,
-        f"the daemon's time zone cannot be told: {what}",
-        "give the schedule a --zone, or start the daemon with TZ=Europe/Berlin, for example",
+        f"the daemon's time zone cannot be determined: {what}",
+        "use --zone, or start the daemon with, for example, TZ=Europe/Berlin",
         field="zone",
     )

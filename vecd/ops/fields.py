@@ -28,7 +28,7 @@ class Fields:
             got = f"{type(value).__name__} {value[:_SHOWN]!r:.60}… of length {len(value):,}"
         else:
             got = f"{type(value).__name__} {reprlib.repr(value):.60}"
-        raise VecError(Code.INVALID_REQUEST, f"{self._op}: field {name!r} must be {wanted}, got {got}", field=name)
+        raise VecError(Code.INVALID_REQUEST, f"{self._op}: field {name!r} must be {wanted}, not {got}", field=name)
 
     def text(self, name: str, default: str | None = None, *, chars_max: int = limits.QUERY_CHARS_MAX) -> str:
         value = self.optional_text(name, chars_max=chars_max)

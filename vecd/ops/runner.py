@@ -163,10 +163,10 @@ def _ignore() -> None:
 
 
 def _reported(error: Exception, op: str) -> VecError:
-    """The error that the sender is told. A bug is logged."""
+    """The error that the sender gets. A bug is logged."""
     error = exhausted(error) or error
     if isinstance(error, VecError):
         return error
     log.error("a handler failed", exc_info=error, extra={"op": op})
     bug = f"a bug in the daemon: {type(error).__name__}: {error}"
-    return VecError(Code.INTERNAL, bug, "the daemon's log has more; please report it")
+    return VecError(Code.INTERNAL, bug, "see the daemon's log, and report this bug")

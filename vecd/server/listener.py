@@ -1,9 +1,9 @@
 """The listening socket and all its sessions: the transport of local clients.
 
-Rules: bind, chmod 0600, then listen, so that nobody gets in between. A socket file on which nobody answers is a dead
-daemon's and is replaced; one on which somebody does is not taken. A peer must be of our own user (or root): the kernel
-says who it is. The socket's file is looked after: programs that clear temporary folders remove it, and then we bind
-again. Draining: stop accepting, let every session answer what it was asked, close; within a bound.
+Rules: bind, chmod 0600, then listen, so that no one gets in between. A socket file on which no daemon answers is left
+over and is replaced; one on which a daemon answers is not taken. A peer must be of our own user (or root): the kernel
+says who it is. Programs that clear temporary folders remove the socket's file; then the listener binds again. Draining:
+stop accepting, let every session answer what it was asked, close; within a bound.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def bind(path: str) -> socket.socket:
     try:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise VecError(Code.SETTINGS, f"{path} is there and is no socket", "remove it or name another")
+                raise VecError(Code.SETTINGS, f"{path} exists and is not a socket", "remove it, or use another path")
             if is_listening(path):
-                raise VecError(Code.BUSY, f"another daemon listens on {path}", "stop it, or name another socket")
+                raise VecError(Code.BUSY, f"another daemon listens on {path}", "stop it, or use another socket")
             os.unlink(path)
         make_folder(Path(path).parent)
         sock.bind(path)
@@ -69,7 +69,7 @@ def inherited() -> socket.socket | None:
     sock = socket.socket(fileno=_SYSTEMD_FIRST_FD)
     os.set_inheritable(_SYSTEMD_FIRST_FD, False)
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
-        raise VecError(Code.SETTINGS, "the socket that systemd passed is no Unix stream socket", "see vecd.socket")
+        raise VecError(Code.SETTINGS, "the socket that systemd passed is not a Unix stream socket", "see vecd.socket")
     return sock
 
 
@@ -119,7 +119,7 @@ class Listener:
     async def keep_bound(self, data_in_place: Callable[[], bool]) -> None:
         """Binds again whenever the socket's file is gone or is another. Connections are not affected.
 
-        Not if the data folder was removed too: then somebody wants to be rid of all this.
+        Not if the data folder was removed too: then the user has removed the whole instance.
         """
         failed = ""  # what was logged last, so that it is logged once
         while self.path:
@@ -139,7 +139,7 @@ class Listener:
             log.warning("the socket was removed, and is bound again", extra={"socket": self.path})
 
     def unbind(self) -> None:
-        """Removes our socket, but not one that somebody has put in its place."""
+        """Removes our socket, but not another one in its place."""
         if self._owned and self._file is not None and _file_id(self.path) == self._file:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
@@ -149,11 +149,11 @@ class Listener:
         sock = session._transport.get_extra_info("socket")
         uid = peer_uid(sock)
         if uid not in (os.getuid(), 0):
-            return VecError(Code.FORBIDDEN, f"this daemon is user {os.getuid()}'s, and you are user {uid}")
+            return VecError(Code.FORBIDDEN, f"this daemon belongs to user {os.getuid()}, and you are user {uid}")
         if len(self._sessions) >= self._connections_max:
             return VecError(
                 Code.BUSY,
-                f"the daemon has all the {self._connections_max:,} connections that it may have",
+                f"the daemon has reached its limit of {self._connections_max:,} connections",
                 "try again later, or raise its limit of open files (ulimit -n)",
             )
         self._sessions.add(session)
@@ -191,13 +191,13 @@ class Listener:
             if self.service.budget.unread_bytes <= limits.UNREAD_BYTES_MAX:
                 return
             if session.blocked_s(now) >= limits.UNREAD_CROWDED_S:
-                told = f"{session.unread_bytes:,} bytes of answers are not read, and the daemon holds too many of them"
-                session.end_stalled(VecError(Code.STALLED, told, "read while you send"))
+                message = f"{session.unread_bytes:,} bytes of answers are not read, and the daemon holds too many"
+                session.end_stalled(VecError(Code.STALLED, message, "read while you send"))
         if self.service.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
             self._crowded()
 
     async def drain(self, patience_s: float) -> None:
-        """Ends all sessions: politely, then not."""
+        """Ends all sessions: each when its requests are answered, or after `patience_s`."""
         self._sweeper.cancel()
         self._server.close()
         for session in list(self._sessions):

@@ -252,20 +252,20 @@ class Session(asyncio.Protocol):
         self._runner.sender.name = f"{client if isinstance(client, str) else 'a client':.80}" + (
             f", process {pid}" if pid else ""
         )
+        service = self._owner.service
         known = {
             "frame_bytes_max": limits.FRAME_BYTES_MAX,
             "batch_documents_max": limits.BATCH_DOCUMENTS_MAX,
             "unanswered_max": limits.UNANSWERED_MAX,
-            "heartbeat_s": limits.HEARTBEAT_S,
+            "heartbeat_s": service.engine.settings.heartbeat_s,
         }
-        service = self._owner.service
         answer = {"protocol": PROTOCOL, "server": f"vecd {__version__}", "log": service.engine.database.log_id}
         self.send({"id": request.id, "result": {**answer, **service.about, "limits": known}})
 
     # --- output and back-pressure -----------------------------------------------------------------------------------
 
     def send(self, message: dict[str, Any]) -> int:
-        """Writes a message, if there is still somebody to write to; returns its bytes. Raises VecError
+        """Writes a message, unless the peer is gone; returns its bytes. Raises VecError
         `frame_too_large`."""
         if self._closed:
             return 0

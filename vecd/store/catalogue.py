@@ -66,7 +66,7 @@ class Catalogue:
         if library is None:
             close = nearest(name, list(self.by_name))
             hint = f"did you mean {close!r}?" if close else f"make it with `vec library create {name}`"
-            raise VecError(Code.NOT_FOUND, f"there is no library {name!r}", hint, library=name)
+            raise VecError(Code.NOT_FOUND, f"library {name!r} does not exist", hint, library=name)
         return library
 
     def replaced(self, library: Library) -> Catalogue:

@@ -9,7 +9,7 @@ none until a verify adds them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Final
 
@@ -76,17 +76,21 @@ def first_bad_text(texts: Iterable[str | None], sums: bytes) -> int | None:
 
 def first_bad_vector(vectors: bytes, sums: bytes) -> int | None:
     """The same of vectors of one size, one behind the other."""
+    return next(bad_vectors(vectors, sums), None)
+
+
+def bad_vectors(vectors: bytes, sums: bytes) -> Iterator[int]:
+    """The places of all vectors that are not those that were written, ascending."""
     count = len(sums) // CHUNK_BYTES
     size = len(vectors) // count if count else 0
     crc, packed = zlib.crc32, memoryview(vectors)
     for place, (text, wanted) in enumerate(_PAIR.iter_unpack(sums)):
         if crc(packed[place * size : (place + 1) * size]) != wanted and (wanted or text):
-            return place
-    return None
+            yield place
 
 
 def damaged(db: apsw.Connection, label: int, what: str) -> VecError:
-    """The error `damaged` about the document that a chunk belongs to; `what` of it is not what was written."""
+    """The error `damaged` about the document that a chunk belongs to; `what` of it does not match its checksum."""
     row = db.execute(
         "SELECT CAST(id AS BLOB), CAST(name AS BLOB) FROM documents JOIN libraries USING (library_id)"
         " WHERE label = (SELECT max(label) FROM documents WHERE label <= ?)",
@@ -95,7 +99,7 @@ def damaged(db: apsw.Connection, label: int, what: str) -> VecError:
     document_id, library = (part.decode("utf-8", "replace") for part in row) if row else ("?", "?")
     return VecError(
         Code.DAMAGED,
-        f"document {document_id!r} of library {library!r} is damaged on disk: {what} is not what was written",
+        f"document {document_id!r} of library {library!r} is damaged on disk: {what} does not match its checksum",
         "delete the document and write it again, or restore a backup; vec verify lists all damage",
         id=document_id,
         library=library,

@@ -80,4 +80,4 @@ def refuse(db: apsw.Connection, name: str) -> Consumer:
     """Raises VecError `not_found` with the nearest name there is."""
     close = nearest(name, [each.name for each in everyone(db)])
     hint = f"did you mean {close!r}?" if close else "`vec consumers list` names those that are there"
-    raise VecError(Code.NOT_FOUND, f"there is no consumer {name!r}", hint, consumer=name)
+    raise VecError(Code.NOT_FOUND, f"consumer {name!r} does not exist", hint, consumer=name)

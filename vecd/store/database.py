@@ -42,7 +42,7 @@ import orjson
 
 from .. import limits
 from ..errors import Code, VecError
-from . import file_identity
+from . import events, file_identity
 from .catalogue import Catalogue, read_catalogue
 from .schema import PAGE_BYTES, migrate
 from .transaction import Commit, Moment, Transaction
@@ -154,7 +154,7 @@ class Database:
             raise VecError(
                 Code.STORAGE_FAILED,
                 f"{self.path} cannot use a write-ahead log (SQLite says {mode!r})",
-                "is it on a network file system? Put VEC_HOME on a local disk",
+                "if it is on a network file system, move VEC_HOME to a local disk",
             )
         self._db.pragma("synchronous", "full")
         self._db.pragma("secure_delete", 1)  # what the vacuum deletes is gone from the file's free space, too
@@ -350,6 +350,8 @@ class Database:
         for work in group:
             self._run(tx, work)
         if tx.seq != self.head:
+            if now_us < self.head_time_us:
+                events.note_clock_back(db, self.head, now_us)
             db.execute("UPDATE log SET seq = ?, label = ?, time_us = ?", (tx.seq, tx.label, tx.time_us))
             self.head_time_us = now_us
         self._allocate()
@@ -371,8 +373,10 @@ class Database:
                 work.future.set_result(work.result)
 
     def now_us(self) -> int:
-        """Microseconds since the epoch; never before an event's time, whatever becomes of the machine's clock."""
-        return max(time.time_ns() // 1000, self.head_time_us)
+        """Microseconds since the epoch. Not before the last event's time, unless the machine's clock has been set back
+        by more than CLOCK_BACK_S: then it was ahead, and the log's times follow it."""
+        wall_us = time.time_ns() // 1000
+        return wall_us if self.head_time_us - wall_us > limits.CLOCK_BACK_S * 1e6 else max(wall_us, self.head_time_us)
 
     def _run(self, tx: Transaction, work: _Work) -> None:
         seq, label, catalogue, horizon = tx.seq, tx.label, tx.catalogue, tx.horizon
@@ -523,7 +527,7 @@ class Database:
             raise VecError(
                 Code.DAMAGED,
                 f"something in the store {self.path} cannot be read ({error})",
-                "vec verify says what; restore a backup",
+                "run vec verify for details; restore a backup",
             ) from error
 
     def _connect(self, flags: int) -> apsw.Connection:
@@ -552,7 +556,7 @@ def check_sqlite(version: str | None = None) -> None:
     if tuple(int(part) for part in found.split(".")) < SQLITE_SOUND:
         raise VecError(
             Code.STORAGE_FAILED,
-            f"this apsw carries SQLite {found}, whose write-ahead log can be corrupted by a race",
+            f"apsw contains SQLite {found}, in which a race condition can corrupt the write-ahead log",
             f"install an apsw with SQLite {'.'.join(map(str, SQLITE_SOUND))} or later: pip install -U apsw",
         )
 
@@ -562,23 +566,25 @@ def translated(error: apsw.Error, path: Path) -> VecError:
     if isinstance(error, apsw.FullError):
         return VecError(
             Code.DISK_FULL,
-            f"no space left for {path}; nothing of this was written",
+            f"no space left for {path}; nothing was written",
             "free some space, then try again; vec delete and vec trim --keep-count 0 --wait work on a full disk",
         )
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
-        return VecError(Code.BUSY, f"another program holds a lock on {path}; nothing of this was written", "try again")
+        return VecError(Code.BUSY, f"another program holds a lock on {path}; nothing was written", "try again")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return VecError(Code.STORAGE_FAILED, f"the store {path} is damaged ({error})", "restore it from a backup")
     if isinstance(error, apsw.NoMemError):
-        return VecError(Code.BUSY, f"not enough memory for {path}; nothing of this was written", "try again later")
+        return VecError(Code.BUSY, f"not enough memory for {path}; nothing was written", "try again later")
     if isinstance(error, apsw.CantOpenError):
         if _out_of_descriptors():
             return VecError(
                 Code.BUSY,
-                f"no file descriptor is left for {path}; nothing of this was written",
+                f"no file descriptor is left for {path}; nothing was written",
                 "try again later, with fewer connections; or raise the limit (ulimit -n)",
             )
-        return VecError(Code.STORAGE_FAILED, f"cannot open {path} or a file beside it", "is it there, and readable?")
+        return VecError(
+            Code.STORAGE_FAILED, f"cannot open {path} or a file beside it", "check that it exists and is readable"
+        )
     return VecError(Code.STORAGE_FAILED, f"the store {path} failed: {type(error).__name__}: {error}")
 
 

@@ -11,13 +11,13 @@ a document is exact however often it has changed since.
 
 from __future__ import annotations
 
-import datetime
-from functools import lru_cache
+import time
 from typing import Any, NamedTuple
 
 import apsw
 import orjson
 
+from ..units import format_time
 from .transaction import Transaction
 
 LIBRARY_CREATED = 1
@@ -128,19 +128,59 @@ def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False)
     return [Row._make(each) for each in orjson.loads(packed)]
 
 
-def seq_at(db: apsw.Connection, time_us: int) -> int:
-    """The last seq logged before `time_us`, 0 if there is none; times never go backwards, so halving finds it."""
+def note_clock_back(db: apsw.Connection, seq: int, now_us: int) -> None:
+    """Notes that the events up to `seq`, some of which have later times, were there at `now_us`: the clock was ahead
+    when they were logged, or is behind now."""
+    db.execute("INSERT OR IGNORE INTO clock_marks VALUES (?, ?)", (seq, now_us))
+
+
+class _Ages:
+    """How old events are, beside a clock that has been set back, once or several times.
+
+    A time that goes back says that the clock was ahead before, or that it is behind since. While the clock has not
+    come to the time that it went back from, it was ahead: the events before are no younger than the first one behind.
+    When it has come to it, nobody knows any more, and the events behind count as if they were no older than those
+    before: so nothing is trimmed too early. Either way ages are in the order of seqs.
+    """
+
+    def __init__(self, db: apsw.Connection, clock_us: int) -> None:
+        marks: list[Any] = db.execute(
+            "SELECT seq, time_us, coalesce((SELECT time_us FROM events WHERE events.seq <= clock_marks.seq"
+            " ORDER BY events.seq DESC LIMIT 1), 0) FROM clock_marks"
+        ).fetchall()
+        self._ahead = [(seq, low_us) for seq, low_us, high_us in marks if high_us > clock_us]
+        self._past = [(seq, high_us) for seq, _, high_us in marks if high_us <= clock_us]
+
+    def time_us(self, seq: int, time_us: int) -> int:
+        """When an event was logged, by its seq and the time that it has."""
+        time_us = min([time_us, *(low_us for at, low_us in self._ahead if at >= seq)])
+        latest: int = max([time_us, *(high_us for at, high_us in self._past if at < seq)])
+        return latest
+
+
+def seq_at(db: apsw.Connection, time_us: int, clock_us: int | None = None) -> int:
+    """The last seq logged before `time_us`, 0 if there is none. `clock_us` is the time now, by the machine's clock
+    unless it is given."""
+    ages = _Ages(db, time.time_ns() // 1000 if clock_us is None else clock_us)
     low, high = 0, db.execute("SELECT coalesce(max(seq), 0) FROM events").get
     while low < high:  # the row sought begins in (low, high]
         middle = (low + high + 1) // 2
         row = db.execute("SELECT seq, time_us FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", (middle,)).get
         seq, at = row or (0, 0)
-        if at < time_us:
+        if row is None or ages.time_us(seq, at) < time_us:
             low = middle
         else:
             high = seq - 1
     following = db.execute("SELECT min(seq) FROM events WHERE seq > ?", (low,)).get
     return following - 1 if following else head(db)
+
+
+def logged_at(db: apsw.Connection, seq: int, clock_us: int | None = None) -> int:
+    """When the last event up to that seq (inclusive) was logged, in microseconds; 0 if there is none."""
+    found: Any = db.execute("SELECT seq, time_us FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", (seq,)).get
+    if found is None:
+        return 0
+    return _Ages(db, time.time_ns() // 1000 if clock_us is None else clock_us).time_us(*found)
 
 
 def time_at(db: apsw.Connection, seq: int) -> int:
@@ -182,10 +222,3 @@ def expand(row: Row, library: str | None) -> list[Event]:
 
 def chunk_id(document_id: str, position: int) -> str:
     return f"{document_id}#{position}"
-
-
-@lru_cache(1_024)  # the events of one transaction have the same
-def format_time(time_us: int) -> str:
-    """RFC 3339 in UTC with microseconds: `2026-11-23T19:10:31.123456Z`."""
-    at = datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{time_us % 1_000_000:06d}Z"

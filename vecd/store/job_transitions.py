@@ -1,15 +1,17 @@
-"""The moves of jobs from state to state, each one transaction of the writer.
+"""The transitions of jobs between states, each part of one transaction of the writer.
 
     pending ──claim──> running ──finish──> completed | failed | dead | cancelled
        ^                  │
-       └─ pause, retry, crash, stop of the daemon
+       └─ pause, retry, crash, lost lease, stop of the daemon
 
 Rules:
 - A job is never deleted to be run: a claim marks its row, and the row says at every moment what is true of it.
-- A checkpoint is committed with whatever its step has written; only the attempt that holds the job can make one.
-- A crash is a job that is found running when the store is opened. Crashes are counted apart from failures, and a
-  checkpoint sets their count back: CRASHES_MAX in a row that got nowhere, and the job is dead.
-- Every move leaves a JobChange in the transaction; the commit tells them, so pictures in memory follow the rows.
+- A checkpoint is committed with what its step has written. Only the attempt that holds the job can make one: its number
+  is a fencing number, checked in the same transaction.
+- An attempt is lost when the daemon dies under it, or when its worker outside the daemon is silent for longer than its
+  lease. Lost attempts are counted apart from failures, and a checkpoint sets their count back: after CRASHES_MAX in a
+  row without one, the job is dead.
+- Every transition adds a JobChange to the transaction; what is in memory follows the commits.
 - `job_waits` keeps which job runs after which as long as both exist, so a retried job waits as it did at first. The
   column `waits` counts those parents that have not completed.
 """
@@ -23,6 +25,7 @@ from typing import Any, Final
 import apsw
 
 from ..errors import Code, VecError
+from ..units import format_time
 from . import events
 from .jobs import (
     ACTIVE,
@@ -34,14 +37,15 @@ from .jobs import (
     PENDING,
     RUNNING,
     Job,
-    Wanted,
+    NewJob,
     as_json,
     find,
     job_of,
+    loaded,
 )
 from .transaction import JobChange, Transaction
 
-#: The daemon may die of a job so often in a row, without a checkpoint between, before the job is dead.
+#: Attempts that may be lost in a row, without a checkpoint between them, before the job is dead.
 CRASHES_MAX: Final = 3
 
 #: What a row of events says of the end of an attempt.
@@ -54,7 +58,11 @@ _EVENT: Final = {
 
 
 class Superseded(Exception):
-    """The job is not this attempt's any more."""
+    """The attempt does not hold the job any more."""
+
+
+class Repeated(Exception):
+    """The attempt has made this checkpoint already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ class Ending:
     delay_us: int = 0  # how far ahead that is
 
 
-def insert(tx: Transaction, wanted: Wanted) -> tuple[Job, bool]:
+def insert(tx: Transaction, wanted: NewJob) -> tuple[Job, bool]:
     """Submits a job; returns it, and whether it is new: of several with one unique key, only the first is while it is
     pending or running.
 
@@ -107,50 +115,65 @@ def _completed(db: apsw.Connection, job_id: int) -> bool:
     """Whether a job that is to be waited for has completed."""
     state = db.execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).get
     if state is None:
-        raise VecError(Code.NOT_FOUND, f"there is no job {job_id} to wait for", job_id=job_id)
+        raise VecError(Code.NOT_FOUND, f"job {job_id}, which this job runs after, does not exist", job_id=job_id)
     if state not in (*ACTIVE, COMPLETED):
-        raise VecError(
-            Code.INVALID_REQUEST, f"job {job_id} is {state}, so a job after it would never run", field="after"
-        )
+        raise VecError(Code.INVALID_REQUEST, f"job {job_id} is {state}, so a job after it cannot run", field="after")
     return bool(state == COMPLETED)
 
 
-def claim(tx: Transaction, job_id: int) -> Job | None:
-    """Begins an attempt; None if the job is not pending any more."""
+def claim(tx: Transaction, job_id: int, worker: str | None = None, lease_s: float | None = None) -> Job | None:
+    """Begins an attempt; None if the job is not pending any more. A `worker` outside the daemon has a lease."""
     row = tx.db.execute(
-        "UPDATE jobs SET state = 'running', attempt = attempt + 1, started_us = ?2, ended_us = NULL"
-        f" WHERE job_id = ?1 AND state = 'pending' AND waits = 0 RETURNING {COLUMNS}",
-        (job_id, tx.time_us),
+        "UPDATE jobs SET state = 'running', attempt = attempt + 1, started_us = ?2, ended_us = NULL, worker = ?3,"
+        f" lease_s = ?4 WHERE job_id = ?1 AND state = 'pending' AND waits = 0 RETURNING {COLUMNS}",
+        (job_id, tx.time_us, worker, lease_s),
     ).fetchone()
     if row is None:
         return None
     job = job_of(row)
     tx.db.execute(
-        "INSERT INTO job_attempts (job_id, attempt, started_us) VALUES (?, ?, ?)", (job_id, job.attempt, tx.time_us)
+        "INSERT INTO job_attempts (job_id, attempt, started_us, worker) VALUES (?, ?, ?, ?)",
+        (job_id, job.attempt, tx.time_us, worker),
     )
-    _log(tx, events.JOB_STARTED, job, {"attempt": job.attempt})
+    about = {"attempt": job.attempt} if worker is None else {"attempt": job.attempt, "worker": worker}
+    _log(tx, events.JOB_STARTED, job, about)
     tx.jobs.append(JobChange(job_id, PENDING, job))
     return job
 
 
-def checkpoint(tx: Transaction, job: Job, number: int, value: Any, done: int | None, total: int | None) -> None:
-    """Notes how far an attempt has come. `number` is how many checkpoints the job has had before: when one could not
-    be made, those behind it cannot either. Raises Superseded."""
-    tx.db.execute(
-        "UPDATE jobs SET checkpoint = ?4, done = ?5, total = ?6, steps = steps + 1, crashes = 0"
-        " WHERE job_id = ?1 AND attempt = ?2 AND steps = ?3 AND state = 'running'",
-        (job.job_id, job.attempt, number, as_json(value), done, total),
-    )
-    if not tx.db.changes():
+def check_fence(tx: Transaction, job_id: int, attempt: int, number: int) -> Any:
+    """The last checkpoint of a job, if `attempt` still holds it and `number` checkpoints have been made before.
+
+    The attempt's number is the fencing number: it grows with each claim, so an attempt that has lost its job can write
+    nothing more. The number of checkpoints keeps steps in their order: when one could not be written, those behind it
+    cannot either.
+
+    Raises Superseded, or Repeated if this very checkpoint was committed before.
+    """
+    row = tx.db.execute(
+        "SELECT steps, checkpoint FROM jobs WHERE job_id = ? AND attempt = ? AND state = 'running'", (job_id, attempt)
+    ).fetchone()
+    if row is not None and row[0] == number + 1:
+        raise Repeated
+    if row is None or row[0] != number:
         raise Superseded
+    return loaded(row[1])
 
 
-def finish(tx: Transaction, ending: Ending) -> None:
-    """Ends an attempt. A job that was to be cancelled meanwhile is not made pending. Raises Superseded."""
+def checkpoint(tx: Transaction, job_id: int, value: Any, done: int | None, total: int | None) -> None:
+    """Notes how far an attempt has come, behind `check_fence` in the same transaction."""
+    tx.db.execute(
+        "UPDATE jobs SET checkpoint = ?2, done = ?3, total = ?4, steps = steps + 1, crashes = 0 WHERE job_id = ?1",
+        (job_id, as_json(value), done, total),
+    )
+
+
+def finish(tx: Transaction, ending: Ending) -> Job:
+    """Ends an attempt; returns the job. One that is to be cancelled does not become pending. Raises Superseded."""
     job = ending.job
     row = tx.db.execute(
         "UPDATE jobs SET state = iif(?3 = 'pending' AND cancelling, 'cancelled', ?3), ready_us = ?4, delay_us = ?9,"
-        " result = ?5, error = ?6, cancelling = 0, failures = failures + ?7,"
+        " result = ?5, error = ?6, cancelling = 0, failures = failures + ?7, worker = NULL, lease_s = NULL,"
         " ended_us = iif(?3 = 'pending' AND NOT cancelling, NULL, ?8)"
         f" WHERE job_id = ?1 AND attempt = ?2 AND state = 'running' RETURNING {COLUMNS}",
         (job.job_id, job.attempt, ending.state, ending.ready_us, as_json(ending.result), as_json(ending.error),
@@ -167,8 +190,9 @@ def finish(tx: Transaction, ending: Ending) -> None:
     if ended.state != PENDING:
         _end(tx, ended)
     elif ending.error is not None:
-        at = {"attempt": ended.attempt, "state": PENDING, "ready_at": events.format_time(ended.ready_us)}
+        at = {"attempt": ended.attempt, "state": PENDING, "ready_at": format_time(ended.ready_us)}
         _log(tx, events.JOB_FAILED, ended, {**at, "error": ending.error})
+    return ended
 
 
 def _end(tx: Transaction, job: Job) -> None:
@@ -300,7 +324,7 @@ def being_cancelled(job: Job) -> VecError:
     """The refusal of what has to wait until a job that is being cancelled has ended."""
     return VecError(
         Code.BUSY,
-        f"job {job.job_id} is being cancelled, and its step is not done yet",
+        f"job {job.job_id} is being cancelled, and its current step has not ended yet",
         f"try again when it has ended: vec jobs wait {job.job_id}",
         job_id=job.job_id,
     )
@@ -353,38 +377,51 @@ def _delete(tx: Transaction, gone: Sequence[Job]) -> None:
 
 
 def recover(tx: Transaction) -> list[Job]:
-    """When the store is opened: ends the attempts that the daemon's death has ended. Each of their jobs is pending
-    again, or cancelled if that was asked for, or dead after CRASHES_MAX deaths that got it nowhere. Returns them."""
-    recovered = []
-    rows: list[Any] = tx.db.execute(f"SELECT {COLUMNS} FROM jobs WHERE state = 'running'").fetchall()
-    for job in map(job_of, rows):
-        crashes = job.crashes + 1
-        state = CANCELLED if job.cancelling else DEAD if crashes >= CRASHES_MAX else PENDING
-        error = VecError(
-            Code.CRASHED,
-            f"the daemon died while job {job.job_id} ran, {crashes} times in a row without a checkpoint"
-            if crashes > 1
-            else f"the daemon died while job {job.job_id} ran",
-            "see the daemon's log; vec jobs retry lets it try again" if state == DEAD else None,
-        ).to_wire()
-        row = tx.db.execute(
-            "UPDATE jobs SET state = ?2, crashes = ?3, error = iif(?2 = 'dead', ?4, NULL), ready_us = 0,"
-            f" cancelling = 0, ended_us = iif(?2 = 'pending', NULL, ?5) WHERE job_id = ?1 RETURNING {COLUMNS}",
-            (job.job_id, state, crashes, as_json(error), tx.time_us),
-        ).get
-        tx.db.execute(
-            "UPDATE job_attempts SET ended_us = ?3, outcome = 'crashed', error = ?4 WHERE job_id = ?1 AND attempt = ?2",
-            (job.job_id, job.attempt, tx.time_us, as_json(error)),
-        )
-        found = job_of(row)
-        recovered.append(found)
-        tx.jobs.append(JobChange(job.job_id, RUNNING, found))
-        if state != PENDING:
-            _end(tx, found)
-        else:
-            at = {"attempt": found.attempt, "state": PENDING}
-            _log(tx, events.JOB_FAILED, found, {**at, "error": error})
-    return recovered
+    """When the store is opened: ends the attempts that the daemon's death has ended; returns their jobs.
+    Workers outside the daemon may still be at work, and keep theirs."""
+    rows: list[Any] = tx.db.execute(f"SELECT {COLUMNS} FROM jobs WHERE state = 'running' AND worker IS NULL").fetchall()
+    return [_lost(tx, job, "crashed", f"the daemon died while job {job.job_id} ran") for job in map(job_of, rows)]
+
+
+def expire(tx: Transaction, job_id: int, attempt: int) -> Job | None:
+    """Ends an attempt whose worker was silent for longer than its lease; None if it has ended already."""
+    row = tx.db.execute(
+        f"SELECT {COLUMNS} FROM jobs WHERE job_id = ? AND attempt = ? AND state = 'running'", (job_id, attempt)
+    ).fetchone()
+    if row is None:
+        return None
+    job = job_of(row)
+    what = f"the worker {job.worker!r} was silent for more than {job.lease_s or 0:g} s while it had job {job_id}"
+    return _lost(tx, job, "expired", what)
+
+
+def _lost(tx: Transaction, job: Job, outcome: str, what: str) -> Job:
+    """Ends an attempt that nobody makes any more. The job is pending again, or cancelled if that was asked for, or dead
+    after CRASHES_MAX such attempts that got it nowhere."""
+    crashes = job.crashes + 1
+    state = CANCELLED if job.cancelling else DEAD if crashes >= CRASHES_MAX else PENDING
+    error = VecError(
+        Code.CRASHED,
+        f"{what}; {crashes} attempts in a row have ended like this, without a checkpoint" if crashes > 1 else what,
+        "see the daemon's log; use vec jobs retry to try it again" if state == DEAD else None,
+    ).to_wire()
+    row = tx.db.execute(
+        "UPDATE jobs SET state = ?2, crashes = ?3, error = iif(?2 = 'dead', ?4, NULL), ready_us = 0, worker = NULL,"
+        f" lease_s = NULL, cancelling = 0, ended_us = iif(?2 = 'pending', NULL, ?5) WHERE job_id = ?1"
+        f" RETURNING {COLUMNS}",
+        (job.job_id, state, crashes, as_json(error), tx.time_us),
+    ).get
+    tx.db.execute(
+        "UPDATE job_attempts SET ended_us = ?3, outcome = ?5, error = ?4 WHERE job_id = ?1 AND attempt = ?2",
+        (job.job_id, job.attempt, tx.time_us, as_json(error), outcome),
+    )
+    lost = job_of(row)
+    tx.jobs.append(JobChange(job.job_id, RUNNING, lost))
+    if state != PENDING:
+        _end(tx, lost)
+    else:
+        _log(tx, events.JOB_FAILED, lost, {"attempt": lost.attempt, "state": PENDING, "error": error})
+    return lost
 
 
 def pause(tx: Transaction, kinds: Iterable[str]) -> None:

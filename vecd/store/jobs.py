@@ -1,4 +1,4 @@
-"""Jobs: what a job is, and how jobs are read. (How they move from state to state is job_transitions.py's.)"""
+"""Jobs: what a job is, and how jobs are read. (How they change their state is job_transitions.py's.)"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import apsw
 import orjson
 
 from ..errors import Code, VecError
-from . import events
+from ..units import format_time
 
 PENDING: Final = "pending"  # waits for its time, for other jobs, for room
 RUNNING: Final = "running"  # an attempt is being made
@@ -25,7 +25,7 @@ STATES: Final = (PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, DEAD)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class NewJob:
     """A job as it is submitted; `params` have been checked."""
 
     kind: str
@@ -71,13 +71,15 @@ class Job:
     started_us: int | None  # the last attempt
     ended_us: int | None
     delay_us: int | None  # how far ahead ready_us was when it was set; None: not known
+    worker: str | None  # running: who makes the attempt, outside the daemon; None: a thread of the daemon
+    lease_s: float | None  # how long this worker may be silent; None: it has no lease
 
 
 #: The columns of a job, in the order of its fields.
 COLUMNS: Final = (
     "job_id, kind, params, library, priority, state, ready_us, unique_key, lock_key, timeout_s, schedule, cancelling,"
     " waits, attempt, failures, crashes, steps, checkpoint, done, total, result, error, created_us, started_us,"
-    " ended_us, delay_us"
+    " ended_us, delay_us, worker, lease_s"
 )
 
 
@@ -90,14 +92,14 @@ def find(db: apsw.Connection, job_id: int) -> Job:
     if row is None:
         raise VecError(
             Code.NOT_FOUND,
-            f"there is no job {job_id}",
-            "vec jobs list shows those there are; ended ones are pruned",
+            f"job {job_id} does not exist",
+            "see vec jobs list; jobs that ended are deleted after a while",
             job_id=job_id,
         )
     return job_of(row)
 
 
-def these(db: apsw.Connection, job_ids: Sequence[int]) -> list[Job]:
+def find_many(db: apsw.Connection, job_ids: Sequence[int]) -> list[Job]:
     """The jobs with these ids, in the order of their ids; those that are not there are left out."""
     rows = db.execute(
         f"SELECT {COLUMNS} FROM json_each(?) AS wanted CROSS JOIN jobs ON job_id = wanted.value ORDER BY job_id",
@@ -147,18 +149,20 @@ def page(
 def attempts(db: apsw.Connection, job_id: int) -> list[dict[str, Any]]:
     """The history of a job, the oldest attempt first."""
     rows = db.execute(
-        "SELECT attempt, started_us, ended_us, outcome, error FROM job_attempts WHERE job_id = ? ORDER BY attempt",
+        "SELECT attempt, started_us, ended_us, outcome, error, worker FROM job_attempts WHERE job_id = ?"
+        " ORDER BY attempt",
         (job_id,),
     )
     return [
         {
             "attempt": attempt,
-            "started_at": events.format_time(started_us),
-            "ended_at": None if ended_us is None else events.format_time(ended_us),
+            "started_at": format_time(started_us),
+            "ended_at": None if ended_us is None else format_time(ended_us),
             "outcome": outcome,
             "error": orjson.loads(error) if error else None,
+            "worker": worker,
         }
-        for attempt, started_us, ended_us, outcome, error in rows
+        for attempt, started_us, ended_us, outcome, error, worker in rows
     ]
 
 
@@ -174,7 +178,7 @@ def lines(db: apsw.Connection, job_id: int, after: int, count: int) -> list[dict
         "SELECT line, time_us, text FROM job_lines WHERE job_id = ? AND line > ? ORDER BY line LIMIT ?",
         (job_id, after, count),
     )
-    return [{"line": line, "time": events.format_time(time_us), "text": text} for line, time_us, text in rows]
+    return [{"line": line, "time": format_time(time_us), "text": text} for line, time_us, text in rows]
 
 
 def pauses(db: apsw.Connection) -> set[str]:
@@ -188,12 +192,12 @@ def job_of(row: Sequence[Any]) -> Job:
      waits, attempt, failures, crashes, steps, kept, done, total, result, error, *times) = row  # fmt: skip
     return Job(
         job_id, kind, orjson.loads(params), library, priority, state, ready_us, unique_key, lock_key, timeout_s,
-        schedule, bool(cancelling), waits, attempt, failures, crashes, steps, _loaded(kept), done, total,
-        _loaded(result), _loaded(error), *times,
+        schedule, bool(cancelling), waits, attempt, failures, crashes, steps, loaded(kept), done, total,
+        loaded(result), loaded(error), *times,
     )  # fmt: skip
 
 
-def _loaded(text: str | None) -> Any:
+def loaded(text: str | None) -> Any:
     return None if text is None else orjson.loads(text)
 
 

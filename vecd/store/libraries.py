@@ -22,7 +22,7 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
     Raises VecError `exists`.
     """
     if wanted.name in tx.catalogue.by_name:
-        raise VecError(Code.EXISTS, f"there is a library {wanted.name!r} already", library=wanted.name)
+        raise VecError(Code.EXISTS, f"library {wanted.name!r} already exists", library=wanted.name)
     library_id = max(tx.catalogue.by_id, default=0) + 1
     library = replace(wanted, library_id=library_id, documents=0, chunks=0, created_us=tx.time_us, deleted=False)
     tx.db.execute(
@@ -168,6 +168,6 @@ def mismatch(library: Library, dimension: int, wanted: int | None = None) -> Vec
     return VecError(
         Code.DIMENSION_MISMATCH,
         f"library {library.name!r} holds {wanted}-dimension vectors{made_by}, and this one has {dimension}",
-        "for vectors of your own make another library: `vec library create NAME --embedder none`",
+        "for your own vectors, create another library: `vec library create NAME --embedder none`",
         field="vector",
     )

@@ -96,7 +96,7 @@ def switch(
     if now.library_id != library.library_id or (now.embedder, now.chunk_chars) != (
         library.embedder, library.chunk_chars,
     ):  # fmt: skip
-        raise VecError(Code.BUSY, f"library {library.name!r} was changed or made anew meanwhile", "try again")
+        raise VecError(Code.BUSY, f"library {library.name!r} was changed or created again meanwhile", "try again")
     rows: list[Any] = tx.db.execute(
         "SELECT label, id, title, metadata FROM documents WHERE library_id = ? AND removed_seq IS NULL ORDER BY label",
         (library.library_id,),

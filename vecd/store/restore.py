@@ -58,8 +58,8 @@ def restore(backup: Path, store: Path, *, force: bool) -> Restored:
     if what and not force:
         raise VecError(
             Code.EXISTS,
-            f"there is a store {store} already; it {what}",
-            "with --force the backup takes its place, and it is kept in a folder beside",
+            f"a store {store} already exists; it {what}",
+            "use --force to replace it; the old store is kept in another folder",
         )
     made = store.with_name(store.name + ".restoring")
     old = _file_id(store)
@@ -107,7 +107,7 @@ def _with_companions(path: Path) -> tuple[Path, ...]:
 def _check_place(backup: Path, store: Path) -> None:
     """Raises VecError for what is no backup at first sight."""
     if not backup.exists():
-        raise VecError(Code.NOT_FOUND, f"there is no file {backup}")
+        raise VecError(Code.NOT_FOUND, f"file {backup} does not exist")
     if not backup.is_file():
         raise VecError(Code.INVALID_REQUEST, f"{backup} is not a regular file")
     if store.exists() and backup.samefile(store):
@@ -117,7 +117,7 @@ def _check_place(backup: Path, store: Path) -> None:
         raise VecError(
             Code.INVALID_REQUEST,
             f"{backup} is not a backup: its last writes are in {log}",
-            "make backups with vec backup; or stop the daemon that uses the file, which puts them into it",
+            "make backups with vec backup; or stop the daemon that uses the file",
         )
 
 
@@ -156,7 +156,7 @@ def _copy(backup: Path, made: Path) -> None:
         try:
             shutil.copyfileobj(gzip.GzipFile(fileobj=file) if packed else file, copy, limits.MIB)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise VecError(Code.DAMAGED, f"{backup} is damaged: {error}", "take another backup") from error
+            raise VecError(Code.DAMAGED, f"{backup} is damaged: {error}", "use another backup") from error
 
 
 def _check(made: Path, backup: Path) -> tuple[int, int, int]:
@@ -172,16 +172,16 @@ def _check(made: Path, backup: Path) -> tuple[int, int, int]:
             if (version := int(db.pragma("user_version"))) > len(MIGRATIONS):
                 raise VecError(
                     Code.INVALID_REQUEST,
-                    f"{backup} has schema {version}, and this vec knows schemas up to {len(MIGRATIONS)}",
-                    "it was made by a newer vec: upgrade this one",
+                    f"{backup} has schema {version}, but this version of vec supports schemas up to {len(MIGRATIONS)}",
+                    "it was made by a newer version: upgrade vec",
                 )
             if (found := db.execute("PRAGMA quick_check(1)").get) != "ok":
-                raise VecError(Code.DAMAGED, f"{backup} is damaged: {found}", "take another backup")
+                raise VecError(Code.DAMAGED, f"{backup} is damaged: {found}", "use another backup")
             counted = _counted(db)
         finally:
             db.close()
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
-        raise VecError(Code.DAMAGED, f"{backup} is damaged: {error}", "take another backup") from error
+        raise VecError(Code.DAMAGED, f"{backup} is damaged: {error}", "use another backup") from error
     except apsw.Error as error:
         raise translated(error, made) from error
     sync_file(made)

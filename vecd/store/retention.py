@@ -4,7 +4,7 @@ A trim moves the log's horizon, which takes no time however much it trims: from 
 The vacuum deletes that, in steps that hold the writer up for a moment each: the events, the dead versions of documents
 that only those referred to, and the documents of libraries that were deleted behind the horizon. Then it gives the free
 pages back to the file system. A crash between two steps costs nothing: the next vacuum goes on. It may be told to stop
-before the horizon, where somebody still reads an older state (engine/readviews.py).
+before the horizon, where somebody still reads an older state (engine/read_views.py).
 
 Files made before schema 3 have no map of their free pages: in these the space is used again, and not given back.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import apsw
 import orjson
 
+from .. import limits
 from . import events
 from .transaction import Transaction
 
@@ -55,7 +56,7 @@ def wanted(db: apsw.Connection, keep: Limits, clock_us: int) -> int:
     horizon, _ = events.horizon(db)
     upto = horizon
     if keep.age_s is not None:
-        upto = max(upto, _older_than(db, max(0, clock_us - int(keep.age_s * 1_000_000)), clock_us))
+        upto = max(upto, events.seq_at(db, max(0, clock_us - int(keep.age_s * 1_000_000)), clock_us))
     if keep.count is not None:
         upto = max(upto, events.head(db) - keep.count)
     if keep.bytes is not None:
@@ -63,26 +64,11 @@ def wanted(db: apsw.Connection, keep: Limits, clock_us: int) -> int:
     return max(horizon, boundary(db, upto))
 
 
-def _older_than(db: apsw.Connection, time_us: int, clock_us: int) -> int:
-    """The last seq that was logged before `time_us`; 0 if there is none.
-
-    Times in the log never go back. So when the clock was ahead and is put right, the events that follow have times in
-    the future, all the same one, until the clock has caught up. How old these are, the marks say: an event is no
-    younger than the first mark behind it.
-    """
-    upto = events.seq_at(db, time_us)
-    if clock_us < db.execute("SELECT time_us FROM log").get:
-        upto = max(upto, db.execute("SELECT coalesce(max(seq), 0) FROM clock_marks WHERE time_us < ?", (time_us,)).get)
-    return upto
-
-
 def mark_clock(tx: Transaction, clock_us: int) -> None:
-    """Notes how old the log's last event is at least, if its time is in the future."""
+    """Notes how old the log's last event is at least, if its time is in the future: nothing may be logged for long."""
     head, time_us = tx.db.execute("SELECT seq, time_us FROM log").get
-    if clock_us < time_us:
-        tx.db.execute("INSERT OR IGNORE INTO clock_marks VALUES (?, ?)", (head, clock_us))
-    else:  # it is the clock that was behind, and the marks were wrong; or all of them are past
-        tx.db.execute("DELETE FROM clock_marks")
+    if time_us - clock_us > limits.CLOCK_BACK_S * 1e6:
+        events.note_clock_back(tx.db, head, clock_us)
 
 
 def _before_the_last_bytes(db: apsw.Connection, size: int) -> int:
@@ -106,8 +92,7 @@ def trim(tx: Transaction, upto: int) -> int:
     if upto <= tx.horizon:
         return 0
     trimmed = upto - tx.horizon
-    time_us = tx.db.execute("SELECT time_us FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", (upto,)).get
-    tx.db.execute("UPDATE log SET horizon = ?, horizon_us = ?", (upto, time_us or 0))
+    tx.db.execute("UPDATE log SET horizon = ?, horizon_us = ?", (upto, events.logged_at(tx.db, upto)))
     tx.db.execute("DELETE FROM clock_marks WHERE seq <= ?", (upto,))
     tx.horizon = upto
     return trimmed

@@ -10,7 +10,7 @@ import orjson
 
 from ..errors import Code, VecError, nearest
 from . import job_transitions, jobs
-from .jobs import Job, Wanted
+from .jobs import Job, NewJob
 from .transaction import Transaction
 
 
@@ -36,9 +36,7 @@ def add(tx: Transaction, schedule: Schedule, replace: bool) -> None:
     """The last job of the one that it replaces stays its last job. Raises VecError `exists`, unless it is to `replace`
     the one that is there."""
     if not replace and _row(tx.db, schedule.name) is not None:
-        raise VecError(
-            Code.EXISTS, f"there is a schedule {schedule.name!r} already", "--replace puts this one in its place"
-        )
+        raise VecError(Code.EXISTS, f"schedule {schedule.name!r} already exists", "use --replace to replace it")
     tx.db.execute(
         f"INSERT OR REPLACE INTO schedules ({_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
         " (SELECT last_job FROM schedules WHERE name = ?1), NULL)",
@@ -54,7 +52,7 @@ def remove(tx: Transaction, name: str) -> Schedule:
     return schedule
 
 
-def submit(tx: Transaction, name: str, wanted: list[Wanted], pending_max: int, last_us: int | None) -> list[Job]:
+def submit(tx: Transaction, name: str, wanted: list[NewJob], pending_max: int, last_us: int | None) -> list[Job]:
     """Submits jobs of a schedule, as long as fewer than `pending_max` of them wait (0: none may run either), and notes
     up to when its times have been dealt with."""
     active = dict(
@@ -98,7 +96,7 @@ def find(db: apsw.Connection, name: str) -> Schedule:
     if row is None:
         close = nearest(name, [each for (each,) in db.execute("SELECT name FROM schedules")])
         hint = f"did you mean {close!r}?" if close else "vec jobs schedule list shows those there are"
-        raise VecError(Code.NOT_FOUND, f"there is no schedule {name!r:.80}", hint)
+        raise VecError(Code.NOT_FOUND, f"schedule {name!r:.80} does not exist", hint)
     return _schedule(row)
 
 

@@ -16,11 +16,13 @@ What the tables mean:
 - `events` reaches back to the log's `horizon`. What only trimmed events referred to (dead versions of documents with
   their chunks) is deleted behind it, step by step (retention.py). The rows of deleted libraries stay: their ids are
   never given out again.
-- `clock_marks` say how old events are whose times are in the future, because the clock was ahead and was put right.
+- `clock_marks` say how far the log had come, and when, each time that the machine's clock turned out to be set back.
 - `consumers` are cursors that the daemon keeps for watchers, by name.
 - `jobs` holds a row a job, whatever its state; `job_attempts` the history of each, `job_lines` what it had to say,
   `job_drafts` what a reembed has made so far, `job_waits` which jobs run after which, `job_pauses` the kinds that may
   not begin ('' is all of them). `params`, `checkpoint`, `result` and `error` are JSON. Ids are never used again.
+  An attempt outside the daemon has the name of its worker and the length of its lease. When the lease ends is not kept:
+  the daemon measures it by its steady clock, and begins it again when it starts (jobs/leases.py).
 - `schedules` holds what is submitted again and again; `last_us` is the last time that has been dealt with.
 """
 
@@ -207,6 +209,11 @@ MIGRATIONS: tuple[str, ...] = (
       time_us INTEGER NOT NULL   -- when it was that, by a clock that is behind the times of the log
     ) STRICT;
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN worker TEXT;       -- who makes the attempt, outside the daemon; null: the daemon
+    ALTER TABLE jobs ADD COLUMN lease_s REAL;      -- how long this worker may be silent; null: it has no lease
+    ALTER TABLE job_attempts ADD COLUMN worker TEXT;
+    """,
 )
 
 
@@ -230,8 +237,8 @@ def migrate(db: apsw.Connection, path: str) -> None:
     if version > len(MIGRATIONS):
         raise VecError(
             Code.STORAGE_FAILED,
-            f"{path} has schema {version}, and this vecd knows schemas up to {len(MIGRATIONS)}",
-            "it was written by a newer vecd: upgrade this one",
+            f"{path} has schema {version}, but this version of vecd supports schemas up to {len(MIGRATIONS)}",
+            "it was written by a newer version: upgrade vecd",
         )
     for number in range(version, len(MIGRATIONS)):
         with db:

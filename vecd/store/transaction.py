@@ -74,7 +74,7 @@ class Transaction:
     """What work on the writer thread may touch: the connection, the counters, the catalogue, the lists of changes."""
 
     db: apsw.Connection
-    time_us: int  # the time of all its events; never before an earlier transaction's
+    time_us: int  # the time of all its events; before an earlier transaction's only if the clock was set back
     seq: int  # the last seq given out
     label: int  # the last label given out
     catalogue: Catalogue

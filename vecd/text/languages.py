@@ -19,5 +19,5 @@ def checked(language: str) -> str:
     if language not in LANGUAGES:
         close = nearest(language, LANGUAGES)
         hint = f"did you mean {close!r}?" if close else f"known: {', '.join(LANGUAGES)}"
-        raise VecError(Code.UNSUPPORTED, f"there is no language {language!r:.40}", hint, field="language")
+        raise VecError(Code.UNSUPPORTED, f"unknown language {language!r:.40}", hint, field="language")
     return language

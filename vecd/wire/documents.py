@@ -29,7 +29,7 @@ def pack_document(document: dict[str, Any]) -> dict[str, Any]:
 def pack(document: dict[str, Any]) -> tuple[dict[str, Any], Contents]:
     """A document as it travels, and what is in it. Raises VecError `invalid_document`, naming the field."""
     if not isinstance(document, dict):
-        raise VecError(Code.INVALID_DOCUMENT, f"a document is an object (a dict), not {type(document).__name__}")
+        raise VecError(Code.INVALID_DOCUMENT, f"a document must be an object (a dict), not {type(document).__name__}")
     vector, vectors = document.get("vector"), document.get("vectors")
     if vector is None and vectors is None:
         return _examined(document)
@@ -39,13 +39,13 @@ def pack(document: dict[str, Any]) -> tuple[dict[str, Any], Contents]:
             packed["vector"] = pack_vector(vector)
         if vectors is not None:
             if isinstance(vectors, (str, bytes, dict)):
-                raise VecError(Code.INVALID_DOCUMENT, "'vectors' is a list of vectors")
+                raise VecError(Code.INVALID_DOCUMENT, "'vectors' must be a list of vectors")
             packed["vectors"] = [pack_vector(each) for each in vectors]
     except VecError as error:
         error.details["field"] = "vector" if vectors is None else "vectors"
         raise
     except TypeError:
-        raise VecError(Code.INVALID_DOCUMENT, "'vectors' is a list of vectors", field="vectors") from None
+        raise VecError(Code.INVALID_DOCUMENT, "'vectors' must be a list of vectors", field="vectors") from None
     return _examined(packed)
 
 

@@ -42,7 +42,7 @@ class _TooLarge:
 
 
 def loads(data: bytes) -> Any:
-    """A JSON text. Raises VecError `invalid_document` for a key that stands twice in an object and for an integer
+    """A JSON text. Raises VecError `invalid_document` for a key that occurs twice in an object and for an integer
     beyond 64 bits, and orjson.JSONDecodeError (a ValueError) for what is not JSON."""
     import orjson
 
@@ -109,7 +109,7 @@ def _look_closely(data: bytes) -> None:
     try:
         value = json.loads(data, object_pairs_hook=pairs, parse_int=integer, parse_float=_nothing)
     except (RecursionError, ValueError) as error:
-        raise VecError(Code.INVALID_DOCUMENT, f"not JSON that can be read exactly ({error})") from error
+        raise VecError(Code.INVALID_DOCUMENT, f"not valid JSON ({error})") from error
     for path, each in _places(value):
         if isinstance(each, _TooLarge):
             raise integer_refused(path, each.digits)
@@ -117,8 +117,8 @@ def _look_closely(data: bytes) -> None:
             where = f"in '{name_of(path)}'" if path else "in the object"
             raise VecError(
                 Code.INVALID_DOCUMENT,
-                f"the key {each.key!r:.100} stands twice {where}",
-                "leave one out: only one of them could be kept",
+                f"the key {each.key!r:.100} occurs twice {where}",
+                "remove one of them",
                 field=str(path[0]) if path else each.key,
             )
 

@@ -58,7 +58,7 @@ class FrameDecoder:
         before that header are lost with the connection.
         """
         if self._broken:
-            raise VecError(Code.PROTOCOL_ERROR, "the stream has no frame boundary any more after an earlier error")
+            raise VecError(Code.PROTOCOL_ERROR, "the stream cannot be decoded after an earlier error")
         buffer = self._buffer
         buffer += data
         frames: list[bytes] = []
@@ -70,7 +70,7 @@ class FrameDecoder:
                 buffer.clear()
                 raise VecError(
                     Code.FRAME_TOO_LARGE,
-                    f"a frame announces {length:,} bytes; the limit is {self._frame_bytes_max:,}",
+                    f"a frame has {length:,} bytes; the limit is {self._frame_bytes_max:,}",
                     "send fewer documents at once, or check that the peer speaks this protocol",
                 )
             if len(buffer) - start - 4 < length:

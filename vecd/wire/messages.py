@@ -64,7 +64,7 @@ def encode(message: dict[str, Any]) -> bytes:
         if isinstance(error, UnicodeEncodeError):
             text = error.object.encode("utf-8", "surrogateescape" if _from_bytes(error.object) else "surrogatepass")
             shown = text.decode("utf-8", "backslashreplace")
-            raise VecError(Code.INVALID_REQUEST, f"a value is not UTF-8, and cannot be sent: {shown:.200}") from error
+            raise VecError(Code.INVALID_REQUEST, f"a value is not UTF-8: {shown:.200}") from error
         raise VecError(Code.INVALID_REQUEST, f"a value cannot be sent: {error}") from error
     assert payload is not None
     return encode_frame(payload)
@@ -195,10 +195,10 @@ def decode(payload: bytes, **hooks: Any) -> dict[str, Any]:
         what = str(error) or type(error).__name__  # StackError, the nesting too deep, says nothing
         raise VecError(Code.PROTOCOL_ERROR, f"a frame is not valid msgpack: {what}") from error
     if not isinstance(message, dict):
-        raise VecError(Code.PROTOCOL_ERROR, f"a frame holds {type(message).__name__}, and a message is a map")
+        raise VecError(Code.PROTOCOL_ERROR, f"a message must be a map, not {type(message).__name__}")
     for key in message:
         if not isinstance(key, str):
-            raise VecError(Code.PROTOCOL_ERROR, f"a message has the key {key!r:.40}, and keys are strings")
+            raise VecError(Code.PROTOCOL_ERROR, f"a message has the key {key!r:.40}, but keys must be strings")
     if b"\xff" in payload:
         _refuse_timestamps(message)
     return message
@@ -208,9 +208,9 @@ def parse_request(message: dict[str, Any]) -> Request:
     """Raises VecError `protocol_error`, because without an op and an id there is nobody to answer."""
     op, number = message.pop("op", None), message.pop("id", None)
     if not isinstance(op, str):
-        raise VecError(Code.PROTOCOL_ERROR, "a request has no 'op', or one that is no string")
+        raise VecError(Code.PROTOCOL_ERROR, "a request has no 'op', or one that is not a string")
     if not isinstance(number, int) or isinstance(number, bool):
-        raise VecError(Code.PROTOCOL_ERROR, f"the request {op[:40]!r} has no 'id', or one that is no integer")
+        raise VecError(Code.PROTOCOL_ERROR, f"the request {op[:40]!r} has no 'id', or one that is not an integer")
     return Request(op, number, message)
 
 
@@ -218,7 +218,7 @@ def parse_reply(message: dict[str, Any]) -> Reply:
     """Raises VecError `protocol_error` for a map that is no reply."""
     number = message.pop("id", None)
     if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
-        raise VecError(Code.PROTOCOL_ERROR, "a reply's 'id' is no integer")
+        raise VecError(Code.PROTOCOL_ERROR, "the 'id' of a reply is not an integer")
     for kind in _REPLY_KINDS:
         if kind in message:
             body = message.pop(kind)
@@ -248,7 +248,7 @@ def check_protocol(theirs: Any, *, who: Literal["client", "daemon"]) -> None:
 
 
 def _refuse_ext(code: int, data: bytes) -> Any:
-    raise VecError(Code.PROTOCOL_ERROR, f"a message holds an ext type ({code}), and there are none in this protocol")
+    raise VecError(Code.PROTOCOL_ERROR, f"a message contains the ext type {code}, which the protocol does not use")
 
 
 def _refuse_timestamps(message: dict[str, Any]) -> None:

@@ -68,7 +68,7 @@ def unzipped(name: str, pieces: Iterator[bytes | None]) -> Iterator[bytes | None
     if begun:
         yield begun
     if unzip is not None and not unzip.eof:
-        raise VecError(Code.INVALID_DOCUMENT, f"{name} is gzip that ends too early", "is it complete?", file=name)
+        raise VecError(Code.INVALID_DOCUMENT, f"{name} is truncated gzip", "check that the file is complete", file=name)
 
 
 def split(name: str, pieces: Iterator[bytes | None], number: int = 0, offset: int = 0) -> Iterator[Line | None]:
@@ -118,7 +118,7 @@ def document(line: Line) -> dict[str, Any] | None:
         raise VecError(Code.INVALID_DOCUMENT, _why_not_json(line.data, str(error))) from error
     if not isinstance(document, dict):
         kind = "a list" if isinstance(document, list) else "no object"
-        raise VecError(Code.INVALID_DOCUMENT, f"a document is a JSON object, and this line is {kind}")
+        raise VecError(Code.INVALID_DOCUMENT, f"a document must be a JSON object, but this line is {kind}")
     packed, (keys, large) = pack(document)
     exact.check(line.data, keys, large)
     return packed

@@ -27,17 +27,19 @@ def pack_vector(values: Any) -> bytes:
             wrong = next((value for value in values if type(value) not in _NUMBERS), 0)
         if type(wrong) not in _NUMBERS:
             raise VecError(
-                Code.INVALID_DOCUMENT, f"a vector is a list of numbers, and this one holds {_described(wrong)}"
+                Code.INVALID_DOCUMENT, f"a vector must be a list of numbers, but this one contains {_described(wrong)}"
             )
         try:
             packed = array("f", values)
         except OverflowError:
-            raise VecError(Code.INVALID_DOCUMENT, "a vector holds a number too large for a float32") from None
+            raise VecError(Code.INVALID_DOCUMENT, "a vector contains a number too large for float32") from None
     else:
         try:
             view = memoryview(values)
         except (TypeError, ValueError):  # no buffer, or one of things that have no format
-            raise VecError(Code.INVALID_DOCUMENT, f"a vector is a list of numbers, not {_described(values)}") from None
+            raise VecError(
+                Code.INVALID_DOCUMENT, f"a vector must be a list of numbers, not {_described(values)}"
+            ) from None
         if view.ndim != 1 or view.format not in ("f", "d", "<f", "<d"):
             raise VecError(
                 Code.INVALID_DOCUMENT, f"a vector has one dimension of floats, not {view.ndim} of {view.format!r}"

@@ -42,5 +42,5 @@ def find(name: str) -> JobKind:
     if name not in KINDS:
         close = nearest(name, list(KINDS))
         hint = f"did you mean {close!r}?" if close else f"kinds: {', '.join(KINDS)}"
-        raise VecError(Code.UNSUPPORTED, f"there is no kind of job {name!r:.60}", hint, field="kind")
+        raise VecError(Code.UNSUPPORTED, f"unknown kind of job {name!r:.60}", hint, field="kind")
     return KINDS[name]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...engine import documents
 from ...filters import language
-from ...store.transaction import Transaction
+from ..effects import DeleteVersions
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
@@ -37,17 +36,9 @@ class Delete(JobKind):
         # A later attempt may find that the fields have gone with the documents that were deleted before it.
         first = run.checkpoint is None
         found = documents.versions(engine, library, language.parse(tuple(run.params["where"])), sure=first)
-        deleted: int = run.checkpoint or 0
-        total = deleted + len(found)
-        result = {"deleted": deleted}
-
-        def write(page: list[documents.Version], before: int, tx: Transaction) -> int:
-            result["deleted"] = before + documents.delete_unchanged(library, page, tx)[0]
-            return result["deleted"]
-
-        start = 0
+        before, start = run.count("deleted"), 0
+        total = before + len(found)
         while page := found[start : start + documents.delete_page(engine)]:
             start += len(page)
-            work = partial(write, page, result["deleted"])
-            yield Step(write=work, done=deleted + start, total=total, rows=len(page), frees=True)
-        return result
+            yield Step({}, DeleteVersions(library, page), done=before + start, total=total)
+        return {"deleted": run.count("deleted")}

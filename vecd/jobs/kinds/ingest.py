@@ -12,25 +12,22 @@ import fcntl
 import os
 import secrets
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
 from ...durable_files import open_regular, resolve
-from ...engine import ingest
 from ...engine.libraries import find
 from ...engine.prepare import PreparedBatch, prepare
 from ...errors import Code, VecError
 from ...settings import private_folder
-from ...store.catalogue import DEFAULT, Library
+from ...store.catalogue import DEFAULT
 from ...store.jobs import Job
-from ...store.transaction import Transaction
 from ...wire.ndjson import PIECE_BYTES, Line, document, split, unzipped
+from ..effects import Outcome, WriteDocuments
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
@@ -93,14 +90,6 @@ class _Batch:
         return next((line for line in reversed(lines) if below is None or line.number < below), None)
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What has been written, kept by the writer: steps are written in their order."""
-
-    counts: Counter[str]
-    seq: int  # the log's head at the last commit
-
-
 class Ingest(JobKind):
     """Files one after the other. `names` are what they are called in messages."""
 
@@ -134,13 +123,13 @@ class Ingest(JobKind):
 
     def steps(self, run: Run) -> Steps:
         files, names, strict = run.params["files"], run.params["names"], bool(run.params.get("strict"))
-        at = run.checkpoint or {"file": 0, "offset": 0, "line": 0, "counts": {}, "seq": run.engine.database.head}
-        tally = _Tally(Counter(at["counts"]), at["seq"])
+        at = run.checkpoint or {"file": 0, "offset": 0, "line": 0}
+        seq = run.engine.database.head
         sizes = [
             _size(path, run.engine.settings.store) if number >= at["file"] else 0 for number, path in enumerate(files)
         ]
         place = {key: at[key] for key in ("file", "offset", "line")}
-        pending: Future[None] | None = None
+        pending: Future[Outcome] | None = None
         for number in range(at["file"], len(files)):
             if number != place["file"]:
                 place = {"file": number, "offset": 0, "line": 0}
@@ -165,10 +154,10 @@ class Ingest(JobKind):
                     if last is not None:
                         place = {"file": number, "offset": last.end, "line": last.number}
                     pending = yield Step(
-                        write=partial(_write, run.engine, library, part, len(refused), place, tally),
+                        place,
+                        WriteDocuments(library, [part.batch], len(refused)),
                         done=done + batch.read,
                         total=sum(sizes),
-                        rows=len(part.batch.entries) + len(part.batch.texts) + 1,
                         lines=[_told(line, error) for line, error in refused],
                     )
                     if strict and refused:
@@ -176,9 +165,8 @@ class Ingest(JobKind):
                         raise VecError(error.code, f"{line.file}:{line.number}: {error.message}", error.hint)
                     if stop == len(batch.documents):
                         break
-        if pending is not None:
-            pending.result()
-        return {**{status: tally.counts[status] for status in _STATUSES}, "seq": tally.seq}
+        yield Step()  # the result counts what is on disk
+        return {**{status: run.count(status) for status in _STATUSES}, "seq": seq if run.seq is None else run.seq}
 
     def forget(self, engine: Engine, job: Job) -> None:
         for path in job.params["files"]:
@@ -311,26 +299,3 @@ def _behind(pieces: Iterator[bytes | None], offset: int) -> Iterator[bytes | Non
 def _told(line: Line, error: VecError) -> str:
     hint = f"; {error.hint}" if error.hint else ""
     return f"{line.file}:{line.number}: {error.message}{hint} ({error.code})"
-
-
-def _write(
-    engine: Engine,
-    library: Library,
-    part: PreparedBatch,
-    refused: int,
-    place: dict[str, int],
-    tally: _Tally,
-    tx: Transaction,
-) -> dict[str, Any]:
-    """On the writer: the part's documents; returns the checkpoint behind them."""
-    if part.batch.entries:
-        try:
-            outcomes, tally.seq = ingest.writing(engine, library, part.batch)(tx)
-        except VecError as error:
-            if error.code != Code.DIMENSION_MISMATCH or library.dimension is not None:
-                raise
-            # Somebody else's vector has just set the dimension: the next attempt judges each document by it.
-            raise VecError(Code.BUSY, error.message, error.hint) from error
-        tally.counts.update(outcome.status for outcome in outcomes)
-    tally.counts["failed"] += refused
-    return {**place, "counts": dict(tally.counts), "seq": tally.seq}

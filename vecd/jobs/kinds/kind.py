@@ -1,34 +1,35 @@
-"""What a kind of job is: a name, params that are checked when it is submitted, and steps.
+"""JobKind: what a kind of job is. A name, params that are checked when a job is submitted, and a generator of steps.
 
-A kind is a generator of steps. What it yields is committed, with the checkpoint, before it goes on; between two steps
-it may be told to stop, and is closed. When the job is taken up again, `steps` begins anew with the last checkpoint. So
-a step is small (a fraction of a second), and a checkpoint says all that the next one needs.
+What a step yields, an effect and a checkpoint, is committed in one transaction. Between two steps the job may have to
+stop; then the generator is closed. When the job is taken up again, `steps` begins again with the last checkpoint. So a
+step is small (a fraction of a second), and a checkpoint says all that the next step needs.
 
     def steps(self, run):
-        at = run.checkpoint or {"after": None}
+        at = run.checkpoint or {"after": ""}
         while page := read(at["after"]):
             at = {"after": page[-1].id}
-            yield Step(write=lambda tx: delete(tx, page) and at)
-        return {"deleted": …}
+            yield Step(at, DeleteVersions(library, page))
+        return {"deleted": run.counts["deleted"]}
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...errors import Code, VecError, nearest
 from ...store.jobs import Job
-from ...store.transaction import Transaction
+from ..effects import Effect, Outcome
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
 
-#: What comes back from a `yield`: done when the step is on disk.
-Steps = Generator["Step", Future[None] | None, dict[str, Any]]
+#: What comes back from a `yield`: done when the step is on disk, with the outcome of its effect. (None for a step that
+#: writes nothing.)
+Steps = Generator["Step", "Future[Outcome] | None", dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,17 @@ class Param:
 
 @dataclass(slots=True)
 class Step:
-    """Something that has been done, or is to be written. One with neither is a sign of life: progress, and a chance to
-    stop."""
+    """One step: what it writes, and the checkpoint behind it, in one transaction. A step with neither waits until the
+    steps before it are on disk, reports progress, and lets the job be stopped.
+
+    The checkpoint is JSON; with None the last one stays. If the effect counts something, the checkpoint is a map, and
+    gets the sum of the counts over all steps as `counts`, and as `seq` the log's head that the effect reports.
+    """
 
     checkpoint: Any = None
-    write: Callable[[Transaction], Any] | None = None  # on the writer; returns the checkpoint
+    effect: Effect | None = None
     done: int | None = None
     total: int | None = None
-    rows: int = 1  # that it writes, about
-    frees: bool = False  # it makes room, and may use the reserve when the disk is full
     lines: list[str] = field(default_factory=list)  # for the job's log
 
 
@@ -63,20 +66,40 @@ class Run:
 
     engine: Engine
     job: Job
-    stopping: Callable[[], bool]  # whether it is to stop; for what waits within a step
+    stopping: Callable[[], bool]  # whether the job is to stop; for what waits within a step
     forget: Callable[[Iterable[Job]], None]  # lets other jobs' kinds forget them; see JobKind.forget
+    counts: Counter[str] = field(init=False)  # of all committed steps; see `count`
+    seq: int | None = field(init=False)  # the log's head behind the last effect that reported it
+
+    def __post_init__(self) -> None:
+        kept = self.checkpoint
+        self.counts = Counter(kept.get("counts") if isinstance(kept, dict) else None)
+        self.seq = kept.get("seq") if isinstance(kept, dict) else None
+
+    def committed(self, outcome: Outcome) -> None:
+        """A step is on disk."""
+        self.counts.update(outcome.counts)
+        self.seq = self.seq if outcome.seq is None else outcome.seq
 
     @property
     def params(self) -> dict[str, Any]:
         return self.job.params
 
+    def count(self, name: str) -> int:
+        """What the effects of all committed steps have counted under a name, of all attempts."""
+        return self.counts[name]
+
     @property
     def checkpoint(self) -> Any:
-        """The last one, of whichever attempt; None at the beginning."""
+        """The last one, of this or an earlier attempt, when this attempt began; None if there was none."""
         return self.job.checkpoint
 
 
-class JobKind(ABC):
+#: Who makes the attempts of a kind: threads of the daemon, workers outside it, or both.
+Runs = Literal["inside", "outside", "anywhere"]
+
+
+class JobKind:
     """One kind of job."""
 
     name: ClassVar[str]
@@ -92,6 +115,7 @@ class JobKind(ABC):
     begins_again: ClassVar[bool] = False  # a retry by hand starts without the checkpoint: see abandon
     frees: ClassVar[bool] = False  # it makes room: with a full disk it is submitted and begun all the same
     in_flight: ClassVar[int] = 0  # steps that may be on their way to the disk while the next one is made
+    runs: ClassVar[Runs] = "inside"  # who makes its attempts
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         """The params as they are kept. What `params` says has been checked. Raises VecError."""
@@ -101,19 +125,21 @@ class JobKind(ABC):
         """Whether it takes no longer than a commit."""
         return False
 
-    @abstractmethod
     def steps(self, run: Run) -> Steps:
-        """Runs in a worker's thread, and may block there. Returns the result. Raises VecError, or whatever is a bug."""
+        """Runs in a thread of the daemon, and may block there. Returns the result. Raises VecError, or any other
+        exception for a bug. A kind that runs outside only has no steps here."""
+        raise NotImplementedError(self.name)
+        yield
 
-    def forget(self, engine: Engine, job: Job) -> None:  # noqa: B027 - most have nothing to do
+    def forget(self, engine: Engine, job: Job) -> None:
         """The job has completed or is no more: what it has put aside may go. May be called again."""
 
-    def abandon(self, engine: Engine, job: Job) -> None:  # noqa: B027
+    def abandon(self, engine: Engine, job: Job) -> None:
         """The job has ended without completing: removes what its checkpoint names outside the store, if a retry cannot
         use it (`begins_again`). Comes before the end can be seen where a worker ends the job, and soon after it
         otherwise. May be called again, also while a retry runs."""
 
-    def tidy(self, engine: Engine, jobs: Iterable[Job]) -> None:  # noqa: B027
+    def tidy(self, engine: Engine, jobs: Iterable[Job]) -> None:
         """At the daemon's start: what none of these jobs needs may go. They are all that there are of the kind."""
 
     def checked(self, engine: Engine, library: str | None, params: Mapping[str, Any]) -> dict[str, Any]:

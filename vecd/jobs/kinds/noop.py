@@ -23,6 +23,7 @@ class Noop(JobKind):
     library = "optional"
     library_max = None
     attempts_max = 3
+    runs = "anywhere"
 
     def brief(self, params: Mapping[str, Any]) -> bool:
         return not params.get("steps") and "fail" not in params

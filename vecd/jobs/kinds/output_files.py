@@ -33,7 +33,7 @@ def target(engine: Engine, kind: str, path: str) -> Path:
         return _target(engine, path)
     except OSError as error:
         raise VecError(
-            Code.INVALID_REQUEST, f"{kind}: no file can be made at {path:.300} ({error.strerror})", field="path"
+            Code.INVALID_REQUEST, f"{kind}: cannot create a file at {path:.300} ({error.strerror})", field="path"
         ) from error
 
 

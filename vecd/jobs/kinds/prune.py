@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from ... import limits
-from ...store import job_transitions as store
 from ...store.jobs import Job
-from ...store.transaction import Transaction
+from ..effects import PruneJobs
 from .kind import JobKind, Param, Run, Step, Steps
 
 _AT_ONCE = 500
@@ -33,15 +32,11 @@ class Prune(JobKind):
     def steps(self, run: Run) -> Steps:
         before_us = time.time_ns() // 1000 - int(run.params.get("keep_s", limits.JOBS_KEPT_S) * 1e6)
         keep = run.params.get("keep", limits.JOBS_KEPT)
-        pruned: int = run.checkpoint or 0
+        pruned = run.count("pruned")
         while True:
-            gone: list[Job] = []
-
-            def write(tx: Transaction, gone: list[Job] = gone, before: int = pruned) -> int:
-                gone[:] = store.prune(tx, before_us, keep, _AT_ONCE)
-                return before + len(gone)
-
-            yield Step(write=write, done=pruned, rows=_AT_ONCE, frees=True)
+            written = yield Step({}, PruneJobs(before_us, keep, _AT_ONCE), done=pruned)
+            assert written is not None
+            gone: list[Job] = written.result().value
             run.forget(gone)
             pruned += len(gone)
             if len(gone) < _AT_ONCE:

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
 from ...engine import libraries
-from ...engine.indexes import spec_of
 from ...index.kinds import KINDS as INDEXES
-from ...store import libraries as store
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
@@ -47,39 +45,28 @@ class Rebuild(JobKind):
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         assert library is not None
-        _wanted(engine, library, params)
+        libraries.reindexed(engine.database.catalogue.find(library), params.get("index"), _parameters_of(params))
         return params
 
     def steps(self, run: Run) -> Steps:
         engine, name = run.engine, run.job.library
         assert name is not None
-        library = _wanted(engine, name, run.params)
-        recall = run.params.get("recall")
-        if recall is not None:
-            yield Step(write=lambda tx: store.promise(tx, library.library_id, recall))
-            if len(run.params) == 1:
-                return {"vectors": 0, "seconds": 0.0, "reason": "requested"}
-        if library.dimension is None:  # nothing to build yet
-            told = {"vectors": 0, "seconds": 0.0, "reason": "requested"}
-            yield Step(write=lambda tx: store.rebuilt(tx, library.library_id, library.index, library.parameters, told))
-            return told
-        live = engine.indexes.of(library)
-        stopped: list[bool] = []
-        future = live.rebuild(spec_of(library), lambda: bool(stopped) or run.stopping())
+        given_up: list[bool] = []
+        rebuild = libraries.begin_rebuild(
+            engine, name, run.params.get("index"), _parameters_of(run.params), run.params.get("recall"),
+            lambda: bool(given_up) or run.stopping(),
+        )  # fmt: skip
         try:
             while True:
                 try:
-                    report = future.result(_LOOK_S)
-                    return {"vectors": report.vectors, "seconds": round(report.seconds, 3), "reason": report.reason}
+                    return rebuild.report.result(_LOOK_S)
                 except concurrent.futures.TimeoutError:
-                    built = live.build_progress
-                    total = engine.database.catalogue.by_id[library.library_id].chunks
-                    yield Step(done=None if built is None else int(built * total), total=total)
+                    share, total = rebuild.share_built(), rebuild.library().chunks
+                    yield Step(done=None if share is None else int(share * total), total=total)
         finally:
-            stopped.append(True)
-            future.cancel()
+            given_up.append(True)
 
 
-def _wanted(engine: Engine, name: str, params: Mapping[str, Any]) -> Any:
-    parameters = {key: value for key, value in params.items() if key not in ("index", "recall")}
-    return libraries.reindexed(engine.database.catalogue.find(name), params.get("index"), parameters)
+def _parameters_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the index."""
+    return {key: value for key, value in params.items() if key not in ("index", "recall")}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +27,7 @@ from ...store.reembed import Drafted, Source
 from ...store.transaction import Transaction
 from ...text import embedders
 from ...text.chunking import chunks_of
+from ..effects import Effect, Outcome
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
@@ -66,19 +67,24 @@ class Reembed(JobKind):
     def steps(self, run: Run) -> Steps:
         engine, name = run.engine, run.job.library
         assert name is not None
-        at = run.checkpoint or {"after": -1, "switched": None}
-        if at["switched"] is None:
+        at = run.checkpoint or {"after": -1}
+        switched: int | None = at.get("switched")  # as earlier versions kept it
+        if "switched" in run.counts:
+            switched = run.count("switched")
+        if switched is None:
             library = engine.database.catalogue.find(name)
             wanted = _wanted(library, run.params)
             make = partial(_drafts, engine, library, wanted)
             drafts = _recalled(engine, run.job.job_id)
-            while at["switched"] is None:
-                at = yield from _caught_up(run, library, make, drafts, at)
-                at = yield from _switched(library, wanted, make, drafts, at)
+            while switched is None:
+                yield from _caught_up(run, library, make, drafts, at)
+                written = yield Step(effect=SwitchDrafts(library, wanted, drafts))
+                assert written is not None
+                switched = written.result().value
             del drafts
-        yield from _cleaned(run.job.job_id, at)
+        yield from _cleaned(run.job.job_id)
         library = engine.database.catalogue.find(name)
-        return {"documents": at["switched"], "embedder": library.embedder, "chunk_chars": library.chunk_chars}
+        return {"documents": switched, "embedder": library.embedder, "chunk_chars": library.chunk_chars}
 
 
 def _wanted(library: Library, params: Mapping[str, Any]) -> Library:
@@ -86,15 +92,13 @@ def _wanted(library: Library, params: Mapping[str, Any]) -> Library:
     embedder = params.get("embedder", library.embedder)
     dimension = embedders.dimension_of(embedder)
     if dimension is None:
-        raise VecError(
-            Code.UNSUPPORTED, f"the embedder {embedder!r} makes no vectors, so there is nothing to do", field="embedder"
-        )
+        raise VecError(Code.UNSUPPORTED, f"the embedder {embedder!r} makes no vectors", field="embedder")
     if library.dimension not in (None, dimension):
         raise VecError(
             Code.UNSUPPORTED,
             f"library {library.name!r} holds {library.dimension}-dimension vectors, and {embedder!r} makes"
             f" {dimension}-dimension ones",
-            "make another library, and export this one into it",
+            "create another library, and ingest an export of this one into it",
             field="embedder",
         )
     return replace(library, embedder=embedder, chunk_chars=params.get("chunk_chars", library.chunk_chars))
@@ -129,7 +133,7 @@ def _chunks(library: Library, wanted: Library, source: Source) -> list[str | Non
             Code.INVALID_DOCUMENT,
             f"document {source.id!r} would have {len(chunks):,} chunks, over the limit of"
             f" {limits.DOCUMENT_CHUNKS_MAX:,}",
-            "take a larger chunk_chars",
+            "use a larger chunk_chars",
         )
     return list(chunks)
 
@@ -145,50 +149,76 @@ def _recalled(engine: Engine, job_id: int) -> dict[int, Drafted]:
 
 def _caught_up(
     run: Run, library: Library, make: Make, drafts: dict[int, Drafted], at: dict[str, Any]
-) -> Generator[Step, Future[None] | None, dict[str, Any]]:
-    """Drafts of all that has come since; returns the checkpoint."""
+) -> Generator[Step, Future[Outcome] | None, None]:
+    """Drafts of all documents that have been added since; moves the checkpoint `at` on."""
     database, job_id = run.engine.database, run.job.job_id
     while True:
         with database.snapshot() as db:
             page = store.sources(db, library.library_id, at["after"], limits.REEMBED_DOCUMENTS)
         if not page:
-            return at
+            return
         made = make(page)
         drafts |= made
-        at = {"after": page[-1].label, "switched": None}
-
-        def write(tx: Transaction, made: dict[int, Drafted] = made, at: dict[str, Any] = at) -> dict[str, Any]:
-            store.keep(tx, job_id, made)
-            return at
-
+        at["after"] = page[-1].label
         total = max(len(drafts), database.catalogue.by_id[library.library_id].documents)
-        yield Step(write=write, done=len(drafts), total=total, rows=len(made))
+        yield Step({"after": at["after"]}, KeepDrafts(job_id, made), done=len(drafts), total=total)
 
 
-def _switched(
-    library: Library, wanted: Library, make: Make, drafts: dict[int, Drafted], at: dict[str, Any]
-) -> Generator[Step, Future[None] | None, dict[str, Any]]:
-    """The switch, unless too much has come meanwhile; returns the checkpoint."""
-    outcome: list[dict[str, Any]] = []
-
-    def write(tx: Transaction) -> dict[str, Any]:
-        count = store.switch(
-            tx, library, wanted.embedder, wanted.chunk_chars, drafts, make, limits.REEMBED_AT_SWITCH
-        )  # fmt: skip
-        outcome[:] = [{**at, "switched": count}]
-        return outcome[0]
-
-    yield Step(write=write, rows=len(drafts))
-    return outcome[0]
-
-
-def _cleaned(job_id: int, at: dict[str, Any]) -> Generator[Step, Future[None] | None, None]:
+def _cleaned(job_id: int) -> Generator[Step, Future[Outcome] | None, None]:
     """Deletes the drafts."""
-    gone = [1]
-    while gone[0]:
+    gone = 1
+    while gone:
+        written = yield Step(effect=ForgetDrafts(job_id))
+        assert written is not None
+        gone = written.result().value
 
-        def write(tx: Transaction) -> dict[str, Any]:
-            gone[0] = store.forget(tx, job_id, limits.REEMBED_DOCUMENTS)
-            return at
 
-        yield Step(write=write, frees=True)
+# --- effects --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KeepDrafts(Effect):
+    """Stores drafts beside the documents."""
+
+    job_id: int
+    drafts: dict[int, Drafted]
+
+    @property
+    def rows(self) -> int:
+        return len(self.drafts)
+
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        store.keep(tx, self.job_id, self.drafts)
+        return Outcome()
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchDrafts(Effect):
+    """Puts the drafts in the documents' places. The value is how many there were; None, and nothing is done, if too
+    many documents have been added meanwhile."""
+
+    library: Library
+    wanted: Library
+    drafts: dict[int, Drafted]
+
+    @property
+    def rows(self) -> int:
+        return len(self.drafts)
+
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        make = partial(_drafts, engine, self.library, self.wanted)
+        count = store.switch(
+            tx, self.library, self.wanted.embedder, self.wanted.chunk_chars, self.drafts, make, limits.REEMBED_AT_SWITCH
+        )  # fmt: skip
+        return Outcome({} if count is None else {"switched": count}, value=count)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetDrafts(Effect):
+    """Deletes a bounded number of a job's drafts. The value is how many."""
+
+    job_id: int
+    frees: ClassVar[bool] = True
+
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        return Outcome(value=store.forget(tx, self.job_id, limits.REEMBED_DOCUMENTS))

@@ -9,7 +9,7 @@ from ... import limits
 from ...errors import Code, VecError
 from ...feed import retention
 from ...store.retention import Limits
-from ...store.transaction import Transaction
+from .. import effects
 from .kind import JobKind, Param, Run, Step, Steps
 from .vacuum import reclaimed
 
@@ -36,23 +36,18 @@ class Trim(JobKind):
         if _limits(params) == Limits():
             raise VecError(
                 Code.INVALID_REQUEST,
-                "a trim must be told how much to keep",
-                "give keep_age_s, keep_count or keep_bytes",
+                "no limit was specified",
+                "use keep_age_s, keep_count or keep_bytes",
                 field="keep_age_s",
             )
         return params
 
     def steps(self, run: Run) -> Steps:
         upto = retention.reachable(run.engine.database, _limits(run.params))
-        told: dict[str, Any] = {}
-
-        def write(tx: Transaction) -> dict[str, Any]:
-            trimmed, held_by = retention.trim_to(tx, upto, bool(run.params.get("past_consumers")))
-            told.update(trimmed=trimmed, held_by=held_by)
-            return {}
-
-        yield Step(write=write, frees=True)
-        return {**told, **(yield from reclaimed(run))}
+        written = yield Step({}, effects.Trim(upto, bool(run.params.get("past_consumers"))))
+        assert written is not None
+        trimmed: dict[str, Any] = written.result().value
+        return {**trimmed, **(yield from reclaimed(run))}
 
 
 def _limits(params: Mapping[str, Any]) -> Limits:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ... import limits
-from ...engine.vacuum import deleting, giving_back
-from ...store import retention
-from ...store.transaction import Transaction
+from ..effects import DeleteTrimmed, GiveBackPages
 from .kind import JobKind, Run, Step, Steps
 
 
@@ -25,20 +22,13 @@ class Vacuum(JobKind):
 
 
 def reclaimed(run: Run) -> Steps:
-    """The steps of a vacuum, each short; what has been deleted need not be remembered."""
+    """The steps of a vacuum, each short. A later attempt goes on with whatever is left, so the checkpoint is empty."""
     found = {"rows": 0, "pages": 0}
-    works: dict[str, retention.Step] = {
-        "rows": deleting(run.engine.database, run.engine.views),
-        "pages": giving_back(run.engine.database),
-    }
-    for what, work in works.items():
-        made: list[int] = [1]
-
-        def write(tx: Transaction, work: retention.Step = work, made: list[int] = made) -> dict[str, int]:
-            made[0] = work(tx)
-            return {}
-
-        while made[0]:
-            yield Step(write=write, done=found["rows"], rows=limits.VACUUM_ROWS, frees=True)
-            found[what] += made[0]
+    for what, effect in (("rows", DeleteTrimmed()), ("pages", GiveBackPages())):
+        while True:
+            written = yield Step({}, effect, done=found["rows"])
+            assert written is not None
+            if not (count := written.result().value):
+                break
+            found[what] += count
     return found

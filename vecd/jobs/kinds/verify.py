@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from ...index.rows import Labels
 from ...store import documents as store
 from ...store import events, integrity
 from ...store.catalogue import Library
+from ..effects import AddChecksums
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Verify(JobKind):
             documents, chunks, after = documents + looked.documents, chunks + looked.chunks, looked.last
             step = Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
             if looked.unsummed:
-                step.write, step.rows = partial(integrity.add_checksums, versions=looked.unsummed), len(looked.unsummed)
+                step.checkpoint, step.effect = {}, AddChecksums(looked.unsummed)
             yield step
             pace.rest(looked.bytes)
         wanted = libraries.everything(engine)
@@ -87,8 +87,9 @@ class Verify(JobKind):
         if problems.count:
             raise VecError(
                 Code.DAMAGED,
-                f"{problems.count:,} things are wrong: {problems.told[0]}",
-                f"vec jobs logs {run.job.job_id} has them; restore a backup, or vec library rebuild for an index",
+                f"{problems.count:,} problems were found: {problems.told[0]}",
+                f"vec jobs logs {run.job.job_id} has them; delete the damaged documents and write them again, or"
+                " restore a backup; vec library rebuild for an index",
                 problems=problems.told,
             )
         found = {"libraries": len(wanted), "documents": documents, "chunks": chunks}
@@ -156,6 +157,8 @@ def _index(engine: Engine, library: Library) -> list[str]:
         after = _read(engine, library, read)
         newest = int(before[-1]) if len(before) else -1
         missing = np.setdiff1d(np.intersect1d(before, after), there)
+        if what == "vectors":  # a damaged document is told of already
+            missing = np.setdiff1d(missing, list(engine.indexes.damaged(library)))
         beyond = np.setdiff1d(there[there <= newest], np.union1d(before, after))
         if len(missing):
             problems.append(f"library {library.name}: its index lacks {len(missing):,} {what}")

@@ -1,4 +1,4 @@
-"""count: how much a library holds, or of it a filter lets through."""
+"""count: the documents and chunks of a library, all or those that match a filter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""list: the documents of a library, or those that a filter lets through, by id, as a stream of pages of one moment."""
+"""list: the documents of a library, all or those that match a filter, by id: a stream of pages of one snapshot."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ async def search(call: Call) -> dict[str, Any]:
     )
     if query.mode not in verbs.MODES:
         modes = ", ".join(verbs.MODES)
-        raise VecError(Code.INVALID_REQUEST, f"there is no mode {query.mode!r:.40}", f"modes: {modes}", field="mode")
+        raise VecError(Code.INVALID_REQUEST, f"unknown mode {query.mode!r:.40}", f"modes: {modes}", field="mode")
     if query.group is not None and query.group not in verbs.GROUPS:
         raise VecError(
             Code.INVALID_REQUEST,

@@ -1,4 +1,4 @@
-"""trim: lets go of the log's oldest events."""
+"""trim: deletes the log's oldest events."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ async def trim(call: Call) -> dict[str, Any]:
     if keep == Limits():
         raise VecError(
             Code.INVALID_REQUEST,
-            "a trim must be told how much to keep",
-            "give an age, a count of events, or a size",
+            "no limit was specified",
+            "use keep_age_s, keep_count or keep_bytes",
             field="keep_age_s",
         )
     return await call.engine.feed.retention.trim(

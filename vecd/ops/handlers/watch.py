@@ -29,12 +29,12 @@ async def watch(call: Call) -> dict[str, Any]:
     try:
         async with asyncio.timeout(timeout_s), contextlib.aclosing(subscription.batches()) as them:
             with call.subscribed(subscription):
-                async for page in them:
-                    if page.body is not None:
-                        await call.part(page.body)
+                async for batch in them:
+                    if batch.body is not None:
+                        await call.part(batch.body)
                         sent_at = loop.time()
-                    elif loop.time() - sent_at > limits.HEARTBEAT_S:
-                        await call.part(bookmark(database, page.position, call.encode_part))
+                    elif loop.time() - sent_at > call.engine.settings.heartbeat_s:
+                        await call.part(bookmark(database, batch.position, call.encode_part))
                         sent_at = loop.time()
                     call.release()  # also if there was nothing to send
     except TimeoutError:
@@ -99,7 +99,7 @@ async def flush(call: Call) -> dict[str, Any]:
         async with asyncio.timeout(timeout_s):
             return {"cursor": await call.engine.feed.watches.flush(watch, consumer)}
     except TimeoutError:
-        raise VecError(Code.TIMEOUT, f"not all has been delivered within {timeout_s:g} s", "try again") from None
+        raise VecError(Code.TIMEOUT, f"not all events were delivered within {timeout_s:g} s", "try again") from None
 
 
 def cancel(call: Call) -> dict[str, Any]:

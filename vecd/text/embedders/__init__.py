@@ -27,7 +27,7 @@ def kind_of(name: str) -> EmbedderKind | None:
     if name not in EMBEDDERS:
         close = nearest(name, list(EMBEDDERS))
         hint = f"did you mean {close!r}?" if close else f"known embedders: {', '.join(EMBEDDERS)}"
-        raise VecError(Code.UNSUPPORTED, f"there is no embedder {name!r}", hint)
+        raise VecError(Code.UNSUPPORTED, f"unknown embedder {name!r}", hint)
     module = EMBEDDERS[name]
     if module is None:
         return None

@@ -1,0 +1,281 @@
+"""Workers outside the daemon: leases under kills, stops and restarts, and what a late worker is refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.instance import ROOT, Instance
+from tests.support.waiting import until
+from vecd.client import Client
+from vecd.errors import VecError
+
+LEASE_S = 1.0
+
+
+class Worker:
+    """A worker process, and what it has said."""
+
+    def __init__(self, instance: Instance, name: str, lease_s: float = LEASE_S) -> None:
+        self.said: list[dict[str, Any]] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.lease_worker", name, str(lease_s)],
+            env=instance.environment, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, cwd=ROOT,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said.append(json.loads(line))
+
+    def has_said(self, what: str, **about: Any) -> bool:
+        return any(each["what"] == what and about.items() <= each.items() for each in list(self.said))
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGCONT)  # does nothing if the process has ended
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def workers(instance: Instance) -> Iterator[list[Worker]]:
+    made: list[Worker] = []
+    yield made
+    for worker in made:
+        worker.end()
+
+
+@pytest.fixture
+def library(client: Client, request: pytest.FixtureRequest) -> str:
+    name = request.node.name.replace("[", "-").replace("]", "")[:60]
+    client.request("library.create", library=name, embedder="none", index="flat", dimension=4)
+    return str(name)
+
+
+def submit(client: Client, library: str, steps: int, seconds: float = 0.0) -> int:
+    return int(client.submit_job("elsewhere", {"steps": steps, "seconds": seconds}, library=library)["job_id"])
+
+
+def written_once(client: Client, library: str, job_id: int, steps: int) -> bool:
+    """Whether each step of a job was applied exactly once: each document was added, and none was written again."""
+    events = client.watch("beginning", libraries=[library], follow=False)
+    documents = sorted((each["type"], each["data"]["id"]) for each in events if each["type"].startswith("document."))
+    return documents == sorted(("document.added", f"{job_id}-{number}") for number in range(1, steps + 1))
+
+
+def error_of(call: Any, *arguments: Any, **fields: Any) -> str:
+    with pytest.raises(VecError) as refusal:
+        call(*arguments, **fields)
+    return refusal.value.code
+
+
+def test_a_job_of_a_killed_worker_goes_on_from_its_last_step_with_another_worker(
+    instance: Instance, client: Client, workers: list[Worker], library: str
+) -> None:
+    job_id = submit(client, library, 6, 0.1)
+    workers.append(Worker(instance, "first"))
+    until(lambda: workers[0].has_said("step", job_id=job_id, number=2))
+    workers[0].process.kill()
+    workers.append(Worker(instance, "second"))
+    (job,) = client.wait_for_jobs([job_id], timeout_s=60)
+    assert (job["state"], job["attempt"]) == ("completed", 2)
+    assert written_once(client, library, job_id, 6)
+    assert [(each["worker"], each["outcome"]) for each in client.job(job_id)["attempts"]] == [
+        ("first", "expired"),
+        ("second", "completed"),
+    ]
+
+
+def test_a_worker_that_was_stopped_past_its_lease_is_refused_when_it_comes_back(
+    instance: Instance, client: Client, workers: list[Worker], library: str
+) -> None:
+    job_id = submit(client, library, 4, 0.3)
+    workers.append(Worker(instance, "sleeper"))
+    until(lambda: workers[0].has_said("step", job_id=job_id, number=1))
+    workers[0].process.send_signal(signal.SIGSTOP)
+    workers.append(Worker(instance, "other"))
+    until(lambda: workers[1].has_said("claimed", job_id=job_id, attempt=2))
+    workers[0].process.send_signal(signal.SIGCONT)
+    until(lambda: workers[0].has_said("refused", job_id=job_id, attempt=1, code="lease_lost"))
+    (job,) = client.wait_for_jobs([job_id], timeout_s=60)
+    assert job["state"] == "completed"
+    assert written_once(client, library, job_id, 4)
+
+
+def test_the_late_heartbeat_step_and_end_of_a_lost_attempt_are_refused_and_write_nothing(
+    client: Client, library: str
+) -> None:
+    job_id = submit(client, library, 1)
+    first = client.claim_job("late", ["elsewhere"], lease_s=0.5, wait_s=10)
+    assert first is not None
+    assert first["job_id"] == job_id
+    second = client.claim_job("prompt", ["elsewhere"], lease_s=30, wait_s=10)
+    assert second is not None
+    assert (second["job_id"], second["attempt"]) == (job_id, 2)
+    effect = {"type": "documents", "documents": [{"id": "late", "vector": [1.0, 0.0, 0.0, 0.0]}]}
+    assert error_of(client.heartbeat_job, job_id, 1) == "lease_lost"
+    assert error_of(client.checkpoint_job, job_id, 1, 0, {"number": 1}, effect=effect) == "lease_lost"
+    assert error_of(client.finish_job, job_id, 1, result={}) == "lease_lost"
+    assert client.get(["late"], library) == [None]
+    assert client.finish_job(job_id, 2, result={"steps": 0})["state"] == "completed"
+
+
+def test_two_workers_that_claim_at_once_never_get_the_same_job(
+    instance: Instance, client: Client, library: str
+) -> None:
+    wanted = {submit(client, library, 1) for _ in range(20)}
+    claimed: list[int] = []
+
+    def claim(name: str) -> None:
+        with instance.connect() as own:
+            while (job := own.claim_job(name, ["elsewhere"])) is not None:
+                claimed.append(job["job_id"])
+                own.finish_job(job["job_id"], job["attempt"], result={})
+
+    threads = [threading.Thread(target=claim, args=(f"worker {number}",)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == sorted(wanted)
+
+
+def test_a_step_and_an_end_that_are_sent_again_are_answered_and_applied_once(client: Client, library: str) -> None:
+    job_id = submit(client, library, 1)
+    job = client.claim_job("repeater", ["elsewhere"])
+    assert job is not None
+    effect = {"type": "documents", "documents": [{"id": f"{job_id}-1", "vector": [1.0, 0.0, 0.0, 0.0]}]}
+    first = client.checkpoint_job(job_id, 1, 0, {"number": 1}, effect=effect)
+    again = client.checkpoint_job(job_id, 1, 0, {"number": 1}, effect=effect)
+    assert (first["repeated"], first["counts"]["added"], again["repeated"]) == (False, 1, True)
+    assert client.job(job_id)["checkpoint"]["counts"]["added"] == 1
+    ends = [client.finish_job(job_id, 1, result={"steps": 1}) for _ in range(2)]
+    assert [(end["state"], end["repeated"]) for end in ends] == [("completed", False), ("completed", True)]
+    assert written_once(client, library, job_id, 1)
+
+
+def test_a_step_whose_documents_cannot_be_written_moves_no_checkpoint(client: Client, library: str) -> None:
+    job_id = submit(client, library, 1)
+    assert client.claim_job("careless", ["elsewhere"]) is not None
+    wrong = {"type": "documents", "documents": [{"id": "x", "vector": [1.0]}]}
+    answer = client.checkpoint_job(job_id, 1, 0, {"number": 1}, effect=wrong)  # refused, and said so
+    assert [(each["index"], each["error"]["code"]) for each in answer["refused"]] == [(0, "dimension_mismatch")]
+    assert client.job(job_id)["checkpoint"]["counts"]["failed"] == 1
+    assert error_of(client.checkpoint_job, job_id, 1, 1, {}, effect={"type": "sql"}) == "invalid_request"
+    assert error_of(client.checkpoint_job, job_id, 1, 7, {"number": 8}) == "lease_lost"  # a step before it is missing
+    assert client.job(job_id)["checkpoint"]["number"] == 1
+    client.finish_job(job_id, 1, error={"code": "invalid_document", "message": "one was refused", "retryable": False})
+    assert client.job(job_id)["state"] == "failed"
+
+
+def test_an_error_that_may_pass_is_followed_by_another_attempt(client: Client, library: str) -> None:
+    job_id = submit(client, library, 1)
+    assert client.claim_job("unlucky", ["elsewhere"]) is not None
+    client.finish_job(job_id, 1, error={"code": "model_away", "message": "the model is away", "retryable": True})
+    job = client.claim_job("unlucky", ["elsewhere"], wait_s=30)
+    assert job is not None
+    assert (job["job_id"], job["attempt"]) == (job_id, 2)
+    client.finish_job(job_id, 2, result={})
+
+
+def test_a_cancel_reaches_a_worker_by_its_heartbeat(
+    instance: Instance, client: Client, workers: list[Worker], library: str
+) -> None:
+    job_id = submit(client, library, 100, 0.2)
+    workers.append(Worker(instance, "cancelled"))
+    until(lambda: workers[0].has_said("step", job_id=job_id))
+    (job,) = client.cancel_jobs([job_id])
+    assert job["state"] == "cancelled"
+    until(lambda: workers[0].has_said("stopped", job_id=job_id, why="cancelled", state="cancelled"))
+
+
+def test_a_worker_that_ignores_a_cancel_loses_its_job_with_its_lease(client: Client, library: str) -> None:
+    job_id = submit(client, library, 1)
+    assert client.claim_job("deaf", ["elsewhere"], lease_s=0.5) is not None
+    pending = client.submit("jobs.cancel", job_ids=[job_id])
+    until(lambda: client.heartbeat_job(job_id, 1)["stop"] == "cancelled")
+    until(lambda: _is_lost(client, job_id))  # its heartbeats do not keep the lease alive
+    assert pending.result()["jobs"][0]["state"] == "cancelled"
+
+
+def _is_lost(client: Client, job_id: int) -> bool:
+    try:
+        client.heartbeat_job(job_id, 1)
+    except VecError as error:
+        return error.code == "lease_lost"
+    return False
+
+
+def test_a_pause_gives_the_job_back_and_a_time_limit_fails_it(client: Client, library: str) -> None:
+    paused = submit(client, library, 1)
+    assert client.claim_job("w", ["elsewhere"]) is not None
+    client.request("jobs.pause", kinds=["elsewhere"])
+    try:
+        assert client.heartbeat_job(paused, 1)["stop"] == "paused"
+        assert client.finish_job(paused, 1)["state"] == "pending"
+        assert client.claim_job("w", ["elsewhere"]) is None
+    finally:
+        client.request("jobs.resume", kinds=["elsewhere"])
+    client.cancel_jobs([paused])
+    limited = client.submit_job("elsewhere", {"steps": 1}, library=library, timeout_s=0.2)["job_id"]
+    assert client.claim_job("w", ["elsewhere"]) is not None
+    until(lambda: client.heartbeat_job(limited, 1)["stop"] == "timeout")
+    job = client.finish_job(limited, 1)
+    assert (job["state"], job["error"]["code"]) == ("failed", "timeout")
+
+
+def test_a_worker_goes_on_after_the_daemon_was_killed_and_started_again(workers: list[Worker]) -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        daemon = own.start(module="tests.jobs.vecd")
+        with own.connect() as client:
+            client.request("library.create", library="notes", embedder="none", index="flat", dimension=4)
+            job_id = submit(client, "notes", 8, 0.1)
+            worker = Worker(own, "patient", lease_s=10)
+            workers.append(worker)
+            until(lambda: worker.has_said("step", job_id=job_id, number=2))
+            daemon.kill()
+            daemon.wait()
+        own.start(module="tests.jobs.vecd")
+        with own.connect() as client:
+            (job,) = client.wait_for_jobs([job_id], timeout_s=60)
+            assert (job["state"], job["attempt"]) == ("completed", 1)
+            assert written_once(client, "notes", job_id, 8)
+            worker.end()
+
+
+def test_jobs_that_lose_every_worker_without_a_step_are_dead_after_three(client: Client, library: str) -> None:
+    job_id = submit(client, library, 1)
+    for attempt in (1, 2, 3):
+        job = client.claim_job("mortal", ["elsewhere"], lease_s=0.5, wait_s=10)
+        assert job is not None
+        assert job["attempt"] == attempt
+    (job,) = client.wait_for_jobs([job_id], timeout_s=30)
+    assert (job["state"], job["error"]["code"]) == ("dead", "crashed")
+
+
+def test_kinds_that_run_inside_the_daemon_cannot_be_claimed(client: Client) -> None:
+    assert error_of(client.claim_job, "w", ["vacuum"]) == "unsupported"
+    assert error_of(client.claim_job, "w", ["no such"]) == "unsupported"
+    assert error_of(client.claim_job, "w", []) == "invalid_request"
+
+
+def test_workers_are_listed_with_their_job_and_what_is_left_of_their_lease(client: Client, library: str) -> None:
+    job_id = submit(client, library, 1)
+    assert client.claim_job("listed", ["elsewhere"], lease_s=20) is not None
+    (found,) = [each for each in client.workers() if each["worker"] == "listed"]
+    assert (found["job_id"], found["kind"], found["attempt"], found["stop"]) == (job_id, "elsewhere", 1, None)
+    assert 0 < found["lease_left_s"] <= 20
+    client.finish_job(job_id, 1, result={})
+    assert not [each for each in client.workers() if each["worker"] == "listed"]

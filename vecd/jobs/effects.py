@@ -1,0 +1,268 @@
+"""What a step of a job writes, as data: each effect names one change of the store, and applies it in the transaction
+that commits the step.
+
+An effect is data and no closure, so a step can come from another process. Those in WIRE can be sent by workers outside
+the daemon (op `jobs.checkpoint`, vec-protocol(7)); the others make sense beside the store only.
+
+Adding an effect is one class here, and one entry in WIRE if workers elsewhere may send it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from .. import limits
+from ..engine import documents, ingest
+from ..engine.libraries import find
+from ..engine.prepare import NO_VECTORS, prepare_in_slices
+from ..engine.vacuum import deleting, giving_back
+from ..errors import Code, VecError
+from ..feed import retention
+from ..store import documents as store
+from ..store import integrity, job_transitions
+from ..store.catalogue import Library
+from ..store.documents import Batch, Entry
+from ..store.jobs import Job
+from ..store.transaction import Transaction
+
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an effect has done. `counts` are added up over all steps of the job, in its checkpoint under `counts`."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    seq: int | None = None  # the log's head behind it, for the checkpoint; None: not of interest
+    value: Any = None  # for the step's own kind
+
+
+class Effect(ABC):
+    """One change of the store."""
+
+    frees: ClassVar[bool] = False  # it frees space, and may use the reserve when the disk is full
+
+    @property
+    def rows(self) -> int:
+        """About how many rows it writes."""
+        return 1
+
+    @abstractmethod
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        """On the writer; may be called again after a rollback. Raises VecError."""
+
+
+# --- documents ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDocuments(Effect):
+    """Adds, updates and deletes prepared documents, as an ingest does."""
+
+    library: Library  # as it was when they were prepared
+    batches: list[Batch]
+    refused: int = 0  # documents beside them that were refused; counted as `failed`
+
+    @property
+    def rows(self) -> int:
+        return sum(len(batch.entries) + len(batch.texts) for batch in self.batches) + 1
+
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        counts = dict.fromkeys(("added", "updated", "unchanged", "deleted"), 0)
+        seq = None
+        for batch in self.batches:
+            if batch.entries:
+                try:
+                    outcomes, seq = ingest.writing(engine, self.library, batch)(tx)
+                except VecError as error:
+                    if error.code != Code.DIMENSION_MISMATCH or self.library.dimension is not None:
+                        raise
+                    # Another write has just set the dimension: the next attempt checks each document against it.
+                    raise VecError(Code.BUSY, error.message, error.hint) from error
+                for outcome in outcomes:
+                    counts[outcome.status] += 1
+        return Outcome({**counts, "failed": self.refused}, seq)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteDocuments(Effect):
+    """Deletes documents by id; those that are not there are counted as `missing`."""
+
+    library: Library
+    ids: list[str]
+    frees: ClassVar[bool] = True
+
+    @property
+    def rows(self) -> int:
+        return len(self.ids)
+
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        entries = [Entry(index, each, delete=True) for index, each in enumerate(self.ids)]
+        library = ingest.same_library(tx, self.library)
+        outcomes = store.write(tx, library, Batch(entries, [], [], NO_VECTORS))
+        deleted = sum(outcome.seq is not None for outcome in outcomes)
+        return Outcome({"deleted": deleted, "missing": len(outcomes) - deleted}, tx.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteVersions(Effect):
+    """Deletes those documents that still have the content they were found with."""
+
+    library: Library
+    versions: list[documents.Version]
+    frees: ClassVar[bool] = True
+
+    @property
+    def rows(self) -> int:
+        return len(self.versions)
+
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        return Outcome({"deleted": documents.delete_unchanged(self.library, self.versions, tx)[0]})
+
+
+# --- the store as a whole -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Trim(Effect):
+    """Moves the log's horizon up to a seq (inclusive). The value is `{"trimmed","held_by"}`."""
+
+    upto: int
+    past_consumers: bool
+    frees: ClassVar[bool] = True
+
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        trimmed, held_by = retention.trim_to(tx, self.upto, self.past_consumers)
+        return Outcome(value={"trimmed": trimmed, "held_by": held_by})
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTrimmed(Effect):
+    """Deletes a bounded number of rows that the log does not refer to any more. The value is how many."""
+
+    frees: ClassVar[bool] = True
+
+    @property
+    def rows(self) -> int:
+        return limits.VACUUM_ROWS
+
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        return Outcome(value=deleting(engine.database, engine.views)(tx))
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBackPages(Effect):
+    """Gives a bounded number of free pages back to the file system. The value is how many."""
+
+    frees: ClassVar[bool] = True
+
+    @property
+    def rows(self) -> int:
+        return limits.VACUUM_ROWS
+
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        return Outcome(value=giving_back(engine.database)(tx))
+
+
+@dataclass(frozen=True, slots=True)
+class PruneJobs(Effect):
+    """Deletes up to `count` jobs that ended before a time, or that are more than are kept. The value is the jobs."""
+
+    before_us: int
+    keep: int
+    count: int
+    frees: ClassVar[bool] = True
+
+    @property
+    def rows(self) -> int:
+        return self.count
+
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        pruned = job_transitions.prune(tx, self.before_us, self.keep, self.count)
+        return Outcome({"pruned": len(pruned)}, value=pruned)
+
+
+@dataclass(frozen=True, slots=True)
+class AddChecksums(Effect):
+    """Adds checksums to rows that an earlier version wrote without them."""
+
+    versions: list[Any]  # as store.integrity.documents returns them
+
+    @property
+    def rows(self) -> int:
+        return len(self.versions)
+
+    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+        integrity.add_checksums(tx, versions=self.versions)
+        return Outcome()
+
+
+# --- from other processes -------------------------------------------------------------------------------------------
+
+#: What comes from a worker, made ready: the effect, and the documents that were refused (index, why).
+Received = tuple[Effect, list[tuple[int, VecError]]]
+
+
+async def received(engine: Engine, job: Job, body: dict[str, Any]) -> Received:
+    """The effect that a worker elsewhere has sent. Raises VecError `invalid_request`, `not_found` or
+    `embedder_failed`."""
+    make = WIRE.get(body.get("type", ""))
+    if make is None:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"there is no effect {body.get('type')!r:.60}",
+            f"effects: {', '.join(WIRE)}",
+            field="effect",
+        )
+    if job.library is None:
+        raise VecError(
+            Code.INVALID_REQUEST, f"job {job.job_id} works on no library, so nothing can be written", field="effect"
+        )
+    return await make(engine, job, find(engine, job.library), body)
+
+
+async def _documents(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Received:
+    """`documents` as the op `ingest` takes them: with their vectors, or with texts for the library's embedder."""
+    wanted = _list(body, "documents")
+    batches: list[Batch] = []
+    refused: list[tuple[int, VecError]] = []
+    start = 0
+    while start < len(wanted):
+        slices = prepare_in_slices(engine, library, wanted, start, False)
+        part = await engine.prepare(("job", job.job_id), slices, limits.PREPARE_SLICE_S)
+        batches.append(part.batch)
+        refused += part.refused
+        start = part.stop
+    return WriteDocuments(library, batches, len(refused)), refused
+
+
+async def _delete(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Received:
+    """`ids` of documents."""
+    ids = _list(body, "ids")
+    if not all(isinstance(each, str) for each in ids):
+        raise VecError(Code.INVALID_REQUEST, "an effect 'delete' needs a list of strings in 'ids'", field="effect")
+    return DeleteDocuments(library, ids), []
+
+
+def _list(body: dict[str, Any], name: str) -> list[Any]:
+    value = body.get(name)
+    if not isinstance(value, list) or len(value) > limits.STEP_DOCUMENTS:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"an effect {body['type']!r} needs a list of at most {limits.STEP_DOCUMENTS:,} items in {name!r}",
+            field="effect",
+        )
+    return value
+
+
+_Receive = Callable[["Engine", Job, Library, dict[str, Any]], Awaitable[Received]]
+
+#: The effects that workers outside the daemon may send, by their type on the wire.
+WIRE: Final[dict[str, _Receive]] = {
+    "documents": _documents,
+    "delete": _delete,
+}

@@ -1,0 +1,118 @@
+"""Attempts that are being made, and the leases of those that are made outside the daemon.
+
+A worker outside the daemon holds a job for as long as its lease lasts; each heartbeat and each step begins the lease
+again. When it ends, the attempt is lost: another worker takes the job, and what the late one still sends is refused,
+because it carries the number of its attempt (the fencing number; Kleppmann, 2016, "How to do distributed locking").
+
+Leases are measured in the daemon's own working time (WorkingTime), and are not kept on disk:
+- A wall clock that is set does not end or prolong a lease.
+- While the machine sleeps, or the daemon is stopped (SIGSTOP), it cannot hear a heartbeat: that time does not count.
+- When the daemon starts, the leases of the jobs that ran outside begin again: their workers may still be at work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..store.jobs import Job
+from .queue import Entry
+
+#: Working time is advanced so often while there are leases, and by no more than `_TICK_MAX_S` at once.
+TICK_S: Final = 0.25
+_TICK_MAX_S: Final = 1.0
+
+CANCELLED: Final = "cancelled"
+PAUSED: Final = "paused"
+TIMEOUT: Final = "timeout"
+STOPPED: Final = "stopped"
+
+
+class WorkingTime:
+    """Seconds during which the daemon was at work: a clock that stands still while the daemon does."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = clock()
+        self.now = 0.0
+
+    def tick(self) -> None:
+        """To be called every TICK_S. A longer pause means that the daemon, or the machine, stood still."""
+        now = self._clock()
+        self.now += min(now - self._last, _TICK_MAX_S)
+        self._last = now
+
+
+class Attempt:
+    """A running attempt: who makes it, how far it has come, and whether it is to stop."""
+
+    def __init__(self, entry: Entry, worker: str, time: WorkingTime, lease_s: float | None = None) -> None:
+        """`lease_s` is None for a thread of the daemon, which has no lease."""
+        self.entry = entry
+        self.kind = entry.kind
+        self.worker = worker
+        self.lease_s = lease_s
+        self.stop: str | None = None  # why it is to stop: cancelled, paused, timeout or stopped
+        self.job: Job | None = None  # as it was claimed; None until then
+        self.finishing = False  # its end is on the way to the disk
+        self.done: int | None = None
+        self.total: int | None = None
+        self._time = time
+        self._ends = 0.0 if lease_s is None else time.now + lease_s
+        self._begun = _now()
+        self._deadline: float | None = None
+        self._done_before = 0
+
+    def begin(self, job: Job) -> None:
+        """The claim is on disk."""
+        self.job = job
+        self._begun = _now()
+        self._deadline = None if job.timeout_s is None else self._begun + job.timeout_s
+        self.done, self.total, self._done_before = job.done, job.total, job.done or 0
+        if self.lease_s is not None:
+            self._ends = self._time.now + self.lease_s
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is to stop; None if it is to go on."""
+        if self.stop is None and self._deadline is not None and _now() >= self._deadline:
+            self.stop = TIMEOUT
+        return self.stop
+
+    def extend(self) -> None:
+        """The worker has been heard of. A worker that has been told to stop gets no new lease: it has the rest of its
+        lease to end its step."""
+        if self.lease_s is not None and self.reason is None:
+            self._ends = self._time.now + self.lease_s
+
+    @property
+    def lease_left_s(self) -> float | None:
+        """None for an attempt without a lease."""
+        return None if self.lease_s is None else max(0.0, self._ends - self._time.now)
+
+    @property
+    def expired(self) -> bool:
+        return self.lease_left_s == 0.0
+
+    def progressed(self, done: int | None, total: int | None) -> None:
+        """None: as before."""
+        self.done = self.done if done is None else done
+        self.total = self.total if total is None else total
+
+    def progress(self) -> dict[str, Any]:
+        """`rate` in units a second over this attempt, `left_s` until all is done at that rate; None if unknown."""
+        elapsed_s = _now() - self._begun
+        made = (self.done or 0) - self._done_before
+        rate = made / elapsed_s if made > 0 and elapsed_s > 0 else None
+        left_s = None if rate is None or self.total is None else max(0.0, (self.total - (self.done or 0)) / rate)
+        return {
+            "done": self.done,
+            "total": self.total,
+            "rate": None if rate is None else round(rate, 1),
+            "left_s": None if left_s is None else round(left_s, 1),
+        }
+
+
+def _now() -> float:
+    return time.monotonic()

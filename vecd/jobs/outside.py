@@ -1,0 +1,237 @@
+"""Workers outside the daemon: the ops jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish and jobs.workers.
+
+The dispatcher does the work; here it is put on the event loop, and what comes from another process is checked. A worker
+that did not get an answer sends the same again: a checkpoint or an end that was committed before is answered, and not
+applied twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import orjson
+
+from .. import limits
+from ..errors import Code, VecError
+from ..store import jobs as store
+from ..store.job_transitions import Ending, Repeated, Superseded
+from ..store.jobs import Job
+from . import kinds, operations
+from .dispatcher import lease_lost
+from .effects import received
+from .jobs import Jobs
+from .kinds.kind import Step
+from .leases import Attempt
+from .retry_policy import failed, stopped
+
+T = TypeVar("T")
+
+#: Outcomes of attempts that their workers have ended, in the history of a job.
+_ENDED_BY_WORKER = ("completed", "failed", "cancelled", "paused", "stopped", "timeout")
+
+
+async def claim(
+    jobs: Jobs, worker: str, wanted: Sequence[str], *, lease_s: float, wait_s: float
+) -> dict[str, Any] | None:
+    """Begins an attempt at the next job of these kinds, and waits up to `wait_s` for one; None if there is none.
+
+    Raises VecError `unsupported` for a kind that there is not, or whose jobs run inside the daemon only.
+    """
+    for name in wanted:
+        if kinds.find(name).runs == "inside":
+            can = ", ".join(each.name for each in kinds.KINDS.values() if each.runs != "inside")
+            raise VecError(
+                Code.UNSUPPORTED,
+                f"jobs of the kind {name!r} run inside the daemon only",
+                f"kinds that workers can claim: {can}",
+                field="kinds",
+            )
+    loop = asyncio.get_running_loop()
+    changed = asyncio.Event()
+    deadline = loop.time() + wait_s
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(changed.set)
+
+    dispatcher = jobs.dispatcher
+    dispatcher.listen(worker, wake)
+    try:
+        while True:
+            changed.clear()  # before looking
+            begun = dispatcher.claim(worker, wanted, lease_s)
+            if begun is not None:
+                try:
+                    job = await _committed(begun)
+                except asyncio.CancelledError:  # the worker gets the job, if it still listens
+                    job = await _committed(begun)
+                if job is not None:
+                    jobs.leases.wake()
+                    return _claimed(job)
+                continue  # it was cancelled just now
+            left_s = deadline - loop.time()
+            if left_s <= 0 or dispatcher.closing:
+                return None
+            try:
+                await asyncio.wait_for(changed.wait(), min(left_s, dispatcher.next_due_s()))
+            except TimeoutError:
+                continue
+            except asyncio.CancelledError:
+                return None
+    finally:
+        dispatcher.unlisten(wake)
+
+
+def _claimed(job: Job) -> dict[str, Any]:
+    """A job as its worker sees it. `attempt` is the fencing number, `steps` the number of the next checkpoint."""
+    return {
+        "job_id": job.job_id,
+        "attempt": job.attempt,
+        "kind": job.kind,
+        "library": job.library,
+        "params": job.params,
+        "checkpoint": job.checkpoint,
+        "steps": job.steps,
+        "done": job.done,
+        "total": job.total,
+        "timeout_s": job.timeout_s,
+        "lease_s": job.lease_s,
+    }
+
+
+def heartbeat(jobs: Jobs, job_id: int, number: int, *, done: int | None, total: int | None) -> dict[str, Any]:
+    """Extends a lease. Raises VecError `lease_lost`."""
+    return _told(jobs.dispatcher.heartbeat(job_id, number, done, total))
+
+
+def _told(attempt: Attempt) -> dict[str, Any]:
+    """What each answer tells a worker: why it is to stop, if it is."""
+    return {"stop": attempt.reason, "lease_s": attempt.lease_s}
+
+
+async def checkpoint(
+    jobs: Jobs,
+    job_id: int,
+    number: int,
+    *,
+    step: int,
+    value: Any,
+    effect: dict[str, Any] | None,
+    done: int | None,
+    total: int | None,
+    lines: Sequence[str],
+) -> dict[str, Any]:
+    """Commits a step: `step` is how many checkpoints the job has had before.
+
+    Returns what a heartbeat does, the counts of the effect, the documents that were refused, and whether the step was
+    committed before (`repeated`). Raises VecError `lease_lost`, `invalid_request`, or what the effect raises; then
+    nothing of it is written.
+    """
+    attempt = jobs.dispatcher.heartbeat(job_id, number, done, total)
+    job = attempt.job
+    assert job is not None
+    _check_size("checkpoint", value)
+    if effect is not None and not isinstance(value, dict | None):
+        raise VecError(Code.INVALID_REQUEST, "a checkpoint beside an effect must be a map", field="checkpoint")
+    made, refused = (None, []) if effect is None else await received(jobs.engine, job, effect)
+    told = [f"document {index}: {error.message} ({error.code})" for index, error in refused]
+    committed = jobs.dispatcher.checkpoint(
+        job, step, Step(value, made, done, total, [line[: limits.JOB_LINE_CHARS_MAX] for line in (*lines, *told)])
+    )
+    counts: dict[str, int] = {}
+    repeated = False
+    try:
+        outcome = await _committed(committed)
+        counts = outcome.counts
+    except Repeated:
+        repeated = True
+    except Superseded:
+        raise lease_lost(job_id, number) from None
+    attempt.extend()
+    return {
+        **_told(attempt),
+        "counts": counts,
+        "refused": [{"index": index, "error": error.to_wire()} for index, error in refused],
+        "repeated": repeated,
+    }
+
+
+async def finish(
+    jobs: Jobs,
+    job_id: int,
+    number: int,
+    *,
+    result: dict[str, Any] | None,
+    error: VecError | None,
+    retryable: bool | None,
+) -> dict[str, Any]:
+    """Ends an attempt: with a result, with an error, or with neither: then the worker gives the job back, because it
+    was told to stop or stops itself. Returns the job, with `repeated`. Raises VecError `lease_lost`.
+    """
+    _check_size("result", result)
+    try:
+        attempt = jobs.dispatcher.held(job_id, number)
+    except VecError:
+        return await _finished_before(jobs, job_id, number, result, error)
+    job = attempt.job
+    assert job is not None
+    if error is not None:
+        ending = failed(job, kinds.KINDS[job.kind], error, attempt.reason, retryable=retryable)
+    elif result is not None:
+        ending = Ending(job, store.COMPLETED, "completed", result=result)
+    else:
+        ending = stopped(job, attempt.reason)
+    try:
+        ended = await _committed(jobs.dispatcher.finish(ending))
+    except Superseded:
+        raise lease_lost(job_id, number) from None
+    if ended.state == store.COMPLETED:
+        await jobs.engine.read(jobs.forget, [ended])
+    await jobs.engine.read(jobs.abandon, [ended] if ended.state in store.UNDONE else [])
+    return {**operations.described(jobs, ended), "repeated": False}
+
+
+async def _finished_before(
+    jobs: Jobs, job_id: int, number: int, result: dict[str, Any] | None, error: VecError | None
+) -> dict[str, Any]:
+    """The answer to an end that is sent again. Raises VecError `lease_lost` if this attempt ended otherwise."""
+
+    def read() -> tuple[Job, str | None] | None:
+        with jobs.engine.database.snapshot() as db:
+            found = store.find_many(db, [job_id])
+            outcomes = {each["attempt"]: each["outcome"] for each in store.attempts(db, job_id)}
+        return (found[0], outcomes.get(number)) if found else None
+
+    there = await jobs.engine.read(read)
+    outcome = None if there is None else there[1]
+    if there is None or outcome not in _ENDED_BY_WORKER or (outcome == "completed") != (result is not None):
+        raise lease_lost(job_id, number)
+    if (outcome == "failed") != (error is not None):
+        raise lease_lost(job_id, number)
+    return {**operations.described(jobs, there[0]), "repeated": True}
+
+
+def workers(jobs: Jobs) -> list[dict[str, Any]]:
+    """Who works on what: `{"worker","job_id","kind","library","attempt","started_at","lease_left_s","stop"}`. Threads
+    of the daemon have no lease; a worker outside that waits for a job has no job."""
+    return jobs.dispatcher.workers()
+
+
+async def _committed(future: Future[T]) -> T:
+    """Waits for what is on its way to the disk; it stays on its way if the caller is cancelled."""
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+def _check_size(name: str, value: Any) -> None:
+    try:
+        size = len(orjson.dumps(value))
+    except (TypeError, orjson.JSONEncodeError) as error:
+        raise VecError(Code.INVALID_REQUEST, f"the {name} is not JSON ({error})", field=name) from error
+    if size > limits.JOB_CHECKPOINT_BYTES_MAX:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"a {name} may take {limits.JOB_CHECKPOINT_BYTES_MAX:,} bytes, and this one takes {size:,}",
+            field=name,
+        )
