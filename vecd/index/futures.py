@@ -1,4 +1,4 @@
-"""Small helpers for concurrent futures: failing those that wait, and working on a result that may come later."""
+"""Small helpers for concurrent futures: failing those that wait, resolving them, and chaining one to another."""
 
 from __future__ import annotations
 
@@ -24,12 +24,9 @@ def resolve(futures: Iterable[Future[T]], result: T) -> None:
             future.set_result(result)
 
 
-def then(value: T | Future[T], function: Callable[[T], R]) -> R | Future[R]:
-    """The function's result: at once if the value is there, else a future that `function` fulfils on the thread that
-    gives the value. Cancelling that future cancels the one that it waits for."""
-    if not isinstance(value, Future):
-        return function(value)
-    source: Future[T] = value
+def then(source: Future[T], function: Callable[[T], R]) -> Future[R]:
+    """A future that `function` fulfils on the thread that gives the source's result. Cancelling it cancels the
+    source."""
     chained: Future[R] = Future()
 
     def done(_: Future[T]) -> None:

@@ -346,17 +346,27 @@ class LiveIndex:
         exact = options.exact or self.exact or self._recall.effort(options, "all").exact
         queries = [search.query for search in group if search.query is not None]
         hits = self._nearest(np.stack(queries), options, asked, selection) if queries else None
-        answers = []
-        for search in group:
-            worded = self._worded(search.words, options, selection) if search.words is not None else None
-            titled = self._worded(Query((search.title,)), options, selection) if search.title is not None else None
-            answers.append(Answer(seq, None, worded, titled, exact))
-        waits = _Partial(group, answers, selection)
         if isinstance(hits, Future):
-            self._unanswered[hits] = waits
+            answers = [Answer(seq, None, *self._by_words(search, options, selection), exact) for search in group]
+            self._unanswered[hits] = _Partial(group, answers, selection)
             hits.add_done_callback(lambda done: self._mailbox.call(partial(self._complete_later, done)))
-        else:
-            self._complete(waits, hits)
+            return
+        place = 0
+        for search in group:
+            near: Ranked | None = None
+            if search.query is not None:
+                assert hits is not None
+                near = self._ranked(search, hits[0][place], hits[1][place], selection)
+                place += 1
+            search.future.set_result(Answer(seq, near, *self._by_words(search, options, selection), exact))
+
+    def _by_words(
+        self, search: Search, options: Options, selection: Selection | None
+    ) -> tuple[Ranked | None, Ranked | None]:
+        """The best by the words of the query, and by its title as a whole."""
+        worded = None if search.words is None else self._worded(search.words, options, selection)
+        titled = None if search.title is None else self._worded(Query((search.title,)), options, selection)
+        return worded, titled
 
     def _complete_later(self, done: Future[Hits]) -> None:
         """An asynchronous structure has answered, or failed: these searches are over."""
@@ -368,32 +378,28 @@ class LiveIndex:
         except BaseException as error:
             futures.fail((search.future for search in waits.searches), builder.failed(error))
             return
-        self._complete(waits, hits, later=True)
-
-    def _complete(self, waits: _Partial, hits: Hits | None, *, later: bool = False) -> None:
-        """Answers searches with the hits of those of them that have a query, in their order. If the hits came `later`
-        and are of too few documents, the search starts over: more hits have to be of the same moment."""
         place = 0
+        documents = self._vectors.documents
         for search, answer in zip(waits.searches, waits.answers, strict=True):
             near: Ranked | None = None
             if search.query is not None:
-                assert hits is not None
-                near = self._ranked(search, (hits[0][place], hits[1][place]), waits.selection, later=later)
+                scores, labels, k = hits[0][place], hits[1][place], search.options.k
                 place += 1
-                if near is None:
+                if not search.options.by_document:
+                    near = Ranked(scores, labels, documents.of(labels))
+                else:
+                    near = documents.ranked(scores, labels, k, search.asked, waits.selection)
+                if near is None:  # of too few documents: it starts over, because all hits must be of the same moment
                     search.asked *= DEEPER
                     self._mailbox.post_search(search)
                     continue
             search.future.set_result(answer._replace(near=near))
 
-    def _ranked(self, search: Search, hits: Hits, selection: Selection | None, *, later: bool) -> Ranked | None:
-        """The hits of one query as its options want them; None if a search that is answered `later` needs more."""
-        scores, labels = hits
+    def _ranked(self, search: Search, scores: Floats, labels: Labels, selection: Selection | None) -> Ranked:
+        """The hits of one query as its options want them."""
         options, documents = search.options, self._vectors.documents
         if not options.by_document:
             return Ranked(scores, labels, documents.of(labels))
-        if later:
-            return documents.ranked(scores, labels, options.k, search.asked, selection)
 
         def deeper(k: int) -> Hits:
             assert search.query is not None

@@ -93,6 +93,8 @@ class LiveVectors:
             found.append(self.tail.search(queries, k, selection))
         if from_structure is None:
             return self._best(found, k)
+        if not isinstance(from_structure, Future):
+            return self._best([from_structure, *found], k)
         return then(from_structure, lambda first: self._best([first, *found], k))
 
     def _best(self, found: list[Hits], k: int) -> Hits:
