@@ -179,7 +179,7 @@ class Scheduler:
 def everything(jobs: Jobs) -> list[Schedule]:
     """Blocks."""
     with jobs.engine.database.snapshot() as db:
-        return store.everything(db)
+        return store.list_all(db)
 
 
 def find(jobs: Jobs, name: str) -> Schedule:
