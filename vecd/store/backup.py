@@ -16,7 +16,7 @@ from .database import FULL, Database, translated
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class CopyProgress:
     """The progress of a copy, in pages. `seq` is the head of the copied log."""
 
     done: int
@@ -24,7 +24,7 @@ class Progress:
     seq: int
 
 
-def copy(database: Database, path: Path, pages: int) -> Iterator[Progress]:
+def copied(database: Database, path: Path, pages: int) -> Iterator[CopyProgress]:
     """Copies the store to a file, `pages` at a time. At the end of the iteration the file is complete and on disk. No
     part of `path` may be a symlink.
 
@@ -41,7 +41,7 @@ def copy(database: Database, path: Path, pages: int) -> Iterator[Progress]:
                 target.pragma("synchronous", "off")  # an incomplete copy is deleted
                 with target.backup("main", source, "main") as backup:
                     while not backup.step(pages):
-                        yield Progress(backup.page_count - backup.remaining, backup.page_count, seq)
+                        yield CopyProgress(backup.page_count - backup.remaining, backup.page_count, seq)
                 _make_independent(target)
             except apsw.Error as error:  # about the copy; outside this block it would be reported as the store's
                 full = target.system_errno in FULL and isinstance(error, (apsw.IOError, apsw.CantOpenError))
@@ -58,7 +58,7 @@ def copy(database: Database, path: Path, pages: int) -> Iterator[Progress]:
     except GeneratorExit:
         path.unlink(missing_ok=True)
         raise
-    yield Progress(1, 1, seq)
+    yield CopyProgress(1, 1, seq)
 
 
 def _opened(path: Path) -> apsw.Connection:

@@ -44,7 +44,7 @@ class Backup(JobKind):
         files.clear(made)
         seq = 0
         try:
-            for progress in backup.copy(run.engine.database, made, limits.BACKUP_PAGES):
+            for progress in backup.copied(run.engine.database, made, limits.BACKUP_PAGES):
                 seq = progress.seq
                 yield Step(done=progress.done, total=progress.total)
             if run.stopping():
