@@ -62,7 +62,7 @@ class Log:
         self.events = list(events)
         self.begins: list[Event] = []  # for each event, the first event of its row
         for place, event in enumerate(self.events):
-            assert event["seq"] == place + 1, f"the log itself has seq {event['seq']} behind {place}"
+            assert event["seq"] == place + 1, f"the log itself has seq {event['seq']} after {place}"
             part = event["type"].startswith("chunk.")
             self.begins.append(self.begins[-1] if part else event)
 
@@ -112,7 +112,7 @@ def _check_order(watcher: Watcher, subscription: Subscription, seen: set[int]) -
         if len(set(seqs)) < len(seqs) or not seen.isdisjoint(seqs):
             raise Broken("unique", watcher, f"{sorted(seen & set(seqs)) or seqs} came twice")
         if seqs != sorted(seqs) or (seqs and seqs[0] < latest):
-            raise Broken("ordered", watcher, f"{seqs} came behind {latest}")
+            raise Broken("ordered", watcher, f"{seqs} came after {latest}")
         if frame.cursor < reached or (seqs and (seqs[0] <= reached or seqs[-1] > frame.cursor)):
             raise Broken("bookmarkable", watcher, f"{seqs} came between the cursors {reached} and {frame.cursor}")
         seen.update(seqs)

@@ -346,7 +346,7 @@ class _Parser:
             empty += (not other for other in others)
         if any(empty):
             whole = self._text[token.column - 1 : parts[-1].end - 1]
-            hint = 'a key that is empty stands in quotes: "".a'
+            hint = 'an empty key must be quoted: "".a'
             refuse(self._text, token.column, f"the field {whole!r} has an empty key between its dots", hint)
         path = tuple(keys)
         if token.kind == "bare" and path[0] == "metadata" and len(path) > 1:
