@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vecd import limits
 from vecd.errors import Code, VecError
 
-from . import ndjson
+from . import input_lines
 from .output import Output
 from .progress import Progress
 
@@ -144,7 +144,7 @@ class Pipeline:
     def _readable(self, paths: list[str]) -> Iterator[Line | None]:
         """Yields the lines up to an error of the input; these lines are valid and are written."""
         try:
-            yield from ndjson.lines(paths, self._wait, self._check)
+            yield from input_lines.lines(paths, self._wait, self._check)
         except _Interrupted:
             return
         except VecError as error:
@@ -193,7 +193,7 @@ class Pipeline:
         place = Place(self._lines, line.file, line.number)
         self._lines += 1
         try:
-            document = ndjson.document(line)
+            document = input_lines.document(line)
         except VecError as error:
             self._batch.refused.append((place, error))
             if self._strict or len(self._batch.refused) >= self._batch_documents:

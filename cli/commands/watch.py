@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from vecd.client.subscription import Message
 
     from ..cursors import Nowhere
-    from ..feed import Events
-    from ..following import Following
-    from ..handler import Handler
+    from ..event_lines import Events
+    from ..exec_delivery import Handler
+    from ..reconnecting import Following
 
 app = options.command()
 
@@ -151,8 +151,8 @@ def watch(
         return
     from vecd import data_lock, settings
 
-    from ..feed import Events, IngestLines
-    from ..following import Following
+    from ..event_lines import Events, IngestLines
+    from ..reconnecting import Following
 
     form: Events = (
         IngestLines(vectors=vectors is not False)
@@ -269,7 +269,7 @@ def _handler(
 ) -> Handler:
     from vecd import settings
 
-    from ..handler import Handler
+    from ..exec_delivery import Handler
 
     return Handler(
         command,

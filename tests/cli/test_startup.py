@@ -57,7 +57,7 @@ STATUS_MODULES = {
     "vecd.settings",
     "vecd.units",
     "vecd.unixsocket",
-    "vecd.values",
+    "vecd.json_values",
     "vecd.wire",
     "vecd.wire.documents",
     "vecd.wire.frames",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from vecd.engine.documents import delete_unchanged
 from vecd.engine.read_views import Everything, Matching, ReadViews
 from vecd.errors import VecError
-from vecd.filters import language
+from vecd.filters import expressions
 from vecd.store import documents, libraries, retention
 from vecd.store.catalogue import Library
 from vecd.store.database import Database
@@ -117,7 +117,7 @@ def test_a_listing_is_the_state_at_its_seq_whatever_happens_between_two_pages(
         with store.views.open() as view:
             listings: dict[str, Everything | Matching] = {
                 "all": Everything(view, store.library.library_id),
-                "some": Matching(Everything(view, store.library.library_id), language.parse(("n >= 2",))),
+                "some": Matching(Everything(view, store.library.library_id), expressions.parse(("n >= 2",))),
             }
             found: dict[str, dict[str, int]] = {"all": {}, "some": {}}
             after = ""

@@ -11,7 +11,7 @@ import pytest
 
 from vecd.engine.indexes import _LibrarySource
 from vecd.errors import VecError
-from vecd.index.recall import RecallMonitor
+from vecd.index.recall_monitor import RecallMonitor
 from vecd.store import events, libraries
 from vecd.store.catalogue import Library
 from vecd.store.database import Database

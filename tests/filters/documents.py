@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from vecd.filters.attributes import Attributes, DocumentSelection, Row
-from vecd.filters.language import Doubt, parse
+from vecd.filters.expressions import Doubt, parse
 
 Document = dict[str, Any]
 

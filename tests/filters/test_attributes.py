@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vecd import limits
 from vecd.errors import VecError
 from vecd.filters.attributes import DocumentSelection, Row
-from vecd.filters.language import OWN, Doubt, Field, Where, parse
+from vecd.filters.expressions import OWN, Doubt, Field, Where, parse
 
 from .documents import Document, Store, document, stored
 from .trees import Tree, Writer, flat, holds, kind, leaves, reached, trees

@@ -30,7 +30,7 @@ from vecd.jobs.jobs import Jobs
 from vecd.jobs.scheduler import Scheduler
 from vecd.ops.budget import Budget
 from vecd.ops.service import Service
-from vecd.server.budget import FrameBudget
+from vecd.server.frame_budget import FrameBudget
 from vecd.server.listener import Listener
 from vecd.server.session import Owner, Session
 from vecd.store.database import Database

@@ -31,7 +31,7 @@ from vecd.jobs.scheduler import Scheduler
 from vecd.ops.call import Call
 from vecd.ops.service import Service
 from vecd.ops.table import OPS, Op
-from vecd.server import budget
+from vecd.server import frame_budget
 from vecd.server.listener import Listener
 from vecd.server.session import Session
 from vecd.wire.frames import encode_frame
@@ -499,7 +499,7 @@ def test_a_frame_that_cannot_be_decoded_for_want_of_memory_holds_up_no_other(mon
             def decode(payload: bytes) -> Any:
                 raise MemoryError
 
-            broken.setattr(budget, "decode_request", decode)
+            broken.setattr(frame_budget, "decode_request", decode)
             session.data_received(frame("ping", 1, padding=bytes(100_000)))
             await reached(lambda: session.closed)
             broken.undo()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from vecd import limits
 from vecd.errors import VecError
 from vecd.index import METRICS, kinds
-from vecd.index.live import LiveIndex
+from vecd.index.live_index import LiveIndex
 from vecd.index.messages import Options, Write
 from vecd.index.policy import Tuning
 from vecd.index.pools import Pools, make_pools

@@ -1,8 +1,8 @@
 """Deliver a feed of events to something that may fail: at least once, in order, in batches.
 
-    feed (feed.py) -> batches (batches.py) -> loop (loop.py) -> sink (sink.py)
-                                                |
-                                                +-> dead letters (dead_letters.py)
+    source (source.py) -> batches (batches.py) -> loop (loop.py) -> sink (sink.py)
+                                                    |
+                                                    +-> dead letters (dead_letters.py)
 
 `vec watch --exec` delivers to a command. Rules: nothing here knows a terminal or a socket. The code blocks: it belongs
 on a thread of its own, and all its waits end when its `Stop` is set.
@@ -10,9 +10,9 @@ on a thread of its own, and all its waits end when its `Stop` is set.
 
 from .batches import Batch
 from .dead_letters import DeadLetterFile, DeadLetters
-from .feed import Feed, Message, Stop
 from .loop import Delivery, Observer, Options
 from .sink import AttemptFailed, Sink
+from .source import Feed, Message, Stop
 
 __all__ = [
     "AttemptFailed",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import VecError
-from .feed import Event, Feed, Stop
+from .source import Event, Feed, Stop
 
 
 class Batch(NamedTuple):

@@ -14,8 +14,8 @@ from .. import backoff
 from ..errors import Code, VecError
 from .batches import Batch, Batches
 from .dead_letters import DeadLetters
-from .feed import Event, Feed, Stop
 from .sink import AttemptFailed, Sink
+from .source import Event, Feed, Stop
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 
 from ..filters.attributes import Attributes, DocumentSelection, Row
-from ..filters.language import Field, Filter
+from ..filters.expressions import Field, Filter
 from ..store import documents, events
 from ..store.catalogue import Library
 from ..store.database import Database

@@ -14,7 +14,7 @@ import numpy as np
 from .. import limits
 from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
-from ..filters.language import Filter, refuse
+from ..filters.expressions import Filter, refuse
 from ..store import documents as store
 from ..store import events, libraries
 from ..store.catalogue import Library

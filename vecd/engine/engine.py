@@ -18,8 +18,7 @@ from typing import TypeVar, TypeVarTuple
 from .. import limits
 from ..errors import VecError
 from ..feed.feed import Feed
-from ..filters import language
-from ..filters.language import Filter
+from ..filters.expressions import Filter
 from ..resources import exhausted, pool
 from ..settings import Settings
 from ..store.database import Database
@@ -27,9 +26,9 @@ from ..store.transaction import Commit, JobChange
 from ..text import embedders
 from .attribute_cache import AttributeCache
 from .batch_executor import BatchExecutor
+from .fair_pool import Preparers, Slices
 from .hit_cache import HitCache
 from .indexes import Indexes
-from .preparers import Preparers, Slices
 from .read_views import ReadViews
 from .vacuum import Vacuum
 
@@ -97,8 +96,8 @@ class Engine:
         """The filter that all of these expressions make together; empty: none. Raises VecError `invalid_filter`."""
         texts = tuple(expressions)
         if sum(map(len, texts)) <= limits.FILTER_CHARS_AT_ONCE:
-            return language.parse(texts)
-        return await self.read(language.parse, texts)
+            return expressions.parse(texts)
+        return await self.read(expressions.parse, texts)
 
     def prepare(self, flow: Hashable, slices: Slices[T], cost_s: float) -> asyncio.Future[T]:
         """Runs the expensive part of a write, off the loop, in fair order with those of other flows; `cost_s` is about

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import Code, VecError
 from ..index.fulltext.segments import TermCounts
-from ..index.live import LiveIndex
+from ..index.live_index import LiveIndex
 from ..index.messages import Write
 from ..index.pools import make_pools
 from ..index.rows import Floats, Labels

@@ -10,7 +10,7 @@ Rules: a document that is refused affects no other; its error names the field. A
 so the same document sent twice is one. The digest is of the resulting content: a document that changes nothing is
 recognised in whatever form it is sent.
 This runs for every document of every stream, so it takes few steps a document and few calls a batch. A large request
-takes seconds, on threads that are shared (preparers.py): so it is prepared as several batches, each written in one
+takes seconds, on threads that are shared (fair_pool.py): so it is prepared as several batches, each written in one
 transaction, and each batch in slices, between which the threads prepare other requests.
 """
 
@@ -32,6 +32,7 @@ import orjson
 from .. import limits
 from ..errors import Code, VecError, nearest
 from ..index import LENGTH_MAX
+from ..json_values import refusals
 from ..store import checksums
 from ..store import documents as store
 from ..store import libraries as store_libraries
@@ -40,10 +41,9 @@ from ..store.documents import Batch, Entry
 from ..store.transaction import Words
 from ..text import embedders
 from ..text.chunking import chunks_by_span, chunks_of
-from ..values import refusals
 from .chunk_terms import TermCollector
 from .engine import Engine
-from .preparers import Slices
+from .fair_pool import Slices
 
 _KEYS = frozenset(("op", "id", "title", "text", "texts", "metadata", "vector", "vectors"))
 

@@ -32,7 +32,7 @@ import orjson
 from .. import limits
 from ..errors import Code, VecError
 from ..filters import attributes
-from ..filters.language import Filter
+from ..filters.expressions import Filter
 from ..store import documents as store
 from ..store import events
 from ..store.catalogue import Catalogue

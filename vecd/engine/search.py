@@ -1,6 +1,6 @@
 """Search: by vector, by full text, or both fused.
 
-The index answers both halves at one point of its order of work (index/live.py), so an answer is of one state.
+The index answers both halves at one point of its order of work (index/live_index.py), so an answer is of one state.
 
 `hybrid` fuses the two rankings by reciprocal rank (Cormack, Clarke, Büttcher, 2009, "Reciprocal Rank Fusion outperforms
 Condorcet and individual Rank Learning Methods"): a hit's score is the sum of 1 / (20 + its rank) over the rankings that
@@ -30,9 +30,9 @@ import numpy as np
 from .. import limits
 from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
-from ..filters.language import Doubt, Filter
+from ..filters.expressions import Doubt, Filter
 from ..index.fulltext import inverted_index
-from ..index.live import LiveIndex
+from ..index.live_index import LiveIndex
 from ..index.messages import Answer, Options
 from ..index.rows import Floats, Ranked, Selection
 from ..store.catalogue import Library

@@ -21,9 +21,9 @@ from typing import Any, Final
 import numpy as np
 
 from ..errors import VecError
-from ..index.live import LiveIndex
+from ..index.live_index import LiveIndex
 from ..index.messages import Options
-from ..index.recall import figures, recall_of
+from ..index.recall_monitor import figures, recall_of
 from ..index.rows import Floats
 from ..store import documents
 from ..store.catalogue import Library

@@ -29,7 +29,7 @@ from ..store.database import Database
 from . import batches
 from .batches import Encode, EventBatch
 from .broadcast import Broadcast
-from .runner import Run
+from .run_blocking import Run
 from .selection import EventSelection
 
 log = logging.getLogger("vecd.feed")

@@ -16,7 +16,7 @@ from ..store.database import Database
 from ..units import format_time
 from .broadcast import Broadcast
 from .positions import Position, cursor
-from .runner import Run
+from .run_blocking import Run
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 

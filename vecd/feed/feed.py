@@ -16,7 +16,7 @@ from ..store.database import Database
 from .channels import Channels
 from .consumers import Consumers
 from .retention import Retention, Vacuum
-from .runner import Run
+from .run_blocking import Run
 from .watch import Watches
 
 T = TypeVar("T")

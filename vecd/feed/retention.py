@@ -18,7 +18,7 @@ from ..store.database import Database
 from ..store.retention import Limits
 from ..store.transaction import Transaction
 from .positions import Position, cursor
-from .runner import Run
+from .run_blocking import Run
 
 log = logging.getLogger("vecd.retention")
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ..errors import Code, VecError, nearest
 from ..filters import attributes
-from ..filters.language import Filter
+from ..filters.expressions import Filter
 from ..store import events
 from ..store.catalogue import Library
 from ..store.events import Row

@@ -13,12 +13,12 @@ from typing import Final
 
 from ..errors import Code, VecError
 from ..store.database import Database
-from . import positions, snapshot
+from . import initial_snapshot, positions
 from .batches import Encode, EventBatch, bookmark
 from .channels import Channel, Channels
 from .consumers import Consumers
 from .positions import Position
-from .runner import Run
+from .run_blocking import Run
 from .selection import EventSelection
 
 #: What a watch does whose position was trimmed away.
@@ -229,7 +229,7 @@ class Watch:
         if label is not None:
             await self._admit()
             return await self._watches.catch_up(
-                snapshot.read, self._database, selection, self._encode, self.position, self._left
+                initial_snapshot.read, self._database, selection, self._encode, self.position, self._left
             )
         if self._stop is not None:
             await self._admit()

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from .. import limits
 from ..errors import nearest
 from .columns import Bools, Columns, Growing, Labels, Row, pages
-from .language import OWN, All, Doubt, Field, Node, Not, Test, Value, Where
+from .expressions import OWN, All, Doubt, Field, Node, Not, Test, Value, Where
 
 __all__ = ["Attributes", "DocumentSelection", "Row", "Some"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from .language import Field, Test
+from .expressions import Field, Test
 
 Bools = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]

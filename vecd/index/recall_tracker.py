@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from ..errors import VecError
 from .messages import Options
-from .recall import RecallMonitor
 from .recall_measurement import RecallMeasurement
+from .recall_monitor import RecallMonitor
 from .rows import Allowed, Floats
 from .source import Source
 from .structure import Effort, Structure

@@ -1,7 +1,7 @@
 """The dispatcher: gives pending jobs to workers, and takes their steps and results.
 
-All workers, the threads of the daemon (workers.py) and those outside it (leases over the socket: outside.py), use the
-same four functions:
+All workers, the threads of the daemon (worker_threads.py) and external ones (external_workers.py), use the same four
+functions:
 
     claim       begins an attempt at the next job; the answer has the attempt's number, the fencing number
     heartbeat   extends the lease; the answer says whether the attempt is to stop, and why

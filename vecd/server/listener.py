@@ -27,7 +27,7 @@ from ..ops.service import Service
 from ..resources import own_descriptors
 from ..settings import make_folder
 from ..unixsocket import is_listening, peer_uid
-from .budget import FrameBudget
+from .frame_budget import FrameBudget
 from .session import Session
 
 log = logging.getLogger("vecd.listener")

@@ -6,7 +6,7 @@ Rules:
 - Back-pressure: when the runner takes no more (too much is unanswered, of this connection or of all), or too much of
   our output is unread, the session stops reading.
 - What grows with a request does not run on the event loop: large frames are decoded off it, in their order, and read
-  only when there is room for them (budget.py).
+  only when there is room for them (frame_budget.py).
 - Bytes that are no protocol end the connection, with the reason as its last message (id nil).
 - The listener's sweep disconnects a peer that leaves its hello, half a frame or our replies waiting for `stall_s`. A
   connection with a subscription, or with an answer that comes in pages, may be read as slowly as its reader likes:
@@ -30,7 +30,7 @@ from ..ops.service import Service
 from ..unixsocket import peer_pid
 from ..wire.frames import FrameDecoder
 from ..wire.messages import Part, Request, check_protocol, encode, encode_part, frame_of
-from .budget import Decoded, FrameBudget, Undecoded, decode_at_once
+from .frame_budget import Decoded, FrameBudget, Undecoded, decode_at_once
 
 log = logging.getLogger("vecd.session")
 

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import Code, VecError
-from .. import brute_force, native, snapshot
+from .. import brute_force, native, snapshot_file
 from ..kind import Kind, Parameter
 from ..native import faiss
 from ..rows import Allowed, Bools, Floats, Labels, Rows
@@ -356,19 +356,19 @@ class Hnsw:
 
         made = cls(spec)
         hnsw, storage = made._index.hnsw, made._storage
-        if {name: snapshot.dtype_of(arrays, name) for name in arrays} != DTYPES:
+        if {name: snapshot_file.dtype_of(arrays, name) for name in arrays} != DTYPES:
             raise ValueError("it does not hold the arrays of a graph")
         held = {name: arrays[name] for name in ("labels", "nodes", "centre", "entry")}
         for vector, name in (
             (storage.codes, "codes"), (hnsw.neighbors, "neighbors"), (hnsw.levels, "levels"), (hnsw.offsets, "offsets"),
         ):  # fmt: skip
-            size = snapshot.count_of(arrays, name)
+            size = snapshot_file.count_of(arrays, name)
             if name in ("codes", "neighbors"):
                 _make_room(vector, size)
             else:
                 vector.resize(size)
             held[name] = faiss().rev_swig_ptr(vector.data(), size) if size else np.empty(0, DTYPES[name])
-            snapshot.read_into(arrays, name, held[name])
+            snapshot_file.read_into(arrays, name, held[name])
         counts = faiss().vector_to_array(hnsw.cum_nneighbor_per_level)
         check(held, counts, spec.dimension, 2 if made._half else 4)
         storage.ntotal = made._index.ntotal = len(held["levels"])

@@ -24,7 +24,7 @@ from ...durable_files import create, reopen
 from ...engine import documents
 from ...engine.libraries import find
 from ...engine.read_views import Everything, Listing, Matching
-from ...filters import language
+from ...filters import expressions
 from ...store import documents as store
 from ...store.catalogue import Library
 from ...store.jobs import Job
@@ -52,7 +52,7 @@ class Export(JobKind):
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         files.target(engine, self.name, params["path"])
-        language.parse(tuple(params.get("where", ())))
+        expressions.parse(tuple(params.get("where", ())))
         return {"gzip": params["path"].endswith(".gz"), **params}
 
     def steps(self, run: Run) -> Steps:
@@ -117,7 +117,7 @@ def _named(at: dict[str, Any]) -> dict[str, Any]:
 def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any]) -> tuple[dict[str, Any], Listing, Library]:
     """The checkpoint to go on from, the documents behind it, and the library. The view that they are read in is open
     until the stack ends. A checkpoint with names alone is the beginning."""
-    engine, where = run.engine, language.parse(tuple(run.params.get("where", ())))
+    engine, where = run.engine, expressions.parse(tuple(run.params.get("where", ())))
     listed: Listing
     if "seq" in at:
         view = stack.enter_context(engine.views.reopen(at["seq"], at["label"], limits.EXPORT_VIEW_S))

@@ -42,6 +42,7 @@ from . import builder, futures, native
 from .fulltext.inverted_index import Query
 from .fulltext.live_text import LiveText
 from .kinds import KINDS
+from .live_vectors import LiveVectors
 from .local.flat import Flat
 from .mailbox import Mailbox
 from .maintenance import BuildRequest, Maintenance
@@ -52,7 +53,6 @@ from .recall_tracker import RecallTracker, selectivity
 from .rows import DEEPER, Floats, Labels, Ranked, Selection
 from .source import Rebuilt, Source
 from .structure import Hits, Spec
-from .vectors import LiveVectors
 
 T = TypeVar("T")
 

@@ -145,13 +145,13 @@ _AS_JSON = "write all ids as JSON strings: use jq .id, not jq -r .id"
 
 
 def _from_json(data: bytes, where: str) -> str:
-    from vecd.wire import exact
+    from vecd.wire import strict_json
 
     from .output import load_orjson
 
     load_orjson()
     try:
-        value = exact.loads(data)
+        value = strict_json.loads(data)
     except (VecError, ValueError) as error:
         raise VecError(Code.INVALID_REQUEST, f"{where}: not an id ({error})", _AS_JSON) from error
     if isinstance(value, dict):

@@ -17,14 +17,14 @@ from vecd.delivery import AttemptFailed, Batch, DeadLetterFile, Delivery, Observ
 from vecd.durable_files import printable_path
 from vecd.errors import Code, VecError
 
-from .feed import Events
+from .event_lines import Events
 from .output import plural
 from .signals import Signals
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .following import Following
+    from .reconnecting import Following
 
 #: What a shell's exit status says of a command that it could not run.
 _CANNOT_RUN = {126: "it cannot be executed", 127: "it was not found"}
