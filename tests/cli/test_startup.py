@@ -48,7 +48,7 @@ STATUS_MODULES = {
     "vecd.client.connection",
     "vecd.client.discovery",
     "vecd.client.spawn",
-    "vecd.client.subscription",
+    "vecd.client.watch",
     "vecd.data_lock",
     "vecd.durable_files",
     "vecd.errors",

@@ -16,7 +16,7 @@ from ..errors import Code, VecError
 from ..wire.documents import Packed, pack_all, pack_document
 from ..wire.vectors import pack_vector
 from .connection import Connection
-from .subscription import Watch
+from .watch import Watch
 
 
 class Client(Connection):

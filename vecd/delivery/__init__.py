@@ -10,9 +10,9 @@ on a thread of its own, and all its waits end when its `Stop` is set.
 
 from .batches import Batch
 from .dead_letters import DeadLetterFile, DeadLetters
-from .loop import Delivery, Observer, Options
+from .loop import Delivery, DeliveryOptions, Observer
 from .sink import AttemptFailed, Sink
-from .source import Feed, Message, Stop
+from .source import EventSource, Message, Stop
 
 __all__ = [
     "AttemptFailed",
@@ -20,10 +20,10 @@ __all__ = [
     "DeadLetterFile",
     "DeadLetters",
     "Delivery",
-    "Feed",
+    "DeliveryOptions",
+    "EventSource",
     "Message",
     "Observer",
-    "Options",
     "Sink",
     "Stop",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import VecError
-from .source import Event, Feed, Stop
+from .source import Event, EventSource, Stop
 
 
 class Batch(NamedTuple):
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     attempt: int = 1
 
 
-class Batches:
+class Batcher:
     """Iterate once. It ends with the feed, or when it is stopped.
 
     A VecError of the feed is raised after all that was read before it.
@@ -31,7 +31,7 @@ class Batches:
 
     def __init__(
         self,
-        feed: Feed,
+        feed: EventSource,
         encode: Callable[[Sequence[Event]], Sequence[bytes]],
         stop: Stop,
         *,

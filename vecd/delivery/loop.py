@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from .. import backoff
 from ..errors import Code, VecError
-from .batches import Batch, Batches
+from .batches import Batch, Batcher
 from .dead_letters import DeadLetters
 from .sink import AttemptFailed, Sink
-from .source import Event, Feed, Stop
+from .source import Event, EventSource, Stop
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class DeliveryOptions:
     """How a feed is delivered. Times are in seconds."""
 
     events_max: int = 1_000  # of a batch
@@ -45,9 +45,9 @@ class Delivery:
 
     def __init__(
         self,
-        feed: Feed,
+        feed: EventSource,
         sink: Sink,
-        options: Options,
+        options: DeliveryOptions,
         *,
         encode: Callable[[Sequence[Event]], Sequence[bytes]],
         stop: Stop,
@@ -63,7 +63,7 @@ class Delivery:
         self._stop = stop
         self._dead_letters = dead_letters
         self._observer = observer or Observer()
-        self._batches = Batches(
+        self._batches = Batcher(
             feed,
             encode,
             stop,

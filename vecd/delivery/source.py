@@ -19,7 +19,7 @@ class Message(Protocol):
         """The position behind the last event (inclusive)."""
 
 
-class Feed(Protocol):
+class EventSource(Protocol):
     """Events in the order of the log."""
 
     @property

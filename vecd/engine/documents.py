@@ -25,7 +25,7 @@ from . import ingest
 from .engine import Engine
 from .libraries import find
 from .prepare import NO_VECTORS
-from .read_views import Everything, Listing, Picked, ReadView
+from .read_views import AllDocuments, DocumentsByLabel, Listing, ReadView
 
 if TYPE_CHECKING:
     import apsw
@@ -101,7 +101,7 @@ async def listing(engine: Engine, view: ReadView, name: str, where: Filter) -> t
     """
     library = find(engine, name, view.catalogue)
     if not where:
-        return Everything(view, library.library_id), []
+        return AllDocuments(view, library.library_id), []
     selection = await _select(engine, library, where)
     await _published(engine, selection.seq)
     return await engine.read(_picked, engine, view, selection), _warnings(selection)
@@ -121,7 +121,7 @@ def refuse_doubts(selection: DocumentSelection) -> None:
 def listing_at_once(engine: Engine, view: ReadView, library: Library, where: Filter) -> Listing:
     """As `listing`, for a thread that may block. Blocks."""
     if not where:
-        return Everything(view, library.library_id)
+        return AllDocuments(view, library.library_id)
     return _picked(engine, view, _selected(engine, library, where))
 
 
@@ -134,11 +134,11 @@ def outlines(engine: Engine, listed: Listing, count: int) -> list[dict[str, Any]
         return [_outlined(each) for each in listed.page(db, count)]
 
 
-def _picked(engine: Engine, view: ReadView, selection: DocumentSelection) -> Picked:
+def _picked(engine: Engine, view: ReadView, selection: DocumentSelection) -> DocumentsByLabel:
     labels = selection.firsts[selection.matching].tolist()
     with engine.database.snapshot() as db:
         labels = store.by_id(db, labels)
-    return Picked(view, max(view.seq, selection.seq), selection.last_label, labels)
+    return DocumentsByLabel(view, max(view.seq, selection.seq), selection.last_label, labels)
 
 
 async def count(engine: Engine, name: str, where: Filter) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ..store.transaction import Commit, JobChange
 from ..text import embedders
 from .attribute_cache import AttributeCache
 from .batch_executor import BatchExecutor
-from .fair_pool import Preparers, Slices
+from .fair_pool import FairPool, Slices
 from .hit_cache import HitCache
 from .indexes import Indexes
 from .read_views import ReadViews
@@ -53,7 +53,7 @@ class Engine:
         self.batch_executor = BatchExecutor("vecd-batch", limits.BATCH_EXECUTOR_THREADS)
         self._readers = pool(limits.READERS, "vecd-read")
         self._searchers = pool(limits.SEARCHERS, "vecd-search")
-        self._preparers = Preparers("vecd-prepare", limits.PREPARERS)
+        self._preparers = FairPool("vecd-prepare", limits.PREPARERS)
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop

@@ -35,7 +35,7 @@ class _Work:
     cost_s: float  # of its next slice, about
 
 
-class Preparers:
+class FairPool:
     """`prepare` on the event loop."""
 
     def __init__(self, name: str, count: int) -> None:

@@ -21,8 +21,8 @@ import numpy as np
 from ..errors import Code, VecError
 from ..index.fulltext.segments import TermCounts
 from ..index.live_index import LiveIndex
-from ..index.messages import Write
 from ..index.pools import make_pools
+from ..index.requests import Write
 from ..index.rows import Floats, Labels
 from ..index.source import Rebuilt
 from ..index.structure import Spec

@@ -25,7 +25,7 @@ from .prepare import PreparedBatch, cost_s, prepare_in_slices
 
 
 @dataclass(slots=True)
-class Result:
+class IngestResult:
     """The outcome of a request's documents: `refused` are (index, why), in the order of their indexes."""
 
     outcomes: list[Outcome]
@@ -38,14 +38,16 @@ class Result:
         self.refused += prepared.refused
 
 
-async def ingest(engine: Engine, name: str, documents: list[Any], slot: WriteSlot, *, strict: bool = False) -> Result:
+async def ingest(
+    engine: Engine, name: str, documents: list[Any], slot: WriteSlot, *, strict: bool = False
+) -> IngestResult:
     """Writes documents; when it returns they are durable, searchable and logged.
 
     With `strict`, nothing from the first refused document on is written. Raises VecError `not_found`,
     `embedder_failed`, or what the store raises; then the batches before the one that failed are written.
     """
     library = await settled(engine, name, slot)
-    result = Result([], [], engine.database.head)
+    result = IngestResult([], [], engine.database.head)
     batches = _PreparedBatches(engine, library, documents, strict, slot)
     with batches:
         prepared = await batches.at(0)

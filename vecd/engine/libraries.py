@@ -208,6 +208,6 @@ def recall_report(engine: Engine, library: Library) -> dict[str, Any]:
     return {"promise": library.recall, "met": met, "own": own}
 
 
-def everything(engine: Engine) -> list[Library]:
+def all_libraries(engine: Engine) -> list[Library]:
     """All living libraries, by name."""
     return sorted(engine.database.catalogue.by_name.values(), key=lambda library: library.name)

@@ -150,7 +150,7 @@ class Listing(Protocol):
         `busy`."""
 
 
-class Everything:
+class AllDocuments:
     """All documents of a library in a view.
 
     A page is read from the index of the living, and the few that were removed since the view began are merged in. Each
@@ -195,10 +195,10 @@ class Everything:
         return found[:count]
 
 
-class Matching:
+class MatchingDocuments:
     """The documents of Everything that match a filter; for a state older than the library's attributes."""
 
-    def __init__(self, inner: Everything, where: Filter) -> None:
+    def __init__(self, inner: AllDocuments, where: Filter) -> None:
         self.seq, self.label = inner.seq, inner.label
         self._inner = inner
         self._where = where
@@ -216,7 +216,7 @@ class Matching:
         return []
 
 
-class Picked:
+class DocumentsByLabel:
     """Documents given by their labels."""
 
     def __init__(self, view: ReadView, seq: int, label: int, labels: list[int]) -> None:

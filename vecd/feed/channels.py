@@ -29,7 +29,7 @@ from ..store.database import Database
 from . import batches
 from .batches import Encode, EventBatch
 from .broadcast import Broadcast
-from .run_blocking import Run
+from .run_blocking import RunBlocking
 from .selection import EventSelection
 
 log = logging.getLogger("vecd.feed")
@@ -82,7 +82,7 @@ class Channel:
 class Channels:
     """All channels, and the tasks that fill them and send heartbeats."""
 
-    def __init__(self, database: Database, catch_up: Run, live: Run, heartbeat_s: float) -> None:
+    def __init__(self, database: Database, catch_up: RunBlocking, live: RunBlocking, heartbeat_s: float) -> None:
         """`catch_up` runs reads for watches that are behind; `live` runs the reads at the head, one at a time."""
         self._database = database
         self._heartbeat_s = heartbeat_s

@@ -16,7 +16,7 @@ from ..store.database import Database
 from ..units import format_time
 from .broadcast import Broadcast
 from .positions import Position, cursor
-from .run_blocking import Run
+from .run_blocking import RunBlocking
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 
@@ -24,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 class Consumers:
     """The store's consumers, and which watch holds which. Lives on the event loop."""
 
-    def __init__(self, database: Database, read: Run) -> None:
+    def __init__(self, database: Database, read: RunBlocking) -> None:
         self._database = database
         self._read = read
         self._holders: dict[str, str] = {}  # consumer -> who holds it, for people

@@ -18,7 +18,7 @@ from ..store.database import Database
 from ..store.retention import Limits
 from ..store.transaction import Transaction
 from .positions import Position, cursor
-from .run_blocking import Run
+from .run_blocking import RunBlocking
 
 log = logging.getLogger("vecd.retention")
 
@@ -35,7 +35,7 @@ class Vacuum(Protocol):
 class Retention:
     """Trims the log. Lives on the event loop."""
 
-    def __init__(self, database: Database, read: Run, vacuum: Vacuum) -> None:
+    def __init__(self, database: Database, read: RunBlocking, vacuum: Vacuum) -> None:
         self._database = database
         self._read = read
         self._vacuum = vacuum

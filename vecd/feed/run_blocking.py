@@ -9,7 +9,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Run(Protocol):
+class RunBlocking(Protocol):
     """Runs a function that blocks off the event loop."""
 
     def __call__(self, function: Callable[[*Ts], T], *args: *Ts) -> Awaitable[T]: ...

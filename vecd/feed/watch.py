@@ -18,7 +18,7 @@ from .batches import Encode, EventBatch, bookmark
 from .channels import Channel, Channels
 from .consumers import Consumers
 from .positions import Position
-from .run_blocking import Run
+from .run_blocking import RunBlocking
 from .selection import EventSelection
 
 #: What a watch does whose position was trimmed away.
@@ -51,7 +51,7 @@ async def _admit() -> None:
 class Watches:
     """Makes watches, and knows those that are at work."""
 
-    def __init__(self, database: Database, channels: Channels, consumers: Consumers, catch_up: Run) -> None:
+    def __init__(self, database: Database, channels: Channels, consumers: Consumers, catch_up: RunBlocking) -> None:
         """`catch_up` runs reads for one watch that is behind the head."""
         self.database = database
         self.channels = channels

@@ -2,7 +2,7 @@
 
     live_index.py            LiveIndex: makes any structure searchable while it changes
     maintenance.py policy.py when the structure is drained, rebuilt, measured and saved, and how
-    messages.py              writes, searches and answers of a LiveIndex
+    requests.py              writes, searches and answers of a LiveIndex
     source.py builder.py     where vectors come from; a structure built from them, or restored from a snapshot
     pools.py                 the threads that all LiveIndexes share
     structure.py             the protocol of a structure;  kinds.py  the table of kinds and their parameters

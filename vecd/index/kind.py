@@ -47,7 +47,7 @@ def _no_further_rules(metric: str, parameters: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class IndexKind:
     """One kind. `make` is None where the tail is all there is; a structure pays from `rows_min` rows on."""
 
     what: str

@@ -14,7 +14,7 @@ from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import VecError
-from .messages import Search, Write
+from .requests import Search, Write
 
 T = TypeVar("T")
 

@@ -177,7 +177,7 @@ class Ranked(NamedTuple):
     documents: Labels
 
 
-class Documents:
+class DocumentMap:
     """Which document a chunk belongs to: the labels of the documents' first chunks, ascending, dead ones as well."""
 
     def __init__(self, firsts: Labels) -> None:

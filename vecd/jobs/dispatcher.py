@@ -34,7 +34,7 @@ from ..store.jobs import Job
 from ..store.transaction import JobChange, Transaction
 from ..units import format_time
 from .clocks import steady_us, wall_us
-from .effects import Outcome
+from .effects import EffectResult
 from .kinds import KINDS
 from .kinds.kind import JobKind, Step
 from .leases import CANCELLED, PAUSED, STOPPED, Attempt, WorkingTime
@@ -230,7 +230,7 @@ class Dispatcher:
             attempt.progressed(done, total)
             return attempt
 
-    def checkpoint(self, job: Job, number: int, step: Step) -> Future[Outcome]:
+    def checkpoint(self, job: Job, number: int, step: Step) -> Future[EffectResult]:
         """Commits a step of an attempt. `number` is how many checkpoints the job had before. The future raises
         Superseded or Repeated (store/job_transitions.py), or what the effect raises."""
         effect = step.effect
@@ -462,10 +462,10 @@ def _finish_stopped(ending: Ending, tx: Transaction) -> Job | None:
         return None
 
 
-def _commit_step(engine: Engine, job: Job, number: int, step: Step, tx: Transaction) -> Outcome:
+def _commit_step(engine: Engine, job: Job, number: int, step: Step, tx: Transaction) -> EffectResult:
     """On the writer: what a step writes, and the checkpoint. All of it, or nothing."""
     last = transitions.check_fence(tx, job.job_id, job.attempt, number)
-    outcome = Outcome() if step.effect is None else step.effect.apply(engine, tx)
+    outcome = EffectResult() if step.effect is None else step.effect.apply(engine, tx)
     value = last if step.checkpoint is None else step.checkpoint
     if outcome.counts:
         before = last.get("counts", {}) if isinstance(last, dict) else {}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class EffectResult:
     """What an effect has done. `counts` are added up over all steps of the job, in its checkpoint under `counts`."""
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Effect(ABC):
         return 1
 
     @abstractmethod
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         """On the writer; may be called again after a rollback. Raises VecError."""
 
 
@@ -71,7 +71,7 @@ class WriteDocuments(Effect):
     def rows(self) -> int:
         return sum(len(batch.entries) + len(batch.texts) for batch in self.batches) + 1
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         counts = dict.fromkeys(("added", "updated", "unchanged", "deleted"), 0)
         seq = None
         for batch in self.batches:
@@ -85,7 +85,7 @@ class WriteDocuments(Effect):
                     raise VecError(Code.BUSY, error.message, error.hint) from error
                 for outcome in outcomes:
                     counts[outcome.status] += 1
-        return Outcome({**counts, "failed": self.refused}, seq)
+        return EffectResult({**counts, "failed": self.refused}, seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +100,12 @@ class DeleteDocuments(Effect):
     def rows(self) -> int:
         return len(self.ids)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         entries = [Entry(index, each, delete=True) for index, each in enumerate(self.ids)]
         library = ingest.same_library(tx, self.library)
         outcomes = store.write(tx, library, Batch(entries, [], [], NO_VECTORS))
         deleted = sum(outcome.seq is not None for outcome in outcomes)
-        return Outcome({"deleted": deleted, "missing": len(outcomes) - deleted}, tx.seq)
+        return EffectResult({"deleted": deleted, "missing": len(outcomes) - deleted}, tx.seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,24 +120,24 @@ class DeleteVersions(Effect):
     def rows(self) -> int:
         return len(self.versions)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        return Outcome({"deleted": documents.delete_unchanged(self.library, self.versions, tx)[0]})
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        return EffectResult({"deleted": documents.delete_unchanged(self.library, self.versions, tx)[0]})
 
 
 # --- the store as a whole -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Trim(Effect):
+class TrimLog(Effect):
     """Moves the log's horizon up to a seq (inclusive). The value is `{"trimmed","held_by"}`."""
 
     upto: int
     past_consumers: bool
     frees: ClassVar[bool] = True
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         trimmed, held_by = retention.trim_to(tx, self.upto, self.past_consumers)
-        return Outcome(value={"trimmed": trimmed, "held_by": held_by})
+        return EffectResult(value={"trimmed": trimmed, "held_by": held_by})
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,8 @@ class DeleteTrimmed(Effect):
     def rows(self) -> int:
         return limits.VACUUM_ROWS
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        return Outcome(value=deleting(engine.database, engine.views)(tx))
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        return EffectResult(value=deleting(engine.database, engine.views)(tx))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +164,8 @@ class GiveBackPages(Effect):
     def rows(self) -> int:
         return limits.VACUUM_ROWS
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        return Outcome(value=giving_back(engine.database)(tx))
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        return EffectResult(value=giving_back(engine.database)(tx))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +181,9 @@ class PruneJobs(Effect):
     def rows(self) -> int:
         return self.count
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         pruned = job_transitions.prune(tx, self.before_us, self.keep, self.count)
-        return Outcome({"pruned": len(pruned)}, value=pruned)
+        return EffectResult({"pruned": len(pruned)}, value=pruned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +196,9 @@ class AddChecksums(Effect):
     def rows(self) -> int:
         return len(self.versions)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         integrity.add_checksums(tx, versions=self.versions)
-        return Outcome()
+        return EffectResult()
 
 
 # --- from other processes -------------------------------------------------------------------------------------------

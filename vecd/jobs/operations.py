@@ -24,7 +24,7 @@ from .jobs import Jobs
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class JobFilter:
     """Which jobs are wanted. None: all."""
 
     states: Sequence[str] | None = None
@@ -110,7 +110,7 @@ async def status(jobs: Jobs) -> dict[str, Any]:
     return {**overview(jobs), "jobs": [described(jobs, job) for job in running if job.state == store.RUNNING]}
 
 
-def page(jobs: Jobs, listing: Listing, before: int | None, count: int) -> list[Job]:
+def page(jobs: Jobs, listing: JobFilter, before: int | None, count: int) -> list[Job]:
     """Up to `count` jobs, the newest first, below the id `before` (exclusive). Blocks.
 
     Raises VecError `invalid_request` for a state, `unsupported` for a kind that there is not.

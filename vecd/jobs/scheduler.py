@@ -53,7 +53,7 @@ class Scheduler:
             await self._write(
                 lambda tx: transitions.postpone(tx, misplaced), frees=True
             )  # what frees may be among them
-        for each in await self._jobs.engine.read(everything, self._jobs):
+        for each in await self._jobs.engine.read(all_schedules, self._jobs):
             try:
                 following_us = await self._look_or_refuse(each, now_us)
             except VecError as error:
@@ -94,7 +94,7 @@ class Scheduler:
         counts = self._jobs.dispatcher.counts
         if counts[COMPLETED] + counts[CANCELLED] <= 2 * limits.JOBS_KEPT:
             return
-        found = [each for each in await self._jobs.engine.read(everything, self._jobs) if each.name == PRUNE]
+        found = [each for each in await self._jobs.engine.read(all_schedules, self._jobs) if each.name == PRUNE]
         jobs = [self._wanted(each) for each in found]
         await self._write(lambda tx: store.submit(tx, PRUNE, jobs, 0, None), frees=True)
 
@@ -137,7 +137,7 @@ class Scheduler:
         return described(await self._write(lambda tx: store.remove(tx, name)), self._now_us())
 
     async def listed(self) -> list[dict[str, Any]]:
-        return [described(each, self._now_us()) for each in await self._jobs.engine.read(everything, self._jobs)]
+        return [described(each, self._now_us()) for each in await self._jobs.engine.read(all_schedules, self._jobs)]
 
     async def _submit(self, each: Schedule, due: due_times.Due) -> None:
         pending_max = {"skip": 0, "once": 1, "all": limits.SCHEDULE_MISSED_MAX}[each.missed]
@@ -176,7 +176,7 @@ class Scheduler:
         return await asyncio.wrap_future(self._jobs.engine.database.submit(work, frees=frees))
 
 
-def everything(jobs: Jobs) -> list[Schedule]:
+def all_schedules(jobs: Jobs) -> list[Schedule]:
     """Blocks."""
     with jobs.engine.database.snapshot() as db:
         return store.everything(db)

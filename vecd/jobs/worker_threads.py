@@ -25,7 +25,7 @@ from ..store import jobs as store
 from ..store.job_transitions import Ending
 from ..store.jobs import Job
 from .dispatcher import Dispatcher, Exchange
-from .effects import Outcome
+from .effects import EffectResult
 from .kinds import KINDS
 from .kinds.kind import JobKind, Run
 from .leases import Attempt
@@ -146,8 +146,8 @@ class WorkerThreads:
 
     def _steps(self, kind: JobKind, attempt: Attempt, job: Job) -> dict[str, Any]:
         run = Run(self._engine, job, lambda: attempt.reason is not None, self._dispatcher.forget)
-        in_flight: deque[Future[Outcome]] = deque()
-        reply: Future[Outcome] | None = None
+        in_flight: deque[Future[EffectResult]] = deque()
+        reply: Future[EffectResult] | None = None
         made = job.steps
 
         def commit_one() -> None:

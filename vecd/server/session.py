@@ -29,7 +29,7 @@ from ..ops.runner import Runner
 from ..ops.service import Service
 from ..unixsocket import peer_pid
 from ..wire.frames import FrameDecoder
-from ..wire.messages import Part, Request, check_protocol, encode, encode_part, frame_of
+from ..wire.messages import EncodedPart, Request, check_protocol, encode, encode_part, frame_of
 from .frame_budget import Decoded, FrameBudget, Undecoded, decode_at_once
 
 log = logging.getLogger("vecd.session")
@@ -64,7 +64,7 @@ class FrameReply:
         return self._session.send({"id": self._id, "items": items, **extra})
 
     def part(self, body: Sized) -> None:
-        assert isinstance(body, Part)
+        assert isinstance(body, EncodedPart)
         self._session.send_part(self._id, body)
 
     def end(self, body: dict[str, Any]) -> None:
@@ -274,7 +274,7 @@ class Session(asyncio.Protocol):
         self.count_unread()
         return len(data)
 
-    def send_part(self, number: int, part: Part) -> None:
+    def send_part(self, number: int, part: EncodedPart) -> None:
         """Writes a part of a subscription as it was encoded."""
         if not self._closed:
             self._transport.writelines(frame_of(number, part))

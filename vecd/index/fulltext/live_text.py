@@ -26,7 +26,7 @@ import numpy as np
 from .. import snapshot_file
 from ..rows import Floats, Labels, Selection
 from ..source import StoredText, TextSource
-from .inverted_index import Frozen, InvertedIndex, MergePlan, Query
+from .inverted_index import Frozen, InvertedIndex, MergePlan, TermQuery
 from .segments import TermCounts
 
 log = logging.getLogger("vecd.index")
@@ -114,7 +114,7 @@ class LiveText:
         elif self._loading:
             self._pending.append(_Pending(seq, labels, words, removed))
 
-    def search(self, query: Query, k: int, selection: Selection | None) -> tuple[Floats, Labels]:
+    def search(self, query: TermQuery, k: int, selection: Selection | None) -> tuple[Floats, Labels]:
         """The k best chunks that have a word of the query: scores (BM25) and labels of shape (m,), best first."""
         assert self._index is not None
         return self._index.search(query, k, selection)

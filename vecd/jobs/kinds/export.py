@@ -23,7 +23,7 @@ from ... import limits
 from ...durable_files import create, reopen
 from ...engine import documents
 from ...engine.libraries import find
-from ...engine.read_views import Everything, Listing, Matching
+from ...engine.read_views import AllDocuments, Listing, MatchingDocuments
 from ...filters import expressions
 from ...store import documents as store
 from ...store.catalogue import Library
@@ -123,8 +123,8 @@ def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any]) -> tuple[d
         view = stack.enter_context(engine.views.reopen(at["seq"], at["label"], limits.EXPORT_VIEW_S))
         if view is not None:
             library = view.catalogue.by_id[at["library_id"]]  # there was no trim since, so it is there even if deleted
-            everything = Everything(view, library.library_id, at["after"])
-            listed = Matching(everything, where) if where else everything
+            everything = AllDocuments(view, library.library_id, at["after"])
+            listed = MatchingDocuments(everything, where) if where else everything
             return at, listed, library
     view = stack.enter_context(engine.views.open(limits.EXPORT_VIEW_S))
     library = find(engine, run.job.library or "", view.catalogue)

@@ -27,7 +27,7 @@ from ...settings import private_folder
 from ...store.catalogue import DEFAULT
 from ...store.jobs import Job
 from ...wire.ndjson import PIECE_BYTES, Line, document, split, unzipped
-from ..effects import Outcome, WriteDocuments
+from ..effects import EffectResult, WriteDocuments
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Ingest(JobKind):
             _size(path, run.engine.settings.store) if number >= at["file"] else 0 for number, path in enumerate(files)
         ]
         place = {key: at[key] for key in ("file", "offset", "line")}
-        pending: Future[Outcome] | None = None
+        pending: Future[EffectResult] | None = None
         for number in range(at["file"], len(files)):
             if number != place["file"]:
                 place = {"file": number, "offset": 0, "line": 0}

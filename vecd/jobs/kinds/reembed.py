@@ -27,7 +27,7 @@ from ...store.reembed import Drafted, Source
 from ...store.transaction import Transaction
 from ...text import embedders
 from ...text.chunking import chunks_of
-from ..effects import Effect, Outcome
+from ..effects import Effect, EffectResult
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _recalled(engine: Engine, job_id: int) -> dict[int, Drafted]:
 
 def _caught_up(
     run: Run, library: Library, make: Make, drafts: dict[int, Drafted], at: dict[str, Any]
-) -> Generator[Step, Future[Outcome] | None, None]:
+) -> Generator[Step, Future[EffectResult] | None, None]:
     """Drafts of all documents that have been added since; moves the checkpoint `at` on."""
     database, job_id = run.engine.database, run.job.job_id
     while True:
@@ -164,7 +164,7 @@ def _caught_up(
         yield Step({"after": at["after"]}, KeepDrafts(job_id, made), done=len(drafts), total=total)
 
 
-def _cleaned(job_id: int) -> Generator[Step, Future[Outcome] | None, None]:
+def _cleaned(job_id: int) -> Generator[Step, Future[EffectResult] | None, None]:
     """Deletes the drafts."""
     gone = 1
     while gone:
@@ -187,9 +187,9 @@ class KeepDrafts(Effect):
     def rows(self) -> int:
         return len(self.drafts)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         store.keep(tx, self.job_id, self.drafts)
-        return Outcome()
+        return EffectResult()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +205,12 @@ class SwitchDrafts(Effect):
     def rows(self) -> int:
         return len(self.drafts)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         make = partial(_drafts, engine, self.library, self.wanted)
         count = store.switch(
             tx, self.library, self.wanted.embedder, self.wanted.chunk_chars, self.drafts, make, limits.REEMBED_AT_SWITCH
         )  # fmt: skip
-        return Outcome({} if count is None else {"switched": count}, value=count)
+        return EffectResult({} if count is None else {"switched": count}, value=count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,5 +220,5 @@ class ForgetDrafts(Effect):
     job_id: int
     frees: ClassVar[bool] = True
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        return Outcome(value=store.forget(tx, self.job_id, limits.REEMBED_DOCUMENTS))
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        return EffectResult(value=store.forget(tx, self.job_id, limits.REEMBED_DOCUMENTS))

@@ -51,7 +51,7 @@ class Verify(JobKind):
         replayed = integrity.Replayed()
         with engine.database.snapshot() as db:
             tables = integrity.tables(db)
-        total = engine.database.head + sum(library.documents for library in libraries.everything(engine))
+        total = engine.database.head + sum(library.documents for library in libraries.all_libraries(engine))
         for table in tables:
             with engine.database.snapshot() as db:
                 problems.add(integrity.integrity(db, table))
@@ -77,7 +77,7 @@ class Verify(JobKind):
                 step.checkpoint, step.effect = {}, AddChecksums(looked.unsummed)
             yield step
             pace.rest(looked.bytes)
-        wanted = libraries.everything(engine)
+        wanted = libraries.all_libraries(engine)
         for place, library in enumerate(wanted, 1):
             with engine.database.snapshot() as db:
                 problems.add(integrity.counts(db, library))

@@ -76,8 +76,8 @@ async def list_(call: Call) -> dict[str, Any]:
     return {}
 
 
-def _listing(fields: Fields) -> operations.Listing:
-    return operations.Listing(
+def _listing(fields: Fields) -> operations.JobFilter:
+    return operations.JobFilter(
         fields.optional_texts("states"),
         fields.optional_texts("kinds"),
         fields.optional_text("library"),

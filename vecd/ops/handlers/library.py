@@ -30,7 +30,7 @@ async def create(call: Call) -> dict[str, Any]:
 
 async def list_(call: Call) -> dict[str, Any]:
     await call.room()
-    return {"libraries": [verbs.show(call.engine, each) for each in verbs.everything(call.engine)]}
+    return {"libraries": [verbs.show(call.engine, each) for each in verbs.all_libraries(call.engine)]}
 
 
 async def show(call: Call) -> dict[str, Any]:
