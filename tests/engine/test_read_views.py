@@ -67,7 +67,7 @@ class Store:
         return retention.vacuum(tx, 10, self.views.floor(tx.horizon))
 
     def page(self, listing: AllDocuments | MatchingDocuments, count: int = 2) -> list[Document]:
-        with self.database.snapshot() as db:
+        with self.database.read_transaction() as db:
             return listing.page(db, count)
 
     def rest(self, listing: AllDocuments | MatchingDocuments, count: int = 2) -> dict[str, int]:
@@ -199,13 +199,13 @@ def test_a_moment_is_opened_again_unless_the_log_was_trimmed_past_it(store: Stor
 def test_a_delete_of_what_was_found_goes_by_content_and_not_by_label(store: Store) -> None:
     """A reembed writes all documents again, each with a new label and the same content."""
     store.write([("a", 1), ("b", 1), ("c", 1), ("d", 1)])
-    with store.database.snapshot() as db:
+    with store.database.read_transaction() as db:
         found = documents.versions(db, [each.label for each in documents.get(db, 1, [*"abcd"]) if each is not None])
     store.write([("a", 1), ("b", 1), ("c", 1), ("d", 1)], again=True)
     store.write([("b", 2), ("c", None)])
     store.write([("c", 1)])
     assert store.database.submit(lambda tx: delete_unchanged(store.library, found, tx)[0]).result() == 3
-    with store.database.snapshot() as db:
+    with store.database.read_transaction() as db:
         assert [each and each.metadata for each in documents.get(db, 1, [*"abcd"])] == [None, {"n": 2}, None, None]
     store.database.submit(lambda tx: libraries.delete(tx, "notes")).result()
     with pytest.raises(VecError, match="has been deleted"):
@@ -214,5 +214,5 @@ def test_a_delete_of_what_was_found_goes_by_content_and_not_by_label(store: Stor
 
 def versions(store: Store) -> int:
     """How many versions of documents are in the store."""
-    with store.database.snapshot() as db:
+    with store.database.read_transaction() as db:
         return int(db.execute("SELECT count(*) FROM documents").get)

@@ -61,7 +61,7 @@ class AttributeCache:
             return events.head(db), map(Row._make, documents.fields(db, library.library_id))
 
         if self.lacks(attributes, where):
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 attributes.load(_fields(where), read)
             log.info("attributes loaded", extra={"library": library.name, "fields": len(attributes.fields)})
         return attributes.select(where)

@@ -40,7 +40,7 @@ def get(engine: Engine, name: str, ids: list[str], vectors: bool) -> tuple[list[
 
     Raises VecError `not_found` for a library that is not there.
     """
-    with engine.views.open() as view, engine.database.snapshot() as db:
+    with engine.views.open() as view, engine.database.read_transaction() as db:
         found, seq = _found(engine, db, view, name, ids)
         there = [each for each in found if each is not None]
         if store.fill(db, there, vectors=vectors, bytes_max=limits.PAGE_BYTES) < len(there):
@@ -54,7 +54,7 @@ def locate(engine: Engine, view: ReadView, name: str, ids: list[str]) -> tuple[l
 
     Raises VecError `not_found` for a library that is not there.
     """
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         found, seq = _found(engine, db, view, name, ids)
     return [None if each is None else each.label for each in found], seq
 
@@ -62,7 +62,7 @@ def locate(engine: Engine, view: ReadView, name: str, ids: list[str]) -> tuple[l
 def at(engine: Engine, view: ReadView, labels: list[int | None], vectors: bool) -> list[dict[str, Any] | None]:
     """Of the documents that `locate` found, the first ones, as `get` has them: at least one, and as many as make an
     answer of a moderate size. Blocks. Raises VecError `busy`."""
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         found = store.at(db, [label for label in labels if label is not None])
         places = {label: place for place, label in reversed([*enumerate(labels)])}
         found.sort(key=lambda document: places[document.label])
@@ -130,13 +130,13 @@ def outlines(engine: Engine, listed: Listing, count: int) -> list[dict[str, Any]
 
     Raises VecError `busy`.
     """
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         return [_outlined(each) for each in listed.page(db, count)]
 
 
 def _picked(engine: Engine, view: ReadView, selection: DocumentSelection) -> DocumentsByLabel:
     labels = selection.firsts[selection.matching].tolist()
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         labels = store.by_id(db, labels)
     return DocumentsByLabel(view, max(view.seq, selection.seq), selection.last_label, labels)
 
@@ -194,7 +194,7 @@ def versions(engine: Engine, library: Library, where: Filter, *, sure: bool) -> 
 
 
 def _versions(engine: Engine, selection: DocumentSelection) -> list[Version]:
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         return store.versions(db, selection.firsts[selection.matching].tolist())
 
 

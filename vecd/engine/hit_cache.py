@@ -75,7 +75,7 @@ class HitCache:
             if chars_max is not None and chars > chars_max:
                 break
             page = sorted(missing[start : start + limits.PAGE_ITEMS])
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 rows = store.chunk_rows(db, page)
             chunks.update(dict.fromkeys(page))
             with self._lock:

@@ -68,7 +68,7 @@ def _worded(engine: Engine, library: Library, labels: list[int], seed: int) -> d
         return {}
     if embedder is None:
         return {}
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         rows = documents.chunk_rows(db, labels)
     randomly = random.Random(seed)
     titles = list(dict.fromkeys(title for _, _, title, _, _ in rows.values() if title and title.strip()))

@@ -69,7 +69,7 @@ def read(
 
     Raises VecError `compacted`.
     """
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         rows, seq = _rows(database, db, after, stop, selection.reads_metadata)
         selected = select(selection, rows, database.catalogue.by_id, ChangedDocuments([selection], rows))
         group = next(iter(payloads.split(selection, selected, db)))
@@ -95,7 +95,7 @@ def read_for_all(
     metadata = any(selection.reads_metadata for selection, _ in wanted)
     found: list[list[EventBatch] | None] = [None] * len(wanted)
     size = 0
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         rows, seq = _rows(database, db, after, database.head, metadata)
         in_order = sorted(range(len(wanted)), key=lambda place: wanted[place][0].cost)
         for group in _groups(in_order, [selection for selection, _ in wanted]):

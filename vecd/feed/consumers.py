@@ -74,7 +74,7 @@ class Consumers:
         events the log is ahead."""
 
         def read() -> list[Consumer]:
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 return store.everyone(db)
 
         return [self._shown(each) for each in await self._read(read)]
@@ -83,7 +83,7 @@ class Consumers:
         """How far it has come; None if it does not exist."""
 
         def read() -> Position | None:
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 found = store.find(db, name)
                 return None if found is None else Position(found.seq, found.label)
 
@@ -93,7 +93,7 @@ class Consumers:
         """How far it has come. Raises VecError `not_found`."""
 
         def read() -> Position:
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 found = store.find(db, name) or store.refuse(db, name)
                 return Position(found.seq, found.label)
 

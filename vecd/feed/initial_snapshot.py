@@ -38,7 +38,7 @@ def read(
     """
     seq, label = position
     assert label is not None
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         horizon, _ = events.horizon(db)
         if seq < horizon:
             raise compacted(database, f"the snapshot {cursor(database, position)}", horizon)

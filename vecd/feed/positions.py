@@ -43,7 +43,7 @@ def resolve(database: Database, start: str) -> Position:
     if start == "now":
         return Position(database.head)
     if (moment_us := time_us(start)) is not None:
-        with database.snapshot() as db:
+        with database.read_transaction() as db:
             horizon, horizon_us = events.horizon(db)
             if horizon and moment_us <= horizon_us:
                 raise compacted(database, f"the time {start}", horizon)

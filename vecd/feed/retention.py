@@ -75,7 +75,7 @@ class Retention:
 
 def reachable(database: Database, keep: Limits) -> int:
     """Up to which seq (inclusive) the limits let the log be trimmed. Blocks."""
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         return retention.wanted(db, keep, clock_us())
 
 
@@ -94,5 +94,5 @@ def trim_to(tx: Transaction, upto: int, past_consumers: bool) -> tuple[int, str 
 
 
 def _size(database: Database) -> tuple[int, int]:
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         return retention.size(db)

@@ -79,7 +79,7 @@ class Dispatcher:
         database = self._engine.database
         for job in database.submit(transitions.recover, frees=True).result():
             log.warning("job ran when the daemon died", extra={"job": job.job_id, "kind": job.kind, "state": job.state})
-        with database.snapshot() as db, self._condition:
+        with database.read_transaction() as db, self._condition:
             self._counts.update(store.counts(db))
             self._queue.pause(store.pauses(db))
             for job in store.active(db):

@@ -199,7 +199,7 @@ async def _finished_before(
     """The answer to an end that is sent again. Raises VecError `lease_lost` if this attempt ended otherwise."""
 
     def read() -> tuple[Job, str | None] | None:
-        with jobs.engine.database.snapshot() as db:
+        with jobs.engine.database.read_transaction() as db:
             found = store.find_many(db, [job_id])
             outcomes = {each["attempt"]: each["outcome"] for each in store.attempts(db, job_id)}
         return (found[0], outcomes.get(number)) if found else None

@@ -123,7 +123,7 @@ def page(jobs: Jobs, listing: JobFilter, before: int | None, count: int) -> list
     for kind in listing.kinds or ():
         kinds.find(kind)
     since_us = 0 if listing.since_s is None else wall_us() - int(listing.since_s * 1e6)
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         return store.page(
             db, states=listing.states, kinds=listing.kinds, library=listing.library, since_us=since_us, before=before,
             count=count,
@@ -132,7 +132,7 @@ def page(jobs: Jobs, listing: JobFilter, before: int | None, count: int) -> list
 
 def show(jobs: Jobs, job_id: int) -> dict[str, Any]:
     """All that is known of a job, with its attempts. Blocks. Raises VecError `not_found`."""
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         job = store.find(db, job_id)
         attempts, after = store.attempts(db, job_id), store.waited_for(db, job_id)
     return {
@@ -153,7 +153,7 @@ def show(jobs: Jobs, job_id: int) -> dict[str, Any]:
 
 def lines(jobs: Jobs, job_id: int, after: int) -> list[dict[str, Any]]:
     """A page of a job's log, behind the line `after` (exclusive). Blocks. Raises VecError `not_found`."""
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         store.find(db, job_id)
         return store.lines(db, job_id, after, limits.JOBS_PAGE)
 
@@ -222,7 +222,7 @@ def described(jobs: Jobs, job: Job) -> dict[str, Any]:
 
 
 def _these(jobs: Jobs, job_ids: Sequence[int]) -> list[Job]:
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         return store.find_many(db, job_ids)
 
 

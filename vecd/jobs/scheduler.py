@@ -178,13 +178,13 @@ class Scheduler:
 
 def all_schedules(jobs: Jobs) -> list[Schedule]:
     """Blocks."""
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         return store.everything(db)
 
 
 def find(jobs: Jobs, name: str) -> Schedule:
     """Blocks. Raises VecError `not_found`."""
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         return store.find(db, name)
 
 

@@ -123,7 +123,7 @@ class WorkerThreads:
         ending = self._attempt(attempt, attempt.job)
         if ending.state in store.UNDONE:
             try:
-                with self._engine.database.snapshot() as db:
+                with self._engine.database.read_transaction() as db:
                     left = store.find_many(db, [ending.job.job_id])  # with its last checkpoint
             except VecError as error:  # no descriptor is left, for instance; abandon_ended follows behind the end
                 log.warning("cannot see what a job has left", extra={"job": ending.job.job_id, "error": str(error)})

@@ -143,7 +143,7 @@ def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any]) -> tuple[d
 
 
 def _page(engine: Engine, listed: Listing) -> list[store.Document]:
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         page = listed.page(db, limits.EXPORT_DOCUMENTS)
         store.fill(db, page, vectors=True)
     return page

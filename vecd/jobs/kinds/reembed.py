@@ -141,7 +141,7 @@ def _chunks(library: Library, wanted: Library, source: Source) -> list[str | Non
 def _recalled(engine: Engine, job_id: int) -> dict[int, Drafted]:
     """The drafts that earlier attempts have made. Blocks."""
     drafts: dict[int, Drafted] = {}
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         while page := store.kept(db, job_id, max(drafts, default=-1), limits.REEMBED_DOCUMENTS):
             drafts |= page
     return drafts
@@ -153,7 +153,7 @@ def _caught_up(
     """Drafts of all documents that have been added since; moves the checkpoint `at` on."""
     database, job_id = run.engine.database, run.job.job_id
     while True:
-        with database.snapshot() as db:
+        with database.read_transaction() as db:
             page = store.sources(db, library.library_id, at["after"], limits.REEMBED_DOCUMENTS)
         if not page:
             return

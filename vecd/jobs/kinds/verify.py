@@ -49,15 +49,15 @@ class Verify(JobKind):
     def steps(self, run: Run) -> Steps:
         engine, problems = run.engine, _Problems()
         replayed = integrity.Replayed()
-        with engine.database.snapshot() as db:
+        with engine.database.read_transaction() as db:
             tables = integrity.tables(db)
         total = engine.database.head + sum(library.documents for library in libraries.all_libraries(engine))
         for table in tables:
-            with engine.database.snapshot() as db:
+            with engine.database.read_transaction() as db:
                 problems.add(integrity.integrity(db, table))
             yield Step(done=0, total=total, lines=problems.fresh())
         while True:
-            with engine.database.snapshot() as db:
+            with engine.database.read_transaction() as db:
                 head = events.head(db)
                 problems.add(integrity.replay(db, replayed, head, limits.VERIFY_ROWS))
                 if replayed.seq >= head:
@@ -68,7 +68,7 @@ class Verify(JobKind):
         after: int | None = -1
         pace = _Pace(run)
         while after is not None:
-            with engine.database.snapshot() as db:
+            with engine.database.read_transaction() as db:
                 looked = integrity.documents(db, engine.database.catalogue, after, limits.VERIFY_ROWS)
             problems.add(looked.problems)
             documents, chunks, after = documents + looked.documents, chunks + looked.chunks, looked.last
@@ -79,7 +79,7 @@ class Verify(JobKind):
             pace.rest(looked.bytes)
         wanted = libraries.all_libraries(engine)
         for place, library in enumerate(wanted, 1):
-            with engine.database.snapshot() as db:
+            with engine.database.read_transaction() as db:
                 problems.add(integrity.counts(db, library))
             problems.add(_index(engine, library))
             if place % _LIBRARIES_A_STEP == 0 or problems.news:
@@ -168,5 +168,5 @@ def _index(engine: Engine, library: Library) -> list[str]:
 
 
 def _read(engine: Engine, library: Library, read: _Reading) -> Labels:
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         return read(db, library.library_id)
