@@ -64,7 +64,7 @@ class Store:
             pass
 
     def _vacuum(self, tx: Transaction) -> int:
-        return retention.vacuum(tx, 10, self.views.floor(tx.horizon))
+        return retention.vacuum(tx, 10, self.views.vacuum_limit(tx.horizon))
 
     def page(self, listing: AllDocuments | MatchingDocuments, count: int = 2) -> list[Document]:
         with self.database.read_transaction() as db:

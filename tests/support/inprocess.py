@@ -139,7 +139,7 @@ class Ops:
         """So many bytes more wait for their reader."""
         if change and not (self.closed and change > 0):
             self.unread_bytes += change
-            self._budget.unread(change)
+            self._budget.unread_changed(change)
 
     def _changed(self) -> None:
         self._moved.set()

@@ -29,7 +29,7 @@ from ..errors import Code, VecError
 from ..unixsocket import bound_reads, peer_pid
 from ..wire.frames import FrameDecoder
 from ..wire.messages import Reply, check_protocol, decode, encode, hello, parse_reply
-from .discovery import is_serving, silent
+from .discovery import is_serving, stalled_error
 
 _RECEIVE_BYTES = 256 * limits.KIB
 _HELLO = encode(hello(f"vec {__version__}"))
@@ -256,7 +256,7 @@ class Connection:
         """Call it after SILENCE_S without a byte. Raises VecError `stalled` if the daemon is not at work; then the
         connection is lost."""
         if self._lost is None and not is_serving(self._socket, _HELLO, limits.PROBE_S):
-            self._lose(None, silent(peer_pid(self._socket), limits.SILENCE_S + limits.PROBE_S))
+            self._lose(None, stalled_error(peer_pid(self._socket), limits.SILENCE_S + limits.PROBE_S))
         if self._lost is not None:
             raise self._lost
 

@@ -59,7 +59,9 @@ def locate(engine: Engine, view: ReadView, name: str, ids: list[str]) -> tuple[l
     return [None if each is None else each.label for each in found], seq
 
 
-def at(engine: Engine, view: ReadView, labels: list[int | None], vectors: bool) -> list[dict[str, Any] | None]:
+def read_located(
+    engine: Engine, view: ReadView, labels: list[int | None], vectors: bool
+) -> list[dict[str, Any] | None]:
     """Of the documents that `locate` found, the first ones, as `get` has them: at least one, and as many as make an
     answer of a moderate size. Blocks. Raises VecError `busy`."""
     with engine.database.read_transaction() as db:
@@ -94,7 +96,7 @@ def _found(
 
 
 async def listing(engine: Engine, view: ReadView, name: str, where: Filter) -> tuple[Listing, list[str]]:
-    """The documents of a library, or those that match a filter, by id; for `outlines`, while the view is open. And
+    """The documents of a library, or those that match a filter, by id; for `next_page`, while the view is open. And
     warnings.
 
     Raises VecError `not_found` or `invalid_filter`.
@@ -118,14 +120,14 @@ def refuse_doubts(selection: DocumentSelection) -> None:
         refuse(doubt.text, doubt.column, doubt.message, doubt.hint)
 
 
-def listing_at_once(engine: Engine, view: ReadView, library: Library, where: Filter) -> Listing:
+def listing_blocking(engine: Engine, view: ReadView, library: Library, where: Filter) -> Listing:
     """As `listing`, for a thread that may block. Blocks."""
     if not where:
         return AllDocuments(view, library.library_id)
     return _picked(engine, view, _selected(engine, library, where))
 
 
-def outlines(engine: Engine, listed: Listing, count: int) -> list[dict[str, Any]]:
+def next_page(engine: Engine, listed: Listing, count: int) -> list[dict[str, Any]]:
     """The next `count` documents of a listing at most, without their chunks' text; none: that was all. Blocks.
 
     Raises VecError `busy`.
@@ -201,11 +203,11 @@ def _versions(engine: Engine, selection: DocumentSelection) -> list[Version]:
 async def delete(engine: Engine, name: str, ids: list[str], slot: WriteSlot) -> dict[str, Any]:
     """Deletes documents by id: `{"deleted","missing","missing_ids","seq"}`. Many are deleted in several transactions.
     Raises VecError `not_found`, or what the store raises; then some may have been deleted."""
-    library = await ingest.settled(engine, name, slot)
+    library = await ingest.library_after_writes(engine, name, slot)
 
     def write(page: list[str], tx: Transaction) -> tuple[list[Outcome], int]:
         entries = [Entry(index, each, delete=True) for index, each in enumerate(page)]
-        return store.write(tx, ingest.same_library(tx, library), Batch(entries, [], [], NO_VECTORS)), tx.seq
+        return store.write(tx, ingest.current_library(tx, library), Batch(entries, [], [], NO_VECTORS)), tx.seq
 
     if not library.library_id:  # `default`, which nothing has been written to
         slot.release()
@@ -230,7 +232,7 @@ async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot
     write is left as it is. Many are deleted in several transactions. A filter that names a field that no document
     has is refused. Raises VecError.
     """
-    library = await ingest.settled(engine, name, slot)
+    library = await ingest.library_after_writes(engine, name, slot)
     deleted, seq = 0, engine.database.head
     if library.library_id:
         async with slot:
@@ -241,7 +243,7 @@ async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot
                 refuse_doubts(selection)
                 found = await engine.read(_versions, engine, selection)
             start = 0
-            while page := found[start : start + delete_page(engine)]:
+            while page := found[start : start + documents_per_delete(engine)]:
                 start += len(page)
                 work = partial(delete_unchanged, library, page)
                 future = engine.database.submit(work, len(page), frees=True, sender=slot.sender)
@@ -250,7 +252,7 @@ async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot
     return {"deleted": deleted, "missing": 0, "missing_ids": [], "seq": seq}
 
 
-def delete_page(engine: Engine) -> int:
+def documents_per_delete(engine: Engine) -> int:
     """How many documents one transaction of a delete by filter takes."""
     return limits.DELETE_DOCUMENTS_TIGHT if engine.database.tight else limits.DELETE_DOCUMENTS
 

@@ -46,7 +46,7 @@ async def ingest(
     With `strict`, nothing from the first refused document on is written. Raises VecError `not_found`,
     `embedder_failed`, or what the store raises; then the batches before the one that failed are written.
     """
-    library = await settled(engine, name, slot)
+    library = await library_after_writes(engine, name, slot)
     result = IngestResult([], [], engine.database.head)
     batches = _PreparedBatches(engine, library, documents, strict, slot)
     with batches:
@@ -120,7 +120,7 @@ def writing(engine: Engine, library: Library, batch: Batch) -> Callable[[Transac
     def write(tx: Transaction) -> tuple[list[Outcome], int]:
         if not batch.texts and library.library_id == 0:  # nothing to add to `default`, which is not there yet
             return [Outcome(entry.index, entry.id, "unchanged", None) for entry in batch.entries], tx.seq
-        target = same_library(tx, library)
+        target = current_library(tx, library)
         if target.embedder != library.embedder and batch.embedded:  # it was switched while the batch was prepared
             _embed_again(engine, target, batch)
         if len(batch.vectors):
@@ -139,7 +139,7 @@ def _embed_again(engine: Engine, library: Library, batch: Batch) -> None:
     batch.sums = None  # they were of the former vectors
 
 
-async def settled(engine: Engine, name: str, slot: WriteSlot) -> Library:
+async def library_after_writes(engine: Engine, name: str, slot: WriteSlot) -> Library:
     """The library, as the sender's earlier writes leave it: one of them may be making or deleting it just now.
 
     Raises VecError `not_found`.
@@ -151,7 +151,7 @@ async def settled(engine: Engine, name: str, slot: WriteSlot) -> Library:
     return find(engine, name)
 
 
-def same_library(tx: Transaction, library: Library) -> Library:
+def current_library(tx: Transaction, library: Library) -> Library:
     """The library that a batch was prepared for, as it is now; `default` is made here by its first write.
 
     Raises VecError `not_found`, or `busy` if a different library has taken its name meanwhile.

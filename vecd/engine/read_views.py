@@ -109,7 +109,7 @@ class ReadViews:
         with self._closing(view):
             yield view
 
-    def floor(self, horizon: int) -> int:
+    def vacuum_limit(self, horizon: int) -> int:
         """Up to which seq (inclusive) the vacuum may delete what was removed. On the writer's thread."""
         now_s = time.monotonic()
         with self._lock:

@@ -226,7 +226,7 @@ def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer]])
             else:
                 ranked.append((pending, answer, *_ranked(pending.request, answer)))
     engine = batch[0].request.engine
-    first = engine.hit_cache.of_each([ranking[: limits.PAGE_ITEMS] for _, _, ranking, _ in ranked])
+    first = engine.hit_cache.hits_of_each([ranking[: limits.PAGE_ITEMS] for _, _, ranking, _ in ranked])
     for (pending, answer, ranking, explained), hits in zip(ranked, first, strict=True):
         with pending.catching():
             pending.result = _found(pending.request, answer, ranking, explained, hits)

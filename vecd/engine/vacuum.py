@@ -28,7 +28,7 @@ def deleting(database: Database, views: ReadViews) -> Work:
 
     def work(tx: Transaction) -> int:
         rows = limits.VACUUM_ROWS_TIGHT if database.tight else limits.VACUUM_ROWS
-        return retention.vacuum(tx, rows, views.floor(tx.horizon))
+        return retention.vacuum(tx, rows, views.vacuum_limit(tx.horizon))
 
     return work
 

@@ -17,7 +17,7 @@ from ..store import events
 from ..store.database import Database
 from ..store.events import Event, Row
 from . import payloads
-from .positions import Position, compacted, cursor
+from .positions import Position, cursor, compacted_error
 from .selection import ChangedDocuments, EventSelection, select
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metada
     """Rows behind the seq `after` that make a batch, and the seq up to which they, or the log, have been read."""
     horizon, _ = events.horizon(db)
     if after < horizon:
-        raise compacted(database, f"the position {cursor(database, Position(after))}", horizon)
+        raise compacted_error(database, f"the position {cursor(database, Position(after))}", horizon)
     rows = _read(db, after, limits.EVENTS_PAGE // 2, metadata)
     size = 0
     for place, row in enumerate(rows):

@@ -69,7 +69,7 @@ class Channel:
         self.start = self._seqs[count - 1]
         del self._batches[:count], self._seqs[:count]
 
-    def behind(self, seq: int) -> EventBatch | int | None:
+    def next_after(self, seq: int) -> EventBatch | int | None:
         """What a watch gets next that has had everything up to `seq`, which is not before `start`: a batch; or, if it
         is in the middle of one, the seq up to which it must read the store; or None if there is nothing yet."""
         place = bisect_right(self._seqs, seq)
@@ -106,7 +106,7 @@ class Channels:
             channel = self._channels[selection, encode] = Channel(self.seq)
         channel.users += 1
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._fill_forever()), asyncio.create_task(self._beat_forever())]
+            self._tasks = [asyncio.create_task(self._fill_forever()), asyncio.create_task(self._heartbeat_forever())]
         self._committed.set()  # there may have been commits since `seq`
         try:
             yield channel
@@ -145,13 +145,13 @@ class Channels:
         if self._channels:
             self._committed.set()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """A heartbeat: every watch at the head says how far the log has been read for it."""
         self.heartbeats += 1
         for channel in self._channels.values():
             channel.changed.notify()
 
-    async def _beat_forever(self) -> None:
+    async def _heartbeat_forever(self) -> None:
         """Heartbeats for the channels that have been silent for the whole of the last interval. A watch that came, or
         was sent something, just after a beat waits for two intervals: together they are `heartbeat_s`."""
         seen: dict[int, int] = {}

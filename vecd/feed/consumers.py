@@ -41,7 +41,7 @@ class Consumers:
         finally:
             del self._holders[name]
 
-    async def enter(self, name: str, start: Position) -> Position:
+    async def find_or_create(self, name: str, start: Position) -> Position:
         """Where the consumer continues. A consumer that does not exist is made, at `start`."""
         made = await asyncio.wrap_future(self._database.submit(lambda tx: store.create(tx, name, *start)))
         return Position(made.seq, made.label)

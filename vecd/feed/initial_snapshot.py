@@ -16,7 +16,7 @@ from ..store.events import Event, Row
 from ..units import format_time
 from . import payloads
 from .batches import ROWS_FIRST, Encode, EventBatch, encoded
-from .positions import Position, compacted, cursor
+from .positions import Position, cursor, compacted_error
 from .selection import ChangedDocuments, EventSelection, SelectedRow, matching
 
 #: The types of a snapshot's items. The log has none of them, so no selection by type concerns them.
@@ -41,7 +41,7 @@ def read(
     with database.read_transaction() as db:
         horizon, _ = events.horizon(db)
         if seq < horizon:
-            raise compacted(database, f"the snapshot {cursor(database, position)}", horizon)
+            raise compacted_error(database, f"the snapshot {cursor(database, position)}", horizon)
         names = {
             library_id: name
             for library_id, name in libraries.state(db, seq)

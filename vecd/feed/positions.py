@@ -46,7 +46,7 @@ def resolve(database: Database, start: str) -> Position:
         with database.read_transaction() as db:
             horizon, horizon_us = events.horizon(db)
             if horizon and moment_us <= horizon_us:
-                raise compacted(database, f"the time {start}", horizon)
+                raise compacted_error(database, f"the time {start}", horizon)
             return Position(max(horizon, events.seq_at(db, moment_us)))
     return parse(database, start)
 
@@ -76,7 +76,7 @@ def parse(database: Database, text: str) -> Position:
     return Position(seq, None if match[3] is None else int(match[3]))
 
 
-def compacted(database: Database, what: str, horizon: int) -> VecError:
+def compacted_error(database: Database, what: str, horizon: int) -> VecError:
     """The error of a position that was trimmed away; its `oldest` is the cursor that all that is left is behind."""
     oldest = cursor(database, Position(horizon))
     return VecError(

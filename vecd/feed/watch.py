@@ -84,13 +84,13 @@ class Watches:
             await self._acknowledged(consumer, target)
         else:
             wanted = self.active.copy() if watch is None else {watch}
-            while any(not each.over and not each.has(target) for each in wanted):
+            while any(not each.over and not each.has_sent(target) for each in wanted):
                 await self.channels.progress.wait()
         return positions.cursor(self.database, Position(target))
 
     async def _acknowledged(self, consumer: str, seq: int) -> None:
         while True:
-            self.channels.beat()  # a consumer with nothing to acknowledge learns how far the log has been read
+            self.channels.heartbeat()  # a consumer with nothing to acknowledge learns how far the log has been read
             generation = self.consumers.acked.generation
             position = await self.consumers.position(consumer)
             if position.label is None and position.seq >= seq:
@@ -139,7 +139,7 @@ class Watch:
         self.over = False
         self.position = Position(now)  # behind all that was handed on
 
-    def has(self, seq: int) -> bool:
+    def has_sent(self, seq: int) -> bool:
         """Whether all that was wanted up to there (inclusive) has been handed on."""
         reached = self.reached
         return self.begun and reached.label is None and reached.seq >= seq
@@ -177,7 +177,7 @@ class Watch:
         """Behind all that was wanted and has been handed on, and all that was not wanted."""
         channel = self._channel
         seq, label = self.position
-        if label is None and channel is not None and seq >= channel.start and channel.behind(seq) is None:
+        if label is None and channel is not None and seq >= channel.start and channel.next_after(seq) is None:
             return Position(max(seq, self._channels.seq))
         return self.position
 
@@ -202,7 +202,7 @@ class Watch:
             except VecError as error:
                 gap = self._skip_gap(error)
         if spec.consumer is not None:
-            self.position = await consumers.enter(spec.consumer, self.position)
+            self.position = await consumers.find_or_create(spec.consumer, self.position)
         return gap
 
     def _skip_gap(self, error: VecError) -> VecError:
@@ -235,7 +235,7 @@ class Watch:
             await self._admit()
             return await channels.read(selection, self._encode, seq, self._stop, self._left)
         while True:
-            found = channel.behind(seq) if seq >= channel.start else channel.start
+            found = channel.next_after(seq) if seq >= channel.start else channel.start
             if isinstance(found, EventBatch):
                 if self._left is None or found.count <= self._left:
                     return found
@@ -245,7 +245,7 @@ class Watch:
                 return await channels.read(selection, self._encode, seq, found, self._left)
             heartbeats = channels.heartbeats
             await channel.changed.wait()
-            if channels.heartbeats != heartbeats and self.reached.seq >= seq and channel.behind(seq) is None:
+            if channels.heartbeats != heartbeats and self.reached.seq >= seq and channel.next_after(seq) is None:
                 return EventBatch(seq, self.reached, body=self._heartbeat(channel))
 
     def _heartbeat(self, channel: Channel) -> Sized:

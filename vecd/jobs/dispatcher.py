@@ -134,7 +134,7 @@ class Dispatcher:
                 if job is not None and job.cancelling and (attempt := self._attempts.get(change.job_id)) is not None:
                     attempt.stop = CANCELLED
 
-    def misplaced(self) -> dict[int, int]:
+    def with_wrong_due_time(self) -> dict[int, int]:
         """The delayed jobs whose due time in the store is wrong, because the wall clock was set since; each with its
         due time by the wall clock as it is now, in microseconds."""
         with self._condition:

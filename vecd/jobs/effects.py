@@ -102,7 +102,7 @@ class DeleteDocuments(Effect):
 
     def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         entries = [Entry(index, each, delete=True) for index, each in enumerate(self.ids)]
-        library = ingest.same_library(tx, self.library)
+        library = ingest.current_library(tx, self.library)
         outcomes = store.write(tx, library, Batch(entries, [], [], NO_VECTORS))
         deleted = sum(outcome.seq is not None for outcome in outcomes)
         return EffectResult({"deleted": deleted, "missing": len(outcomes) - deleted}, tx.seq)
@@ -204,10 +204,10 @@ class AddChecksums(Effect):
 # --- from other processes -------------------------------------------------------------------------------------------
 
 #: What comes from a worker, made ready: the effect, and the documents that were refused (index, why).
-Received = tuple[Effect, list[tuple[int, VecError]]]
+Decoded = tuple[Effect, list[tuple[int, VecError]]]
 
 
-async def received(engine: Engine, job: Job, body: dict[str, Any]) -> Received:
+async def decode(engine: Engine, job: Job, body: dict[str, Any]) -> Decoded:
     """The effect that a worker elsewhere has sent. Raises VecError `invalid_request`, `not_found` or
     `embedder_failed`."""
     make = WIRE.get(body.get("type", ""))
@@ -225,7 +225,7 @@ async def received(engine: Engine, job: Job, body: dict[str, Any]) -> Received:
     return await make(engine, job, find(engine, job.library), body)
 
 
-async def _documents(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Received:
+async def _documents(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Decoded:
     """`documents` as the op `ingest` takes them: with their vectors, or with texts for the library's embedder."""
     wanted = _list(body, "documents")
     batches: list[Batch] = []
@@ -240,7 +240,7 @@ async def _documents(engine: Engine, job: Job, library: Library, body: dict[str,
     return WriteDocuments(library, batches, len(refused)), refused
 
 
-async def _delete(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Received:
+async def _delete(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Decoded:
     """`ids` of documents."""
     ids = _list(body, "ids")
     if not all(isinstance(each, str) for each in ids):
@@ -259,7 +259,7 @@ def _list(body: dict[str, Any], name: str) -> list[Any]:
     return value
 
 
-_Receive = Callable[["Engine", Job, Library, dict[str, Any]], Awaitable[Received]]
+_Receive = Callable[["Engine", Job, Library, dict[str, Any]], Awaitable[Decoded]]
 
 #: The effects that workers outside the daemon may send, by their type on the wire.
 WIRE: Final[dict[str, _Receive]] = {

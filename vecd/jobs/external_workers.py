@@ -21,7 +21,7 @@ from ..store.job_transitions import Ending, Repeated, Superseded
 from ..store.jobs import Job
 from . import kinds, operations
 from .dispatcher import lease_lost
-from .effects import received
+from .effects import decode
 from .jobs import Jobs
 from .kinds.kind import Step
 from .leases import Attempt
@@ -135,7 +135,7 @@ async def checkpoint(
     _check_size("checkpoint", value)
     if effect is not None and not isinstance(value, dict | None):
         raise VecError(Code.INVALID_REQUEST, "a checkpoint beside an effect must be a map", field="checkpoint")
-    made, refused = (None, []) if effect is None else await received(jobs.engine, job, effect)
+    made, refused = (None, []) if effect is None else await decode(jobs.engine, job, effect)
     told = [f"document {index}: {error.message} ({error.code})" for index, error in refused]
     committed = jobs.dispatcher.checkpoint(
         job, step, Step(value, made, done, total, [line[: limits.JOB_LINE_CHARS_MAX] for line in (*lines, *told)])

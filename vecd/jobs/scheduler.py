@@ -48,11 +48,9 @@ class Scheduler:
         now_us = self._now_us()
         wait_s = LOOK_S
         await self._prune_early()
-        if misplaced := self._jobs.dispatcher.misplaced():
-            log.warning("the clock was set", extra={"delayed_jobs": len(misplaced)})
-            await self._write(
-                lambda tx: transitions.postpone(tx, misplaced), frees=True
-            )  # what frees may be among them
+        if wrong := self._jobs.dispatcher.with_wrong_due_time():
+            log.warning("the clock was set", extra={"delayed_jobs": len(wrong)})
+            await self._write(lambda tx: transitions.postpone(tx, wrong), frees=True)  # what frees may be among them
         for each in await self._jobs.engine.read(all_schedules, self._jobs):
             try:
                 following_us = await self._look_or_refuse(each, now_us)

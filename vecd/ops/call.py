@@ -54,7 +54,7 @@ class Call:
         return self._sender.stopping
 
     @contextmanager
-    def subscribed(self, watch: Watch) -> Iterator[None]:
+    def register_watch(self, watch: Watch) -> Iterator[None]:
         """The sender's other requests find the watch by this request's number until the block ends."""
         self._sender.watches[self.id] = watch
         try:
@@ -62,7 +62,7 @@ class Call:
         finally:
             del self._sender.watches[self.id]
 
-    def subscription(self, target: int) -> Watch | None:
+    def find_watch(self, target: int) -> Watch | None:
         """The sender's watch with that number."""
         return self._sender.watches.get(target)
 
@@ -72,7 +72,7 @@ class Call:
 
     # --- the answer -------------------------------------------------------------------------------------------------
 
-    async def room(self, *, alone: bool = False) -> None:
+    async def wait_for_room(self, *, alone: bool = False) -> None:
         """Waits until an answer, or the next page of one, may be read and held: the sender has read what it was sent,
         few answers are being made for it, and few for all. Call it before each reading of what may be large. The next
         send gives the room back. `alone`: only this sender's room counts, for pages that are read for many at once.
@@ -88,7 +88,7 @@ class Call:
             while True:
                 await reply.writable()
                 if reply.unread_bytes:  # a sender that has read everything need not wait for others to read
-                    await budget.uncrowded()
+                    await budget.wait_for_readers()
                 if not alone:
                     await budget.begin_answer()
                 if reply.is_writable:
@@ -100,7 +100,7 @@ class Call:
             raise
         self._room = alone
 
-    def release(self) -> None:
+    def release_room(self) -> None:
         """Gives the room back, if the call has some."""
         if self._room is not None:
             alone, self._room = self._room, None
@@ -109,7 +109,7 @@ class Call:
                 self.service.budget.end_answer()
 
     @property
-    def is_read(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether the sender has read enough of what it was sent before."""
         return self._reply.is_writable
 
@@ -151,18 +151,18 @@ class Call:
                 raise VecError(Code.TOO_LARGE, f"an item of the answer cannot be sent: {error.message}") from error
             middle = len(items) // 2
             return await self.items(items[:middle]) + await self.items(items[middle:], **extra)
-        self.release()
+        self.release_room()
         await self._reply.writable()
         return size
 
     async def part(self, body: Sized) -> None:
         """Sends a part of a stream that `encode_part` made for all who get the same, and waits as `items` does."""
         self._reply.part(body)
-        self.release()
+        self.release_room()
         if not self._reply.is_writable:
             await self._reply.writable()
 
 
-def warned(warnings: list[str]) -> dict[str, Any]:
+def warnings_field(warnings: list[str]) -> dict[str, Any]:
     """What an answer says about doubts: `warnings`, if there are any."""
     return {"warnings": warnings} if warnings else {}

@@ -113,7 +113,7 @@ class Runner:
         else:
             self._unanswered += 1
             self.unanswered_bytes += size
-            self._budget.taken(size)
+            self._budget.request_taken(size)
             self._changed()
         done = partial(self._done, call, op, size)
         task = asyncio.get_running_loop().create_task(self._answer(op.handler, call, reply, done))
@@ -146,7 +146,7 @@ class Runner:
     def _done(self, call: Call, op: Op, size: int) -> None:
         if op.write:
             call.slot.release()
-        call.release()
+        call.release_room()
         del self.sender.tasks[call.id]
         self.sender.paged.discard(call.id)
         if op.stream:
@@ -154,7 +154,7 @@ class Runner:
         else:
             self._unanswered -= 1
             self.unanswered_bytes -= size
-            self._budget.answered(size)
+            self._budget.request_answered(size)
         self._changed()
 
 

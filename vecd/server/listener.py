@@ -89,8 +89,8 @@ class Listener:
         """`owned`: the socket's file is ours to remove, and not a service manager's."""
         self.service = service
         self.frames = FrameBudget(service.budget)
-        service.budget.on_backlog_room.append(self._backlog_shrunk)
-        service.budget.on_crowded.append(self._crowded)
+        service.budget.on_backlog_room.append(self._on_backlog_room)
+        service.budget.on_unread_full.append(self._on_unread_full)
         self._sock = sock
         name = sock.getsockname()
         self.path: str = name if isinstance(name, str) else ""  # bytes: an abstract one, which has no file
@@ -168,33 +168,33 @@ class Listener:
         if not self._sessions:
             self._empty.set()
 
-    def _backlog_shrunk(self) -> None:
+    def _on_backlog_room(self) -> None:
         self.frames.decode_next()
         for session in self._sessions:
-            session.look_again()
+            session.recheck_reading()
 
-    def _crowded(self) -> None:
+    def _on_unread_full(self) -> None:
         """Too many answers are not read, by the counts of when they were sent. If that is still so, those who hold
         most, and read nothing for a moment, are ended."""
-        self._look_at_output(time.monotonic())
+        self._update_unread(time.monotonic())
         if self.service.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
-            asyncio.get_running_loop().call_later(limits.UNREAD_CROWDED_S, self._relieve)
+            asyncio.get_running_loop().call_later(limits.UNREAD_CROWDED_S, self._disconnect_slowest)
 
-    def _look_at_output(self, now: float) -> None:
+    def _update_unread(self, now: float) -> None:
         for session in self._sessions:
-            session.look_at_output(now)
+            session.update_unread(now)
 
-    def _relieve(self) -> None:
+    def _disconnect_slowest(self) -> None:
         now = time.monotonic()
-        self._look_at_output(now)
+        self._update_unread(now)
         for session in sorted(self._sessions, key=lambda each: -each.unread_bytes):
             if self.service.budget.unread_bytes <= limits.UNREAD_BYTES_MAX:
                 return
             if session.blocked_s(now) >= limits.UNREAD_CROWDED_S:
                 message = f"{session.unread_bytes:,} bytes of answers are not read, and the daemon holds too many"
-                session.end_stalled(VecError(Code.STALLED, message, "read while you send"))
+                session.disconnect(VecError(Code.STALLED, message, "read while you send"))
         if self.service.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
-            self._crowded()
+            self._on_unread_full()
 
     async def drain(self, patience_s: float) -> None:
         """Ends all sessions: each when its requests are answered, or after `patience_s`."""
@@ -208,7 +208,7 @@ class Listener:
         if self._sessions:
             log.warning("connections cut off", extra={"count": len(self._sessions)})
         for session in list(self._sessions):
-            session.cut()
+            session.abort()
         await asyncio.sleep(0)
         self.frames.close()
 
@@ -219,5 +219,5 @@ class Listener:
             await asyncio.sleep(min(stall_s / 4, 5.0))
             now = time.monotonic()
             for session in list(self._sessions):
-                if (reason := session.overdue(now, stall_s)) is not None:
-                    session.end_stalled(reason)
+                if (reason := session.stall_reason(now, stall_s)) is not None:
+                    session.disconnect(reason)

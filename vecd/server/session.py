@@ -289,7 +289,7 @@ class Session(asyncio.Protocol):
         """Whether the peer is there, and has read enough of what was sent."""
         return self._writable.is_set() and not self._closed
 
-    def look_at_output(self, now: float) -> None:
+    def update_unread(self, now: float) -> None:
         """Counts what the peer has read since the last count. The transport tells of it only when much was waiting and
         little is left."""
         before = self.unread_bytes
@@ -303,7 +303,7 @@ class Session(asyncio.Protocol):
     def _count_unread(self, size: int) -> None:
         if size != self.unread_bytes:
             change, self.unread_bytes = size - self.unread_bytes, size
-            self._budget.unread(change)
+            self._budget.unread_changed(change)
 
     async def writable(self) -> None:
         """Waits until the peer has read enough. Raises CancelledError if the connection is gone."""
@@ -330,13 +330,13 @@ class Session(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
-    def look_again(self) -> None:
+    def recheck_reading(self) -> None:
         """The daemon's backlog has shrunk: this session may read on."""
         self._update_reading()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def overdue(self, now: float, stall_s: float) -> VecError | None:
+    def stall_reason(self, now: float, stall_s: float) -> VecError | None:
         """Why the peer should be ended, if it should."""
         if not self._greeted and now - self._since_hello > stall_s:
             return VecError(Code.STALLED, f"no hello within {stall_s:g} s")
@@ -352,16 +352,16 @@ class Session(asyncio.Protocol):
                 return VecError(
                     Code.STALLED, f"a frame has {pending_bytes} bytes after {took_s:.0f} s: that is too slow"
                 )
-        self.look_at_output(now)
+        self.update_unread(now)
         if self._transport.is_closing() and self._since_blocked is None:
             self._since_blocked = now  # it closes when all is read, however little that is
-        patient = self._runner.is_streaming and not (self._is_in_the_way or self._transport.is_closing())
+        patient = self._runner.is_streaming and not (self._blocks_others or self._transport.is_closing())
         if self._since_blocked is not None and not patient and now - self._since_blocked > stall_s:
             return VecError(Code.STALLED, f"replies have not been read for {stall_s:g} s")
         return None
 
     @property
-    def _is_in_the_way(self) -> bool:
+    def _blocks_others(self) -> bool:
         """Whether others wait for room that this connection holds: for a frame that is not taken, or for large requests
         that have no answer because the peer does not read."""
         if self._budget.backlog_full and self._runner.unanswered_bytes > limits.FRAME_BYTES_AT_ONCE:
@@ -372,7 +372,7 @@ class Session(asyncio.Protocol):
         """For how long the peer has taken nothing, as far as known; 0 if little waits for it."""
         return 0.0 if self._since_blocked is None else now - self._since_blocked
 
-    def end_stalled(self, reason: VecError) -> None:
+    def disconnect(self, reason: VecError) -> None:
         """Ends a peer that does not move; what it has not read is thrown away."""
         self._end(reason)
         self._transport.abort()
@@ -383,7 +383,7 @@ class Session(asyncio.Protocol):
         self._runner.drain()
         self._close_when_done()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Closes now, whatever is unanswered."""
         self._runner.cancel_all()
         self._transport.abort()

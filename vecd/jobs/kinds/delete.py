@@ -38,7 +38,7 @@ class Delete(JobKind):
         found = documents.versions(engine, library, expressions.parse(tuple(run.params["where"])), sure=first)
         before, start = run.count("deleted"), 0
         total = before + len(found)
-        while page := found[start : start + documents.delete_page(engine)]:
+        while page := found[start : start + documents.documents_per_delete(engine)]:
             start += len(page)
             yield Step({}, DeleteVersions(library, page), done=before + start, total=total)
         return {"deleted": run.count("deleted")}

@@ -128,7 +128,7 @@ def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any]) -> tuple[d
             return at, listed, library
     view = stack.enter_context(engine.views.open(limits.EXPORT_VIEW_S))
     library = find(engine, run.job.library or "", view.catalogue)
-    listed = documents.listing_at_once(engine, view, library, where)
+    listed = documents.listing_blocking(engine, view, library, where)
     at = {
         **_named(at),
         "library_id": library.library_id,
