@@ -1,4 +1,4 @@
-"""Where a watch keeps its position between two runs: nowhere, in a file, or in the daemon, as a consumer.
+"""Where a watch stores its cursor between two runs: nowhere, in a file, or in the daemon, as a consumer.
 
 One interface for the three. A position is kept after the output before it was flushed, never sooner: an interrupted
 watch repeats events and misses none.

@@ -1,4 +1,4 @@
-"""What `vec watch` writes: events as they are, or lines that `vec ingest` accepts. One line of JSON each."""
+"""The lines that `vec watch` writes: events as JSON, or documents that `vec ingest` accepts. One line of JSON each."""
 
 from __future__ import annotations
 

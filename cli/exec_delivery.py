@@ -1,4 +1,4 @@
-"""`vec watch --exec`: deliver a watch to a command, with the loop of vecd.delivery.
+"""`vec watch --exec`: delivers the events of a watch to a shell command, by the loop of vecd.delivery.
 
 The command runs once for each batch. A command that cannot be run at all says nothing about the batch: the watch ends
 before it.

@@ -1,4 +1,4 @@
-"""Streaming reader of line-based input (documents, ids) from files, pipes and gzip.
+"""Reads line-based input (documents, ids) from files, pipes and gzip, as it arrives.
 
 A pipe is read as soon as data arrives, so a slow producer is not delayed. vecd/wire/ndjson.py splits input into lines
 and parses documents; like other modules that only some commands need, it is imported where it is used.

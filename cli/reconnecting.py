@@ -1,4 +1,4 @@
-"""A watch that survives the loss of its connection, and ends when no process reads its output.
+"""ReconnectingWatch: a watch that reconnects after a lost connection, and ends when no process reads its output.
 
 Rules:
 - `done` is the cursor behind the events that were handled: printed and flushed, or taken by the command. After the

@@ -1,4 +1,5 @@
-"""vec jobs: submit background jobs, look at them, wait for them, move them; schedules."""
+"""vec jobs: submits background jobs, shows them, waits for them, cancels and retries them; schedules are in
+schedule.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vec jobs schedule: jobs that are submitted again and again."""
+"""vec jobs schedule: manages schedules, which submit jobs at the times of a cron line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cut a feed into batches: events that have accumulated are delivered together.
+"""Batches of a delivery: groups the events of a source by count, age and idle time.
 
 A batch is complete when it is full, when no further event arrives for a moment, or when its first event has waited for
 long enough. The events of one document stay in one batch, unless there are more of them than a batch may hold.

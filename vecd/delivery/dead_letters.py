@@ -1,4 +1,4 @@
-"""Dead letters: batches that were given up, kept where a person finds them."""
+"""Dead letters: batches whose attempts have all failed, kept in a file for a person to look at."""
 
 from __future__ import annotations
 

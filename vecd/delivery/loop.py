@@ -1,4 +1,5 @@
-"""The delivery loop: deliver each batch, retry what fails, give it up in the end, and commit the position behind it.
+"""The delivery loop: delivers each batch, retries failures, writes what keeps failing to the dead letters, and commits
+the position.
 
 The position moves when the sink has taken the batch, or when the batch is durable among the dead letters. So every
 event is delivered at least once, or kept. One batch is on its way at a time.

@@ -1,4 +1,4 @@
-"""Where a delivery goes: a command, a broker, a webhook."""
+"""The sink of a delivery, as a protocol: a command, a broker, a webhook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a delivery reads from: events with cursors, and a committed position; and what ends its waits."""
+"""The source of a delivery: events with cursors and a committed position; and the stop signal that ends its waits."""
 
 from __future__ import annotations
 

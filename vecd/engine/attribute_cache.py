@@ -1,4 +1,4 @@
-"""A cache of documents' attributes: the columns of each library that filters are answered from, kept up to date.
+"""A cache of documents' attributes: the columns of each library that filters read, updated by every commit.
 
 A library's columns are loaded when a filter first needs them, and every commit is applied to them.
 """

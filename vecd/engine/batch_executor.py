@@ -1,4 +1,4 @@
-"""A batch executor: threads that answer requests, all that wait together as one batch.
+"""A batch executor: threads that answer all requests that wait as one batch.
 
 Handing a request from thread to thread costs about as much as a search does, and threads that compete for the
 interpreter lock cost more than that: with eight clients, a thread for each search makes a third of the searches that

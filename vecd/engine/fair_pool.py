@@ -1,4 +1,4 @@
-"""Preparers: threads that validate, chunk and embed what is to be written, a slice at a time.
+"""FairPool: threads that run generators slice by slice, in fair order between the requests that they belong to.
 
 Preparing a large request takes seconds. It is a generator that yields after each slice, and behind each slice the
 thread takes whatever is next in fairness (fair_queue.py). One thread more takes nothing but what takes no longer than a

@@ -1,4 +1,4 @@
-"""A cache of search hits: the chunks' rows, as clients see them.
+"""A cache of search hits: rows of chunks in the form that clients get.
 
 The rows never change, whether their documents live or not, so no commit invalidates them; reading ten rows takes a
 third as long as a search of a graph does. The cache has a bound and two generations: when the young one is full it

@@ -1,4 +1,4 @@
-"""The libraries' LiveIndexes: made when a library is first searched, told of every commit from then on.
+"""The LiveIndex of each library: created when the library is first searched, and updated by every commit.
 
 A LiveIndex is registered before its load reads the store, and a commit tells the indexes before anybody is answered.
 So whatever an acknowledged write did is either in what the load reads or left at the LiveIndex: nothing falls between.

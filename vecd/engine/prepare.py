@@ -1,4 +1,4 @@
-"""Prepares a batch for the store: documents as clients send them are validated, chunked and embedded.
+"""Prepares a batch for the store: validates, chunks and embeds documents in the form that clients send.
 
 A document is a map, one of
     {"id"?, "title"?, "text": str, "metadata"?: object}                        cut into chunks

@@ -1,4 +1,5 @@
-"""Read views: multi-version reads, so that an answer that takes several transactions is of one state.
+"""Read views: multi-version reads, so that an answer that takes several transactions is of one state; and listings of
+documents.
 
 Rows of documents and chunks never change, except that a removal sets `removed_seq`. So the state at a seq can be read
 at any later time, until the vacuum deletes what was removed after it. A ReadView names such a state, and while it is

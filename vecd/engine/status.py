@@ -1,4 +1,4 @@
-"""What the daemon is and holds, for `vec status`."""
+"""The figures of `vec status`: what the daemon is and what it holds."""
 
 from __future__ import annotations
 

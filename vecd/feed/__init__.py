@@ -1,4 +1,5 @@
-"""The log as a feed: events from any cursor on, selected, in batches that are encoded once for all that want the same.
+"""The log as a feed: selected events from any cursor on, in batches that are encoded once for all watches with the same
+selection.
 
     feed.py        Feed: all of this put together for one store, with its threads
     watch.py       watches, with catch-up and live in one loop; flush

@@ -1,4 +1,4 @@
-"""Batches of events: what a watch is sent at once, composed and encoded once for all watches that want the same.
+"""Batches of events: what one message of a watch holds, read and encoded once for all watches with the same selection.
 
 A batch is what lies in (after, seq] of the log for one selection. The events of one change of a document are never
 split over two batches, unless the watch itself has a limit in the middle of them. Everything here blocks: Feed runs it
@@ -17,7 +17,7 @@ from ..store import events
 from ..store.database import Database
 from ..store.events import Event, Row
 from . import payloads
-from .positions import Position, cursor, compacted_error
+from .positions import Position, compacted_error, cursor
 from .selection import ChangedDocuments, EventSelection, select
 
 if TYPE_CHECKING:

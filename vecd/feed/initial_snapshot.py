@@ -16,7 +16,7 @@ from ..store.events import Event, Row
 from ..units import format_time
 from . import payloads
 from .batches import ROWS_FIRST, Encode, EventBatch, encoded
-from .positions import Position, cursor, compacted_error
+from .positions import Position, compacted_error, cursor
 from .selection import ChangedDocuments, EventSelection, SelectedRow, matching
 
 #: The types of a snapshot's items. The log has none of them, so no selection by type concerns them.

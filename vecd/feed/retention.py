@@ -1,4 +1,5 @@
-"""Retention: how much of the log is kept. A trim moves its horizon; the vacuum deletes what is behind it, in steps.
+"""Retention: trims the log by age, count and size, on request or by the settings. A trim moves its horizon; the vacuum
+deletes what is behind it, in steps.
 
 The log is trimmed by `vec trim`, by jobs of kind `trim`, and, if one of the settings keep_age, keep_count and
 keep_bytes is set, by the daemon at intervals. A trim stops at the slowest consumer, unless it is asked to pass it.

@@ -1,4 +1,4 @@
-"""How the feed has functions that block run: the event loop awaits, a thread works."""
+"""How the feed runs functions that block: the event loop awaits while a thread works."""
 
 from __future__ import annotations
 

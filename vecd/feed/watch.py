@@ -1,4 +1,4 @@
-"""Watches: subscriptions to the log from any position on, as it happens; and flush, a barrier for them.
+"""Watches: subscriptions to the log from any position on; and flush, which waits until watches have caught up.
 
 Catch-up and live are one loop: the next batch behind the position comes from the channel if it is there, and from the
 store otherwise. The initial snapshot is a position too (positions.py), and is read in the same loop.

@@ -1,4 +1,4 @@
-"""Columns: the values of fields over all documents, by type, each with the numbers of the documents that have them.
+"""Columns: the values of one field over all documents, by type, with the numbers of the documents that have them.
 
 Numbers are compared exactly, as Python compares them: integers are kept as integers, and a comparison with a value that
 the type of a column cannot hold is turned into one that it can. Not thread-safe: attributes.py holds its lock.

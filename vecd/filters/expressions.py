@@ -1,4 +1,4 @@
-"""The language of `--where`: text -> a tree. Its public text is vec-search(1), FILTERS.
+"""The expressions of `--where`: parsed from text into a tree. vec-search(1), FILTERS, documents them.
 
     expression  = term { "or" term }
     term        = factor { "and" factor }

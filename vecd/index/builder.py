@@ -1,4 +1,4 @@
-"""A library's vectors out of the store: into a new structure, or beside what a snapshot has kept.
+"""Builds a library's index from the store, or restores it from a snapshot and adds what came since.
 
 A label's vector never changes. So a snapshot is right for every label that it holds and that is still alive, whatever
 happened since it was saved: the dead ones are masked, the ones that are not in it come from the store. A snapshot that

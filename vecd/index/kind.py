@@ -1,4 +1,4 @@
-"""What a kind of index declares: how it is made and restored, what it can do, and its parameters.
+"""IndexKind: what a kind of index declares: how it is made and restored, what it can do, and its parameters.
 
 Each kind declares itself in its own file, as `KIND`; kinds.py has the table of them.
 """

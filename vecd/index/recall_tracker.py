@@ -1,4 +1,4 @@
-"""RecallTracker: measures the recall of searches of a LiveIndex in small steps, and says which effort they take.
+"""RecallTracker: measures some searches of a LiveIndex for its RecallMonitor, in small steps, and applies the effort.
 
 It joins a RecallMonitor (which queries, and what their recalls mean) with a RecallMeasurement (one query, in steps).
 One thread at a time calls it; only `report` may be read from any thread.

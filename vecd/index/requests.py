@@ -1,4 +1,4 @@
-"""The messages of a LiveIndex: writes, searches and their options, and answers."""
+"""What a LiveIndex is sent, and what it answers: writes, searches with their options, answers."""
 
 from __future__ import annotations
 

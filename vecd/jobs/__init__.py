@@ -1,4 +1,4 @@
-"""Background jobs: a job is submitted in a moment, and done by a worker, inside the daemon or elsewhere.
+"""Background jobs: submitting one returns at once; a worker, inside the daemon or elsewhere, does the work.
 
     jobs.py          Jobs: the background work of one engine, and its life
     queue.py         which pending job is next; no threads, no clock

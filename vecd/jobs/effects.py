@@ -1,5 +1,5 @@
-"""What a step of a job writes, as data: each effect names one change of the store, and applies it in the transaction
-that commits the step.
+"""Effects: what a step of a job writes, as data; each is one change of the store, applied in the transaction that
+commits the step.
 
 An effect is data and no closure, so a step can come from another process. Those in WIRE can be sent by workers outside
 the daemon (op `jobs.checkpoint`, vec-protocol(7)); the others make sense beside the store only.

@@ -1,4 +1,4 @@
-"""Workers outside the daemon: the ops jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish and jobs.workers.
+"""The operations of workers outside the daemon: claim, heartbeat, checkpoint, finish, and the list of workers.
 
 The dispatcher does the work; here it is put on the event loop, and what comes from another process is checked. A worker
 that did not get an answer sends the same again: a checkpoint or an end that was committed before is answered, and not

@@ -1,4 +1,4 @@
-"""Jobs: the background work of one engine, and its life.
+"""Jobs: the dispatcher, its workers and leases of one engine, put together, started and stopped.
 
 `open` after the engine's, on its loop; `start` when the daemon is ready; `stop` when it begins to stop; `close` before
 the engine closes.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Jobs:
-    """What the verbs work on: the engine, the workers, and who waits for which job."""
+    """What the operations work on: the engine, the workers, and who waits for which job."""
 
     def __init__(self, engine: Engine, workers: int) -> None:
         self.engine = engine

@@ -1,4 +1,4 @@
-"""Attempts that are being made, and the leases of those that are made outside the daemon.
+"""Running attempts, and the leases of those that workers outside the daemon make.
 
 A worker outside the daemon holds a job for as long as its lease lasts; each heartbeat and each step begins the lease
 again. When it ends, the attempt is lost: another worker takes the job, and what the late one still sends is refused,

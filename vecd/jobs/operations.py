@@ -1,4 +1,4 @@
-"""The verbs of jobs: submit, list, show, wait, cancel, retry, drop, pause, resume, logs, and the overview."""
+"""Operations on jobs: submit, list, show, wait, cancel, retry, drop, pause, resume, logs, and the overview."""
 
 from __future__ import annotations
 

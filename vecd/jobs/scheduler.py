@@ -1,4 +1,4 @@
-"""The clock: submits what schedules make due, and the verbs of schedules.
+"""The scheduler: submits jobs when their schedules are due; and adds, lists, runs and removes schedules.
 
 It looks at the time at least every LOOK_S seconds, because a clock may be moved; what is due then is due_times.py's to
 say. A schedule never overlaps itself: its jobs share a lock.

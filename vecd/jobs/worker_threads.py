@@ -1,4 +1,5 @@
-"""The daemon's own workers: threads that claim jobs from the dispatcher, make their steps, and report how they ended.
+"""WorkerThreads: the daemon's own workers, which claim jobs from the dispatcher, run their steps, and report how they
+ended.
 
 Rules:
 - A job is told to stop between two steps: because it was cancelled, its kind was paused, its time is up, or the daemon

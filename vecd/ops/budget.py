@@ -1,4 +1,4 @@
-"""What all requests together, over all senders and transports, may hold in memory.
+"""Budget: how much memory all requests of all senders together may hold.
 
 - The backlog: requests that have no answer yet, at what they take as objects, in bytes. A transport takes no request
   while it is full, except one from a sender that has none: the limit is exceeded by that much at most.

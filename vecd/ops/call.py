@@ -1,4 +1,4 @@
-"""What a handler sees of a request: its fields, what the daemon offers, its sender, and where its answer goes."""
+"""Call: one request as its handler sees it: fields, engine and jobs, the sender, and the answer."""
 
 from __future__ import annotations
 

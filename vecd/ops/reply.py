@@ -1,4 +1,4 @@
-"""Reply: where the answer of one request goes. A transport implements it.
+"""Reply: the protocol by which a transport sends the answer of one request.
 
 An answer is one `result`, or any number of `items` and `part` and then one `end`, or an `error` in place of any of
 these. None of them waits: what the reader does not take is buffered, and `writable` is the back-pressure.

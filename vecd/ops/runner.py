@@ -1,4 +1,4 @@
-"""Runs the requests of one sender. A transport drives it.
+"""Runner: runs the requests of one sender, from arrival to answer. A transport drives it.
 
 Rules:
 - Every request is answered once: `result`, or `items` … `end`, or `error`. A bug in a handler is answered `internal`

@@ -1,4 +1,5 @@
-"""What one sender of requests has under way. A sender is a connection, or whatever a transport numbers requests by."""
+"""Sender: the requests of one sender that are in progress. A sender is a connection, or whatever a transport numbers
+requests by."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The ops: one visible table. A handler reads the request's fields, calls the engine or jobs, and returns the reply's
-body."""
+"""The table of ops: a name, its handler, and whether it writes or streams. A handler reads the request's fields, calls
+the engine or jobs, and returns the reply's body."""
 
 from __future__ import annotations
 

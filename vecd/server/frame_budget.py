@@ -1,4 +1,4 @@
-"""What frames that arrive may hold in memory, over all connections of the listener.
+"""FrameBudget: how much memory incoming frames of all connections together may hold, and the decoding of large ones.
 
 - `incoming`, in bytes: room for large frames that have announced themselves and are not complete. A large frame gets
   its room before it is read on, first come, first served; small ones need none.

@@ -1,4 +1,4 @@
-"""The listening socket and all its sessions: the transport of local clients.
+"""Listener: the listening Unix socket and the sessions of all its connections.
 
 Rules: bind, chmod 0600, then listen, so that no one gets in between. A socket file on which no daemon answers is left
 over and is replaced; one on which a daemon answers is not taken. A peer must be of our own user (or root): the kernel

@@ -1,4 +1,4 @@
-"""One connection: frames in, replies out, back-pressure.
+"""Session: one connection: frames in, replies out, back-pressure.
 
 Rules:
 - What a request means is `vecd/ops/`'s business: the session decodes it and gives it to its Runner. A reply is one or

@@ -1,4 +1,4 @@
-"""A copy of the store, as of one moment, in bounded steps."""
+"""Copies the store to a file, as of one moment, in bounded steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New vectors beside the old: drafts of a library's documents, until all of them take the old ones' places at once.
+"""Drafts of a reembed: new chunks and vectors beside the old ones, until one transaction replaces all.
 
 A draft is made of one version of a document (its label) and never changes; one whose document has been changed or
 deleted since is passed over. The switch is one transaction: each document becomes a new version of itself, with new

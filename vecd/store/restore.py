@@ -1,4 +1,4 @@
-"""A backup in the place of the store, while no daemon runs. The caller holds the lock on the data folder.
+"""Replaces the store with a backup, while no daemon runs. The caller holds the lock on the data folder.
 
 The backup is copied beside the store under another name, checked there and synced. Then the old store goes into a
 folder of its own, and the copy gets its name. A crash leaves the old store, the new one, or none, in which case no

@@ -1,4 +1,4 @@
-"""A document on the wire: as a line of NDJSON has it, but its vectors packed.
+"""The form of a document on the wire: as in NDJSON, but with packed vectors.
 
 What cannot travel, or would arrive as something else, is refused here by the name of its field: the daemon could only
 refuse the whole message.

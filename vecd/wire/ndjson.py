@@ -1,4 +1,4 @@
-"""NDJSON: pieces of bytes in, lines out; a line as a document that can travel.
+"""NDJSON: splits bytes into lines, and reads a line as a document.
 
 Rules: no I/O here, so that the command line and the daemon read alike, a pipe and a file; memory is bounded whatever
 comes (a line over the limit is reported and skipped to its end); gzip is known by its magic number, not by its name.

@@ -1,4 +1,4 @@
-"""JSON that is read exactly: what a parser would change without a word is refused by name.
+"""Strict JSON: refuses, with the key's name, what a parser would silently change.
 
 orjson reads an integer beyond 64 bits as a float and keeps the last of two equal keys. Both are looked for cheaply:
 only a line that may hold one is read a second time, slowly, to find it and to name it.

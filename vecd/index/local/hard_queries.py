@@ -1,4 +1,4 @@
-"""Whether the answer of a walk through a graph is doubtful, so that another walk or a scan has to check it.
+"""HardQueryDetector: decides whether the answer of a graph search is doubtful and must be checked by another search.
 
 Three signs, each of which costs little beside a walk:
 

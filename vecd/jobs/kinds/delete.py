@@ -1,4 +1,4 @@
-"""delete: deletes the documents that filters let through."""
+"""delete: deletes the documents that match filters."""
 
 from __future__ import annotations
 

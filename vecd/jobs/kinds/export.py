@@ -1,4 +1,4 @@
-"""export: a library's documents as NDJSON, which `vec ingest` reads.
+"""export: writes a library's documents to a file of NDJSON that `vec ingest` reads.
 
 The file is of one moment: the state when the job began. A page of documents is a step; the checkpoint has that moment,
 the last id, and how long the file is on disk, so what a crash has left behind that is cut off. The moment can be read

@@ -1,4 +1,4 @@
-"""ingest: documents from files, as `vec ingest` writes them, but here.
+"""ingest: writes documents from files, as `vec ingest` does, inside the daemon.
 
 A step is a batch of lines; the checkpoint is the file and the byte behind them, and commits with the documents that
 they hold. So each line is applied once, whatever happens; a document that is refused is in the job's log. Files are

@@ -1,4 +1,5 @@
-"""JobKind: what a kind of job is. A name, params that are checked when a job is submitted, and a generator of steps.
+"""JobKind: the base class of job kinds. A name, params that are checked when a job is submitted, and a generator of
+steps.
 
 What a step yields, an effect and a checkpoint, is committed in one transaction. Between two steps the job may have to
 stop; then the generator is closed. When the job is taken up again, `steps` begins again with the last checkpoint. So a

@@ -1,4 +1,4 @@
-"""Files that jobs make: under another name until they are whole, on disk before anybody is told; and never one of the
+"""Output files of jobs: written under a temporary name, renamed when complete and on disk, and never a file of the
 daemon's own.
 
 Rules:

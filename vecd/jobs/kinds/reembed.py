@@ -1,4 +1,4 @@
-"""reembed: a library to another embedder, or to chunks of another length.
+"""reembed: moves a library to another embedder, or to chunks of another length.
 
 New chunks and vectors are made beside the old ones, a few documents a step; what comes meanwhile is caught up with.
 Then one transaction puts them all in the old ones' places: a search before it finds the old ones, the next one the new.

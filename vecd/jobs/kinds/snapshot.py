@@ -1,4 +1,4 @@
-"""snapshot: saves the indexes that are in memory, so that a start after a crash need not build them."""
+"""snapshot: saves the indexes in memory to files, so that a start after a crash need not build them."""
 
 from __future__ import annotations
 

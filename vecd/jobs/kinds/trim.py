@@ -1,4 +1,4 @@
-"""trim: lets go of the log's oldest events, as `vec trim` does, and of what only they referred to."""
+"""trim: deletes the log's oldest events, as `vec trim` does, and the rows that only they referred to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""verify: whether the store, the log and the indexes agree with each other.
+"""verify: checks that the store, the log and the indexes agree with each other.
 
 A bounded part a step, each in a read transaction of its own; nothing is kept from one attempt to the next. Reads and
 writes go on. If something is wrong the job fails, with what was found in its error and in its log. Rows that an earlier

@@ -1,4 +1,4 @@
-"""list: the documents of a library, all or those that match a filter, by id: a stream of pages of one snapshot."""
+"""list: the documents of a library by id, all or those that match a filter: a stream of pages of one state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish, jobs.workers: jobs of workers outside the daemon."""
+"""jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish, jobs.workers: the ops of workers outside the daemon."""
 
 from __future__ import annotations
 
