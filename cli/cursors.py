@@ -81,7 +81,7 @@ class CursorFile(NoCursor):
         self._kept = cursor
 
 
-class Consumer(NoCursor):
+class ConsumerCursor(NoCursor):
     """A cursor that the daemon keeps, moved by acks."""
 
     def __init__(self, name: str, connect: Callable[[], Client]) -> None:

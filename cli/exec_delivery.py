@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vecd.client import Message
-from vecd.delivery import AttemptFailed, Batch, DeadLetterFile, Delivery, DeliveryOptions, Observer
+from vecd.delivery import AttemptFailed, DeadLetterFile, Delivery, DeliveryBatch, DeliveryOptions, Observer
 from vecd.durable_files import printable_path
 from vecd.errors import Code, VecError
 
@@ -111,7 +111,7 @@ class _Command:
         self._command = command
         self._signals = signals
 
-    def deliver(self, batch: Batch) -> None:
+    def deliver(self, batch: DeliveryBatch) -> None:
         status = self._run(batch)
         if status == 0:
             return
@@ -124,7 +124,7 @@ class _Command:
         shown = os.fsencode(self._command).decode("utf-8", "backslashreplace")
         raise AttemptFailed(f"the command failed with status {status}", command=shown, status=status)
 
-    def _run(self, batch: Batch) -> int:
+    def _run(self, batch: DeliveryBatch) -> int:
         """The command's exit status, as a shell reports it."""
         environment = {
             "VEC_CURSOR": batch.cursor,
@@ -157,10 +157,10 @@ class _Report(Observer):
         self._attempts_max = options.attempts_max
         self._dead_letters = dead_letters
 
-    def retrying(self, batch: Batch, failure: AttemptFailed, pause_s: float) -> None:
+    def retrying(self, batch: DeliveryBatch, failure: AttemptFailed, pause_s: float) -> None:
         _say(f"{failure.reason} (try {batch.attempt} of {self._attempts_max}); again in {pause_s:.1f} s")
 
-    def gave_up(self, batch: Batch, failure: AttemptFailed) -> None:
+    def gave_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
         tried = f"tried {plural(batch.attempt, 'time')} with {plural(len(batch.lines), 'event')}"
         _say(f"{failure.reason} ({tried}); they are in {printable_path(self._dead_letters.path)}")
 

@@ -249,12 +249,12 @@ def _check(
 
 
 def _place(cursor_file: Path | None, consumer: str | None, socket: str | None) -> NoCursor:
-    from ..cursors import Consumer, CursorFile, NoCursor
+    from ..cursors import ConsumerCursor, CursorFile, NoCursor
 
     if cursor_file is not None:
         return CursorFile(cursor_file)
     if consumer is not None:
-        return Consumer(consumer, lambda: options.open_client(socket, no_spawn=True))
+        return ConsumerCursor(consumer, lambda: options.open_client(socket, no_spawn=True))
     return NoCursor()
 
 

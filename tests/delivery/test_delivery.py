@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from vecd.delivery import AttemptFailed, Batch, DeadLetterFile, Delivery, DeliveryOptions, Observer
+from vecd.delivery import AttemptFailed, DeadLetterFile, Delivery, DeliveryBatch, DeliveryOptions, Observer
 from vecd.errors import Code, VecError
 
 
@@ -90,10 +90,10 @@ class Sink:
 
     def __init__(self, *failures: Exception | None) -> None:
         self.failures = list(failures)
-        self.attempts: list[Batch] = []
+        self.attempts: list[DeliveryBatch] = []
         self.on_deliver: Callable[[], None] = lambda: None
 
-    def deliver(self, batch: Batch) -> None:
+    def deliver(self, batch: DeliveryBatch) -> None:
         self.attempts.append(batch)
         self.on_deliver()
         if self.failures and (failure := self.failures.pop(0)) is not None:
@@ -108,9 +108,9 @@ class Letters:
     """Dead letters in memory."""
 
     def __init__(self) -> None:
-        self.kept: list[tuple[Batch, AttemptFailed]] = []
+        self.kept: list[tuple[DeliveryBatch, AttemptFailed]] = []
 
-    def add(self, batch: Batch, failure: AttemptFailed) -> None:
+    def add(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
         self.kept.append((batch, failure))
 
 
@@ -121,10 +121,10 @@ class Seen(Observer):
         self.retries: list[int] = []
         self.given_up: list[str] = []
 
-    def retrying(self, batch: Batch, failure: AttemptFailed, pause_s: float) -> None:
+    def retrying(self, batch: DeliveryBatch, failure: AttemptFailed, pause_s: float) -> None:
         self.retries.append(batch.attempt)
 
-    def gave_up(self, batch: Batch, failure: AttemptFailed) -> None:
+    def gave_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
         self.given_up.append(batch.cursor)
 
 
@@ -345,7 +345,7 @@ def test_any_other_error_ends_the_delivery_before_the_batch(error: Exception) ->
 def test_dead_letters_that_cannot_be_kept_end_the_delivery_before_the_batch() -> None:
     run = Run(EventSource(arrived(event(1))), Sink(FAILED), DeliveryOptions(attempts_max=1))
 
-    def refuse(batch: Batch, failure: AttemptFailed) -> None:
+    def refuse(batch: DeliveryBatch, failure: AttemptFailed) -> None:
         raise VecError(Code.INVALID_REQUEST, "no room")
 
     run.letters.add = refuse  # type: ignore[method-assign]
@@ -399,7 +399,7 @@ def test_an_event_of_threading_stops_a_delivery_that_waits_to_try_again() -> Non
 def test_a_dead_letter_is_a_line_of_json_with_the_failure_and_the_events(tmp_path: Path) -> None:
     letters = DeadLetterFile(tmp_path / "dead")
     for attempt in (3, 1):
-        batch = Batch(lines([event(1), event(2)]), 2, "log:2", attempt)
+        batch = DeliveryBatch(lines([event(1), event(2)]), 2, "log:2", attempt)
         letters.add(batch, AttemptFailed("it failed", command="run", status=7))
     first, second = map(json.loads, (tmp_path / "dead").read_text().splitlines())
     assert first == {
@@ -412,5 +412,5 @@ def test_a_dead_letter_is_a_line_of_json_with_the_failure_and_the_events(tmp_pat
 @pytest.mark.parametrize("name", ["", "/dev/null", "missing/file"])
 def test_a_place_that_cannot_keep_dead_letters_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(VecError, match="cannot write the dead letters") as caught:
-        DeadLetterFile(tmp_path / name).add(Batch([b"{}\n"], 1, "log:1"), FAILED)
+        DeadLetterFile(tmp_path / name).add(DeliveryBatch([b"{}\n"], 1, "log:1"), FAILED)
     assert caught.value.code == Code.INVALID_REQUEST

@@ -14,7 +14,7 @@ from vecd.errors import VecError
 from vecd.store import documents, libraries
 from vecd.store.catalogue import Library
 from vecd.store.database import Database
-from vecd.store.documents import Batch, Entry
+from vecd.store.documents import DocumentBatch, Entry
 from vecd.store.transaction import Transaction
 
 _PLAN = Library(0, "notes", 2, "cosine", "flat", "none", 1_000)
@@ -40,7 +40,7 @@ def write(database: Database, *texts: str) -> list[int]:
         Entry(place, str(place), False, f"title {place}", f'{{"n": {place}}}', f"{hash(text) % 2**64:032x}", place, 1)
         for place, text in enumerate(texts)
     ]
-    batch = Batch(entries, list(texts), list(texts), np.ones((len(texts), 2), np.float32))
+    batch = DocumentBatch(entries, list(texts), list(texts), np.ones((len(texts), 2), np.float32))
 
     def run(tx: Transaction) -> list[int]:
         first = tx.label + 1

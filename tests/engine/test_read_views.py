@@ -20,7 +20,7 @@ from vecd.filters import expressions
 from vecd.store import documents, libraries, retention
 from vecd.store.catalogue import Library
 from vecd.store.database import Database
-from vecd.store.documents import Batch, Document, Entry
+from vecd.store.documents import Document, DocumentBatch, Entry
 from vecd.store.transaction import Transaction
 
 #: An id, and the number that its metadata, its digest and its chunks are made of; None: it is deleted.
@@ -54,7 +54,9 @@ class Store:
             )
             for index, (each, number) in enumerate(writes)
         ]
-        batch = Batch(entries, [None] * len(writes), [None] * len(writes), np.ones((len(writes), 2), np.float32))
+        batch = DocumentBatch(
+            entries, [None] * len(writes), [None] * len(writes), np.ones((len(writes), 2), np.float32)
+        )
         self.database.submit(lambda tx: documents.write(tx, tx.catalogue.find(library), batch, again)).result()
 
     def trim(self) -> None:

@@ -15,7 +15,7 @@ from vecd.errors import VecError, nearest
 from vecd.feed import positions
 from vecd.feed.selection import match_types
 from vecd.filters import expressions
-from vecd.filters.attributes import Row, Some
+from vecd.filters.attributes import DocumentRow, DocumentSet
 from vecd.index import snapshot_file
 from vecd.store.database import Database
 from vecd.wire import ndjson
@@ -23,9 +23,9 @@ from vecd.wire.frames import FrameDecoder
 from vecd.wire.messages import decode, decode_request, encode, parse_reply, request_id
 
 _DOCUMENTS: Final = [
-    Row(1, 1, "a", "first", {"n": 1, "t": "x", "a": {"b": [1, "x", True, None, 2.5]}, "deep": [[1], {"a": 2}]}),
-    Row(2, 2, "b", None, {"n": 2**64 - 1, "t": "", "a": [{"b": 2}, 3], "": 1}),
-    Row(4, 1, "é", "\0", {"n": -1.5, "or": False}),
+    DocumentRow(1, 1, "a", "first", {"n": 1, "t": "x", "a": {"b": [1, "x", True, None, 2.5]}, "deep": [[1], {"a": 2}]}),
+    DocumentRow(2, 2, "b", None, {"n": 2**64 - 1, "t": "", "a": [{"b": 2}, 3], "": 1}),
+    DocumentRow(4, 1, "é", "\0", {"n": -1.5, "or": False}),
 ]
 
 
@@ -57,7 +57,7 @@ def filters(data: bytes) -> None:
         encode({"error": error.to_wire()})
         return
     fields = {field for each in where for field in each.fields}
-    passing = Some(fields, _DOCUMENTS).passing(where)
+    passing = DocumentSet(fields, _DOCUMENTS).passing(where)
     assert len(passing) == len(_DOCUMENTS)
     for each in where:  # a field is read again as it is shown
         for field in each.fields:

@@ -24,7 +24,7 @@ from vecd.errors import VecError
 from vecd.store import documents, events, libraries
 from vecd.store.catalogue import Library
 from vecd.store.database import Database, check_sqlite
-from vecd.store.documents import Batch, Entry
+from vecd.store.documents import DocumentBatch, Entry
 from vecd.store.schema import APPLICATION_ID, MIGRATIONS, PAGE_BYTES
 from vecd.store.transaction import Commit, Transaction
 
@@ -43,7 +43,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
-def batch(*given: tuple[str, int] | str) -> Batch:
+def batch(*given: tuple[str, int] | str) -> DocumentBatch:
     """Documents as (id, number): one chunk a document, its text and vector made of the number. A bare id: a delete."""
     entries: list[Entry] = []
     texts: list[str | None] = []
@@ -57,7 +57,7 @@ def batch(*given: tuple[str, int] | str) -> Batch:
         entries.append(Entry(index, document_id, False, None, "{}", f"{number:032x}", len(texts), chunks))
         texts += [f"{document_id} {number} {position}" for position in range(chunks)]
         rows += [[number, position] for position in range(chunks)]
-    return Batch(entries, texts, texts, np.array(rows, np.float32).reshape(len(rows), 2))
+    return DocumentBatch(entries, texts, texts, np.array(rows, np.float32).reshape(len(rows), 2))
 
 
 def write(database: Database, *given: tuple[str, int] | str) -> list[str]:

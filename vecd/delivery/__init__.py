@@ -8,22 +8,22 @@
 on a thread of its own, and all its waits end when its `Stop` is set.
 """
 
-from .batches import Batch
+from .batches import DeliveryBatch
 from .dead_letters import DeadLetterFile, DeadLetters
 from .loop import Delivery, DeliveryOptions, Observer
 from .sink import AttemptFailed, Sink
-from .source import EventSource, Message, Stop
+from .source import EventSource, SourceMessage, Stop
 
 __all__ = [
     "AttemptFailed",
-    "Batch",
     "DeadLetterFile",
     "DeadLetters",
     "Delivery",
+    "DeliveryBatch",
     "DeliveryOptions",
     "EventSource",
-    "Message",
     "Observer",
     "Sink",
+    "SourceMessage",
     "Stop",
 ]

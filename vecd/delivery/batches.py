@@ -14,7 +14,7 @@ from ..errors import VecError
 from .source import Event, EventSource, Stop
 
 
-class Batch(NamedTuple):
+class DeliveryBatch(NamedTuple):
     """Encoded events, and the position behind them. Without lines it only moves the position."""
 
     lines: Sequence[bytes]  # one a line, with its newline
@@ -53,7 +53,7 @@ class Batcher:
         self._returned = ""  # the cursor of the last batch
         self._failure: VecError | None = None
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[DeliveryBatch]:
         while not self._stop.is_set():
             self._check_rewind()
             if self._failure is None and not self._feed.ended:
@@ -64,7 +64,7 @@ class Batcher:
                 raise self._failure
             elif self._cursor != self._returned:
                 self._before = self._returned = self._cursor
-                yield Batch((), 0, self._cursor)
+                yield DeliveryBatch((), 0, self._cursor)
             elif self._feed.ended:
                 return
 
@@ -92,7 +92,7 @@ class Batcher:
         except VecError as error:
             self._failure = error
 
-    def _cut(self) -> Batch:
+    def _cut(self) -> DeliveryBatch:
         """The first of the events, up to the limit."""
         place = len(self._events)
         if place > self._events_max:
@@ -107,4 +107,4 @@ class Batcher:
         else:  # the last one that has a cursor: within a message of a snapshot there is none
             cursor = next((event["cursor"] for event in reversed(events) if event["cursor"]), cursor)
         self._before = self._returned = cursor
-        return Batch(self._encode(events), len(events), cursor)
+        return DeliveryBatch(self._encode(events), len(events), cursor)

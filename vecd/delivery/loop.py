@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .. import backoff
 from ..errors import Code, VecError
-from .batches import Batch, Batcher
+from .batches import Batcher, DeliveryBatch
 from .dead_letters import DeadLetters
 from .sink import AttemptFailed, Sink
 from .source import Event, EventSource, Stop
@@ -34,10 +34,10 @@ class DeliveryOptions:
 class Observer:
     """Is told what goes wrong. This one ignores it."""
 
-    def retrying(self, batch: Batch, failure: AttemptFailed, pause_s: float) -> None:
+    def retrying(self, batch: DeliveryBatch, failure: AttemptFailed, pause_s: float) -> None:
         """The attempt `batch.attempt` failed; the next one follows after `pause_s` seconds."""
 
-    def gave_up(self, batch: Batch, failure: AttemptFailed) -> None:
+    def gave_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
         """The batch is among the dead letters."""
 
 
@@ -86,7 +86,7 @@ class Delivery:
                 return
             self._feed.commit(batch.cursor, batch.events)
 
-    def _deliver(self, batch: Batch) -> bool:
+    def _deliver(self, batch: DeliveryBatch) -> bool:
         """Attempts until the batch is delivered or given up; false if it was stopped before that."""
         while (failure := self._attempt(batch)) is not None:
             if self._stop.is_set():
@@ -101,7 +101,7 @@ class Delivery:
             batch = batch._replace(attempt=batch.attempt + 1)
         return True
 
-    def _attempt(self, batch: Batch) -> AttemptFailed | None:
+    def _attempt(self, batch: DeliveryBatch) -> AttemptFailed | None:
         """None if the batch is delivered, or else why it is not."""
         try:
             self._sink.deliver(batch)
@@ -113,7 +113,7 @@ class Delivery:
             return AttemptFailed(str(error), error=error.to_wire())
         return None
 
-    def _give_up(self, batch: Batch, failure: AttemptFailed) -> None:
+    def _give_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
         if self._dead_letters is None:
             times = "once" if batch.attempt == 1 else f"{batch.attempt} times"
             events = "1 event" if len(batch.lines) == 1 else f"{len(batch.lines):,} events"

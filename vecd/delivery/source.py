@@ -7,7 +7,7 @@ from typing import Any, Protocol
 Event = dict[str, Any]
 
 
-class Message(Protocol):
+class SourceMessage(Protocol):
     """Events that arrived together. Without events it is a bookmark: the log has been read up to `cursor`."""
 
     @property
@@ -35,7 +35,7 @@ class EventSource(Protocol):
     def ended(self) -> bool:
         """Whether `read` has returned all there is."""
 
-    def read(self, wait_s: float | None) -> Message | None:
+    def read(self, wait_s: float | None) -> SourceMessage | None:
         """The next message. Waits up to `wait_s` seconds for it (None: without a bound).
 
         None if nothing came in that time, the feed has ended, or the delivery is stopped. Raises VecError.

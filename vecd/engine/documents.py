@@ -18,7 +18,7 @@ from ..filters.expressions import Filter, refuse
 from ..store import documents as store
 from ..store import events, libraries
 from ..store.catalogue import Library
-from ..store.documents import Batch, Document, Entry, Outcome
+from ..store.documents import Document, DocumentBatch, Entry, Outcome
 from ..store.transaction import Transaction
 from ..write_order import WriteSlot
 from . import ingest
@@ -110,14 +110,14 @@ async def listing(engine: Engine, view: ReadView, name: str, where: Filter) -> t
 
 
 def _warnings(selection: DocumentSelection) -> list[str]:
-    return [doubt.sentence for doubt in selection.doubts]
+    return [warning.sentence for warning in selection.warnings]
 
 
-def refuse_doubts(selection: DocumentSelection) -> None:
-    """Raises VecError `invalid_filter` for the first doubt: `id != x` would delete everything if the field is missing
+def refuse_warnings(selection: DocumentSelection) -> None:
+    """Raises VecError `invalid_filter` for the first warning: `id != x` would delete everything if the field is missing
     everywhere, which is hardly intended."""
-    for doubt in selection.doubts:
-        refuse(doubt.text, doubt.column, doubt.message, doubt.hint)
+    for warning in selection.warnings:
+        refuse(warning.text, warning.column, warning.message, warning.hint)
 
 
 def listing_blocking(engine: Engine, view: ReadView, library: Library, where: Filter) -> Listing:
@@ -184,14 +184,14 @@ async def _published(engine: Engine, seq: int) -> None:
 
 def versions(engine: Engine, library: Library, where: Filter, *, sure: bool) -> list[Version]:
     """What `delete_unchanged` takes: the documents that match a filter, in the order of their ids. With `sure` a filter
-    in doubt is refused. Blocks.
+    with a warning is refused. Blocks.
 
     Raises VecError `not_found` or `invalid_filter`.
     """
     with engine.views.open():
         selection = _selected(engine, library, where)
         if sure:
-            refuse_doubts(selection)
+            refuse_warnings(selection)
         return _versions(engine, selection)
 
 
@@ -207,7 +207,7 @@ async def delete(engine: Engine, name: str, ids: list[str], slot: WriteSlot) -> 
 
     def write(page: list[str], tx: Transaction) -> tuple[list[Outcome], int]:
         entries = [Entry(index, each, delete=True) for index, each in enumerate(page)]
-        return store.write(tx, ingest.current_library(tx, library), Batch(entries, [], [], NO_VECTORS)), tx.seq
+        return store.write(tx, ingest.current_library(tx, library), DocumentBatch(entries, [], [], NO_VECTORS)), tx.seq
 
     if not library.library_id:  # `default`, which nothing has been written to
         slot.release()
@@ -240,7 +240,7 @@ async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot
             await asyncio.wrap_future(behind)
             with engine.views.open():
                 selection = await _select(engine, library, where)
-                refuse_doubts(selection)
+                refuse_warnings(selection)
                 found = await engine.read(_versions, engine, selection)
             start = 0
             while page := found[start : start + documents_per_delete(engine)]:
@@ -270,7 +270,7 @@ def delete_unchanged(library: Library, page: list[Version], tx: Transaction) -> 
         each_id for place, (each_id, digest) in enumerate(page) if place in there and there[place][2] == digest
     ]
     entries = [Entry(index, each_id, delete=True) for index, each_id in enumerate(unchanged)]
-    store.write(tx, tx.catalogue.by_id[library.library_id], Batch(entries, [], [], NO_VECTORS))
+    store.write(tx, tx.catalogue.by_id[library.library_id], DocumentBatch(entries, [], [], NO_VECTORS))
     return len(entries), tx.seq
 
 

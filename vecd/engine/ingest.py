@@ -16,7 +16,7 @@ from ..errors import Code, VecError
 from ..store import documents as store
 from ..store import libraries as store_libraries
 from ..store.catalogue import Library
-from ..store.documents import Batch, Outcome
+from ..store.documents import DocumentBatch, Outcome
 from ..store.transaction import Transaction
 from ..write_order import WriteSlot
 from .engine import Engine
@@ -105,7 +105,7 @@ class _PreparedBatches:
 
 
 def _write(
-    engine: Engine, library: Library, batch: Batch, slot: WriteSlot
+    engine: Engine, library: Library, batch: DocumentBatch, slot: WriteSlot
 ) -> asyncio.Future[tuple[list[Outcome], int]]:
     """Puts a batch into the store's queue; the future is done when it is on disk."""
     work = writing(engine, library, batch)
@@ -113,7 +113,9 @@ def _write(
     return asyncio.wrap_future(engine.database.submit(work, rows, sender=slot.sender))
 
 
-def writing(engine: Engine, library: Library, batch: Batch) -> Callable[[Transaction], tuple[list[Outcome], int]]:
+def writing(
+    engine: Engine, library: Library, batch: DocumentBatch
+) -> Callable[[Transaction], tuple[list[Outcome], int]]:
     """The write of a batch that was prepared for this library, as work for the writer; it returns the outcomes and the
     log's head. It raises VecError `not_found`, `busy` or `dimension_mismatch`."""
 
@@ -130,7 +132,7 @@ def writing(engine: Engine, library: Library, batch: Batch) -> Callable[[Transac
     return write
 
 
-def _embed_again(engine: Engine, library: Library, batch: Batch) -> None:
+def _embed_again(engine: Engine, library: Library, batch: DocumentBatch) -> None:
     """Gives the batch vectors of the library's embedder as it is now. On the writer: seldom, and a batch is small."""
     embedder = engine.embedder(library.embedder)
     assert embedder is not None

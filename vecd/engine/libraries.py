@@ -108,7 +108,7 @@ async def rebuild(
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuild:
+class StartedRebuild:
     """A rebuild that has begun."""
 
     report: Future[dict[str, Any]]  # {"vectors","seconds","reason"}, when the new index is in use
@@ -123,7 +123,7 @@ def begin_rebuild(
     parameters: Mapping[str, Any],
     recall: float | None,
     stopping: Callable[[], bool] = lambda: False,
-) -> Rebuild:
+) -> StartedRebuild:
     """Begins to rebuild a library's index, as another kind or with other parameters if these are given. Reads and
     writes go on meanwhile. When `stopping` returns true, the rebuild is given up.
 
@@ -170,7 +170,7 @@ def begin_rebuild(
         return None if live is None else live.build_progress
 
     engine.database.submit(write).add_done_callback(written)
-    return Rebuild(report, share_built, lambda: engine.database.catalogue.by_id[library.library_id])
+    return StartedRebuild(report, share_built, lambda: engine.database.catalogue.by_id[library.library_id])
 
 
 def reindexed(library: Library, kind: str | None, parameters: Mapping[str, Any]) -> Library:

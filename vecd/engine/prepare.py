@@ -37,7 +37,7 @@ from ..store import checksums
 from ..store import documents as store
 from ..store import libraries as store_libraries
 from ..store.catalogue import Library
-from ..store.documents import Batch, Entry
+from ..store.documents import DocumentBatch, Entry
 from ..store.transaction import Words
 from ..text import embedders
 from ..text.chunking import chunks_by_span, chunks_of
@@ -59,7 +59,7 @@ class PreparedBatch:
 
     start: int
     stop: int
-    batch: Batch
+    batch: DocumentBatch
     refused: list[tuple[int, VecError]]  # (index, why), in the order of their indexes
 
 
@@ -300,7 +300,7 @@ class BatchBuilder:
         """Drops the documents from this index on."""
         self.entries = [entry for entry in self.entries if entry.index < index]
 
-    def batch(self, engine: Engine) -> Slices[Batch]:
+    def batch(self, engine: Engine) -> Slices[DocumentBatch]:
         """Embeds what needs it, and removes the chunks of documents that were refused after they had been added."""
         if sum(entry.chunks for entry in self.entries) != len(self.texts):
             self._repack()
@@ -329,7 +329,7 @@ class BatchBuilder:
                     vectors[row] = np.frombuffer(vector, "<f4")
         sums = checksums.of_chunks(self.texts, vectors)
         words = yield from self._words(engine)
-        return Batch(self.entries, self.texts, indexed, vectors, words, missing, sums)
+        return DocumentBatch(self.entries, self.texts, indexed, vectors, words, missing, sums)
 
     def _words(self, engine: Engine) -> Slices[Words | None]:
         """The terms of the chunks, for full text; None if no index in memory takes them."""

@@ -208,10 +208,12 @@ class MatchingDocuments:
     def page(self, db: apsw.Connection, count: int) -> list[Document]:
         while found := self._inner.page(db, count):
             rows = (
-                attributes.Row(each.label, each.chunks, each.id, each.title, orjson.dumps(each.metadata).decode())
+                attributes.DocumentRow(
+                    each.label, each.chunks, each.id, each.title, orjson.dumps(each.metadata).decode()
+                )
                 for each in found
             )
-            passing = attributes.Some(self._fields, rows).passing(self._where)
+            passing = attributes.DocumentSet(self._fields, rows).passing(self._where)
             if kept := [each for each, passes in zip(found, passing, strict=True) if passes]:
                 return kept
         return []

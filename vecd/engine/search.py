@@ -30,7 +30,7 @@ import numpy as np
 from .. import limits
 from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
-from ..filters.expressions import Doubt, Filter
+from ..filters.expressions import Filter, FilterWarning
 from ..index.fulltext import inverted_index
 from ..index.live_index import LiveIndex
 from ..index.requests import Answer, SearchOptions
@@ -168,15 +168,15 @@ async def search(engine: Engine, query: Query) -> SearchResult:
     with engine.attribute_cache.hold(library, query.where) as attributes:
         if engine.attribute_cache.lacks(attributes, query.where):
             await engine.read(engine.attribute_cache.load, library, attributes, query.where)
-        doubts: list[Doubt] = []
+        warnings: list[FilterWarning] = []
 
         def select() -> DocumentSelection:
             selection = attributes.select(query.where)
-            doubts[:] = selection.doubts
+            warnings[:] = selection.warnings
             return selection
 
         found = await _execute(replace(plan, select=select))
-        return replace(found, warnings=[*(doubt.sentence for doubt in doubts), *_damage(plan)])
+        return replace(found, warnings=[*(warning.sentence for warning in warnings), *_damage(plan)])
 
 
 def _damage(plan: SearchPlan) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import limits
 from ..store import events
 from ..store.database import Database
-from ..store.events import Event, Row
+from ..store.events import Event, EventRow
 from . import payloads
 from .positions import Position, compacted_error, cursor
 from .selection import ChangedDocuments, EventSelection, select
@@ -130,7 +130,7 @@ def _batches(
     database: Database,
     selection: EventSelection,
     encode: Encode,
-    rows: Sequence[Row],
+    rows: Sequence[EventRow],
     changed: ChangedDocuments,
     after: int,
     seq: int,
@@ -153,7 +153,7 @@ def _batch(database: Database, encode: Encode, after: int, seq: int, found: list
     return encoded(database, encode, after, Position(seq), found, found[0]["seq"] if found else 0)
 
 
-def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metadata: bool) -> tuple[list[Row], int]:
+def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metadata: bool) -> tuple[list[EventRow], int]:
     """Rows behind the seq `after` that make a batch, and the seq up to which they, or the log, have been read."""
     horizon, _ = events.horizon(db)
     if after < horizon:
@@ -168,11 +168,11 @@ def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metada
     return rows, min(stop, rows[-1].last_seq) if rows else max(after, stop)
 
 
-def _read(db: apsw.Connection, after: int, count: int, metadata: bool) -> list[Row]:
+def _read(db: apsw.Connection, after: int, count: int, metadata: bool) -> list[EventRow]:
     """Up to `count` rows behind the seq `after`. Fewer if their metadata is large: a batch would hold little of it."""
     if not metadata:
         return events.read(db, after, count, metadata=False)
-    rows: list[Row] = []
+    rows: list[EventRow] = []
     size, step = 0, ROWS_FIRST
     while len(rows) < count and size < limits.PAYLOAD_BYTES:
         step = min(step, count - len(rows))

@@ -36,7 +36,7 @@ _VALUES_ONE_BY_ONE = 4
 _LOOK = 64
 
 
-class Row(NamedTuple):
+class DocumentRow(NamedTuple):
     """A document: the label of its first chunk, how many it has, and its fields; metadata as JSON, or read already."""
 
     label: int
@@ -46,7 +46,7 @@ class Row(NamedTuple):
     metadata: str | dict[str, Any]
 
 
-def pages(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def pages(rows: Iterable[DocumentRow]) -> Iterator[list[DocumentRow]]:
     """The rows, some at a time."""
     waiting = iter(rows)
     while page := list(islice(waiting, _PAGE_ROWS)):
@@ -293,7 +293,7 @@ class Columns:
         """Names of fields that documents have, to suggest one of them: first keys all, others some."""
         return {*(str(Field(False, (key,))) for key in islice(self._keys, _NAMES_MAX)), *self._paths}
 
-    def fill(self, start: int, rows: Sequence[Row]) -> None:
+    def fill(self, start: int, rows: Sequence[DocumentRow]) -> None:
         """Takes the values of documents; the first has the number `start`."""
         if not rows:
             return

@@ -125,7 +125,7 @@ def tests_of(node: Node) -> Iterator[Test]:
             waiting.extend(node.inner)
 
 
-class Doubt(NamedTuple):
+class FilterWarning(NamedTuple):
     """A test that can never hold, as things are: probably it is not what was meant."""
 
     text: str  # of the filter

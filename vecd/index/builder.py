@@ -42,7 +42,7 @@ class Loaded:
     damage: str | None = None  # what was wrong with the snapshot that was found
 
 
-class Stopped(Exception):
+class BuildCancelled(Exception):
     """Nobody wants it any more."""
 
 
@@ -102,7 +102,7 @@ def prepared(spec: Spec, vectors: Floats) -> Floats:
 def _pages(spec: Spec, stored: Stored, labels: Labels, stopped: Callable[[], bool]) -> Iterator[tuple[Labels, Floats]]:
     for its_labels, vectors in stored.pages(labels):
         if stopped():
-            raise Stopped
+            raise BuildCancelled
         yield its_labels, prepared(spec, vectors)
 
 

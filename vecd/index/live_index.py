@@ -460,7 +460,7 @@ class LiveIndex:
         """Any thread: fails all that wait. The caller of `on_failure` makes another LiveIndex, which loads again."""
         maintenance = self._maintenance
         # After closing, the store that was being read is closed too.
-        stopped = maintenance.closed or isinstance(error, builder.Stopped)
+        stopped = maintenance.closed or isinstance(error, builder.BuildCancelled)
         failure = maintenance.close_reason if stopped else builder.failed(error)
         maintenance.closed = maintenance.builds_stopped = True
         futures_waiting = self._mailbox.fail(failure)

@@ -301,7 +301,7 @@ class Maintenance:
             report = Rebuilt(spec, vectors, time.perf_counter() - started, reason)
             self._source.rebuilt(report)
         except Exception as error:
-            given_up = isinstance(error, builder.Stopped)
+            given_up = isinstance(error, builder.BuildCancelled)
             if not self.builds_stopped and not given_up:
                 log.error("index not built", exc_info=error, extra={"kind": spec.kind, "reason": reason})
             self._mailbox.call(functools.partial(self._end, failed=not given_up))

@@ -38,7 +38,7 @@ from .effects import EffectResult
 from .kinds import KINDS
 from .kinds.kind import JobKind, Step
 from .leases import CANCELLED, PAUSED, STOPPED, Attempt, WorkingTime
-from .queue import Entry, Queue
+from .queue import Queue, QueuedJob
 from .retry_policy import stopped
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ class Dispatcher:
                 self._remove(attempt)
             if ended:
                 self._notify_one()
-            taken: list[Entry] = []
+            taken: list[QueuedJob] = []
             while not self._closing:
                 now_us = steady_us()
                 first = self._queue.take(now_us, _inside)
@@ -440,7 +440,7 @@ def _inside(kind: str) -> bool:
     return kind not in KINDS or KINDS[kind].runs != "outside"
 
 
-def _frees(entry: Entry) -> bool:
+def _frees(entry: QueuedJob) -> bool:
     return entry.kind in KINDS and KINDS[entry.kind].frees
 
 
@@ -496,12 +496,12 @@ def _described(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _entry(job: Job) -> Entry:
+def _entry(job: Job) -> QueuedJob:
     kind = KINDS.get(job.kind)
     left_us = job.ready_us - wall_us() if job.ready_us else 0
     if job.delay_us is not None:
         left_us = min(left_us, job.delay_us)  # it is more if the clock was set back while no daemon ran
-    return Entry(
+    return QueuedJob(
         job.job_id, job.kind, job.library, job.priority, steady_us() + left_us if left_us > 0 else 0, job.lock_key,
         job.waits > 0, job.crashes > 0, kind is not None and job.crashes == 0 and kind.brief(job.params), job.ready_us,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from ..feed import retention
 from ..store import documents as store
 from ..store import integrity, job_transitions
 from ..store.catalogue import Library
-from ..store.documents import Batch, Entry
+from ..store.documents import DocumentBatch, Entry
 from ..store.jobs import Job
 from ..store.transaction import Transaction
 
@@ -64,7 +64,7 @@ class WriteDocuments(Effect):
     """Adds, updates and deletes prepared documents, as an ingest does."""
 
     library: Library  # as it was when they were prepared
-    batches: list[Batch]
+    batches: list[DocumentBatch]
     refused: int = 0  # documents beside them that were refused; counted as `failed`
 
     @property
@@ -103,7 +103,7 @@ class DeleteDocuments(Effect):
     def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         entries = [Entry(index, each, delete=True) for index, each in enumerate(self.ids)]
         library = ingest.current_library(tx, self.library)
-        outcomes = store.write(tx, library, Batch(entries, [], [], NO_VECTORS))
+        outcomes = store.write(tx, library, DocumentBatch(entries, [], [], NO_VECTORS))
         deleted = sum(outcome.seq is not None for outcome in outcomes)
         return EffectResult({"deleted": deleted, "missing": len(outcomes) - deleted}, tx.seq)
 
@@ -228,7 +228,7 @@ async def decode(engine: Engine, job: Job, body: dict[str, Any]) -> Decoded:
 async def _documents(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Decoded:
     """`documents` as the op `ingest` takes them: with their vectors, or with texts for the library's embedder."""
     wanted = _list(body, "documents")
-    batches: list[Batch] = []
+    batches: list[DocumentBatch] = []
     refused: list[tuple[int, VecError]] = []
     start = 0
     while start < len(wanted):

@@ -41,7 +41,7 @@ log = logging.getLogger("vecd.jobs")
 _REWRITE_S: Final = 0.5
 
 
-class Stopped(Exception):
+class AttemptStopped(Exception):
     """The attempt is to stop; its `reason` says why."""
 
 
@@ -139,7 +139,7 @@ class WorkerThreads:
             return Ending(job, store.FAILED, "failed", error=error.to_wire())
         try:
             result = self._steps(kind, attempt, job)
-        except Stopped:
+        except AttemptStopped:
             return stopped(job, attempt.reason)
         except Exception as error:
             return failed(job, kind, error, attempt.stop)
@@ -179,4 +179,4 @@ class WorkerThreads:
             steps.close()
         while in_flight:
             commit_one()
-        raise Stopped
+        raise AttemptStopped

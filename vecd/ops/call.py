@@ -164,5 +164,5 @@ class Call:
 
 
 def warnings_field(warnings: list[str]) -> dict[str, Any]:
-    """What an answer says about doubts: `warnings`, if there are any."""
+    """The field `warnings` of an answer, if there are any."""
     return {"warnings": warnings} if warnings else {}

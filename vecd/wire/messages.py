@@ -47,7 +47,7 @@ class Request(NamedTuple):
     fields: dict[str, Any]
 
 
-class Reply(NamedTuple):
+class ReplyMessage(NamedTuple):
     """One reply: to which request (None: to the connection), what kind, its body, and the keys beside it."""
 
     id: int | None
@@ -214,7 +214,7 @@ def parse_request(message: dict[str, Any]) -> Request:
     return Request(op, number, message)
 
 
-def parse_reply(message: dict[str, Any]) -> Reply:
+def parse_reply(message: dict[str, Any]) -> ReplyMessage:
     """Raises VecError `protocol_error` for a map that is no reply."""
     number = message.pop("id", None)
     if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
@@ -227,7 +227,7 @@ def parse_reply(message: dict[str, Any]) -> Reply:
                 raise VecError(
                     Code.PROTOCOL_ERROR, f"a reply's {kind!r} is {type(body).__name__}, not {wanted.__name__}"
                 )
-            return Reply(number, kind, body, message)
+            return ReplyMessage(number, kind, body, message)
     raise VecError(Code.PROTOCOL_ERROR, "a reply has none of 'result', 'items', 'end' and 'error'")
 
 

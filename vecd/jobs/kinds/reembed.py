@@ -23,7 +23,7 @@ from ...errors import Code, VecError
 from ...store import reembed as store
 from ...store.catalogue import Library
 from ...store.documents import indexed
-from ...store.reembed import Drafted, Source
+from ...store.reembed import Drafted, ReembedSource
 from ...store.transaction import Transaction
 from ...text import embedders
 from ...text.chunking import chunks_of
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _BETWEEN_CHUNKS = "\n\n"
 
-Make = Callable[[list[Source]], dict[int, Drafted]]
+Make = Callable[[list[ReembedSource]], dict[int, Drafted]]
 
 
 class Reembed(JobKind):
@@ -104,7 +104,7 @@ def _wanted(library: Library, params: Mapping[str, Any]) -> Library:
     return replace(library, embedder=embedder, chunk_chars=params.get("chunk_chars", library.chunk_chars))
 
 
-def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[Source]) -> dict[int, Drafted]:
+def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[ReembedSource]) -> dict[int, Drafted]:
     """Drafts of these documents, by label: one call of the embedder. Raises VecError."""
     embedder = engine.embedder(wanted.embedder)
     assert embedder is not None
@@ -122,7 +122,7 @@ def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[Sou
     return drafts
 
 
-def _chunks(library: Library, wanted: Library, source: Source) -> list[str | None]:
+def _chunks(library: Library, wanted: Library, source: ReembedSource) -> list[str | None]:
     """The texts of its chunks to be; those without a text stay as they are."""
     texts = [text for text in source.texts if text is not None]
     if wanted.chunk_chars == library.chunk_chars or len(texts) < len(source.texts):
