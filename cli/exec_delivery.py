@@ -72,7 +72,7 @@ class ExecDelivery:
 
 
 class _WatchSource:
-    """A watch as the feed of a delivery."""
+    """A watch as the source of a delivery."""
 
     def __init__(self, following: ReconnectingWatch, messages: Iterator[Message], form: EventLines) -> None:
         self._following = following

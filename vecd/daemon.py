@@ -142,7 +142,7 @@ def _raise_descriptor_limit(workers: int) -> None:
 
 
 async def _listen(settings: Settings, service: Service) -> Listener:
-    """The transport on the Unix socket: the one that systemd passed, or one bound here. An added transport starts here."""
+    """Starts the transport: on the socket that systemd passed, or on one bound here."""
     from .server import listener as sockets
 
     passed = sockets.inherited()

@@ -18,20 +18,20 @@ class DeliveryBatch(NamedTuple):
     """Encoded events, and the position behind them. Without lines it only moves the position."""
 
     lines: Sequence[bytes]  # one a line, with its newline
-    events: int  # of the feed; there may be fewer lines
+    events: int  # of the source; there may be fewer lines
     cursor: str
     attempt: int = 1
 
 
 class Batcher:
-    """Iterate once. It ends with the feed, or when it is stopped.
+    """Iterate over it once. It ends when the source ends, or when `stop` is set.
 
-    A VecError of the feed is raised after all that was read before it.
+    A VecError of the source is raised after all that was read before it.
     """
 
     def __init__(
         self,
-        feed: EventSource,
+        source: EventSource,
         encode: Callable[[Sequence[Event]], Sequence[bytes]],
         stop: Stop,
         *,
@@ -40,23 +40,23 @@ class Batcher:
         idle_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._feed = feed
+        self._source = source
         self._encode = encode
         self._stop = stop
         self._events_max = events_max
         self._age_s = age_s
         self._idle_s = idle_s
         self._clock = clock
-        self._rewinds = feed.rewinds
+        self._rewinds = source.rewinds
         self._events: list[Event] = []
-        self._cursor = self._before = feed.committed  # behind the events, and in front of them
+        self._cursor = self._before = source.committed  # behind the events, and in front of them
         self._returned = ""  # the cursor of the last batch
         self._failure: VecError | None = None
 
     def __iter__(self) -> Iterator[DeliveryBatch]:
         while not self._stop.is_set():
             self._check_rewind()
-            if self._failure is None and not self._feed.ended:
+            if self._failure is None and not self._source.ended:
                 self._gather()
             if self._events:
                 yield self._cut()
@@ -65,21 +65,21 @@ class Batcher:
             elif self._cursor != self._returned:
                 self._before = self._returned = self._cursor
                 yield DeliveryBatch((), 0, self._cursor)
-            elif self._feed.ended:
+            elif self._source.ended:
                 return
 
     def _check_rewind(self) -> None:
-        if self._feed.rewinds != self._rewinds:
-            self._rewinds = self._feed.rewinds
+        if self._source.rewinds != self._rewinds:
+            self._rewinds = self._source.rewinds
             self._events = []
-            self._cursor = self._before = self._feed.committed
+            self._cursor = self._before = self._source.committed
 
     def _gather(self) -> None:
-        """Reads what is there; waits for more only if that is nothing."""
+        """Reads what has arrived; waits only if nothing has."""
         began = self._clock()
         try:
             while len(self._events) < self._events_max and not self._stop.is_set():
-                message = self._feed.read(self._idle_s if self._events else None)
+                message = self._source.read(self._idle_s if self._events else None)
                 self._check_rewind()
                 if message is None:
                     return

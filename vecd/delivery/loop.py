@@ -2,7 +2,7 @@
 the position.
 
 The position moves when the sink has taken the batch, or when the batch is durable among the dead letters. So every
-event is delivered at least once, or kept. One batch is on its way at a time.
+event is delivered at least once, or is in the dead letters. One batch is delivered at a time.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from .source import Event, EventSource, Stop
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOptions:
-    """How a feed is delivered. Times are in seconds."""
+    """How events are delivered. Times are in seconds."""
 
     events_max: int = 1_000  # of a batch
-    age_s: float = 0.25  # a batch is delivered when its first event has waited for so long …
-    idle_s: float = 0.01  # … or when no further event has come for so long
-    attempts_max: int | None = 5  # of a batch; None: without end
+    age_s: float = 0.25  # a batch is delivered when its first event has waited for this long …
+    idle_s: float = 0.01  # … or when no further event has come for this long
+    attempts_max: int | None = 5  # of a batch; None: no limit
     retry_s: float = 1.0  # the longest pause before the second attempt; it doubles before each further one
     retry_s_max: float = 60.0
 
 
 class Observer:
-    """Is told what goes wrong. This one ignores it."""
+    """Receives reports of failures. This base class ignores them."""
 
     def retrying(self, batch: DeliveryBatch, failure: AttemptFailed, pause_s: float) -> None:
         """The attempt `batch.attempt` failed; the next one follows after `pause_s` seconds."""
@@ -42,11 +42,11 @@ class Observer:
 
 
 class Delivery:
-    """Delivers one feed to one sink. Use once, on one thread."""
+    """Delivers one source to one sink. Use once, on one thread."""
 
     def __init__(
         self,
-        feed: EventSource,
+        source: EventSource,
         sink: Sink,
         options: DeliveryOptions,
         *,
@@ -56,16 +56,16 @@ class Delivery:
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`encode` makes lines of a batch's events, once, whatever the number of attempts. Without `dead_letters` the
-        delivery ends at a batch that it would give up."""
-        self._feed = feed
+        """`encode` turns a batch's events into lines, once for all attempts. Without `dead_letters` the delivery ends
+        at the first batch that it would give up."""
+        self._source = source
         self._sink = sink
         self._options = options
         self._stop = stop
         self._dead_letters = dead_letters
         self._observer = observer or Observer()
         self._batches = Batcher(
-            feed,
+            source,
             encode,
             stop,
             events_max=options.events_max,
@@ -76,18 +76,18 @@ class Delivery:
         self.given_up = 0  # batches
 
     def run(self) -> None:
-        """Delivers until the feed ends, or `stop` is set.
+        """Delivers until the source ends, or `stop` is set.
 
         Raises VecError `handler_failed` at a batch that it would give up, if there are no dead letters; and what the
-        feed, the sink and the dead letters raise. The position is before the batch then.
+        source, the sink and the dead letters raise. The position is before the batch then.
         """
         for batch in self._batches:
             if batch.lines and not self._deliver(batch):
                 return
-            self._feed.commit(batch.cursor, batch.events)
+            self._source.commit(batch.cursor, batch.events)
 
     def _deliver(self, batch: DeliveryBatch) -> bool:
-        """Attempts until the batch is delivered or given up; false if it was stopped before that."""
+        """Tries until the batch is delivered or given up; false if `stop` was set before that."""
         while (failure := self._attempt(batch)) is not None:
             if self._stop.is_set():
                 return False

@@ -24,12 +24,12 @@ class EventSource(Protocol):
 
     @property
     def committed(self) -> str:
-        """The position behind what was committed, at first where the feed starts."""
+        """The position behind what was committed, at first where the source starts."""
 
     @property
     def rewinds(self) -> int:
-        """How often the feed went back to `committed`, for example to a new connection. What was read and not committed
-        comes again then."""
+        """How often the source went back to `committed`, for example to a new connection. What was read and not
+        committed comes again then."""
 
     @property
     def ended(self) -> bool:
@@ -38,7 +38,7 @@ class EventSource(Protocol):
     def read(self, wait_s: float | None) -> SourceMessage | None:
         """The next message. Waits up to `wait_s` seconds for it (None: without a bound).
 
-        None if nothing came in that time, the feed has ended, or the delivery is stopped. Raises VecError.
+        None if nothing came in that time, the source has ended, or the delivery is stopped. Raises VecError.
         """
 
     def commit(self, cursor: str, events: int) -> None:

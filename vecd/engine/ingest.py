@@ -60,14 +60,13 @@ async def ingest(
                 except VecError as error:
                     if error.code != Code.DIMENSION_MISMATCH or library.dimension is not None:
                         raise
-                    start = (
-                        prepared.start
-                    )  # somebody else's vector has just set the dimension: judge each document by it
+                    # Another sender's vector has just set the dimension: check each document against it.
+                    start = prepared.start
                 if start == len(documents):
                     return result
                 library = batches.library = find(engine, name)
                 prepared = await batches.at(start)
-            # The sender's next write may pass while this is on its way.
+            # The sender's next write may be queued before this one is on disk.
             written = _write(engine, library, prepared.batch, slot)
     result.add(prepared, await written)
     return result
@@ -123,7 +122,7 @@ def writing(
         if not batch.texts and library.library_id == 0:  # nothing to add to `default`, which is not there yet
             return [Outcome(entry.index, entry.id, "unchanged", None) for entry in batch.entries], tx.seq
         target = current_library(tx, library)
-        if target.embedder != library.embedder and batch.embedded:  # it was switched while the batch was prepared
+        if target.embedder != library.embedder and batch.embedded:  # the library was re-embedded meanwhile
             _embed_again(engine, target, batch)
         if len(batch.vectors):
             target = store_libraries.pin_dimension(tx, target, batch.vectors.shape[1])
@@ -133,16 +132,16 @@ def writing(
 
 
 def _embed_again(engine: Engine, library: Library, batch: DocumentBatch) -> None:
-    """Gives the batch vectors of the library's embedder as it is now. On the writer: seldom, and a batch is small."""
+    """Embeds the batch with the library's present embedder. Runs on the writer: it is rare, and a batch is small."""
     embedder = engine.embedder(library.embedder)
     assert embedder is not None
     batch.vectors = batch.vectors.copy()
     batch.vectors[batch.embedded] = embedder.embed([batch.indexed[row] or "" for row in batch.embedded])
-    batch.sums = None  # they were of the former vectors
+    batch.sums = None  # the sums of the earlier vectors
 
 
 async def library_after_writes(engine: Engine, name: str, slot: WriteSlot) -> Library:
-    """The library, as the sender's earlier writes leave it: one of them may be making or deleting it just now.
+    """The library, as the sender's earlier writes leave it: one of them may be creating or deleting it.
 
     Raises VecError `not_found`.
     """

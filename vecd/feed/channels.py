@@ -70,8 +70,8 @@ class Channel:
         del self._batches[:count], self._seqs[:count]
 
     def next_after(self, seq: int) -> EventBatch | int | None:
-        """What a watch gets next that has had everything up to `seq`, which is not before `start`: a batch; or, if it
-        is in the middle of one, the seq up to which it must read the store; or None if there is nothing yet."""
+        """What follows `seq` (at least `start`): the next batch; or, if `seq` is inside a batch, the seq up to which
+        the watch must read the store; or None if there is nothing yet."""
         place = bisect_right(self._seqs, seq)
         if place == len(self._batches):
             return None
@@ -118,7 +118,7 @@ class Channels:
     async def read(
         self, selection: EventSelection, encode: Encode, after: int, stop: int, count: int | None
     ) -> EventBatch:
-        """The batch behind the seq `after`, from the store. Watches that want the same at the same time share a read.
+        """The batch behind the seq `after`, from the store. Equal reads at the same time are made once.
 
         Raises VecError `compacted`.
         """
@@ -180,7 +180,7 @@ class Channels:
                     self._skip_to(self._database.head)
 
     async def _fill(self) -> None:
-        """Reads on, fills the channels, and rests as long as that kept the interpreter busy."""
+        """Reads what commits brought, fills the channels, and rests for as long as that took."""
         reading = list(self._channels.items())
         keys = [key for key, _ in reading]
         seq, found, read_s = await self._live(batches.read_for_all, self._database, keys, self.seq)
@@ -225,7 +225,7 @@ class Channels:
                 heapq.heappush(by_size, (-channel.size_bytes, id(channel), channel))
 
     def _skip_to(self, seq: int) -> None:
-        """Continues behind `seq`; what lies before it, each watch reads from the store."""
+        """Continues after `seq`; each watch reads what is before it from the store."""
         self.seq = seq
         for channel in self._channels.values():
             channel.restart(seq)

@@ -22,12 +22,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 
 
 class Consumers:
-    """The store's consumers, and which watch holds which. Lives on the event loop."""
+    """The store's consumers, and which watch holds which. Runs on the event loop."""
 
     def __init__(self, database: Database, read: RunBlocking) -> None:
         self._database = database
         self._read = read
-        self._holders: dict[str, str] = {}  # consumer -> who holds it, for people
+        self._holders: dict[str, str] = {}  # consumer -> a readable name of its holder
         self.acked = Broadcast()
 
     @contextlib.contextmanager
@@ -42,7 +42,7 @@ class Consumers:
             del self._holders[name]
 
     async def find_or_create(self, name: str, start: Position) -> Position:
-        """Where the consumer continues. A consumer that does not exist is made, at `start`."""
+        """The consumer's position; creates the consumer at `start` if it does not exist."""
         made = await asyncio.wrap_future(self._database.submit(lambda tx: store.create(tx, name, *start)))
         return Position(made.seq, made.label)
 
@@ -64,7 +64,7 @@ class Consumers:
         return self._shown(moved)
 
     async def delete(self, name: str) -> dict[str, Any]:
-        """Deletes it; returns what it was. Raises VecError `not_found` or `consumer_held`."""
+        """Deletes it; returns it as `all` does. Raises VecError `not_found` or `consumer_held`."""
         self._check_free(name)
         gone = await asyncio.wrap_future(self._database.submit(lambda tx: store.delete(tx, name), frees=True))
         return self._shown(gone)
@@ -80,7 +80,7 @@ class Consumers:
         return [self._shown(each) for each in await self._read(read)]
 
     async def find(self, name: str) -> Position | None:
-        """How far it has come; None if it does not exist."""
+        """Its position; None if it does not exist."""
 
         def read() -> Position | None:
             with self._database.read_transaction() as db:
@@ -90,7 +90,7 @@ class Consumers:
         return await self._read(read)
 
     async def position(self, name: str) -> Position:
-        """How far it has come. Raises VecError `not_found`."""
+        """Its position. Raises VecError `not_found`."""
 
         def read() -> Position:
             with self._database.read_transaction() as db:

@@ -2,8 +2,8 @@
 
 - The backlog: requests that have no answer yet, at what they take as objects, in bytes. A transport takes no request
   while it is full, except one from a sender that has none: the limit is exceeded by that much at most.
-- Unread answers, in bytes: what waits in send buffers. An answer is made only while there is room, and only a few are
-  made at once. When peers that do not read have filled it, their transport disconnects the ones that hold most.
+- Unread answers, in bytes: what waits in send buffers. Answers are made only while there is room, a few at a time. When
+  it is full, transports disconnect the peers that hold most and do not read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .. import limits
 
 
 class Budget:
-    """A service has one. Transports add to the lists of callbacks."""
+    """A service has one. Transports append their callbacks to the lists."""
 
     def __init__(self) -> None:
         self.backlog_bytes = 0
@@ -57,7 +57,7 @@ class Budget:
         await self._readers_keep_up.wait()
 
     async def begin_answer(self) -> None:
-        """Waits until one more answer may be made. `end_answer` when it has been sent, or will not be."""
+        """Waits until one more answer may be made. Call `end_answer` when it has been sent or dropped."""
         await self._making.acquire()
 
     def end_answer(self) -> None:

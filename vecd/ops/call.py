@@ -33,7 +33,7 @@ class Call:
         self._sender = sender
         self._reply = reply
         self._slot = slot
-        self._room: bool | None = None  # whether it has room of its own sender `alone`; None: it has none
+        self._room: bool | None = None  # the room it holds: None: none; True: its sender's; False: the budget's as well
 
     # --- the sender -------------------------------------------------------------------------------------------------
 
@@ -45,7 +45,7 @@ class Call:
 
     @property
     def peer(self) -> str:
-        """The sender's name, for people."""
+        """A readable name of the sender."""
         return self._sender.name
 
     @property
@@ -73,11 +73,11 @@ class Call:
     # --- the answer -------------------------------------------------------------------------------------------------
 
     async def wait_for_room(self, *, alone: bool = False) -> None:
-        """Waits until an answer, or the next page of one, may be read and held: the sender has read what it was sent,
-        few answers are being made for it, and few for all. Call it before each reading of what may be large. The next
-        send gives the room back. `alone`: only this sender's room counts, for pages that are read for many at once.
+        """Waits until an answer, or its next page, may be held in memory: the sender has read what it was sent, and few
+        answers are in progress, for it and for all. Call it before reading anything large. The next send gives the room
+        back. `alone`: only this sender's limit counts, for pages that are read once for many.
 
-        Between this and the send, wait for nothing but the reading: other requests wait for the room.
+        Between this and the send, await only the read: other requests wait for the room.
         Raises CancelledError if the sender is gone.
         """
         if self._room is not None:
@@ -101,7 +101,7 @@ class Call:
         self._room = alone
 
     def release_room(self) -> None:
-        """Gives the room back, if the call has some."""
+        """Gives the room back, if the call holds it."""
         if self._room is not None:
             alone, self._room = self._room, None
             self._sender.answers.release()
@@ -119,8 +119,8 @@ class Call:
         return self._reply.encode_part
 
     async def result(self, body: dict[str, Any]) -> bool:
-        """Sends the whole answer. One that fits no message because of its one list goes as a stream of that list's
-        items; then the list is taken out of `body`, whose rest is to end the stream, and the answer is True.
+        """Sends the whole answer. If a list makes it too large for one message, sends that list as a stream, removes it
+        from `body` (the rest is to end the stream), and returns True.
         """
         if self._room is None:
             await self._reply.writable()
@@ -156,7 +156,7 @@ class Call:
         return size
 
     async def part(self, body: Sized) -> None:
-        """Sends a part of a stream that `encode_part` made for all who get the same, and waits as `items` does."""
+        """Sends a part of a stream that `encode_part` made for several senders, and waits as `items` does."""
         self._reply.part(body)
         self.release_room()
         if not self._reply.is_writable:

@@ -61,7 +61,7 @@ def bind(path: str) -> socket.socket:
 
 
 def inherited() -> socket.socket | None:
-    """The socket that systemd listens on for us (sd_listen_fds(3)), if it does."""
+    """The socket that systemd passed (sd_listen_fds(3)); None if it passed none."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS", "0") == "0":
         return None
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
@@ -145,7 +145,7 @@ class Listener:
                 os.unlink(self.path)
 
     def admit(self, session: Session) -> VecError | None:
-        """Counts a new session in, or says why it cannot be."""
+        """Accepts a new session, or returns why it is refused."""
         sock = session._transport.get_extra_info("socket")
         uid = peer_uid(sock)
         if uid not in (os.getuid(), 0):
@@ -174,8 +174,8 @@ class Listener:
             session.recheck_reading()
 
     def _on_unread_full(self) -> None:
-        """Too many answers are not read, by the counts of when they were sent. If that is still so, those who hold
-        most, and read nothing for a moment, are ended."""
+        """Too many answers are unread, as counted when they were sent. If a recount confirms it, disconnects the
+        sessions that hold most and read nothing for UNREAD_CROWDED_S."""
         self._update_unread(time.monotonic())
         if self.service.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
             asyncio.get_running_loop().call_later(limits.UNREAD_CROWDED_S, self._disconnect_slowest)
@@ -197,7 +197,7 @@ class Listener:
             self._on_unread_full()
 
     async def drain(self, patience_s: float) -> None:
-        """Ends all sessions: each when its requests are answered, or after `patience_s`."""
+        """Ends all sessions: each when its requests are answered, at the latest after `patience_s` seconds."""
         self._sweeper.cancel()
         self._server.close()
         for session in list(self._sessions):
@@ -213,7 +213,7 @@ class Listener:
         self.frames.close()
 
     async def _sweep(self) -> None:
-        """Ends peers that do not move."""
+        """Disconnects stalled peers."""
         stall_s = self.service.engine.settings.stall_s
         while True:
             await asyncio.sleep(min(stall_s / 4, 5.0))

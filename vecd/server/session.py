@@ -3,11 +3,11 @@
 Rules:
 - What a request means is `vecd/ops/`'s business: the session decodes it and gives it to its Runner. A reply is one or
   more frames with the request's number.
-- Back-pressure: when the runner takes no more (too much is unanswered, of this connection or of all), or too much of
-  our output is unread, the session stops reading.
+- Back-pressure: the session stops reading while the runner takes no more requests (too much is unanswered, here or in
+  all) or too much of its output is unread.
 - What grows with a request does not run on the event loop: large frames are decoded off it, in their order, and read
   only when there is room for them (frame_budget.py).
-- Bytes that are no protocol end the connection, with the reason as its last message (id nil).
+- Bytes that are not the protocol end the connection, with the reason as its last message (id nil).
 - The listener's sweep disconnects a peer that leaves its hello, half a frame or our replies waiting for `stall_s`. A
   connection with a subscription, or with an answer that comes in pages, may be read as slowly as its reader likes:
   what waits for it is bounded, and a slow watcher harms no one.
@@ -42,7 +42,7 @@ class Owner(Protocol):
     frames: FrameBudget
 
     def admit(self, session: Session) -> VecError | None:
-        """Counts a new session in, or says why it cannot be."""
+        """Accepts a new session, or returns why it is refused."""
 
     def forget(self, session: Session) -> None:
         """The session is over."""
@@ -162,7 +162,7 @@ class Session(asyncio.Protocol):
         self._update_reading()
 
     def _work(self) -> None:
-        """Takes the requests that have arrived, as long as there is room for more."""
+        """Takes the requests that have arrived, while there is room for more."""
         while self._frames and self._takes() and not self._closed:
             payload, room = self._frames.popleft()
             at_once = limits.FRAME_BYTES_TINY if self._budget.backlog_full else limits.FRAME_BYTES_AT_ONCE
@@ -197,7 +197,7 @@ class Session(asyncio.Protocol):
             self._end(error)
 
     def _drop_input(self) -> None:
-        """No more is taken: gives back what is held of what arrives."""
+        """Drops frames that have arrived, and gives their room back."""
         self._frame_budget.forget(self)
         waiting = [*self._frames, *([self._decoding] if self._decoding is not None else [])]
         held = self._room_bytes + sum(room for _, room in waiting)
@@ -290,8 +290,7 @@ class Session(asyncio.Protocol):
         return self._writable.is_set() and not self._closed
 
     def update_unread(self, now: float) -> None:
-        """Counts what the peer has read since the last count. The transport tells of it only when much was waiting and
-        little is left."""
+        """Recounts what the peer has not read. asyncio reports it only below the buffer's low-water mark."""
         before = self.unread_bytes
         self.count_unread()
         if self.unread_bytes < before and self._since_blocked is not None:
@@ -331,13 +330,13 @@ class Session(asyncio.Protocol):
                 self._transport.pause_reading()
 
     def recheck_reading(self) -> None:
-        """The daemon's backlog has shrunk: this session may read on."""
+        """The backlog of all requests has room again: resumes reading if this session may."""
         self._update_reading()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def stall_reason(self, now: float, stall_s: float) -> VecError | None:
-        """Why the peer should be ended, if it should."""
+        """Why the peer counts as stalled and is to be disconnected; None if it is not."""
         if not self._greeted and now - self._since_hello > stall_s:
             return VecError(Code.STALLED, f"no hello within {stall_s:g} s")
         if self._reading and (pending_bytes := self._decoder.pending_bytes):
@@ -373,18 +372,18 @@ class Session(asyncio.Protocol):
         return 0.0 if self._since_blocked is None else now - self._since_blocked
 
     def disconnect(self, reason: VecError) -> None:
-        """Ends a peer that does not move; what it has not read is thrown away."""
+        """Disconnects a stalled peer, and drops what it has not read."""
         self._end(reason)
         self._transport.abort()
         self._count_unread(0)
 
     def drain(self) -> None:
-        """Takes no more requests, ends the streams, closes when all the rest is answered."""
+        """Takes no more requests, ends the streams, and closes when the rest is answered."""
         self._runner.drain()
         self._close_when_done()
 
     def abort(self) -> None:
-        """Closes now, whatever is unanswered."""
+        """Closes at once; unanswered requests are cancelled."""
         self._runner.cancel_all()
         self._transport.abort()
 
@@ -393,7 +392,7 @@ class Session(asyncio.Protocol):
             self._transport.close()  # after what is in its buffer has been sent
 
     def _end(self, reason: VecError) -> None:
-        """Says why and closes. Other connections are not affected."""
+        """Sends the reason and closes."""
         if self._closed:
             return
         log.warning("connection ended", extra={"code": reason.code, "reason": reason.message})
