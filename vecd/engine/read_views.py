@@ -197,7 +197,7 @@ class AllDocuments:
 
 
 class MatchingDocuments:
-    """The documents of Everything that match a filter; for a state older than the library's attributes."""
+    """The documents of AllDocuments that match a filter; for a state older than the library's attributes."""
 
     def __init__(self, inner: AllDocuments, where: Filter) -> None:
         self.seq, self.label = inner.seq, inner.label

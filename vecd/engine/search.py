@@ -50,7 +50,7 @@ MODES: Final = ("auto", "vector", "text", "hybrid")
 GROUPS: Final = ("document", "chunk")
 
 #: Damaged vectors that the warnings of an answer name; more are counted.
-_DAMAGE_TOLD = 3
+_DAMAGE_SHOWN = 3
 _RRF = 20
 #: The weight of the full-text ranking; that of the vector ranking is 1.
 _WORDS_WEIGHT = 1.5
@@ -157,9 +157,8 @@ async def search(engine: Engine, query: Query) -> SearchResult:
     if mode == "text" and not words:
         return SearchResult([], [])
     if words and not live.text_ready:
-        await asyncio.wrap_future(
-            live.ask(None, inverted_index.TermQuery(), SearchOptions(1))
-        )  # answered when it is loaded
+        loaded = live.ask(None, inverted_index.TermQuery(), SearchOptions(1))  # answered when the text is loaded
+        await asyncio.wrap_future(loaded)
     depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
     plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None)
     if not query.where:
@@ -184,9 +183,9 @@ def _damage(plan: SearchPlan) -> list[str]:
     if plan.mode == "text":
         return []
     damage = list(plan.engine.indexes.damaged(plan.library).values())
-    told = [f"{error.message}; the search leaves it out ({error.hint})" for error in damage[:_DAMAGE_TOLD]]
-    more = len(damage) - len(told)
-    return [*told, *([f"{more:,} more vectors are damaged and left out"] if more else [])]
+    shown = [f"{error.message}; the search leaves it out ({error.hint})" for error in damage[:_DAMAGE_SHOWN]]
+    more = len(damage) - len(shown)
+    return [*shown, *([f"{more:,} more vectors are damaged and left out"] if more else [])]
 
 
 async def _execute(plan: SearchPlan) -> SearchResult:
