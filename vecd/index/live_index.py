@@ -3,7 +3,7 @@
 It is put together from parts that know nothing of each other's business:
 
     Mailbox        who waits (mailbox.py)
-    LiveVectors    a structure, a tail and tombstones (vectors.py)
+    LiveVectors    a structure, a tail and tombstones (live_vectors.py)
     LiveText       full text (fulltext/live_text.py)
     RecallTracker  the recall of the searches that come, and the effort that keeps the promise (recall_tracker.py)
     Maintenance    draining, building, saving (maintenance.py), as a pure policy decides (policy.py)

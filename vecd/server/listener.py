@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import limits
+from ..durable_files import file_id
 from ..errors import Code, VecError
 from ..ops.service import Service
 from ..resources import own_descriptors
@@ -73,15 +74,6 @@ def inherited() -> socket.socket | None:
     return sock
 
 
-def _file_id(path: str) -> tuple[int, int] | None:
-    """Which file this is; None if it cannot be seen."""
-    try:
-        about = os.stat(path)
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino
-
-
 class Listener:
     """Accepts connections and holds what they share."""
 
@@ -94,7 +86,7 @@ class Listener:
         self._sock = sock
         name = sock.getsockname()
         self.path: str = name if isinstance(name, str) else ""  # bytes: an abstract one, which has no file
-        self._file = _file_id(self.path)
+        self._file = file_id(self.path)
         self._owned = owned
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._connections_max = min(
@@ -124,7 +116,7 @@ class Listener:
         failed = ""  # what was logged last, so that it is logged once
         while self.path:
             await asyncio.sleep(limits.SOCKET_LOOK_S)
-            if not data_in_place() or _file_id(self.path) == self._file:
+            if not data_in_place() or file_id(self.path) == self._file:
                 continue
             try:
                 sock = bind(self.path)
@@ -135,12 +127,12 @@ class Listener:
                     failed = str(error)
                 continue
             before.close()
-            self._file, self._owned, failed = _file_id(self.path), True, ""
+            self._file, self._owned, failed = file_id(self.path), True, ""
             log.warning("the socket was removed, and is bound again", extra={"socket": self.path})
 
     def unbind(self) -> None:
         """Removes our socket, but not another one in its place."""
-        if self._owned and self._file is not None and _file_id(self.path) == self._file:
+        if self._owned and self._file is not None and file_id(self.path) == self._file:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
 
