@@ -261,7 +261,7 @@ class Connection:
             raise self._lost
 
     def _read(self, flags: int) -> bool:
-        """Reads what is there; false if nothing is."""
+        """Reads what has arrived; false if nothing has."""
         try:
             count = self._socket.recv_into(self._arriving, _RECEIVE_BYTES, flags)
         except BlockingIOError:

@@ -96,7 +96,7 @@ class BatchExecutor:
             thread.join()
 
     def _check(self) -> None:
-        """Wakes another thread if all that work are stuck while something waits."""
+        """Wakes another thread if all active ones are stuck while requests wait."""
         with self._lock:
             self._checking = bool(self._waiting)
             if not self._waiting:
@@ -114,7 +114,7 @@ class BatchExecutor:
             thread = self._thread()
             try:
                 thread.start()
-            except RuntimeError:  # the system gives no more threads: the present ones take what waits
+            except RuntimeError:  # no more threads: the present ones take what waits
                 return
             self._threads.append(thread)
         self._woken += 1

@@ -228,8 +228,8 @@ async def delete(engine: Engine, name: str, ids: list[str], slot: WriteSlot) -> 
 async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot) -> dict[str, Any]:
     """Deletes the documents that match a filter: `{"deleted","missing","missing_ids","seq"}`.
 
-    They are those that match after all that this sender wrote before. One that is changed by somebody else before its
-    write is left as it is. Many are deleted in several transactions. A filter that names a field that no document
+    The filter is applied after all earlier writes of this sender. A document that another sender changes before it is
+    deleted stays. Many documents are deleted in several transactions. A filter that names a field that no document
     has is refused. Raises VecError.
     """
     library = await ingest.library_after_writes(engine, name, slot)

@@ -127,7 +127,7 @@ def begin_rebuild(
     """Begins to rebuild a library's index, as another kind or with other parameters if these are given. Reads and
     writes go on meanwhile. When `stopping` returns true, the rebuild is given up.
 
-    `recall` becomes the recall that the library's searches are to have. If nothing else is given, nothing is built.
+    `recall` sets the recall promise of the library's searches. If nothing else is given, nothing is built.
 
     Raises VecError `not_found`, `unsupported` or `invalid_request`; the report raises what the store raises, or
     `index_failed`.

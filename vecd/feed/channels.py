@@ -93,7 +93,7 @@ class Channels:
         self.progress = Broadcast()  # the log was read on, or a watch has handed something on
         self._committed = asyncio.Event()
         self._channels: dict[tuple[EventSelection, Encode], Channel] = {}
-        self._reads: dict[Any, asyncio.Future[EventBatch]] = {}  # from the store, that are going on
+        self._reads: dict[Any, asyncio.Future[EventBatch]] = {}  # reads of the store in progress
         self._tasks: list[asyncio.Task[None]] = []
 
     @contextlib.contextmanager

@@ -77,7 +77,7 @@ def parse(database: Database, text: str) -> Position:
 
 
 def compacted_error(database: Database, what: str, horizon: int) -> VecError:
-    """The error of a position that was trimmed away; its `oldest` is the cursor that all that is left is behind."""
+    """The error for a position that was trimmed; its `oldest` is the first cursor that can be resumed from."""
     oldest = cursor(database, Position(horizon))
     return VecError(
         Code.COMPACTED,

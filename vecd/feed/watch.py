@@ -27,7 +27,7 @@ ON_GAP: Final = ("fail", "oldest", "snapshot")
 
 @dataclass(frozen=True, slots=True)
 class WatchSpec:
-    """What a watch is asked for."""
+    """The options of a watch."""
 
     selection: EventSelection
     start: str = "now"  # `beginning`, `now`, a cursor, an RFC 3339 time, or a time ago as `-15m`
@@ -35,21 +35,21 @@ class WatchSpec:
     until: str | None = None  # end at this cursor (inclusive)
     limit: int | None = None  # end after so many events
     snapshot: bool = False  # begin with the state, unless `start` is a cursor or the consumer has one
-    consumer: str | None = None  # begin where it is, or make it
-    holder: str = ""  # who watches, for others that want the same consumer
+    consumer: str | None = None  # begin at its position; it is created if it does not exist
+    holder: str = ""  # a readable name, for the error of others that ask for this consumer
     on_gap: str = "fail"
 
 
-#: Waits until a batch may be read and held. What is read is sent at once.
+#: Waits until there is room for a batch in memory. What is read then is sent at once.
 Admit = Callable[[], Awaitable[None]]
 
 
 async def _admit() -> None:
-    """Always."""
+    """Admits always."""
 
 
 class Watches:
-    """Makes watches, and knows those that are at work."""
+    """Creates watches, and knows which are active."""
 
     def __init__(self, database: Database, channels: Channels, consumers: Consumers, catch_up: RunBlocking) -> None:
         """`catch_up` runs reads for one watch that is behind the head."""
@@ -60,11 +60,11 @@ class Watches:
         self.active: set[Watch] = set()  # those that have begun and not ended
 
     def make(self, spec: WatchSpec, encode: Encode, now: int, admit: Admit = _admit) -> Watch:
-        """A watch that has not begun. `now` is the log's head when the request arrived: what the same sender writes
-        behind it must be in the feed. `admit` is awaited before a batch is read for this watch.
+        """A watch that has not begun. `now` is the log's head when the request arrived: the watch must return what the
+        same sender writes after it. `admit` is awaited before a batch is read for this watch.
 
         Raises VecError `invalid_request`, `invalid_cursor`, `foreign_cursor`, or `not_found` for a library that never
-        was.
+        existed.
         """
         self._check(spec)
         stop = None if spec.follow else now
@@ -74,8 +74,8 @@ class Watches:
         return Watch(self, spec, encode, now, stop, admit)
 
     async def flush(self, watch: Watch | None, consumer: str | None) -> str:
-        """Waits until all that is committed now has been handed to a watch, or to all that are active; or until a
-        consumer has acknowledged it. Returns the cursor of that.
+        """Waits until everything committed so far was sent to a watch, or to all active ones, or was acknowledged by a
+        consumer. Returns the cursor of the head at the call.
 
         Raises VecError `not_found` for a consumer that does not exist.
         """
@@ -137,10 +137,10 @@ class Watch:
         self._channel: Channel | None = None
         self.begun = False  # where it begins is known: until then it has no cursor
         self.over = False
-        self.position = Position(now)  # behind all that was handed on
+        self.position = Position(now)  # behind all events that were sent
 
     def has_sent(self, seq: int) -> bool:
-        """Whether all that was wanted up to there (inclusive) has been handed on."""
+        """Whether all wanted events up to there (inclusive) have been sent."""
         reached = self.reached
         return self.begun and reached.label is None and reached.seq >= seq
 
@@ -174,7 +174,7 @@ class Watch:
 
     @property
     def reached(self) -> Position:
-        """Behind all that was wanted and has been handed on, and all that was not wanted."""
+        """The position up to which every event was either sent or not wanted."""
         channel = self._channel
         seq, label = self.position
         if label is None and channel is not None and seq >= channel.start and channel.next_after(seq) is None:

@@ -44,7 +44,7 @@ class Op:
     handler: Handler
     write: bool = False  # takes effect in the order of its sender's other writes
     makes_libraries: bool = False  # a write that creates or deletes a library
-    stream: bool = False  # a subscription: may be cancelled, and is no back-pressure
+    stream: bool = False  # a subscription: may be cancelled, and does not count as unanswered
 
 
 OPS: Final[dict[str, Op | Immediate]] = {

@@ -286,7 +286,7 @@ class Session(asyncio.Protocol):
 
     @property
     def is_writable(self) -> bool:
-        """Whether the peer is there, and has read enough of what was sent."""
+        """Whether the peer is connected, and has read enough of what it was sent."""
         return self._writable.is_set() and not self._closed
 
     def update_unread(self, now: float) -> None:
