@@ -18,6 +18,7 @@ from typing import TypeVar, TypeVarTuple
 from .. import limits
 from ..errors import VecError
 from ..feed.feed import Feed
+from ..filters import expressions
 from ..filters.expressions import Filter
 from ..resources import exhausted, pool
 from ..settings import Settings
@@ -92,9 +93,9 @@ class Engine:
         """Runs a part of a search, off the loop and not on the readers' threads: it waits while an index is busy."""
         return await self._loop.run_in_executor(self._searchers, function, *args)
 
-    async def parse_filter(self, expressions: list[str]) -> Filter:
-        """The filter that all of these expressions make together; empty: none. Raises VecError `invalid_filter`."""
-        texts = tuple(expressions)
+    async def parse_filter(self, where: list[str]) -> Filter:
+        """The filter of all these expressions together; empty: none. Raises VecError `invalid_filter`."""
+        texts = tuple(where)
         if sum(map(len, texts)) <= limits.FILTER_CHARS_AT_ONCE:
             return expressions.parse(texts)
         return await self.read(expressions.parse, texts)

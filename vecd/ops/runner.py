@@ -5,8 +5,8 @@ Rules:
   and logged; it ends neither the sender's connection nor the daemon.
 - Writes take their slot when they arrive, so they take effect in the order in which they were sent.
 - A request counts as unanswered until its task is done, also after the sender left: it is held in memory.
-- The runner refuses only streams beyond their limit. Otherwise the transport stops taking requests while `takes_more` is
-  false. `changed` is called whenever that may have changed.
+- The runner refuses only streams beyond their limit. Otherwise the transport stops taking requests while `takes_more`
+  is false. `changed` is called whenever that may have changed.
 """
 
 from __future__ import annotations
