@@ -151,8 +151,8 @@ class Attributes:
                     table = _Table(missing)
                     table.take(rows)
                 else:
-                    part = _Part(missing, known)
-                    part.take(rows)
+                    new = _NewColumns(missing, known)
+                    new.take(rows)
                 with self._lock:
                     if again:
                         with self._inbox_lock:
@@ -160,7 +160,7 @@ class Attributes:
                             self._inbox.extendleft(reversed(self._taken))
                             self.pending += sum(len(left.rows) for left in self._taken)
                     else:
-                        self._join(part, seq)
+                        self._join(new, seq)
                     self._drop_unused(fields)
             finally:
                 self._taken = None
@@ -172,7 +172,7 @@ class Attributes:
             assert self._seq is not None
             return self._table.select(where, self._seq)
 
-    def _join(self, part: _Part, seq: int) -> None:
+    def _join(self, new: _NewColumns, seq: int) -> None:
         """Puts new columns, of the documents that were alive at that seq, beside the others."""
         assert self._taken is not None
         assert self._seq is not None
@@ -180,21 +180,21 @@ class Attributes:
         later = [left for left in self._taken if left.seq > seq]
         table = self._table
         if seq > self._seq:  # what has not been left here yet was read with the others
-            table.take(row for row in part.late if row.label > table.last_first)
+            table.take(row for row in new.late if row.label > table.last_first)
         count = table.firsts.count - sum(len(left.rows) for left in later)
-        numbers = np.searchsorted(table.firsts.values, np.array(part.labels, np.int64)).astype(np.int32)
+        numbers = np.searchsorted(table.firsts.values, np.array(new.labels, np.int64)).astype(np.int32)
         read = np.zeros(count, np.bool_)
         read[numbers] = True
         table.known.values[:count] &= read
         if seq > self._seq:
             table.alive.values[:count] &= read
             self._seq = seq
-        part.columns.renumber(numbers)
+        new.columns.renumber(numbers)
         for left in later:
-            part.columns.fill(count, left.rows)
+            new.columns.fill(count, left.rows)
             count += len(left.rows)
         with self._inbox_lock:
-            table.columns.add(part.columns)
+            table.columns.add(new.columns)
 
     def _drop_unused(self, wanted: frozenset[Field]) -> None:
         """Drops the columns that were used least recently, as far as all together take too much memory or are too
@@ -238,7 +238,7 @@ class DocumentSet:
         return self._table.passing(where)
 
 
-class _Part:
+class _NewColumns:
     """Columns that are to join a table: of the documents that were alive when they were read."""
 
     def __init__(self, fields: Iterable[Field], known: int) -> None:

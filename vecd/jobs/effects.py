@@ -233,10 +233,10 @@ async def _documents(engine: Engine, job: Job, library: Library, body: dict[str,
     start = 0
     while start < len(wanted):
         slices = prepare_in_slices(engine, library, wanted, start, False)
-        part = await engine.prepare(("job", job.job_id), slices, limits.PREPARE_SLICE_S)
-        batches.append(part.batch)
-        refused += part.refused
-        start = part.stop
+        prepared = await engine.prepare(("job", job.job_id), slices, limits.PREPARE_SLICE_S)
+        batches.append(prepared.batch)
+        refused += prepared.refused
+        start = prepared.stop
     return WriteDocuments(library, batches, len(refused)), refused
 
 

@@ -143,11 +143,11 @@ def _index(engine: Engine, library: Library) -> list[str]:
     if live is None or not live.ready:
         return []
     problems = []
-    parts: tuple[tuple[str, _Reading, Callable[[], Future[Any]]], ...] = (
+    checks: tuple[tuple[str, _Reading, Callable[[], Future[Any]]], ...] = (
         ("vectors", store.living, live.labels),
         ("texts", store.worded, live.text_labels),
     )
-    for what, read, held in parts:
+    for what, read, held in checks:
         before = _read(engine, library, read)
         # A reader sees a commit before the index hears of it. Once a later one is through, the index has heard of it.
         engine.database.submit(lambda tx: None).result()
