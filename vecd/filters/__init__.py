@@ -1,6 +1,6 @@
 """Metadata filters: `--where` expressions, parsed and evaluated over an in-memory column store.
 
-    language.py      parser: text of an expression -> tree; errors point at the column
+    expressions.py   parser: text of an expression -> tree; errors point at the column
     columns.py       typed columns of fields
     attributes.py    the columns of a library, and the masks of filters
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from .language import Field, Test
+from .expressions import Field, Test
 
 Bools = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]
@@ -36,7 +36,7 @@ _VALUES_ONE_BY_ONE = 4
 _FIRST_STEP = 64
 
 
-class Row(NamedTuple):
+class DocumentRow(NamedTuple):
     """A document: the label of its first chunk, its number of chunks, and its fields; metadata as JSON or a dict."""
 
     label: int
@@ -46,7 +46,7 @@ class Row(NamedTuple):
     metadata: str | dict[str, Any]
 
 
-def pages(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def pages(rows: Iterable[DocumentRow]) -> Iterator[list[DocumentRow]]:
     """The rows, in pages."""
     waiting = iter(rows)
     while page := list(islice(waiting, _PAGE_ROWS)):
@@ -295,7 +295,7 @@ class Columns:
         """Names of fields that documents have, for suggestions: all top-level keys, and some nested fields."""
         return {*(str(Field(False, (key,))) for key in islice(self._keys, _NAMES_MAX)), *self._paths}
 
-    def fill(self, start: int, rows: Sequence[Row]) -> None:
+    def fill(self, start: int, rows: Sequence[DocumentRow]) -> None:
         """Appends documents; the first has the number `start`."""
         if not rows:
             return

@@ -34,7 +34,7 @@ def copied(database: Database, path: Path, pages: int) -> Iterator[CopyProgress]
     path.unlink(missing_ok=True)
     os.close(create(path))
     try:
-        with database.snapshot() as source:
+        with database.read_transaction() as source:
             seq = events.head(source)
             target = _opened(path)
             try:

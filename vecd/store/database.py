@@ -511,7 +511,7 @@ class Database:
         return connection
 
     @contextlib.contextmanager
-    def snapshot(self) -> Iterator[apsw.Connection]:
+    def read_transaction(self) -> Iterator[apsw.Connection]:
         """This thread's read connection inside a read transaction: all reads see the state after one commit.
 
         Raises VecError `storage_failed`, or `damaged` for data that cannot be decoded.

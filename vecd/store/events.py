@@ -55,7 +55,7 @@ ALL_TYPES: tuple[str, ...] = (*TYPE_NAMES.values(), CHUNK_ADDED, CHUNK_DELETED)
 Event = dict[str, Any]
 
 
-class Row(NamedTuple):
+class EventRow(NamedTuple):
     """A row of the log with the data to expand it. `seq` is that of its first event. The fields of documents are None
     in a row that is not about a document; those with `old_` are None if there was no earlier version."""
 
@@ -109,7 +109,7 @@ def horizon(db: apsw.Connection) -> tuple[int, int]:
     return int(seq), int(time_us)
 
 
-def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False) -> list[Row]:
+def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False) -> list[EventRow]:
     """Up to `count` rows, from the one that holds the first event after `after` (exclusive).
 
     SQLite returns them as one row of JSON, because every row is a step (see __init__.py).
@@ -125,7 +125,7 @@ def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False)
         " WHERE seq >= coalesce((SELECT max(seq) FROM events WHERE seq <= ?1 + 1), 0) ORDER BY seq LIMIT ?2)",
         (after, count),
     ).get
-    return [Row._make(each) for each in orjson.loads(packed)]
+    return [EventRow._make(each) for each in orjson.loads(packed)]
 
 
 def note_clock_back(db: apsw.Connection, seq: int, now_us: int) -> None:
@@ -189,7 +189,7 @@ def time_at(db: apsw.Connection, seq: int) -> int:
     return horizon(db)[1] if found is None else found
 
 
-def expand(row: Row, library: str | None) -> list[Event]:
+def expand(row: EventRow, library: str | None) -> list[Event]:
     """The events of a row, in order, in wire format: `{"seq","type","library","time","data"}`.
 
     This is the hot path of catching up, so it unpacks the row once and makes no call per chunk.

@@ -3,9 +3,9 @@
     analyzer("english").terms("Rotating the logs")   # ["rotat", "the", "log", "\x02rotating"]
     analyzer("english").query('"rotate logs" C++')   # words rotat, log, c++; phrase rotat log
 
-A text is split at white space. Each piece is folded (folding.py) and tokenized (cutting.py), and tokens that are words
-of letters are stemmed (Snowball, one language per library). Each piece is analyzed without its neighbours, so the terms
-of a text are the concatenated terms of its pieces. The guarantees rely on that, and pieces can be cached.
+A text is split at white space. Each piece is folded (folding.py) and tokenized (tokenizing.py), and tokens that are
+words of letters are stemmed (Snowball, one language per library). Each piece is analyzed without its neighbours, so the
+terms of a text are the concatenated terms of its pieces. The guarantees rely on that, and pieces can be cached.
 
 Guarantees (tests/text/test_analysis.py):
 
@@ -54,9 +54,9 @@ from typing import Final, NamedTuple
 import apsw.unicode as unicode
 import Stemmer
 
-from .cutting import Role, Token, ascii_stretches, stretches, tokens
 from .folding import fold, is_invisible
 from .languages import checked
+from .tokenizing import Role, Token, ascii_stretches, stretches, tokens
 
 #: Code points of a term; a word has one less, to leave space for a mark. Longer tokens are rarely words of any
 #: language; most are base64 and the like.
@@ -73,7 +73,7 @@ _WHOLE_CHARS_MAX: Final = 200
 _ASCII_SYMBOLS: Final = frozenset("$+<=>^`|~")
 DEFAULT_LANGUAGE: Final = "english"
 
-#: Increment this with every change of the output of this module, folding.py or cutting.py.
+#: Increment this with every change of the output of this module, folding.py or tokenizing.py.
 _RULES: Final = 2
 #: Changes when the terms of a text may change: with the rules, and with the versions of Unicode and Snowball. An index
 #: of another version must be rebuilt from the texts.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .. import limits
 from ..errors import Code, VecError
-from ..values import INTEGER_MAX, INTEGER_MIN, large_float, plain_numbers, refusals
+from ..json_values import INTEGER_MAX, INTEGER_MIN, large_float, plain_numbers, refusals
 from .vectors import pack_vector
 
 _STRINGS = {str}

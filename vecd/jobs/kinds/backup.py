@@ -1,4 +1,4 @@
-"""backup: a copy of the store, as of one moment, while everything goes on.
+"""backup: copies the store, as of one moment, while the daemon runs.
 
 SQLite's online backup, a bounded number of pages a step, on a connection that reads at one moment all the while. The
 copy is a store of its own: its log has no id yet and is given one when it is first opened, so that a cursor of the

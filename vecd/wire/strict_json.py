@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import Code, VecError
-from ..values import INTEGER_MAX, INTEGER_MIN, integer_refused, large_float, name_of
+from ..json_values import INTEGER_MAX, INTEGER_MIN, integer_refused, large_float, name_of
 
 #: Two, because a pattern that begins with a literal is found ten times as fast as one that does not.
 _QUOTE_COLON = re.compile(rb'"[ \t\r\n]*:')

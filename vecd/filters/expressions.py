@@ -125,7 +125,7 @@ def tests_of(node: Node) -> Iterator[Test]:
             waiting.extend(node.inner)
 
 
-class Doubt(NamedTuple):
+class FilterWarning(NamedTuple):
     """A warning about a test that matches no current document: probably a mistake."""
 
     text: str  # of the filter
