@@ -318,7 +318,7 @@ def _found(
     if not plan.query.explain:
         return SearchResult(ranking, hits)
     if hits is None:
-        hits = plan.engine.hit_cache.of(ranking[: limits.PAGE_ITEMS])
+        hits = plan.engine.hit_cache.hits(ranking[: limits.PAGE_ITEMS])
     for (label, _), hit in zip(ranking, hits, strict=False):
         hit["explain"] = explained[label]
     live = plan.engine.indexes.of(plan.library)
@@ -344,7 +344,7 @@ def _verify_phrases(plan: SearchPlan, answer: Answer) -> SearchResult | None:
             near=_filter_ranked(near, near.documents if plan.by_document else near.labels, keys)
         )
     ranking, explained = _ranked(plan, narrowed)
-    hits = plan.engine.hit_cache.of(ranking[: limits.PAGE_ITEMS])
+    hits = plan.engine.hit_cache.hits(ranking[: limits.PAGE_ITEMS])
     return _found(plan, answer, ranking, explained, hits)
 
 

@@ -55,7 +55,7 @@ async def _answer(call: Call, query: operations.Query) -> dict[str, Any]:
         first = found.ranking[: limits.PAGE_ITEMS]
         found = replace(found, hits=None)  # it would be held until the peer reads
         await call.wait_for_room()
-        found = replace(found, hits=await call.engine.read(call.engine.hit_cache.of, first))
+        found = replace(found, hits=await call.engine.read(call.engine.hit_cache.hits, first))
     assert found.hits is not None
     if query.k <= limits.PAGE_ITEMS:
         about = {} if found.explain is None else {"explain": found.explain}
@@ -65,5 +65,5 @@ async def _answer(call: Call, query: operations.Query) -> dict[str, Any]:
     for start in range(limits.PAGE_ITEMS, len(found.ranking), limits.PAGE_ITEMS):
         page = found.ranking[start : start + limits.PAGE_ITEMS]
         await call.wait_for_room()
-        await call.items(await call.engine.read(call.engine.hit_cache.of, page, start + 1))
+        await call.items(await call.engine.read(call.engine.hit_cache.hits, page, start + 1))
     return warnings_field(found.warnings)
