@@ -16,7 +16,8 @@ Rules:
   rollback.
 - The write-ahead log grows while a reader holds an old state. When none does, it is cut back to WAL_PAGES, at the
   latest WAL_LOOK_S after the last write.
-- Files that were removed, replaced or overwritten under the daemon are such an error: file_identity.py.
+- Files that were removed, replaced, overwritten or cut short under the daemon are such an error (file_identity.py).
+  If only the write-ahead log was removed, what it holds is copied into the store first.
 - Readers use connections of their own, one a thread; they see committed data only.
 
 Knows nothing of event loops: work is answered through concurrent.futures.
@@ -188,7 +189,7 @@ class Database:
             self._queue.end()
         self._thread.join()
         try:
-            self._identity.check()
+            self._check_files()
         except VecError as error:  # closing would copy the log back into, and remove, files that are not ours
             log.critical("the store is not closed", extra={"error": error.message})
             self._on_fatal(error)
@@ -239,7 +240,7 @@ class Database:
         the files and their space are looked after."""
         while (group := self._queue.take(self._idle_s())) is not None and not group:
             try:
-                self._identity.check()
+                self._check_files()
                 if self._wal_is_long() or self._looks_after_space():
                     self._checkpoint(self._emptying_mode())
             except BaseException as error:
@@ -358,7 +359,7 @@ class Database:
         db.execute("COMMIT")
         self._shrink_due = self._shrink_due or tx.gave_back
         self._giving_back = tx.gave_back
-        self._identity.check()
+        self._check_files()
         self._on_commit(Commit(tx.seq, tx.catalogue, tx.changes, tx.jobs))
         self._label = tx.label
         self.catalogue = tx.catalogue  # before the head: whoever sees the head finds its libraries
@@ -467,6 +468,34 @@ class Database:
         between = limits.WAL_PAGES_BETWEEN if overdue else limits.WAL_PAGES // 2  # not at every commit
         self._checkpoint_at = self._wal_pages + between
 
+    def _check_files(self) -> None:
+        """Raises VecError `storage_failed` if the store's files are not the ones that were opened. What only a removed
+        write-ahead log holds is saved before."""
+        try:
+            self._identity.check()
+        except VecError as error:
+            if self._failed is None and self._identity.only_log_is_removed:
+                raise self._rescue() from error
+            raise
+
+    def _rescue(self) -> VecError:
+        """Copies the write-ahead log, whose name is gone, into the store. The error that says so."""
+        what = f"the write-ahead log of the store {self.path} was removed while vecd had it open"
+        hint = "put the file back, or restore a backup: vec restore FILE"
+        try:
+            pages, copied = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
+        except apsw.Error as error:
+            return VecError(Code.STORAGE_FAILED, f"{what}, and what it held could not be saved ({error})", hint)
+        if copied < pages:
+            return VecError(
+                Code.STORAGE_FAILED, f"{what}, and only {copied:,} of its {pages:,} pages could be saved", hint
+            )
+        return VecError(
+            Code.STORAGE_FAILED,
+            f"{what}; all that it held has been saved in the store ({pages:,} pages), and nothing more is written",
+            "start vecd again",
+        )
+
     def _roll_back(self) -> None:
         if self._db.in_transaction:
             with contextlib.suppress(apsw.Error):
@@ -476,6 +505,11 @@ class Database:
         """The transaction did not happen. True if storage failed for good: anything but a full disk or a lock."""
         told = self._translated(error) if isinstance(error, apsw.Error) else error
         self._roll_back()
+        if isinstance(error, apsw.IOError):
+            try:
+                self._check_files()
+            except VecError as cause:
+                told = cause
         fatal = not (isinstance(told, VecError) and told.code in (Code.DISK_FULL, Code.BUSY))
         if fatal:
             failure = (
