@@ -20,7 +20,8 @@ import contextlib
 import heapq
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator, Sized
+from collections import Counter
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 from .. import limits
@@ -62,6 +63,11 @@ class Channel:
             drop += 1
         if drop:
             self.drop(drop)
+
+    @property
+    def batches(self) -> Sequence[EventBatch]:
+        """The oldest first."""
+        return self._batches
 
     def drop(self, count: int = 1) -> None:
         """Drops the oldest batches; a watch that has not had them reads the store."""
@@ -210,17 +216,24 @@ class Channels:
 
     def _shrink(self) -> None:
         """Drops batches of the largest rings until all rings together hold at most limits.RINGS_BYTES_MAX. The newest
-        batch of each goes last: the watches that wait for it have not been woken yet."""
-        left = sum(channel.size_bytes for channel in self._channels.values())
-        if left <= limits.RINGS_BYTES_MAX:
+        batch of each goes last: the watches that wait for it have not been woken yet. What several rings hold counts
+        once."""
+        if sum(channel.size_bytes for channel in self._channels.values()) <= limits.RINGS_BYTES_MAX:
             return
+        holders: Counter[int] = Counter()  # rings, by the id of what is sent
+        left = 0
+        for channel in self._channels.values():
+            for batch in channel.batches:
+                holders[id(batch.body)] += 1
+                left += len(batch.body or ()) if holders[id(batch.body)] == 1 else 0
         by_size = [(-channel.size_bytes, id(channel), channel) for channel in self._channels.values()]
         heapq.heapify(by_size)
         while left > limits.RINGS_BYTES_MAX and by_size:
             _, _, channel = heapq.heappop(by_size)
-            before = channel.size_bytes
+            body = channel.batches[0].body
             channel.drop()
-            left -= before - channel.size_bytes
+            holders[id(body)] -= 1
+            left -= len(body or ()) if not holders[id(body)] else 0
             if channel.size_bytes:
                 heapq.heappush(by_size, (-channel.size_bytes, id(channel), channel))
 
