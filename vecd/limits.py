@@ -195,6 +195,8 @@ HEARTBEATS_MISSED: Final = 6
 FEED_REST_S: Final = 0.05
 #: Watchers that are woken at once, a few milliseconds of the event loop.
 FEED_WAKES: Final = 64
+#: Bytes that watchers who are woken at once send, about: one or two milliseconds.
+FEED_WAKES_BYTES: Final = MIB
 #: Rows that one step of the vacuum deletes, and pages that one gives back: others' writes go between two steps.
 VACUUM_ROWS: Final = 2_000
 VACUUM_PAGES: Final = 256

@@ -5,7 +5,8 @@ a channel, whose batches are encoded once. A watch at the head waits for the cha
 fallen behind the ring reads the store until it meets the ring again. Both are one loop (watch.py).
 
 One task reads what commits bring, once for all channels, on one thread: a hundred watches with different selections
-cost a hundred selections, not a hundred reads. A round has a bound in time and in bytes. Selections that find no space
+cost a hundred selections, not a hundred reads. Selections that select the same, though their filters differ, share
+their batches. A round has a bound in time and in bytes. Selections that find no space
 in it, the costliest last, are read by their own watches, as if these had fallen behind. After each round the reader
 rests as long as the round took: with few watches that is nothing, with a thousand it gathers events into fewer, larger
 batches.
@@ -29,7 +30,7 @@ from ..errors import Code, VecError
 from ..store.database import Database
 from . import batches
 from .batches import Encode, EventBatch
-from .broadcast import Broadcast
+from .broadcast import Broadcast, notify_in_groups
 from .runner import Run
 from .selection import EventSelection
 
@@ -63,6 +64,11 @@ class Channel:
             drop += 1
         if drop:
             self.drop(drop)
+
+    @property
+    def newest_bytes(self) -> int:
+        """The size of the newest batch."""
+        return len(self._batches[-1].body or ()) if self._batches else 0
 
     @property
     def batches(self) -> Sequence[EventBatch]:
@@ -169,9 +175,11 @@ class Channels:
             seen = {id(each): each.changed.generation for each in self._channels.values()}
 
     async def _notify(self, channels: list[Channel]) -> None:
-        """Wakes the watches that wait there, some at a time, so that requests are answered in between."""
-        for channel in channels:
-            await channel.changed.notify_in_groups(limits.FEED_WAKES)
+        """Wakes the watches that wait there, some at a time, so that requests are answered in between. Those with
+        little to send come first."""
+        in_order = sorted((channel.newest_bytes, place) for place, channel in enumerate(channels))
+        broadcasts = [(channels[place].changed, size) for size, place in in_order]
+        await notify_in_groups(broadcasts, limits.FEED_WAKES, limits.FEED_WAKES_BYTES)
 
     async def _fill_forever(self) -> None:
         while True:
