@@ -6,10 +6,9 @@ fallen behind the ring reads the store until it meets the ring again. Both are o
 
 One task reads what commits bring, once for all channels, on one thread: a hundred watches with different selections
 cost a hundred selections, not a hundred reads. Selections that select the same, though their filters differ, share
-their batches. A round has a bound in time and in bytes. Selections that find no space
-in it, the costliest last, are read by their own watches, as if these had fallen behind. After each round the reader
-rests as long as the round took: with few watches that is nothing, with a thousand it gathers events into fewer, larger
-batches.
+their batches. A round has a bound in time and in bytes. Selections that find no space in it, the costliest last, are
+read by their own watches, as if these had fallen behind. After each round the reader rests as long as the round took:
+with few watches that is nothing, with a thousand it gathers events into fewer, larger batches.
 
 Everything here lives on the event loop.
 """
