@@ -14,7 +14,7 @@ import pytest
 
 from vecd import limits
 from vecd.errors import VecError
-from vecd.feed import batches
+from vecd.feed import batches, payloads
 from vecd.feed.batches import EventBatch
 from vecd.feed.channels import Channel, Channels
 from vecd.feed.positions import Position
@@ -82,6 +82,29 @@ def test_selections_with_equal_results_share_their_batches_and_others_do_not(dat
     for each, made in zip((*alike, *others), found, strict=True):
         assert made is not None
         assert [batch.body for batch in made] == [batches.read(database, each, encode, 0, database.head).body]
+
+
+def test_documents_that_several_selections_want_are_read_once_and_as_far_as_there_is_space_for_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    contents = documents.contents
+
+    def counted(db: Any, versions: list[tuple[int, int]], **how: Any) -> Any:
+        read.extend(label for label, _ in versions)
+        return contents(db, versions, **how)
+
+    monkeypatch.setattr(documents, "contents", counted)
+    wanted = [(EventSelection(where=language.parse((f"n < {n}",)), payload=True), orjson.dumps) for n in range(1, 10)]
+    _, found, _ = batches.read_for_all(database, wanted, 0)
+    assert (
+        len(read) == len(set(read)) == 14
+    )  # documents 0 to 8, and the later versions of 4 to 8, which leave the filters
+    read.clear()
+    monkeypatch.setattr(payloads, "_KEPT_BYTES", 2 * len("text 0"))
+    assert batches.read_for_all(database, wanted, 0)[1] == found
+    assert len(set(read)) == 14
+    assert len(read) > 30
 
 
 def test_what_several_rings_hold_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:

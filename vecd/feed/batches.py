@@ -76,10 +76,11 @@ def read(
     with database.snapshot() as db:
         rows, seq = _rows(database, db, after, stop, selection.reads_metadata)
         selected = select(selection, rows, database.catalogue.by_id, ChangedDocuments([selection], rows))
-        group = next(iter(payloads.split(selection, selected, db)))
+        contents = payloads.Contents(db)
+        group = next(iter(payloads.split(selection, selected, contents)))
         if len(group) < len(selected):
             seq = group[-1].row.last_seq
-        found = payloads.compose(selection, group, after, stop, db)
+        found = payloads.compose(selection, group, after, stop, contents)
     if count is not None and len(found) > count:
         del found[count:]
         seq = found[-1]["seq"]
@@ -101,6 +102,7 @@ def read_for_all(
     made: _Made = {}
     size = 0
     with database.snapshot() as db:
+        contents = payloads.Contents(db)
         rows, seq = _rows(database, db, after, database.head, metadata)
         in_order = sorted(range(len(wanted)), key=lambda place: wanted[place][0].cost)
         for group in _groups(in_order, [selection for selection, _ in wanted]):
@@ -112,7 +114,9 @@ def read_for_all(
                     break
                 selection, encode = wanted[place]
                 before = len(made)
-                batches = found[place] = _batches(database, selection, encode, rows, changed, after, seq, db, made)
+                batches = found[place] = _batches(
+                    database, selection, encode, rows, changed, after, seq, contents, made
+                )
                 size += 1
                 if len(made) > before:
                     size += sum(len(batch.body or ()) for batch in batches)
@@ -142,7 +146,7 @@ def _batches(
     changed: ChangedDocuments,
     after: int,
     seq: int,
-    db: apsw.Connection,
+    contents: payloads.Contents,
     made: _Made,
 ) -> list[EventBatch]:
     """All batches of a selection in (after, seq]; empty if it wants no events of the rows. Selections that select the
@@ -155,10 +159,11 @@ def _batches(
     if (known := made.get(key)) is not None:
         return known
     batches = made[key] = []
-    groups = list(payloads.split(selection, selected, db))
+    groups = list(payloads.split(selection, selected, contents))
     for number, group in enumerate(groups, 1):
         stop = seq if number == len(groups) else group[-1].row.last_seq
-        batches.append(_batch(database, encode, after, stop, payloads.compose(selection, group, after, stop, db)))
+        events_of_group = payloads.compose(selection, group, after, stop, contents)
+        batches.append(_batch(database, encode, after, stop, events_of_group))
         after = stop
     return batches
 
