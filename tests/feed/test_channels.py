@@ -97,9 +97,8 @@ def test_documents_that_several_selections_want_are_read_once_and_as_far_as_ther
     monkeypatch.setattr(documents, "contents", counted)
     wanted = [(EventSelection(where=language.parse((f"n < {n}",)), payload=True), orjson.dumps) for n in range(1, 10)]
     _, found, _ = batches.read_for_all(database, wanted, 0)
-    assert (
-        len(read) == len(set(read)) == 14
-    )  # documents 0 to 8, and the later versions of 4 to 8, which leave the filters
+    # Documents 0 to 8, and the later versions of 4 to 8, which leave the filters.
+    assert len(read) == len(set(read)) == 14
     read.clear()
     monkeypatch.setattr(payloads, "_KEPT_BYTES", 2 * len("text 0"))
     assert batches.read_for_all(database, wanted, 0)[1] == found
