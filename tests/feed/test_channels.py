@@ -19,11 +19,11 @@ from vecd.feed.batches import EventBatch
 from vecd.feed.channels import Channel, Channels
 from vecd.feed.positions import Position
 from vecd.feed.selection import EventSelection
-from vecd.filters import language
+from vecd.filters import expressions
 from vecd.store import documents, libraries
 from vecd.store.catalogue import Library
 from vecd.store.database import Database
-from vecd.store.documents import Batch, Entry
+from vecd.store.documents import DocumentBatch, Entry
 
 _PLAN = Library(0, "notes", 2, "cosine", "flat", "none", 1_000)
 _WAIT_S = 30
@@ -45,7 +45,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
             for place, n in enumerate(range(first, 10))
         ]
         texts = [f"text {entry.id}" for entry in entries]
-        batch = Batch(entries, [*texts], [*texts], np.ones((len(texts), 2), np.float32))
+        batch = DocumentBatch(entries, [*texts], [*texts], np.ones((len(texts), 2), np.float32))
         made.submit(
             lambda tx, batch=batch: documents.write(tx, tx.catalogue.find("notes"), batch)  # type: ignore[misc]
         ).result(_WAIT_S)
@@ -61,7 +61,7 @@ def test_selections_with_equal_results_share_their_batches_and_others_do_not(dat
         return encoded[-1]
 
     def selection(where: str = "", **fields: Any) -> EventSelection:
-        return EventSelection(where=language.parse((where,)) if where else (), payload=True, **fields)
+        return EventSelection(where=expressions.parse((where,)) if where else (), payload=True, **fields)
 
     alike = [selection("n < 1000"), selection("n < 2000 and not (n = 3000)"), selection("n >= 0")]
     others = [
@@ -95,7 +95,9 @@ def test_documents_that_several_selections_want_are_read_once_and_as_far_as_ther
         return contents(db, versions, **how)
 
     monkeypatch.setattr(documents, "contents", counted)
-    wanted = [(EventSelection(where=language.parse((f"n < {n}",)), payload=True), orjson.dumps) for n in range(1, 10)]
+    wanted = [
+        (EventSelection(where=expressions.parse((f"n < {n}",)), payload=True), orjson.dumps) for n in range(1, 10)
+    ]
     _, found, _ = batches.read_for_all(database, wanted, 0)
     # Documents 0 to 8, and the later versions of 4 to 8, which leave the filters.
     assert len(read) == len(set(read)) == 14
@@ -121,7 +123,7 @@ def test_what_several_rings_hold_counts_once(monkeypatch: pytest.MonkeyPatch) ->
     channels._shrink()
     held = {id(batch): len(batch.body or ()) for each in channels._channels.values() for batch in each.batches}
     assert 8_000 < sum(held.values()) <= 10_000
-    assert next(iter(channels._channels.values())).behind(10) is own
+    assert next(iter(channels._channels.values())).next_after(10) is own
 
 
 def test_watches_with_little_to_send_are_woken_first_and_those_with_much_one_by_one() -> None:

@@ -82,7 +82,7 @@ class Damage:
                     (self._registry.get(library_id) or {}).pop((label, part), None)
 
     def _living(self, labels: dict[int, VecError]) -> dict[int, int]:
-        with self._database.snapshot() as db:
+        with self._database.read_transaction() as db:
             return documents.libraries_of(db, list(labels))
 
     def _apply(self, library: Library, parts: _Parts | None, changes: list[Change], commit: Commit) -> _Parts | None:

@@ -13,7 +13,7 @@ import orjson
 
 from .. import limits
 from ..store import documents, events
-from ..store.events import Event, Row
+from ..store.events import Event, EventRow
 from .selection import EventSelection, SelectedRow
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def split(
     yield selected[start:]
 
 
-def _versions(selection: EventSelection, row: Row) -> Iterator[Version]:
+def _versions(selection: EventSelection, row: EventRow) -> Iterator[Version]:
     """The versions of the row's document that the selection wants."""
     if row.label is not None:
         yield row.label, row.added
@@ -117,14 +117,14 @@ def _versions(selection: EventSelection, row: Row) -> Iterator[Version]:
 class _Sizes:
     """How many bytes the payloads of rows take in a message, about."""
 
-    def __init__(self, selection: EventSelection, rows: Sequence[Row], contents: Contents) -> None:
+    def __init__(self, selection: EventSelection, rows: Sequence[EventRow], contents: Contents) -> None:
         self._selection = selection
         self._by_label = contents.sizes([version for row in rows for version in _versions(selection, row)])
 
-    def of(self, row: Row) -> int:
+    def of(self, row: EventRow) -> int:
         return sum(self.of_version(row, version) for version in _versions(self._selection, row))
 
-    def of_version(self, row: Row, version: Version) -> int:
+    def of_version(self, row: EventRow, version: Version) -> int:
         texts, vectors = self._by_label[version[0]]
         around = version[1] * (_CHUNK_BYTES + 2 * _bytes(row.id))
         metadata = _METADATA_BYTES * _bytes(row.metadata if version[0] == row.label else row.old_metadata)
@@ -134,13 +134,13 @@ class _Sizes:
 class Payloads:
     """Adds documents to their events. Documents that are damaged in the store are left out."""
 
-    def __init__(self, selection: EventSelection, rows: Sequence[Row], contents: Contents) -> None:
+    def __init__(self, selection: EventSelection, rows: Sequence[EventRow], contents: Contents) -> None:
         self._selection = selection
         self._sizes = _Sizes(selection, rows, contents)
         versions = [version for row in rows for version in _versions(selection, row)]
         self._contents = contents.read(versions, selection.vectors)
 
-    def add(self, row: Row, expanded: list[Event]) -> None:
+    def add(self, row: EventRow, expanded: list[Event]) -> None:
         """To the events of one row: to the document's, or, if only chunks' events are wanted, to those."""
         size = len(expanded) * (_EVENT_BYTES + _bytes(expanded[0]["library"]) + 3 * _bytes(row.id))
         if self._selection.wants_document_events:
@@ -155,7 +155,7 @@ class Payloads:
             else:
                 self._add_chunk(event["data"], label)
 
-    def add_document(self, row: Row, data: dict[str, Any], size: int = 0) -> None:
+    def add_document(self, row: EventRow, data: dict[str, Any], size: int = 0) -> None:
         """To the data of a document's event; `size` bytes beside it go into the same message."""
         for key, label, chunks, title, metadata in (
             ("document", row.label, row.added, row.title, row.metadata),
