@@ -327,10 +327,11 @@ def test_without_a_bound_a_batch_is_tried_until_it_is_delivered() -> None:
 
 
 def test_an_error_that_may_pass_is_an_attempt_that_failed() -> None:
-    busy = VecError(Code.BUSY, "the broker is busy")
+    busy = VecError(Code.BUSY, "the broker is busy", "try again")
     run = Run(EventSource(arrived(event(1))), Sink(busy, busy), DeliveryOptions(attempts_max=2))()
     ((_, failure),) = run.letters.kept
     assert failure.reason == "the broker is busy"
+    assert failure.details["error"]["hint"] == "try again"
     assert failure.details == {"error": busy.to_wire()}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vecd import limits
+from vecd.engine.damage import Damage
 from vecd.engine.hit_cache import HitCache
 from vecd.errors import VecError
 from vecd.store import documents, libraries
@@ -59,7 +60,7 @@ def expected(place: int, text: str, rank: int, score: float) -> dict[str, object
 
 def test_hits_from_memory_are_those_from_the_store(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third = write(database, "one", "two", "three")
-    hits = HitCache(database)
+    hits = HitCache(database, Damage(database))
     assert hits.hits([(second, 0.5), (first, 0.25)]) == [expected(1, "two", 1, 0.5), expected(0, "one", 2, 0.25)]
     both = hits.hits_of_each([[(third, 1.0)], [(first, 0.75), (third, 0.5)]], 11)
     assert both == [[expected(2, "three", 11, 1.0)], [expected(0, "one", 11, 0.75), expected(2, "three", 12, 0.5)]]
@@ -69,7 +70,7 @@ def test_hits_from_memory_are_those_from_the_store(database: Database, monkeypat
 
 
 def test_a_document_that_was_updated_is_found_as_it_is_and_its_old_chunk_as_it_was(database: Database) -> None:
-    hits = HitCache(database)
+    hits = HitCache(database, Damage(database))
     (old,) = write(database, "before")
     assert [hit["text"] for hit in hits.hits([(old, 1.0)])] == ["before"]
     (new,) = write(database, "after")
@@ -79,7 +80,7 @@ def test_a_document_that_was_updated_is_found_as_it_is_and_its_old_chunk_as_it_w
 def test_what_is_kept_has_a_bound_and_what_is_used_stays(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "HITS_KEPT_CHARS", 20_000)
     labels = write(database, *(f"{place:01000}" for place in range(100)), "x" * (limits.HIT_CHARS_MAX + 1))
-    hits = HitCache(database)
+    hits = HitCache(database, Damage(database))
     for label in labels:
         assert len(hits.hits([(labels[0], 1.0), (label, 0.5)])) == 2
         assert labels[0] in hits._young or labels[0] in hits._old

@@ -9,6 +9,7 @@ import apsw
 import numpy as np
 import pytest
 
+from vecd.engine.damage import Damage
 from vecd.engine.indexes import _LibrarySource
 from vecd.errors import VecError
 from vecd.store import documents, libraries, retention
@@ -66,7 +67,7 @@ def checkpoint(database: Database) -> None:
 
 
 def test_between_two_pages_no_read_transaction_holds_the_write_ahead_log(database: Database, tmp_path: Path) -> None:
-    source = _LibrarySource(database, tmp_path, database.catalogue.find("notes"), 2)
+    source = _LibrarySource(database, Damage(database), tmp_path, database.catalogue.find("notes"), 2)
     with source.read() as stored, source.read_text() as text:
         checkpoint(database)
         for _ in stored.pages(stored.labels):
@@ -78,7 +79,7 @@ def test_between_two_pages_no_read_transaction_holds_the_write_ahead_log(databas
 def test_rows_that_the_vacuum_deletes_meanwhile_are_left_out_and_the_others_are_right(
     database: Database, tmp_path: Path
 ) -> None:
-    source = _LibrarySource(database, tmp_path, database.catalogue.find("notes"), 2)
+    source = _LibrarySource(database, Damage(database), tmp_path, database.catalogue.find("notes"), 2)
     with source.read() as stored, source.read_text() as text:
         assert len(stored.labels) == len(text.labels) == COUNT
         pages = stored.pages(stored.labels)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vecd.engine.damage import Damage
 from vecd.engine.indexes import _LibrarySource
 from vecd.errors import VecError
 from vecd.index.recall_monitor import RecallMonitor
@@ -40,7 +41,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[[], Database]]:
 
 
 def source(database: Database) -> _LibrarySource:
-    return _LibrarySource(database, Path("unused"), database.catalogue.find("notes"), 1)
+    return _LibrarySource(database, Damage(database), Path("unused"), database.catalogue.find("notes"), 1)
 
 
 def reported(recall: float, promise: float = 0.98) -> dict[str, Any]:

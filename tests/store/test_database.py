@@ -307,7 +307,7 @@ def test_the_vectors_of_a_library_are_read_in_the_order_of_their_labels(database
         labels = np.concatenate([page[0] for page in pages])
         rows = np.frombuffer(b"".join(page[1] for page in pages), "<f4").reshape(-1, 2)
         assert (np.diff(labels) > 0).all()
-        texts = documents.chunk_rows(db, labels.tolist())
+        texts = documents.chunk_rows(db, labels.tolist(), lambda *_: None)
     assert len(labels) == database.catalogue.find("notes").chunks
     for label, row in zip(labels.tolist(), rows.tolist(), strict=True):
         document_id, position, _, text, _ = texts[label]

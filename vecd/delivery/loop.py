@@ -110,7 +110,7 @@ class Delivery:
         except VecError as error:
             if not error.retryable:
                 raise
-            return AttemptFailed(str(error), error=error.to_wire())
+            return AttemptFailed(error.message, error=error.to_wire())
         return None
 
     def _give_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:

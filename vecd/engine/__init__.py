@@ -8,7 +8,8 @@
                          the hits
     indexes.py           the libraries' LiveIndexes, loaded when they are first needed
     attribute_cache.py   the libraries' attributes, which filters are answered from
-    library_registry.py  what both are: one object per library that every commit is applied to
+    damage.py            damaged chunks that reads have found and left out
+    library_registry.py  what these three are: one object per library that every commit is applied to
     chunk_terms.py       terms of chunks, for full text
     read_views.py        the state at one seq, for answers that take several transactions
     vacuum.py            deletes what a trim has left, and frees the space

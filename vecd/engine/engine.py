@@ -27,6 +27,7 @@ from ..store.transaction import Commit, JobChange
 from ..text import embedders
 from .attribute_cache import AttributeCache
 from .batch_executor import BatchExecutor
+from .damage import Damage
 from .fair_pool import FairPool, Slices
 from .hit_cache import HitCache
 from .indexes import Indexes
@@ -45,9 +46,10 @@ class Engine:
         """Raises VecError `busy` if the system does not give the threads."""
         self.settings = settings
         self.database = Database(settings.store, self._committed, self._storage_failed, self._published)
-        self.indexes = Indexes(self.database, settings.data / "indexes")
+        self.damage = Damage(self.database)
+        self.indexes = Indexes(self.database, self.damage, settings.data / "indexes")
         self.attribute_cache = AttributeCache(self.database)
-        self.hit_cache = HitCache(self.database)
+        self.hit_cache = HitCache(self.database, self.damage)
         self.views = ReadViews(self.database, self._view_released)
         self.vacuum = Vacuum(self.database, self.views)
         self.feed = Feed(self.database, self.read, self.vacuum, settings.heartbeat_s)
@@ -119,6 +121,7 @@ class Engine:
     def _committed(self, commit: Commit) -> None:
         # Attributes first: a filter that is evaluated in an index knows every document whose vectors are there.
         self.attribute_cache.apply(commit)
+        self.damage.apply(commit)
         self.indexes.apply(commit)
         if commit.jobs:
             self.on_jobs(commit.jobs)

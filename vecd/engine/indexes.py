@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from ..store.database import Database
 from ..store.transaction import Change, Commit
 from ..text.analysis import ANALYSIS_VERSION
 from .chunk_terms import terms_of, terms_of_change
+from .damage import TEXT, VECTOR, Damage
 from .library_registry import LibraryRegistry, gone
 
 log = logging.getLogger("vecd.index")
@@ -46,18 +47,16 @@ log = logging.getLogger("vecd.index")
 class _Stored:
     """A library's living vectors as of one seq."""
 
-    def __init__(
-        self, database: Database, library_id: int, dimension: int, left_out: Callable[[int, VecError], None]
-    ) -> None:
-        self._database, self._dimension, self._left_out = database, dimension, left_out
+    def __init__(self, database: Database, damage: Damage, library_id: int, dimension: int) -> None:
+        self._database, self._damage, self._dimension = database, damage, dimension
         with database.read_transaction() as db:
             self.seq = events.head(db)
             self.labels, self.firsts = documents.living_chunks(db, library_id)
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
         for page in _paged(labels):
-            with self._database.read_transaction() as db:
-                found = list(documents.vectors(db, documents.kept(db, page), self._left_out))
+            with self._damage.collecting(VECTOR) as left_out, self._database.read_transaction() as db:
+                found = list(documents.vectors(db, documents.kept(db, page), left_out))
             for its_labels, packed in found:
                 if len(packed) != 4 * len(its_labels) * self._dimension:
                     raise VecError(
@@ -73,16 +72,16 @@ class _Stored:
 class _StoredText:
     """A library's living chunks as of one seq."""
 
-    def __init__(self, database: Database, library: Library) -> None:
-        self._database, self._library = database, library
+    def __init__(self, database: Database, damage: Damage, library: Library) -> None:
+        self._database, self._damage, self._library = database, damage, library
         with database.read_transaction() as db:
             self.seq = events.head(db)
             self.labels = documents.living(db, library.library_id)
 
     def words(self, labels: Labels) -> Iterator[tuple[Labels, TermCounts]]:
         for page in _paged(labels):
-            with self._database.read_transaction() as db:
-                found = list(documents.texts(db, documents.kept(db, page)))
+            with self._damage.collecting(TEXT) as left_out, self._database.read_transaction() as db:
+                found = list(documents.texts(db, documents.kept(db, page), left_out))
             for its_labels, titles, texts in found:
                 yield its_labels, terms_of(self._library, titles, texts)
 
@@ -95,11 +94,11 @@ def _paged(labels: Labels) -> Iterator[Labels]:
 class _LibrarySource:
     """Reads a library's vectors and terms for its LiveIndex, and logs its builds and recall."""
 
-    def __init__(self, database: Database, folder: Path, library: Library, dimension: int) -> None:
+    def __init__(self, database: Database, damage: Damage, folder: Path, library: Library, dimension: int) -> None:
         self._database = database
+        self._damage = damage
         self._library = library
         self._dimension = dimension
-        self.damaged: dict[int, VecError] = {}  # by label: vectors in the store that are left out of the index
         self.path = folder / f"{library.library_id}.index"
         self.identity = {"log": database.log_id, "library": library.library_id}
         self.text_path = folder / f"{library.library_id}.text"
@@ -107,16 +106,11 @@ class _LibrarySource:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[_Stored]:
-        yield _Stored(self._database, self._library.library_id, self._dimension, self._leave_out)
-
-    def _leave_out(self, label: int, error: VecError) -> None:
-        if label not in self.damaged:
-            log.error("a damaged vector is left out of the index", extra={"error": error.message})
-        self.damaged[label] = error
+        yield _Stored(self._database, self._damage, self._library.library_id, self._dimension)
 
     @contextlib.contextmanager
     def read_text(self) -> Iterator[_StoredText]:
-        yield _StoredText(self._database, self._library)
+        yield _StoredText(self._database, self._damage, self._library)
 
     def rebuilt(self, report: Rebuilt) -> None:
         parameters = dict(report.spec.parameters)
@@ -145,12 +139,12 @@ class _LibrarySource:
 class Indexes:
     """LiveIndexes by library id."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Database, damage: Damage, folder: Path) -> None:
         self._database = database
+        self._damage = damage
         self._folder = folder
         self._pools = make_pools()
         self._registry = LibraryRegistry(self._make_current, self._apply, self._drop)
-        self._sources: dict[int, _LibrarySource] = {}  # of the libraries that have, or had, a LiveIndex
         self._known: set[int] = set()  # libraries that had chunks at the start, or had some written since
 
     def open(self) -> None:
@@ -176,8 +170,7 @@ class Indexes:
 
     def _make(self, library: Library) -> LiveIndex:
         spec = spec_of(library)
-        source = _LibrarySource(self._database, self._folder, library, spec.dimension)
-        self._sources[library.library_id] = source
+        source = _LibrarySource(self._database, self._damage, self._folder, library, spec.dimension)
         self._known.add(library.library_id)
         return LiveIndex(spec, self._pools, source, self._discard)
 
@@ -195,13 +188,9 @@ class Indexes:
                 live.begin_empty(change.seq - 1)
             if live is not None:
                 live.write(_write(library, change))
-            if (source := self._sources.get(library.library_id)) is not None and source.damaged:
-                for label in change.removed:
-                    source.damaged.pop(label, None)
         return live
 
     def _drop(self, library: Library, live: LiveIndex | None) -> None:
-        self._sources.pop(library.library_id, None)
         if live is not None:
             live.close(gone(library))
         for what in ("index", "text"):
@@ -214,15 +203,9 @@ class Indexes:
     def describe(self, library: Library) -> dict[str, Any]:
         """For status: what is in memory of this library."""
         live = self.loaded(library)
-        if live is None:
-            return {"state": "unloaded"}
-        damaged = self.damaged(library)
-        return {**live.describe(), **({"damaged": len(damaged)} if damaged else {})}
-
-    def damaged(self, library: Library) -> dict[int, VecError]:
-        """The vectors of the library that are damaged in the store and left out of its index: an error by label."""
-        source = self._sources.get(library.library_id)
-        return dict(source.damaged) if source is not None and source.damaged else {}
+        damaged = self._damage.labels(library)
+        described: dict[str, Any] = {"state": "unloaded"} if live is None else live.describe()
+        return {**described, **({"damaged": len(damaged)} if damaged else {})}
 
     def stop_building(self) -> None:
         """Cancels builds, which may take minutes, and starts no others; searches and writes go on."""

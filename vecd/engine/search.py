@@ -39,6 +39,7 @@ from ..store.catalogue import Library
 from ..text import embedders
 from ..text.analysis import TextQuery, analyzer, holds_phrase
 from .batch_executor import QueuedRequest
+from .damage import TEXT, VECTOR
 from .engine import Engine
 from .hit_cache import SCORE_DIGITS, Explained, Ranking
 from .libraries import find
@@ -49,7 +50,7 @@ Select = Callable[[], Selection]
 MODES: Final = ("auto", "vector", "text", "hybrid")
 GROUPS: Final = ("document", "chunk")
 
-#: Damaged vectors that the warnings of an answer name; more are counted.
+#: Damaged documents that the warnings of an answer name; more are counted.
 _DAMAGE_SHOWN = 3
 _RRF = 20
 #: The weight of the full-text ranking; that of the vector ranking is 1.
@@ -93,7 +94,7 @@ class SearchResult:
     ranking: Ranking
     hits: list[dict[str, Any]] | None
     explain: dict[str, Any] | None = None  # of the answer as a whole; None unless it was asked for
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # about the query; `damage_warnings` has others
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +163,7 @@ async def search(engine: Engine, query: Query) -> SearchResult:
     depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
     plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None)
     if not query.where:
-        found = await _execute(plan)
-        return replace(found, warnings=_damage(plan))
+        return await _execute(plan)
     with engine.attribute_cache.hold(library, query.where) as attributes:
         if engine.attribute_cache.lacks(attributes, query.where):
             await engine.read(engine.attribute_cache.load, library, attributes, query.where)
@@ -175,17 +175,19 @@ async def search(engine: Engine, query: Query) -> SearchResult:
             return selection
 
         found = await _execute(replace(plan, select=select))
-        return replace(found, warnings=[*(warning.sentence for warning in warnings), *_damage(plan)])
+        return replace(found, warnings=[warning.sentence for warning in warnings])
 
 
-def _damage(plan: SearchPlan) -> list[str]:
-    """What the answer says of vectors that are damaged on disk, which the index leaves out."""
-    if plan.mode == "text":
+def damage_warnings(engine: Engine, query: Query) -> list[str]:
+    """What the answer to a query says about damaged chunks that it leaves out, once all of its hits have been read."""
+    library = engine.database.catalogue.by_name.get(query.library)
+    if library is None:
         return []
-    damage = list(plan.engine.indexes.damaged(plan.library).values())
+    by_words_only = query.mode == "text" or (query.vector is None and not embedders.embeds(library.embedder))
+    damage = engine.damage.errors(library, *((TEXT,) if by_words_only else (TEXT, VECTOR)))
     shown = [f"{error.message}; the search leaves it out ({error.hint})" for error in damage[:_DAMAGE_SHOWN]]
     more = len(damage) - len(shown)
-    return [*shown, *([f"{more:,} more vectors are damaged and left out"] if more else [])]
+    return [*shown, *([f"{more:,} more documents are damaged and left out"] if more else [])]
 
 
 async def _execute(plan: SearchPlan) -> SearchResult:

@@ -69,7 +69,7 @@ def _worded(engine: Engine, library: Library, labels: list[int], seed: int) -> d
     if embedder is None:
         return {}
     with engine.database.read_transaction() as db:
-        rows = documents.chunk_rows(db, labels)
+        rows = documents.chunk_rows(db, labels, lambda label, error: None)
     randomly = random.Random(seed)
     titles = list(dict.fromkeys(title for _, _, title, _, _ in rows.values() if title and title.strip()))
     words = [cut for _, _, _, text, _ in rows.values() if (cut := _cut(text or "", randomly))]

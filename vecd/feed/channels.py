@@ -5,10 +5,10 @@ a channel, whose batches are encoded once. A watch at the head waits for the cha
 fallen behind the ring reads the store until it meets the ring again. Both are one loop (watch.py).
 
 One task reads what commits bring, once for all channels, on one thread: a hundred watches with different selections
-cost a hundred selections, not a hundred reads. A round has a bound in time and in bytes. Selections that find no space
-in it, the costliest last, are read by their own watches, as if these had fallen behind. After each round the reader
-rests as long as the round took: with few watches that is nothing, with a thousand it gathers events into fewer, larger
-batches.
+cost a hundred selections, not a hundred reads. Selections that select the same, though their filters differ, share
+their batches. A round has a bound in time and in bytes. Selections that find no space in it, the costliest last, are
+read by their own watches, as if these had fallen behind. After each round the reader rests as long as the round took:
+with few watches that is nothing, with a thousand it gathers events into fewer, larger batches.
 
 Everything here lives on the event loop.
 """
@@ -20,7 +20,8 @@ import contextlib
 import heapq
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator, Sized
+from collections import Counter
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 from .. import limits
@@ -28,7 +29,7 @@ from ..errors import Code, VecError
 from ..store.database import Database
 from . import batches
 from .batches import Encode, EventBatch
-from .broadcast import Broadcast
+from .broadcast import Broadcast, notify_in_groups
 from .run_blocking import RunBlocking
 from .selection import EventSelection
 
@@ -62,6 +63,16 @@ class Channel:
             drop += 1
         if drop:
             self.drop(drop)
+
+    @property
+    def newest_bytes(self) -> int:
+        """The size of the newest batch."""
+        return len(self._batches[-1].body or ()) if self._batches else 0
+
+    @property
+    def batches(self) -> Sequence[EventBatch]:
+        """The oldest first."""
+        return self._batches
 
     def drop(self, count: int = 1) -> None:
         """Drops the oldest batches; a watch that has not had them reads the store."""
@@ -163,9 +174,11 @@ class Channels:
             seen = {id(each): each.changed.generation for each in self._channels.values()}
 
     async def _notify(self, channels: list[Channel]) -> None:
-        """Wakes the watches that wait there, some at a time, so that requests are answered in between."""
-        for channel in channels:
-            await channel.changed.notify_in_groups(limits.FEED_WAKES)
+        """Wakes the watches that wait there, some at a time, so that requests are answered in between. Those with
+        little to send come first."""
+        in_order = sorted((channel.newest_bytes, place) for place, channel in enumerate(channels))
+        broadcasts = [(channels[place].changed, size) for size, place in in_order]
+        await notify_in_groups(broadcasts, limits.FEED_WAKES, limits.FEED_WAKES_BYTES)
 
     async def _fill_forever(self) -> None:
         while True:
@@ -210,17 +223,24 @@ class Channels:
 
     def _shrink(self) -> None:
         """Drops batches of the largest rings until all rings together hold at most limits.RINGS_BYTES_MAX. The newest
-        batch of each goes last: the watches that wait for it have not been woken yet."""
-        left = sum(channel.size_bytes for channel in self._channels.values())
-        if left <= limits.RINGS_BYTES_MAX:
+        batch of each goes last: the watches that wait for it have not been woken yet. What several rings hold counts
+        once."""
+        if sum(channel.size_bytes for channel in self._channels.values()) <= limits.RINGS_BYTES_MAX:
             return
+        holders: Counter[int] = Counter()  # rings, by the id of what is sent
+        left = 0
+        for channel in self._channels.values():
+            for batch in channel.batches:
+                holders[id(batch.body)] += 1
+                left += len(batch.body or ()) if holders[id(batch.body)] == 1 else 0
         by_size = [(-channel.size_bytes, id(channel), channel) for channel in self._channels.values()]
         heapq.heapify(by_size)
         while left > limits.RINGS_BYTES_MAX and by_size:
             _, _, channel = heapq.heappop(by_size)
-            before = channel.size_bytes
+            body = channel.batches[0].body
             channel.drop()
-            left -= before - channel.size_bytes
+            holders[id(body)] -= 1
+            left -= len(body or ()) if not holders[id(body)] else 0
             if channel.size_bytes:
                 heapq.heappush(by_size, (-channel.size_bytes, id(channel), channel))
 

@@ -66,13 +66,15 @@ def read(
         selected = [SelectedRow(row, names[row.library_id or 0]) for row in rows]
         if selection.where:
             selected = matching(ChangedDocuments([selection], rows).passing(selection.where), selected)
-        group = next(iter(payloads.split(selection, selected, db)))[:left]
+        contents = payloads.Contents(db)
+        group = next(iter(payloads.split(selection, selected, contents)))[:left]
         label = found[-1][0] if len(group) == len(selected) else group[-1].row.label
-        contents = payloads.Payloads(selection, [each.row for each in group], db) if selection.payload else None
+        its_rows = [each.row for each in group]
+        its_payloads = payloads.Payloads(selection, its_rows, contents) if selection.payload else None
         for row, name, _ in group:
             data = events.expand(row, name)[0]["data"]
-            if contents is not None:
-                contents.add_document(row, data)
+            if its_payloads is not None:
+                its_payloads.add_document(row, data)
             items.append(_item(seq, DOCUMENT, name, time, data))
     return encoded(database, encode, seq, Position(seq, label), items, seq)
 

@@ -27,7 +27,7 @@ class StoredText(Protocol):
         """Ascending."""
 
     def words(self, labels: Labels) -> Iterator[tuple[Labels, TermCounts]]:
-        """The words of these chunks, a bounded number at a time."""
+        """The words of these chunks, a bounded number at a time. Damaged chunks are left out."""
 
 
 class TextSource(Protocol):
@@ -59,7 +59,7 @@ class Stored(Protocol):
         """Those of them that are the first of their documents, ascending."""
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
-        """The vectors of these labels, a bounded number at a time, as they were given."""
+        """The vectors of these labels, a bounded number at a time, as they were given. Damaged ones are left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ Rules:
   Such a write may run twice: it is repeated after a rollback.
 - The write-ahead log grows while a reader holds an old snapshot. Without such a reader it is truncated to WAL_PAGES, at
   most WAL_LOOK_S after the last write.
-- Files that are removed, replaced or overwritten while the daemon has them open are a fatal error (file_identity.py).
+- Files that are removed, replaced, overwritten or truncated while the daemon has them open are a fatal error
+  (file_identity.py). If only the write-ahead log was removed, its contents are first copied into the store.
 - Read connections see committed data only.
 
 Knows nothing of event loops: results are delivered through concurrent.futures.
@@ -186,7 +187,7 @@ class Database:
             self._queue.end()
         self._thread.join()
         try:
-            self._identity.check()
+            self._check_files()
         except VecError as error:  # SQLite's close would checkpoint into, and remove, files that are not ours
             log.critical("the store is not closed", extra={"error": error.message})
             self._on_fatal(error)
@@ -237,7 +238,7 @@ class Database:
         empty, checks the files and maintains their space."""
         while (group := self._queue.take(self._idle_s())) is not None and not group:
             try:
-                self._identity.check()
+                self._check_files()
                 if self._wal_is_long() or self._is_cleanup_due():
                     self._checkpoint(self._emptying_mode())
             except BaseException as error:
@@ -357,7 +358,7 @@ class Database:
         db.execute("COMMIT")
         self._shrink_due = self._shrink_due or tx.gave_back
         self._giving_back = tx.gave_back
-        self._identity.check()
+        self._check_files()
         self._on_commit(Commit(tx.seq, tx.catalogue, tx.changes, tx.jobs))
         self._label = tx.label
         self.catalogue = tx.catalogue  # before the head, so that a reader of the head finds its libraries
@@ -466,6 +467,34 @@ class Database:
         between = limits.WAL_PAGES_BETWEEN if overdue else limits.WAL_PAGES // 2  # not at every commit
         self._checkpoint_at = self._wal_pages + between
 
+    def _check_files(self) -> None:
+        """Raises VecError `storage_failed` if the store's files are not the ones that were opened. What only a removed
+        write-ahead log holds is saved before."""
+        try:
+            self._identity.check()
+        except VecError as error:
+            if self._failed is None and self._identity.only_log_is_removed:
+                raise self._rescue() from error
+            raise
+
+    def _rescue(self) -> VecError:
+        """Copies the write-ahead log, whose name is gone, into the store. The error that says so."""
+        what = f"the write-ahead log of the store {self.path} was removed while vecd had it open"
+        hint = "put the file back, or restore a backup: vec restore FILE"
+        try:
+            pages, copied = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
+        except apsw.Error as error:
+            return VecError(Code.STORAGE_FAILED, f"{what}, and what it held could not be saved ({error})", hint)
+        if copied < pages:
+            return VecError(
+                Code.STORAGE_FAILED, f"{what}, and only {copied:,} of its {pages:,} pages could be saved", hint
+            )
+        return VecError(
+            Code.STORAGE_FAILED,
+            f"{what}; all that it held has been saved in the store ({pages:,} pages), and nothing more is written",
+            "start vecd again",
+        )
+
     def _roll_back(self) -> None:
         if self._db.in_transaction:
             with contextlib.suppress(apsw.Error):
@@ -476,6 +505,11 @@ class Database:
         lock."""
         reported = self._translated(error) if isinstance(error, apsw.Error) else error
         self._roll_back()
+        if isinstance(error, apsw.IOError):
+            try:
+                self._check_files()
+            except VecError as cause:
+                reported = cause
         fatal = not (isinstance(reported, VecError) and reported.code in (Code.DISK_FULL, Code.BUSY))
         if fatal:
             failure = (

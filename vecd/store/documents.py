@@ -26,6 +26,9 @@ from .transaction import Change, NewDocument, Transaction, Words
 #: Rows of one page of a read; a page of vectors of 256 floats is 4 MB.
 PAGE_ROWS = 4_096
 
+#: Called with the label of a damaged chunk that a read leaves out, and the error about its document.
+LeftOut = Callable[[int, VecError], None]
+
 #: Separates digests of the content from those of earlier versions, which covered the request's form.
 _CONTENT = b"vec content"
 
@@ -286,11 +289,11 @@ def removed(db: apsw.Connection, library_id: int, last_label: int, since: int, a
     return list(rows)
 
 
-def chunk_rows(db: apsw.Connection, labels: list[int]) -> dict[int, tuple[str, int, str | None, str | None, str]]:
+def chunk_rows(
+    db: apsw.Connection, labels: list[int], left_out: LeftOut
+) -> dict[int, tuple[str, int, str | None, str | None, str]]:
     """The data of hits: chunk label -> (document id, position, title, text, metadata as JSON), removed chunks included.
-
-    Raises VecError `damaged`.
-    """
+    Damaged chunks are left out."""
     rows = db.execute(
         "SELECT chunks.label, chunks.label - documents.label, CAST(text AS BLOB), CAST(sums AS BLOB),"
         f" documents.{_OUTLINE}"
@@ -301,8 +304,11 @@ def chunk_rows(db: apsw.Connection, labels: list[int]) -> dict[int, tuple[str, i
     )
     found = {}
     for label, position, text, sums, *outline in rows:
-        document_id, title, metadata = _outline(db, outline)
-        found[label] = document_id, position, title, _text(db, label, text, sums), metadata
+        try:
+            document_id, title, metadata = _outline(db, outline)
+            found[label] = document_id, position, title, _text(db, label, text, sums), metadata
+        except VecError as error:
+            left_out(label, error)
     return found
 
 
@@ -350,7 +356,7 @@ def kept(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.i
 
 
 def vectors(
-    db: apsw.Connection, labels: npt.NDArray[np.int64], left_out: Callable[[int, VecError], None]
+    db: apsw.Connection, labels: npt.NDArray[np.int64], left_out: LeftOut
 ) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
     """The vectors of these chunks, removed ones included, in pages: labels, and the concatenated vectors as bytes.
     Damaged vectors are skipped: `left_out` is called with the label of each and the error about its document.
@@ -376,34 +382,53 @@ def vectors(
 
 
 def texts(
-    db: apsw.Connection, labels: npt.NDArray[np.int64]
+    db: apsw.Connection, labels: npt.NDArray[np.int64], left_out: LeftOut
 ) -> Iterator[tuple[npt.NDArray[np.int64], list[str | None], list[str | None]]]:
     """The texts of these chunks, removed ones included, in pages: labels, titles of their documents, texts. `labels`
-    ascend. A page is one statement with one row. Raises VecError `damaged`."""
+    ascend. Damaged chunks are left out. A page is one statement with one row, unless something in it is damaged."""
     for start in range(0, len(labels), PAGE_ROWS):
         page = labels[start : start + PAGE_ROWS]
         packed, sums, titles = db.execute(
             f"SELECT CAST(json_group_array(CAST(text AS TEXT)) AS BLOB), {_SUMS},"
-            " (SELECT json_group_array(json_array(label, title))"
+            " (SELECT CAST(json_group_array(json_array(label, title)) AS BLOB)"
             " FROM (SELECT label, CAST(title AS TEXT) AS title FROM documents WHERE label BETWEEN"
             " (SELECT max(label) FROM documents WHERE label <= ?2) AND ?3 ORDER BY label))"
             " FROM json_each(?1) AS wanted CROSS JOIN chunks ON chunks.label = wanted.value",
             (_json(page.tolist()), int(page[0]), int(page[-1])),
         ).get
         try:
-            its_texts = orjson.loads(packed)
+            its_texts, titled = orjson.loads(packed), orjson.loads(titles)
         except orjson.JSONDecodeError:  # not UTF-8
-            for label in page.tolist():
-                _text(
-                    db, label, db.execute("SELECT CAST(text AS BLOB) FROM chunks WHERE label = ?", (label,)).get, None
-                )
-            raise
-        if (place := checksums.first_bad_text(its_texts, sums)) is not None:
-            raise checksums.damaged(db, int(page[place]), "a text")
-        titled = orjson.loads(titles)
+            yield from _sound_texts(db, page, left_out)
+            continue
+        if checksums.first_bad_text(its_texts, sums) is not None:
+            yield from _sound_texts(db, page, left_out)
+            continue
         firsts = np.array([first for first, _ in titled], np.int64)
         places = np.searchsorted(firsts, page, "right") - 1
         yield page, [titled[place][1] for place in places.tolist()], its_texts
+
+
+def _sound_texts(
+    db: apsw.Connection, labels: npt.NDArray[np.int64], left_out: LeftOut
+) -> Iterator[tuple[npt.NDArray[np.int64], list[str | None], list[str | None]]]:
+    """As `texts`, row by row."""
+    for start in range(0, len(labels), limits.PAGE_ITEMS):
+        rows = chunk_rows(db, labels[start : start + limits.PAGE_ITEMS].tolist(), left_out)
+        if rows:
+            sound = np.array(sorted(rows), np.int64)
+            yield sound, [rows[label][2] for label in sound.tolist()], [rows[label][3] for label in sound.tolist()]
+
+
+def libraries_of(db: apsw.Connection, labels: list[int]) -> dict[int, int]:
+    """Label -> library id of those of these chunks whose documents have not been removed."""
+    found = db.execute(
+        "SELECT wanted.value, library_id FROM json_each(?) AS wanted CROSS JOIN documents ON documents.label ="
+        " (SELECT label FROM documents WHERE label <= wanted.value ORDER BY label DESC LIMIT 1)"
+        " WHERE removed_seq IS NULL",
+        (_json(labels),),
+    )
+    return dict(found)
 
 
 def fields(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str, str | None, dict[str, Any]]]:

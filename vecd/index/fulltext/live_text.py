@@ -74,6 +74,7 @@ class LiveText:
         self._saved_rows = 0
         self._closed = False
         self._damage: str | None = None  # what was wrong with the snapshot that was found
+        self._left_out: Labels = np.empty(0, np.int64)  # chunks that the last load found damaged, or deleted since
 
     @property
     def ready(self) -> bool:
@@ -194,7 +195,7 @@ class LiveText:
         nothing less, or none can be kept. It raises OSError."""
         if self._index is None or not self._save_due(1):
             return None
-        return partial(self._save, self._index.freeze(), self._seq, self._rows, len(self._index))
+        return partial(self._save, self._index.freeze(), self._seq, self._rows, len(self._index), self._left_out)
 
     def _begin_saving(self) -> None:
         if (save := self.saving()) is not None:
@@ -223,14 +224,17 @@ class LiveText:
     def _load(self) -> None:
         try:
             with self._source.read_text() as stored:
-                index = self._restored(stored) or InvertedIndex()
+                index, left_out = self._restored(stored) or (InvertedIndex(), np.empty(0, np.int64))
                 index.keep_only(stored.labels)
                 saved = len(index)
                 missing = stored.labels[np.searchsorted(stored.labels, index.last_label, "right") :]
+                added = [left_out[:0]]
                 for labels, words in stored.words(missing):
                     if self._closed:
                         return
                     index.add(labels, words)
+                    added.append(labels)
+                self._left_out = np.union1d(left_out, np.setdiff1d(missing, np.concatenate(added)))
                 seq = stored.seq
         except Exception as error:
             self._failed(error)
@@ -246,21 +250,25 @@ class LiveText:
         else:
             self._call(lambda: self._adopt(index, seq, saved_rows))
 
-    def _restored(self, stored: StoredText) -> InvertedIndex | None:
-        """What the snapshot holds; None if there is none that can be used."""
+    def _restored(self, stored: StoredText) -> tuple[InvertedIndex, Labels] | None:
+        """What the snapshot holds, and the chunks that it lacks because they are damaged in the store; None if there is
+        no snapshot that can be used."""
         path = self._source.text_path
         if path is None:
             return None
         try:
             about, arrays = snapshot_file.load(path)
             seq = about.pop("seq", 0)  # earlier versions did not keep it
+            left_out = np.intersect1d(np.array(about.pop("left_out", []), np.int64), stored.labels)
             if about != self._source.text_identity:
                 log.info("text analysed again", extra={"file": path.name})
                 return None
             index = InvertedIndex.restore(arrays)
             snapshot_file.check_seq(seq, stored.seq)
             _spot_check(index, stored)
-            return index
+            if any(len(labels) for labels, _ in stored.words(left_out)):
+                raise snapshot_file.UnusableSnapshot("is of another state of the store: it lacks texts")
+            return index, left_out
         except FileNotFoundError:
             return None
         except (snapshot_file.UnusableSnapshot, ValueError, OSError) as error:
@@ -287,9 +295,11 @@ class LiveText:
             self._saved_rows = rows  # not again before there is as much more
         self._call(self._ended)
 
-    def _save(self, frozen: Frozen, seq: int, rows: int, chunks: int) -> int:
+    def _save(self, frozen: Frozen, seq: int, rows: int, chunks: int, left_out: Labels) -> int:
         assert self._source.text_path is not None
         about = {**self._source.text_identity, "seq": seq}
+        if len(left_out):  # another start has to find them, and labels before the last one are not read again
+            about["left_out"] = left_out.tolist()
         size = snapshot_file.save(self._source.text_path, about, frozen.arrays())
         self._saved_rows, self._damage = rows, None
         log.info("snapshot of text saved", extra={"file": self._source.text_path.name, "chunks": chunks, "bytes": size})

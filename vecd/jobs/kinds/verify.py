@@ -157,8 +157,7 @@ def _index(engine: Engine, library: Library) -> list[str]:
         after = _read(engine, library, read)
         newest = int(before[-1]) if len(before) else -1
         missing = np.setdiff1d(np.intersect1d(before, after), there)
-        if what == "vectors":  # a damaged document is told of already
-            missing = np.setdiff1d(missing, list(engine.indexes.damaged(library)))
+        missing = np.setdiff1d(missing, engine.damage.labels(library))  # these have been reported already
         beyond = np.setdiff1d(there[there <= newest], np.union1d(before, after))
         if len(missing):
             problems.append(f"library {library.name}: its index lacks {len(missing):,} {what}")

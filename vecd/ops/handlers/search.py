@@ -59,11 +59,15 @@ async def _answer(call: Call, query: operations.Query) -> dict[str, Any]:
     assert found.hits is not None
     if query.k <= limits.PAGE_ITEMS:
         about = {} if found.explain is None else {"explain": found.explain}
-        return {"hits": found.hits, **about, **warnings_field(found.warnings)}
+        return {"hits": found.hits, **about, **_warned(call, query, found)}
     call.streamed = True
     await call.items(found.hits)
     for start in range(limits.PAGE_ITEMS, len(found.ranking), limits.PAGE_ITEMS):
         page = found.ranking[start : start + limits.PAGE_ITEMS]
         await call.wait_for_room()
         await call.items(await call.engine.read(call.engine.hit_cache.hits, page, start + 1))
-    return warnings_field(found.warnings)
+    return _warned(call, query, found)
+
+
+def _warned(call: Call, query: operations.Query, found: operations.SearchResult) -> dict[str, Any]:
+    return warnings_field([*found.warnings, *operations.damage_warnings(call.engine, query)])
