@@ -251,7 +251,7 @@ def test_a_signal_between_two_batches_ends_it_at_once(instance: Instance, tmp_pa
             until(lambda: file.read_text().strip() == head(instance), "its outcome")
         else:
             assert watcher.stderr is not None
-            assert b"again in" in watcher.stderr.readline()
+            assert b"retry in" in watcher.stderr.readline()
         watcher.send_signal(signal.SIGTERM)
         assert watcher.wait() == 143
     assert len(past(instance, "-l", library, "--cursor-file", str(file))) == (2 if status else 0)

@@ -161,7 +161,7 @@ def test_show_tells_people_how_the_index_does(instance: Instance, graph: str) ->
     for sort in ("midpoints", "noise", "stored"):
         told = rf"by {sort}: mean {figure}, 5th percentile {figure}, worst {figure} of \d+ queries"
         assert re.search(told, seen.out), sort
-    assert f"{_COUNT:,} in the structure, 0 in the tail, 0 dead and masked" in seen.out
+    assert f"{_COUNT:,} in the structure, 0 in the tail, 0 deleted, not yet removed" in seen.out
     unset = on_a_terminal(instance, "library", "show", fresh(instance, embedder="none"), NO_COLOR="1").out
     assert "vectors      not known yet dimensions" not in unset
     assert "in memory    unloaded" in unset

@@ -24,7 +24,7 @@ MODULES: Final[dict[str, str]] = {
     "kdtree": "vecd.index.local.kdtree",
 }
 
-#: What a library gets that asks for none: exact while it is small, and fast when it is not.
+#: The default kind: exact while a library is small, and fast when it is not.
 DEFAULT: Final = "pq"
 
 
@@ -87,7 +87,7 @@ def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, 
         parameter = about.parameters[name]
         if not parameter.accepts(value):
             message = f"the index {kind!r}: {name} must be {parameter.valid}, not {value!r:.40}"
-            hint = f"{name}: {parameter.what}; {parameter.default} unless set"
+            hint = f"{name}: {parameter.what}; default: {parameter.default}"
             raise VecError(Code.INVALID_REQUEST, message, hint, field=name)
     complete = {name: parameters.get(name, about.parameters[name].default) for name in known}
     about.check(metric, complete)

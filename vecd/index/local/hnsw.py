@@ -413,9 +413,9 @@ KIND: Final = Kind(
     rows_min=8_192,
     format=2,
     parameters={
-        "m": Parameter(24, "links of a vector", 4, 128),
-        "ef_construction": Parameter(128, "candidates looked at when a vector is linked", 16, 2_000),
-        "vectors": Parameter("float32", "how vectors are held in the graph", choices=("float32", "float16")),
+        "m": Parameter(24, "links per vector", 4, 128),
+        "ef_construction": Parameter(128, "candidates considered when a vector is linked", 16, 2_000),
+        "vectors": Parameter("float32", "type in which the graph stores vectors", choices=("float32", "float16")),
     },
     check=_check,
 )

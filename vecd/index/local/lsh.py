@@ -199,5 +199,5 @@ KIND: Final = Kind(
     Lsh,
     rows_min=16_384,
     train_rows=16_384,
-    parameters={"bits": Parameter(512, "hyperplanes", 64, 8_192, step=8)},
+    parameters={"bits": Parameter(512, "bits of a code", 64, 8_192, step=8)},
 )

@@ -222,7 +222,7 @@ KIND: Final = Kind(
     train_rows=16_384,
     parameters={
         "bits": Parameter(
-            0, "bits of a code for each component; 0: 4 up to 64 dimensions, 2 above", choices=(0, 1, 2, 4)
+            0, "bits of a code per dimension; 0 means 4 up to 64 dimensions and 2 above", choices=(0, 1, 2, 4)
         )
     },
 )
