@@ -162,7 +162,7 @@ class Following:
                 if not resumed:
                     self._place.salvage()
 
-    # --- continue on a new connection -------------------------------------------------------------------------------
+    # --- continue on a new connection ---------------------------------------------------------------------------------
 
     def resume(self, error: VecError) -> bool:
         """Resumes from `done` on a new connection; false when an ender is ready first, or the timeout has passed.

@@ -179,7 +179,7 @@ def test_a_damaged_snapshot_is_shown_to_people(instance: Instance) -> None:
         assert own.objects("search", "-l", "docs", "--vector", "[1, 2]")[0]["document_id"] == "a"
         seen = on_a_terminal(own, "library", "show", "docs", NO_COLOR="1", columns=300)
         assert (
-            f"damage       the snapshot is not a snapshot of vecd; it is set aside as {folder}/1.index.damaged"
+            f"damage       the snapshot is not a snapshot of vecd; it was renamed to {folder}/1.index.damaged"
             in seen.out
         )
         assert "damage" in own.objects("library", "show", "docs")[0]["memory"]

@@ -203,7 +203,7 @@ class Life(RuleBasedStateMachine):
         assert self.plan is not None
         assert self.index.merge_due() is None
         if self.plan.merged is None:
-            self.index.give_up(self.plan)
+            self.index.discard(self.plan)
         else:
             self.index.adopt(self.plan)
         self.plan = None

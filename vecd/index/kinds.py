@@ -1,6 +1,6 @@
 """The table of index kinds. Adding a kind is one file, which declares its `KIND`, and one entry here.
 
-The table itself imports no kind and no numpy, so that the command line can list the names.
+The table imports neither a kind nor numpy, so that the command line can list the names.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ KINDS: Final[MutableMapping[str, Kind]] = _Kinds(MODULES)
 
 
 def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters of an index of that kind, those not given by their defaults.
+    """All parameters of an index of that kind, with defaults for those not given.
 
     Raises VecError `unsupported` or `invalid_request`.
     """
