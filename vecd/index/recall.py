@@ -65,7 +65,7 @@ def recall_of(found_scores: Floats, exact_scores: Floats, magnitude: float = 0.0
 
 
 def figures(recalls: Iterable[float]) -> dict[str, Any]:
-    """`queries` (their number), and the `mean`, 5th percentile (`p5`) and `worst` of their recalls; None without queries.
+    """`queries` (their number), and the `mean`, 5th percentile (`p5`) and `worst` of their recalls, or None.
 
     p5 is one of the recalls: the lowest after the worst twentieth is dropped.
     """
