@@ -91,7 +91,7 @@ class Following:
     # --- read -------------------------------------------------------------------------------------------------------
 
     def messages(self) -> Iterator[Message]:
-        """The messages of the watch, the first one at once. They end with the watch, and when an ender is ready: then
+        """The messages of the watch, the first without delay. They end with the watch, and when an ender is ready: then
         `stopped` is true. Raises VecError when the watch cannot continue.
         """
         watch: Watch | None = None

@@ -135,7 +135,7 @@ async def checkpoint(
     assert job is not None
     _check_size("checkpoint", value)
     if effect is not None and not isinstance(value, dict | None):
-        raise VecError(Code.INVALID_REQUEST, "a checkpoint beside an effect must be a map", field="checkpoint")
+        raise VecError(Code.INVALID_REQUEST, "a checkpoint with an effect must be a map", field="checkpoint")
     made, refused = (None, []) if effect is None else await received(jobs.engine, job, effect)
     log_lines = [f"document {index}: {error.message} ({error.code})" for index, error in refused]
     committed = jobs.dispatcher.checkpoint(

@@ -40,7 +40,7 @@ class Backup(JobKind):
     def steps(self, run: Run) -> Steps:
         at = run.checkpoint
         if at is None:
-            at = files.begun(run.engine, run.job)
+            at = files.first_checkpoint(run.engine, run.job)
             yield Step(at)
         made, place = Path(at["file"]), Path(at["place"])
         files.clear(made)

@@ -58,7 +58,7 @@ class Export(JobKind):
     def steps(self, run: Run) -> Steps:
         at = run.checkpoint
         if at is None or "file" not in at:  # a new job, or the checkpoint of an older version
-            at = files.begun(run.engine, run.job)
+            at = files.first_checkpoint(run.engine, run.job)
             yield Step(at)
         made, place = Path(at["file"]), Path(at["place"])
         while True:

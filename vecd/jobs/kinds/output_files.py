@@ -85,7 +85,7 @@ def _key(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def begun(engine: Engine, job: Job) -> dict[str, Any]:
+def first_checkpoint(engine: Engine, job: Job) -> dict[str, Any]:
     """The first checkpoint of a run: the target, and the temporary file in the same folder, so that the rename does not
     cross file systems. Raises VecError `invalid_request`."""
     place = target(engine, job.kind, job.params["path"])
