@@ -1,4 +1,4 @@
-"""FairQueue: a weighted fair queue for a shared thread.
+"""FairQueue: fair queueing by flow, for a shared thread.
 
 Each item belongs to a flow, for example all writes of one connection into one library. Flows share the thread equally
 by cost, however long their backlogs are; items of one flow keep their order. A flow that has used less than its share
@@ -43,7 +43,7 @@ class FairQueue(Generic[T]):
         self._clock = 0.0
         self._waiting: dict[Hashable, _Flow[T]] = {}
         self._idle: dict[Hashable, _Flow[T]] = {}
-        self._idle_max = _IDLE_MIN  # dropped when there are more
+        self._idle_max = _IDLE_MIN  # when there are more, those without debt are dropped
         self._heap: list[tuple[float, int, Hashable]] = []  # by tag; an entry whose tag differs from its flow's is void
         self._entries = 0  # ever made: of equal tags the older one goes first
         self._length = 0

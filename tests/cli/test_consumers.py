@@ -128,7 +128,7 @@ def test_an_ack_that_a_silent_daemon_does_not_take_is_kept_for_the_next_connecti
     acked: list[str] = []
 
     class Again:
-        def request(self, op: str, *, consumer: str, cursor: str) -> None:
+        def ack(self, consumer: str, cursor: str) -> None:
             acked.append(cursor)
 
     place, silent = cursors.Consumer("c", lambda: pytest.fail("not asked for")), Silent()

@@ -102,8 +102,7 @@ class _Bounded:
     def __init__(self, folder: Path, bytes_max: int, free_bytes_min: int) -> None:
         self._answer = {"path": str(folder / "own"), "bytes_max": bytes_max, "free_bytes_min": free_bytes_min}
 
-    def request(self, op: str) -> dict[str, Any]:
-        assert op == "jobs.spool"
+    def spool(self) -> dict[str, Any]:
         return self._answer
 
     def submit_job(self, *_: Any, **__: Any) -> dict[str, Any]:
@@ -139,7 +138,7 @@ def test_copied_input_is_bounded_by_the_size_of_the_spool_and_by_the_free_space(
 
 def test_the_daemon_bounds_the_spool(instance: Instance) -> None:
     with instance.connect() as client:
-        place = client.request("jobs.spool")
+        place = client.spool()
     assert place["bytes_max"] == limits.SPOOL_BYTES_MAX
     assert place["free_bytes_min"] == limits.SPOOL_FREE_BYTES_MIN > 10 * limits.RESERVE_BYTES
 
@@ -317,7 +316,7 @@ def test_what_a_job_is_to_read_stays_when_the_daemon_falls_silent_before_it_answ
     """The job may be there."""
 
     class Silent:
-        def request(self, op: str) -> dict[str, Any]:
+        def spool(self) -> dict[str, Any]:
             return {"path": str(tmp_path / "spooled")}
 
         def submit_job(self, kind: str, params: dict[str, Any], **fields: Any) -> dict[str, Any]:

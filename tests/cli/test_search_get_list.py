@@ -172,7 +172,7 @@ def test_what_full_text_would_take_for_an_operator_is_only_text(instance: Instan
         (["--vector", "[1, 2"], "--vector: not a vector"),
         (["--vector", "5"], "--vector: not a vector"),
         (["--vector", '{"a": 1}'], "--vector: not a vector"),
-        (["--vector", '["1", "2"]'], "holds a string"),
+        (["--vector", '["1", "2"]'], "contains a string"),
         (["--vector", "[]"], "vector"),
         (["--vector", json.dumps([float("nan")] * 256)], "not finite"),
         (["--vector", json.dumps([1e39] * 256)], "not finite|too large"),

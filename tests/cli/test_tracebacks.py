@@ -144,11 +144,11 @@ CASES = {
     "a home of a user that is not there": Case(
         ["status"],
         2,
-        r"VEC_HOME is '~nosuch', and the home folder .*\(invalid_settings\)",
+        r"VEC_HOME is '~nosuch', whose home folder is unknown.*\(invalid_settings\)",
         variables(VEC_HOME="~nosuch"),
     ),
     "vecd: a home of a user that is not there": Case(
-        [], 78, r"VEC_HOME is '~nosuch', and the home folder", variables(VEC_HOME="~nosuch"), command="vecd"
+        [], 78, r"VEC_HOME is '~nosuch', whose home folder is unknown", variables(VEC_HOME="~nosuch"), command="vecd"
     ),
     "a socket of a user that is not there": Case(
         ["status", "--socket", "~nosuch/s"], 2, r"--socket is '~nosuch/s'.*\(invalid_settings\)", home
@@ -171,7 +171,7 @@ CASES = {
     "no HOME, and a user without a name": Case(
         ["status"],
         2,
-        r"HOME is '~', and the home folder .*\(invalid_settings\)",
+        r"HOME is '~', whose home folder is unknown.*\(invalid_settings\)",
         variables(VEC_HOME=None, HOME=None, XDG_RUNTIME_DIR="/nowhere"),
         nobody=True,
     ),
@@ -186,12 +186,12 @@ CASES = {
         ["status", "--socket", "s"], 2, rf"--socket is .*'s'.*{GONE}.*\(invalid_settings\)", home, inside="gone"
     ),
     "a relative backup": Case(
-        ["backup", "b.db"], 2, rf"'b.db' begins at .*{GONE}.*\(invalid_request\)", home, inside="gone"
+        ["backup", "b.db"], 2, rf"'b.db' is relative.*{GONE}.*\(invalid_request\)", home, inside="gone"
     ),
     "a relative param": Case(
         ["jobs", "submit", "export", "-p", "path=x"],
         2,
-        rf"'x' begins at .*{GONE}.*\(invalid_request\)",
+        rf"'x' is relative.*{GONE}.*\(invalid_request\)",
         home,
         inside="gone",
     ),

@@ -265,8 +265,8 @@ def test_in_a_reembedded_library_the_same_content_is_unchanged(instance: Instanc
     assert ingested(instance, library, ndjson([own])) == {"updated": 1}
 
 
-def test_a_client_that_cannot_send_says_which_document(instance: Instance) -> None:
-    with instance.connect() as client, pytest.raises(VecError, match="cannot be sent"):
+def test_a_client_that_cannot_send_a_value_says_which(instance: Instance) -> None:
+    with instance.connect() as client, pytest.raises(VecError, match="not UTF-8"):
         client.request("ingest", library="default", documents=[{"id": "x", "text": "\ud800"}])
 
 

@@ -231,7 +231,7 @@ def test_bookmarks_move_the_place_of_a_quiet_filter(instance: Instance, tmp_path
 
 def test_a_place_is_kept_in_one_way(instance: Instance, tmp_path: Path) -> None:
     done = instance.vec("watch", "--consumer", "c", "--cursor-file", str(tmp_path / "cursor"), status=2)
-    assert "not both" in done.stderr
+    assert "cannot be combined with" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-x", "a/b", "x" * 200])

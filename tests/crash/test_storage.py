@@ -123,7 +123,7 @@ def test_on_a_full_disk_jobs_are_cancelled_and_things_deleted_and_nothing_else_i
     with instance.connect() as client:
         client.request("library.create", library="other", embedder="none")
         client.ingest([{"id": f"d{n}", "text": f"text {n}"} for n in range(100)])
-        running = client.submit_job("noop", {"steps": 100_000, "seconds": 0.01})["job_id"]
+        running = client.submit_job("noop", {"steps": 100_000, "seconds": 1.0})["job_id"]
         pending = client.submit_job("noop", delay_s=3_600)["job_id"]
         until(lambda: client.job(running)["checkpoint"] and reserve.exists(), "a step")
         fault.write_text("tight")

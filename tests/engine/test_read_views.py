@@ -179,7 +179,7 @@ def test_a_view_beyond_its_time_holds_nothing_back_and_says_so(store: Store) -> 
         listing = Everything(late, store.library.library_id)
         store.write([("a", 3)])
         store.trim()
-        with pytest.raises(VecError, match=f"of seq {late.seq}, .* took too long") as refusal:
+        with pytest.raises(VecError, match=f"at seq {late.seq}, .* took too long") as refusal:
             store.page(listing)
         assert refusal.value.code == "busy"
 

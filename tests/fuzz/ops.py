@@ -77,10 +77,20 @@ WHERE = st.lists(FILTERS, max_size=3)
 TYPES = st.sampled_from(["document.*", "document.added", "library.*", "job*", "*", "[", "documnet.added", "", "x" * 65])
 PARAMETERS = st.dictionaries(st.sampled_from(["m", "ef_construction", "store", "no such"]), JSON, max_size=2)
 STATES = st.sampled_from(["queued", "running", "completed", "failed", "no such state"])
-RECALL = {"recall": SHARES, "parameters": PARAMETERS}
+RECALL = {"recall": SHARES, "parameters": PARAMETERS, "params": PARAMETERS}
 JOB = {
     "kind": KIND, "params": PARAMS, "library": LIBRARIES, "priority": COUNTS, "timeout_s": SECONDS,
 }  # fmt: skip
+EFFECTS = st.one_of(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["documents", "delete", "no such"])},
+        optional={"documents": DOCUMENTS, "ids": st.lists(IDS, max_size=2)},
+    ),
+    JSON,
+)
+ERRORS = st.one_of(
+    st.fixed_dictionaries({"message": TEXTS}, optional={"code": NAMES, "retryable": st.one_of(FLAGS, COUNTS)}), JSON
+)
 
 #: Of each op: its fields.
 FIELDS: dict[str, dict[str, Values]] = {
@@ -136,6 +146,17 @@ FIELDS: dict[str, dict[str, Values]] = {
     "jobs.cancel": {"job_ids": JOBS},
     "jobs.retry": {"job_ids": JOBS},
     "jobs.drop": {"job_ids": JOBS},
+    "jobs.claim": {
+        "worker": NAMES, "kinds": st.lists(KIND, max_size=2), "lease_s": SECONDS,
+        "wait_s": st.sampled_from([0, -1, 0.01, float("nan"), "soon"]),
+    },
+    "jobs.heartbeat": {"job_id": COUNTS, "attempt": COUNTS, "done": COUNTS, "total": COUNTS},
+    "jobs.checkpoint": {
+        "job_id": COUNTS, "attempt": COUNTS, "step": COUNTS, "checkpoint": JSON, "effect": EFFECTS, "done": COUNTS,
+        "total": COUNTS, "lines": st.lists(NAMES, max_size=2),
+    },
+    "jobs.finish": {"job_id": COUNTS, "attempt": COUNTS, "result": JSON, "error": ERRORS},
+    "jobs.workers": {},
     "jobs.pause": {"kinds": st.lists(KIND, max_size=2)},
     "jobs.resume": {"kinds": st.lists(KIND, max_size=2)},
     "schedule.add": {

@@ -299,7 +299,7 @@ def test_a_schedule_whose_library_is_gone_says_so_and_the_others_go_on(tmp_path:
         assert world.submitted("fine") == 1
         assert world.submitted("broken") == 0
         found = {each["name"]: each for each in await world.clock.listed()}
-        assert "no library 'x'" in found["broken"]["error"]
+        assert "library 'x' does not exist" in found["broken"]["error"]
 
     world(tmp_path, test)
 

@@ -417,7 +417,9 @@ def bare_session() -> Iterator[tuple[Listener, Session, SlowTransport]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         jobs = SimpleNamespace(
-            engine=SimpleNamespace(database=SimpleNamespace(log_id="0"), settings=SimpleNamespace(workers=1))
+            engine=SimpleNamespace(
+                database=SimpleNamespace(log_id="0"), settings=SimpleNamespace(workers=1, heartbeat_s=5.0)
+            )
         )
         listener = Listener(Service(cast(Jobs, jobs), cast(Scheduler, None), lambda: None), ours)
         session, transport = Session(listener), SlowTransport(ours)

@@ -129,7 +129,7 @@ def test_a_graph_of_half_precision_is_a_third_smaller_and_finds_as_much(client: 
 
 
 REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
-    ({"recall": 0.49}, "invalid_request", "recall", "must be a number from 0.5 to 1, got float 0.49"),
+    ({"recall": 0.49}, "invalid_request", "recall", "must be a number from 0.5 to 1, not float 0.49"),
     ({"recall": 1.01}, "invalid_request", "recall", "must be a number from 0.5 to 1"),
     ({"recall": math.nan}, "invalid_request", "recall", "must be a number from 0.5 to 1"),
     ({"recall": True}, "invalid_request", "recall", "must be a number from 0.5 to 1"),

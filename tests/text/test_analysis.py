@@ -349,7 +349,7 @@ def test_each_language_stems_its_own_words() -> None:
 
 
 def test_an_unknown_language_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(VecError, match="no language 'englich'") as refusal:
+    with pytest.raises(VecError, match="unknown language 'englich'") as refusal:
         analyzer("englich")
     assert "english" in (refusal.value.hint or "")
 

@@ -120,6 +120,6 @@ HASHED = [(6, -0.5774), (46, -0.5774), (243, -0.5774)]
 
 
 def test_an_embedder_that_is_not_there_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(VecError, match="no embedder 'wordlama'") as refusal:
+    with pytest.raises(VecError, match="unknown embedder 'wordlama'") as refusal:
         dimension_of("wordlama")
     assert "wordllama" in (refusal.value.hint or "")

@@ -96,8 +96,9 @@ class Queue:
         while (kind := self._next_kind(wants)) is not None:
             item = self._ready[kind][0]
             entry = item[2]
+            needs = self._needs(entry)
             current = self._pending.get(entry.job_id) is entry
-            taken = next((each for each in self._needs(entry) if not self._free(each)), None) if current else None
+            taken = next((each for each in needs if not self._free(each)), None) if current else None
             if current and taken is None and brief and not entry.brief:
                 return None
             _pop(self._ready, kind)
@@ -105,23 +106,26 @@ class Queue:
                 _push(self._parked.setdefault(taken, {}), item)
             elif current:
                 del self._pending[entry.job_id]
-                self._held.update(self._needs(entry))
-            self._unpark(self._needs(entry))
+                self._hold(needs)
+            if self._parked:
+                self._unpark(needs)
             if current and taken is None:
                 return entry
         return None
 
     def release(self, entry: Entry) -> None:
         """Releases the resources of a job that has stopped."""
-        for each in self._needs(entry):
+        needs = self._needs(entry)
+        for each in needs:
             self._held[each] -= 1
             if not self._held[each]:
                 del self._held[each]
-        self._unpark(self._needs(entry))
+        if self._parked:
+            self._unpark(needs)
 
     def hold(self, entry: Entry) -> None:
         """Holds the resources of a running job, even beyond their bounds."""
-        self._held.update(self._needs(entry))
+        self._hold(self._needs(entry))
 
     def pause(self, kinds: Iterable[str]) -> None:
         """Takes no jobs of these kinds; `` stands for all."""
@@ -144,7 +148,9 @@ class Queue:
     def _next_kind(self, wants: Wants | None) -> str | None:
         """The kind of the best ready job of the wanted kinds."""
         kinds = [kind for kind in self._ready if wants is None or wants(kind)]
-        return min(kinds, key=lambda kind: self._ready[kind][0]) if kinds else None
+        if len(kinds) > 1:
+            return min(kinds, key=lambda kind: self._ready[kind][0])
+        return kinds[0] if kinds else None
 
     def _needs(self, entry: Entry) -> list[Resource]:
         needs: list[Resource] = [_ALL, ("kind", entry.kind)]
@@ -155,6 +161,10 @@ class Queue:
         if entry.suspect:
             needs.append(_SUSPECT)
         return needs
+
+    def _hold(self, needs: list[Resource]) -> None:
+        for each in needs:
+            self._held[each] += 1
 
     def _free(self, resource: Resource) -> bool:
         what = resource[0]

@@ -65,7 +65,7 @@ class Catalogue:
         library = self.by_name.get(name)
         if library is None:
             close = nearest(name, list(self.by_name))
-            hint = f"did you mean {close!r}?" if close else f"make it with `vec library create {name}`"
+            hint = f"did you mean {close!r}?" if close else f"create it with `vec library create {name}`"
             raise VecError(Code.NOT_FOUND, f"library {name!r} does not exist", hint, library=name)
         return library
 
