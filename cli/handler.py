@@ -143,9 +143,7 @@ class _Command:
             raise VecError(Code.HANDLER_FAILED, f"the command cannot be run ({error.strerror})") from error
         self._signals.group = process.pid
         try:
-            process.communicate(
-                b"".join(batch.lines)
-            )  # a command that does not read its input is judged by its exit status
+            process.communicate(b"".join(batch.lines))  # it need not read its input
         finally:
             self._signals.group = None
         status = process.returncode

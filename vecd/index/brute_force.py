@@ -35,9 +35,7 @@ _SQUARE_MIN, _SQUARE_MAX = 1e-20, 1e30
 def normalised(vectors: Floats) -> Floats:
     """Rows normalized to length 1. A row of zeros does not change: its cosine is 0 to all vectors."""
     if len(vectors) == 1 and _SQUARE_MIN < (square := float(vectors[0] @ vectors[0])) < _SQUARE_MAX:
-        return vectors / np.float32(
-            math.sqrt(square)
-        )  # most queries; the general case takes four times as long for one
+        return vectors / np.float32(math.sqrt(square))  # the general case takes four times as long
     squares = np.einsum("ij,ij->i", vectors, vectors)
     if squares.min(initial=_SQUARE_MAX) > _SQUARE_MIN and squares.max(initial=0) < _SQUARE_MAX:
         divided: Floats = vectors / np.sqrt(squares)[:, None]

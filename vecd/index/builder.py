@@ -156,9 +156,7 @@ def _spot_check(spec: Spec, structure: Structure, stored: Stored) -> None:
     structure.rows.keep_only(labels)
     if len(structure.rows) != len(labels):
         lacking = np.setdiff1d(labels, structure.rows.labels)
-        if any(
-            len(its_labels) for its_labels, _ in stored.pages(lacking)
-        ):  # ignores vectors that are damaged in the store
+        if any(len(its_labels) for its_labels, _ in stored.pages(lacking)):  # not only damaged in the store
             raise snapshot.UnusableSnapshot("belongs to another state of the store: it lacks vectors")
     for its_labels, vectors in stored.pages(labels[snapshot.spots(len(labels))]):
         held = structure.sample(np.searchsorted(labels, its_labels))

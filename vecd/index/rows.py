@@ -77,9 +77,7 @@ class Rows:
         self.count = 0
         self.dead = 0
         self._basis: object = None
-        self._numbers: npt.NDArray[np.int32] = np.empty(
-            0, np.int32
-        )  # of the documents of the first rows, in that basis
+        self._numbers: npt.NDArray[np.int32] = np.empty(0, np.int32)  # documents of the first rows
         self._consecutive = False  # the numbers are consecutive, so a slice of a mask can be copied
 
     def __len__(self) -> int:

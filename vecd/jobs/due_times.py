@@ -143,10 +143,10 @@ def _fields(cron: str) -> str:
     return " ".join(",".join(_ONE_VALUE.sub(r"\1", term) for term in field.split(",")) for field in fields)
 
 
-def _wall_clock_times(line: str, after: datetime, tz: tzinfo) -> Iterator[datetime]:
+def _wall_clock_times(fields: str, after: datetime, tz: tzinfo) -> Iterator[datetime]:
     """The due times after `after` (exclusive, UTC) of an expression with fixed minutes and hours. In UTC, ascending."""
     last = after
-    for local in CronSim(line, after.astimezone(tz).replace(tzinfo=None)):
+    for local in CronSim(fields, after.astimezone(tz).replace(tzinfo=None)):
         moment = _moment(local, tz)
         if moment > last:  # several skipped times are due at the same moment
             yield moment
@@ -162,12 +162,12 @@ def _moment(local: datetime, tz: tzinfo) -> datetime:
     return _change(earlier, moment, tz) or moment
 
 
-def _elapsed_times(line: str, after: datetime, tz: tzinfo) -> Iterator[datetime]:
+def _elapsed_times(fields: str, after: datetime, tz: tzinfo) -> Iterator[datetime]:
     """The same for an expression with `*` for minutes or hours: from change to change of the zone's offset."""
     last, start = after, after
     while True:
         offset = last.astimezone(tz).utcoffset() or timedelta()
-        for local in CronSim(line, (start + offset).replace(tzinfo=None)):
+        for local in CronSim(fields, (start + offset).replace(tzinfo=None)):
             moment = (local - offset).replace(tzinfo=UTC)
             change = _change(last, moment, tz)
             if change is not None:

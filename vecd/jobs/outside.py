@@ -64,9 +64,7 @@ async def claim(
             if begun is not None:
                 try:
                     job = await _committed(begun)
-                except (
-                    asyncio.CancelledError
-                ):  # the claim is on its way: the worker gets the job if it is still connected
+                except asyncio.CancelledError:  # the worker gets the job if it is still connected
                     job = await _committed(begun)
                 if job is not None:
                     jobs.leases.wake()

@@ -89,9 +89,7 @@ class DistinctVectors:
         nodes = self._found(hashes, codes, stored)
         unknown = np.flatnonzero(nodes < 0)
         new = np.zeros(len(codes), np.bool_)
-        if len(set(hashes[unknown].tolist())) == len(
-            unknown
-        ):  # the usual case; np.unique would take longer than adding a node
+        if len(set(hashes[unknown].tolist())) == len(unknown):  # usual; np.unique takes longer
             new[unknown] = True
             nodes[unknown] = self.nodes + np.arange(len(unknown))
         else:

@@ -71,9 +71,7 @@ class KdTree:
             scores, rows = brute_force.nearest(self._matrix, queries, k, allowed, self._spec.space)
             return scores, self.rows.labels[rows]
         points = np.pad(queries, ((0, 0), (0, self._tree.m - self._spec.dimension)))
-        _, near = self._tree.query(
-            points, np.arange(1, asked + 1)
-        )  # a list of ranks, so that the shape is always (n, asked)
+        _, near = self._tree.query(points, np.arange(1, asked + 1))  # by ranks: the shape is (n, asked)
         scores, labels = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         for place, rows in enumerate(near):
             found = rows if allowed.mask is None else rows[allowed.mask[rows]]
