@@ -91,11 +91,10 @@ class _IndexCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         for option in self.params:
-            kinds = {
-                name: kind.parameters[option.name] for name, kind in KINDS.items() if option.name in kind.parameters
-            }
-            if kinds and isinstance(option, TyperOption):
-                option.help = " ".join(f"{name}: {each.what}; default: {each.default}." for name, each in kinds.items())
+            name = option.name or ""
+            found = {each: kind.parameters[name] for each, kind in KINDS.items() if name in kind.parameters}
+            if found and isinstance(option, TyperOption):
+                option.help = " ".join(f"{kind}: {each.what}; default: {each.default}." for kind, each in found.items())
         super().format_options(ctx, formatter)
 
 

@@ -106,8 +106,8 @@ class Rows:
         assert not len(labels) or labels[0] > self.last_label
         total = self.count + len(labels)
         if total > len(self._labels):
-            room = max(total, 2 * len(self._labels))
-            grown, alive = np.empty(room, np.int64), np.ones(room, np.bool_)
+            capacity = max(total, 2 * len(self._labels))
+            grown, alive = np.empty(capacity, np.int64), np.ones(capacity, np.bool_)
             grown[: self.count], alive[: self.count] = self.labels, self.alive
             self._labels, self._alive = grown, alive
         self._labels[self.count : total] = labels
@@ -180,32 +180,32 @@ class Documents:
     """The document of each chunk: the labels of the documents' first chunks, ascending, dead ones included."""
 
     def __init__(self, firsts: Labels) -> None:
-        self._room = firsts
+        self._firsts = firsts
         self._count = self.living = len(firsts)
 
     def add(self, firsts: Labels) -> None:
         """Adds documents; known ones are ignored. The labels ascend."""
-        known = int(self._room[self._count - 1]) if self._count else -1
+        known = int(self._firsts[self._count - 1]) if self._count else -1
         firsts = firsts[np.searchsorted(firsts, known, "right") :]
         total = self._count + len(firsts)
-        if total > len(self._room):
-            room = np.empty(max(total, 2 * len(self._room), 1_024), np.int64)
-            room[: self._count] = self._room[: self._count]
-            self._room = room
-        self._room[self._count : total] = firsts
+        if total > len(self._firsts):
+            grown = np.empty(max(total, 2 * len(self._firsts), 1_024), np.int64)
+            grown[: self._count] = self._firsts[: self._count]
+            self._firsts = grown
+        self._firsts[self._count : total] = firsts
         self._count = total
         self.living += len(firsts)
 
     def remove(self, labels: Labels) -> None:
         """Counts documents as dead, by the labels of their chunks."""
-        firsts = self._room[: self._count]
+        firsts = self._firsts[: self._count]
         if len(labels) and len(firsts):
             places = np.minimum(np.searchsorted(firsts, labels), len(firsts) - 1)
             self.living -= int(np.count_nonzero(firsts[places] == labels))
 
     def of(self, labels: Labels) -> Labels:
         """The labels of the first chunks of their documents; every label must belong to a known document."""
-        firsts = self._room[: self._count]
+        firsts = self._firsts[: self._count]
         found: Labels = firsts[np.searchsorted(firsts, labels, "right") - 1]
         return found
 
