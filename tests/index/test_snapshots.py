@@ -252,7 +252,7 @@ def test_what_stands_behind_the_end_of_the_file_does_no_harm(pools: Pools, tmp_p
         (lambda content: content[:8] + b"\x00\x0f\xff\xff" + content[12:], "checksum of its header"),
         (lambda content: content[:40] + b"!" + content[41:], "checksum of its header"),
         (lambda content: content[:-400] + bytes([content[-400] ^ 1]) + content[-399:], "the checksum of neighbors"),
-        (lambda content: content[:-400], "cut short"),
+        (lambda content: content[:-400], "is truncated"),
         (lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2), "checksum of"),
     ],
 )
