@@ -5,7 +5,7 @@
 Each layer may import from those above it in this list, not from those below (tests/test_layering.py has the exact
 table, and checks it):
 
-    limits errors settings units values
+    limits errors settings units json_values
                         every bound with its reason; the one error root, with `retryable`; configuration
     durable_files backoff resources
                         files that are on disk when a call returns; pauses between retries; what the operating system

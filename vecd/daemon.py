@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__, limits, logs
 from .data_lock import READY, STOPPING, DataLock, folder_id
@@ -32,6 +33,10 @@ from .process import detach, open_standard_streams, reset_priority_and_limits, r
 from .resources import check_descriptors, own_descriptors, save_address_space
 from .settings import Settings, load, private_folder
 from .unixsocket import is_listening
+
+if TYPE_CHECKING:
+    from .ops.service import Service
+    from .server.listener import Listener
 
 log = logging.getLogger("vecd")
 
@@ -136,6 +141,18 @@ def _raise_descriptor_limit(workers: int) -> None:
     check_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0], workers)
 
 
+async def _listen(settings: Settings, service: Service) -> Listener:
+    """Starts the transport: on the socket that systemd passed, or on one bound here."""
+    from .server import listener as sockets
+
+    passed = sockets.inherited()
+    if passed is None and settings.socket.parent == settings.runtime:
+        private_folder(settings.runtime)
+    listener = sockets.Listener(service, passed or sockets.bind(str(settings.socket)), owned=passed is None)
+    await listener.start()
+    return listener
+
+
 async def _serve(
     settings: Settings, lock: DataLock, reopening: logs.ReopeningHandler | None, ready_fd: int | None
 ) -> int:
@@ -147,7 +164,6 @@ async def _serve(
     from .jobs.periodic import Periodic
     from .jobs.scheduler import Scheduler
     from .ops.service import Service
-    from .server import listener as sockets
 
     loop = asyncio.get_running_loop()
     stop, failures = asyncio.Event(), []
@@ -167,15 +183,9 @@ async def _serve(
     engine.open(loop, fail)
     jobs = Jobs(engine, settings.workers)
     jobs.open(loop)
-    passed = sockets.inherited()
-    if passed is None and settings.socket.parent == settings.runtime:
-        private_folder(settings.runtime)
-    sock = passed or sockets.bind(str(settings.socket))
     scheduler = Scheduler(jobs)
     about = {"data": printable_path(settings.data), "data_id": folder_id(settings.data)}
-    service = Service(jobs, scheduler, stop.set, about)
-    listener = sockets.Listener(service, sock, owned=passed is None)
-    await listener.start()
+    listener = await _listen(settings, Service(jobs, scheduler, stop.set, about))
     keeper = loop.create_task(listener.keep_bound(keep_lock))
     trimming = Periodic("retention", partial(engine.feed.retention.keep_trimmed, settings), limits.RETENTION_EVERY_S)
     trimming.start()

@@ -1,4 +1,4 @@
-"""The state that a process inherits from its parent, and what `vec` and `vecd` make of it.
+"""Process state that a child inherits (signals, umask, descriptors): how `vec` and `vecd` reset it.
 
 Rules: the state that a parent leaves behind is arbitrary. A parent may ignore SIGCHLD (then the exit status of every
 child is lost), block signals, close stdin, or run at a low priority under a limit of CPU time. `vec` corrects what its

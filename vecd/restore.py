@@ -1,4 +1,5 @@
-"""`python -m vecd.restore FILE [--force]`: what `vec restore` runs, because the command line has no database code.
+"""`python -m vecd.restore FILE [--force]`: the process behind `vec restore`, because the command line has no database
+code.
 
 Holds the lock on the data folder meanwhile, so that no daemon runs. Prints one JSON object: what was restored, or
 `{"error": …}` as it travels on the wire.

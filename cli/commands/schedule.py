@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -69,7 +69,7 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
     """List schedules, including those of the daemon's maintenance."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
-        found: list[dict[str, Any]] = client.request("schedule.list")["schedules"]
+        found = client.schedules()
     if output.json:
         output.objects(found)
         return
@@ -90,7 +90,7 @@ def run(
 ) -> None:
     """Submit the job of a schedule now; the jobs of a schedule never overlap."""
     with options.open_client(socket, no_spawn) as client:
-        job = client.request("schedule.run", name=name)
+        job = client.run_schedule(name)
     Output(json).one(job, f"job {job['job_id']}")
 
 
@@ -100,5 +100,5 @@ def remove(
 ) -> None:
     """Remove a schedule."""
     with options.open_client(socket, no_spawn) as client:
-        body = client.request("schedule.remove", name=name)
+        body = client.remove_schedule(name)
     Output(json).one(body, f"schedule {name} removed")

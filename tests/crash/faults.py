@@ -121,7 +121,7 @@ def contents(store: Path) -> State:
     database = Database(store, lambda _: None, failures.append)
     database.open()
     try:
-        with database.snapshot() as db:
+        with database.read_transaction() as db:
             problems = [each for table in integrity.tables(db) for each in integrity.integrity(db, table)]
             replayed = integrity.Replayed()
             while replayed.seq < database.head:

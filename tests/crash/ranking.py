@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.index.test_inverted_index import Model
-from vecd.index.fulltext.inverted_index import Query, Ranking
+from vecd.index.fulltext.inverted_index import Bm25Parameters, TermQuery
 from vecd.text.analysis import FORM_MARK, analyzer
 from vecd.text.embedders.hash import Hash
 
@@ -26,7 +26,7 @@ class Ranked:
     def __init__(self, documents: Sequence[Mapping[str, Any]]) -> None:
         self.vectors: dict[str, npt.NDArray[np.float32]] = {}
         self._chunks: list[str] = []
-        self._model = Model(Ranking())
+        self._model = Model(Bm25Parameters())
         for document in documents:
             for chunk in document["chunks"]:
                 self.vectors[chunk["chunk_id"]] = np.frombuffer(chunk["vector"], "<f4")
@@ -37,7 +37,7 @@ class Ranked:
 
     def worded(self, query: str) -> dict[str, float]:
         """The score of each chunk that has any of the words."""
-        found = self._model.search(Query(tuple(_terms(query))), len(self._chunks))
+        found = self._model.search(TermQuery(tuple(_terms(query))), len(self._chunks))
         return {self._chunks[label]: score for score, label in found}
 
     def embedded(self, query: str) -> npt.NDArray[np.float32]:

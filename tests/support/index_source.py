@@ -17,10 +17,10 @@ import numpy.typing as npt
 from vecd import limits
 from vecd.errors import VecError
 from vecd.index import METRICS, kinds
-from vecd.index.live import LiveIndex
-from vecd.index.messages import Options, Write
+from vecd.index.live_index import LiveIndex
 from vecd.index.policy import Tuning
 from vecd.index.pools import Pools, make_pools
+from vecd.index.requests import SearchOptions, Write
 from vecd.index.rows import Bools, Floats, Labels, Selection
 from vecd.index.source import Rebuilt, Stored, StoredText
 from vecd.index.structure import Spec
@@ -169,16 +169,16 @@ class Driven:
     def search(self, query: npt.ArrayLike, k: int, *, here: bool = False, **options: Any) -> Answer:
         """`here`: on this thread, if it may be the strand."""
         if here:
-            found = self.live.search(query, Options(k, **options), wake=False)
+            found = self.live.search(query, SearchOptions(k, **options), wake=False)
             self.live.turn()
             return found.result(WAIT_S)
-        return self.live.search(query, Options(k, **options)).result(WAIT_S)
+        return self.live.search(query, SearchOptions(k, **options)).result(WAIT_S)
 
     def labels(self, *, here: bool = False) -> set[int]:
         """All that there is."""
         return set(self.search(np.zeros(self.source.spec.dimension), 1_000_000, here=here)[1].tolist())
 
-    def together(self, searches: Sequence[tuple[npt.ArrayLike, Options]]) -> list[Answer]:
+    def together(self, searches: Sequence[tuple[npt.ArrayLike, SearchOptions]]) -> list[Answer]:
         """Searches that one turn answers: they are left while another one holds the strand."""
         gate = Gate()
 
@@ -186,7 +186,7 @@ class Driven:
             gate()
             raise VecError("held", "this search is here to hold up the strand")
 
-        holding = self.live.search(np.zeros(self.source.spec.dimension), Options(1, select=hold))
+        holding = self.live.search(np.zeros(self.source.spec.dimension), SearchOptions(1, select=hold))
         gate.wait()
         futures = [self.live.search(query, options) for query, options in searches]
         gate.open.set()
@@ -241,7 +241,7 @@ class NeverCeasing:
         assert self._ended.wait(WAIT_S)
 
     def _ask(self) -> None:
-        self._driven.live.search(np.zeros(self._driven.source.spec.dimension), Options(1, select=self._select))
+        self._driven.live.search(np.zeros(self._driven.source.spec.dimension), SearchOptions(1, select=self._select))
 
     def _select(self) -> Selection:
         self.asked += 1

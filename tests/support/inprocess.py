@@ -139,13 +139,13 @@ class Ops:
         """So many bytes more wait for their reader."""
         if change and not (self.closed and change > 0):
             self.unread_bytes += change
-            self._budget.unread(change)
+            self._budget.unread_changed(change)
 
     def _changed(self) -> None:
         self._moved.set()
 
 
-class Part:
+class EncodedPart:
     """A part of a stream as Python objects, and what it takes as bytes."""
 
     def __init__(self, body: dict[str, Any], size: int) -> None:
@@ -156,9 +156,9 @@ class Part:
         return self._size
 
 
-def plain(body: dict[str, Any]) -> Part:
+def plain(body: dict[str, Any]) -> EncodedPart:
     """The `encode_part` of this transport."""
-    return Part(body, len(encode_part(body)))
+    return EncodedPart(body, len(encode_part(body)))
 
 
 class Answer:
@@ -188,7 +188,7 @@ class Answer:
         return size
 
     def part(self, body: Sized) -> None:
-        assert isinstance(body, Part)
+        assert isinstance(body, EncodedPart)
         self._queue(body.body, len(body))
 
     def end(self, body: dict[str, Any]) -> None:

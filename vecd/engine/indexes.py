@@ -21,9 +21,9 @@ import numpy as np
 
 from ..errors import Code, VecError
 from ..index.fulltext.segments import TermCounts
-from ..index.live import LiveIndex
-from ..index.messages import Write
+from ..index.live_index import LiveIndex
 from ..index.pools import make_pools
+from ..index.requests import Write
 from ..index.rows import Floats, Labels
 from ..index.source import Rebuilt
 from ..index.structure import Spec
@@ -51,13 +51,13 @@ class _Stored:
         self, database: Database, library_id: int, dimension: int, left_out: Callable[[int, VecError], None]
     ) -> None:
         self._database, self._dimension, self._left_out = database, dimension, left_out
-        with database.snapshot() as db:
+        with database.read_transaction() as db:
             self.seq = events.head(db)
             self.labels, self.firsts = documents.living_chunks(db, library_id)
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
         for page in _paged(labels):
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 found = list(documents.vectors(db, documents.kept(db, page), self._left_out))
             for its_labels, packed in found:
                 if len(packed) != 4 * len(its_labels) * self._dimension:
@@ -76,13 +76,13 @@ class _StoredText:
 
     def __init__(self, database: Database, library: Library) -> None:
         self._database, self._library = database, library
-        with database.snapshot() as db:
+        with database.read_transaction() as db:
             self.seq = events.head(db)
             self.labels = documents.living(db, library.library_id)
 
     def words(self, labels: Labels) -> Iterator[tuple[Labels, TermCounts]]:
         for page in _paged(labels):
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 found = list(documents.texts(db, documents.kept(db, page)))
             for its_labels, titles, texts in found:
                 yield its_labels, terms_of(self._library, titles, texts)

@@ -1,6 +1,6 @@
 """Filters: `--where` expressions, answered from memory.
 
-    language.py      the text of an expression -> a tree; errors that point at the column
+    expressions.py   the text of an expression -> a tree; errors that point at the column
     attributes.py    columns of the documents' fields -> masks
 
 Knows numpy and JSON; no SQL, no sockets.

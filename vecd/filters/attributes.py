@@ -23,16 +23,16 @@ import numpy.typing as npt
 
 from .. import limits
 from ..errors import nearest
-from .columns import Bools, Columns, Growing, Labels, Row, pages
-from .language import OWN, All, Doubt, Field, Node, Not, Test, Value, Where
+from .columns import Bools, Columns, DocumentRow, Growing, Labels, pages
+from .expressions import OWN, All, Field, FilterWarning, Node, Not, Test, Value, Where
 
-__all__ = ["Attributes", "DocumentSelection", "Row", "Some"]
+__all__ = ["Attributes", "DocumentRow", "DocumentSelection", "DocumentSet"]
 
 _KINDS = {float: "numbers", str: "strings", bool: "true or false"}
 #: What people call the document's own id in a filter.
 _ID_NAMES = ("id", "_id", "doc_id", "docid", "documentid")
 #: Doubts that are told of one filter; more are only counted.
-_DOUBTS_MAX = 10
+_WARNINGS_MAX = 10
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class _Left:
     """What one commit did."""
 
     seq: int
-    rows: list[Row]
+    rows: list[DocumentRow]
     removed: list[int]  # labels
 
 
@@ -55,7 +55,7 @@ class DocumentSelection:
     chunks: npt.NDArray[np.int32]  # by document number
     alive: Bools  # by document number
     seq: int  # the state is that of the log up to here: the last commit that changed the library
-    doubts: tuple[Doubt, ...] = ()  # what is probably not meant
+    warnings: tuple[FilterWarning, ...] = ()  # what is probably not meant
 
     def numbers(self, labels: Labels) -> npt.NDArray[np.int32]:
         """The number of each label's document, -1 for none; labels ascend."""
@@ -115,7 +115,7 @@ class Attributes:
                     if not self._pins[each]:
                         del self._pins[each]
 
-    def leave(self, seq: int, rows: list[Row], removed: list[int]) -> None:
+    def leave(self, seq: int, rows: list[DocumentRow], removed: list[int]) -> None:
         """What a commit did; rows are in the order of their labels. Any thread; does not wait."""
         with self._inbox_lock:
             self._inbox.append(_Left(seq, rows, removed))
@@ -131,7 +131,7 @@ class Attributes:
         dead."""
         return self.pending > max(limits.ATTRIBUTES_PENDING, self._table.firsts.count) or self._table.worn
 
-    def load(self, fields: frozenset[Field], read: Callable[[], tuple[int, Iterable[Row]]]) -> None:
+    def load(self, fields: frozenset[Field], read: Callable[[], tuple[int, Iterable[DocumentRow]]]) -> None:
         """Makes sure that these fields have columns. `read` gives the living documents by label, and the seq that they
         are as of; it is called only if documents may have something there. Other filters go on meanwhile."""
         with self._load_lock:
@@ -151,8 +151,8 @@ class Attributes:
                     table = _Table(missing)
                     table.take(rows)
                 else:
-                    part = _Part(missing, known)
-                    part.take(rows)
+                    new = _NewColumns(missing, known)
+                    new.take(rows)
                 with self._lock:
                     if again:
                         with self._inbox_lock:
@@ -160,7 +160,7 @@ class Attributes:
                             self._inbox.extendleft(reversed(self._taken))
                             self.pending += sum(len(left.rows) for left in self._taken)
                     else:
-                        self._join(part, seq)
+                        self._join(new, seq)
                     self._drop_unused(fields)
             finally:
                 self._taken = None
@@ -172,7 +172,7 @@ class Attributes:
             assert self._seq is not None
             return self._table.select(where, self._seq)
 
-    def _join(self, part: _Part, seq: int) -> None:
+    def _join(self, new: _NewColumns, seq: int) -> None:
         """Puts new columns, of the documents that were alive at that seq, beside the others."""
         assert self._taken is not None
         assert self._seq is not None
@@ -180,21 +180,21 @@ class Attributes:
         later = [left for left in self._taken if left.seq > seq]
         table = self._table
         if seq > self._seq:  # what has not been left here yet was read with the others
-            table.take(row for row in part.late if row.label > table.last_first)
+            table.take(row for row in new.late if row.label > table.last_first)
         count = table.firsts.count - sum(len(left.rows) for left in later)
-        numbers = np.searchsorted(table.firsts.values, np.array(part.labels, np.int64)).astype(np.int32)
+        numbers = np.searchsorted(table.firsts.values, np.array(new.labels, np.int64)).astype(np.int32)
         read = np.zeros(count, np.bool_)
         read[numbers] = True
         table.known.values[:count] &= read
         if seq > self._seq:
             table.alive.values[:count] &= read
             self._seq = seq
-        part.columns.renumber(numbers)
+        new.columns.renumber(numbers)
         for left in later:
-            part.columns.fill(count, left.rows)
+            new.columns.fill(count, left.rows)
             count += len(left.rows)
         with self._inbox_lock:
-            table.columns.add(part.columns)
+            table.columns.add(new.columns)
 
     def _drop_unused(self, wanted: frozenset[Field]) -> None:
         """Drops the columns that were used least recently, as far as all together take too much memory or are too
@@ -226,10 +226,10 @@ class Attributes:
                 self._seq = each.seq
 
 
-class Some:
+class DocumentSet:
     """Some documents, alive or not, to be held against filters that name these fields."""
 
-    def __init__(self, fields: Iterable[Field], rows: Iterable[Row]) -> None:
+    def __init__(self, fields: Iterable[Field], rows: Iterable[DocumentRow]) -> None:
         self._table = _Table(fields)
         self._table.take(rows)
 
@@ -238,16 +238,16 @@ class Some:
         return self._table.passing(where)
 
 
-class _Part:
+class _NewColumns:
     """Columns that are to join a table: of the documents that were alive when they were read."""
 
     def __init__(self, fields: Iterable[Field], known: int) -> None:
         self.columns = Columns(fields)
         self.labels: list[int] = []
-        self.late: list[Row] = []  # those with labels behind `known`
+        self.late: list[DocumentRow] = []  # those with labels behind `known`
         self._known = known
 
-    def take(self, rows: Iterable[Row]) -> None:
+    def take(self, rows: Iterable[DocumentRow]) -> None:
         for page in pages(rows):
             self.columns.fill(len(self.labels), page)
             self.labels += [row.label for row in page]
@@ -281,7 +281,7 @@ class _Table:
             return False
         return known - int(np.count_nonzero(self.alive.values)) > known // 2
 
-    def take(self, rows: Iterable[Row]) -> None:
+    def take(self, rows: Iterable[DocumentRow]) -> None:
         """Takes in documents, in the order of their labels."""
         for page in pages(rows):
             self.columns.fill(self.firsts.count, page)
@@ -309,9 +309,9 @@ class _Table:
         mask: Bools = masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
         last_label = int(self.firsts.values[-1] + self.chunks.values[-1] - 1) if count else -1
         alive = self.alive.values.copy()
-        doubts = tuple(self._doubts(where)) if alive.any() else ()
+        warnings = tuple(self._warnings(where)) if alive.any() else ()
         firsts, chunks = self.firsts.values, self.chunks.values
-        return DocumentSelection(self._basis, mask, last_label, firsts, chunks, alive, seq, doubts)
+        return DocumentSelection(self._basis, mask, last_label, firsts, chunks, alive, seq, warnings)
 
     def passing(self, where: Sequence[Where]) -> list[bool]:
         """By document number, whether all of these let it through."""
@@ -355,28 +355,28 @@ class _Table:
                 mask |= self._work_out(each, start, stop)
         return mask
 
-    def _doubts(self, where: Sequence[Where]) -> Iterator[Doubt]:
+    def _warnings(self, where: Sequence[Where]) -> Iterator[FilterWarning]:
         """What is probably not meant: fields that no living document has, and comparisons with what they never hold."""
         told: set[tuple[Field, type | None]] = set()
         more = 0
         for each in where:
             for test in sorted(each.tests, key=lambda test: test.column):
-                doubt = self._doubt(each.text, test, told)
-                if doubt is not None and len(told) <= _DOUBTS_MAX:
-                    yield doubt
-                elif doubt is not None:
+                warning = self._warning(each.text, test, told)
+                if warning is not None and len(told) <= _WARNINGS_MAX:
+                    yield warning
+                elif warning is not None:
                     more += 1
         if more:
-            yield Doubt(where[-1].text, 1, f"{more:,} more of its tests never hold", None)
+            yield FilterWarning(where[-1].text, 1, f"{more:,} more of its tests never hold", None)
 
-    def _doubt(self, text: str, test: Test, told: set[tuple[Field, type | None]]) -> Doubt | None:
+    def _warning(self, text: str, test: Test, told: set[tuple[Field, type | None]]) -> FilterWarning | None:
         column, alive = self.columns.by_field[test.field], self.alive.values
         if not test.field.own and not column.lives(None, alive):
             if (test.field, None) in told:
                 return None
             told.add((test.field, None))
-            hint = self._meant(test.field) if len(told) <= _DOUBTS_MAX else None
-            return Doubt(text, test.column, f"no document has the field {str(test.field)!r:.200}", hint)
+            hint = self._meant(test.field) if len(told) <= _WARNINGS_MAX else None
+            return FilterWarning(text, test.column, f"no document has the field {str(test.field)!r:.200}", hint)
         kinds = {kind_of(value) for value in test.values}
         if not kinds or any(column.lives(kind, alive) for kind in kinds):
             return None
@@ -401,7 +401,7 @@ def kind_of(value: Value) -> type:
     return str if isinstance(value.value, str) else float
 
 
-def _mismatch(text: str, test: Test, held: list[type]) -> Doubt:
+def _mismatch(text: str, test: Test, held: list[type]) -> FilterWarning:
     value = test.values[0]
     kind = kind_of(value)
     kinds = " and ".join(sorted(_KINDS[each] for each in held))
@@ -412,4 +412,4 @@ def _mismatch(text: str, test: Test, held: list[type]) -> Doubt:
     elif kind is str and value.quoted and float in held:
         hint = "for the number, leave out the quotes"
     told = f"the field {str(test.field)!r:.200} holds {kinds}, and {value.text:.100} is {what}"
-    return Doubt(text, value.column, told, hint)
+    return FilterWarning(text, value.column, told, hint)

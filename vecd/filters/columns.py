@@ -1,4 +1,4 @@
-"""Columns: the values of fields over all documents, by type, each with the numbers of the documents that have them.
+"""Columns: the values of one field over all documents, by type, with the numbers of the documents that have them.
 
 Numbers are compared exactly, as Python compares them: integers are kept as integers, and a comparison with a value that
 the type of a column cannot hold is turned into one that it can. Not thread-safe: attributes.py holds its lock.
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from .language import Field, Test
+from .expressions import Field, Test
 
 Bools = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]
@@ -36,7 +36,7 @@ _VALUES_ONE_BY_ONE = 4
 _LOOK = 64
 
 
-class Row(NamedTuple):
+class DocumentRow(NamedTuple):
     """A document: the label of its first chunk, how many it has, and its fields; metadata as JSON, or read already."""
 
     label: int
@@ -46,7 +46,7 @@ class Row(NamedTuple):
     metadata: str | dict[str, Any]
 
 
-def pages(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def pages(rows: Iterable[DocumentRow]) -> Iterator[list[DocumentRow]]:
     """The rows, some at a time."""
     waiting = iter(rows)
     while page := list(islice(waiting, _PAGE_ROWS)):
@@ -293,7 +293,7 @@ class Columns:
         """Names of fields that documents have, to suggest one of them: first keys all, others some."""
         return {*(str(Field(False, (key,))) for key in islice(self._keys, _NAMES_MAX)), *self._paths}
 
-    def fill(self, start: int, rows: Sequence[Row]) -> None:
+    def fill(self, start: int, rows: Sequence[DocumentRow]) -> None:
         """Takes the values of documents; the first has the number `start`."""
         if not rows:
             return

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import Code, VecError
 from ..resources import exhausted
-from . import brute_force, native, snapshot
+from . import brute_force, native, snapshot_file
 from .kinds import KINDS
 from .local.flat import Flat
 from .rows import Floats, Labels
@@ -42,7 +42,7 @@ class Loaded:
     damage: str | None = None  # what was wrong with the snapshot that was found
 
 
-class Stopped(Exception):
+class BuildCancelled(Exception):
     """The load or build was cancelled."""
 
 
@@ -90,7 +90,7 @@ def save(spec: Spec, source: Source, structure: Structure, seq: int) -> None:
     assert arrays is not None
     assert source.path is not None
     about = {"of": source.identity, "spec": described(spec), "seq": seq, "vectors": structure.rows.count}
-    size = snapshot.save(source.path, about, arrays)
+    size = snapshot_file.save(source.path, about, arrays)
     log.info("snapshot saved", extra={"file": source.path.name, "vectors": structure.rows.count, "bytes": size})
 
 
@@ -102,7 +102,7 @@ def prepared(spec: Spec, vectors: Floats) -> Floats:
 def _pages(spec: Spec, stored: Stored, labels: Labels, stopped: Callable[[], bool]) -> Iterator[tuple[Labels, Floats]]:
     for its_labels, vectors in stored.pages(labels):
         if stopped():
-            raise Stopped
+            raise BuildCancelled
         yield its_labels, prepared(spec, vectors)
 
 
@@ -126,22 +126,22 @@ def _restored(spec: Spec, source: Source, stored: Stored) -> tuple[Structure | N
     if path is None or restore is None:
         return None, None
     try:
-        with snapshot.opened(path) as (about, arrays):
+        with snapshot_file.opened(path) as (about, arrays):
             if about["of"] != source.identity:
-                raise snapshot.UnusableSnapshot("belongs to another library")
+                raise snapshot_file.UnusableSnapshot("belongs to another library")
             if about["spec"] != described(spec):  # the index or the format of its arrays has changed
                 path.unlink()
                 return None, None
-            snapshot.check_seq(about["seq"], stored.seq)
+            snapshot_file.check_seq(about["seq"], stored.seq)
             try:
                 structure = restore(spec, arrays)
             except ValueError as error:
-                raise snapshot.UnusableSnapshot(f"is damaged: {error}") from error
+                raise snapshot_file.UnusableSnapshot(f"is damaged: {error}") from error
         _spot_check(spec, structure, stored)
         return structure, None
     except FileNotFoundError:
         return None, None
-    except (snapshot.UnusableSnapshot, OSError) as error:
+    except (snapshot_file.UnusableSnapshot, OSError) as error:
         renamed = path.with_name(path.name + ".damaged")
         with contextlib.suppress(OSError):
             path.replace(renamed)
@@ -157,13 +157,13 @@ def _spot_check(spec: Spec, structure: Structure, stored: Stored) -> None:
     if len(structure.rows) != len(labels):
         lacking = np.setdiff1d(labels, structure.rows.labels)
         if any(len(its_labels) for its_labels, _ in stored.pages(lacking)):  # not only damaged in the store
-            raise snapshot.UnusableSnapshot("belongs to another state of the store: it lacks vectors")
-    for its_labels, vectors in stored.pages(labels[snapshot.spots(len(labels))]):
+            raise snapshot_file.UnusableSnapshot("belongs to another state of the store: it lacks vectors")
+    for its_labels, vectors in stored.pages(labels[snapshot_file.spots(len(labels))]):
         held = structure.sample(np.searchsorted(labels, its_labels))
         stored_vectors = prepared(spec, vectors)
         atol = _TOLERANCE * max(1e-30, float(np.abs(stored_vectors).max()))
         if not np.allclose(held, stored_vectors, rtol=_TOLERANCE, atol=atol):
-            raise snapshot.UnusableSnapshot("belongs to another state of the store: its vectors differ")
+            raise snapshot_file.UnusableSnapshot("belongs to another state of the store: its vectors differ")
 
 
 def failed(error: BaseException) -> VecError:

@@ -47,7 +47,7 @@ def _no_further_rules(metric: str, parameters: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class IndexKind:
     """A kind of index. `make` is None for a kind without a structure; a structure is built from `rows_min` rows on."""
 
     what: str

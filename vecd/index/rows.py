@@ -176,7 +176,7 @@ class Ranked(NamedTuple):
     documents: Labels
 
 
-class Documents:
+class DocumentMap:
     """The document of each chunk: the labels of the documents' first chunks, ascending, dead ones included."""
 
     def __init__(self, firsts: Labels) -> None:

@@ -4,8 +4,8 @@
     queue.py         selects the next pending job; no threads, no clock
     dispatcher.py    assigns jobs to workers and takes their steps and results: claim, heartbeat, checkpoint, finish
     leases.py        running attempts, and the leases of workers outside the daemon
-    workers.py       the daemon's own workers: threads
-    outside.py       the ops for workers outside the daemon
+    worker_threads.py  the daemon's own workers: threads
+    external_workers.py  the ops for workers outside the daemon
     effects.py       what a step writes, as data
     retry_policy.py  the next state of a job after an attempt that did not complete it
     operations.py    submit, list, show, wait, cancel, retry, drop, pause, resume

@@ -18,7 +18,7 @@ from ..store.transaction import JobChange
 from .dispatcher import Dispatcher
 from .leases import TICK_S
 from .periodic import Periodic
-from .workers import WorkerThreads
+from .worker_threads import WorkerThreads
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..store.jobs import Job
-from .queue import Entry
+from .queue import QueuedJob
 
 #: The interval at which working time advances while there are leases, and the maximum advance.
 TICK_S: Final = 0.25
@@ -47,7 +47,7 @@ class WorkingTime:
 class Attempt:
     """A running attempt: its worker, its progress, and whether it must stop."""
 
-    def __init__(self, entry: Entry, worker: str, time: WorkingTime, lease_s: float | None = None) -> None:
+    def __init__(self, entry: QueuedJob, worker: str, time: WorkingTime, lease_s: float | None = None) -> None:
         """`lease_s` is None for a thread of the daemon, which has no lease."""
         self.entry = entry
         self.kind = entry.kind

@@ -24,7 +24,7 @@ from .jobs import Jobs
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class JobFilter:
     """A filter for jobs. None: all."""
 
     states: Sequence[str] | None = None
@@ -111,7 +111,7 @@ async def status(jobs: Jobs) -> dict[str, Any]:
     return {**overview(jobs), "jobs": [described(jobs, job) for job in running if job.state == store.RUNNING]}
 
 
-def page(jobs: Jobs, listing: Listing, before: int | None, count: int) -> list[Job]:
+def page(jobs: Jobs, listing: JobFilter, before: int | None, count: int) -> list[Job]:
     """Up to `count` jobs, newest first, below the id `before` (exclusive). Blocks.
 
     Raises VecError `invalid_request` for an unknown state, `unsupported` for an unknown kind.
@@ -124,7 +124,7 @@ def page(jobs: Jobs, listing: Listing, before: int | None, count: int) -> list[J
     for kind in listing.kinds or ():
         kinds.find(kind)
     since_us = 0 if listing.since_s is None else wall_us() - int(listing.since_s * 1e6)
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         return store.page(
             db, states=listing.states, kinds=listing.kinds, library=listing.library, since_us=since_us, before=before,
             count=count,
@@ -133,7 +133,7 @@ def page(jobs: Jobs, listing: Listing, before: int | None, count: int) -> list[J
 
 def show(jobs: Jobs, job_id: int) -> dict[str, Any]:
     """The details of a job, with its attempts. Blocks. Raises VecError `not_found`."""
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         job = store.find(db, job_id)
         attempts, after = store.attempts(db, job_id), store.waited_for(db, job_id)
     return {
@@ -154,7 +154,7 @@ def show(jobs: Jobs, job_id: int) -> dict[str, Any]:
 
 def lines(jobs: Jobs, job_id: int, after: int) -> list[dict[str, Any]]:
     """A page of a job's log, after the line `after` (exclusive). Blocks. Raises VecError `not_found`."""
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         store.find(db, job_id)
         return store.lines(db, job_id, after, limits.JOBS_PAGE)
 
@@ -223,7 +223,7 @@ def described(jobs: Jobs, job: Job) -> dict[str, Any]:
 
 
 def _these(jobs: Jobs, job_ids: Sequence[int]) -> list[Job]:
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         return store.find_many(db, job_ids)
 
 

@@ -3,7 +3,7 @@
     schema.py      append-only numbered migrations
     database.py    the writer thread, group commit, read connections, after-commit hook
     catalogue.py   transaction.py     what the rest of the program sees of it
-    libraries.py   documents.py   events.py   text.py      the statements of each noun
+    libraries.py   documents.py   events.py      the statements of each noun
     jobs.py   job_transitions.py   schedules.py   reembed.py     and of background jobs
     integrity.py   backup.py       whether the store agrees with itself; a copy of it
 

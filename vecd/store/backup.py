@@ -1,4 +1,4 @@
-"""A copy of the store, as of one moment, in bounded steps."""
+"""Copies the store to a file, as of one moment, in bounded steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .database import FULL, Database, translated
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CopyProgress:
     """How far a copy is, in pages; `seq` is the head of the log that it holds."""
 
     done: int
@@ -24,7 +24,7 @@ class Part:
     seq: int
 
 
-def copied(database: Database, path: Path, pages: int) -> Iterator[Part]:
+def copied(database: Database, path: Path, pages: int) -> Iterator[CopyProgress]:
     """Copies the store to a file, `pages` at a time; when it ends, the file is whole and on disk. No part of `path` may
     be a symlink.
 
@@ -34,14 +34,14 @@ def copied(database: Database, path: Path, pages: int) -> Iterator[Part]:
     path.unlink(missing_ok=True)
     os.close(create(path))
     try:
-        with database.snapshot() as source:
+        with database.read_transaction() as source:
             seq = events.head(source)
             target = _opened(path)
             try:
                 target.pragma("synchronous", "off")  # what is not whole is thrown away
                 with target.backup("main", source, "main") as backup:
                     while not backup.step(pages):
-                        yield Part(backup.page_count - backup.remaining, backup.page_count, seq)
+                        yield CopyProgress(backup.page_count - backup.remaining, backup.page_count, seq)
                 _make_its_own(target)
             except apsw.Error as error:  # of the copy; beyond this block it would be taken for one of the store
                 full = target.system_errno in FULL and isinstance(error, (apsw.IOError, apsw.CantOpenError))
@@ -58,7 +58,7 @@ def copied(database: Database, path: Path, pages: int) -> Iterator[Part]:
     except GeneratorExit:
         path.unlink(missing_ok=True)
         raise
-    yield Part(1, 1, seq)
+    yield CopyProgress(1, 1, seq)
 
 
 def _opened(path: Path) -> apsw.Connection:

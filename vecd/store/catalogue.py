@@ -1,4 +1,4 @@
-"""The catalogue: an immutable picture of the table of libraries, which everybody reads instead of the table."""
+"""The catalogue: an immutable copy in memory of the table of libraries."""
 
 from __future__ import annotations
 

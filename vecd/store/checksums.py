@@ -1,4 +1,4 @@
-"""Checksums of what is stored: a flipped bit in a row is an error, and never another text or vector.
+"""Checksums of stored texts and vectors: a flipped bit in a row becomes an error, never another text or vector.
 
 SQLite does not check the contents of its pages. So each row of `chunks` has the CRC-32 of its text and that of its
 vector (`sums`, 8 bytes), and each row of `documents` that of its id, title, metadata and number of chunks (`sum`). They

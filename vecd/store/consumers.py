@@ -1,4 +1,4 @@
-"""Consumers: cursors that the daemon keeps, by name. They hold the log: a trim stops at the hindmost."""
+"""Named consumers: cursors that the daemon stores. They hold the log: a trim stops at the hindmost."""
 
 from __future__ import annotations
 

@@ -509,7 +509,7 @@ class Database:
         return connection
 
     @contextlib.contextmanager
-    def snapshot(self) -> Iterator[apsw.Connection]:
+    def read_transaction(self) -> Iterator[apsw.Connection]:
         """This thread's read connection inside one read transaction: everything read is as of one commit.
 
         Raises VecError `storage_failed`, or `damaged` for what cannot be decoded.

@@ -48,7 +48,7 @@ class Entry:
 
 
 @dataclass(slots=True)
-class Batch:
+class DocumentBatch:
     """Documents of one request. `vectors` has shape (total chunks, dimension), float32, C-contiguous."""
 
     entries: list[Entry]
@@ -116,7 +116,7 @@ def indexed(title: str | None, text: str | None) -> str | None:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def write(tx: Transaction, library: Library, batch: Batch, again: bool = False) -> list[Outcome]:
+def write(tx: Transaction, library: Library, batch: DocumentBatch, again: bool = False) -> list[Outcome]:
     """Adds, updates and deletes the batch's documents as if they had been sent one by one. With `again` they are
     written though they be what is there already."""
     outcomes: list[Outcome] = []
@@ -133,7 +133,9 @@ def write(tx: Transaction, library: Library, batch: Batch, again: bool = False) 
     return outcomes
 
 
-def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entry], again: bool) -> list[Outcome]:
+def _write_wave(
+    tx: Transaction, library: Library, batch: DocumentBatch, wave: list[Entry], again: bool
+) -> list[Outcome]:
     there = present(tx.db, library.library_id, [entry.id for entry in wave])
     same = set() if again else _same(tx.db, batch, wave, there)
     outcomes: list[Outcome] = []
@@ -209,7 +211,9 @@ def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entr
     return outcomes
 
 
-def _same(db: apsw.Connection, batch: Batch, wave: list[Entry], there: dict[int, tuple[int, int, str]]) -> set[int]:
+def _same(
+    db: apsw.Connection, batch: DocumentBatch, wave: list[Entry], there: dict[int, tuple[int, int, str]]
+) -> set[int]:
     """Places in `wave` of documents that would change nothing."""
     same: set[int] = set()
     perhaps: list[tuple[int, int, int]] = []  # place, label, chunks

@@ -55,7 +55,7 @@ ALL_TYPES: tuple[str, ...] = (*TYPE_NAMES.values(), CHUNK_ADDED, CHUNK_DELETED)
 Event = dict[str, Any]
 
 
-class Row(NamedTuple):
+class EventRow(NamedTuple):
     """A row of the log with what is needed to expand it. `seq` is its first event's; the fields of documents are None
     in a row that is not about one, those with `old_` in one that has nothing before it."""
 
@@ -109,7 +109,7 @@ def horizon(db: apsw.Connection) -> tuple[int, int]:
     return int(seq), int(time_us)
 
 
-def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False) -> list[Row]:
+def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False) -> list[EventRow]:
     """Up to `count` rows, beginning with the one that holds the event behind `after` (exclusive).
 
     They come as one row of JSON, because every row is a step (see __init__.py).
@@ -125,7 +125,7 @@ def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False)
         " WHERE seq >= coalesce((SELECT max(seq) FROM events WHERE seq <= ?1 + 1), 0) ORDER BY seq LIMIT ?2)",
         (after, count),
     ).get
-    return [Row._make(each) for each in orjson.loads(packed)]
+    return [EventRow._make(each) for each in orjson.loads(packed)]
 
 
 def note_clock_back(db: apsw.Connection, seq: int, now_us: int) -> None:
@@ -189,7 +189,7 @@ def time_at(db: apsw.Connection, seq: int) -> int:
     return horizon(db)[1] if found is None else found
 
 
-def expand(row: Row, library: str | None) -> list[Event]:
+def expand(row: EventRow, library: str | None) -> list[Event]:
     """The events of a row, in order, as they travel: `{"seq","type","library","time","data"}`.
 
     Whoever catches up waits for this, so it takes the row apart once and calls nothing for a chunk.

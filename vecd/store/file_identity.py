@@ -1,4 +1,4 @@
-"""Whether the store's files are still the ones that were opened, and whether a folder has held a store before.
+"""Detects that the store's files were removed or replaced, and whether a folder has held a store before.
 
 An open file outlives its name: after `rm`, or a rename onto it, SQLite goes on writing to a file that nobody can open
 again. So the writer compares names and files before it acknowledges a transaction, which takes some microseconds. A

@@ -1,4 +1,4 @@
-"""Whether the store agrees with itself: SQLite's own checks, the log against the tables, rows against checksums.
+"""Integrity checks of the store: SQLite's own, the log against the tables, rows against checksums.
 
 Each function looks at one bounded part, in one read transaction, and returns what is wrong as sentences. All parts
 together read each row a fixed number of times, however many libraries there are.

@@ -1,4 +1,4 @@
-"""Jobs: what a job is, and how jobs are read. (How they change their state is job_transitions.py's.)"""
+"""Jobs: the job record, and how jobs are read. (How they change their state is job_transitions.py's.)"""
 
 from __future__ import annotations
 

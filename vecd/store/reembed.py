@@ -1,4 +1,4 @@
-"""New vectors beside the old: drafts of a library's documents, until all of them take the old ones' places at once.
+"""Drafts of a reembed: new chunks and vectors beside the old ones, until one transaction replaces all.
 
 A draft is made of one version of a document (its label) and never changes; one whose document has been changed or
 deleted since is passed over. The switch is one transaction: each document becomes a new version of itself, with new
@@ -18,12 +18,12 @@ import orjson
 from ..errors import Code, VecError
 from . import documents, libraries
 from .catalogue import Library
-from .documents import Batch, Entry
+from .documents import DocumentBatch, Entry
 from .transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ReembedSource:
     """A version of a document, to make a draft of: `vectors` are little-endian float32, one a chunk."""
 
     label: int
@@ -41,7 +41,7 @@ class Drafted:
     vectors: bytes
 
 
-def sources(db: apsw.Connection, library_id: int, after: int, count: int) -> list[Source]:
+def sources(db: apsw.Connection, library_id: int, after: int, count: int) -> list[ReembedSource]:
     """Up to `count` living documents behind the label `after` (exclusive), by label."""
     rows: list[Any] = db.execute(
         "SELECT label, id, title, chunks FROM documents WHERE library_id = ? AND removed_seq IS NULL AND label > ?"
@@ -49,7 +49,7 @@ def sources(db: apsw.Connection, library_id: int, after: int, count: int) -> lis
         (library_id, after, count),
     ).fetchall()
     found = documents.contents(db, [(label, chunks) for label, _, _, chunks in rows], vectors=True)
-    return [Source(label, id, title, found[label][0], found[label][1] or []) for label, id, title, _ in rows]
+    return [ReembedSource(label, id, title, found[label][0], found[label][1] or []) for label, id, title, _ in rows]
 
 
 def keep(tx: Transaction, job_id: int, drafts: dict[int, Drafted]) -> None:
@@ -84,7 +84,7 @@ def switch(
     embedder: str,
     chunk_chars: int,
     drafts: dict[int, Drafted],
-    make: Callable[[list[Source]], dict[int, Drafted]],
+    make: Callable[[list[ReembedSource]], dict[int, Drafted]],
     made_max: int,
 ) -> int | None:
     """Lets the drafts take the documents' places, and the library have its new embedder; returns how many there were.
@@ -122,5 +122,5 @@ def switch(
     now = libraries.reembedded(tx, now, embedder, chunk_chars)
     if entries:
         matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(len(texts), -1)
-        documents.write(tx, now, Batch(entries, texts, indexed, matrix), again=True)
+        documents.write(tx, now, DocumentBatch(entries, texts, indexed, matrix), again=True)
     return len(entries)

@@ -1,4 +1,4 @@
-"""A backup in the place of the store, while no daemon runs. The caller holds the lock on the data folder.
+"""Replaces the store with a backup, while no daemon runs. The caller holds the lock on the data folder.
 
 The backup is copied beside the store under another name, checked there and synced. Then the old store goes into a
 folder of its own, and the copy gets its name. A crash leaves the old store, the new one, or none, in which case no
@@ -24,7 +24,7 @@ from typing import Final
 import apsw
 
 from .. import limits
-from ..durable_files import rename, sync_file, sync_folder
+from ..durable_files import file_id, rename, sync_file, sync_folder
 from ..errors import Code, VecError
 from .database import check_sqlite, translated
 from .schema import APPLICATION_ID, MIGRATIONS
@@ -62,7 +62,7 @@ def restore(backup: Path, store: Path, *, force: bool) -> Restored:
             "use --force to replace it; the old store is kept in another folder",
         )
     made = store.with_name(store.name + ".restoring")
-    old = _file_id(store)
+    old = file_id(store)
     try:
         _copy(backup, made)
         seq, libraries, documents = _check(made, backup)
@@ -84,19 +84,10 @@ def _left(store: Path, old: tuple[int, int] | None) -> str | None:
     """Where the old store is after a restore that failed; None if there was none."""
     if old is None:
         return None
-    now = _file_id(store)
+    now = file_id(store)
     if now is None:
         return f"the old store is below {store.parent}; the same restore goes on"
     return "the old store is as it was" if now == old else f"the backup is in place, the old store below {store.parent}"
-
-
-def _file_id(path: Path) -> tuple[int, int] | None:
-    """What a file is, whatever its name; None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _with_companions(path: Path) -> tuple[Path, ...]:

@@ -1,4 +1,4 @@
-"""Schedules: what is submitted again and again, and the last time of each that has been dealt with."""
+"""Schedules: when each submits jobs, and up to which time it has done so."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
-#: The migration with which full text left the store: it is derived from the chunks, in memory (index/live_text.py).
+#: The migration that removed full text from the store: it is derived from the chunks, in memory (LiveText).
 _TEXT_LEFT = 4
 
 

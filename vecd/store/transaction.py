@@ -1,4 +1,4 @@
-"""What the writer thread hands to the statements, and what a commit tells the rest of the program."""
+"""Transaction: the write transaction that statements run in; and Commit: what the rest of the program learns of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The writer's queue: work by sender, taken in groups, one transaction each.
+"""The writer's queue: writes by sender, taken in groups, one transaction for each group.
 
 Senders share the writer fairly (fair_queue.py), and the work of one sender stays in its order. A group is bounded in
 rows, so that a write that arrives while a group is being committed waits for a few hundredths of a second, and then

@@ -3,7 +3,7 @@
     analyzer("english").terms("Rotating the logs")   # ["rotat", "the", "log", "\x02rotating"]
     analyzer("english").query('"rotate logs" C++')   # words rotat, log, c++; phrase rotat log
 
-A text is split at white space. Each piece is folded (folding.py), cut into tokens (cutting.py), and tokens that are
+A text is split at white space. Each piece is folded (folding.py), cut into tokens (tokenizing.py), and tokens that are
 words of letters are stemmed (Snowball, one language a library). A piece is analysed by itself, without its neighbours,
 so the terms of a text are those of its pieces, one after the other. That is what makes the guarantees hold, and pieces
 can be cached.
@@ -55,9 +55,9 @@ from typing import Final, NamedTuple
 import apsw.unicode as unicode
 import Stemmer
 
-from .cutting import Role, Token, ascii_stretches, stretches, tokens
 from .folding import fold, is_invisible
 from .languages import checked
+from .tokenizing import Role, Token, ascii_stretches, stretches, tokens
 
 #: Code points of a term; a word has one less, so that there is room for a mark. Hardly a word of any language is
 #: longer; the rest is base64 and the like.
@@ -74,7 +74,7 @@ _WHOLE_CHARS_MAX: Final = 200
 _ASCII_SYMBOLS: Final = frozenset("$+<=>^`|~")
 DEFAULT_LANGUAGE: Final = "english"
 
-#: To be raised with every change of what this module, folding.py or cutting.py makes of a text.
+#: To be raised with every change of what this module, folding.py or tokenizing.py makes of a text.
 _RULES: Final = 2
 #: Changes whenever the terms of a text may: with the rules, and with the versions of Unicode and Snowball that they
 #: rest on. An index of another version must be built again from the texts.

@@ -1,4 +1,4 @@
-"""Cutting a text into chunks at the best boundary there is: paragraphs, sentences, words (semantic-text-splitter)."""
+"""Splits a text into chunks at the best boundary: paragraphs, sentences, words (semantic-text-splitter)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@
 - Control characters and separators become spaces, format characters and variation selectors go. A zero width joiner
   stays between emoji only. A lone surrogate becomes U+FFFD, so every folded text can be encoded.
 
-`shape` maps a folded text to a string of equal length that names the class of each character; vecd/text/cutting.py
+`shape` maps a folded text to a string of equal length that names the class of each character; vecd/text/tokenizing.py
 matches patterns against it. Categories and case folding come from apsw.unicode, whose Unicode version is newer than
 that of Python's own tables; NFC and NFKC are Python's. Both tables fill as characters are met. They are shared by all
 threads: a race computes an entry twice and stores equal values.

@@ -1,4 +1,4 @@
-"""The languages of full text: whose word endings are left off when texts are indexed and searched."""
+"""The languages of full text search, which decide how words are stemmed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A document on the wire: as a line of NDJSON has it, but its vectors packed.
+"""The form of a document on the wire: as in NDJSON, but with packed vectors.
 
 What cannot travel, or would arrive as something else, is refused here by the name of its field: the daemon could only
 refuse the whole message.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .. import limits
 from ..errors import Code, VecError
-from ..values import INTEGER_MAX, INTEGER_MIN, large_float, plain_numbers, refusals
+from ..json_values import INTEGER_MAX, INTEGER_MIN, large_float, plain_numbers, refusals
 from .vectors import pack_vector
 
 _STRINGS = {str}

@@ -47,7 +47,7 @@ class Request(NamedTuple):
     fields: dict[str, Any]
 
 
-class Reply(NamedTuple):
+class ReplyMessage(NamedTuple):
     """One reply: to which request (None: to the connection), what kind, its body, and the keys beside it."""
 
     id: int | None
@@ -75,7 +75,7 @@ def _from_bytes(text: str) -> bool:
     return all(not 0xD800 <= ord(c) <= 0xDFFF or 0xDC80 <= ord(c) <= 0xDCFF for c in text)
 
 
-class Part:
+class EncodedPart:
     """A message without its `id`, encoded once for all who are sent the same: how many keys it has, and their bytes."""
 
     __slots__ = ("data", "keys")
@@ -88,7 +88,7 @@ class Part:
         return len(self.data)
 
 
-def encode_part(message: dict[str, Any]) -> Part:
+def encode_part(message: dict[str, Any]) -> EncodedPart:
     """Raises VecError `invalid_request` for values that have no place on the wire."""
     assert 0 < len(message) < 15
     try:
@@ -96,10 +96,10 @@ def encode_part(message: dict[str, Any]) -> Part:
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
         raise VecError(Code.INVALID_REQUEST, f"a value cannot be sent: {error}") from error
     assert packed is not None
-    return Part(len(message), packed[1:])  # without the map's header, which counts the keys
+    return EncodedPart(len(message), packed[1:])  # without the map's header, which counts the keys
 
 
-def frame_of(number: int, part: Part) -> tuple[bytes, bytes]:
+def frame_of(number: int, part: EncodedPart) -> tuple[bytes, bytes]:
     """The part as one frame of the stream `number`, in two pieces: only the first is made anew.
 
     Raises VecError `frame_too_large`.
@@ -214,7 +214,7 @@ def parse_request(message: dict[str, Any]) -> Request:
     return Request(op, number, message)
 
 
-def parse_reply(message: dict[str, Any]) -> Reply:
+def parse_reply(message: dict[str, Any]) -> ReplyMessage:
     """Raises VecError `protocol_error` for a map that is no reply."""
     number = message.pop("id", None)
     if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
@@ -227,7 +227,7 @@ def parse_reply(message: dict[str, Any]) -> Reply:
                 raise VecError(
                     Code.PROTOCOL_ERROR, f"a reply's {kind!r} is {type(body).__name__}, not {wanted.__name__}"
                 )
-            return Reply(number, kind, body, message)
+            return ReplyMessage(number, kind, body, message)
     raise VecError(Code.PROTOCOL_ERROR, "a reply has none of 'result', 'items', 'end' and 'error'")
 
 

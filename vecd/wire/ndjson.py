@@ -1,4 +1,4 @@
-"""NDJSON: pieces of bytes in, lines out; a line as a document that can travel.
+"""NDJSON: splits bytes into lines, and reads a line as a document.
 
 Rules: no I/O here, so that the command line and the daemon read alike, a pipe and a file; memory is bounded whatever
 comes (a line over the limit is reported and skipped to its end); gzip is known by its magic number, not by its name.
@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import limits
 from ..errors import Code, VecError
-from . import exact
+from . import strict_json
 from .documents import pack
 
 #: Bytes that are read, and unpacked, at once.
@@ -120,7 +120,7 @@ def document(line: Line) -> dict[str, Any] | None:
         kind = "a list" if isinstance(document, list) else "no object"
         raise VecError(Code.INVALID_DOCUMENT, f"a document must be a JSON object, but this line is {kind}")
     packed, (keys, large) = pack(document)
-    exact.check(line.data, keys, large)
+    strict_json.check(line.data, keys, large)
     return packed
 
 
@@ -135,7 +135,7 @@ def _why_not_json(data: bytes, said: str) -> str:
         return f"invalid UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
     if "depth" in said or "recursion" in said:
         return f"'{_deepest_field(text)}' is nested too deep: more than {limits.METADATA_DEPTH_MAX} levels"
-    if (found := exact.not_finite(text)) is not None:
+    if (found := strict_json.not_finite(text)) is not None:
         place, number = found
         why = "JSON has no NaN and no Infinity" if number[-1] in "Ny" else "the largest number is 1.8e308"
         instead = "leave the document out" if place.startswith("vector") else "write it as a string, or null"

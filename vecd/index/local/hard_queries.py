@@ -47,7 +47,7 @@ CONTRAST_HIT: Final = 40
 _CONTRAST_MIN, _CONTRAST_MIN_CHEAP = 1.06, 1.08
 
 
-class Found(NamedTuple):
+class NearestNodes(NamedTuple):
     """The nodes nearest to some queries, nearest first (-1: none), and faiss's distances; shape (n, width)."""
 
     nodes: Labels
@@ -100,7 +100,7 @@ class HardQueryDetector:
         if len(self._measured) >= _MEASURED_MIN:
             self._far = float(np.quantile(self._measured, _TYPICAL))
 
-    def near(self, points: Floats) -> Found:
+    def near(self, points: Floats) -> NearestNodes:
         """The witnesses nearest to each point, shape (n, dimension)."""
         count = min(_NEAR, len(self._witnesses))
         distances, places = np.empty((len(points), count), np.float32), np.empty((len(points), count), np.int64)
@@ -113,9 +113,9 @@ class HardQueryDetector:
                 pointer(points[piece]), pointer(self._vectors), self._dimension, len(points[piece]),
                 len(self._witnesses), count, pointer(distances[piece]), pointer(places[piece]),
             )  # fmt: skip
-        return Found(self._witnesses[places].astype(np.int64), distances)
+        return NearestNodes(self._witnesses[places].astype(np.int64), distances)
 
-    def doubtful(self, found: Found, near: Found, k: int, *, first: bool, cheap: bool) -> Bools:
+    def doubtful(self, found: NearestNodes, near: NearestNodes, k: int, *, first: bool, cheap: bool) -> Bools:
         """Whether each answer must be checked: a witness is nearer than the k-th or tenth hit, but was not found. After
         a `first` search, also whether the hits are far or have no contrast. `cheap`: a check costs little, so the
         criterion is stricter."""

@@ -27,14 +27,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import Code, VecError
-from .. import brute_force, native, snapshot
-from ..kind import Kind, Parameter
+from .. import brute_force, native, snapshot_file
+from ..kind import IndexKind, Parameter
 from ..native import faiss
 from ..rows import Allowed, Bools, Floats, Labels, Rows
 from ..structure import Effort, Spec
 from .distinct_vectors import DistinctVectors
 from .graph_validation import DTYPES, check
-from .hard_queries import CONTRAST_HIT, REFERENCE_HIT, Found, HardQueryDetector
+from .hard_queries import CONTRAST_HIT, REFERENCE_HIT, HardQueryDetector, NearestNodes
 
 #: The default of ef; tests/bench/hnsw.py measures its recall and time.
 EF_DEFAULT = 96
@@ -170,7 +170,7 @@ class Hnsw:
         points = self._points(queries)
         near = self._detector.near(points)
         while len(pending):
-            witnesses = Found(near.nodes[pending], near.distances[pending])
+            witnesses = NearestNodes(near.nodes[pending], near.distances[pending])
             # With a mask all candidates are needed; else as many as detect a hard query.
             count = width if mask is not None else min(width, max(k + 1, CONTRAST_HIT))
             found = self._nearest_nodes(points[pending], width, count, None if width == first else witnesses)
@@ -188,7 +188,7 @@ class Hnsw:
         assert self._centre is not None
         return queries if self._metric == "dot" else queries - self._centre
 
-    def _nearest_nodes(self, points: Floats, width: int, count: int, entries: Found | None) -> Found:
+    def _nearest_nodes(self, points: Floats, width: int, count: int, entries: NearestNodes | None) -> NearestNodes:
         """The `count` nearest nodes, by graph searches with ef = `width`, from these entry points, or by default from
         that of the graph."""
         parameters = self._parameters.get(width)
@@ -196,7 +196,7 @@ class Hnsw:
             parameters = self._parameters[width] = faiss().SearchParametersHNSW(efSearch=width)
         if entries is None:
             distances, nodes = self._index.search(points, count, params=parameters)
-            return Found(nodes, distances)
+            return NearestNodes(nodes, distances)
         distances = np.empty((len(points), count), np.float32)
         nodes = np.empty((len(points), count), np.int64)
         starts = np.ascontiguousarray(entries.nodes, np.int32)
@@ -207,10 +207,10 @@ class Hnsw:
             len(points), pointer(points), count, pointer(starts), pointer(start_distances), pointer(distances),
             pointer(nodes), starts.shape[1], _ALL_ENTRIES_AT_ONCE, parameters,
         )  # fmt: skip
-        return Found(nodes, distances)
+        return NearestNodes(nodes, distances)
 
     def _answer(
-        self, queries: Floats, pending: Labels, found: Found, row_mask: Bools | None, mask: Bools | None,
+        self, queries: Floats, pending: Labels, found: NearestNodes, row_mask: Bools | None, mask: Bools | None,
         scores: Floats, rows: Labels,
     ) -> Bools:  # fmt: skip
         """Writes the answers of the queries, which have these places in scores and rows, from the allowed found nodes.
@@ -353,19 +353,19 @@ class Hnsw:
         the checksums, before native code uses them."""
         made = cls(spec)
         hnsw, storage = made._index.hnsw, made._storage
-        if {name: snapshot.dtype_of(arrays, name) for name in arrays} != DTYPES:
+        if {name: snapshot_file.dtype_of(arrays, name) for name in arrays} != DTYPES:
             raise ValueError("it does not have the arrays of a graph")
         held = {name: arrays[name] for name in ("labels", "nodes", "centre", "entry")}
         for vector, name in (
             (storage.codes, "codes"), (hnsw.neighbors, "neighbors"), (hnsw.levels, "levels"), (hnsw.offsets, "offsets"),
         ):  # fmt: skip
-            size = snapshot.count_of(arrays, name)
+            size = snapshot_file.count_of(arrays, name)
             if name in ("codes", "neighbors"):
                 _reserve(vector, size)
             else:
                 vector.resize(size)
             held[name] = faiss().rev_swig_ptr(vector.data(), size) if size else np.empty(0, DTYPES[name])
-            snapshot.read_into(arrays, name, held[name])
+            snapshot_file.read_into(arrays, name, held[name])
         counts = faiss().vector_to_array(hnsw.cum_nneighbor_per_level)
         check(held, counts, spec.dimension, 2 if made._float16 else 4)
         storage.ntotal = made._index.ntotal = len(held["levels"])
@@ -402,7 +402,7 @@ def _check(metric: str, parameters: Mapping[str, Any]) -> None:
         )
 
 
-KIND: Final = Kind(
+KIND: Final = IndexKind(
     "a hierarchical navigable small world graph; approximate",
     Hnsw,
     Hnsw.restore,

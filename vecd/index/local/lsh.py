@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import brute_force
-from ..kind import Kind, Parameter
+from ..kind import IndexKind, Parameter
 from ..native import faiss
 from ..rows import Allowed, Floats, Labels, Rows
 from ..structure import Effort, Spec
@@ -192,7 +192,7 @@ class Lsh:
         return None
 
 
-KIND: Final = Kind(
+KIND: Final = IndexKind(
     "bit codes from random hyperplanes; approximate",
     Lsh,
     rows_min=16_384,

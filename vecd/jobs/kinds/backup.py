@@ -46,9 +46,9 @@ class Backup(JobKind):
         files.clear(made)
         seq = 0
         try:
-            for part in backup.copied(run.engine.database, made, limits.BACKUP_PAGES):
-                seq = part.seq
-                yield Step(done=part.done, total=part.total)
+            for progress in backup.copied(run.engine.database, made, limits.BACKUP_PAGES):
+                seq = progress.seq
+                yield Step(done=progress.done, total=progress.total)
             if run.stopping():
                 yield Step()
             whole = made.lstat()

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...errors import Code, VecError, nearest
 from ...store.jobs import Job
-from ..effects import Effect, Outcome
+from ..effects import Effect, EffectResult
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
 
 #: The result of a `yield`: a future that is done when the step is durable, with the outcome of its effect. (None for a
 #: step that writes nothing.)
-Steps = Generator["Step", "Future[Outcome] | None", dict[str, Any]]
+Steps = Generator["Step", "Future[EffectResult] | None", dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Run:
         self.counts = Counter(kept.get("counts") if isinstance(kept, dict) else None)
         self.seq = kept.get("seq") if isinstance(kept, dict) else None
 
-    def committed(self, outcome: Outcome) -> None:
+    def committed(self, outcome: EffectResult) -> None:
         """A step is durable."""
         self.counts.update(outcome.counts)
         self.seq = self.seq if outcome.seq is None else outcome.seq

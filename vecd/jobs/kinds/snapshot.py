@@ -22,7 +22,7 @@ class Snapshot(JobKind):
 
     def steps(self, run: Run) -> Steps:
         engine, name = run.engine, run.job.library
-        wanted = [engine.database.catalogue.find(name)] if name is not None else libraries.everything(engine)
+        wanted = [engine.database.catalogue.find(name)] if name is not None else libraries.all_libraries(engine)
         saved = vectors = 0
         for number, library in enumerate(wanted):
             yield Step(done=number, total=len(wanted))

@@ -44,7 +44,7 @@ class Trim(JobKind):
 
     def steps(self, run: Run) -> Steps:
         upto = retention.reachable(run.engine.database, _limits(run.params))
-        written = yield Step({}, effects.Trim(upto, bool(run.params.get("past_consumers"))))
+        written = yield Step({}, effects.TrimLog(upto, bool(run.params.get("past_consumers"))))
         assert written is not None
         trimmed: dict[str, Any] = written.result().value
         return {**trimmed, **(yield from reclaimed(run))}

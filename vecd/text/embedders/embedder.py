@@ -1,4 +1,4 @@
-"""What an embedder is, and what each one declares of itself in its own file, as `EMBEDDER`."""
+"""The protocol of an embedder, and what each declares in its own file as `EMBEDDER`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The language of `--where`: text -> a tree. Its public text is vec-search(1), FILTERS.
+"""The expressions of `--where`: parsed from text into a tree. vec-search(1), FILTERS, documents them.
 
     expression  = term { "or" term }
     term        = factor { "and" factor }
@@ -125,7 +125,7 @@ def tests_of(node: Node) -> Iterator[Test]:
             waiting.extend(node.inner)
 
 
-class Doubt(NamedTuple):
+class FilterWarning(NamedTuple):
     """A test that can never hold, as things are: probably it is not what was meant."""
 
     text: str  # of the filter

@@ -1,4 +1,4 @@
-"""JSON that is read exactly: what a parser would change without a word is refused by name.
+"""Strict JSON: refuses, with the key's name, what a parser would silently change.
 
 orjson reads an integer beyond 64 bits as a float and keeps the last of two equal keys. Both are looked for cheaply:
 only a line that may hold one is read a second time, slowly, to find it and to name it.
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import Code, VecError
-from ..values import INTEGER_MAX, INTEGER_MIN, integer_refused, large_float, name_of
+from ..json_values import INTEGER_MAX, INTEGER_MIN, integer_refused, large_float, name_of
 
 #: Two, because a pattern that begins with a literal is found ten times as fast as one that does not.
 _QUOTE_COLON = re.compile(rb'"[ \t\r\n]*:')

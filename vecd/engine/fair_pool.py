@@ -1,4 +1,4 @@
-"""Preparers: a thread pool that validates, chunks and embeds documents before a write, in fair time slices.
+"""FairPool: a thread pool that runs generators slice by slice, in fair order between requests.
 
 Preparing a large request takes seconds. It is a generator that yields after each slice; after each slice the thread
 takes the next request of a fair queue (fair_queue.py). One additional thread takes only small requests, of at most
@@ -35,7 +35,7 @@ class _Work:
     cost_s: float  # estimated, of its next slice
 
 
-class Preparers:
+class FairPool:
     """Runs sliced computations. Call `prepare` on the event loop."""
 
     def __init__(self, name: str, count: int) -> None:

@@ -25,7 +25,7 @@ from ..store import jobs as store
 from ..store.job_transitions import Ending
 from ..store.jobs import Job
 from .dispatcher import Dispatcher, Exchange
-from .effects import Outcome
+from .effects import EffectResult
 from .kinds import KINDS
 from .kinds.kind import JobKind, Run
 from .leases import Attempt
@@ -40,7 +40,7 @@ log = logging.getLogger("vecd.jobs")
 _REWRITE_S: Final = 0.5
 
 
-class Stopped(Exception):
+class AttemptStopped(Exception):
     """The attempt must stop; its `reason` says why."""
 
 
@@ -123,7 +123,7 @@ class WorkerThreads:
         ending = self._run_steps(attempt, attempt.job)
         if ending.state in store.UNDONE:
             try:
-                with self._engine.database.snapshot() as db:
+                with self._engine.database.read_transaction() as db:
                     left = store.find_many(db, [ending.job.job_id])  # with its last checkpoint
             except VecError as error:  # such as too many open files; abandon_ended follows after the end
                 log.warning(
@@ -140,7 +140,7 @@ class WorkerThreads:
             return Ending(job, store.FAILED, "failed", error=error.to_wire())
         try:
             result = self._steps(kind, attempt, job)
-        except Stopped:
+        except AttemptStopped:
             return stopped(job, attempt.reason)
         except Exception as error:
             return failed(job, kind, error, attempt.stop)
@@ -148,8 +148,8 @@ class WorkerThreads:
 
     def _steps(self, kind: JobKind, attempt: Attempt, job: Job) -> dict[str, Any]:
         run = Run(self._engine, job, lambda: attempt.reason is not None, self._dispatcher.forget)
-        in_flight: deque[Future[Outcome]] = deque()
-        reply: Future[Outcome] | None = None
+        in_flight: deque[Future[EffectResult]] = deque()
+        reply: Future[EffectResult] | None = None
         made = job.steps
 
         def commit_one() -> None:
@@ -180,4 +180,4 @@ class WorkerThreads:
             steps.close()
         while in_flight:
             commit_one()
-        raise Stopped
+        raise AttemptStopped

@@ -20,7 +20,7 @@ from ..store.job_transitions import Ending, Repeated, Superseded
 from ..store.jobs import Job
 from . import kinds, operations
 from .dispatcher import lease_lost
-from .effects import received
+from .effects import decode
 from .jobs import Jobs
 from .kinds.kind import Step
 from .leases import Attempt
@@ -134,7 +134,7 @@ async def checkpoint(
     _check_size("checkpoint", value)
     if effect is not None and not isinstance(value, dict | None):
         raise VecError(Code.INVALID_REQUEST, "a checkpoint with an effect must be a map", field="checkpoint")
-    made, refused = (None, []) if effect is None else await received(jobs.engine, job, effect)
+    made, refused = (None, []) if effect is None else await decode(jobs.engine, job, effect)
     log_lines = [f"document {index}: {error.message} ({error.code})" for index, error in refused]
     committed = jobs.dispatcher.checkpoint(
         job, step, Step(value, made, done, total, [line[: limits.JOB_LINE_CHARS_MAX] for line in (*lines, *log_lines)])
@@ -198,7 +198,7 @@ async def _finished_before(
     """The answer to a repeated end. Raises VecError `lease_lost` if the attempt ended differently."""
 
     def read() -> tuple[Job, str | None] | None:
-        with jobs.engine.database.snapshot() as db:
+        with jobs.engine.database.read_transaction() as db:
             found = store.find_many(db, [job_id])
             outcomes = {each["attempt"]: each["outcome"] for each in store.attempts(db, job_id)}
         return (found[0], outcomes.get(number)) if found else None

@@ -1,4 +1,4 @@
-"""JSON values: which of them are kept exactly, and what is wrong with the others, by the name of their place.
+"""JSON values: which are stored exactly, and errors that name the path of one that is not.
 
 Metadata is whatever JSON has, but for two bounds: integers fit 64 bits (-2^63 to 2^64 - 1), which is what msgpack and
 orjson carry; and objects and lists are nested METADATA_DEPTH_MAX deep at most. Floats are those of 64 bits, without NaN

@@ -15,7 +15,7 @@ from .output import load_orjson
 _ORDER = ("seq", "cursor", "type", "library", "time", "data")
 
 
-class Events:
+class EventLines:
     """Formats events; vectors are lists of numbers."""
 
     def __init__(self, *, payload: bool, vectors: bool) -> None:
@@ -38,7 +38,7 @@ class Events:
             yield {key: event[key] for key in _ORDER}
 
 
-class IngestLines(Events):
+class IngestLines(EventLines):
     """Formats documents as `vec ingest` accepts them: a library that ingests them equals the watched one."""
 
     def __init__(self, *, vectors: bool) -> None:

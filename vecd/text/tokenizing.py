@@ -1,4 +1,4 @@
-"""Cutting a folded text into tokens: words, names made of words, runs without spaces, symbols and emoji.
+"""Splits a folded text into tokens: words, names made of words, runs without spaces, symbols and emoji.
 
 Pure pattern matching on `folding.shape`. Words are those of UAX #29 (letters, digits, their marks, inner apostrophes),
 but for three kinds of text that UAX #29 does not cut as a search needs it:
