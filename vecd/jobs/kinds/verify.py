@@ -106,7 +106,7 @@ class _Problems:
 
     def add(self, problems: list[str]) -> None:
         self.count += len(problems)
-        self.reported += problems[: limits.PROBLEMS_TOLD - len(self.reported)]
+        self.reported += problems[: limits.PROBLEMS_REPORTED - len(self.reported)]
 
     @property
     def has_new(self) -> bool:
