@@ -210,11 +210,12 @@ Received = tuple[Effect, list[tuple[int, VecError]]]
 async def received(engine: Engine, job: Job, body: dict[str, Any]) -> Received:
     """The effect that a worker elsewhere has sent. Raises VecError `invalid_request`, `not_found` or
     `embedder_failed`."""
-    make = WIRE.get(body.get("type", ""))
+    name = body.get("type")
+    make = WIRE.get(name) if isinstance(name, str) else None
     if make is None:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"there is no effect {body.get('type')!r:.60}",
+            f"there is no effect {name!r:.60}",
             f"effects: {', '.join(WIRE)}",
             field="effect",
         )
