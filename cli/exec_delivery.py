@@ -6,6 +6,7 @@ its cursor stays before the batch.
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -40,7 +41,7 @@ class ExecDelivery:
         cannot hold dead letters, or VEC_RETRY_S is invalid."""
         self._form = form
         self._options = DeliveryOptions(
-            events_max=events_max, attempts_max=attempts_max, retry_s=_retry_s() or DeliveryOptions().retry_s
+            events_max=events_max, attempts_max=attempts_max, retry_s=_retry_s(DeliveryOptions().retry_s)
         )
         self._dead_letters = DeadLetterFile(dead_letters)
         self._stops = stops
@@ -169,9 +170,12 @@ def _say(line: str) -> None:
     print(f"vec: {line}", file=sys.stderr, flush=True)
 
 
-def _retry_s() -> float | None:
-    given = os.environ.get("VEC_RETRY_S", "")
+def _retry_s(default: float) -> float:
+    given = os.environ.get("VEC_RETRY_S") or str(default)
     try:
-        return float(given) if given else None
+        seconds = float(given)
     except ValueError:
-        raise VecError(Code.SETTINGS, f"VEC_RETRY_S must be a number of seconds, not {given!r:.40}") from None
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise VecError(Code.SETTINGS, f"VEC_RETRY_S must be a number of seconds from 0 up, not {given!r:.40}")
+    return seconds

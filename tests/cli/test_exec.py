@@ -257,6 +257,24 @@ def test_a_signal_between_two_batches_ends_it_at_once(instance: Instance, tmp_pa
     assert len(past(instance, "-l", library, "--cursor-file", str(file))) == (2 if status else 0)
 
 
+@pytest.mark.parametrize("given", ["nan", "inf", "-1", "soon"])
+def test_a_pause_between_tries_that_is_no_time_is_refused(instance: Instance, given: str) -> None:
+    environment = {**instance.environment, "VEC_RETRY_S": given}
+    with running(instance, "watch", "--no-follow", "--exec", "true", env=environment) as watcher:
+        assert watcher.wait() == 2
+        assert "VEC_RETRY_S must be a number of seconds from 0 up" in rest_of(watcher.stderr)
+
+
+def test_a_pause_of_0_between_tries_tries_again_at_once(instance: Instance, tmp_path: Path) -> None:
+    library = fresh(instance)
+    put(instance, library, documents(1))
+    environment = {**instance.environment, "VEC_RETRY_S": "0"}
+    watch = ["watch", "-l", library, "--from", "beginning", "--no-follow", "--retries", "2", "--exec", "exit 1"]
+    with running(instance, *watch, "--dead-letter", str(tmp_path / "dead"), env=environment) as watcher:
+        assert watcher.wait() == 3
+        assert "again in 0.0 s" in rest_of(watcher.stderr)
+
+
 def test_a_second_signal_is_for_the_command(instance: Instance, tmp_path: Path) -> None:
     library = fresh(instance)
     with running(instance, "watch", "-l", library, "--exec", f"touch {tmp_path}/ran; exec sleep 1000") as watcher:

@@ -95,6 +95,8 @@ class Dispatcher:
         attempt.begin(job)
         if job.cancelling:
             attempt.stop = CANCELLED
+        elif self._queue.paused & {"", job.kind}:
+            attempt.stop = PAUSED
         self._queue.hold(attempt.entry)
         self._attempts[job.job_id] = attempt
 
@@ -467,13 +469,23 @@ def _commit_step(engine: Engine, job: Job, number: int, step: Step, tx: Transact
     last = transitions.check_fence(tx, job.job_id, job.attempt, number)
     outcome = EffectResult() if step.effect is None else step.effect.apply(engine, tx)
     value = last if step.checkpoint is None else step.checkpoint
+    kept = last if isinstance(last, dict) else {}
     if outcome.counts:
-        before = last.get("counts", {}) if isinstance(last, dict) else {}
+        if not isinstance(value, dict | None):
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"the last checkpoint of job {job.job_id} is no map, so the counts of an effect cannot be added to it",
+                "send a checkpoint that is a map beside the effect",
+                field="checkpoint",
+            )
+        before = kept.get("counts", {})
         counts = {key: before.get(key, 0) + outcome.counts.get(key, 0) for key in {**before, **outcome.counts}}
         value = {**(value or {}), "counts": counts}
-        seq = outcome.seq if outcome.seq is not None else isinstance(last, dict) and last.get("seq")
+        seq = outcome.seq if outcome.seq is not None else kept.get("seq")
         if seq:
             value["seq"] = seq
+    elif isinstance(value, dict):  # the counts of earlier effects stay
+        value = {**{key: kept[key] for key in ("counts", "seq") if key in kept}, **value}
     transitions.checkpoint(tx, job.job_id, value, step.done, step.total)
     if step.lines:
         transitions.say(tx, job.job_id, step.lines, limits.JOB_LINES)

@@ -210,11 +210,12 @@ Decoded = tuple[Effect, list[tuple[int, VecError]]]
 async def decode(engine: Engine, job: Job, body: dict[str, Any]) -> Decoded:
     """Prepares the effect that a worker outside the daemon has sent. Raises VecError `invalid_request`, `not_found` or
     `embedder_failed`."""
-    make = WIRE.get(body.get("type", ""))
+    name = body.get("type")
+    make = WIRE.get(name) if isinstance(name, str) else None
     if make is None:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"unknown effect {body.get('type')!r:.60}",
+            f"unknown effect {name!r:.60}",
             f"effects: {', '.join(WIRE)}",
             field="effect",
         )

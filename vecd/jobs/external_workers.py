@@ -132,6 +132,7 @@ async def checkpoint(
     job = attempt.job
     assert job is not None
     _check_size("checkpoint", value)
+    _check_counts(value)
     if effect is not None and not isinstance(value, dict | None):
         raise VecError(Code.INVALID_REQUEST, "a checkpoint with an effect must be a map", field="checkpoint")
     made, refused = (None, []) if effect is None else await decode(jobs.engine, job, effect)
@@ -221,6 +222,25 @@ def workers(jobs: Jobs) -> list[dict[str, Any]]:
 async def _committed(future: Future[T]) -> T:
     """Waits for a write, which continues if the caller is cancelled."""
     return await asyncio.shield(asyncio.wrap_future(future))
+
+
+def _check_counts(checkpoint: Any) -> None:
+    """`counts` and `seq` of a checkpoint are figures that the daemon adds to."""
+    if not isinstance(checkpoint, dict):
+        return
+    counts, seq = checkpoint.get("counts", {}), checkpoint.get("seq", 0)
+    if not isinstance(counts, dict) or not all(map(_is_figure, counts.values())) or not _is_figure(seq):
+        raise VecError(
+            Code.INVALID_REQUEST,
+            "in a checkpoint, 'counts' must be a map of whole numbers and 'seq' a whole number: the counts of the job's"
+            " effects and the head of the log",
+            "use other names for what is yours",
+            field="checkpoint",
+        )
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def _check_size(name: str, value: Any) -> None:

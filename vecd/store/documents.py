@@ -371,14 +371,27 @@ def vectors(
             " CROSS JOIN chunks ON chunks.label = wanted.value",
             (_json(page.tolist()),),
         ).get
-        bad = list(checksums.bad_vectors(joined, sums))
-        if bad:
-            for place in bad:
-                left_out(int(page[place]), checksums.damaged(db, int(page[place]), "a vector"))
-            size = len(joined) // len(page)
-            sound = np.delete(np.arange(len(page)), bad)
-            page, joined = page[sound], b"".join(joined[place * size : (place + 1) * size] for place in sound.tolist())
+        if next(checksums.bad_vectors(joined, sums), None) is not None:
+            page, joined = _sound_vectors(db, page, left_out)
         yield page, joined
+
+
+def _sound_vectors(
+    db: apsw.Connection, page: npt.NDArray[np.int64], left_out: Callable[[int, VecError], None]
+) -> tuple[npt.NDArray[np.int64], bytes]:
+    """A page of `vectors` that has damaged ones. Each vector is read by itself: one of another length shifts all that
+    are joined behind it."""
+    rows: list[Any] = db.execute(
+        "SELECT label, CAST(vector AS BLOB), CAST(sums AS BLOB) FROM json_each(?) AS wanted"
+        " CROSS JOIN chunks ON chunks.label = wanted.value",
+        (_json(page.tolist()),),
+    ).fetchall()
+    bad = [label for label, vector, sums in rows if checksums.bad_vector(vector, sums)]
+    for label in bad:
+        left_out(label, checksums.damaged(db, label, "a vector"))
+    without = set(bad)
+    sound = [(label, vector) for label, vector, _ in rows if label not in without]
+    return np.array([label for label, _ in sound], np.int64), b"".join(vector for _, vector in sound)
 
 
 def texts(
