@@ -272,7 +272,7 @@ def test_a_pause_of_0_between_tries_tries_again_at_once(instance: Instance, tmp_
     watch = ["watch", "-l", library, "--from", "beginning", "--no-follow", "--retries", "2", "--exec", "exit 1"]
     with running(instance, *watch, "--dead-letter", str(tmp_path / "dead"), env=environment) as watcher:
         assert watcher.wait() == 3
-        assert "again in 0.0 s" in rest_of(watcher.stderr)
+        assert "retry in 0.0 s" in rest_of(watcher.stderr)
 
 
 def test_a_second_signal_is_for_the_command(instance: Instance, tmp_path: Path) -> None:
