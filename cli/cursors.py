@@ -1,4 +1,4 @@
-"""Where a watch keeps its position between two runs: nowhere, in a file, or in the daemon, as a consumer.
+"""Where a watch stores its cursor between two runs: nowhere, in a file, or in the daemon, as a consumer.
 
 One interface for the three. A position is kept after the output before it was flushed, never sooner: an interrupted
 watch repeats events and misses none.
@@ -16,7 +16,7 @@ from vecd.errors import Code, VecError
 
 if TYPE_CHECKING:
     from vecd.client import Client
-    from vecd.client.subscription import Watch
+    from vecd.client.watch import Watch
 
 #: How long a watch waits for a daemon that is being restarted, so that what was done is not repeated.
 RESTART_S = 10.0
@@ -25,7 +25,7 @@ RESTART_S = 10.0
 _CURSOR_FILE_BYTES_MAX = 4_096
 
 
-class Nowhere:
+class NoCursor:
     """Every run begins at the given position."""
 
     #: The consumer to watch as.
@@ -48,7 +48,7 @@ class Nowhere:
         """The watch ends, its connection is lost: what was kept is kept if the daemon is back soon."""
 
 
-class CursorFile(Nowhere):
+class CursorFile(NoCursor):
     """A file with one line, the cursor."""
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +81,7 @@ class CursorFile(Nowhere):
         self._kept = cursor
 
 
-class Consumer(Nowhere):
+class ConsumerCursor(NoCursor):
     """A cursor that the daemon keeps, moved by acks."""
 
     def __init__(self, name: str, connect: Callable[[], Client]) -> None:

@@ -1,4 +1,4 @@
-"""Jobs as the commands that submit or show them have them in common: options, rows for people, waiting."""
+"""What the commands about jobs share: options, tables, progress, waiting, and exit statuses."""
 
 from __future__ import annotations
 

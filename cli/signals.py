@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, remembered until the work of a block is at a place where it can end."""
+"""Holds SIGTERM and SIGINT back until the code of a block has reached a place where it can stop."""
 
 from __future__ import annotations
 

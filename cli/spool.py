@@ -1,4 +1,4 @@
-"""`vec ingest --background`: submits a job with the names of files, and copies pipes to where the daemon can read them.
+"""`vec ingest --background`: submits an ingest job; input from pipes is first copied to files that the daemon can read.
 
 A pipe is copied as it is, without being parsed, and synced in pieces, so that little is left to sync at its end. The
 copy is locked meanwhile, so that a daemon that starts does not delete it. The daemon sets

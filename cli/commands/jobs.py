@@ -1,4 +1,5 @@
-"""vec jobs: submit background jobs, look at them, wait for them, move them; schedules."""
+"""vec jobs: submits background jobs, shows them, waits for them, cancels and retries them; schedules are in
+schedule.py."""
 
 from __future__ import annotations
 
@@ -104,7 +105,7 @@ def status(
                 found = [client.job(job_id) for job_id in ids]
                 output.objects(found, flush=True) if output.json else common.table(output, found)
             else:
-                body = client.request("jobs.status")
+                body = client.jobs_status()
                 output.objects([body], flush=True) if output.json else _overview(output, body)
             if not watch:
                 return
@@ -124,7 +125,7 @@ def _watch(ids: list[int], output: Output, socket: str | None, no_spawn: bool) -
                 found = [client.job(job_id) for job_id in ids]
                 head = ""
             else:
-                body = client.request("jobs.status")
+                body = client.jobs_status()
                 found, head = body["jobs"], common.counts_of(body)
             lines = [
                 f"{job['job_id']:>8}  {job['kind']:<10}  {job['library'] or '':<16}  {job['state']:<10}"
@@ -314,7 +315,7 @@ def pause(
 ) -> None:
     """Let no job begin, or none of these kinds."""
     with options.open_client(socket, no_spawn) as client:
-        body = client.request("jobs.pause", kinds=kinds)
+        body = client.pause_jobs(kinds or ())
     Output(json).one(body, common.counts_of(body))
 
 
@@ -324,7 +325,7 @@ def resume(
 ) -> None:
     """End pauses."""
     with options.open_client(socket, no_spawn) as client:
-        body = client.request("jobs.resume", kinds=kinds)
+        body = client.resume_jobs(kinds or ())
     Output(json).one(body, common.counts_of(body))
 
 
@@ -363,7 +364,7 @@ def logs(
     with options.open_client(socket, no_spawn) as client:
         while True:
             ended = client.job(job_id)["state"] in common.ENDED  # before reading: what it says last is read too
-            while lines := client.request("jobs.logs", job_id=job_id, after=after)["lines"]:
+            while lines := client.job_logs(job_id, after):
                 after = lines[-1]["line"]
                 if output.json:
                     output.objects(lines, flush=True)

@@ -211,7 +211,7 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
     """List the libraries."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
-        libraries = client.request("library.list")["libraries"]
+        libraries = client.libraries()
     if output.json:
         output.objects(libraries)
     else:
@@ -225,7 +225,7 @@ def show(
     """Show one library and the state of its index."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
-        body = client.request("library.show", library=name)
+        body = client.library(name)
     if output.json:
         output.objects([body])
     else:
@@ -265,7 +265,7 @@ def delete(
 ) -> None:
     """Delete a library and everything in it."""
     with options.open_client(socket, no_spawn) as client:
-        body = client.request("library.delete", library=name)
+        body = client.delete_library(name)
     Output(json).one(body, f"library {name} deleted, with {plural(body['documents'], 'document')}")
 
 

@@ -1,9 +1,9 @@
-"""vec jobs schedule: jobs that are submitted again and again."""
+"""vec jobs schedule: manages schedules, which submit jobs at the times of a cron line."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -67,7 +67,7 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
     """List the schedules, the daemon's own upkeep among them."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
-        found: list[dict[str, Any]] = client.request("schedule.list")["schedules"]
+        found = client.schedules()
     if output.json:
         output.objects(found)
         return
@@ -88,7 +88,7 @@ def run(
 ) -> None:
     """Submit a schedule's job now; it waits until no other of the schedule's runs."""
     with options.open_client(socket, no_spawn) as client:
-        job = client.request("schedule.run", name=name)
+        job = client.run_schedule(name)
     Output(json).one(job, f"job {job['job_id']}")
 
 
@@ -98,5 +98,5 @@ def remove(
 ) -> None:
     """Remove a schedule."""
     with options.open_client(socket, no_spawn) as client:
-        body = client.request("schedule.remove", name=name)
+        body = client.remove_schedule(name)
     Output(json).one(body, f"schedule {name} removed")

@@ -14,7 +14,7 @@ from vecd.errors import VecError
 from vecd.store import documents, libraries, retention
 from vecd.store.catalogue import Library
 from vecd.store.database import Database
-from vecd.store.documents import Batch, Entry
+from vecd.store.documents import DocumentBatch, Entry
 from vecd.store.transaction import Transaction
 
 COUNT = 3 * documents.PAGE_ROWS
@@ -34,7 +34,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
-def batch(numbers: range) -> Batch:
+def batch(numbers: range) -> DocumentBatch:
     """Documents of one chunk, whose vector and text are their number."""
     entries = [
         Entry(place, f"d{number}", digest=f"{number:032x}", offset=place, chunks=1)
@@ -42,12 +42,12 @@ def batch(numbers: range) -> Batch:
     ]
     texts: list[str | None] = [f"text {number}" for number in numbers]
     vectors = np.array([[number, 1] for number in numbers], np.float32)
-    return Batch(entries, texts, texts, vectors)
+    return DocumentBatch(entries, texts, texts, vectors)
 
 
 def delete_and_vacuum(database: Database, ids: list[str]) -> None:
     entries = [Entry(place, each, delete=True) for place, each in enumerate(ids)]
-    gone = Batch(entries, [], [], np.empty((0, 2), np.float32))
+    gone = DocumentBatch(entries, [], [], np.empty((0, 2), np.float32))
 
     def work(tx: Transaction) -> None:
         documents.write(tx, tx.catalogue.find("notes"), gone)

@@ -1,7 +1,7 @@
 """The operations on libraries and documents: store, index and text put to work. No sockets, no frames.
 
     engine.py            Engine: what the operations share, and its life
-    ingest.py            writes documents; prepare.py validates, chunks and embeds them, on threads of preparers.py
+    ingest.py            writes documents; prepare.py validates, chunks and embeds them, on threads of fair_pool.py
     documents.py         get, list, count, delete
     libraries.py         create, show, list, rebuild, delete
     search.py            vector, text and hybrid search; batch_executor.py runs searches in batches, hit_cache.py reads

@@ -18,8 +18,8 @@ from typing import TypeVar, TypeVarTuple
 from .. import limits
 from ..errors import VecError
 from ..feed.feed import Feed
-from ..filters import language
-from ..filters.language import Filter
+from ..filters import expressions
+from ..filters.expressions import Filter
 from ..resources import exhausted, pool
 from ..settings import Settings
 from ..store.database import Database
@@ -27,9 +27,9 @@ from ..store.transaction import Commit, JobChange
 from ..text import embedders
 from .attribute_cache import AttributeCache
 from .batch_executor import BatchExecutor
+from .fair_pool import FairPool, Slices
 from .hit_cache import HitCache
 from .indexes import Indexes
-from .preparers import Preparers, Slices
 from .read_views import ReadViews
 from .vacuum import Vacuum
 
@@ -54,7 +54,7 @@ class Engine:
         self.batch_executor = BatchExecutor("vecd-batch", limits.BATCH_EXECUTOR_THREADS)
         self._readers = pool(limits.READERS, "vecd-read")
         self._searchers = pool(limits.SEARCHERS, "vecd-search")
-        self._preparers = Preparers("vecd-prepare", limits.PREPARERS)
+        self._preparers = FairPool("vecd-prepare", limits.PREPARERS)
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop
@@ -93,12 +93,12 @@ class Engine:
         """Runs a part of a search, off the loop and not on the readers' threads: it waits while an index is busy."""
         return await self._loop.run_in_executor(self._searchers, function, *args)
 
-    async def parse_filter(self, expressions: list[str]) -> Filter:
-        """The filter that all of these expressions make together; empty: none. Raises VecError `invalid_filter`."""
-        texts = tuple(expressions)
+    async def parse_filter(self, where: list[str]) -> Filter:
+        """The filter of all these expressions together; empty: none. Raises VecError `invalid_filter`."""
+        texts = tuple(where)
         if sum(map(len, texts)) <= limits.FILTER_CHARS_AT_ONCE:
-            return language.parse(texts)
-        return await self.read(language.parse, texts)
+            return expressions.parse(texts)
+        return await self.read(expressions.parse, texts)
 
     def prepare(self, flow: Hashable, slices: Slices[T], cost_s: float) -> asyncio.Future[T]:
         """Runs the expensive part of a write, off the loop, in fair order with those of other flows; `cost_s` is about

@@ -1,4 +1,4 @@
-"""A cache of search hits: the chunks' rows, as clients see them.
+"""A cache of search hits: rows of chunks in the form that clients get.
 
 The rows never change, whether their documents live or not, so no commit invalidates them; reading ten rows takes a
 third as long as a search of a graph does. The cache has a bound and two generations: when the young one is full it
@@ -41,7 +41,7 @@ class HitCache:
         self._old: dict[int, _Chunk] = {}
         self._young_chars = 0
 
-    def of(self, ranking: Ranking, first_rank: int = 1) -> list[dict[str, Any]]:
+    def hits(self, ranking: Ranking, first_rank: int = 1) -> list[dict[str, Any]]:
         """The hits of a ranking, `first_rank` being the rank of its first."""
         hits = _hits(ranking, self._chunks({label for label, _ in ranking}), first_rank)
         assert hits is not None
@@ -52,7 +52,7 @@ class HitCache:
         there = self._chunks(set(labels)).items()
         return {label: (chunk["title"], chunk["text"]) for label, chunk in there if chunk is not None}
 
-    def of_each(self, rankings: list[Ranking], first_rank: int = 1) -> list[list[dict[str, Any]] | None]:
+    def hits_of_each(self, rankings: list[Ranking], first_rank: int = 1) -> list[list[dict[str, Any]] | None]:
         """The hits of several rankings, read together; None for those beyond limits.HITS_AT_ONCE_CHARS."""
         short_first = sorted(rankings, key=len)
         labels = dict.fromkeys(label for ranking in short_first for label, _ in ranking)
@@ -75,7 +75,7 @@ class HitCache:
             if chars_max is not None and chars > chars_max:
                 break
             page = sorted(missing[start : start + limits.PAGE_ITEMS])
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 rows = store.chunk_rows(db, page)
             chunks.update(dict.fromkeys(page))
             with self._lock:

@@ -1,4 +1,4 @@
-"""The libraries' LiveIndexes: made when a library is first searched, told of every commit from then on.
+"""The LiveIndex of each library: created when the library is first searched, and updated by every commit.
 
 A LiveIndex is registered before its load reads the store, and a commit tells the indexes before anybody is answered.
 So whatever an acknowledged write did is either in what the load reads or left at the LiveIndex: nothing falls between.
@@ -20,9 +20,9 @@ import numpy as np
 
 from ..errors import Code, VecError
 from ..index.fulltext.segments import TermCounts
-from ..index.live import LiveIndex
-from ..index.messages import Write
+from ..index.live_index import LiveIndex
 from ..index.pools import make_pools
+from ..index.requests import Write
 from ..index.rows import Floats, Labels
 from ..index.source import Rebuilt
 from ..index.structure import Spec
@@ -37,10 +37,10 @@ from .library_registry import LibraryRegistry, gone
 log = logging.getLogger("vecd.index")
 
 
-# A build takes minutes. One read transaction for all of it would keep the write-ahead log from being begun again, and
-# it would grow by all that is written meanwhile. So the labels are read in one transaction, and each page of rows in
+# A build takes minutes. One read transaction for all of it would keep the write-ahead log from being reset, and it
+# would grow by all that is written meanwhile. So the labels are read in one transaction, and each page of rows in
 # its own: rows never change. A page lacks the rows that the vacuum has deleted since. Their documents were removed
-# after `seq`, so the LiveIndex is told of that by their commit and masks them anyway.
+# after `seq`, so the commit that removed them makes the LiveIndex mask them anyway.
 
 
 class _Stored:
@@ -50,13 +50,13 @@ class _Stored:
         self, database: Database, library_id: int, dimension: int, left_out: Callable[[int, VecError], None]
     ) -> None:
         self._database, self._dimension, self._left_out = database, dimension, left_out
-        with database.snapshot() as db:
+        with database.read_transaction() as db:
             self.seq = events.head(db)
             self.labels, self.firsts = documents.living_chunks(db, library_id)
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
         for page in _paged(labels):
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 found = list(documents.vectors(db, documents.kept(db, page), self._left_out))
             for its_labels, packed in found:
                 if len(packed) != 4 * len(its_labels) * self._dimension:
@@ -75,13 +75,13 @@ class _StoredText:
 
     def __init__(self, database: Database, library: Library) -> None:
         self._database, self._library = database, library
-        with database.snapshot() as db:
+        with database.read_transaction() as db:
             self.seq = events.head(db)
             self.labels = documents.living(db, library.library_id)
 
     def words(self, labels: Labels) -> Iterator[tuple[Labels, TermCounts]]:
         for page in _paged(labels):
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 found = list(documents.texts(db, documents.kept(db, page)))
             for its_labels, titles, texts in found:
                 yield its_labels, terms_of(self._library, titles, texts)
@@ -93,7 +93,7 @@ def _paged(labels: Labels) -> Iterator[Labels]:
 
 
 class _LibrarySource:
-    """Where a library's LiveIndex takes its vectors from, and tells of its structures."""
+    """Reads a library's vectors and terms for its LiveIndex, and logs its builds and recall."""
 
     def __init__(self, database: Database, folder: Path, library: Library, dimension: int) -> None:
         self._database = database
@@ -137,7 +137,7 @@ class _LibrarySource:
             elif done.result() is not None:
                 log.info("recall promise %s", "met" if report["met"] else "missed", extra=about)
 
-        about = {"library": self._library.name, **{key: report[key] for key in libraries.RECALL_TOLD}}
+        about = {"library": self._library.name, **{key: report[key] for key in libraries.RECALL_FIELDS}}
         work = self._database.submit(lambda tx: libraries.recall_changed(tx, self._library.library_id, report))
         work.add_done_callback(logged)
 
@@ -154,7 +154,7 @@ class Indexes:
         self._known: set[int] = set()  # libraries that had chunks at the start, or had some written since
 
     def open(self) -> None:
-        """Removes snapshots of libraries that are no more."""
+        """Deletes the snapshots of deleted libraries."""
         libraries_there = self._database.catalogue.by_name.values()
         self._known = {library.library_id for library in libraries_there if library.chunks}
         alive = {f"{each.library_id}.{what}" for each in libraries_there for what in ("index", "text")}
@@ -182,7 +182,7 @@ class Indexes:
         return LiveIndex(spec, self._pools, source, self._discard)
 
     def takes_terms(self, library: Library) -> bool:
-        """Whether an index in memory is going to want the words of what is written now."""
+        """Whether an index in memory needs the terms of chunks that are written now."""
         return self._registry.get(library.library_id) is not None or library.library_id not in self._known
 
     def _apply(
@@ -225,17 +225,17 @@ class Indexes:
         return dict(source.damaged) if source is not None and source.damaged else {}
 
     def stop_building(self) -> None:
-        """Gives up builds, which may take minutes, and begins no other; searches and writes go on."""
+        """Cancels builds, which may take minutes, and starts no others; searches and writes go on."""
         for live in self._registry.all():
             live.stop_building()
 
     def stop(self) -> None:
-        """Gives up what is going on aside; searches and writes go on."""
+        """Ends background work; searches and writes go on."""
         for live in self._registry.all():
             live.close()
 
     def close(self) -> None:
-        """Saves what is worth it. Blocks."""
+        """Saves the indexes that have changed enough. Blocks."""
         self.stop()
         self._pools.close()
         for live in self._registry.all():
@@ -246,10 +246,10 @@ class Indexes:
 
     def _discard(self, failed: LiveIndex) -> None:
         if failed.failure is not None and failed.failure.code not in (Code.NOT_FOUND, Code.SHUTTING_DOWN):
-            told = {"kind": failed.spec.kind, "reason": str(failed.failure)}
-            # What the store or the disk says needs no traceback; anything else may be a bug.
+            about = {"kind": failed.spec.kind, "reason": str(failed.failure)}
+            # An error of the store or the disk needs no traceback; anything else may be a bug.
             bug = failed.failure if failed.failure.code == Code.INDEX_FAILED else None
-            log.error("index failed", exc_info=bug, extra=told)
+            log.error("index failed", exc_info=bug, extra=about)
         self._registry.discard(failed)
 
 

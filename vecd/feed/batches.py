@@ -1,4 +1,4 @@
-"""Batches of events: what a watch is sent at once, composed and encoded once for all watches that want the same.
+"""Batches of events: what one message of a watch holds, read and encoded once for all watches with the same selection.
 
 A batch is what lies in (after, seq] of the log for one selection. The events of one change of a document are never
 split over two batches, unless the watch itself has a limit in the middle of them. Everything here blocks: Feed runs it
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from .. import limits
 from ..store import events
 from ..store.database import Database
-from ..store.events import Event, Row
+from ..store.events import Event, EventRow
 from . import payloads
-from .positions import Position, compacted, cursor
+from .positions import Position, compacted_error, cursor
 from .selection import ChangedDocuments, EventSelection, select
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def read(
 
     Raises VecError `compacted`.
     """
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         rows, seq = _rows(database, db, after, stop, selection.reads_metadata)
         selected = select(selection, rows, database.catalogue.by_id, ChangedDocuments([selection], rows))
         group = next(iter(payloads.split(selection, selected, db)))
@@ -95,7 +95,7 @@ def read_for_all(
     metadata = any(selection.reads_metadata for selection, _ in wanted)
     found: list[list[EventBatch] | None] = [None] * len(wanted)
     size = 0
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         rows, seq = _rows(database, db, after, database.head, metadata)
         in_order = sorted(range(len(wanted)), key=lambda place: wanted[place][0].cost)
         for group in _groups(in_order, [selection for selection, _ in wanted]):
@@ -130,7 +130,7 @@ def _batches(
     database: Database,
     selection: EventSelection,
     encode: Encode,
-    rows: Sequence[Row],
+    rows: Sequence[EventRow],
     changed: ChangedDocuments,
     after: int,
     seq: int,
@@ -153,11 +153,11 @@ def _batch(database: Database, encode: Encode, after: int, seq: int, found: list
     return encoded(database, encode, after, Position(seq), found, found[0]["seq"] if found else 0)
 
 
-def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metadata: bool) -> tuple[list[Row], int]:
+def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metadata: bool) -> tuple[list[EventRow], int]:
     """Rows behind the seq `after` that make a batch, and the seq up to which they, or the log, have been read."""
     horizon, _ = events.horizon(db)
     if after < horizon:
-        raise compacted(database, f"the position {cursor(database, Position(after))}", horizon)
+        raise compacted_error(database, f"the position {cursor(database, Position(after))}", horizon)
     rows = _read(db, after, limits.EVENTS_PAGE // 2, metadata)
     size = 0
     for place, row in enumerate(rows):
@@ -168,11 +168,11 @@ def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metada
     return rows, min(stop, rows[-1].last_seq) if rows else max(after, stop)
 
 
-def _read(db: apsw.Connection, after: int, count: int, metadata: bool) -> list[Row]:
+def _read(db: apsw.Connection, after: int, count: int, metadata: bool) -> list[EventRow]:
     """Up to `count` rows behind the seq `after`. Fewer if their metadata is large: a batch would hold little of it."""
     if not metadata:
         return events.read(db, after, count, metadata=False)
-    rows: list[Row] = []
+    rows: list[EventRow] = []
     size, step = 0, ROWS_FIRST
     while len(rows) < count and size < limits.PAYLOAD_BYTES:
         step = min(step, count - len(rows))

@@ -1,4 +1,4 @@
-"""A broadcast: wakes all tasks that wait for it, once. For one event loop.
+"""Broadcast: wakes all tasks that wait for it, on one event loop.
 
 Unlike an asyncio.Condition it needs no lock, and it can wake many tasks in groups. Unlike an asyncio.Event it never
 needs to be cleared: a task that waits gives the generation that it has seen.

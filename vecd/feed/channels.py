@@ -29,7 +29,7 @@ from ..store.database import Database
 from . import batches
 from .batches import Encode, EventBatch
 from .broadcast import Broadcast
-from .runner import Run
+from .run_blocking import RunBlocking
 from .selection import EventSelection
 
 log = logging.getLogger("vecd.feed")
@@ -69,9 +69,9 @@ class Channel:
         self.start = self._seqs[count - 1]
         del self._batches[:count], self._seqs[:count]
 
-    def behind(self, seq: int) -> EventBatch | int | None:
-        """What a watch gets next that has had everything up to `seq`, which is not before `start`: a batch; or, if it
-        is in the middle of one, the seq up to which it must read the store; or None if there is nothing yet."""
+    def next_after(self, seq: int) -> EventBatch | int | None:
+        """What follows `seq` (at least `start`): the next batch; or, if `seq` is inside a batch, the seq up to which
+        the watch must read the store; or None if there is nothing yet."""
         place = bisect_right(self._seqs, seq)
         if place == len(self._batches):
             return None
@@ -82,7 +82,7 @@ class Channel:
 class Channels:
     """All channels, and the tasks that fill them and send heartbeats."""
 
-    def __init__(self, database: Database, catch_up: Run, live: Run, heartbeat_s: float) -> None:
+    def __init__(self, database: Database, catch_up: RunBlocking, live: RunBlocking, heartbeat_s: float) -> None:
         """`catch_up` runs reads for watches that are behind; `live` runs the reads at the head, one at a time."""
         self._database = database
         self._heartbeat_s = heartbeat_s
@@ -93,7 +93,7 @@ class Channels:
         self.progress = Broadcast()  # the log was read on, or a watch has handed something on
         self._committed = asyncio.Event()
         self._channels: dict[tuple[EventSelection, Encode], Channel] = {}
-        self._reads: dict[Any, asyncio.Future[EventBatch]] = {}  # from the store, that are going on
+        self._reads: dict[Any, asyncio.Future[EventBatch]] = {}  # reads of the store in progress
         self._tasks: list[asyncio.Task[None]] = []
 
     @contextlib.contextmanager
@@ -106,7 +106,7 @@ class Channels:
             channel = self._channels[selection, encode] = Channel(self.seq)
         channel.users += 1
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._fill_forever()), asyncio.create_task(self._beat_forever())]
+            self._tasks = [asyncio.create_task(self._fill_forever()), asyncio.create_task(self._heartbeat_forever())]
         self._committed.set()  # there may have been commits since `seq`
         try:
             yield channel
@@ -118,7 +118,7 @@ class Channels:
     async def read(
         self, selection: EventSelection, encode: Encode, after: int, stop: int, count: int | None
     ) -> EventBatch:
-        """The batch behind the seq `after`, from the store. Watches that want the same at the same time share a read.
+        """The batch behind the seq `after`, from the store. Equal reads at the same time are made once.
 
         Raises VecError `compacted`.
         """
@@ -145,13 +145,13 @@ class Channels:
         if self._channels:
             self._committed.set()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """A heartbeat: every watch at the head says how far the log has been read for it."""
         self.heartbeats += 1
         for channel in self._channels.values():
             channel.changed.notify()
 
-    async def _beat_forever(self) -> None:
+    async def _heartbeat_forever(self) -> None:
         """Heartbeats for the channels that have been silent for the whole of the last interval. A watch that came, or
         was sent something, just after a beat waits for two intervals: together they are `heartbeat_s`."""
         seen: dict[int, int] = {}
@@ -180,7 +180,7 @@ class Channels:
                     self._skip_to(self._database.head)
 
     async def _fill(self) -> None:
-        """Reads on, fills the channels, and rests as long as that kept the interpreter busy."""
+        """Reads what commits brought, fills the channels, and rests for as long as that took."""
         reading = list(self._channels.items())
         keys = [key for key, _ in reading]
         seq, found, read_s = await self._live(batches.read_for_all, self._database, keys, self.seq)
@@ -225,7 +225,7 @@ class Channels:
                 heapq.heappush(by_size, (-channel.size_bytes, id(channel), channel))
 
     def _skip_to(self, seq: int) -> None:
-        """Continues behind `seq`; what lies before it, each watch reads from the store."""
+        """Continues after `seq`; each watch reads what is before it from the store."""
         self.seq = seq
         for channel in self._channels.values():
             channel.restart(seq)

@@ -13,7 +13,7 @@ import orjson
 
 from .. import limits
 from ..store import documents, events
-from ..store.events import Event, Row
+from ..store.events import Event, EventRow
 from .selection import EventSelection, SelectedRow
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def split(
     yield selected[start:]
 
 
-def _versions(selection: EventSelection, row: Row) -> Iterator[Version]:
+def _versions(selection: EventSelection, row: EventRow) -> Iterator[Version]:
     """The versions of the row's document that the selection wants."""
     if row.label is not None:
         yield row.label, row.added
@@ -77,15 +77,15 @@ def _versions(selection: EventSelection, row: Row) -> Iterator[Version]:
 class _Sizes:
     """How many bytes the payloads of rows take in a message, about."""
 
-    def __init__(self, selection: EventSelection, rows: Sequence[Row], db: apsw.Connection) -> None:
+    def __init__(self, selection: EventSelection, rows: Sequence[EventRow], db: apsw.Connection) -> None:
         self._selection = selection
         versions = [version for row in rows for version in _versions(selection, row)]
         self._by_label = dict(zip((label for label, _ in versions), documents.sizes(db, versions), strict=True))
 
-    def of(self, row: Row) -> int:
+    def of(self, row: EventRow) -> int:
         return sum(self.of_version(row, version) for version in _versions(self._selection, row))
 
-    def of_version(self, row: Row, version: Version) -> int:
+    def of_version(self, row: EventRow, version: Version) -> int:
         texts, vectors = self._by_label[version[0]]
         around = version[1] * (_CHUNK_BYTES + 2 * _bytes(row.id))
         metadata = _METADATA_BYTES * _bytes(row.metadata if version[0] == row.label else row.old_metadata)
@@ -95,7 +95,7 @@ class _Sizes:
 class Payloads:
     """Adds documents to their events. Documents that are damaged in the store are left out."""
 
-    def __init__(self, selection: EventSelection, rows: Sequence[Row], db: apsw.Connection) -> None:
+    def __init__(self, selection: EventSelection, rows: Sequence[EventRow], db: apsw.Connection) -> None:
         self._selection = selection
         self._sizes = _Sizes(selection, rows, db)
         versions = [version for row in rows for version in _versions(selection, row)]
@@ -103,7 +103,7 @@ class Payloads:
         for label in documents.damaged(db, self._contents):
             del self._contents[label]
 
-    def add(self, row: Row, expanded: list[Event]) -> None:
+    def add(self, row: EventRow, expanded: list[Event]) -> None:
         """To the events of one row: to the document's, or, if only chunks' events are wanted, to those."""
         size = len(expanded) * (_EVENT_BYTES + _bytes(expanded[0]["library"]) + 3 * _bytes(row.id))
         if self._selection.wants_document_events:
@@ -118,7 +118,7 @@ class Payloads:
             else:
                 self._add_chunk(event["data"], label)
 
-    def add_document(self, row: Row, data: dict[str, Any], size: int = 0) -> None:
+    def add_document(self, row: EventRow, data: dict[str, Any], size: int = 0) -> None:
         """To the data of a document's event; `size` bytes beside it go into the same message."""
         for key, label, chunks, title, metadata in (
             ("document", row.label, row.added, row.title, row.metadata),

@@ -1,4 +1,4 @@
-"""A library's vectors out of the store: into a new structure, or beside what a snapshot has kept.
+"""Builds a library's index from the store, or restores it from a snapshot and adds what came since.
 
 A label's vector never changes. So a snapshot is right for every label that it holds and that is still alive, whatever
 happened since it was saved: the dead ones are masked, the ones that are not in it come from the store. A snapshot that
@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import Code, VecError
 from ..resources import exhausted
-from . import brute_force, native, snapshot
+from . import brute_force, native, snapshot_file
 from .kinds import KINDS
 from .local.flat import Flat
 from .rows import Floats, Labels
@@ -42,7 +42,7 @@ class Loaded:
     damage: str | None = None  # what was wrong with the snapshot that was found
 
 
-class Stopped(Exception):
+class BuildCancelled(Exception):
     """Nobody wants it any more."""
 
 
@@ -90,7 +90,7 @@ def save(spec: Spec, source: Source, structure: Structure, seq: int) -> None:
     assert arrays is not None
     assert source.path is not None
     about = {"of": source.identity, "spec": described(spec), "seq": seq, "vectors": structure.rows.count}
-    size = snapshot.save(source.path, about, arrays)
+    size = snapshot_file.save(source.path, about, arrays)
     log.info("snapshot saved", extra={"file": source.path.name, "vectors": structure.rows.count, "bytes": size})
 
 
@@ -102,7 +102,7 @@ def prepared(spec: Spec, vectors: Floats) -> Floats:
 def _pages(spec: Spec, stored: Stored, labels: Labels, stopped: Callable[[], bool]) -> Iterator[tuple[Labels, Floats]]:
     for its_labels, vectors in stored.pages(labels):
         if stopped():
-            raise Stopped
+            raise BuildCancelled
         yield its_labels, prepared(spec, vectors)
 
 
@@ -125,22 +125,22 @@ def _restored(spec: Spec, source: Source, stored: Stored) -> tuple[Structure | N
     if path is None or restore is None:
         return None, None
     try:
-        with snapshot.opened(path) as (about, arrays):
+        with snapshot_file.opened(path) as (about, arrays):
             if about["of"] != source.identity:
-                raise snapshot.UnusableSnapshot("is of another library")
+                raise snapshot_file.UnusableSnapshot("is of another library")
             if about["spec"] != described(spec):  # the index has changed since, or the format of its arrays
                 path.unlink()
                 return None, None
-            snapshot.check_seq(about["seq"], stored.seq)
+            snapshot_file.check_seq(about["seq"], stored.seq)
             try:
                 structure = restore(spec, arrays)
             except ValueError as error:
-                raise snapshot.UnusableSnapshot(f"is damaged: {error}") from error
+                raise snapshot_file.UnusableSnapshot(f"is damaged: {error}") from error
         _spot_check(spec, structure, stored)
         return structure, None
     except FileNotFoundError:
         return None, None
-    except (snapshot.UnusableSnapshot, OSError) as error:
+    except (snapshot_file.UnusableSnapshot, OSError) as error:
         aside = path.with_name(path.name + ".damaged")
         with contextlib.suppress(OSError):
             path.replace(aside)
@@ -156,12 +156,12 @@ def _spot_check(spec: Spec, structure: Structure, stored: Stored) -> None:
     if len(structure.rows) != len(labels):
         lacking = np.setdiff1d(labels, structure.rows.labels)
         if any(len(its_labels) for its_labels, _ in stored.pages(lacking)):  # and not only what is damaged in the store
-            raise snapshot.UnusableSnapshot("is of another state of the store: it lacks vectors")
-    for its_labels, vectors in stored.pages(labels[snapshot.spots(len(labels))]):
+            raise snapshot_file.UnusableSnapshot("is of another state of the store: it lacks vectors")
+    for its_labels, vectors in stored.pages(labels[snapshot_file.spots(len(labels))]):
         ours = structure.sample(np.searchsorted(labels, its_labels))
         theirs = prepared(spec, vectors)
         if not np.allclose(ours, theirs, rtol=_SAME, atol=_SAME * max(1e-30, float(np.abs(theirs).max()))):
-            raise snapshot.UnusableSnapshot("is of another state of the store: its vectors differ")
+            raise snapshot_file.UnusableSnapshot("is of another state of the store: its vectors differ")
 
 
 def failed(error: BaseException) -> VecError:

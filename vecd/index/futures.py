@@ -1,4 +1,4 @@
-"""Small helpers for concurrent futures: failing those that wait, resolving them, and chaining one to another."""
+"""Small helpers for concurrent futures: fail, resolve, chain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kind of index declares: how it is made and restored, what it can do, and its parameters.
+"""IndexKind: what a kind of index declares: how it is made and restored, what it can do, and its parameters.
 
 Each kind declares itself in its own file, as `KIND`; kinds.py has the table of them.
 """
@@ -47,7 +47,7 @@ def _no_further_rules(metric: str, parameters: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class IndexKind:
     """One kind. `make` is None where the tail is all there is; a structure pays from `rows_min` rows on."""
 
     what: str

@@ -13,7 +13,7 @@ from ..errors import Code, VecError, nearest
 from . import METRICS
 
 if TYPE_CHECKING:
-    from .kind import Kind
+    from .kind import IndexKind
 
 #: Name of a kind -> the module that declares it.
 MODULES: Final[dict[str, str]] = {
@@ -28,20 +28,20 @@ MODULES: Final[dict[str, str]] = {
 DEFAULT: Final = "pq"
 
 
-class _Kinds(MutableMapping[str, "Kind"]):
+class _IndexKinds(MutableMapping[str, "IndexKind"]):
     """Kinds by name. A kind's module is imported when the kind is first looked up; a kind that is set replaces it."""
 
     def __init__(self, modules: dict[str, str]) -> None:
         self._modules = modules
-        self._loaded: dict[str, Kind] = {}
+        self._loaded: dict[str, IndexKind] = {}
 
-    def __getitem__(self, name: str) -> Kind:
+    def __getitem__(self, name: str) -> IndexKind:
         kind = self._loaded.get(name)
         if kind is None:
             kind = self._loaded[name] = import_module(self._modules[name]).KIND
         return kind
 
-    def __setitem__(self, name: str, kind: Kind) -> None:
+    def __setitem__(self, name: str, kind: IndexKind) -> None:
         if name not in self._modules:
             raise KeyError(name)
         self._loaded[name] = kind
@@ -56,7 +56,7 @@ class _Kinds(MutableMapping[str, "Kind"]):
         return len(self._modules)
 
 
-KINDS: Final[MutableMapping[str, Kind]] = _Kinds(MODULES)
+KINDS: Final[MutableMapping[str, IndexKind]] = _IndexKinds(MODULES)
 
 
 def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

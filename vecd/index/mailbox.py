@@ -14,12 +14,12 @@ from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import VecError
-from .messages import Search, Write
+from .requests import Search, Write
 
 T = TypeVar("T")
 
 
-class Call(NamedTuple):
+class QueuedCall(NamedTuple):
     """A function to run in a turn, and the future of its result."""
 
     function: Callable[[], Any]
@@ -38,7 +38,7 @@ class Turn(NamedTuple):
     """What one turn handles, in this order."""
 
     writes: deque[Write]
-    calls: deque[Call]
+    calls: deque[QueuedCall]
     searches: list[Search]
 
 
@@ -58,7 +58,7 @@ class Mailbox:
         self.failure: VecError | None = None  # what every later post is answered with
         self._lock = threading.Lock()  # guards all below
         self._writes: deque[Write] = deque()
-        self._calls: deque[Call] = deque()
+        self._calls: deque[QueuedCall] = deque()
         self._searches: deque[Search] = deque()
         self._scheduled = False
 
@@ -84,7 +84,7 @@ class Mailbox:
         future: Future[T] = Future()
         with self._lock:
             if self.failure is None:
-                self._calls.append(Call(function, future))
+                self._calls.append(QueuedCall(function, future))
                 self._schedule()
                 return future
         future.set_exception(self.failure)

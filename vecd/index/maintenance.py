@@ -31,6 +31,7 @@ from ..errors import Code, VecError
 from . import builder, futures, native, policy
 from .fulltext.live_text import LiveText
 from .kinds import KINDS
+from .live_vectors import LiveVectors
 from .local.flat import Flat
 from .mailbox import Mailbox
 from .policy import Action, Decision, Figures, StructureFigures, Tuning
@@ -38,7 +39,6 @@ from .pools import Pools
 from .recall_tracker import RecallTracker
 from .source import Rebuilt, Source
 from .structure import Spec, Structure
-from .vectors import LiveVectors
 
 log = logging.getLogger("vecd.index")
 
@@ -301,7 +301,7 @@ class Maintenance:
             report = Rebuilt(spec, vectors, time.perf_counter() - started, reason)
             self._source.rebuilt(report)
         except Exception as error:
-            given_up = isinstance(error, builder.Stopped)
+            given_up = isinstance(error, builder.BuildCancelled)
             if not self.builds_stopped and not given_up:
                 log.error("index not built", exc_info=error, extra={"kind": spec.kind, "reason": reason})
             self._mailbox.call(functools.partial(self._end, failed=not given_up))

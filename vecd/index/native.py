@@ -1,5 +1,4 @@
-"""What lies below Python: faiss (imported when it is first needed, and untyped, because its stubs lack half of what it
-has), on how many cores it runs, and how the system holds our memory."""
+"""Native code below Python: faiss (imported on first use), its number of threads, and the allocator's settings."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from .recall import Sampled, recall_of
+from .recall_monitor import Sampled, recall_of
 from .rows import Allowed, Floats, Selection
 from .structure import Effort, Hits, Structure
 

@@ -1,4 +1,4 @@
-"""RecallTracker: measures the recall of searches of a LiveIndex in small steps, and says which effort they take.
+"""RecallTracker: measures some searches of a LiveIndex for its RecallMonitor, in small steps, and applies the effort.
 
 It joins a RecallMonitor (which queries, and what their recalls mean) with a RecallMeasurement (one query, in steps).
 One thread at a time calls it; only `report` may be read from any thread.
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import VecError
-from .messages import Options
-from .recall import RecallMonitor
 from .recall_measurement import RecallMeasurement
+from .recall_monitor import RecallMonitor
+from .requests import SearchOptions
 from .rows import Allowed, Floats
 from .source import Source
 from .structure import Effort, Structure
@@ -49,14 +49,14 @@ class RecallTracker:
         """How the promise is kept; None while nothing has been measured."""
         return self._monitor.report()
 
-    def effort(self, options: Options, filters: str) -> Effort:
+    def effort(self, options: SearchOptions, filters: str) -> Effort:
         """The effort of a search with that class of filters."""
         recall = self._source.promise if options.recall is None else options.recall
         factor = self._monitor.factor(filters)
         exact = options.exact or recall >= 1 or (factor == math.inf and options.ef is None)
         return Effort(recall, max(1.0, factor) if factor < math.inf else 1.0, options.ef, exact)
 
-    def note(self, queries: Floats, k: int, filters: str, options: Options) -> bool:
+    def note(self, queries: Floats, k: int, filters: str, options: SearchOptions) -> bool:
         """Notes approximate searches, shape (n, dimension), for k hits each; returns whether one is to be measured."""
         if not options.sampled or not 0 < k <= _SAMPLED_K_MAX or options.ef is not None or options.exact:
             return False

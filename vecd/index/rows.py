@@ -1,4 +1,4 @@
-"""Rows: the labels of a structure's rows, which of them are alive, and what a filter lets through.
+"""Rows: the labels of a structure's rows, which rows are deleted, and which a filter selects.
 
 Rules: labels ascend, so a label's place is a binary search. A row is never moved, only masked; what needs room back
 makes new Rows. Not thread-safe: whoever owns the structure owns these.
@@ -177,7 +177,7 @@ class Ranked(NamedTuple):
     documents: Labels
 
 
-class Documents:
+class DocumentMap:
     """Which document a chunk belongs to: the labels of the documents' first chunks, ascending, dead ones as well."""
 
     def __init__(self, firsts: Labels) -> None:

@@ -1,4 +1,4 @@
-"""Where a LiveIndex reads a library's vectors and terms from, and where it reports what became of its structures.
+"""The protocols by which a LiveIndex reads vectors and terms from the store, and reports builds and recall.
 
 Protocols only: the store's side of them is in engine/indexes.py.
 """

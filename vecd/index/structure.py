@@ -1,4 +1,4 @@
-"""The protocol of an index structure, and what a library and a search ask of one.
+"""The protocol of an index structure, and the specification and effort that it is given.
 
 A structure may live in another thread, process or machine: then its `search` returns a future instead of hits.
 """

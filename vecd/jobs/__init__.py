@@ -1,11 +1,11 @@
-"""Background jobs: a job is submitted in a moment, and done by a worker, inside the daemon or elsewhere.
+"""Background jobs: submitting one returns at once; a worker, inside the daemon or elsewhere, does the work.
 
     jobs.py          Jobs: the background work of one engine, and its life
     queue.py         which pending job is next; no threads, no clock
     dispatcher.py    gives jobs to workers, takes their steps and results: claim, heartbeat, checkpoint, finish
     leases.py        running attempts, and the leases of those that are made outside the daemon
-    workers.py       the daemon's own workers: threads
-    outside.py       workers outside the daemon: the ops that they call
+    worker_threads.py  the daemon's own workers: threads
+    external_workers.py  the ops that workers outside the daemon call
     effects.py       what a step writes, as data
     retry_policy.py  what becomes of a job when an attempt has ended without completing it
     operations.py    submit, list, show, wait, cancel, retry, drop, pause, resume

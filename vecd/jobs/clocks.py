@@ -1,4 +1,4 @@
-"""The two clocks of jobs, both in microseconds.
+"""The two clocks of jobs, wall and steady, in microseconds.
 
 - `wall_us` is the time of day. People and the store use it; it may be set forward or back at any moment.
 - `steady_us` only ever grows, and counts the time that the machine sleeps where the system can. Delays and pauses

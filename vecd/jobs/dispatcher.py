@@ -1,7 +1,7 @@
 """The dispatcher: gives pending jobs to workers, and takes their steps and results.
 
-All workers, the threads of the daemon (workers.py) and those outside it (leases over the socket: outside.py), use the
-same four functions:
+All workers, the threads of the daemon (worker_threads.py) and external ones (external_workers.py), use the same four
+functions:
 
     claim       begins an attempt at the next job; the answer has the attempt's number, the fencing number
     heartbeat   extends the lease; the answer says whether the attempt is to stop, and why
@@ -34,11 +34,11 @@ from ..store.jobs import Job
 from ..store.transaction import JobChange, Transaction
 from ..units import format_time
 from .clocks import steady_us, wall_us
-from .effects import Outcome
+from .effects import EffectResult
 from .kinds import KINDS
 from .kinds.kind import JobKind, Step
 from .leases import CANCELLED, PAUSED, STOPPED, Attempt, WorkingTime
-from .queue import Entry, Queue
+from .queue import Queue, QueuedJob
 from .retry_policy import stopped
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Dispatcher:
         database = self._engine.database
         for job in database.submit(transitions.recover, frees=True).result():
             log.warning("job ran when the daemon died", extra={"job": job.job_id, "kind": job.kind, "state": job.state})
-        with database.snapshot() as db, self._condition:
+        with database.read_transaction() as db, self._condition:
             self._counts.update(store.counts(db))
             self._queue.pause(store.pauses(db))
             for job in store.active(db):
@@ -136,7 +136,7 @@ class Dispatcher:
                 if job is not None and job.cancelling and (attempt := self._attempts.get(change.job_id)) is not None:
                     attempt.stop = CANCELLED
 
-    def misplaced(self) -> dict[int, int]:
+    def with_wrong_due_time(self) -> dict[int, int]:
         """The delayed jobs whose due time in the store is wrong, because the wall clock was set since; each with its
         due time by the wall clock as it is now, in microseconds."""
         with self._condition:
@@ -232,7 +232,7 @@ class Dispatcher:
             attempt.progressed(done, total)
             return attempt
 
-    def checkpoint(self, job: Job, number: int, step: Step) -> Future[Outcome]:
+    def checkpoint(self, job: Job, number: int, step: Step) -> Future[EffectResult]:
         """Commits a step of an attempt. `number` is how many checkpoints the job had before. The future raises
         Superseded or Repeated (store/job_transitions.py), or what the effect raises."""
         effect = step.effect
@@ -326,7 +326,7 @@ class Dispatcher:
                 self._remove(attempt)
             if ended:
                 self._notify_one()
-            taken: list[Entry] = []
+            taken: list[QueuedJob] = []
             while not self._closing:
                 now_us = steady_us()
                 first = self._queue.take(now_us, _inside)
@@ -442,7 +442,7 @@ def _inside(kind: str) -> bool:
     return kind not in KINDS or KINDS[kind].runs != "outside"
 
 
-def _frees(entry: Entry) -> bool:
+def _frees(entry: QueuedJob) -> bool:
     return entry.kind in KINDS and KINDS[entry.kind].frees
 
 
@@ -464,10 +464,10 @@ def _finish_stopped(ending: Ending, tx: Transaction) -> Job | None:
         return None
 
 
-def _commit_step(engine: Engine, job: Job, number: int, step: Step, tx: Transaction) -> Outcome:
+def _commit_step(engine: Engine, job: Job, number: int, step: Step, tx: Transaction) -> EffectResult:
     """On the writer: what a step writes, and the checkpoint. All of it, or nothing."""
     last = transitions.check_fence(tx, job.job_id, job.attempt, number)
-    outcome = Outcome() if step.effect is None else step.effect.apply(engine, tx)
+    outcome = EffectResult() if step.effect is None else step.effect.apply(engine, tx)
     value = last if step.checkpoint is None else step.checkpoint
     kept = last if isinstance(last, dict) else {}
     if outcome.counts:
@@ -508,12 +508,12 @@ def _described(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _entry(job: Job) -> Entry:
+def _entry(job: Job) -> QueuedJob:
     kind = KINDS.get(job.kind)
     left_us = job.ready_us - wall_us() if job.ready_us else 0
     if job.delay_us is not None:
         left_us = min(left_us, job.delay_us)  # it is more if the clock was set back while no daemon ran
-    return Entry(
+    return QueuedJob(
         job.job_id, job.kind, job.library, job.priority, steady_us() + left_us if left_us > 0 else 0, job.lock_key,
         job.waits > 0, job.crashes > 0, kind is not None and job.crashes == 0 and kind.brief(job.params), job.ready_us,
     )  # fmt: skip

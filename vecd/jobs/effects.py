@@ -1,5 +1,5 @@
-"""What a step of a job writes, as data: each effect names one change of the store, and applies it in the transaction
-that commits the step.
+"""Effects: what a step of a job writes, as data; each is one change of the store, applied in the transaction that
+commits the step.
 
 An effect is data and no closure, so a step can come from another process. Those in WIRE can be sent by workers outside
 the daemon (op `jobs.checkpoint`, vec-protocol(7)); the others make sense beside the store only.
@@ -24,7 +24,7 @@ from ..feed import retention
 from ..store import documents as store
 from ..store import integrity, job_transitions
 from ..store.catalogue import Library
-from ..store.documents import Batch, Entry
+from ..store.documents import DocumentBatch, Entry
 from ..store.jobs import Job
 from ..store.transaction import Transaction
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class EffectResult:
     """What an effect has done. `counts` are added up over all steps of the job, in its checkpoint under `counts`."""
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Effect(ABC):
         return 1
 
     @abstractmethod
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         """On the writer; may be called again after a rollback. Raises VecError."""
 
 
@@ -64,14 +64,14 @@ class WriteDocuments(Effect):
     """Adds, updates and deletes prepared documents, as an ingest does."""
 
     library: Library  # as it was when they were prepared
-    batches: list[Batch]
+    batches: list[DocumentBatch]
     refused: int = 0  # documents beside them that were refused; counted as `failed`
 
     @property
     def rows(self) -> int:
         return sum(len(batch.entries) + len(batch.texts) for batch in self.batches) + 1
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         counts = dict.fromkeys(("added", "updated", "unchanged", "deleted"), 0)
         seq = None
         for batch in self.batches:
@@ -85,7 +85,7 @@ class WriteDocuments(Effect):
                     raise VecError(Code.BUSY, error.message, error.hint) from error
                 for outcome in outcomes:
                     counts[outcome.status] += 1
-        return Outcome({**counts, "failed": self.refused}, seq)
+        return EffectResult({**counts, "failed": self.refused}, seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +100,12 @@ class DeleteDocuments(Effect):
     def rows(self) -> int:
         return len(self.ids)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         entries = [Entry(index, each, delete=True) for index, each in enumerate(self.ids)]
-        library = ingest.same_library(tx, self.library)
-        outcomes = store.write(tx, library, Batch(entries, [], [], NO_VECTORS))
+        library = ingest.current_library(tx, self.library)
+        outcomes = store.write(tx, library, DocumentBatch(entries, [], [], NO_VECTORS))
         deleted = sum(outcome.seq is not None for outcome in outcomes)
-        return Outcome({"deleted": deleted, "missing": len(outcomes) - deleted}, tx.seq)
+        return EffectResult({"deleted": deleted, "missing": len(outcomes) - deleted}, tx.seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,24 +120,24 @@ class DeleteVersions(Effect):
     def rows(self) -> int:
         return len(self.versions)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        return Outcome({"deleted": documents.delete_unchanged(self.library, self.versions, tx)[0]})
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        return EffectResult({"deleted": documents.delete_unchanged(self.library, self.versions, tx)[0]})
 
 
 # --- the store as a whole -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Trim(Effect):
+class TrimLog(Effect):
     """Moves the log's horizon up to a seq (inclusive). The value is `{"trimmed","held_by"}`."""
 
     upto: int
     past_consumers: bool
     frees: ClassVar[bool] = True
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         trimmed, held_by = retention.trim_to(tx, self.upto, self.past_consumers)
-        return Outcome(value={"trimmed": trimmed, "held_by": held_by})
+        return EffectResult(value={"trimmed": trimmed, "held_by": held_by})
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,8 @@ class DeleteTrimmed(Effect):
     def rows(self) -> int:
         return limits.VACUUM_ROWS
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        return Outcome(value=deleting(engine.database, engine.views)(tx))
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        return EffectResult(value=deleting(engine.database, engine.views)(tx))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +164,8 @@ class GiveBackPages(Effect):
     def rows(self) -> int:
         return limits.VACUUM_ROWS
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        return Outcome(value=giving_back(engine.database)(tx))
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        return EffectResult(value=giving_back(engine.database)(tx))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +181,9 @@ class PruneJobs(Effect):
     def rows(self) -> int:
         return self.count
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         pruned = job_transitions.prune(tx, self.before_us, self.keep, self.count)
-        return Outcome({"pruned": len(pruned)}, value=pruned)
+        return EffectResult({"pruned": len(pruned)}, value=pruned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,18 +196,18 @@ class AddChecksums(Effect):
     def rows(self) -> int:
         return len(self.versions)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         integrity.add_checksums(tx, versions=self.versions)
-        return Outcome()
+        return EffectResult()
 
 
 # --- from other processes -------------------------------------------------------------------------------------------
 
 #: What comes from a worker, made ready: the effect, and the documents that were refused (index, why).
-Received = tuple[Effect, list[tuple[int, VecError]]]
+Decoded = tuple[Effect, list[tuple[int, VecError]]]
 
 
-async def received(engine: Engine, job: Job, body: dict[str, Any]) -> Received:
+async def decode(engine: Engine, job: Job, body: dict[str, Any]) -> Decoded:
     """The effect that a worker elsewhere has sent. Raises VecError `invalid_request`, `not_found` or
     `embedder_failed`."""
     name = body.get("type")
@@ -226,22 +226,22 @@ async def received(engine: Engine, job: Job, body: dict[str, Any]) -> Received:
     return await make(engine, job, find(engine, job.library), body)
 
 
-async def _documents(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Received:
+async def _documents(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Decoded:
     """`documents` as the op `ingest` takes them: with their vectors, or with texts for the library's embedder."""
     wanted = _list(body, "documents")
-    batches: list[Batch] = []
+    batches: list[DocumentBatch] = []
     refused: list[tuple[int, VecError]] = []
     start = 0
     while start < len(wanted):
         slices = prepare_in_slices(engine, library, wanted, start, False)
-        part = await engine.prepare(("job", job.job_id), slices, limits.PREPARE_SLICE_S)
-        batches.append(part.batch)
-        refused += part.refused
-        start = part.stop
+        prepared = await engine.prepare(("job", job.job_id), slices, limits.PREPARE_SLICE_S)
+        batches.append(prepared.batch)
+        refused += prepared.refused
+        start = prepared.stop
     return WriteDocuments(library, batches, len(refused)), refused
 
 
-async def _delete(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Received:
+async def _delete(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Decoded:
     """`ids` of documents."""
     ids = _list(body, "ids")
     if not all(isinstance(each, str) for each in ids):
@@ -260,7 +260,7 @@ def _list(body: dict[str, Any], name: str) -> list[Any]:
     return value
 
 
-_Receive = Callable[["Engine", Job, Library, dict[str, Any]], Awaitable[Received]]
+_Receive = Callable[["Engine", Job, Library, dict[str, Any]], Awaitable[Decoded]]
 
 #: The effects that workers outside the daemon may send, by their type on the wire.
 WIRE: Final[dict[str, _Receive]] = {

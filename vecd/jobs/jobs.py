@@ -1,4 +1,4 @@
-"""Jobs: the background work of one engine, and its life.
+"""Jobs: the dispatcher, its workers and leases of one engine, put together, started and stopped.
 
 `open` after the engine's, on its loop; `start` when the daemon is ready; `stop` when it begins to stop; `close` before
 the engine closes.
@@ -18,14 +18,14 @@ from ..store.transaction import JobChange
 from .dispatcher import Dispatcher
 from .leases import TICK_S
 from .periodic import Periodic
-from .workers import WorkerThreads
+from .worker_threads import WorkerThreads
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
 
 
 class Jobs:
-    """What the verbs work on: the engine, the workers, and who waits for which job."""
+    """What the operations work on: the engine, the workers, and who waits for which job."""
 
     def __init__(self, engine: Engine, workers: int) -> None:
         self.engine = engine

@@ -1,4 +1,4 @@
-"""Attempts that are being made, and the leases of those that are made outside the daemon.
+"""Running attempts, and the leases of those that workers outside the daemon make.
 
 A worker outside the daemon holds a job for as long as its lease lasts; each heartbeat and each step begins the lease
 again. When it ends, the attempt is lost: another worker takes the job, and what the late one still sends is refused,
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..store.jobs import Job
-from .queue import Entry
+from .queue import QueuedJob
 
 #: Working time is advanced so often while there are leases, and by no more than `_TICK_MAX_S` at once.
 TICK_S: Final = 0.25
@@ -47,7 +47,7 @@ class WorkingTime:
 class Attempt:
     """A running attempt: who makes it, how far it has come, and whether it is to stop."""
 
-    def __init__(self, entry: Entry, worker: str, time: WorkingTime, lease_s: float | None = None) -> None:
+    def __init__(self, entry: QueuedJob, worker: str, time: WorkingTime, lease_s: float | None = None) -> None:
         """`lease_s` is None for a thread of the daemon, which has no lease."""
         self.entry = entry
         self.kind = entry.kind

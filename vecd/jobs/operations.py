@@ -1,4 +1,4 @@
-"""The verbs of jobs: submit, list, show, wait, cancel, retry, drop, pause, resume, logs, and the overview."""
+"""Operations on jobs: submit, list, show, wait, cancel, retry, drop, pause, resume, logs, and the overview."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .jobs import Jobs
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class JobFilter:
     """Which jobs are wanted. None: all."""
 
     states: Sequence[str] | None = None
@@ -110,7 +110,7 @@ async def status(jobs: Jobs) -> dict[str, Any]:
     return {**overview(jobs), "jobs": [described(jobs, job) for job in running if job.state == store.RUNNING]}
 
 
-def page(jobs: Jobs, listing: Listing, before: int | None, count: int) -> list[Job]:
+def page(jobs: Jobs, listing: JobFilter, before: int | None, count: int) -> list[Job]:
     """Up to `count` jobs, the newest first, below the id `before` (exclusive). Blocks.
 
     Raises VecError `invalid_request` for a state, `unsupported` for a kind that there is not.
@@ -123,7 +123,7 @@ def page(jobs: Jobs, listing: Listing, before: int | None, count: int) -> list[J
     for kind in listing.kinds or ():
         kinds.find(kind)
     since_us = 0 if listing.since_s is None else wall_us() - int(listing.since_s * 1e6)
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         return store.page(
             db, states=listing.states, kinds=listing.kinds, library=listing.library, since_us=since_us, before=before,
             count=count,
@@ -132,7 +132,7 @@ def page(jobs: Jobs, listing: Listing, before: int | None, count: int) -> list[J
 
 def show(jobs: Jobs, job_id: int) -> dict[str, Any]:
     """All that is known of a job, with its attempts. Blocks. Raises VecError `not_found`."""
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         job = store.find(db, job_id)
         attempts, after = store.attempts(db, job_id), store.waited_for(db, job_id)
     return {
@@ -153,7 +153,7 @@ def show(jobs: Jobs, job_id: int) -> dict[str, Any]:
 
 def lines(jobs: Jobs, job_id: int, after: int) -> list[dict[str, Any]]:
     """A page of a job's log, behind the line `after` (exclusive). Blocks. Raises VecError `not_found`."""
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         store.find(db, job_id)
         return store.lines(db, job_id, after, limits.JOBS_PAGE)
 
@@ -222,7 +222,7 @@ def described(jobs: Jobs, job: Job) -> dict[str, Any]:
 
 
 def _these(jobs: Jobs, job_ids: Sequence[int]) -> list[Job]:
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         return store.find_many(db, job_ids)
 
 

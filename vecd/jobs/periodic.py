@@ -1,4 +1,4 @@
-"""A periodic task: a coroutine that the daemon calls again and again, for work that leaves no job.
+"""Periodic: calls a coroutine again and again, for work that leaves no job.
 
 The scheduler, the retention of the log and the end of leases use it. A schedule (scheduler.py) is for people: its jobs
 are in the log and in `vec jobs list`; what happens every few seconds would fill both.

@@ -31,7 +31,7 @@ _SUSPECT: Final[Resource] = ("suspect",)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class QueuedJob:
     """A job in the queue."""
 
     job_id: int
@@ -50,7 +50,7 @@ class Entry:
         return -self.priority, self.job_id
 
 
-_Item = tuple[tuple[int, int], int, Entry]  # the number in the middle breaks ties
+_Item = tuple[tuple[int, int], int, QueuedJob]  # the number in the middle breaks ties
 _Heaps = dict[str, list[_Item]]  # by kind
 
 
@@ -59,9 +59,9 @@ class Queue:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._pending: dict[int, Entry] = {}
+        self._pending: dict[int, QueuedJob] = {}
         self._ready: _Heaps = {}
-        self._delayed: list[tuple[int, int, Entry]] = []  # heap by time
+        self._delayed: list[tuple[int, int, QueuedJob]] = []  # heap by time
         self._parked: dict[Resource, _Heaps] = {}
         self._held: Counter[Resource] = Counter()
         self._paused: set[str] = set()
@@ -74,7 +74,7 @@ class Queue:
     def paused(self) -> frozenset[str]:
         return frozenset(self._paused)
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: QueuedJob) -> None:
         """Adds a pending job, or replaces it by what it is now."""
         self._pending[entry.job_id] = entry
         if not entry.waits:
@@ -88,7 +88,7 @@ class Queue:
         """The job is not pending any more. (Its items in the heaps are skipped when they come up.)"""
         self._pending.pop(job_id, None)
 
-    def take(self, now_us: int, wants: Wants | None = None, *, brief: bool = False) -> Entry | None:
+    def take(self, now_us: int, wants: Wants | None = None, *, brief: bool = False) -> QueuedJob | None:
         """The next job of the kinds that are wanted (None: all); its resources are held from now on. None if no such
         job may run. With `brief`, only if the next job is brief."""
         while self._delayed and self._delayed[0][0] <= now_us:
@@ -114,7 +114,7 @@ class Queue:
                 return entry
         return None
 
-    def release(self, entry: Entry) -> None:
+    def release(self, entry: QueuedJob) -> None:
         """The job does not run any more: what it held is free."""
         needs = self._needs(entry)
         for each in needs:
@@ -124,7 +124,7 @@ class Queue:
         if self._parked:
             self._unpark(needs)
 
-    def hold(self, entry: Entry) -> None:
+    def hold(self, entry: QueuedJob) -> None:
         """The job runs: takes its resources, also beyond their bounds."""
         self._hold(self._needs(entry))
 
@@ -142,7 +142,7 @@ class Queue:
             heapq.heappop(self._delayed)
         return self._delayed[0][0] if self._delayed else None
 
-    def delayed(self) -> list[Entry]:
+    def delayed(self) -> list[QueuedJob]:
         """The pending jobs that have a due time."""
         return [entry for entry in self._pending.values() if entry.ready_us]
 
@@ -153,7 +153,7 @@ class Queue:
             return min(kinds, key=lambda kind: self._ready[kind][0])
         return kinds[0] if kinds else None
 
-    def _needs(self, entry: Entry) -> list[Resource]:
+    def _needs(self, entry: QueuedJob) -> list[Resource]:
         needs: list[Resource] = [_ALL, ("kind", entry.kind)]
         if entry.library is not None:
             needs.append(("library", entry.kind, entry.library))

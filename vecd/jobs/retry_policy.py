@@ -1,4 +1,4 @@
-"""The retry policy: what becomes of a job when an attempt has ended without completing it.
+"""The retry policy: whether and when a job is tried again after an attempt that did not complete it.
 
 An error that may pass is followed by another attempt: after a pause, exponential with full jitter (Brooker, 2015,
 "Exponential Backoff And Jitter"), at most `attempts_max` times; without a bound while the store's disk is full. Any

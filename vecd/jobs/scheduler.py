@@ -1,4 +1,4 @@
-"""The clock: submits what schedules make due, and the verbs of schedules.
+"""The scheduler: submits jobs when their schedules are due; and adds, lists, runs and removes schedules.
 
 It looks at the time at least every LOOK_S seconds, because a clock may be moved; what is due then is due_times.py's to
 say. A schedule never overlaps itself: its jobs share a lock.
@@ -48,12 +48,10 @@ class Scheduler:
         now_us = self._now_us()
         wait_s = LOOK_S
         await self._prune_early()
-        if misplaced := self._jobs.dispatcher.misplaced():
-            log.warning("the clock was set", extra={"delayed_jobs": len(misplaced)})
-            await self._write(
-                lambda tx: transitions.postpone(tx, misplaced), frees=True
-            )  # what frees may be among them
-        for each in await self._jobs.engine.read(everything, self._jobs):
+        if wrong := self._jobs.dispatcher.with_wrong_due_time():
+            log.warning("the clock was set", extra={"delayed_jobs": len(wrong)})
+            await self._write(lambda tx: transitions.postpone(tx, wrong), frees=True)  # what frees may be among them
+        for each in await self._jobs.engine.read(all_schedules, self._jobs):
             try:
                 following_us = await self._look_or_refuse(each, now_us)
             except VecError as error:
@@ -94,7 +92,7 @@ class Scheduler:
         counts = self._jobs.dispatcher.counts
         if counts[COMPLETED] + counts[CANCELLED] <= 2 * limits.JOBS_KEPT:
             return
-        found = [each for each in await self._jobs.engine.read(everything, self._jobs) if each.name == PRUNE]
+        found = [each for each in await self._jobs.engine.read(all_schedules, self._jobs) if each.name == PRUNE]
         jobs = [self._wanted(each) for each in found]
         await self._write(lambda tx: store.submit(tx, PRUNE, jobs, 0, None), frees=True)
 
@@ -137,7 +135,7 @@ class Scheduler:
         return described(await self._write(lambda tx: store.remove(tx, name)), self._now_us())
 
     async def listed(self) -> list[dict[str, Any]]:
-        return [described(each, self._now_us()) for each in await self._jobs.engine.read(everything, self._jobs)]
+        return [described(each, self._now_us()) for each in await self._jobs.engine.read(all_schedules, self._jobs)]
 
     async def _submit(self, each: Schedule, due: due_times.Due) -> None:
         pending_max = {"skip": 0, "once": 1, "all": limits.SCHEDULE_MISSED_MAX}[each.missed]
@@ -176,15 +174,15 @@ class Scheduler:
         return await asyncio.wrap_future(self._jobs.engine.database.submit(work, frees=frees))
 
 
-def everything(jobs: Jobs) -> list[Schedule]:
+def all_schedules(jobs: Jobs) -> list[Schedule]:
     """Blocks."""
-    with jobs.engine.database.snapshot() as db:
-        return store.everything(db)
+    with jobs.engine.database.read_transaction() as db:
+        return store.list_all(db)
 
 
 def find(jobs: Jobs, name: str) -> Schedule:
     """Blocks. Raises VecError `not_found`."""
-    with jobs.engine.database.snapshot() as db:
+    with jobs.engine.database.read_transaction() as db:
         return store.find(db, name)
 
 

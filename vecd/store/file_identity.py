@@ -1,12 +1,12 @@
-"""Whether the store's files are still the ones that were opened, and whether a folder has held a store before.
+"""Detects that the store's files were removed, replaced or overwritten, and that a folder has lost its store.
 
-An open file outlives its name: after `rm`, or a rename onto it, SQLite goes on writing to a file that nobody can open
-again. So the writer compares names and files before it acknowledges a transaction, which takes some microseconds. A
-copy over the file in place keeps the name and the file. It shows in the header: that of a backup, an empty file or
-another program's file differs from that of a store in use, in fields that no write of ours changes.
+An open file outlives its name: after `rm`, or a rename onto it, SQLite continues to write to a file that can never be
+opened again. So before the writer acknowledges a transaction, it compares device and inode of each name, which takes a
+few microseconds. A copy over the file in place keeps both, but changes the header: that of a backup, an empty file or
+another program's file differs from that of an open store in fields that no write of ours changes.
 
-A folder that has held a store keeps a marker, `vec.id`, beside other files that only a daemon with a store makes. If
-the store is gone from such a folder, an empty one must not take its place unnoticed.
+A folder that has held a store keeps a marker, `vec.id`, besides other files that only a daemon with a store creates.
+If the store is missing from such a folder, the daemon does not create an empty one.
 
 Knows paths and their status, not SQL.
 """
@@ -20,25 +20,26 @@ from typing import Final
 
 from ..errors import Code, VecError
 
-#: Bytes of SQLite's header that stay as they are while a store is open: that it is SQLite's, the size of a page, that
-#: there is a write-ahead log (which a backup has not).
+#: Bytes of SQLite's header that do not change while a store is open: the magic string, the page size, and the journal
+#: mode (a backup has no write-ahead log).
 _CONSTANT_BYTES: Final = 24
 
 
 class FileIdentity:
-    """The store's file, its write-ahead log and its shared memory. `open`, `check`, `close`. The writer's alone."""
+    """The identity of the store's file, its write-ahead log and its shared memory. `open`, `check`, `close`. Only the
+    writer uses it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._names = (os.fspath(path), f"{path}-wal", f"{path}-shm")
-        # Open as long as SQLite's own descriptors are: closing one of them drops all POSIX locks of this process.
+        # Stays open until SQLite's descriptors are closed: closing any one drops all POSIX locks of this process.
         self._fd = -1
         self._known: list[tuple[int, int]] = []
         self._modified_ns = 0
         self._header = b""
 
     def open(self) -> None:
-        """Takes the files as they are for the right ones. SQLite must have all three open. Raises VecError
+        """Records the current files as the right ones. SQLite must have all three open. Raises VecError
         `storage_failed`."""
         try:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
@@ -59,7 +60,7 @@ class FileIdentity:
             self._modified_ns = modified_ns
 
     def close(self) -> None:
-        """After SQLite's connections."""
+        """Closes the descriptor. Call it after SQLite's connections are closed."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -83,12 +84,12 @@ class FileIdentity:
 
 
 def marker(path: Path) -> Path:
-    """The file that says that the store at `path` was once made."""
+    """The marker file: it shows that the store at `path` was created once."""
     return path.with_name("vec.id")
 
 
 def mark(path: Path, log_id: str) -> None:
-    """Notes beside the store that there is one, and its log's id, for people to read. Raises OSError."""
+    """Writes the marker of the store, with its log id for people to read. Raises OSError."""
     text = f"{log_id}\n"
     file = marker(path)
     with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
@@ -101,7 +102,7 @@ def mark(path: Path, log_id: str) -> None:
 
 
 def refuse_loss(path: Path) -> None:
-    """Raises VecError `storage_failed` if the store is missing or empty though the folder has held one."""
+    """Raises VecError `storage_failed` if the store is missing or empty, but the folder has held one."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size:
             return
@@ -116,7 +117,7 @@ def refuse_loss(path: Path) -> None:
 
 
 def evidence(path: Path) -> str:
-    """What shows that there was a store at `path`, for people to read; empty if nothing does."""
+    """The files that show that there was a store at `path`, for people to read; empty if there are none."""
     folder = path.parent
     signs = (marker(path), Path(f"{path}-wal"), folder / "reserve", folder / "indexes", folder / "spool")
     return ", ".join(sign.name for sign in signs if _says_something(sign))

@@ -44,7 +44,7 @@ _PREFIX_TERMS_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class Bm25Parameters:
     """BM25's parameters. Raises ValueError for those with which a score can be no number.
 
     `b` is low because titles and short chunks are many (tests/bench/quality.py: nDCG@10 0.445, with 0.75 0.435).
@@ -63,7 +63,7 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class TermQuery:
     """What is looked for. A row that has any of it is found. Repeated terms count once.
 
     `required`: groups of terms that must all be in a row; they count for its score as words do. `prefixes`: each stands
@@ -123,11 +123,11 @@ class InvertedIndex:
 
     def __init__(
         self,
-        ranking: Ranking | None = None,
+        ranking: Bm25Parameters | None = None,
         tail_postings: int = _TAIL_POSTINGS,
         merged_at_once: int = _MERGED_AT_ONCE,
     ) -> None:
-        self.ranking = ranking or Ranking()
+        self.ranking = ranking or Bm25Parameters()
         self._tail_postings = tail_postings
         self._merged_at_once = merged_at_once
         self._vocabulary = TermDictionary()
@@ -276,7 +276,7 @@ class InvertedIndex:
         return self.freeze().arrays()
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, npt.NDArray[Any]], ranking: Ranking | None = None) -> InvertedIndex:
+    def restore(cls, arrays: Mapping[str, npt.NDArray[Any]], ranking: Bm25Parameters | None = None) -> InvertedIndex:
         """An index of `Frozen.arrays`. Raises ValueError if they contradict each other or were made with other
         weights."""
         made = cls(ranking)
@@ -311,7 +311,7 @@ class InvertedIndex:
 
     # --- searching --------------------------------------------------------------------------------------------------
 
-    def search(self, query: Query, k: int, selection: Selection | None = None) -> tuple[Floats, Labels]:
+    def search(self, query: TermQuery, k: int, selection: Selection | None = None) -> tuple[Floats, Labels]:
         """The k best rows of those that are alive and that the selection lets through: scores and labels of shape
         (m,), best first, equal scores by ascending label; m <= k, since only rows that the query matches are found."""
         best = Best(k)
@@ -326,7 +326,7 @@ class InvertedIndex:
                 maxscore.Scan(part, its, scale, allowed, self._zeros(part.rows.count), best).run(must)
         return best.scores, best.labels
 
-    def _look_up(self, query: Query) -> tuple[list[list[Postings]], Scale, list[int]] | None:
+    def _look_up(self, query: TermQuery) -> tuple[list[list[Postings]], Scale, list[int]] | None:
         """By part, the postings of the terms that are in a living row, rare ones first; and the places of those among
         them that are required. None if no row can be found."""
         required = set(chain.from_iterable(query.required))

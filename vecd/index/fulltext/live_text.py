@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import snapshot
+from .. import snapshot_file
 from ..rows import Floats, Labels, Selection
 from ..source import StoredText, TextSource
-from .inverted_index import Frozen, InvertedIndex, MergePlan, Query
+from .inverted_index import Frozen, InvertedIndex, MergePlan, TermQuery
 from .segments import TermCounts
 
 log = logging.getLogger("vecd.index")
@@ -114,7 +114,7 @@ class LiveText:
         elif self._loading:
             self._pending.append(_Pending(seq, labels, words, removed))
 
-    def search(self, query: Query, k: int, selection: Selection | None) -> tuple[Floats, Labels]:
+    def search(self, query: TermQuery, k: int, selection: Selection | None) -> tuple[Floats, Labels]:
         """The k best chunks that have a word of the query: scores (BM25) and labels of shape (m,), best first."""
         assert self._index is not None
         return self._index.search(query, k, selection)
@@ -252,18 +252,18 @@ class LiveText:
         if path is None:
             return None
         try:
-            about, arrays = snapshot.load(path)
+            about, arrays = snapshot_file.load(path)
             seq = about.pop("seq", 0)  # earlier versions did not keep it
             if about != self._source.text_identity:
                 log.info("text analysed again", extra={"file": path.name})
                 return None
             index = InvertedIndex.restore(arrays)
-            snapshot.check_seq(seq, stored.seq)
+            snapshot_file.check_seq(seq, stored.seq)
             _spot_check(index, stored)
             return index
         except FileNotFoundError:
             return None
-        except (snapshot.UnusableSnapshot, ValueError, OSError) as error:
+        except (snapshot_file.UnusableSnapshot, ValueError, OSError) as error:
             aside = path.with_name(path.name + ".damaged")
             with contextlib.suppress(OSError):
                 path.replace(aside)
@@ -290,7 +290,7 @@ class LiveText:
     def _save(self, frozen: Frozen, seq: int, rows: int, chunks: int) -> int:
         assert self._source.text_path is not None
         about = {**self._source.text_identity, "seq": seq}
-        size = snapshot.save(self._source.text_path, about, frozen.arrays())
+        size = snapshot_file.save(self._source.text_path, about, frozen.arrays())
         self._saved_rows, self._damage = rows, None
         log.info("snapshot of text saved", extra={"file": self._source.text_path.name, "chunks": chunks, "bytes": size})
         return chunks
@@ -299,11 +299,11 @@ class LiveText:
 def _spot_check(index: InvertedIndex, stored: StoredText) -> None:
     """Raises UnusableSnapshot if the index's rows are not the store's."""
     labels = stored.labels[: np.searchsorted(stored.labels, index.last_label, "right")]
-    labels = labels[snapshot.spots(len(labels))]
+    labels = labels[snapshot_file.spots(len(labels))]
     ours = index.terms_of(labels)
     for its_labels, batch in stored.words(labels):
         theirs: dict[int, dict[str, int]] = {label: {} for label in its_labels[batch.places].tolist()}
         for row, term, count in zip(batch.rows.tolist(), batch.terms.tolist(), batch.counts.tolist(), strict=True):
             theirs[int(its_labels[batch.places[row]])][batch.vocabulary[term]] = count
         if {label: ours[label] for label in its_labels.tolist() if label in ours} != theirs:
-            raise snapshot.UnusableSnapshot("is of another state of the store: its texts differ")
+            raise snapshot_file.UnusableSnapshot("is of another state of the store: its texts differ")

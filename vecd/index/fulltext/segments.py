@@ -1,4 +1,4 @@
-"""The pieces of an inverted index: batches of new rows, the tail that takes them, and immutable segments.
+"""The pieces of an inverted index: term counts of new rows, the tail that takes them, and immutable segments.
 
 A *posting* says that a term occurs in a row, and how often. An occurrence in the title counts for more than one in the
 text: a posting's *count* is the sum of the weights of its occurrences, at most 255, and a row's *length* is the sum of

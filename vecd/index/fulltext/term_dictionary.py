@@ -1,4 +1,4 @@
-"""TermDictionary: the terms of an inverted index, numbered from 0 in the order in which they come.
+"""TermDictionary: numbers the terms of an inverted index from 0, in the order of their arrival.
 
 It finds a term's number, and the numbers of all terms that begin with a prefix. For the second, terms are kept in
 sorted runs. A few thousand new terms make a run, and runs of about the same size are merged up to a maximum: so no

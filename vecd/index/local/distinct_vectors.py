@@ -1,4 +1,4 @@
-"""Copies: which rows hold the same vector, so that a graph links each distinct vector once.
+"""DistinctVectors: which rows hold the same vector, so that a graph links each distinct vector once.
 
 A *node* is a distinct vector; each row belongs to one node. Nodes are numbered in the order of their first rows. Equal
 vectors are found by a hash of their bytes and compared byte by byte. Two vectors with the same 64-bit hash and

@@ -1,4 +1,4 @@
-"""Codes: 4-bit product quantisation of vectors in faiss's fast-scan lists, scanned whole, on several cores if many.
+"""FastScanCodes: 4-bit product quantisation codes in faiss's fast-scan lists, scanned whole, on several cores if many.
 
 The rows are spread over *shards*, each a list of its own, so that one search of many rows can use several cores. faiss
 itself shares work out by queries only. A shard is an inverted-file index with one list, because faiss's plain fast-scan

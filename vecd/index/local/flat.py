@@ -12,7 +12,7 @@ import numpy as np
 
 from ... import limits
 from .. import brute_force
-from ..kind import Kind
+from ..kind import IndexKind
 from ..rows import Floats, Labels, Rows, Selection
 
 _DEAD_SHARE_MAX = 0.2
@@ -162,4 +162,4 @@ class Flat:
         return np.concatenate(scores, axis=1), np.concatenate(labels, axis=1)
 
 
-KIND: Final = Kind("every vector is compared; exact", exact=True)
+KIND: Final = IndexKind("every vector is compared; exact", exact=True)

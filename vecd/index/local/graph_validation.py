@@ -1,4 +1,4 @@
-"""The check of a graph's arrays that come from a snapshot: nothing unchecked gets to native code."""
+"""Validates the arrays of a graph from a snapshot before native code reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the answer of a walk through a graph is doubtful, so that another walk or a scan has to check it.
+"""HardQueryDetector: decides whether the answer of a graph search is doubtful and must be checked by another search.
 
 Three signs, each of which costs little beside a walk:
 
@@ -47,7 +47,7 @@ CONTRASTED: Final = 40
 _CONTRAST_MIN, _CONTRAST_MIN_CHEAP = 1.06, 1.08
 
 
-class Found(NamedTuple):
+class NearestNodes(NamedTuple):
     """What is nearest to some queries: nodes, nearest first (-1: none), and faiss's distances; shape (n, width)."""
 
     nodes: Labels
@@ -100,7 +100,7 @@ class HardQueryDetector:
         if len(self._measured) >= _MEASURED_MIN:
             self._far = float(np.quantile(self._measured, _TYPICAL))
 
-    def near(self, points: Floats) -> Found:
+    def near(self, points: Floats) -> NearestNodes:
         """The witnesses nearest to each point, shape (n, dimension)."""
         count = min(_NEAR, len(self._witnesses))
         distances, places = np.empty((len(points), count), np.float32), np.empty((len(points), count), np.int64)
@@ -113,9 +113,9 @@ class HardQueryDetector:
                 pointer(points[piece]), pointer(self._vectors), self._dimension, len(points[piece]),
                 len(self._witnesses), count, pointer(distances[piece]), pointer(places[piece]),
             )  # fmt: skip
-        return Found(self._witnesses[places].astype(np.int64), distances)
+        return NearestNodes(self._witnesses[places].astype(np.int64), distances)
 
-    def doubtful(self, found: Found, near: Found, k: int, *, first: bool, cheap: bool) -> Bools:
+    def doubtful(self, found: NearestNodes, near: NearestNodes, k: int, *, first: bool, cheap: bool) -> Bools:
         """Whether a witness is nearer than the k-th or tenth node that was found, and was not found. After a `first`
         walk, also whether the hits are far, or all that was found is about equally near; `cheap`, if a check costs
         little, so that less is reason enough."""

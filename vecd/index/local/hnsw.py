@@ -27,14 +27,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import Code, VecError
-from .. import brute_force, native, snapshot
-from ..kind import Kind, Parameter
+from .. import brute_force, native, snapshot_file
+from ..kind import IndexKind, Parameter
 from ..native import faiss
 from ..rows import Allowed, Bools, Floats, Labels, Rows
 from ..structure import Effort, Spec
 from .distinct_vectors import DistinctVectors
 from .graph_validation import DTYPES, check
-from .hard_queries import CONTRASTED, JUDGED, Found, HardQueryDetector
+from .hard_queries import CONTRASTED, JUDGED, HardQueryDetector, NearestNodes
 
 #: Candidates that a walk keeps; tests/bench/hnsw.py measures its recall and time.
 EF_DEFAULT = 96
@@ -170,7 +170,7 @@ class Hnsw:
         points = self._points(queries)
         near = self._doubt.near(points)
         while len(pending):
-            its_near = Found(near.nodes[pending], near.distances[pending])
+            its_near = NearestNodes(near.nodes[pending], near.distances[pending])
             # Under a mask all that the walk keeps is looked at, and else as much as tells a hard query.
             count = width if mask is not None else min(width, max(k + 1, CONTRASTED))
             found = self._walked(points[pending], width, count, None if width == first else its_near)
@@ -188,7 +188,7 @@ class Hnsw:
         assert self._centre is not None
         return queries if self._metric == "dot" else queries - self._centre
 
-    def _walked(self, points: Floats, width: int, count: int, entries: Found | None) -> Found:
+    def _walked(self, points: Floats, width: int, count: int, entries: NearestNodes | None) -> NearestNodes:
         """The nearest nodes, `count` of them, by walks of this width; from these entries, if there are any, and else
         from the graph's own."""
         parameters = self._parameters.get(width)
@@ -196,7 +196,7 @@ class Hnsw:
             parameters = self._parameters[width] = faiss().SearchParametersHNSW(efSearch=width)
         if entries is None:
             distances, nodes = self._index.search(points, count, params=parameters)
-            return Found(nodes, distances)
+            return NearestNodes(nodes, distances)
         distances = np.empty((len(points), count), np.float32)
         nodes = np.empty((len(points), count), np.int64)
         starts = np.ascontiguousarray(entries.nodes, np.int32)
@@ -207,10 +207,10 @@ class Hnsw:
             len(points), pointer(points), count, pointer(starts), pointer(start_distances), pointer(distances),
             pointer(nodes), starts.shape[1], _ALL_ENTRIES_AT_ONCE, parameters,
         )  # fmt: skip
-        return Found(nodes, distances)
+        return NearestNodes(nodes, distances)
 
     def _answer(
-        self, queries: Floats, pending: Labels, found: Found, row_mask: Bools | None, mask: Bools | None,
+        self, queries: Floats, pending: Labels, found: NearestNodes, row_mask: Bools | None, mask: Bools | None,
         scores: Floats, rows: Labels,
     ) -> Bools:  # fmt: skip
         """Writes the answers of the queries, which have these places in scores and rows, from the allowed nodes that
@@ -356,19 +356,19 @@ class Hnsw:
 
         made = cls(spec)
         hnsw, storage = made._index.hnsw, made._storage
-        if {name: snapshot.dtype_of(arrays, name) for name in arrays} != DTYPES:
+        if {name: snapshot_file.dtype_of(arrays, name) for name in arrays} != DTYPES:
             raise ValueError("it does not hold the arrays of a graph")
         held = {name: arrays[name] for name in ("labels", "nodes", "centre", "entry")}
         for vector, name in (
             (storage.codes, "codes"), (hnsw.neighbors, "neighbors"), (hnsw.levels, "levels"), (hnsw.offsets, "offsets"),
         ):  # fmt: skip
-            size = snapshot.count_of(arrays, name)
+            size = snapshot_file.count_of(arrays, name)
             if name in ("codes", "neighbors"):
                 _make_room(vector, size)
             else:
                 vector.resize(size)
             held[name] = faiss().rev_swig_ptr(vector.data(), size) if size else np.empty(0, DTYPES[name])
-            snapshot.read_into(arrays, name, held[name])
+            snapshot_file.read_into(arrays, name, held[name])
         counts = faiss().vector_to_array(hnsw.cum_nneighbor_per_level)
         check(held, counts, spec.dimension, 2 if made._half else 4)
         storage.ntotal = made._index.ntotal = len(held["levels"])
@@ -406,7 +406,7 @@ def _check(metric: str, parameters: Mapping[str, Any]) -> None:
         )
 
 
-KIND: Final = Kind(
+KIND: Final = IndexKind(
     "a graph that is walked towards the query; approximate",
     Hnsw,
     Hnsw.restore,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import brute_force
-from ..kind import Kind, Parameter
+from ..kind import IndexKind, Parameter
 from ..rows import Allowed, Floats, Labels, Rows
 from ..structure import Effort, Spec
 
@@ -94,7 +94,7 @@ class KdTree:
         return None
 
 
-KIND: Final = Kind(
+KIND: Final = IndexKind(
     "a tree of halved spaces; exact, and fast for few dimensions",
     KdTree,
     rows_min=1_024,

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import brute_force
-from ..kind import Kind, Parameter
+from ..kind import IndexKind, Parameter
 from ..native import faiss
 from ..rows import Allowed, Floats, Labels, Rows
 from ..structure import Effort, Spec
@@ -194,7 +194,7 @@ class Lsh:
         return None
 
 
-KIND: Final = Kind(
+KIND: Final = IndexKind(
     "random hyperplanes make a code of bits of each vector; approximate",
     Lsh,
     rows_min=16_384,

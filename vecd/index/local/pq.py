@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import brute_force
-from ..kind import Kind, Parameter
+from ..kind import IndexKind, Parameter
 from ..rows import Allowed, Floats, Labels, Rows
 from ..structure import Effort, Spec
 from .fast_scan import FastScanCodes
@@ -215,7 +215,7 @@ class Pq:
         return None
 
 
-KIND: Final = Kind(
+KIND: Final = IndexKind(
     "short codes of all vectors are scanned, and the best rows compared exactly, as many as a query needs",
     Pq,
     rows_min=16_384,  # up to there an exact scan is as fast (tests/bench/kinds.py); so for all kinds

@@ -1,4 +1,4 @@
-"""How many of the nearest rows a search has missed that compared only those with the best estimates.
+"""Estimates how many of the k nearest rows a search missed that re-ranked only the rows with the best estimates.
 
 An approximate structure estimates the distances of all rows cheaply and compares the R rows with the best estimates
 exactly. What the comparison shows tells whether R is enough, for this very query: among the R rows, the outer half says

@@ -1,4 +1,4 @@
-"""backup: a copy of the store, as of one moment, while everything goes on.
+"""backup: copies the store, as of one moment, while the daemon runs.
 
 SQLite's online backup, a bounded number of pages a step, on a connection that reads at one moment all the while. The
 copy is a store of its own: its log has no id yet and is given one when it is first opened, so that a cursor of the
@@ -44,9 +44,9 @@ class Backup(JobKind):
         files.clear(made)
         seq = 0
         try:
-            for part in backup.copied(run.engine.database, made, limits.BACKUP_PAGES):
-                seq = part.seq
-                yield Step(done=part.done, total=part.total)
+            for progress in backup.copied(run.engine.database, made, limits.BACKUP_PAGES):
+                seq = progress.seq
+                yield Step(done=progress.done, total=progress.total)
             if run.stopping():
                 yield Step()
             whole = made.lstat()

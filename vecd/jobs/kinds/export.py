@@ -1,4 +1,4 @@
-"""export: a library's documents as NDJSON, which `vec ingest` reads.
+"""export: writes a library's documents to a file of NDJSON that `vec ingest` reads.
 
 The file is of one moment: the state when the job began. A page of documents is a step; the checkpoint has that moment,
 the last id, and how long the file is on disk, so what a crash has left behind that is cut off. The moment can be read
@@ -23,8 +23,8 @@ from ... import limits
 from ...durable_files import create, reopen
 from ...engine import documents
 from ...engine.libraries import find
-from ...engine.read_views import Everything, Listing, Matching
-from ...filters import language
+from ...engine.read_views import AllDocuments, Listing, MatchingDocuments
+from ...filters import expressions
 from ...store import documents as store
 from ...store.catalogue import Library
 from ...store.jobs import Job
@@ -52,7 +52,7 @@ class Export(JobKind):
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         files.target(engine, self.name, params["path"])
-        language.parse(tuple(params.get("where", ())))
+        expressions.parse(tuple(params.get("where", ())))
         return {"gzip": params["path"].endswith(".gz"), **params}
 
     def steps(self, run: Run) -> Steps:
@@ -117,18 +117,18 @@ def _named(at: dict[str, Any]) -> dict[str, Any]:
 def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any]) -> tuple[dict[str, Any], Listing, Library]:
     """The checkpoint to go on from, the documents behind it, and the library. The view that they are read in is open
     until the stack ends. A checkpoint with names alone is the beginning."""
-    engine, where = run.engine, language.parse(tuple(run.params.get("where", ())))
+    engine, where = run.engine, expressions.parse(tuple(run.params.get("where", ())))
     listed: Listing
     if "seq" in at:
         view = stack.enter_context(engine.views.reopen(at["seq"], at["label"], limits.EXPORT_VIEW_S))
         if view is not None:
             library = view.catalogue.by_id[at["library_id"]]  # there was no trim since, so it is there even if deleted
-            everything = Everything(view, library.library_id, at["after"])
-            listed = Matching(everything, where) if where else everything
+            everything = AllDocuments(view, library.library_id, at["after"])
+            listed = MatchingDocuments(everything, where) if where else everything
             return at, listed, library
     view = stack.enter_context(engine.views.open(limits.EXPORT_VIEW_S))
     library = find(engine, run.job.library or "", view.catalogue)
-    listed = documents.listing_at_once(engine, view, library, where)
+    listed = documents.listing_blocking(engine, view, library, where)
     at = {
         **_named(at),
         "library_id": library.library_id,
@@ -143,7 +143,7 @@ def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any]) -> tuple[d
 
 
 def _page(engine: Engine, listed: Listing) -> list[store.Document]:
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         page = listed.page(db, limits.EXPORT_DOCUMENTS)
         store.fill(db, page, vectors=True)
     return page

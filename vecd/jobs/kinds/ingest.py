@@ -1,4 +1,4 @@
-"""ingest: documents from files, as `vec ingest` writes them, but here.
+"""ingest: writes documents from files, as `vec ingest` does, inside the daemon.
 
 A step is a batch of lines; the checkpoint is the file and the byte behind them, and commits with the documents that
 they hold. So each line is applied once, whatever happens; a document that is refused is in the job's log. Files are
@@ -27,7 +27,7 @@ from ...settings import private_folder
 from ...store.catalogue import DEFAULT
 from ...store.jobs import Job
 from ...wire.ndjson import PIECE_BYTES, Line, document, split, unzipped
-from ..effects import Outcome, WriteDocuments
+from ..effects import EffectResult, WriteDocuments
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
@@ -72,20 +72,20 @@ class _Batch:
         line.data = None  # it has been read
         return True
 
-    def refused_with(self, part: PreparedBatch) -> list[tuple[Line, VecError]]:
-        """The lines that a part refuses, and those up to its end that are no documents, in their order."""
-        start = self.lines[part.start - 1].number if part.start else 0
-        whole = part.stop == len(self.documents)
+    def refused_with(self, prepared: PreparedBatch) -> list[tuple[Line, VecError]]:
+        """The lines that a prepared batch refuses, and those up to its end that are no documents, in their order."""
+        start = self.lines[prepared.start - 1].number if prepared.start else 0
+        whole = prepared.stop == len(self.documents)
         found = [pair for pair in self.refused if pair[0].number > start]
         if not whole:
-            found = [pair for pair in found if pair[0].number < self.lines[part.stop - 1].number]
-        found += [(self.lines[index], error) for index, error in part.refused]
+            found = [pair for pair in found if pair[0].number < self.lines[prepared.stop - 1].number]
+        found += [(self.lines[index], error) for index, error in prepared.refused]
         return sorted(found, key=lambda pair: pair[0].number)
 
-    def last(self, part: PreparedBatch, below: int | None) -> Line | None:
-        """The last line that a part stands for, below a number if one is given; None if there is none."""
-        lines = self.lines[: part.stop]
-        if part.stop == len(self.documents):
+    def last(self, prepared: PreparedBatch, below: int | None) -> Line | None:
+        """The last line that a prepared batch covers, below a number if one is given; None if there is none."""
+        lines = self.lines[: prepared.stop]
+        if prepared.stop == len(self.documents):
             lines = sorted([*lines, *(line for line, _ in self.refused)], key=lambda line: line.number)
         return next((line for line in reversed(lines) if below is None or line.number < below), None)
 
@@ -129,7 +129,7 @@ class Ingest(JobKind):
             _size(path, run.engine.settings.store) if number >= at["file"] else 0 for number, path in enumerate(files)
         ]
         place = {key: at[key] for key in ("file", "offset", "line")}
-        pending: Future[Outcome] | None = None
+        pending: Future[EffectResult] | None = None
         for number in range(at["file"], len(files)):
             if number != place["file"]:
                 place = {"file": number, "offset": 0, "line": 0}
@@ -145,17 +145,17 @@ class Ingest(JobKind):
                     if library.dimension is None and pending is not None:
                         pending.result()  # the first vector sets it
                         library = find(run.engine, library.name)
-                    part = prepare(run.engine, library, batch.documents, stop, strict)
-                    stop = part.stop
-                    refused = batch.refused_with(part)
+                    prepared = prepare(run.engine, library, batch.documents, stop, strict)
+                    stop = prepared.stop
+                    refused = batch.refused_with(prepared)
                     if strict:
                         del refused[1:]
-                    last = batch.last(part, refused[0][0].number if strict and refused else None)
+                    last = batch.last(prepared, refused[0][0].number if strict and refused else None)
                     if last is not None:
                         place = {"file": number, "offset": last.end, "line": last.number}
                     pending = yield Step(
                         place,
-                        WriteDocuments(library, [part.batch], len(refused)),
+                        WriteDocuments(library, [prepared.batch], len(refused)),
                         done=done + batch.read,
                         total=sum(sizes),
                         lines=[_told(line, error) for line, error in refused],

@@ -1,4 +1,5 @@
-"""JobKind: what a kind of job is. A name, params that are checked when a job is submitted, and a generator of steps.
+"""JobKind: the base class of job kinds. A name, params that are checked when a job is submitted, and a generator of
+steps.
 
 What a step yields, an effect and a checkpoint, is committed in one transaction. Between two steps the job may have to
 stop; then the generator is closed. When the job is taken up again, `steps` begins again with the last checkpoint. So a
@@ -22,14 +23,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...errors import Code, VecError, nearest
 from ...store.jobs import Job
-from ..effects import Effect, Outcome
+from ..effects import Effect, EffectResult
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
 
 #: What comes back from a `yield`: done when the step is on disk, with the outcome of its effect. (None for a step that
 #: writes nothing.)
-Steps = Generator["Step", "Future[Outcome] | None", dict[str, Any]]
+Steps = Generator["Step", "Future[EffectResult] | None", dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Run:
         self.counts = Counter(kept.get("counts") if isinstance(kept, dict) else None)
         self.seq = kept.get("seq") if isinstance(kept, dict) else None
 
-    def committed(self, outcome: Outcome) -> None:
+    def committed(self, outcome: EffectResult) -> None:
         """A step is on disk."""
         self.counts.update(outcome.counts)
         self.seq = self.seq if outcome.seq is None else outcome.seq

@@ -1,4 +1,5 @@
-"""noop: does nothing, in so many steps. For trying out queues, schedules, alerts, and how fast all that is."""
+"""noop: does nothing, in a given number of steps. For trying out queues, schedules, alerts, and how fast all that
+is."""
 
 from __future__ import annotations
 

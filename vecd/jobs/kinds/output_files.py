@@ -1,4 +1,4 @@
-"""Files that jobs make: under another name until they are whole, on disk before anybody is told; and never one of the
+"""Output files of jobs: written under a temporary name, renamed when complete and on disk, and never a file of the
 daemon's own.
 
 Rules:
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...durable_files import check_regular, new_name, rename, resolve, sync_folder
+from ...durable_files import check_regular, file_id, new_name, rename, resolve, sync_folder
 from ...errors import Code, VecError
 from ...settings import Settings
 from ...store.jobs import UNDONE, Job
@@ -55,17 +55,17 @@ def _target(engine: Engine, path: str) -> Path:
 def _is_own(settings: Settings, place: Path, status: os.stat_result | None) -> bool:
     """Whether a place is in the data folder, or directly in another folder of the daemon, or is another name of a file
     there."""
-    data = _key(settings.data)
-    above = [_key(folder) for folder in place.parents]
+    data = file_id(settings.data)
+    above = [file_id(folder) for folder in place.parents]
     others = [settings.runtime, settings.config.parent, *([settings.home] if settings.home else [])]
-    if data in above or (above[0] is not None and above[0] in map(_key, others)):
+    if data in above or (above[0] is not None and above[0] in map(file_id, others)):
         return True
     if status is None:
         return False
     key = (status.st_dev, status.st_ino)
-    if key in map(_key, (settings.log, settings.socket)):
+    if key in map(file_id, (settings.log, settings.socket)):
         return True
-    return status.st_nlink > 1 and any(key == _key(file) for file in _files(settings.data, others))
+    return status.st_nlink > 1 and any(key == file_id(file) for file in _files(settings.data, others))
 
 
 def _files(data: Path, others: Iterable[Path]) -> Iterator[Path]:
@@ -74,15 +74,6 @@ def _files(data: Path, others: Iterable[Path]) -> Iterator[Path]:
     for each in others:
         with contextlib.suppress(OSError):
             yield from each.iterdir()
-
-
-def _key(path: Path) -> tuple[int, int] | None:
-    """What a file or folder is, whatever its name."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def begun(engine: Engine, job: Job) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""prune: forgets jobs that have completed or were cancelled, by age and by count."""
+"""prune: deletes completed and cancelled jobs, by age and by count."""
 
 from __future__ import annotations
 

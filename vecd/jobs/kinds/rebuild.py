@@ -1,4 +1,4 @@
-"""rebuild: builds a library's index anew, as another kind or with other parameters if these are given."""
+"""rebuild: rebuilds a library's index, also as another kind or with other parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reembed: a library to another embedder, or to chunks of another length.
+"""reembed: moves a library to another embedder, or to chunks of another length.
 
 New chunks and vectors are made beside the old ones, a few documents a step; what comes meanwhile is caught up with.
 Then one transaction puts them all in the old ones' places: a search before it finds the old ones, the next one the new.
@@ -23,11 +23,11 @@ from ...errors import Code, VecError
 from ...store import reembed as store
 from ...store.catalogue import Library
 from ...store.documents import indexed
-from ...store.reembed import Drafted, Source
+from ...store.reembed import Drafted, ReembedSource
 from ...store.transaction import Transaction
 from ...text import embedders
 from ...text.chunking import chunks_of
-from ..effects import Effect, Outcome
+from ..effects import Effect, EffectResult
 from .kind import JobKind, Param, Run, Step, Steps
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _BETWEEN_CHUNKS = "\n\n"
 
-Make = Callable[[list[Source]], dict[int, Drafted]]
+Make = Callable[[list[ReembedSource]], dict[int, Drafted]]
 
 
 class Reembed(JobKind):
@@ -104,7 +104,7 @@ def _wanted(library: Library, params: Mapping[str, Any]) -> Library:
     return replace(library, embedder=embedder, chunk_chars=params.get("chunk_chars", library.chunk_chars))
 
 
-def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[Source]) -> dict[int, Drafted]:
+def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[ReembedSource]) -> dict[int, Drafted]:
     """Drafts of these documents, by label: one call of the embedder. Raises VecError."""
     embedder = engine.embedder(wanted.embedder)
     assert embedder is not None
@@ -122,7 +122,7 @@ def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[Sou
     return drafts
 
 
-def _chunks(library: Library, wanted: Library, source: Source) -> list[str | None]:
+def _chunks(library: Library, wanted: Library, source: ReembedSource) -> list[str | None]:
     """The texts of its chunks to be; those without a text stay as they are."""
     texts = [text for text in source.texts if text is not None]
     if wanted.chunk_chars == library.chunk_chars or len(texts) < len(source.texts):
@@ -141,7 +141,7 @@ def _chunks(library: Library, wanted: Library, source: Source) -> list[str | Non
 def _recalled(engine: Engine, job_id: int) -> dict[int, Drafted]:
     """The drafts that earlier attempts have made. Blocks."""
     drafts: dict[int, Drafted] = {}
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         while page := store.kept(db, job_id, max(drafts, default=-1), limits.REEMBED_DOCUMENTS):
             drafts |= page
     return drafts
@@ -149,11 +149,11 @@ def _recalled(engine: Engine, job_id: int) -> dict[int, Drafted]:
 
 def _caught_up(
     run: Run, library: Library, make: Make, drafts: dict[int, Drafted], at: dict[str, Any]
-) -> Generator[Step, Future[Outcome] | None, None]:
+) -> Generator[Step, Future[EffectResult] | None, None]:
     """Drafts of all documents that have been added since; moves the checkpoint `at` on."""
     database, job_id = run.engine.database, run.job.job_id
     while True:
-        with database.snapshot() as db:
+        with database.read_transaction() as db:
             page = store.sources(db, library.library_id, at["after"], limits.REEMBED_DOCUMENTS)
         if not page:
             return
@@ -164,7 +164,7 @@ def _caught_up(
         yield Step({"after": at["after"]}, KeepDrafts(job_id, made), done=len(drafts), total=total)
 
 
-def _cleaned(job_id: int) -> Generator[Step, Future[Outcome] | None, None]:
+def _cleaned(job_id: int) -> Generator[Step, Future[EffectResult] | None, None]:
     """Deletes the drafts."""
     gone = 1
     while gone:
@@ -187,9 +187,9 @@ class KeepDrafts(Effect):
     def rows(self) -> int:
         return len(self.drafts)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         store.keep(tx, self.job_id, self.drafts)
-        return Outcome()
+        return EffectResult()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +205,12 @@ class SwitchDrafts(Effect):
     def rows(self) -> int:
         return len(self.drafts)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         make = partial(_drafts, engine, self.library, self.wanted)
         count = store.switch(
             tx, self.library, self.wanted.embedder, self.wanted.chunk_chars, self.drafts, make, limits.REEMBED_AT_SWITCH
         )  # fmt: skip
-        return Outcome({} if count is None else {"switched": count}, value=count)
+        return EffectResult({} if count is None else {"switched": count}, value=count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,5 +220,5 @@ class ForgetDrafts(Effect):
     job_id: int
     frees: ClassVar[bool] = True
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        return Outcome(value=store.forget(tx, self.job_id, limits.REEMBED_DOCUMENTS))
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        return EffectResult(value=store.forget(tx, self.job_id, limits.REEMBED_DOCUMENTS))

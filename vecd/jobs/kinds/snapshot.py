@@ -1,4 +1,4 @@
-"""snapshot: saves the indexes that are in memory, so that a start after a crash need not build them."""
+"""snapshot: saves the indexes in memory to files, so that a start after a crash need not build them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Snapshot(JobKind):
 
     def steps(self, run: Run) -> Steps:
         engine, name = run.engine, run.job.library
-        wanted = [engine.database.catalogue.find(name)] if name is not None else libraries.everything(engine)
+        wanted = [engine.database.catalogue.find(name)] if name is not None else libraries.all_libraries(engine)
         saved = vectors = 0
         for number, library in enumerate(wanted):
             yield Step(done=number, total=len(wanted))

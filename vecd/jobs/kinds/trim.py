@@ -1,4 +1,4 @@
-"""trim: lets go of the log's oldest events, as `vec trim` does, and of what only they referred to."""
+"""trim: deletes the log's oldest events, as `vec trim` does, and the rows that only they referred to."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Trim(JobKind):
 
     def steps(self, run: Run) -> Steps:
         upto = retention.reachable(run.engine.database, _limits(run.params))
-        written = yield Step({}, effects.Trim(upto, bool(run.params.get("past_consumers"))))
+        written = yield Step({}, effects.TrimLog(upto, bool(run.params.get("past_consumers"))))
         assert written is not None
         trimmed: dict[str, Any] = written.result().value
         return {**trimmed, **(yield from reclaimed(run))}

@@ -1,4 +1,4 @@
-"""vacuum: deletes what is behind the log's horizon, and gives the space back to the file system."""
+"""vacuum: deletes rows behind the log's horizon, and returns the space to the file system."""
 
 from __future__ import annotations
 

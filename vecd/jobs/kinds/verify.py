@@ -1,4 +1,4 @@
-"""verify: whether the store, the log and the indexes agree with each other.
+"""verify: checks that the store, the log and the indexes agree with each other.
 
 A bounded part a step, each in a read transaction of its own; nothing is kept from one attempt to the next. Reads and
 writes go on. If something is wrong the job fails, with what was found in its error and in its log. Rows that an earlier
@@ -49,15 +49,15 @@ class Verify(JobKind):
     def steps(self, run: Run) -> Steps:
         engine, problems = run.engine, _Problems()
         replayed = integrity.Replayed()
-        with engine.database.snapshot() as db:
+        with engine.database.read_transaction() as db:
             tables = integrity.tables(db)
-        total = engine.database.head + sum(library.documents for library in libraries.everything(engine))
+        total = engine.database.head + sum(library.documents for library in libraries.all_libraries(engine))
         for table in tables:
-            with engine.database.snapshot() as db:
+            with engine.database.read_transaction() as db:
                 problems.add(integrity.integrity(db, table))
             yield Step(done=0, total=total, lines=problems.fresh())
         while True:
-            with engine.database.snapshot() as db:
+            with engine.database.read_transaction() as db:
                 head = events.head(db)
                 problems.add(integrity.replay(db, replayed, head, limits.VERIFY_ROWS))
                 if replayed.seq >= head:
@@ -68,7 +68,7 @@ class Verify(JobKind):
         after: int | None = -1
         pace = _Pace(run)
         while after is not None:
-            with engine.database.snapshot() as db:
+            with engine.database.read_transaction() as db:
                 looked = integrity.documents(db, engine.database.catalogue, after, limits.VERIFY_ROWS)
             problems.add(looked.problems)
             documents, chunks, after = documents + looked.documents, chunks + looked.chunks, looked.last
@@ -77,9 +77,9 @@ class Verify(JobKind):
                 step.checkpoint, step.effect = {}, AddChecksums(looked.unsummed)
             yield step
             pace.rest(looked.bytes)
-        wanted = libraries.everything(engine)
+        wanted = libraries.all_libraries(engine)
         for place, library in enumerate(wanted, 1):
-            with engine.database.snapshot() as db:
+            with engine.database.read_transaction() as db:
                 problems.add(integrity.counts(db, library))
             problems.add(_index(engine, library))
             if place % _LIBRARIES_A_STEP == 0 or problems.news:
@@ -106,7 +106,7 @@ class _Problems:
 
     def add(self, problems: list[str]) -> None:
         self.count += len(problems)
-        self.told += problems[: limits.PROBLEMS_TOLD - len(self.told)]
+        self.told += problems[: limits.PROBLEMS_REPORTED - len(self.told)]
 
     @property
     def news(self) -> bool:
@@ -143,11 +143,11 @@ def _index(engine: Engine, library: Library) -> list[str]:
     if live is None or not live.ready:
         return []
     problems = []
-    parts: tuple[tuple[str, _Reading, Callable[[], Future[Any]]], ...] = (
+    checks: tuple[tuple[str, _Reading, Callable[[], Future[Any]]], ...] = (
         ("vectors", store.living, live.labels),
         ("texts", store.worded, live.text_labels),
     )
-    for what, read, held in parts:
+    for what, read, held in checks:
         before = _read(engine, library, read)
         # A reader sees a commit before the index hears of it. Once a later one is through, the index has heard of it.
         engine.database.submit(lambda tx: None).result()
@@ -168,5 +168,5 @@ def _index(engine: Engine, library: Library) -> list[str]:
 
 
 def _read(engine: Engine, library: Library, read: _Reading) -> Labels:
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         return read(db, library.library_id)

@@ -1,11 +1,11 @@
-"""Preparers: threads that validate, chunk and embed what is to be written, a slice at a time.
+"""FairPool: threads that run generators slice by slice, in fair order between the requests that they belong to.
 
 Preparing a large request takes seconds. It is a generator that yields after each slice, and behind each slice the
-thread takes whatever is next in fairness (fair_queue.py). One thread more takes nothing but what takes no longer than a
-hundredth of a slice or two: so a one-line write waits for no slice of another request. Slices of one request run one
-after the other.
+thread takes the next slice in fair order (fair_queue.py). One further thread takes only short work (at most
+PREPARE_SMALL_S), so a one-line write waits for no slice of another request. Slices of one request run one after the
+other.
 
-The threads start with the daemon: one that cannot be started then is an error then, and none later.
+The threads start with the daemon, so a lack of threads is an error at the start and never later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..resources import start
 
 T = TypeVar("T")
 
-#: What is prepared: yields after each slice, returns its result.
+#: The work of one request: yields after each slice, returns its result.
 Slices = Generator[None, None, T]
 
 
@@ -35,16 +35,16 @@ class _Work:
     cost_s: float  # of its next slice, about
 
 
-class Preparers:
+class FairPool:
     """`prepare` on the event loop."""
 
     def __init__(self, name: str, count: int) -> None:
-        """`count` threads for all that comes, and one for what is small."""
+        """`count` threads for all work, and one for short work."""
         self._loop: asyncio.AbstractEventLoop
         self._lock = threading.Lock()  # guards what follows
         self._large: FairQueue[_Work] = FairQueue()
         self._small: FairQueue[_Work] = FairQueue()
-        self._for_small = threading.Condition(self._lock)  # the thread that waits for what is small
+        self._for_small = threading.Condition(self._lock)  # the thread that waits for short work
         self._for_all = threading.Condition(self._lock)  # the threads that wait for anything
         self._closed = False
         self._threads = [
@@ -58,8 +58,7 @@ class Preparers:
         start(self._threads)
 
     def prepare(self, flow: Hashable, slices: Slices[T], cost_s: float) -> asyncio.Future[T]:
-        """Works off all slices, on threads that others share; `cost_s` is a guess of the seconds that the first takes.
-        The future has what they return or raise."""
+        """Runs all slices; `cost_s` is about how long the first takes. The future has the generator's result."""
         future: asyncio.Future[T] = self._loop.create_future()
         with self._lock:
             if cost_s <= limits.PREPARE_SMALL_S:
@@ -71,7 +70,7 @@ class Preparers:
         return future
 
     def close(self) -> None:
-        """Ends the threads behind their slices; what waits is given up. Blocks."""
+        """Ends the threads after their current slices; drops what waits. Blocks."""
         with self._lock:
             self._closed = True
             self._for_small.notify_all()
@@ -88,7 +87,7 @@ class Preparers:
             error: BaseException | None = None
             ended = True
             try:
-                if work.future.cancelled():  # whoever asked has gone
+                if work.future.cancelled():  # the request was cancelled
                     work.slices.close()
                 else:
                     next(work.slices)
@@ -121,7 +120,7 @@ class Preparers:
 
 
 def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():  # whoever asked has gone
+    if future.done():  # the request was cancelled
         return
     if error is not None:
         future.set_exception(error)

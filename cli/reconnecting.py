@@ -1,4 +1,4 @@
-"""A watch that survives the loss of its connection, and ends when no process reads its output.
+"""ReconnectingWatch: a watch that reconnects after a lost connection, and ends when no process reads its output.
 
 Rules:
 - `done` is the cursor behind the events that were handled: printed and flushed, or taken by the command. After the
@@ -24,9 +24,9 @@ from .cursors import RESTART_S
 
 if TYPE_CHECKING:
     from vecd.client import Client
-    from vecd.client.subscription import Message, Watch
+    from vecd.client.watch import Message, Watch
 
-    from .cursors import Nowhere
+    from .cursors import NoCursor
 
 #: Seconds between two attempts to connect: the first pause, which doubles, and the longest.
 _PAUSE_S: Final = 0.05
@@ -36,13 +36,13 @@ _PAUSE_S_MAX: Final = 1.0
 Enders = Sequence[tuple[int, int]]
 
 
-class Following:
+class ReconnectingWatch:
     """The watch, whichever connection it is on. Iterate over `messages` once."""
 
     def __init__(
         self,
         connect: Callable[[bool], Client],
-        place: Nowhere,
+        place: NoCursor,
         start: str,
         asked: dict[str, Any],
         *,

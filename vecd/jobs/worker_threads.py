@@ -1,4 +1,5 @@
-"""The daemon's own workers: threads that claim jobs from the dispatcher, make their steps, and report how they ended.
+"""WorkerThreads: the daemon's own workers, which claim jobs from the dispatcher, run their steps, and report how they
+ended.
 
 Rules:
 - A job is told to stop between two steps: because it was cancelled, its kind was paused, its time is up, or the daemon
@@ -25,7 +26,7 @@ from ..store import jobs as store
 from ..store.job_transitions import Ending
 from ..store.jobs import Job
 from .dispatcher import Dispatcher, Exchange
-from .effects import Outcome
+from .effects import EffectResult
 from .kinds import KINDS
 from .kinds.kind import JobKind, Run
 from .leases import Attempt
@@ -40,7 +41,7 @@ log = logging.getLogger("vecd.jobs")
 _REWRITE_S: Final = 0.5
 
 
-class Stopped(Exception):
+class AttemptStopped(Exception):
     """The attempt is to stop; its `reason` says why."""
 
 
@@ -123,7 +124,7 @@ class WorkerThreads:
         ending = self._attempt(attempt, attempt.job)
         if ending.state in store.UNDONE:
             try:
-                with self._engine.database.snapshot() as db:
+                with self._engine.database.read_transaction() as db:
                     left = store.find_many(db, [ending.job.job_id])  # with its last checkpoint
             except VecError as error:  # no descriptor is left, for instance; abandon_ended follows behind the end
                 log.warning("cannot see what a job has left", extra={"job": ending.job.job_id, "error": str(error)})
@@ -138,7 +139,7 @@ class WorkerThreads:
             return Ending(job, store.FAILED, "failed", error=error.to_wire())
         try:
             result = self._steps(kind, attempt, job)
-        except Stopped:
+        except AttemptStopped:
             return stopped(job, attempt.reason)
         except Exception as error:
             return failed(job, kind, error, attempt.stop)
@@ -146,8 +147,8 @@ class WorkerThreads:
 
     def _steps(self, kind: JobKind, attempt: Attempt, job: Job) -> dict[str, Any]:
         run = Run(self._engine, job, lambda: attempt.reason is not None, self._dispatcher.forget)
-        in_flight: deque[Future[Outcome]] = deque()
-        reply: Future[Outcome] | None = None
+        in_flight: deque[Future[EffectResult]] = deque()
+        reply: Future[EffectResult] | None = None
         made = job.steps
 
         def commit_one() -> None:
@@ -178,4 +179,4 @@ class WorkerThreads:
             steps.close()
         while in_flight:
             commit_one()
-        raise Stopped
+        raise AttemptStopped

@@ -1,4 +1,4 @@
-"""RecallMonitor: keeps a library's recall promise by measuring the queries that really come.
+"""RecallMonitor: chooses the search effort that keeps a library's recall promise, from measured recalls.
 
 A LiveIndex notes every approximate search here and measures a few of them exactly when it is idle. From what they miss
 the monitor chooses a *factor*: how much more effort than a structure's own default a search takes. Pure logic: no

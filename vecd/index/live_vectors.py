@@ -22,8 +22,8 @@ from .builder import Loaded
 from .futures import then
 from .kinds import KINDS
 from .local.flat import Flat
-from .messages import Write
-from .rows import Allowed, Documents, Floats, Labels, Selection
+from .requests import Write
+from .rows import Allowed, DocumentMap, Floats, Labels, Selection
 from .structure import Effort, Hits, Spec, Structure
 
 
@@ -34,7 +34,7 @@ class LiveVectors:
         self.spec = spec
         self.structure: Structure | None = None
         self.tail = Flat(spec.dimension, spec.space)
-        self.documents = Documents(np.empty(0, np.int64))
+        self.documents = DocumentMap(np.empty(0, np.int64))
         #: Living vectors. While rows are between the tail and the structure it is still right.
         self.count = 0
         self._last_label = -1  # the highest ever added
@@ -120,7 +120,7 @@ class LiveVectors:
     def adopt(self, loaded: Loaded) -> None:
         """Takes over what was loaded."""
         self.structure, self.tail = loaded.structure, loaded.tail
-        self.documents = Documents(loaded.firsts)
+        self.documents = DocumentMap(loaded.firsts)
         self._last_label = loaded.tail.last_label
         if loaded.structure is not None:
             self._last_label = max(self._last_label, loaded.structure.rows.last_label)

@@ -1,4 +1,4 @@
-"""Workers outside the daemon: the ops jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish and jobs.workers.
+"""The operations of workers outside the daemon: claim, heartbeat, checkpoint, finish, and the list of workers.
 
 The dispatcher does the work; here it is put on the event loop, and what comes from another process is checked. A worker
 that did not get an answer sends the same again: a checkpoint or an end that was committed before is answered, and not
@@ -21,7 +21,7 @@ from ..store.job_transitions import Ending, Repeated, Superseded
 from ..store.jobs import Job
 from . import kinds, operations
 from .dispatcher import lease_lost
-from .effects import received
+from .effects import decode
 from .jobs import Jobs
 from .kinds.kind import Step
 from .leases import Attempt
@@ -136,7 +136,7 @@ async def checkpoint(
     _check_counts(value)
     if effect is not None and not isinstance(value, dict | None):
         raise VecError(Code.INVALID_REQUEST, "a checkpoint beside an effect must be a map", field="checkpoint")
-    made, refused = (None, []) if effect is None else await received(jobs.engine, job, effect)
+    made, refused = (None, []) if effect is None else await decode(jobs.engine, job, effect)
     told = [f"document {index}: {error.message} ({error.code})" for index, error in refused]
     committed = jobs.dispatcher.checkpoint(
         job, step, Step(value, made, done, total, [line[: limits.JOB_LINE_CHARS_MAX] for line in (*lines, *told)])
@@ -200,7 +200,7 @@ async def _finished_before(
     """The answer to an end that is sent again. Raises VecError `lease_lost` if this attempt ended otherwise."""
 
     def read() -> tuple[Job, str | None] | None:
-        with jobs.engine.database.snapshot() as db:
+        with jobs.engine.database.read_transaction() as db:
             found = store.find_many(db, [job_id])
             outcomes = {each["attempt"]: each["outcome"] for each in store.attempts(db, job_id)}
         return (found[0], outcomes.get(number)) if found else None

@@ -1,4 +1,4 @@
-"""A structure in a file: numpy arrays, each with its digest, so that damage is noticed before anything uses them.
+"""A snapshot of an index in a file: numpy arrays with a digest each, so that damage is noticed before they are used.
 
     8 bytes   magic, with the format's number
     4 bytes   length of the header, big-endian

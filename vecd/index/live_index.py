@@ -3,7 +3,7 @@
 It is put together from parts that know nothing of each other's business:
 
     Mailbox        who waits (mailbox.py)
-    LiveVectors    a structure, a tail and tombstones (vectors.py)
+    LiveVectors    a structure, a tail and tombstones (live_vectors.py)
     LiveText       full text (fulltext/live_text.py)
     RecallTracker  the recall of the searches that come, and the effort that keeps the promise (recall_tracker.py)
     Maintenance    draining, building, saving (maintenance.py), as a pure policy decides (policy.py)
@@ -39,20 +39,20 @@ import numpy.typing as npt
 from .. import limits
 from ..errors import VecError
 from . import builder, futures, native
-from .fulltext.inverted_index import Query
+from .fulltext.inverted_index import TermQuery
 from .fulltext.live_text import LiveText
 from .kinds import KINDS
+from .live_vectors import LiveVectors
 from .local.flat import Flat
 from .mailbox import Mailbox
 from .maintenance import BuildRequest, Maintenance
-from .messages import Answer, Options, Search, Write
 from .policy import Tuning
 from .pools import Pools
 from .recall_tracker import RecallTracker, selectivity
+from .requests import Answer, Search, SearchOptions, Write
 from .rows import DEEPER, Floats, Labels, Ranked, Selection
 from .source import Rebuilt, Source
 from .structure import Hits, Spec
-from .vectors import LiveVectors
 
 T = TypeVar("T")
 
@@ -129,7 +129,7 @@ class LiveIndex:
         """Posts a write; every search that is posted after it sees it."""
         self._mailbox.post_write(write)
 
-    def search(self, query: npt.ArrayLike, options: Options, wake: bool = True) -> Future[Hits]:
+    def search(self, query: npt.ArrayLike, options: SearchOptions, wake: bool = True) -> Future[Hits]:
         """The best for one query of shape (dimension,): scores and labels of shape (min(k, n),), best first; n is how
         many vectors there are, or how many the selection permits. `wake` as in `ask`.
 
@@ -153,8 +153,8 @@ class LiveIndex:
     def ask(
         self,
         query: Floats | None,
-        words: Query | None,
-        options: Options,
+        words: TermQuery | None,
+        options: SearchOptions,
         wake: bool = True,
         title: str | None = None,
     ) -> Future[Answer]:
@@ -329,7 +329,7 @@ class LiveIndex:
             self._without_text += early  # until it is loaded
             self._text.want()
             searches = [each for each in searches if each.words is None]
-        groups: dict[tuple[Options, int], list[Search]] = {}
+        groups: dict[tuple[SearchOptions, int], list[Search]] = {}
         for search in searches:
             groups.setdefault((search.options, search.asked), []).append(search)
         for (options, asked), group in groups.items():
@@ -340,7 +340,9 @@ class LiveIndex:
                 continue
             self._answer_group(group, options, asked, selection)
 
-    def _answer_group(self, group: list[Search], options: Options, asked: int, selection: Selection | None) -> None:
+    def _answer_group(
+        self, group: list[Search], options: SearchOptions, asked: int, selection: Selection | None
+    ) -> None:
         assert self._maintenance.seq is not None
         seq = self._maintenance.seq
         exact = options.exact or self.exact or self._recall.effort(options, "all").exact
@@ -361,11 +363,11 @@ class LiveIndex:
             search.future.set_result(Answer(seq, near, *self._by_words(search, options, selection), exact))
 
     def _by_words(
-        self, search: Search, options: Options, selection: Selection | None
+        self, search: Search, options: SearchOptions, selection: Selection | None
     ) -> tuple[Ranked | None, Ranked | None]:
         """The best by the words of the query, and by its title as a whole."""
         worded = None if search.words is None else self._worded(search.words, options, selection)
-        titled = None if search.title is None else self._worded(Query((search.title,)), options, selection)
+        titled = None if search.title is None else self._worded(TermQuery((search.title,)), options, selection)
         return worded, titled
 
     def _complete_later(self, done: Future[Hits]) -> None:
@@ -409,7 +411,9 @@ class LiveIndex:
 
         return documents.best(scores, labels, options.k, selection, deeper)
 
-    def _nearest(self, queries: Floats, options: Options, k: int, selection: Selection | None) -> Hits | Future[Hits]:
+    def _nearest(
+        self, queries: Floats, options: SearchOptions, k: int, selection: Selection | None
+    ) -> Hits | Future[Hits]:
         """The k best by vector; queries of shape (n, dimension)."""
         vectors = self._vectors
         queries = vectors.prepared(queries)
@@ -421,7 +425,7 @@ class LiveIndex:
             self._calm = self._calm and not sampled
         return hits
 
-    def _worded(self, words: Query, options: Options, selection: Selection | None) -> Ranked:
+    def _worded(self, words: TermQuery, options: SearchOptions, selection: Selection | None) -> Ranked:
         def find(k: int) -> Hits:
             return self._text.search(words, k, selection)
 
@@ -456,7 +460,7 @@ class LiveIndex:
         """Any thread: fails all that wait. The caller of `on_failure` makes another LiveIndex, which loads again."""
         maintenance = self._maintenance
         # After closing, the store that was being read is closed too.
-        stopped = maintenance.closed or isinstance(error, builder.Stopped)
+        stopped = maintenance.closed or isinstance(error, builder.BuildCancelled)
         failure = maintenance.close_reason if stopped else builder.failed(error)
         maintenance.closed = maintenance.builds_stopped = True
         futures_waiting = self._mailbox.fail(failure)

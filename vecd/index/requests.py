@@ -1,4 +1,4 @@
-"""The messages of a LiveIndex: writes, searches and their options, and answers."""
+"""What a LiveIndex is sent, and what it answers: writes, searches with their options, answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .fulltext.inverted_index import Query
+from .fulltext.inverted_index import TermQuery
 from .fulltext.segments import TermCounts
 from .rows import Floats, Labels, Ranked, Selection
 
@@ -26,7 +26,7 @@ class Write:
     words: TermCounts | Callable[[], TermCounts] | None = None
 
 
-class Options(NamedTuple):
+class SearchOptions(NamedTuple):
     """How a search is done."""
 
     k: int
@@ -53,9 +53,9 @@ class Search:
     """A search that waits for its answer."""
 
     query: Floats | None  # shape (dimension,)
-    words: Query | None
+    words: TermQuery | None
     title: str | None
-    options: Options
+    options: SearchOptions
     future: Future[Answer] = field(default_factory=Future)
     #: Chunks to ask an asynchronous structure for; more than k if these were of too few documents.
     asked: int = 0

@@ -1,4 +1,4 @@
-"""What `vec watch` writes: events as they are, or lines that `vec ingest` accepts. One line of JSON each."""
+"""The lines that `vec watch` writes: events as JSON, or documents that `vec ingest` accepts. One line of JSON each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .output import load_orjson
 _ORDER = ("seq", "cursor", "type", "library", "time", "data")
 
 
-class Events:
+class EventLines:
     """Events as they are, vectors as lists of numbers."""
 
     def __init__(self, *, payload: bool, vectors: bool) -> None:
@@ -38,7 +38,7 @@ class Events:
             yield {key: event[key] for key in _ORDER}
 
 
-class IngestLines(Events):
+class IngestLines(EventLines):
     """Documents as `vec ingest` accepts them, so that a library that ingests them equals the one that is watched."""
 
     def __init__(self, *, vectors: bool) -> None:
