@@ -36,5 +36,5 @@ An op, an index kind, an embedder, a job kind or a transport is one file and one
 
 __version__ = "0.1.0"
 
-#: Version of the wire protocol, an integer of its own (man/vec-protocol.7).
+#: Version of the wire protocol, an integer, independent of the package version (man/vec-protocol.7).
 PROTOCOL = 1

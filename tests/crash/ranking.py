@@ -1,4 +1,4 @@
-"""Brute force for searches by words and for hybrid ones, over documents as `get` has them."""
+"""Brute-force reference for full-text and hybrid searches, over documents from `get`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SLACK = 2e-5
 
 
 class Ranked:
-    """The chunks of a library, and how they rank."""
+    """The chunks of a library, and their ranking."""
 
     def __init__(self, documents: Sequence[Mapping[str, Any]]) -> None:
         self.vectors: dict[str, npt.NDArray[np.float32]] = {}
@@ -46,7 +46,7 @@ class Ranked:
     def check_hybrid(
         self, hits: Sequence[Mapping[str, Any]], near: Mapping[str, float], worded: Mapping[str, float], k: int
     ) -> None:
-        """Each hit's place in either ranking is one that brute force gives it, and its score is what they give."""
+        """Checks that each hit has the ranks of brute force in both rankings, and the score that follows from them."""
         if len(hits) < min(k, len(near)):
             raise Broken("search", f"hybrid: {len(hits)} hits of {min(k, len(near))}")
         for hit in hits:

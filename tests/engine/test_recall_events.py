@@ -91,7 +91,7 @@ def test_another_promise_is_logged_and_seen_at_once(opened: Callable[[], Databas
     assert database.submit(lambda tx: libraries.promise(tx, library_id, 0.9)).result(30) == database.head
     assert its_source.promise == 0.9
     assert database.submit(lambda tx: libraries.promise(tx, library_id, 0.9)).result(30) is None
-    assert told(database) == [{**dict.fromkeys(libraries.RECALL_TOLD), "promise": 0.9}]
+    assert told(database) == [{**dict.fromkeys(libraries.RECALL_FIELDS), "promise": 0.9}]
     assert opened().catalogue.find("notes").recall == 0.9
 
 

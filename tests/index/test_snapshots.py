@@ -352,7 +352,7 @@ _PEAK = """
 import sys
 from pathlib import Path
 from tests.support.index_source import spec
-from vecd.index import kinds, snapshot
+from vecd.index import kinds, snapshot_file
 
 def resident(what):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -361,7 +361,7 @@ def resident(what):
 its = spec("hnsw float32", "l2", 256)
 kinds.KINDS["hnsw"].make(its)  # what faiss takes
 before = resident("VmRSS")
-with snapshot.opened(Path(sys.argv[1])) as (_, arrays):
+with snapshot_file.opened(Path(sys.argv[1])) as (_, arrays):
     structure = kinds.KINDS["hnsw"].restore(its, arrays)
 assert structure.rows.count == 40_000
 print(resident("VmHWM") - before)

@@ -131,7 +131,7 @@ class _LibrarySource:
             elif done.result() is not None:
                 log.info("recall promise %s", "met" if report["met"] else "missed", extra=about)
 
-        about = {"library": self._library.name, **{key: report[key] for key in libraries.RECALL_TOLD}}
+        about = {"library": self._library.name, **{key: report[key] for key in libraries.RECALL_FIELDS}}
         work = self._database.submit(lambda tx: libraries.recall_changed(tx, self._library.library_id, report))
         work.add_done_callback(logged)
 

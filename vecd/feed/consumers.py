@@ -75,7 +75,7 @@ class Consumers:
 
         def read() -> list[Consumer]:
             with self._database.read_transaction() as db:
-                return store.everyone(db)
+                return store.list_all(db)
 
         return [self._shown(each) for each in await self._read(read)]
 

@@ -89,7 +89,7 @@ def trim_to(tx: Transaction, upto: int, past_consumers: bool) -> tuple[int, str 
     """On the writer: how many events were trimmed, and the consumer that kept it from going further."""
     held_by = None
     retention.mark_clock(tx, clock_us())
-    if not past_consumers and (slowest := consumers.hindmost(tx.db)) is not None and slowest.seq < upto:
+    if not past_consumers and (slowest := consumers.slowest(tx.db)) is not None and slowest.seq < upto:
         upto, held_by = retention.boundary(tx.db, max(slowest.seq, tx.horizon)), slowest.name
     return retention.trim(tx, upto), held_by
 

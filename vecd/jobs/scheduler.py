@@ -177,7 +177,7 @@ class Scheduler:
 def all_schedules(jobs: Jobs) -> list[Schedule]:
     """Blocks."""
     with jobs.engine.database.read_transaction() as db:
-        return store.everything(db)
+        return store.list_all(db)
 
 
 def find(jobs: Jobs, name: str) -> Schedule:

@@ -1,17 +1,18 @@
-"""Detects that the store's files were removed or replaced, and whether a folder has held a store before.
+"""Detects that the store's files were removed, replaced or overwritten, and that a folder has lost its store.
 
-An open file outlives its name: after `rm`, or a rename onto it, SQLite goes on writing to a file that nobody can open
-again. So the writer compares names and files before it acknowledges a transaction, which takes some microseconds. A
-copy over the file in place keeps the name and the file. It shows in the header: that of a backup, an empty file or
-another program's file differs from that of a store in use, in fields that no write of ours changes. A write-ahead log
-that is cut short in place keeps both too, and SQLite writes on behind the gap. It shows in the headers of two frames,
-the last one and the one that was the last at the check before: they have the log's salt, and a gap has zeros.
+An open file outlives its name: after `rm`, or a rename onto it, SQLite continues to write to a file that can never be
+opened again. So before the writer acknowledges a transaction, it compares device and inode of each name, which takes a
+few microseconds. A copy over the file in place keeps both, but changes the header: that of a backup, an empty file or
+another program's file differs from that of an open store in fields that no write of ours changes. A write-ahead log
+that is truncated in place keeps both too, and SQLite continues to write behind the gap. The check compares the salt in
+the headers of two frames with that of the log: the last frame, and the last one of the check before. A gap contains
+zeros.
 
-If only the name of the write-ahead log is gone, nothing is lost yet: a checkpoint copies the log, which SQLite still
-has open, into the store. The writer does that (database.py).
+If only the write-ahead log was removed, nothing is lost yet: a checkpoint copies it, since SQLite still has it open,
+into the store. The writer does that (database.py).
 
-A folder that has held a store keeps a marker, `vec.id`, beside other files that only a daemon with a store makes. If
-the store is gone from such a folder, an empty one must not take its place unnoticed.
+A folder that has held a store keeps a marker, `vec.id`, besides other files that only a daemon with a store creates.
+If the store is missing from such a folder, the daemon does not create an empty one.
 
 Knows paths and their status, not SQL.
 """
@@ -26,8 +27,8 @@ from typing import Final
 
 from ..errors import Code, VecError
 
-#: Bytes of SQLite's header that stay as they are while a store is open: that it is SQLite's, the size of a page, that
-#: there is a write-ahead log (which a backup has not).
+#: Bytes of SQLite's header that do not change while a store is open: the magic string, the page size, and the journal
+#: mode (a backup has no write-ahead log).
 _CONSTANT_BYTES: Final = 24
 #: The index of the write-ahead log, as https://sqlite.org/walformat.html describes it: format, unused, changes, whether
 #: it is in use, byte order of checksums, size of a page, frames, pages, checksum, salt.
@@ -42,12 +43,13 @@ _FRAME: Final = Struct(">II8s8s")
 
 
 class FileIdentity:
-    """The store's file, its write-ahead log and its shared memory. `open`, `check`, `close`. The writer's alone."""
+    """The identity of the store's file, its write-ahead log and its shared memory. `open`, `check`, `close`. Only the
+    writer uses it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._names = (os.fspath(path), f"{path}-wal", f"{path}-shm")
-        # Open as long as SQLite's own descriptors are: closing one of them drops all POSIX locks of this process.
+        # These stay open until SQLite's descriptors are closed: closing any one drops all POSIX locks of this process.
         self._fds: list[int] = []
         self._known: list[tuple[int, int]] = []
         self._modified_ns = 0
@@ -55,7 +57,7 @@ class FileIdentity:
         self._last_frame = (b"", 0)  # of the write-ahead log at the last check: its salt, and the frame's number
 
     def open(self) -> None:
-        """Takes the files as they are for the right ones. SQLite must have all three open. Raises VecError
+        """Records the current files as the right ones. SQLite must have all three open. Raises VecError
         `storage_failed`."""
         try:
             for name in self._names:
@@ -93,7 +95,7 @@ class FileIdentity:
         return not replaced and not self._log_is_cut()
 
     def close(self) -> None:
-        """After SQLite's connections."""
+        """Closes the descriptors. Call it after SQLite's connections are closed."""
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
@@ -149,12 +151,12 @@ def _identity(name: str) -> tuple[int, int] | None:
 
 
 def marker(path: Path) -> Path:
-    """The file that says that the store at `path` was once made."""
+    """The marker file: it shows that the store at `path` was created once."""
     return path.with_name("vec.id")
 
 
 def mark(path: Path, log_id: str) -> None:
-    """Notes beside the store that there is one, and its log's id, for people to read. Raises OSError."""
+    """Writes the marker of the store, with its log id for people to read. Raises OSError."""
     text = f"{log_id}\n"
     file = marker(path)
     with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
@@ -167,7 +169,7 @@ def mark(path: Path, log_id: str) -> None:
 
 
 def refuse_loss(path: Path) -> None:
-    """Raises VecError `storage_failed` if the store is missing or empty though the folder has held one."""
+    """Raises VecError `storage_failed` if the store is missing or empty, but the folder has held one."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size:
             return
@@ -182,7 +184,7 @@ def refuse_loss(path: Path) -> None:
 
 
 def evidence(path: Path) -> str:
-    """What shows that there was a store at `path`, for people to read; empty if nothing does."""
+    """The files that show that there was a store at `path`, for people to read; empty if there are none."""
     folder = path.parent
     signs = (marker(path), Path(f"{path}-wal"), folder / "reserve", folder / "indexes", folder / "spool")
     return ", ".join(sign.name for sign in signs if _says_something(sign))

@@ -106,7 +106,7 @@ class _Problems:
 
     def add(self, problems: list[str]) -> None:
         self.count += len(problems)
-        self.told += problems[: limits.PROBLEMS_TOLD - len(self.told)]
+        self.told += problems[: limits.PROBLEMS_REPORTED - len(self.told)]
 
     @property
     def news(self) -> bool:
