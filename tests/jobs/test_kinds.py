@@ -343,7 +343,7 @@ DAMAGE = {
     "a document is gone": ("DELETE FROM documents WHERE label = 7", "not there"),
     "an event is gone": ("DELETE FROM events WHERE seq = 40", "seq"),
     "a document came without an event": (
-        "UPDATE documents SET removed_seq = NULL WHERE removed_seq IS NOT NULL", "the log tells",
+        "UPDATE documents SET removed_seq = NULL WHERE removed_seq IS NOT NULL", "the log records",
     ),
 }  # fmt: skip
 

@@ -265,7 +265,7 @@ class LiveText:
             snapshot_file.check_seq(seq, stored.seq)
             _spot_check(index, stored)
             if any(len(labels) for labels, _ in stored.words(left_out)):
-                raise snapshot_file.UnusableSnapshot("is of another state of the store: it lacks texts")
+                raise snapshot_file.UnusableSnapshot("belongs to another state of the store: it lacks texts")
             return index, left_out
         except FileNotFoundError:
             return None
