@@ -1,19 +1,19 @@
 """`vec`, the command line. Thin: parse flags, call the client, print.
 
-    main.py       the group, exit statuses, errors
-    options.py    options that several commands share
-    output.py     tables for people, NDJSON for pipes
-    ndjson.py     input: lines from files, pipes and gzip
-    pipeline.py   documents on their way: batches in flight, acknowledgements in order
-    progress.py   progress on stderr
-    feed.py       what a watch writes: events, or lines that ingest accepts
-    cursors.py    where a watch keeps its position: a file, or a consumer
-    following.py  a watch that survives the loss of its connection
-    handler.py    --exec: delivers a watch to a command (vecd/delivery)
-    signals.py    SIGTERM and SIGINT, remembered until work can end
-    jobs.py       jobs: options, rows for people, waiting
-    spool.py      copies the input of a background job
-    commands/     one file for each command, named as its handler in vecd/ops/handlers/
+    main.py           the group, exit statuses, errors
+    options.py        options that several commands share
+    output.py         tables for people, NDJSON for pipes
+    input_lines.py    lines of input, from files, pipes and gzip
+    pipeline.py       documents on their way: batches in flight, acknowledgements in order
+    progress.py       progress on stderr
+    event_lines.py    what a watch writes: events, or lines that ingest accepts
+    cursors.py        where a watch keeps its position: a file, or a consumer
+    reconnecting.py   a watch that survives the loss of its connection
+    exec_delivery.py  --exec: delivers a watch to a command (vecd/delivery)
+    signals.py        SIGTERM and SIGINT, remembered until work can end
+    jobs.py           jobs: options, rows for people, waiting
+    spool.py          copies the input of a background job
+    commands/         one file for each command, named as its handler in vecd/ops/handlers/
 
 Start-up time is part of the product: scripts call `vec` thousands of times. A command's module is imported when it is
 run, and what only some runs need (rich, orjson, subprocess) where it is needed; tests/cli/test_startup.py has the list

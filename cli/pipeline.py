@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vecd import limits
 from vecd.errors import Code, VecError
 
-from . import ndjson
+from . import input_lines
 from .output import Output
 from .progress import Progress
 
@@ -55,7 +55,7 @@ class Place(NamedTuple):
 
 
 @dataclass(slots=True)
-class Batch:
+class IngestBatch:
     """Documents of one request, and the rejected lines between them."""
 
     documents: list[Any] = field(default_factory=list)
@@ -94,8 +94,8 @@ class Pipeline:
         self._name_files = name_files
         self._client: Client
         self._lines = 0  # read so far
-        self._batch = Batch()
-        self._flying: deque[Batch] = deque()
+        self._batch = IngestBatch()
+        self._flying: deque[IngestBatch] = deque()
         self._wake_read, self._wake_write = os.pipe()
         self.counts: Counter[str] = Counter()
         self.seq: int | None = None  # the log's head at the last acknowledgement
@@ -144,7 +144,7 @@ class Pipeline:
     def _readable(self, paths: list[str]) -> Iterator[Line | None]:
         """Yields the lines up to an error of the input; these lines are valid and are written."""
         try:
-            yield from ndjson.lines(paths, self._wait, self._check)
+            yield from input_lines.lines(paths, self._wait, self._check)
         except _Interrupted:
             return
         except VecError as error:
@@ -193,7 +193,7 @@ class Pipeline:
         place = Place(self._lines, line.file, line.number)
         self._lines += 1
         try:
-            document = ndjson.document(line)
+            document = input_lines.document(line)
         except VecError as error:
             self._batch.refused.append((place, error))
             if self._strict or len(self._batch.refused) >= self._batch_documents:
@@ -211,7 +211,7 @@ class Pipeline:
 
     def _send(self) -> None:
         """Sends the current batch, after waiting for the oldest acknowledgement if the window is full."""
-        batch, self._batch = self._batch, Batch()
+        batch, self._batch = self._batch, IngestBatch()
         if not batch.documents and not batch.refused:
             return
         while len(self._flying) >= (1 if self._strict else _WINDOW):
@@ -225,7 +225,7 @@ class Pipeline:
         while self._flying and self._flying[0].pending is None:
             self._take()  # rejected lines only: there is no answer to wait for
 
-    def _request(self, batch: Batch) -> Pending:
+    def _request(self, batch: IngestBatch) -> Pending:
         return self._client.submit(
             "ingest",
             library=self._library,
@@ -234,7 +234,7 @@ class Pipeline:
             detail=self._ack or None,
         )
 
-    def _submit(self, batch: Batch) -> None:
+    def _submit(self, batch: IngestBatch) -> None:
         if not batch.documents:
             return
         try:
@@ -247,7 +247,7 @@ class Pipeline:
             else:
                 raise
 
-    def _split(self, batch: Batch, error: VecError) -> None:
+    def _split(self, batch: IngestBatch, error: VecError) -> None:
         """Sends a batch that does not fit in one frame as two halves; rejects a single document."""
         assert self._flying[-1] is batch
         if len(batch.documents) == 1:
@@ -260,8 +260,8 @@ class Pipeline:
         early = [pair for pair in batch.refused if pair[0] < last]
         late = [pair for pair in batch.refused if pair[0] > last]
         for half in (
-            Batch(batch.documents[:middle], batch.places[:middle], early),
-            Batch(batch.documents[middle:], batch.places[middle:], late),
+            IngestBatch(batch.documents[:middle], batch.places[:middle], early),
+            IngestBatch(batch.documents[middle:], batch.places[middle:], late),
         ):
             self._flying.append(half)
             self._submit(half)
@@ -322,7 +322,7 @@ class Pipeline:
 
     # --- an answer --------------------------------------------------------------------------------------------------
 
-    def _tell(self, batch: Batch, answer: dict[str, Any]) -> None:
+    def _tell(self, batch: IngestBatch, answer: dict[str, Any]) -> None:
         refused = list(batch.refused)
         for told in answer.get("errors", ()):
             refused.append((batch.places[told.pop("index")], VecError.from_wire(told)))
@@ -341,7 +341,7 @@ class Pipeline:
         self._stopped = self._strict and bool(refused)
         self._progress.advance(self.counts, batch.size)
 
-    def _tell_each(self, batch: Batch, answer: dict[str, Any], refused: list[tuple[Place, VecError]]) -> None:
+    def _tell_each(self, batch: IngestBatch, answer: dict[str, Any], refused: list[tuple[Place, VecError]]) -> None:
         ids = {place: document.get("id") for place, document in zip(batch.places, batch.documents, strict=True)}
         told = []
         for place, error in refused:

@@ -16,7 +16,7 @@ import pytest
 import vecd
 
 ROOT = Path(vecd.__file__).parent.parent
-SHARED = {"backoff", "durable_files", "errors", "limits", "resources", "settings", "units", "values"}
+SHARED = {"backoff", "durable_files", "errors", "limits", "resources", "settings", "units", "json_values"}
 
 #: A layer of vecd (a module or a package) -> the other layers that it may import from, also for type checking only.
 #: `vecd` itself (its version numbers) is open to all.
@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "durable_files": set(),
     "backoff": set(),
     "units": {"errors"},
-    "values": {"errors", "limits"},
+    "json_values": {"errors", "limits"},
     "resources": {"errors", "limits"},
     "settings": {"durable_files", "errors", "limits", "units"},
     "logs": set(),
@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "process": set(),
     "unixsocket": set(),
     "data_lock": SHARED,
-    "wire": {"errors", "limits", "values"},
+    "wire": {"errors", "limits", "json_values"},
     "client": {*SHARED, "process", "unixsocket", "data_lock", "wire"},
     "store": {*SHARED, "fair_queue"},
     "index": SHARED,

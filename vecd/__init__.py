@@ -5,7 +5,7 @@
 Each layer may import from those above it in this list, not from those below (tests/test_layering.py has the exact
 table, and checks it):
 
-    limits errors settings units values
+    limits errors settings units json_values
                         every bound with its reason; the one error root, with `retryable`; configuration
     durable_files backoff resources
                         files that are on disk when a call returns; pauses between retries; what the operating system
@@ -36,5 +36,5 @@ An op, an index kind, an embedder, a job kind or a transport is one file and one
 
 __version__ = "0.1.0"
 
-#: Version of the wire protocol, an integer of its own (man/vec-protocol.7).
+#: Version of the wire protocol, an integer, independent of the package version (man/vec-protocol.7).
 PROTOCOL = 1

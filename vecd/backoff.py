@@ -1,4 +1,4 @@
-"""Exponential back-off with full jitter: clients that failed together do not come back together.
+"""Exponential back-off with full jitter, so that clients that failed together do not retry together.
 
 https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 """

@@ -1,9 +1,9 @@
-"""`vecd`: wires store, indexes, engine and listener together; start, stop, signals.
+"""The daemon process (`vecd`): assembles store, indexes, engine, jobs and listener; handles start, stop and signals.
 
 A start locks the data folder, opens the store, binds, listens, and reports that the daemon is ready. A stop (SIGTERM,
-SIGINT, `vec daemon stop`) reports that, accepts no more requests, answers those that it has, closes the store, and
-removes the socket. After a storage failure no further write is acknowledged, and the daemon exits with status 74
-(EX_IOERR).
+SIGINT, `vec daemon stop`) is reported; then the daemon accepts no more requests, answers those in flight, closes the
+store, and removes the socket. After a storage failure no further write is acknowledged, and the daemon exits with
+status 74 (EX_IOERR).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__, limits, logs
 from .data_lock import READY, STOPPING, DataLock, folder_id
@@ -33,31 +34,35 @@ from .resources import check_descriptors, own_descriptors, save_address_space
 from .settings import Settings, load, private_folder
 from .unixsocket import is_listening
 
+if TYPE_CHECKING:
+    from .ops.service import Service
+    from .server.listener import Listener
+
 log = logging.getLogger("vecd")
 
 _EX_CONFIG, _EX_IOERR, _EX_TEMPFAIL = 78, 74, 75
 
-#: Why a daemon could not start -> its exit status.
+#: Error code of a failed start -> exit status.
 _START_STATUS = {Code.BUSY: _EX_TEMPFAIL, Code.STORAGE_FAILED: _EX_IOERR, Code.DISK_FULL: _EX_IOERR}
 
-#: A thread that wants the interpreter lock back waits this long at most. The default, 5 ms, is paid at every SQLite
-#: statement while the event loop is busy: ingest through the socket is several times faster with this.
+#: How long a thread waits before it requests the interpreter lock from another. At the default, 5 ms, every SQLite
+#: statement waits that long while the event loop is busy: ingest through the socket is several times faster with this.
 _SWITCH_INTERVAL_S = 0.0005
 
-#: Read by libraries when they are loaded. Threads that have nothing to do are to sleep: by default they spin for a
-#: while, on cores that others could use. For OpenBLAS that cannot be had, so it works on the calling thread only: with
-#: eight clients searching, its threads took the daemon from 2,000 searches a second to 500.
+#: Environment variables that native libraries read when they are loaded. Idle threads sleep; by default they spin for a
+#: while on cores that others could use. OpenBLAS has no such setting, so it uses the calling thread only: with eight
+#: searching clients, its threads reduced the daemon's rate from 2,000 to 500 searches per second.
 NATIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
-#: How long a new daemon waits for one that has closed its socket and is still closing its store.
-_LOCK_PATIENCE_S = 15.0
+#: How long a new daemon waits for an old one that has closed its socket but not its store.
+_LOCK_WAIT_S = 15.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command `vecd`."""
+    """Runs the command `vecd`, and exits."""
     open_standard_streams()
     reset_signals(ignored=True)
-    os.umask(0o077)  # only our user may use what we create
+    os.umask(0o077)  # new files are private to our user
     arguments = _parser().parse_args(argv)
     if arguments.detach:
         arguments.ready_fd = detach(arguments.ready_fd)
@@ -80,14 +85,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = run(settings, reopening, arguments.ready_fd)
     except VecError as error:
         log.critical("cannot start", extra={"code": error.code, "error": str(error)})
-        _say(arguments.ready_fd, str(error))
+        _report(arguments.ready_fd, str(error))
         status = _START_STATUS.get(error.code, _EX_CONFIG)
     except Exception as error:
         log.critical("cannot start", exc_info=True)
-        _say(arguments.ready_fd, repr(error))
+        _report(arguments.ready_fd, repr(error))
         status = 1
     logging.shutdown()
-    # Threads that are stuck in a failed disk must not delay the exit; all that matters is closed by now.
+    # Threads that hang in a failed disk must not delay the exit; everything that must be closed is closed.
     os._exit(status)
 
 
@@ -115,7 +120,7 @@ def _workers(text: str) -> int:
 
 
 def run(settings: Settings, reopening: logs.ReopeningHandler | None = None, ready_fd: int | None = None) -> int:
-    """Runs a daemon until it is asked to stop; returns its exit status. Raises VecError if it cannot start."""
+    """Runs a daemon until it must stop; returns its exit status. Raises VecError if it cannot start."""
     new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):  # PyPy has no uvloop
         new_event_loop = importlib.import_module("uvloop").new_event_loop
@@ -127,7 +132,7 @@ def run(settings: Settings, reopening: logs.ReopeningHandler | None = None, read
 
 
 def _raise_descriptor_limit(workers: int) -> None:
-    """Each connection takes a descriptor, and the usual soft limit is 1,024."""
+    """Raises the soft limit of file descriptors: each connection takes one, and the usual limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = limits.CONNECTIONS_MAX + own_descriptors(workers)
     if soft < wanted:
@@ -136,18 +141,29 @@ def _raise_descriptor_limit(workers: int) -> None:
     check_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0], workers)
 
 
+async def _listen(settings: Settings, service: Service) -> Listener:
+    """Starts the transport: on the socket that systemd passed, or on one bound here."""
+    from .server import listener as sockets
+
+    passed = sockets.inherited()
+    if passed is None and settings.socket.parent == settings.runtime:
+        private_folder(settings.runtime)
+    listener = sockets.Listener(service, passed or sockets.bind(str(settings.socket)), owned=passed is None)
+    await listener.start()
+    return listener
+
+
 async def _serve(
     settings: Settings, lock: DataLock, reopening: logs.ReopeningHandler | None, ready_fd: int | None
 ) -> int:
     for name, value in NATIVE_THREADS.items():
         os.environ.setdefault(name, value)
-    # Imported here: a daemon that cannot get its lock has no need of numpy.
+    # Imported here, because a daemon that cannot get its lock does not need numpy.
     from .engine.engine import Engine
     from .jobs.jobs import Jobs
     from .jobs.periodic import Periodic
     from .jobs.scheduler import Scheduler
     from .ops.service import Service
-    from .server import listener as sockets
 
     loop = asyncio.get_running_loop()
     stop, failures = asyncio.Event(), []
@@ -167,26 +183,20 @@ async def _serve(
     engine.open(loop, fail)
     jobs = Jobs(engine, settings.workers)
     jobs.open(loop)
-    passed = sockets.inherited()
-    if passed is None and settings.socket.parent == settings.runtime:
-        private_folder(settings.runtime)
-    sock = passed or sockets.bind(str(settings.socket))
     scheduler = Scheduler(jobs)
     about = {"data": printable_path(settings.data), "data_id": folder_id(settings.data)}
-    service = Service(jobs, scheduler, stop.set, about)
-    listener = sockets.Listener(service, sock, owned=passed is None)
-    await listener.start()
+    listener = await _listen(settings, Service(jobs, scheduler, stop.set, about))
     keeper = loop.create_task(listener.keep_bound(keep_lock))
     trimming = Periodic("retention", partial(engine.feed.retention.keep_trimmed, settings), limits.RETENTION_EVERY_S)
     trimming.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reopening.reopen if reopening else lambda: None)
-    gc.freeze()  # what is here now stays; the collector need not look at it again
+    gc.freeze()  # objects that exist now are permanent: collections can skip them
     log.info("ready", extra={"version": __version__, "pid": os.getpid(), "socket": str(settings.socket)})
     lock.socket = listener.path or lock.socket
     lock.tell(READY)
-    _tell_ready(ready_fd)
+    _report_ready(ready_fd)
     jobs.start()
     scheduler.start()
     await stop.wait()
@@ -194,7 +204,7 @@ async def _serve(
     lock.tell(STOPPING)
 
     if failures:
-        # The disk cannot be trusted: waiting clients have their error by now, or never get an answer.
+        # The disk cannot be trusted. Waiting clients have received an error, or get no answer.
         log.critical("stopping: storage failed", extra={"error": str(failures[0])})
         await listener.drain(1.0)
         return _EX_IOERR
@@ -213,13 +223,13 @@ async def _serve(
     return _EX_IOERR if failures else 0
 
 
-def _tell_ready(ready_fd: int | None) -> None:
-    _say(ready_fd, "ready")
+def _report_ready(ready_fd: int | None) -> None:
+    _report(ready_fd, "ready")
     _notify("READY=1")
 
 
-def _say(ready_fd: int | None, text: str) -> None:
-    """Reports to the process that started us, unless that is done already."""
+def _report(ready_fd: int | None, text: str) -> None:
+    """Reports to the process that started us. Later calls do nothing."""
     if ready_fd is not None:
         with contextlib.suppress(OSError):
             os.write(ready_fd, text[: limits.ERROR_CHARS_MAX].encode("utf-8", "backslashreplace"))
@@ -227,7 +237,7 @@ def _say(ready_fd: int | None, text: str) -> None:
 
 
 def _notify(state: str) -> None:
-    """sd_notify(3): reports to systemd, if that started us."""
+    """sd_notify(3): reports to systemd if it started us."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
         return
@@ -238,13 +248,13 @@ def _notify(state: str) -> None:
 
 @contextlib.contextmanager
 def _locked(settings: Settings) -> Iterator[DataLock]:
-    """Holds the lock on the data folder; waits for a daemon that is just stopping.
+    """Holds the lock on the data folder; waits for a daemon that is stopping.
 
-    Raises VecError `busy`, naming the daemon that has it.
+    Raises VecError `busy`, naming the daemon that holds it.
     """
     private_folder(settings.data)
     with DataLock(settings) as lock:
-        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        deadline = time.monotonic() + _LOCK_WAIT_S
         while (held := lock.take()) is not None:
             if is_listening(held.socket) or time.monotonic() > deadline:
                 raise VecError(

@@ -1,4 +1,4 @@
-"""The lock on the data folder: which daemon holds it, and in which state that daemon is.
+"""The lock on the data folder: which daemon holds it, and whether that daemon is starting, ready or stopping.
 
 Rules: a flock on `vecd.lock`, held as long as the daemon lives, decides which daemon owns the data; pid files may be
 stale. Its content is information for other processes: `<pid> <socket>`, and on a second line the state. So a daemon can

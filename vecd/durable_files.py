@@ -130,6 +130,15 @@ def new_name(folder: Path, what: str) -> Path:
     return folder / f".vec-{what}-{os.urandom(8).hex()}"
 
 
+def file_id(path: str | Path) -> tuple[int, int] | None:
+    """What identifies a file or folder, whatever its name: device and inode. None if it cannot be seen."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def create(path: Path) -> int:
     """A new file, open for writing, that only its user may read. Raises OSError."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -1,8 +1,8 @@
-"""The one error root of the program, shared by the daemon, the client and the command line.
+"""The error class of the whole program, shared by the daemon, the client and the command line, and its stable codes.
 
-Rules: every error that reaches a person is a VecError; its code is stable (scripts match on it, the command line
-turns it into an exit status), and says whether the same request may succeed later; its message says what happened and
-where, its hint what to do. Foreign exceptions are translated once, where they arise, with `raise … from`.
+Rules: every error that reaches a person is a VecError. Its code is stable: scripts match on it, the command line maps
+it to an exit status, and it determines whether the request may be retried. Its message says what happened and where,
+its hint what to do. Foreign exceptions are translated once, where they arise, with `raise … from`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from . import limits
 
 
 class Code:
-    """The stable codes. Adding one is fine; renaming one breaks somebody's script."""
+    """The stable error codes. New ones may be added; renaming one breaks scripts."""
 
     INVALID_REQUEST: Final = "invalid_request"  # a request's field is missing, mistyped or out of bounds
-    INVALID_DOCUMENT: Final = "invalid_document"  # one document of a batch is refused; the others are not
+    INVALID_DOCUMENT: Final = "invalid_document"  # one document of a batch is refused; the others are accepted
     INVALID_FILTER: Final = "invalid_filter"  # a --where with a syntax error, or that compares values of two types
     DIMENSION_MISMATCH: Final = "dimension_mismatch"  # a vector's length is not the library's
     NOT_FOUND: Final = "not_found"  # no such library or document
-    EXISTS: Final = "exists"  # there is already a library or schedule of that name
+    EXISTS: Final = "exists"  # a library or schedule of that name already exists
     INVALID_CURSOR: Final = "invalid_cursor"  # not a position in the log
     FOREIGN_CURSOR: Final = "foreign_cursor"  # a cursor of another log, or past this log's head
-    COMPACTED: Final = "compacted"  # a position that was trimmed away; `oldest` is the first there is
+    COMPACTED: Final = "compacted"  # a position in the trimmed part of the log; `oldest` is the first valid one
     CONSUMER_HELD: Final = "consumer_held"  # another watch uses the consumer; try again later
-    TOO_LARGE: Final = "too_large"  # an item of an answer is larger than a frame; a request needs too much memory
+    TOO_LARGE: Final = "too_large"  # an item of an answer exceeds a frame; a request needs too much memory
     PROTOCOL_ERROR: Final = "protocol_error"  # the bytes are not a message; the connection ends
     FRAME_TOO_LARGE: Final = "frame_too_large"  # a frame over the limit; the connection ends
     UNSUPPORTED: Final = "unsupported"  # an op, an index kind or an embedder that this version lacks
@@ -39,25 +39,25 @@ class Code:
     DISK_FULL: Final = "disk_full"  # no space left; nothing of the request was written
     INDEX_FAILED: Final = "index_failed"  # a library's index could not be loaded
     EMBEDDER_FAILED: Final = "embedder_failed"  # text could not be turned into vectors
-    CANCELLED: Final = "cancelled"  # on request, or because a job that it waited for did not complete
+    CANCELLED: Final = "cancelled"  # by a request, or because a job that it waited for did not complete
     CRASHED: Final = "crashed"  # the daemon, or the worker of a job, died while the job ran
     LEASE_LOST: Final = "lease_lost"  # the job is no longer the worker's: its lease ended, or the job has ended
-    DAMAGED: Final = "damaged"  # the store contradicts itself
+    DAMAGED: Final = "damaged"  # stored data fails a checksum or consistency check
     INTERNAL: Final = "internal"  # a bug; the daemon's log has the traceback
     NO_DAEMON: Final = "no_daemon"  # no process listens on the socket
-    DAEMON_FAILED: Final = "daemon_failed"  # a daemon was started and did not come up
-    CONNECTION_LOST: Final = "connection_lost"  # the outcome of what was unanswered is unknown; sending again is safe
-    TIMEOUT: Final = "timeout"  # the caller's own time ran out
+    DAEMON_FAILED: Final = "daemon_failed"  # a daemon was started, but did not become ready
+    CONNECTION_LOST: Final = "connection_lost"  # the outcome of unanswered requests is unknown; resending is safe
+    TIMEOUT: Final = "timeout"  # the caller's timeout expired
     HANDLER_FAILED: Final = "handler_failed"  # a command that handles events failed; they are delivered again
     REFUSED: Final = "system_refused"  # the operating system refused a file, a folder, a limit
     SETTINGS: Final = "invalid_settings"  # the configuration file or an environment variable
 
 
-#: The connection has ended; a new one can continue. The outcome of unanswered requests is unknown; sending them again
-#: is safe.
+#: Codes that mean that the connection has ended, and that a new one can continue. The outcome of unanswered requests is
+#: unknown; resending them is safe.
 DISCONNECTED: Final = frozenset((Code.CONNECTION_LOST, Code.SHUTTING_DOWN, Code.STALLED))
 
-#: The cause is temporary, or can be removed: the same request may succeed later.
+#: Codes whose cause is temporary, or can be removed: the same request may succeed later.
 RETRYABLE: Final = DISCONNECTED | {
     Code.BUSY,
     Code.CONSUMER_HELD,
@@ -68,11 +68,11 @@ RETRYABLE: Final = DISCONNECTED | {
 }
 
 
-#: Items of a list or a map in an error's details that are sent.
+#: Items of a list or map in an error's details that are sent.
 _ITEMS_MAX: Final = 100
-#: Characters of a word for which the nearest known word is searched: longer ones are not typing errors.
+#: Characters of a word for which `nearest` searches: longer words are not typing errors.
 _NEAREST_CHARS_MAX: Final = 64
-#: Pairs of characters that the search for a nearest word compares, about: a few hundredths of a second.
+#: Approximate number of pairs of characters that `nearest` compares: a few hundredths of a second.
 _NEAREST_STEPS_MAX: Final = 200_000
 #: How similar (0 to 1, by difflib) a known word must be.
 _NEAREST_RATIO: Final = 0.6
@@ -102,10 +102,10 @@ class VecError(Exception):
         return self.code in DISCONNECTED
 
     def to_wire(self, chars_max: int = limits.ERROR_CHARS_MAX) -> dict[str, Any]:
-        """The map that travels in an error reply: `code`, `message`, and `hint` and the details where there are any.
+        """The map of an error reply: `code`, `message`, and `hint` and the details if there are any.
 
-        It can always be encoded, and its size is bounded: an error quotes what was sent, which may be megabytes or no
-        text at all. Strings are cut to `chars_max` characters.
+        It can always be encoded, and its size is bounded: an error quotes its input, which may be megabytes, or not be
+        text. Strings are truncated to `chars_max` characters.
         """
         wire: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.hint:
@@ -115,7 +115,7 @@ class VecError(Exception):
 
     @classmethod
     def from_wire(cls, wire: Any) -> VecError:
-        """Rebuilds an error from a reply; tolerant, because the other side may be newer."""
+        """Builds an error from a reply; tolerates unknown content, because the daemon may be newer."""
         if not isinstance(wire, Mapping):
             return cls(Code.PROTOCOL_ERROR, f"the daemon sent an error that is not a map: {wire!r:.80}")
         details = {str(k): v for k, v in wire.items() if k not in ("code", "message", "hint")}
@@ -126,7 +126,7 @@ class VecError(Exception):
 
 
 def _bounded(value: Any, chars_max: int) -> Any:
-    """The value as it can travel: strings cut, and what msgpack cannot carry as a string."""
+    """The value in a form that can be encoded: strings are truncated, and types that msgpack lacks become strings."""
     if value is None or isinstance(value, (bool, float)):
         return value
     if isinstance(value, int) and -(2**63) <= value < 2**64:
@@ -144,10 +144,10 @@ def _cut(text: str, chars_max: int) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` was probably meant to be, or None.
+    """The known word that is most similar to `word`, or None.
 
     The comparison is quadratic in the lengths and linear in the number of known words, and all of these may come from
-    a peer. So long words have no nearest, and after a bounded number of steps the search ends with what it has found.
+    a peer. So long words get None, and the search ends after a bounded number of steps with the best word found.
     """
     import difflib
 
@@ -157,7 +157,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     left, close = _NEAREST_STEPS_MAX, []
     for each in known:
         if 2 * min(length, len(each)) < _NEAREST_RATIO * (length + len(each)):
-            continue  # their lengths alone rule it out
+            continue  # the lengths differ too much
         close.append(each)
         left -= length * len(each)
         if left < 0:

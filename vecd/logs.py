@@ -1,6 +1,6 @@
-"""Structured log lines: `time=… level=… logger=… event="…" key=value …` (logfmt), to stderr or to a file.
+"""Structured logging (logfmt): `time=… level=… logger=… event="…" key=value …`, to stderr or to a file.
 
-SIGHUP reopens a file, so that logrotate can move it away.
+SIGHUP reopens the file, so that logrotate can move it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 class Logfmt(logging.Formatter):
-    """One line for each record; `extra` fields become key=value; a traceback is one quoted value."""
+    """Formats a record as one line; `extra` fields become key=value, a traceback becomes one quoted value."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
@@ -33,7 +33,7 @@ class Logfmt(logging.Formatter):
 
 
 class ReopeningHandler(logging.FileHandler):
-    """A log file that another program may move away."""
+    """Writes to a log file that another program may move."""
 
     def reopen(self) -> None:
         self.acquire()
@@ -45,14 +45,14 @@ class ReopeningHandler(logging.FileHandler):
 
 
 def set_up(level: str, file: Path | None) -> ReopeningHandler | None:
-    """Sends the program's log to the file, or to stderr; returns the handler that SIGHUP reopens."""
+    """Logs to the file, or to stderr; returns the handler that SIGHUP reopens, if there is a file."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     reopening = None
     if file is not None:
         handler = reopening = ReopeningHandler(file, encoding="utf-8", delay=False)
     handler.setFormatter(Logfmt())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it reports at every start which library it loads
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # at lower levels it logs which library it loads
     return reopening
 
 

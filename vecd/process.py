@@ -1,9 +1,8 @@
-"""The state that a process inherits from its parent, and what `vec` and `vecd` make of it.
+"""Resets the process state inherited from a parent: signals, standard streams, priority, limits, environment.
 
-Rules: the state that a parent leaves behind is arbitrary. A parent may ignore SIGCHLD (then the exit status of every
-child is lost), block signals, close stdin, or run at a low priority under a limit of CPU time. `vec` corrects what its
-own work depends on. `vecd` outlives the command that starts it, so `vec` starts it with a state of its own.
-Standard library only.
+Rules: the state inherited from a parent is arbitrary. A parent may ignore SIGCHLD (then the exit status of every child
+is lost), block signals, close stdin, or run at a low priority under a limit of CPU time. `vec` resets only what it
+depends on. `vecd` outlives the command that starts it, so `vec` starts it with a fresh state. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,33 +15,33 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-#: Not for a daemon that outlives its parent: they trace, profile or replace what it calls, or change what Python does.
-#: Where programs and modules are found stays: without that the daemon may not start at all. So does the encoding of
-#: file names, which command and daemon must agree on.
+#: Prefixes of variables that a daemon does not inherit: they trace, profile or replace what it calls, or change what
+#: Python does. Exceptions: the search paths of programs and modules, without which the daemon may not start; and the
+#: encoding of file names, on which command and daemon must agree.
 _DROPPED = ("LD_", "DYLD_INSERT_", "PYTHON", "LISTEN_", "NOTIFY_SOCKET", "VEC_CURSOR", "VEC_EVENTS", "VEC_ATTEMPT")
 _KEPT = {"LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONPLATLIBDIR",
          "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE", "PYTHONUTF8", "PYTHONCOERCECLOCALE"}  # fmt: skip
 
-#: A thread's stack has this size if the limit permits; less is too little for numeric libraries.
+#: Size of a thread's stack, if the limit permits; numeric libraries need this much.
 _STACK_BYTES = 8 * 1024 * 1024
 
-#: Python ignores these itself, so that a write fails with an error instead of ending the process.
+#: Signals that Python ignores itself, so that a write fails with an error instead of ending the process.
 _PYTHON_IGNORES = {"SIGPIPE", "SIGXFZ", "SIGXFSZ"}
 
 
 def open_standard_streams() -> None:
-    """A closed stdin reads as empty, and output to a closed stdout or stderr is discarded. Python has None there,
-    and a file or socket of ours must not get its number."""
+    """Opens /dev/null in place of closed standard streams. Python sets a closed one to None, and no other file may
+    get its descriptor number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - it gets the lowest free number
 
 
 def reset_signals(*, ignored: bool = False) -> None:
-    """Unblocks all signals, and lets the exit status of children be waited for.
+    """Unblocks all signals, and stops ignoring SIGCHLD, so that the exit status of children can be waited for.
 
-    With `ignored`, all other ignored signals get their default action back too. A command leaves those ignored,
-    because `nohup` and a shell's `&` rely on it.
+    With `ignored`, resets all other ignored signals to their default action too. A command leaves them ignored, because
+    `nohup` and a shell's `&` rely on that.
     """
     for number in signal.valid_signals() if ignored else {signal.SIGCHLD}:
         name = number.name if isinstance(number, signal.Signals) else ""
@@ -52,9 +51,9 @@ def reset_signals(*, ignored: bool = False) -> None:
 
 
 def reset_priority_and_limits() -> dict[str, Any]:
-    """Gives this process the usual priority and raises its soft limits as far as they go.
+    """Sets the default priority and raises the soft limits to the hard limits.
 
-    Returns what it could not change, by name, for the log.
+    Returns what could not be changed, by name, for the log.
     """
     import resource
 
@@ -84,9 +83,9 @@ def reset_priority_and_limits() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def roomy_stack() -> Iterator[None]:
-    """A process that is started in this block has a stack of the usual size: what its threads get is read at its very
-    start, so it cannot raise that limit itself."""
+def default_stack_size() -> Iterator[None]:
+    """Raises the stack limit to the usual size for a process that is started in this block. The process could not do
+    so itself: the stack size of its threads is set when it starts."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
@@ -102,8 +101,8 @@ def roomy_stack() -> Iterator[None]:
 
 
 def environment_for_daemon(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what was meant for the command only. Folders of modules become absolute: the daemon works
-    in `/`."""
+    """The environment without variables that are meant for the command only. Search paths become absolute, because the
+    daemon's working folder is `/`."""
     kept = {key: value for key, value in environ.items() if key in _KEPT or not key.startswith(_DROPPED)}
     for key in ("PYTHONPATH", "LD_LIBRARY_PATH"):
         if kept.get(key):
@@ -112,11 +111,11 @@ def environment_for_daemon(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def detach(ready_fd: int | None) -> int:
-    """Continues in a child process, and returns the descriptor to which that child writes `ready`.
+    """Forks, and returns in the child: the descriptor to which it writes `ready`.
 
-    The process that calls this copies what is written there to `ready_fd` and exits with 0. If the child exits before
-    that, it exits with the child's status (128 + N for signal N). So a daemon is never a child of the `vec` that starts
-    it: one that runs for long would keep a zombie of each daemon that died. Call it before there are any threads.
+    The parent copies what the child writes there to `ready_fd` and exits with 0. If the child exits before that, the
+    parent exits with the child's status (128 + N for signal N). So a daemon is never a child of the `vec` that starts
+    it: a long-running `vec` would keep a zombie of each daemon that died. Call it before any thread starts.
     """
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -136,7 +135,7 @@ def detach(ready_fd: int | None) -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped by a signal or a debugger. False where the system does not say (not Linux)."""
+    """Whether a process is stopped by a signal or a debugger. False on systems other than Linux."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[0] in ("T", "t")

@@ -1,4 +1,4 @@
-"""Memory, threads and file descriptors that the operating system refuses: a request fails, and the daemon goes on.
+"""Exhausted memory, threads or file descriptors become errors of one request, and the daemon goes on.
 
 The threads of a pool start with the daemon, so that a limit that is too low is an error of the start, with a message,
 and not of some request later.

@@ -1,7 +1,7 @@
-"""`python -m vecd.restore FILE [--force]`: what `vec restore` runs, because the command line has no database code.
+"""Command that restores a backup: `python -m vecd.restore FILE [--force]`.
 
-Holds the lock on the data folder meanwhile, so that no daemon runs. Prints one JSON object: what was restored, or
-`{"error": …}` as it travels on the wire.
+`vec restore` runs it, because the command line has no database code. Holds the lock on the data folder, so that no
+daemon runs. Prints one JSON object: the result, or `{"error": …}` in the wire format of errors.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _locked(settings: Settings) -> Iterator[None]:
-    """Holds the data folder's lock. Raises VecError `busy` if a daemon has it."""
+    """Holds the lock on the data folder. Raises VecError `busy` if a daemon holds it."""
     private_folder(settings.data)
     with open(open_lock(settings.lock), "rb") as file:
         try:

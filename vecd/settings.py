@@ -1,8 +1,8 @@
-"""Paths, environment and configuration file -> one frozen Settings.
+"""Configuration: reads environment variables and the configuration file into one immutable Settings.
 
-Knows the environment and the file system's layout; opens nothing but the configuration file. With VEC_HOME set, one
-folder holds everything of an instance; otherwise the XDG folders do. The order of precedence for a tunable is:
-environment (VEC_NAME), configuration file (name), default.
+Knows the environment and the file system layout; opens only the configuration file. With VEC_HOME set, one folder holds
+the whole instance; otherwise the XDG folders do. The order of precedence for a tunable is: environment (VEC_NAME),
+configuration file (name), default.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .units import duration_s, size_bytes
 #: sockaddr_un.sun_path, less its closing NUL.
 SOCKET_PATH_BYTES_MAX = 103 if sys.platform == "darwin" else 107
 
-#: The tunables: what may stand in config.toml and, as VEC_<NAME>, in the environment.
+#: The tunables: the keys of config.toml and, as VEC_<NAME>, of the environment.
 TUNABLES: dict[str, type] = {
     "embedder": str,
     "chunk_chars": int,
@@ -40,12 +40,12 @@ TUNABLES: dict[str, type] = {
 }
 
 
-#: Those that may be written with a unit.
+#: Tunables whose values may have a unit.
 _UNITS: dict[str, Callable[[str], float]] = {"keep_age": duration_s, "keep_bytes": size_bytes}
 
 
 class Settings(NamedTuple):
-    """Where an instance lives, and its tunables. (A tuple and no dataclass: `vec` makes one at every start.)"""
+    """The paths of an instance, and its tunables. (Not a dataclass, because those slow the start of `vec`.)"""
 
     home: Path | None  # VEC_HOME, or None for the XDG layout
     socket: Path  # where vecd listens
@@ -53,19 +53,19 @@ class Settings(NamedTuple):
     config: Path  # config.toml; need not exist
     log: Path  # where a vecd started by vec writes its log
     runtime: Path  # folder of the socket and of the start-up lock
-    named: bool = False  # whether somebody named the socket, and so knows which daemon is meant
+    named: bool = False  # whether --socket or VEC_SOCKET names the socket
     keep_age: float = 0.0  # seconds of the log that are kept; 0: all
-    keep_count: int = 0  # events of it; 0: all
-    keep_bytes: int = 0  # bytes of it; 0: all
-    embedder: str = "wordllama"  # for libraries that do not name one
-    chunk_chars: int = limits.CHUNK_CHARS  # characters of a chunk, for new libraries
-    stall_s: float = limits.STALL_S  # patience with a peer that has stopped
-    drain_s: float = limits.DRAIN_S  # patience with requests in flight at a stop
+    keep_count: int = 0  # events of the log that are kept; 0: all
+    keep_bytes: int = 0  # bytes of the log that are kept; 0: all
+    embedder: str = "wordllama"  # default for new libraries
+    chunk_chars: int = limits.CHUNK_CHARS  # characters of a chunk; default for new libraries
+    stall_s: float = limits.STALL_S  # timeout for a peer that does not read, write or answer
+    drain_s: float = limits.DRAIN_S  # timeout for requests in flight at a stop
     heartbeat_s: float = limits.HEARTBEAT_S  # longest silence of a watch
     log_level: str = "info"  # debug, info, warning or error
     workers: int = limits.WORKERS  # threads for background jobs
-    recall: float = limits.RECALL  # of approximate searches, for libraries that do not name one
-    language: str = "english"  # of full text, for libraries that do not name one
+    recall: float = limits.RECALL  # target recall of approximate searches; default for new libraries
+    language: str = "english"  # of full-text search; default for new libraries
 
     @property
     def store(self) -> Path:
@@ -74,22 +74,22 @@ class Settings(NamedTuple):
 
     @property
     def lock(self) -> Path:
-        """Locked (flock) by the daemon that owns the data folder; holds its pid and socket, for people to read."""
+        """The file that the daemon of the data folder locks (flock); contains its pid and socket."""
         return self.data / "vecd.lock"
 
 
 def load(environ: Mapping[str, str] | None = None, *, socket: str | None = None) -> Settings:
-    """Reads the environment and the configuration file. `socket` is --socket, and beats VEC_SOCKET.
+    """Reads the environment and the configuration file. `socket` is --socket, and overrides VEC_SOCKET.
 
-    Raises VecError `invalid_settings`, naming the file or variable, for anything that cannot be used.
+    Raises VecError `invalid_settings`, naming the file or variable, for an invalid value.
     """
     located = locate(environ, socket=socket)
     return located._replace(**_tunables(os.environ if environ is None else environ, located.config))
 
 
 def locate(environ: Mapping[str, str] | None = None, *, socket: str | None = None) -> Settings:
-    """Where an instance lives, with the defaults of the tunables: what it takes to reach a daemon that runs, whatever
-    has become of its configuration file. Raises VecError `invalid_settings`."""
+    """The paths of an instance, with default tunables: enough to connect to a running daemon, even if the configuration
+    file is invalid. Raises VecError `invalid_settings`."""
     env = os.environ if environ is None else environ
     named = socket or env.get("VEC_SOCKET")
     if vec_home := env.get("VEC_HOME"):
@@ -124,7 +124,7 @@ def locate(environ: Mapping[str, str] | None = None, *, socket: str | None = Non
 
 
 def absolute(text: str, where: str) -> Path:
-    """A path in full; `where` is what it comes from, for people. Raises VecError `invalid_settings`."""
+    """The absolute path. `where` names the source of `text` in errors. Raises VecError `invalid_settings`."""
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
@@ -148,9 +148,9 @@ def _is_utf8(path: Path) -> bool:
 
 
 def private_folder(path: Path) -> None:
-    """Makes the folder if it is missing; refuses one of somebody else's, or one that others may write to.
+    """Creates the folder if it is missing; refuses one that belongs to another user, or is writable by everyone.
 
-    One that is there is left as it is. Raises VecError `invalid_settings`.
+    Does not change an existing folder. Raises VecError `invalid_settings`.
     """
     try:
         make_folder(path)
@@ -160,7 +160,7 @@ def private_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes the folder and those above it that are missing, all with mode 0700, whatever the umask. Raises OSError."""
+    """Creates the folder and its missing parents, all with mode 0700 regardless of the umask. Raises OSError."""
     missing = []
     while not os.path.exists(path):
         missing.append(path)
@@ -177,7 +177,7 @@ def make_folder(path: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Raises VecError `invalid_settings` for a folder of somebody else's, or one that others may write to."""
+    """Raises VecError `invalid_settings` for a folder that belongs to another user, or is writable by everyone."""
     try:
         uids, mode = {path.lstat().st_uid, path.stat().st_uid}, path.stat().st_mode
     except FileNotFoundError:
@@ -207,7 +207,7 @@ def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:
 
 
 def _runtime_folder(env: Mapping[str, str]) -> Path:
-    """$XDG_RUNTIME_DIR/vec; cron has no such variable, so the folder it would name is tried before /tmp."""
+    """$XDG_RUNTIME_DIR/vec. Without the variable, as under cron, its usual value is tried before /tmp."""
     if (value := env.get("XDG_RUNTIME_DIR", "")).startswith("/"):
         return Path(value) / "vec"
     usual = Path(f"/run/user/{os.getuid()}")
@@ -220,7 +220,7 @@ def _runtime_folder(env: Mapping[str, str]) -> Path:
 
 
 def _socket_name(paths: Mapping[str, Path]) -> str:
-    """`vecd.sock`; in the folder below /tmp, which all homes of a user share, it depends on the data folder."""
+    """`vecd.sock`. In /tmp/vec-UID, which all instances of a user share, the name depends on the data folder."""
     if paths["runtime"] != Path(f"/tmp/vec-{os.getuid()}"):
         return "vecd.sock"
     import zlib
@@ -235,7 +235,7 @@ def _tunables(env: Mapping[str, str], config: Path) -> dict[str, Any]:
     except FileNotFoundError:
         text = ""
     except (OSError, UnicodeDecodeError) as error:
-        if not (os.path.exists(config) and os.path.samefile(config, os.devnull)):  # which says: no settings
+        if not (os.path.exists(config) and os.path.samefile(config, os.devnull)):  # /dev/null means: no settings
             why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
             raise VecError(Code.SETTINGS, f"cannot read the configuration file {config} ({why})") from error
         text = ""

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them (`90s`, `7d`; `64KB`, `1.5GiB`), and times as vec prints them."""
+"""Parses durations and sizes (`90s`, `7d`; `64KB`, `1.5GiB`), and formats times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def duration_s(text: str) -> float:
-    """Seconds. Raises VecError `invalid_request`."""
+    """Parses a duration; returns seconds. Raises VecError `invalid_request`."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise VecError(
@@ -25,7 +25,8 @@ def duration_s(text: str) -> float:
 
 
 def size_bytes(text: str) -> int:
-    """Bytes: KB, MB … are powers of 1,000, KiB, MiB … of 1,024. Raises VecError `invalid_request`."""
+    """Parses a size; returns bytes. KB, MB … are powers of 1,000, KiB, MiB … of 1,024. Raises VecError
+    `invalid_request`."""
     match = _SIZE.fullmatch(text)
     if match is None:
         raise VecError(
@@ -37,7 +38,7 @@ def size_bytes(text: str) -> int:
     return int(min(float(match[1]), 1e15) * base ** (_POWERS[match[2].lower()] if match[2] else 0))
 
 
-@lru_cache(1_024)  # the events of one transaction have the same
+@lru_cache(1_024)  # the events of one transaction have the same time
 def format_time(time_us: int) -> str:
     """RFC 3339 in UTC with microseconds: `2026-11-23T19:10:31.123456Z`."""
     at = datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC)

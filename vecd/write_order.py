@@ -1,4 +1,4 @@
-"""The order of one sender's writes: they take effect in the order they were sent, however long each takes to prepare.
+"""WriteOrder: one sender's writes take effect in the order they were sent, however long each takes to prepare.
 
 A sender has one WriteOrder. Each of its writes takes a WriteSlot when it arrives, is prepared concurrently with the
 others, and is submitted to the store inside `async with slot`. A write that is given up frees its slot, and the next

@@ -9,7 +9,7 @@ import typer
 
 from vecd.errors import Code, VecError
 
-from .. import ndjson, options
+from .. import input_lines, options
 from ..output import Output, plural
 
 app = options.command()
@@ -42,7 +42,7 @@ def delete(
     failure: VecError | None = None
     try:
         with options.open_client(socket, no_spawn) as client:
-            for page in ndjson.id_pages(ids or [], stdin, _PAGE_IDS, mixed=False):
+            for page in input_lines.id_pages(ids or [], stdin, _PAGE_IDS, mixed=False):
                 answer = client.delete(page, library)
                 deleted, missing, seq = deleted + answer["deleted"], missing + answer["missing"], answer["seq"]
                 for document_id in answer["missing_ids"]:

@@ -9,7 +9,7 @@ import typer
 
 from vecd.errors import Code, VecError
 
-from .. import main, ndjson, options
+from .. import input_lines, main, options
 from ..output import Output
 
 app = options.command()
@@ -35,7 +35,7 @@ def get(
     output = Output(json)
     missing = False
     with options.open_client(socket, no_spawn) as client:
-        for page in ndjson.id_pages(ids or [], stdin, _PAGE_IDS):
+        for page in input_lines.id_pages(ids or [], stdin, _PAGE_IDS):
             for document_id, document in zip(page, client.get(page, library, vectors=vectors), strict=True):
                 if document is None:
                     missing = True

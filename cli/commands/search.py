@@ -13,7 +13,7 @@ import typer
 from vecd import limits
 from vecd.errors import Code, VecError
 
-from .. import main, ndjson, options
+from .. import input_lines, main, options
 from ..output import Output, console, load_orjson, one_line, printable
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> int:
         refused += 1
         main.tell(first)
 
-    for line in ndjson.lines([], lambda fd: ndjson.readable(fd, bool(flying))):
+    for line in input_lines.lines([], lambda fd: input_lines.readable(fd, bool(flying))):
         if line is None:
             answer()
             continue
@@ -196,7 +196,7 @@ def _is_the_lines_own(error: VecError, query: dict[str, Any]) -> bool:
 def _query(line: Line) -> dict[str, Any]:
     """Parses a line of --stdin: a text, or an object with "query" and/or "vector" and overrides of the options. Raises
     VecError `invalid_request`, naming the line."""
-    from vecd.wire import exact
+    from vecd.wire import strict_json
 
     load_orjson()
     where = f"{line.file}:{line.number}"
@@ -206,7 +206,7 @@ def _query(line: Line) -> dict[str, Any]:
     try:
         if not text.startswith(b"{"):
             return {"query": text.decode()}
-        given = exact.loads(text)
+        given = strict_json.loads(text)
     except (VecError, ValueError) as error:
         raise VecError(Code.INVALID_REQUEST, f"{where}: not a query: {error}") from error
     for key in given:

@@ -19,12 +19,12 @@ from .. import main, options, recall
 from ..output import Output, one_line, plural, terminal_json
 
 if TYPE_CHECKING:
-    from vecd.client.subscription import Message
+    from vecd.client.watch import Message
 
-    from ..cursors import Nowhere
-    from ..feed import Events
-    from ..following import Following
-    from ..handler import Handler
+    from ..cursors import NoCursor
+    from ..event_lines import EventLines
+    from ..exec_delivery import ExecDelivery
+    from ..reconnecting import ReconnectingWatch
 
 app = options.command()
 
@@ -151,13 +151,13 @@ def watch(
         return
     from vecd import data_lock, settings
 
-    from ..feed import Events, IngestLines
-    from ..following import Following
+    from ..event_lines import EventLines, IngestLines
+    from ..reconnecting import ReconnectingWatch
 
-    form: Events = (
+    form: EventLines = (
         IngestLines(vectors=vectors is not False)
         if format is Format.INGEST
-        else Events(payload=payload, vectors=bool(vectors))
+        else EventLines(payload=payload, vectors=bool(vectors))
     )
     place = _place(cursor_file, consumer, socket)
     handler = None
@@ -169,7 +169,7 @@ def watch(
         **form.asks,
     }  # fmt: skip
     with _place_named(cursor_file):
-        feed = Following(
+        feed = ReconnectingWatch(
             lambda spawns: options.open_client(socket, no_spawn or not spawns),
             place,
             start,
@@ -209,7 +209,7 @@ def _unread_stdout() -> tuple[int, int]:
     return sys.stdout.fileno(), 0
 
 
-def _end(feed: Following, form: Events, handler: Handler | None) -> None:
+def _end(feed: ReconnectingWatch, form: EventLines, handler: ExecDelivery | None) -> None:
     """Sets the exit status of a watch that ended without an error."""
     if handler is not None and handler.signal_got is not None:
         raise typer.Exit(main.INTERRUPTED if handler.signal_got == signal.SIGINT else main.TERMINATED)
@@ -248,30 +248,30 @@ def _check(
         )
 
 
-def _place(cursor_file: Path | None, consumer: str | None, socket: str | None) -> Nowhere:
-    from ..cursors import Consumer, CursorFile, Nowhere
+def _place(cursor_file: Path | None, consumer: str | None, socket: str | None) -> NoCursor:
+    from ..cursors import ConsumerCursor, CursorFile, NoCursor
 
     if cursor_file is not None:
         return CursorFile(cursor_file)
     if consumer is not None:
-        return Consumer(consumer, lambda: options.open_client(socket, no_spawn=True))
-    return Nowhere()
+        return ConsumerCursor(consumer, lambda: options.open_client(socket, no_spawn=True))
+    return NoCursor()
 
 
 def _handler(
     command: str,
-    form: Events,
+    form: EventLines,
     batch: int | None,
     retries: int | None,
     dead_letter: Path | None,
     on_failure: OnFailure | None,
     socket: str | None,
-) -> Handler:
+) -> ExecDelivery:
     from vecd import settings
 
-    from ..handler import Handler
+    from ..exec_delivery import ExecDelivery
 
-    return Handler(
+    return ExecDelivery(
         command,
         form,
         events_max=batch or 1_000,
@@ -281,7 +281,7 @@ def _handler(
     )
 
 
-def _print_all(feed: Following, form: Events, output: Output | None) -> None:
+def _print_all(feed: ReconnectingWatch, form: EventLines, output: Output | None) -> None:
     """Prints the events, and stores the cursor after each message; `output` is None for lines for ingest."""
     stdout = sys.stdout.buffer
     escaped = terminal_json if sys.stdout.isatty() else bytes
@@ -299,7 +299,7 @@ def _print_all(feed: Following, form: Events, output: Output | None) -> None:
     feed.keep(feed.watch.cursor, 0)
 
 
-def _told(feed: Following) -> Iterator[Message]:
+def _told(feed: ReconnectingWatch) -> Iterator[Message]:
     """Yields the messages of the watch, and reports gaps on stderr."""
     for message in feed.messages():
         if message.gap is not None:

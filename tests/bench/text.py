@@ -27,7 +27,7 @@ import orjson
 
 from tests.bench import corpus, fts5
 from tests.bench.measure import times_ms, told
-from vecd.index.fulltext.inverted_index import InvertedIndex, Query
+from vecd.index.fulltext.inverted_index import InvertedIndex, TermQuery
 from vecd.index.fulltext.segments import prepare
 
 _ROWS, _BATCH, _K = 300_000, 500, 100
@@ -107,7 +107,9 @@ def _inverted(rows: Rows, queries: Rows) -> None:
     build_s = time.perf_counter() - begun
     aside = f"{prepared_s / len(rows) * 1e6:.1f} µs a row to prepare, {merged_s / len(rows) * 1e6:.1f} in plans"
     print(f"    inverted: {aside}; longest add {longest_s * 1e3:.1f} ms; {index.segments} segments")
-    _report("inverted", build_s, len(rows), index.memory_bytes, lambda words: index.search(Query(words), _K), queries)
+    _report(
+        "inverted", build_s, len(rows), index.memory_bytes, lambda words: index.search(TermQuery(words), _K), queries
+    )
     began = time.perf_counter()
     arrays = index.arrays()
     saved_s = time.perf_counter() - began
@@ -170,8 +172,8 @@ def _tantivy(rows: Rows, queries: Rows) -> None:
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
 
         def search(words: list[str]) -> Any:
-            terms = [tantivy.Query.term_query(schema, "text", word, "freq") for word in dict.fromkeys(words)]
-            query = tantivy.Query.boolean_query([(tantivy.Occur.Should, term) for term in terms])
+            terms = [tantivy.TermQuery.term_query(schema, "text", word, "freq") for word in dict.fromkeys(words)]
+            query = tantivy.TermQuery.boolean_query([(tantivy.Occur.Should, term) for term in terms])
             return searcher.search(query, _K, count=False)
 
         _report("tantivy", build_s, len(rows), size, search, queries)

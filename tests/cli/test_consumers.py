@@ -100,7 +100,7 @@ def test_what_was_done_is_acknowledged_to_a_daemon_that_was_restarted(noticed: b
         put(own, "default", [{"id": "a", "text": "one"}])
         with own.connect() as client:
             feed = client.watch("beginning", consumer="c")
-            place = cursors.Consumer("c", own.connect)
+            place = cursors.ConsumerCursor("c", own.connect)
             events = [next(feed) for _ in range(3)]
             daemon.kill()
             daemon.wait()
@@ -131,7 +131,7 @@ def test_an_ack_that_a_silent_daemon_does_not_take_is_kept_for_the_next_connecti
         def ack(self, consumer: str, cursor: str) -> None:
             acked.append(cursor)
 
-    place, silent = cursors.Consumer("c", lambda: pytest.fail("not asked for")), Silent()
+    place, silent = cursors.ConsumerCursor("c", lambda: pytest.fail("not asked for")), Silent()
     place.keep(silent, "log:7")
     with pytest.raises(VecError, match="has not answered"):
         place.secure(silent)

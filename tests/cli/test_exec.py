@@ -136,7 +136,7 @@ def test_a_batch_is_tried_again_until_it_is_handled(instance: Instance, tmp_path
     done = instance.vec(*watch)
     assert [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()] == 3 * after(instance, start)
     assert file.read_text().strip() == head(instance)
-    assert re.findall(r"status 1 \(try (\d) of 5\)", done.stderr) == ["1", "2"]
+    assert re.findall(r"status 1 \(attempt (\d) of 5\)", done.stderr) == ["1", "2"]
 
 
 def test_a_batch_that_is_given_up_is_on_disk_and_the_feed_goes_on(instance: Instance, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_signal_between_two_batches_ends_it_at_once(instance: Instance, tmp_pa
             until(lambda: file.read_text().strip() == head(instance), "its outcome")
         else:
             assert watcher.stderr is not None
-            assert b"again in" in watcher.stderr.readline()
+            assert b"retry in" in watcher.stderr.readline()
         watcher.send_signal(signal.SIGTERM)
         assert watcher.wait() == 143
     assert len(past(instance, "-l", library, "--cursor-file", str(file))) == (2 if status else 0)
@@ -306,7 +306,7 @@ def test_a_daemon_that_does_not_come_back_is_exit_75_and_the_batch_comes_again(t
             own.vec("daemon", "stop")
             (tmp_path / "go").touch()
             assert watcher.wait() == 75
-            assert "it will see that again" in rest_of(watcher.stderr)
+            assert "they will be repeated" in rest_of(watcher.stderr)
         assert own.pid() is None, "no daemon was started for the acknowledgement"
         assert len(past(own, "--consumer", "c")) == 3
 

@@ -1,4 +1,4 @@
-"""`make crash`: kills the daemon a thousand times. `python -m tests.crash --help` has what can be chosen."""
+"""Command of the crash tests (`make crash`): kills the daemon a thousand times. See `python -m tests.crash --help`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> int:
     print(f"seed {seed}", flush=True)
     begun = time.monotonic()
 
-    def told(tally: loop.Tally) -> None:
+    def report_progress(tally: loop.Tally) -> None:
         if tally.total % 10 == 0:
             print(f"{tally.total:5} kills, {time.monotonic() - begun:6.0f} s", flush=True)
 
@@ -37,7 +37,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         library = points.build(folder)
         try:
-            loop.run(arguments.kills, seed, library, folder, arguments.epoch, told, tally, arguments.point)
+            loop.run(arguments.kills, seed, library, folder, arguments.epoch, report_progress, tally, arguments.point)
         except Exception as broken:
             print(f"after {tally.total} kills, with seed {seed}: {broken}", file=sys.stderr)
             raise
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def _report(tally: loop.Tally) -> None:
-    print(f"\n{'point':20} kills  not come to")
+    print(f"\n{'point':20} kills  not reached")
     for point in (*points.POINTS, loop.RANDOM):
         print(f"{point:20} {tally.kills[point]:5}  {tally.missed[point]:5}")
     print(

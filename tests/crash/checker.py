@@ -1,19 +1,19 @@
-"""What must hold after the daemon was killed and started again. Pure functions over what was recorded: no daemon here.
+"""Checks the guarantees after a kill and a restart of the daemon. Pure functions over recorded data: no daemon here.
 
 Each raises Broken, which names the guarantee:
 
-- acked: a write that was answered is there.
-- whole: a write that was not answered is there as a whole, or not at all; so are those behind it.
-- log: seqs without a gap, times that do not go back, payloads that are what the log said before.
-- tables: replaying the log gives the tables.
-- jobs: each job moves by the rules, and the log and the table of jobs agree.
-- once: what a job writes is written once, in its order; no two attempts, holders of a lock or bearers of a unique key
-  overlap; no job runs before those that it is to run after.
-- consumer: an answered ack stands.
-- search: exact answers are those of brute force; approximate ones hold nothing that is not there.
-- files: exports and backups are the state at the seq that they name; nothing unfinished is left behind.
+- acked: an acknowledged write is stored.
+- whole: an unacknowledged write is stored completely or not at all; so are later ones.
+- log: seqs have no gaps, times do not go back, payloads agree with earlier events.
+- tables: a replay of the log gives the tables.
+- jobs: each job follows the state machine, and the log and the table of jobs agree.
+- once: a job's writes happen once, in order; attempts, holders of a lock and jobs with one unique key do not overlap;
+  no job runs before its parents have completed.
+- consumer: an acknowledged ack is not lost.
+- search: exact answers equal brute force; approximate ones contain only existing chunks.
+- files: exports and backups are the state at their seq; no unfinished file remains.
 
-The feed's guarantees are held against recorded histories by tests/feed/history.py.
+tests/support/watch_history.py checks the guarantees of the feed against recorded histories.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Event = dict[str, Any]
 
 
 class Broken(AssertionError):
-    """A guarantee that was not kept."""
+    """A violated guarantee."""
 
     def __init__(self, guarantee: str, what: str) -> None:
         super().__init__(f"{guarantee}: {what}")
@@ -40,7 +40,7 @@ class Broken(AssertionError):
 
 
 class Content(NamedTuple):
-    """A document. Its texts are joined, because a reembed may cut them elsewhere."""
+    """A document. Its texts are joined, because a reembed may split them differently."""
 
     title: str | None
     text: str
@@ -48,7 +48,7 @@ class Content(NamedTuple):
 
 
 def content(document: Mapping[str, Any]) -> Content:
-    """Of a document as `get`, a payload or an export has it."""
+    """The content of a document from `get`, a payload or an export."""
     texts = document.get("texts", [""]) if "chunks" not in document else [chunk["text"] for chunk in document["chunks"]]
     metadata = sorted((document.get("metadata") or {}).items())
     return Content(document.get("title"), "\n\n".join(text or "" for text in texts), repr(metadata))
@@ -63,7 +63,7 @@ State = dict[str, dict[str, Content]]
 
 @dataclass
 class Job:
-    """A job, by the log. Intervals are of seqs; None: it has not ended."""
+    """A job according to the log. Intervals are of seqs; None: not ended."""
 
     kind: str
     library: str | None
@@ -76,7 +76,7 @@ class Job:
     error: dict[str, Any] | None = None
 
 
-#: An event of a job -> the states in which it may come.
+#: Event type -> states in which a job may have it.
 _FROM: Final = {
     "job.started": ("pending",),
     "job.completed": ("running",),
@@ -86,7 +86,7 @@ _FROM: Final = {
 
 
 class Replay:
-    """The log from its beginning, with payloads, as far as it has been taken."""
+    """The state of a replay of the log from its beginning, with payloads."""
 
     def __init__(self) -> None:
         self.seq = 0
@@ -97,7 +97,7 @@ class Replay:
         self.submitted: Counter[str] = Counter()  # by schedule
 
     def take(self, event: Event) -> None:
-        """The next event."""
+        """Applies the next event."""
         if event["seq"] != self.seq + 1:
             raise Broken("log", f"seq {event['seq']} follows {self.seq}")
         if event["time"] < self.time:
@@ -165,16 +165,16 @@ class Replay:
 
 
 def check_tables(replayed: State, tables: State, where: str) -> None:
-    """`where` says which tables."""
+    """Compares the replayed state with the tables; `where` names the tables in errors."""
     if replayed == tables:
         return
     if replayed.keys() != tables.keys():
         raise Broken("tables", f"{where} has the libraries {sorted(tables)}, the log {sorted(replayed)}")
     for name, documents in replayed.items():
         for document_id in documents.keys() | tables[name].keys():
-            told, there = documents.get(document_id), tables[name].get(document_id)
-            if told != there:
-                raise Broken("tables", f"{where}, library {name}: {document_id} is {there}, by the log {told}")
+            logged, there = documents.get(document_id), tables[name].get(document_id)
+            if logged != there:
+                raise Broken("tables", f"{where}, library {name}: {document_id} is {there}, by the log {logged}")
 
 
 # --- writes ---------------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def check_tables(replayed: State, tables: State, where: str) -> None:
 
 @dataclass(frozen=True)
 class Write:
-    """One request of a writer. `changes` are by id, None for a delete; `below` deletes what has a lower rank."""
+    """One request of a writer. `changes` are by id, None for a delete; `below` deletes documents with a lower rank."""
 
     library: str
     changes: Mapping[str, tuple[int, Content] | None] = field(default_factory=dict)  # rank and content
@@ -207,8 +207,8 @@ def written(
     acked: int,
     there: Mapping[tuple[str, str], Content],
 ) -> int:
-    """How many of a writer's requests, in the order that it sent them, have happened by what is `there` of it. They
-    must be the first ones, and all that were acked among them."""
+    """The number of a writer's requests that the stored documents, `there`, show to have been applied. They must be the
+    first ones that it sent, and include all acknowledged ones."""
     documents = dict(base)
     found = None
     for count in range(len(writes) + 1):
@@ -237,7 +237,7 @@ def written(
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a job was submitted with."""
+    """The fields with which a job was submitted."""
 
     kind: str
     library: str | None = None
@@ -246,13 +246,13 @@ class Wanted:
     unique: str | None = None
 
 
-#: Kinds of which one at a time runs, and those of which one at a time runs on each library.
+#: Kinds of which only one job runs at a time, and those of which only one runs at a time on each library.
 ALONE: Final = {"snapshot", "backup", "verify", "trim", "vacuum", "prune"}
 ALONE_IN_LIBRARY: Final = {"ingest", "delete", "export", "rebuild", "reembed"}
 
 
 def check_jobs(replay: Replay, wanted: Mapping[int, Wanted]) -> None:
-    """`wanted` are those whose submission was answered."""
+    """Checks all jobs in the log; `wanted` are the submissions that were acknowledged."""
     locks: dict[str, list[int]] = defaultdict(list)
     uniques: dict[str, list[int]] = defaultdict(list)
     for job_id, job in replay.jobs.items():
@@ -289,24 +289,24 @@ def _check_apart(key: str, spans: list[tuple[list[int | None], int]]) -> None:
 
 
 def check_jobs_table(replay: Replay, table: Iterable[Mapping[str, Any]]) -> None:
-    """`table` are all jobs with their attempts, while none runs."""
+    """Compares the log with `table`: all jobs with their attempts, while none runs."""
     there = {job["job_id"]: job for job in table}
     if there.keys() != replay.jobs.keys():
         raise Broken("jobs", f"the log and the table differ in the jobs {sorted(there.keys() ^ replay.jobs.keys())}")
     for job_id, job in there.items():
-        told = replay.jobs[job_id]
-        if (job["state"], job["attempt"]) != (told.state, told.attempt):
-            raise Broken("jobs", f"job {job_id} is {job['state']} ({job['attempt']}), by the log {told}")
+        logged = replay.jobs[job_id]
+        if (job["state"], job["attempt"]) != (logged.state, logged.attempt):
+            raise Broken("jobs", f"job {job_id} is {job['state']} ({job['attempt']}), by the log {logged}")
         numbers = [attempt["attempt"] for attempt in job["attempts"]]
-        if numbers != list(range(1, told.attempt + 1)):
-            raise Broken("jobs", f"job {job_id} has the attempts {numbers}, by the log {told.attempt}")
+        if numbers != list(range(1, logged.attempt + 1)):
+            raise Broken("jobs", f"job {job_id} has the attempts {numbers}, by the log {logged.attempt}")
         for attempt, after in itertools.pairwise(job["attempts"]):
             if attempt["ended_at"] is None or after["started_at"] < attempt["ended_at"]:
                 raise Broken("once", f"job {job_id}: attempt {after['attempt']} began before the one before had ended")
 
 
 def check_log(events: list[Event], seq: int, left: list[Event]) -> None:
-    """`events` is the log as it was recorded, `seq` its head when everything was at rest, `left` what trims left."""
+    """Checks the recorded log `events`: `seq` is its head when the daemon was idle, `left` the log after all trims."""
     late = [event for event in events[seq:] if not event["type"].startswith("index.")]
     if len(events) < seq or late:
         said = "; ".join(str(event)[:300] for event in late[:5])
@@ -316,8 +316,8 @@ def check_log(events: list[Event], seq: int, left: list[Event]) -> None:
 
 
 def check_steps(replay: Replay, library: str, key: str, ids: Sequence[str], completed: bool) -> None:
-    """What a job wrote, in its order: the first of `ids`, each once; all of them if it has completed. `key` is what
-    its ids begin with, up to the first hyphen."""
+    """Checks that a job wrote the first of `ids`, in order, each once; all of them if it has completed. `key` is the
+    prefix of its ids, up to the first hyphen."""
     applied = [document_id for document_id, _ in replay.written[library, key]]
     if applied != list(ids[: len(applied)]):
         wrong = next(place for place, (one, other) in enumerate(zip(applied, [*ids, ""], strict=False)) if one != other)
@@ -330,7 +330,7 @@ def check_steps(replay: Replay, library: str, key: str, ids: Sequence[str], comp
 
 
 def check_consumer(name: str, acked: int, sent: int, there: int | None) -> None:
-    """`acked` is the last ack that was answered, `sent` the last that was sent."""
+    """Checks a consumer's position: `acked` is the last acknowledged ack, `sent` the last ack that was sent."""
     if there is None or not acked <= there <= max(acked, sent):
         raise Broken("consumer", f"{name} is at {there}; acks up to {acked} were answered, and up to {sent} sent")
 
@@ -339,14 +339,14 @@ def check_consumer(name: str, acked: int, sent: int, there: int | None) -> None:
 
 Doubles = npt.NDArray[np.float64]
 
-#: By how much a score may differ from one in double precision.
+#: Tolerance of a score, compared with one in double precision.
 _SLACK: Final = 2e-5
 
 
 def check_hits(
     what: str, hits: Sequence[tuple[str, float]], scores: Mapping[str, float], k: int, exact: bool = True
 ) -> None:
-    """`hits` are chunks and their scores, best first; `scores` are those of brute force, by chunk."""
+    """Checks a search: `hits` are chunks and their scores, best first; `scores` are those of brute force, by chunk."""
     found = [chunk for chunk, _ in hits]
     if len(set(found)) != len(found):
         raise Broken("search", f"{what}: a hit comes twice")
@@ -368,7 +368,7 @@ def check_hits(
 
 
 def cosines(query: npt.NDArray[np.float32], vectors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
-    """By brute force, in double precision."""
+    """The cosine of each vector, by brute force, in double precision."""
     asked = query.astype(np.float64)
     found = {}
     for chunk, vector in vectors.items():
@@ -380,14 +380,15 @@ def cosines(query: npt.NDArray[np.float32], vectors: Mapping[str, npt.NDArray[np
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
-#: What a home that is at rest holds.
+#: The files of an idle instance.
 _AT_HOME: Final = re.compile(
     r"vecd\.log|vecd\.sock|data/(vec\.db(-wal|-shm)?|vec\.id|vecd\.lock|reserve|indexes/\d+\.(index|text))"
 )
 
 
 def check_files(home: Iterable[str], library_ids: set[int], made: Iterable[str], expected: set[str]) -> None:
-    """`home` are the files below VEC_HOME, `made` those where jobs were to make some; of these, `expected` may be."""
+    """Checks for unexpected files: `home` are the files in VEC_HOME, `made` those in the output folder of jobs, of
+    which only `expected` may exist."""
     for name in home:
         snapshot = re.fullmatch(r"data/indexes/(\d+)\..*", name)
         if not _AT_HOME.fullmatch(name) or (snapshot and int(snapshot[1]) not in library_ids):
@@ -397,7 +398,7 @@ def check_files(home: Iterable[str], library_ids: set[int], made: Iterable[str],
 
 
 def check_copy(what: str, there: Mapping[str, Content], expected: Mapping[str, Content]) -> None:
-    """An export or a backup against the log's state at its seq."""
+    """Compares an export or a backup with the replayed state at its seq."""
     differing = [each for each in there.keys() | expected.keys() if there.get(each) != expected.get(each)]
     if differing:
         one = sorted(differing)[0]

@@ -90,7 +90,7 @@ static int longer(int fd, off_t end)
     return fstat(fd, &info) == 0 && end > info.st_size;
 }
 
-/* Whether this file is one of the daemon's data. */
+/* Whether this is a data file of the daemon. */
 static int data_file(const char *path)
 {
     const char *home = getenv("VEC_HOME");
@@ -100,7 +100,7 @@ static int data_file(const char *path)
     return !ends(path, ".log") && !ends(path, ".lock") && !ends(path, ".toml");
 }
 
-/* Whether calls to this file are counted: it is to outlive the daemon. */
+/* Whether calls to this file are counted: it must survive the daemon. */
 static int ours(const char *path)
 {
     return data_file(path) && !ends(path, "-shm");
@@ -131,7 +131,7 @@ static void trace(char kind, const char *path, uint64_t offset, const void *data
     }
 }
 
-/* Whether the plan makes this call fail; `what` is the plan's word then. */
+/* Whether the plan makes this call fail; if so, `what` is the plan's word. */
 static int planned(const char *kinds, int number, char *what, const char *path)
 {
     char text[64];

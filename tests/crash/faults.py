@@ -1,14 +1,14 @@
-"""Faults of storage, one at a time, under a fixed scenario: `python -m tests.crash.faults --help`.
+"""Injects storage faults, one at a time, into a fixed scenario: `python -m tests.crash.faults --help`.
 
 Two attacks, both on the real vecd with faults.c preloaded:
 
-- `fail`: the Nth fsync, write or allocation fails, for every N. Afterwards the store is opened and compared with what
-  the client was told.
-- `power`: the scenario is recorded, call by call. The power goes off at any of the calls: what was not synced until
-  then is dropped, kept or torn. The store that is left is opened and compared with what the client had been told.
+- `fail`: the Nth fsync, write or allocation fails, for every N. Afterwards the store is opened and compared with the
+  answers to the client.
+- `power`: the scenario is recorded, call by call. Power is lost at any of the calls: data that is not synced is
+  dropped, kept or torn. The resulting store is opened and compared with the answers to the client until then.
 
-What must hold: what was answered OK is there, what was not is there as a whole or not at all, the log is the tables, a
-daemon that goes on still works, and one that ends says so with status 74. A breach raises AssertionError.
+What must hold: acknowledged writes are stored, others are stored completely or not at all, the log agrees with the
+tables, a daemon that continues works, and one that ends exits with status 74. A violation raises AssertionError.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from vecd.errors import VecError
 from vecd.store import integrity
 from vecd.store.database import Database
 
-#: Document id -> its text.
+#: Document id -> text.
 State = dict[str, str]
 
-#: What a fault of storage may be answered with.
+#: Error codes that a storage fault may cause.
 _CODES: Final = frozenset(("storage_failed", "disk_full", "connection_lost", "shutting_down", "busy"))
-#: The kinds of faults (faults.c), and what is counted for each.
+#: The kinds of faults (faults.c), and the calls that are counted for each.
 KINDS: Final = {"sync": "S", "io": "W", "torn": "W", "short": "W", "full": "WA", "fullon": "WA"}
 _SECTOR: Final = 512
-#: In memory, if there is such a place: what is synced need not outlive anything here.
+#: In memory if possible: data need not survive a crash of the machine here.
 _FOLDERS: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _HEAD: Final = struct.Struct("<cHQQ")
 
 
 def built(folder: Path) -> Path:
-    """The library that is preloaded."""
+    """Compiles the library to preload; returns its path."""
     library = folder / "faults.so"
     source = Path(__file__).with_name("faults.c")
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl", "-lpthread"], check=True)
@@ -79,7 +79,7 @@ def _job(client: Client, kind: str, params: Mapping[str, Any], timeout_s: float)
 
 @dataclass(frozen=True)
 class Step:
-    """One request. `change` is what it makes of the documents."""
+    """One request. `change` applies it to the documents."""
 
     name: str
     run: Callable[[Client], object]
@@ -87,7 +87,7 @@ class Step:
 
 
 def steps(backup: Path, job_s: float) -> list[Step]:
-    """All that writes. A job is waited for up to `job_s` seconds."""
+    """All kinds of writes. Waits for a job for up to `job_s` seconds."""
     first, update, last = _documents(0, 60, 1), _documents(10, 20, 2), _documents(100, 20, 1)
     gone = [f"d{number}" for number in range(5, 15)]
 
@@ -116,12 +116,12 @@ def steps(backup: Path, job_s: float) -> list[Step]:
 
 
 def contents(store: Path) -> State:
-    """Opens a store, as the daemon does, and holds it against itself; what the library `w` holds."""
+    """Opens a store like the daemon, checks its consistency, and returns the documents of the library `w`."""
     failures: list[VecError] = []
     database = Database(store, lambda _: None, failures.append)
     database.open()
     try:
-        with database.snapshot() as db:
+        with database.read_transaction() as db:
             problems = [each for table in integrity.tables(db) for each in integrity.integrity(db, table)]
             replayed = integrity.Replayed()
             while replayed.seq < database.head:
@@ -144,7 +144,7 @@ def contents(store: Path) -> State:
 
 @dataclass
 class Outcome:
-    """What became of one fault."""
+    """The outcome of one fault."""
 
     fault: str  # "sync 12"
     hit: str = "not reached"  # the file that it hit
@@ -153,7 +153,7 @@ class Outcome:
 
 
 class Attack:
-    """The scenario, with a daemon in a folder of its own."""
+    """A run of the scenario, with a daemon in a new folder."""
 
     def __init__(self, library: Path, plan: str | None = None, trace: Path | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="vec-faults-", dir=_FOLDERS))
@@ -170,8 +170,8 @@ class Attack:
         self.backup = home / "backups" / "backup.db"  # below VEC_HOME, so that its calls are counted
         self.backup.parent.mkdir()
         self.outcome = Outcome(plan or "none")
-        self.states: list[State] = [{}]  # all that the store may hold now
-        self.acknowledged: list[tuple[int, State]] = []  # how long the trace was, and what was there from then on
+        self.states: list[State] = [{}]  # the states that the store may have now
+        self.acknowledged: list[tuple[int, State]] = []  # length of the trace, and the state from then on
 
     def __enter__(self) -> Attack:
         self.instance.__enter__()
@@ -182,7 +182,7 @@ class Attack:
         shutil.rmtree(self.folder)
 
     def run(self) -> Outcome:
-        """Raises AssertionError for whatever must not happen."""
+        """Runs the scenario. Raises AssertionError for a violation."""
         outcome = self.outcome
         try:
             daemon = self.instance.start()
@@ -205,7 +205,7 @@ class Attack:
         return outcome
 
     def check(self, restart: bool) -> None:
-        """The store is what the client was told; with `restart`, a daemon works with it."""
+        """Checks that the store agrees with the answers; with `restart`, that a daemon works with it."""
         if restart:
             self.instance.start()
             with self.instance.connect() as client:
@@ -229,7 +229,7 @@ class Attack:
                 try:
                     step.run(client)
                 except VecError as error:
-                    # A library that was not made is not found afterwards.
+                    # A library that was not created is not found afterwards.
                     unmade = error.code == "not_found" and "create: disk_full" in self.outcome.refused
                     waits = error.code == "timeout" and full
                     assert error.code in _CODES or unmade or waits, f"{step.name}: {error.code}: {error}"
@@ -250,7 +250,7 @@ class Attack:
             self.acknowledged.append((self._trace.stat().st_size, self.states[0]))
 
     def _check_backup(self) -> None:
-        """What was reported as a whole backup is one."""
+        """Checks that a backup that was reported as complete is complete."""
         copy = apsw.Connection(str(self.backup), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             assert copy.execute("PRAGMA integrity_check").get == "ok"
@@ -259,7 +259,7 @@ class Attack:
             copy.close()
 
     def _goes_on(self) -> None:
-        """A daemon that has not ended works again when the fault is over."""
+        """Checks that a daemon that has not ended works after the fault."""
         self._plan.unlink(missing_ok=True)
         try:
             client = self.instance.connect()
@@ -283,7 +283,7 @@ class Attack:
 
 
 def counts(library: Path) -> dict[str, int]:
-    """How many points each kind of fault has in the scenario."""
+    """The number of calls in the scenario at which each kind of fault can occur."""
     with tempfile.TemporaryDirectory() as folder, Attack(library, trace=Path(folder) / "trace") as attack:
         outcome = attack.run()
         assert not outcome.refused, outcome
@@ -293,7 +293,7 @@ def counts(library: Path) -> dict[str, int]:
 
 
 def fail(library: Path, fault: str, *, restart: bool) -> Outcome:
-    """One fault, "kind number"."""
+    """Runs the scenario with one fault, "kind number"."""
     with Attack(library, plan=fault) as attack:
         try:
             outcome = attack.run()
@@ -308,7 +308,7 @@ def fail(library: Path, fault: str, *, restart: bool) -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that was recorded. `end` is how long the trace was after it."""
+    """One recorded call. `end` is the length of the trace after it."""
 
     kind: str  # Write, Allocate, Truncate, Sync, Unlink
     path: str
@@ -332,7 +332,7 @@ def traced(path: Path) -> Iterator[Call]:
 
 
 class Disk:
-    """The store's files as a disk has them: what was synced, and what waits."""
+    """A model of the disk: the store's files as synced, and the calls since then."""
 
     def __init__(self) -> None:
         self._synced: dict[str, bytearray | None] = {}
@@ -346,8 +346,8 @@ class Disk:
             self._waiting.setdefault(call.path, []).append(call)
 
     def after_power_loss(self, how: str, chance: random.Random) -> dict[str, bytes]:
-        """The files, by name. `how`: what was not synced is "dropped", "kept", or "torn", which is each sector of each
-        write by chance."""
+        """The files after power loss, by name. `how`: data that is not synced is "dropped", "kept", or "torn": each
+        sector of each write is kept or dropped at random."""
         files = {path: None if data is None else bytearray(data) for path, data in self._synced.items()}
         for calls in self._waiting.values():
             for call in calls if how != "dropped" else ():
@@ -377,7 +377,7 @@ class Disk:
 
 
 class Recorded:
-    """A scenario that went well, call by call, with what was acknowledged when."""
+    """A recorded run of the scenario without faults: its calls, and when each state was acknowledged."""
 
     def __init__(self, library: Path) -> None:
         with tempfile.TemporaryDirectory() as folder, Attack(library, trace=Path(folder) / "trace") as attack:
@@ -388,17 +388,17 @@ class Recorded:
             self.acknowledged = attack.acknowledged
 
     def power_loss(self, after: int, how: str, seed: int) -> str:
-        """The power goes off after so many calls; what is left is opened. Returns what became of it."""
+        """Simulates power loss after `after` calls, opens the resulting store, and returns the outcome."""
         disk = Disk()
         for call in self.calls[:after]:
             disk.apply(call)
         at = self.calls[after - 1].end if after else 0
         following = self.calls[after].end if after < len(self.calls) else None
-        told = [state for size, state in self.acknowledged if size <= at]
+        acknowledged = [state for size, state in self.acknowledged if size <= at]
         # The one that was under way may be there, or those that end before the store's next call.
         flying = [state for size, state in self.acknowledged if size > at and (following is None or size <= following)]
         later = [state for size, state in self.acknowledged if following is not None and size > following][:1]
-        allowed = [told[-1] if told else {}, *flying, *later]
+        allowed = [acknowledged[-1] if acknowledged else {}, *flying, *later]
         with tempfile.TemporaryDirectory(prefix="vec-power-", dir=_FOLDERS) as folder:
             files = disk.after_power_loss(how, random.Random(seed))
             for name, data in files.items():

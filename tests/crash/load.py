@@ -1,7 +1,7 @@
-"""What the daemon is doing when it is killed: everything at once, each actor on a connection of its own.
+"""The load of the crash tests: concurrent actors with all kinds of requests, each on its own connection.
 
-An actor works until the connection is lost, and remembers what it sent and what was answered; it goes on with that when
-the daemon is there again. What each does next is drawn from its own chance, which the loop's seed gives.
+An actor works until its connection is lost, records what it sent and what was answered, and continues when the daemon
+runs again. Each draws its actions from its own random generator, which the loop's seed initializes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vecd.errors import VecError
 from .checker import Content, Wanted, Write, written
 
 DIMENSION: Final = 8
-#: The consumers: `log` is the recorder's and holds the log, `worker` is an actor's.
+#: The consumers: the recorder's, which keeps the log from being trimmed, and that of the actor Consumer.
 LOG, WORKER = "log", "worker"
 
 _WORDS: Final = ("apple", "river", "stone", "cloud", "ember", "maple", "tiger", "ocean", "pearl", "raven")
@@ -39,13 +39,13 @@ _KINDS: Final = (
     *("snapshot", "backup", "export", "export", "verify", "vacuum", "delete"),
 )
 _REEMBEDS: Final = [("reembed", "texts", {"chunk_chars": chars}) for chars in (950, 1_050)]  # one of them changes it
-#: Points that few rounds come to by chance -> kind, library and params of jobs that lead there.
+#: Points that are rarely reached at random -> kind, library and params of jobs that reach them.
 _LEADING: Final[dict[str | None, list[tuple[str, str, dict[str, Any]]]]] = {
     "switch": _REEMBEDS,
     "switched": _REEMBEDS,
     "snapshot.write": [("snapshot", library, {}) for library in ("texts", "vectors")],
 }
-#: The connection has ended, or there is none to be had.
+#: Error codes of a connection that has ended or cannot be made.
 _OVER: Final = ("connection_lost", "no_daemon", "shutting_down", "timeout")
 
 
@@ -55,7 +55,7 @@ def create_libraries(client: Client) -> None:
     client.request("library.create", library="ledger", embedder="none", dimension=4)
     client.request("library.create", library="files", embedder="hash")
     still = [{"id": f"still-{n}", "text": f"still {n}", "vector": vector_of(n)} for n in range(680)]
-    client.ingest(still, "vectors")  # enough for a structure, whatever the writers delete
+    client.ingest(still, "vectors")  # enough rows for a structure, even after the writers' deletes
     client.request("schedule.add", name="minutely", cron="* * * * *", kind="noop", params={"steps": 1})
 
 
@@ -64,7 +64,7 @@ def vector_of(number: int) -> npt.NDArray[np.float32]:
 
 
 class Actor(ABC):
-    """One connection's work. `turn` is called again and again."""
+    """A client on one connection, which calls `turn` repeatedly."""
 
     name: ClassVar[str]
 
@@ -74,7 +74,7 @@ class Actor(ABC):
         self.turns = 0
 
     def work(self, instance: Instance) -> None:
-        """Works until the connection is lost. Runs in a thread of its own."""
+        """Works until the connection is lost. Runs in its own thread."""
         try:
             sock = connect_socket(instance.settings)
             if sock is None:
@@ -93,27 +93,27 @@ class Actor(ABC):
             self.over()
 
     def begin(self, client: Client) -> None:  # noqa: B027 - most have nothing to do
-        """With each connection."""
+        """Called for each new connection."""
 
     @abstractmethod
     def turn(self, client: Client) -> None: ...
 
     def over(self) -> None:  # noqa: B027
-        """The connection is lost."""
+        """Called when the connection is lost."""
 
 
 class Writer(Actor):
-    """Ingests, updates and deletes documents of its own, several requests in flight."""
+    """Ingests, updates and deletes its own documents, with several requests in flight."""
 
     name = "writer"
 
     def __init__(self, seed: int, number: int) -> None:
         super().__init__(seed)
         self.number = number
-        self.base: dict[tuple[str, str], tuple[int, Content]] = {}  # as it was at the last check
-        self.writes: list[Write] = []  # since then, in the order in which they were sent
-        self.acked = 0  # of these; answers come in order, or stand for all before
-        self.answered = 0  # over all
+        self.base: dict[tuple[str, str], tuple[int, Content]] = {}  # the state at the last check
+        self.writes: list[Write] = []  # requests since then, in the order in which they were sent
+        self.acked = 0  # acknowledged ones of these; an answer acknowledges all earlier requests
+        self.answered = 0  # answers in total
         self._flying: list[tuple[int, Pending]] = []
         self._serial = itertools.count(1)
 
@@ -158,7 +158,7 @@ class Writer(Actor):
             for document in fields["documents"]:
                 if "vectors" in document:
                     document["vectors"] = [vector.tobytes() for vector in document["vectors"]]
-        self.writes.append(write)  # before it is sent: it may have arrived when the connection breaks
+        self.writes.append(write)  # before it is sent: it may arrive although the connection breaks
         place = len(self.writes)
         self._flying.append((place, client.submit(op, library=write.library, **fields)))
 
@@ -177,7 +177,7 @@ class Writer(Actor):
         self.answered += 1
 
     def over(self) -> None:
-        """Looks at the answers that had arrived."""
+        """Processes the answers that have arrived."""
         try:
             while self._flying and self._flying[0][1].ready:
                 self._take()
@@ -189,7 +189,7 @@ class Writer(Actor):
         self._flying.clear()
 
     def check(self, there: dict[tuple[str, str], Content]) -> None:
-        """Holds what is there of its documents against what it sent, and begins again from there."""
+        """Compares its stored documents with what it sent, and makes them the new base."""
         happened = written(self.name + str(self.number), self.base, self.writes, self.acked, there)
         for write in self.writes[:happened]:
             write.apply(self.base)
@@ -203,12 +203,12 @@ def _content(document: dict[str, Any]) -> Content:
 
 
 def hash_of(document_id: str, text: str) -> int:
-    """A seed for a vector that no other text has."""
+    """A seed for the vector of a text, unique to the text."""
     return int.from_bytes(f"{document_id} {text}".encode()[-24:], "big")
 
 
 class Passing(Actor):
-    """Libraries that come, are written to, and go."""
+    """Creates libraries, writes to them, and deletes them."""
 
     name = "passing"
 
@@ -224,7 +224,7 @@ class Passing(Actor):
 
 
 class Searcher(Actor):
-    """Searches, lists and counts; only looks whether the answers make sense at all."""
+    """Searches, counts and gets; only checks that the answers are plausible."""
 
     name = "searcher"
 
@@ -255,7 +255,7 @@ class Searcher(Actor):
 
 
 class Consumer(Actor):
-    """A named consumer that reads on and acks what it has read. Trims may overtake it."""
+    """A named consumer that watches and acks what it has read. Trims may overtake it."""
 
     name = "consumer"
 
@@ -283,12 +283,12 @@ class Submitter(Actor):
 
     def __init__(self, seed: int, folder: Path) -> None:
         super().__init__(seed)
-        self.folder = folder  # for files that jobs read and make
-        self.wanted: dict[int, Wanted] = {}  # those whose submission was answered
-        self.horizon = 0  # the log's oldest event, as it was answered
-        self.files: dict[str, list[str]] = {}  # of ingest jobs: what their ids begin with -> the ids, a line each
+        self.folder = folder  # for files that jobs read and write
+        self.wanted: dict[int, Wanted] = {}  # acknowledged submissions
+        self.horizon = 0  # the log's oldest event, from answers
+        self.files: dict[str, list[str]] = {}  # of ingest jobs: prefix of the ids -> the id of each line
         self._numbers = itertools.count()
-        self.point: str | None = None  # that the daemon is to come to: the next turn submits what leads there
+        self.point: str | None = None  # a point to reach: the next turn submits jobs that lead there
 
     def turn(self, client: Client) -> None:
         point, self.point = self.point, None
@@ -377,7 +377,7 @@ class Submitter(Actor):
         return kind, None, {}
 
     def _lines(self, key: str) -> Path:
-        """A file of lines that write a few ids again and again, so that each line shows in the log."""
+        """A file whose lines update a few ids repeatedly, so that each line is in the log."""
         ids = [f"{key}-{n % 13}" for n in range(self.chance.randint(1, 90))]
         path = self.folder / f"{key}.ndjson"
         lines = [{"id": each, "text": f"line {n} of {key}", "metadata": {"n": n}} for n, each in enumerate(ids)]
@@ -395,7 +395,7 @@ def _allowing(*codes: str, act: Any) -> None:
 
 
 class Load:
-    """All actors. `run` begins their work in threads; `join` returns when the daemon is gone."""
+    """All actors. `run` starts their threads; `join` returns when the daemon has ended."""
 
     def __init__(self, chance: random.Random, folder: Path) -> None:
         self.writers = [Writer(chance.getrandbits(32), number) for number in range(2)]
@@ -416,7 +416,7 @@ class Load:
             thread.start()
 
     def join(self) -> None:
-        """Raises what went wrong for an actor."""
+        """Waits for the threads. Raises AssertionError for a failure of an actor."""
         for thread in self._threads:
             thread.join()
         for actor in self.actors:

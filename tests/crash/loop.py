@@ -1,9 +1,9 @@
-"""The crash loop: everything at once, `kill -9`, a start, the checker; again and again.
+"""The crash loop: load, `kill -9`, restart, check; repeated.
 
-A round is one life of the daemon. It is killed at a named point (points.py), or at a random moment. After each start
-the log, the tables, the writers' documents, the consumer and the searches are checked; at an epoch's end, when the jobs
-have ended, all of it. An epoch has a store of its own, so that its log can be replayed from the beginning: a consumer
-records all of it, and holds it against trims.
+A round is one run of the daemon. It is killed at a named point (points.py), or at a random time. After each start the
+loop checks the log, the tables, the writers' documents, the consumer and the searches; at the end of an epoch, when the
+jobs have ended, everything. Each epoch has its own store, so that its log can be replayed from the beginning: a
+consumer records all of it, and prevents trims of what it has not recorded.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ from .load import LOG, WORKER, Load, create_libraries, vector_of
 from .ranking import Ranked
 
 MODULE: Final = "tests.crash.vecd"
-#: Where no point is armed.
+#: The name of a kill without a point.
 RANDOM: Final = "random"
-#: A point that is not come to within this time is given up, and the daemon is killed all the same.
+#: How long to wait until a point is reached; then the daemon is killed anyway.
 _ROUND_S = 2.0
-#: Far more than the jobs of an epoch take.
+#: Timeout of the jobs of an epoch; far more than they need.
 _SETTLE_S = 180.0
-#: Of the rounds, those that kill the daemon at a random moment, and those whose point is armed before its start.
+#: Shares of rounds that kill the daemon at a random time, and that arm the point before the daemon starts.
 _RANDOM_SHARE, _EARLY_SHARE = 0.15, 0.1
 
 
 @dataclass
 class Tally:
-    """What a loop has done."""
+    """Statistics of a loop."""
 
     kills: Counter[str] = field(default_factory=Counter)  # by point
-    missed: Counter[str] = field(default_factory=Counter)  # points that were not come to in time
+    missed: Counter[str] = field(default_factory=Counter)  # points that were not reached in time
     events: int = 0
     acked: int = 0  # writes
     jobs: int = 0
-    trimmed_over: int = 0  # subscriptions whose place had been trimmed away
+    trimmed_over: int = 0  # subscriptions whose position was trimmed
 
     @property
     def total(self) -> int:
@@ -66,7 +66,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class _Recorder:
-    """A watcher in a process of its own."""
+    """A watcher in a separate process."""
 
     name: str
     fields: dict[str, Any]
@@ -89,7 +89,7 @@ _RECORDERS: Final = (
 
 
 class Epoch:
-    """One store, from its making to its last check. Use as a context manager."""
+    """One store, from its creation to its last check. A context manager."""
 
     def __init__(
         self, chance: random.Random, library: Path, folder: Path, tally: Tally, only: Sequence[str] | None = None
@@ -97,7 +97,7 @@ class Epoch:
         self._chance = chance
         self._tally = tally
         self._only = only
-        self._folder = folder  # what jobs make, and what is recorded
+        self._folder = folder  # of jobs' output and recordings
         self._control = points.Control(folder / "control")
         files = folder / "files"
         files.mkdir()
@@ -107,7 +107,7 @@ class Epoch:
         )
         self._load = Load(chance, files)
         self._replay = Replay()
-        self._events: list[Event] = []  # recorded, and not replayed yet
+        self._events: list[Event] = []  # recorded, but not replayed yet
         self._recorded = 0  # bytes of the recorder's file that have been read
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -134,14 +134,14 @@ class Epoch:
     # --- rounds -----------------------------------------------------------------------------------------------------
 
     def round(self) -> None:
-        """Load, a kill, a start, a check."""
+        """One round: load, kill, start, check."""
         chance = self._chance
         by_chance = not self._only and chance.random() < _RANDOM_SHARE
         point = RANDOM if by_chance else chance.choice(self._only or list(points.POINTS))
         early = point != RANDOM and (point == "job.recover" or chance.random() < _EARLY_SHARE)
         lifetime = chance.uniform(0.02, 0.6) if point == RANDOM or early else _ROUND_S
         if point != RANDOM and not early:
-            self._control.arm(point, points.moment(point, chance))
+            self._control.arm(point, points.kill_count(point, chance))
         self._load.submitter.point = point
         self._load.run(self._instance)
         if not _ends(self._daemon, lifetime):
@@ -166,7 +166,7 @@ class Epoch:
         self._daemon = self._instance.start(module=MODULE)
 
     def _start_and_die(self, point: str) -> None:
-        """A start with an armed point: it may die of it before it is ready, soon after, or not at all."""
+        """Starts the daemon with an armed point: it may die before it is ready, soon after, or not at all."""
         try:
             self._start()
         except AssertionError as failure:
@@ -185,7 +185,7 @@ class Epoch:
     # --- after each start -------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Whatever can be checked while jobs go on."""
+        """Checks everything that can be checked while jobs run."""
         with self._instance.connect() as client:
             seq, there = _tables(client)
             self._replay_to(seq)
@@ -213,7 +213,7 @@ class Epoch:
                 client.retry_jobs(dead)
 
     def _replay_to(self, seq: int) -> None:
-        """Takes what has been recorded, up to there."""
+        """Replays the recorded events up to `seq`."""
         path = self._folder / "log"
         until(lambda: recorder.reached(path) >= seq, "the recorder to come to the head")
         with open(path, "rb") as file:
@@ -231,7 +231,8 @@ class Epoch:
         assert self._replay.seq == seq
 
     def _check_searches(self, client: Client, library: str) -> None:
-        """In all modes, exact and not, against brute force. Nothing may write to the library meanwhile."""
+        """Compares searches in all modes, exact and approximate, with brute force. No other client may write to the
+        library."""
         listed = [document["id"] for document in client.items("list", "documents", library=library)]
         documents = [each for each in client.get(listed, library, vectors=True) if each is not None]
         assert len(documents) == len(listed)
@@ -283,7 +284,7 @@ class Epoch:
             fields = {"from": "beginning", "payload": True, "follow": False, "on_gap": "oldest"}
             pages = [page.body for page in client.pages("watch", **fields) if page.kind == "items"]
             left = [event for page in pages for event in page]
-            # Searches measure recall, and an index may be built: both are logged when nothing else happens.
+            # Searches measure recall, and an index may be built: both may be logged while the daemon is idle.
             until(lambda: recorder.reached(self._folder / "log") >= (left[-1]["seq"] if left else seq), "the recorder")
             library_ids = self._library_ids()
         checker.check_jobs(self._replay, self._load.submitter.wanted)
@@ -317,7 +318,7 @@ class Epoch:
                 checker.check_steps(self._replay, "files", key, ids, job["state"] == "completed")
 
     def _check_feed(self) -> list[Event]:
-        """The six guarantees, for each recorder; returns the whole log."""
+        """Checks the six guarantees for each recorder; returns the whole log."""
         subscriptions = {each.name: recorder.read(self._folder / each.name) for each in _RECORDERS}
         log = Log([event for each in subscriptions["log"] for frame in each.frames for event in frame.events])
         for each in _RECORDERS:
@@ -365,7 +366,7 @@ def _ends(daemon: subprocess.Popen[bytes], within_s: float) -> bool:
 
 
 def _settle(client: Client) -> None:
-    """Waits until every job has ended; those that kills have ended are given another chance."""
+    """Waits until all jobs have ended; retries those that kills have ended."""
     deadline = time.monotonic() + _SETTLE_S
     while True:
         if dead := [job["job_id"] for job in client.jobs(states=["dead"]) if job["error"]["code"] == "crashed"]:
@@ -378,7 +379,7 @@ def _settle(client: Client) -> None:
 
 
 def _tables(client: Client) -> tuple[int, State]:
-    """What is stored, as of one seq."""
+    """The stored state as of one seq."""
     state: State = {}
     with contextlib.closing(client.watch("now", snapshot=True, payload=True, follow=False)) as events:
         for event in events:
@@ -394,7 +395,7 @@ def _tables(client: Client) -> tuple[int, State]:
 
 
 def _states(events: list[Event], jobs: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], State]]:
-    """Each job, and the log's state at the seq of its result."""
+    """Each job, with the replayed state at the seq of its result."""
     replay, place = Replay(), 0
     for job in sorted(jobs, key=lambda each: int(each["result"]["seq"])):
         while place < len(events) and events[place]["seq"] <= job["result"]["seq"]:
@@ -411,7 +412,7 @@ def _exported(path: Path) -> dict[str, Content]:
 
 
 def _stored(db: apsw.Connection) -> State:
-    """What a file of a store holds."""
+    """The documents in a store's file."""
     if db.execute("PRAGMA integrity_check").get != "ok":
         raise checker.Broken("files", f"{db.filename} is damaged")
     alive = db.execute("SELECT library_id, name FROM libraries WHERE deleted_seq IS NULL")
@@ -434,22 +435,22 @@ def run(
     seed: int,
     library: Path,
     folder: Path,
-    a_epoch: int,
-    told: Callable[[Tally], None],
+    epoch_kills: int,
+    on_round: Callable[[Tally], None],
     tally: Tally,
     only: Sequence[str] | None = None,
 ) -> None:
-    """Kills so often, in epochs of so many rounds, at any point or at the `only` ones; `told` is called after each
-    round. Raises AssertionError."""
+    """Kills the daemon `kills` times, `epoch_kills` per epoch, at any point or at the `only` ones; calls
+    `on_round` after each round. Raises AssertionError."""
     chance = random.Random(seed)
     number = 0
     while tally.total < kills:
         own = folder / str(number)
         own.mkdir()
         with Epoch(random.Random(chance.getrandbits(64)), library, own, tally, only) as epoch:
-            end = min(kills, tally.total + a_epoch)
+            end = min(kills, tally.total + epoch_kills)
             while tally.total < end:
                 epoch.round()
-                told(tally)
+                on_round(tally)
             epoch.finish()
         number += 1

@@ -81,8 +81,8 @@ static void at(enum kind kind, const char *log, const char *store, const char *p
         vec_crash_point(name);
 }
 
-/* Where the write-ahead log was written last, while a point was armed. A log that begins anew has its header, at 0, synced
-   by itself before the pages of the commit are written. */
+/* Offset of the last write to the write-ahead log while a point was armed. When the log restarts, its header, at 0, is
+   synced separately before the pages of the commit are written. */
 static _Atomic off_t last_of_log = -1;
 
 #define SYNC(name)                                                             \
@@ -100,7 +100,7 @@ static _Atomic off_t last_of_log = -1;
 SYNC(fsync)
 SYNC(fdatasync)
 
-/* Half of the data is written before the kill: what a page of the log looks like that was cut off. */
+/* Writes half of the data before the kill: a torn page of the log. */
 #define PWRITE(name, offset_type)                                                          \
     ssize_t name(int fd, const void *data, size_t count, offset_type offset)               \
     {                                                                                      \

@@ -1,4 +1,4 @@
-"""The crash points: where the daemon is killed, and the library (points.c) that is preloaded to do it."""
+"""The crash points at which the daemon is killed, and the preloaded library (points.c) that kills it."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from typing import Final
 #: Whether this machine can preload the library.
 AVAILABLE: Final = sys.platform == "linux" and shutil.which("cc") is not None
 
-#: A point -> how often the daemon comes to it in a second of the load, about. A kill is at the Nth time, N chosen
-#: so that it falls somewhere in that second.
+#: Point -> approximate number of times that the daemon reaches it per second under load. The daemon is killed at the
+#: Nth time, with N random within that second.
 POINTS: Final = {
-    "begin": 60,  # a transaction of the writer
-    "commit.write": 200,  # a write to the write-ahead log, before
-    "commit.torn": 200,  # the same, half done
-    "commit.sync": 50,  # the commit is written and not synced: it stands if the machine does
-    "commit.synced": 50,  # it is on disk; neither the index nor anybody else knows of it
-    "apply": 50,  # the indexes are about to be told
-    "applied": 50,  # they are, and the write is not answered
-    "told": 50,  # so is the engine; the answers are on their way
-    "answer": 100,  # before bytes go to a client
+    "begin": 60,  # before a transaction of the writer
+    "commit.write": 200,  # before a write to the write-ahead log
+    "commit.torn": 200,  # in the middle of it
+    "commit.sync": 50,  # the commit is written, but not synced: it survives unless the machine crashes
+    "commit.synced": 50,  # the commit is on disk, but not applied to the indexes
+    "apply": 50,  # before it is applied to the indexes
+    "applied": 50,  # it is applied, but not answered
+    "published": 50,  # all of the engine has applied it; the answers are being sent
+    "answer": 100,  # before bytes are sent to a client
     "answered": 100,  # after
-    "checkpoint.write": 100,  # the write-ahead log is copied back, a page at a time
+    "checkpoint.write": 100,  # a checkpoint copies pages of the write-ahead log
     "checkpoint.sync": 3,
     "checkpoint.synced": 3,
-    "shrink": 1,  # the store's file is cut
+    "shrink": 1,  # the store's file is truncated
     "file.write": 30,  # a backup
     "file.sync": 8,  # an export, a backup, a snapshot of an index
     "file.synced": 8,
     "snapshot.write": 6,  # a part of an index's snapshot
-    "rename": 4,  # the same, about to be put in place
-    "renamed": 4,  # in place; nobody knows
+    "rename": 4,  # before the snapshot gets its final name
+    "renamed": 4,  # after
     "unlink": 6,
     "unlinked": 6,
-    "ack": 20,  # a consumer's, in its transaction
-    "rebuilt": 2,  # the new index is about to be logged
+    "ack": 20,  # of a consumer, in its transaction
+    "rebuilt": 2,  # before a new index is logged
     "trim": 3,
     "vacuum": 10,
-    "switch": 1,  # a reembed puts the new chunks in place
+    "switch": 1,  # a reembed replaces the chunks
     "switched": 1,
     "job.insert": 5,
     "job.claim": 5,
@@ -61,8 +61,8 @@ def build(folder: Path) -> Path:
     return built
 
 
-def moment(point: str, chance: random.Random) -> int:
-    """At the how manieth time the daemon is killed there."""
+def kill_count(point: str, chance: random.Random) -> int:
+    """The number of times that the daemon reaches the point until it is killed there."""
     return chance.randint(1, POINTS[point])
 
 
@@ -78,7 +78,7 @@ class Control:
             self._map = mmap.mmap(file.fileno(), self._LAYOUT.size)
 
     def arm(self, point: str, count: int) -> None:
-        """The next daemon that comes there for the `count`th time from now on dies."""
+        """Kills the daemon that reaches the point for the `count`th time from now on."""
         self.disarm()
         struct.pack_into("32s", self._map, 0, point.encode())
         struct.pack_into("@q", self._map, 32, count)
@@ -88,7 +88,7 @@ class Control:
 
     @property
     def armed(self) -> bool:
-        """Whether a point is armed and nobody has come there often enough."""
+        """Whether a point is armed that has not killed a daemon yet."""
         return bool(struct.unpack_from("@q", self._map, 32)[0] > 0)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Brute force for searches by words and for hybrid ones, over documents as `get` has them."""
+"""Brute-force reference for full-text and hybrid searches, over documents from `get`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.index.test_inverted_index import Model
-from vecd.index.fulltext.inverted_index import Query, Ranking
+from vecd.index.fulltext.inverted_index import Bm25Parameters, TermQuery
 from vecd.text.analysis import FORM_MARK, analyzer
 from vecd.text.embedders.hash import Hash
 
@@ -21,12 +21,12 @@ _SLACK = 2e-5
 
 
 class Ranked:
-    """The chunks of a library, and how they rank."""
+    """The chunks of a library, and their ranking."""
 
     def __init__(self, documents: Sequence[Mapping[str, Any]]) -> None:
         self.vectors: dict[str, npt.NDArray[np.float32]] = {}
         self._chunks: list[str] = []
-        self._model = Model(Ranking())
+        self._model = Model(Bm25Parameters())
         for document in documents:
             for chunk in document["chunks"]:
                 self.vectors[chunk["chunk_id"]] = np.frombuffer(chunk["vector"], "<f4")
@@ -37,7 +37,7 @@ class Ranked:
 
     def worded(self, query: str) -> dict[str, float]:
         """The score of each chunk that has any of the words."""
-        found = self._model.search(Query(tuple(_terms(query))), len(self._chunks))
+        found = self._model.search(TermQuery(tuple(_terms(query))), len(self._chunks))
         return {self._chunks[label]: score for score, label in found}
 
     def embedded(self, query: str) -> npt.NDArray[np.float32]:
@@ -46,7 +46,7 @@ class Ranked:
     def check_hybrid(
         self, hits: Sequence[Mapping[str, Any]], near: Mapping[str, float], worded: Mapping[str, float], k: int
     ) -> None:
-        """Each hit's place in either ranking is one that brute force gives it, and its score is what they give."""
+        """Checks that each hit has the ranks of brute force in both rankings, and the score that follows from them."""
         if len(hits) < min(k, len(near)):
             raise Broken("search", f"hybrid: {len(hits)} hits of {min(k, len(near))}")
         for hit in hits:

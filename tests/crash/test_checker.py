@@ -1,4 +1,4 @@
-"""The checker can fail: what is right passes, and each kind of fault is called by the guarantee that it breaks."""
+"""Tests of the checker: correct records pass, and each violation raises Broken with the name of its guarantee."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def _document(document_id: str, text: str) -> dict[str, Any]:
     return {"id": document_id, "title": None, "metadata": {}, "chunks": chunks}
 
 
-def _events(*told: tuple[str, str | None, dict[str, Any]]) -> list[Event]:
+def _events(*events: tuple[str, str | None, dict[str, Any]]) -> list[Event]:
     return [
         {"seq": seq, "time": f"00:{seq:02}", "type": kind, "library": library, "data": data}
-        for seq, (kind, library, data) in enumerate(told, 1)
+        for seq, (kind, library, data) in enumerate(events, 1)
     ]
 
 

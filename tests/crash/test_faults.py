@@ -1,4 +1,4 @@
-"""A sample of the faults of storage; `make faults` tries all of them (faults.py)."""
+"""A sample of the storage faults; `make faults` runs all of them (faults.py)."""
 
 from __future__ import annotations
 

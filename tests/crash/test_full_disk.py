@@ -1,4 +1,4 @@
-"""A disk that is really full: the real vecd in a small file system of its own, which only root can mount."""
+"""A full disk: the real vecd on a small file system, which only root can mount."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The daemon dies while jobs run: nothing loops, an answered cancel holds, a clean stop is no crash.
+"""The daemon dies while jobs run: no job is retried forever, an acknowledged cancel holds, a clean stop is not a crash.
 
-That each step is applied once, and that no two copies run, is what the crash loop (loop.py) checks."""
+The crash loop (loop.py) checks that each step is applied once, and that a job never runs twice at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kill -9, a stop, and a full disk between a trim and the end of its vacuum."""
+"""kill -9, a stop, or a full disk between a trim and the end of its vacuum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short crash loop; `make crash` runs a long one. And that the daemon does die where it is to die."""
+"""A short crash loop (`make crash` runs a long one); and a test that the daemon dies at each crash point."""
 
 from __future__ import annotations
 

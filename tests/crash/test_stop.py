@@ -1,4 +1,4 @@
-"""A stop, however much is going on: the daemon ends, in time, and says nothing of a failure that there was not."""
+"""A stop under load: the daemon ends in time, and reports no failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storage that fails: the real vecd, with a file system that is made to fail under it (faults.c, preloaded)."""
+"""Storage failures: the real vecd with injected I/O errors (faults.c, preloaded)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`vecd` for the crash loop: `python -m tests.crash.vecd`. It takes small steps, and passes the crash points that make
-no system call (points.c has the others).
+"""`vecd` for the crash loop: `python -m tests.crash.vecd`. It has smaller steps, and crash points in functions;
+points.c has those at system calls.
 
-Small steps put more boundaries between transactions, pages and files in the way of a kill. The kinds of job of
-tests/jobs/vecd.py are there too.
+Smaller steps give more boundaries between transactions, pages and files at which a kill can hit. The kinds of jobs in
+tests/jobs/vecd.py are included.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vecd.engine.indexes import Indexes
 from vecd.index import kinds
 from vecd.store import consumers, database, job_transitions, libraries, reembed, retention
 
-#: Rows from which on each kind of index has a structure; fewer are too few for the codes of `pq`.
+#: Rows from which each kind of index has a structure; fewer are too few to train `pq`.
 _ROWS_MIN = 650
 
 _SMALLER = {
@@ -32,7 +32,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 def _around(owner: Any, name: str, before: str, after: str | None = None) -> None:
-    """Puts points before and after a function."""
+    """Adds crash points before and after a function."""
     inner, passed = getattr(owner, name), ctypes.CDLL(None).vec_crash_point
 
     @functools.wraps(inner)
@@ -47,13 +47,13 @@ def _around(owner: Any, name: str, before: str, after: str | None = None) -> Non
 
 
 def prepare() -> None:
-    """Makes the steps smaller, and sets the points."""
+    """Makes the steps smaller, and adds the crash points."""
     for name, value in _SMALLER.items():
         assert isinstance(getattr(limits, name), int)
         setattr(limits, name, value)
     for name, kind in kinds.KINDS.items():
         kinds.KINDS[name] = replace(kind, rows_min=min(kind.rows_min, _ROWS_MIN))
-    _around(database.Database, "_commit", "begin", "told")
+    _around(database.Database, "_commit", "begin", "published")
     _around(Indexes, "apply", "apply", "applied")
     _around(consumers, "ack", "ack")
     _around(libraries, "rebuilt", "rebuilt")

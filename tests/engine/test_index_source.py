@@ -9,12 +9,13 @@ import apsw
 import numpy as np
 import pytest
 
+from vecd.engine.damage import Damage
 from vecd.engine.indexes import _LibrarySource
 from vecd.errors import VecError
 from vecd.store import documents, libraries, retention
 from vecd.store.catalogue import Library
 from vecd.store.database import Database
-from vecd.store.documents import Batch, Entry
+from vecd.store.documents import DocumentBatch, Entry
 from vecd.store.transaction import Transaction
 
 COUNT = 3 * documents.PAGE_ROWS
@@ -34,7 +35,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
-def batch(numbers: range) -> Batch:
+def batch(numbers: range) -> DocumentBatch:
     """Documents of one chunk, whose vector and text are their number."""
     entries = [
         Entry(place, f"d{number}", digest=f"{number:032x}", offset=place, chunks=1)
@@ -42,12 +43,12 @@ def batch(numbers: range) -> Batch:
     ]
     texts: list[str | None] = [f"text {number}" for number in numbers]
     vectors = np.array([[number, 1] for number in numbers], np.float32)
-    return Batch(entries, texts, texts, vectors)
+    return DocumentBatch(entries, texts, texts, vectors)
 
 
 def delete_and_vacuum(database: Database, ids: list[str]) -> None:
     entries = [Entry(place, each, delete=True) for place, each in enumerate(ids)]
-    gone = Batch(entries, [], [], np.empty((0, 2), np.float32))
+    gone = DocumentBatch(entries, [], [], np.empty((0, 2), np.float32))
 
     def work(tx: Transaction) -> None:
         documents.write(tx, tx.catalogue.find("notes"), gone)
@@ -66,7 +67,7 @@ def checkpoint(database: Database) -> None:
 
 
 def test_between_two_pages_no_read_transaction_holds_the_write_ahead_log(database: Database, tmp_path: Path) -> None:
-    source = _LibrarySource(database, tmp_path, database.catalogue.find("notes"), 2)
+    source = _LibrarySource(database, Damage(database), tmp_path, database.catalogue.find("notes"), 2)
     with source.read() as stored, source.read_text() as text:
         checkpoint(database)
         for _ in stored.pages(stored.labels):
@@ -78,7 +79,7 @@ def test_between_two_pages_no_read_transaction_holds_the_write_ahead_log(databas
 def test_rows_that_the_vacuum_deletes_meanwhile_are_left_out_and_the_others_are_right(
     database: Database, tmp_path: Path
 ) -> None:
-    source = _LibrarySource(database, tmp_path, database.catalogue.find("notes"), 2)
+    source = _LibrarySource(database, Damage(database), tmp_path, database.catalogue.find("notes"), 2)
     with source.read() as stored, source.read_text() as text:
         assert len(stored.labels) == len(text.labels) == COUNT
         pages = stored.pages(stored.labels)

@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vecd.engine.documents import delete_unchanged
-from vecd.engine.read_views import Everything, Matching, ReadViews
+from vecd.engine.read_views import AllDocuments, MatchingDocuments, ReadViews
 from vecd.errors import VecError
-from vecd.filters import language
+from vecd.filters import expressions
 from vecd.store import documents, libraries, retention
 from vecd.store.catalogue import Library
 from vecd.store.database import Database
-from vecd.store.documents import Batch, Document, Entry
+from vecd.store.documents import Document, DocumentBatch, Entry
 from vecd.store.transaction import Transaction
 
 #: An id, and the number that its metadata, its digest and its chunks are made of; None: it is deleted.
@@ -54,7 +54,9 @@ class Store:
             )
             for index, (each, number) in enumerate(writes)
         ]
-        batch = Batch(entries, [None] * len(writes), [None] * len(writes), np.ones((len(writes), 2), np.float32))
+        batch = DocumentBatch(
+            entries, [None] * len(writes), [None] * len(writes), np.ones((len(writes), 2), np.float32)
+        )
         self.database.submit(lambda tx: documents.write(tx, tx.catalogue.find(library), batch, again)).result()
 
     def trim(self) -> None:
@@ -64,13 +66,13 @@ class Store:
             pass
 
     def _vacuum(self, tx: Transaction) -> int:
-        return retention.vacuum(tx, 10, self.views.floor(tx.horizon))
+        return retention.vacuum(tx, 10, self.views.vacuum_limit(tx.horizon))
 
-    def page(self, listing: Everything | Matching, count: int = 2) -> list[Document]:
-        with self.database.snapshot() as db:
+    def page(self, listing: AllDocuments | MatchingDocuments, count: int = 2) -> list[Document]:
+        with self.database.read_transaction() as db:
             return listing.page(db, count)
 
-    def rest(self, listing: Everything | Matching, count: int = 2) -> dict[str, int]:
+    def rest(self, listing: AllDocuments | MatchingDocuments, count: int = 2) -> dict[str, int]:
         """Id and number of what is still to come, which must come by id."""
         found = [each for page in iter(lambda: self.page(listing, count), []) for each in page]
         assert [each.id for each in found] == sorted({each.id for each in found})
@@ -115,9 +117,9 @@ def test_a_listing_is_the_state_at_its_seq_whatever_happens_between_two_pages(
         state: dict[str, int] = {}
         apply(state, first)
         with store.views.open() as view:
-            listings: dict[str, Everything | Matching] = {
-                "all": Everything(view, store.library.library_id),
-                "some": Matching(Everything(view, store.library.library_id), language.parse(("n >= 2",))),
+            listings: dict[str, AllDocuments | MatchingDocuments] = {
+                "all": AllDocuments(view, store.library.library_id),
+                "some": MatchingDocuments(AllDocuments(view, store.library.library_id), expressions.parse(("n >= 2",))),
             }
             found: dict[str, dict[str, int]] = {"all": {}, "some": {}}
             after = ""
@@ -132,7 +134,7 @@ def test_a_listing_is_the_state_at_its_seq_whatever_happens_between_two_pages(
                     found[name] |= {each.id: each.metadata["n"] for each in page}
                     after = page[-1].id if page and name == "all" else after
                 if resumed:
-                    listings["all"] = Everything(view, store.library.library_id, after)
+                    listings["all"] = AllDocuments(view, store.library.library_id, after)
             for name, listing in listings.items():
                 found[name] |= store.rest(listing)
         assert found["all"] == state
@@ -143,7 +145,7 @@ def test_a_listing_is_the_state_at_its_seq_whatever_happens_between_two_pages(
 def test_a_deleted_library_can_be_read_to_the_end_of_the_view(store: Store) -> None:
     store.write([("a", 1), ("b", 2), ("c", 3)])
     with store.views.open() as view:
-        listing = Everything(view, store.library.library_id)
+        listing = AllDocuments(view, store.library.library_id)
         assert [each.id for each in store.page(listing)] == ["a", "b"]
         store.database.submit(lambda tx: libraries.delete(tx, "notes")).result()
         store.trim()
@@ -170,13 +172,13 @@ def test_the_vacuum_goes_on_when_the_view_that_it_stopped_before_is_closed(store
 def test_a_view_beyond_its_time_holds_nothing_back_and_says_so(store: Store) -> None:
     store.write([("a", 1), ("b", 1)])
     with store.views.open(0.0) as late, store.views.open() as view:
-        late_listing, listing = (Everything(each, store.library.library_id) for each in (late, view))
+        late_listing, listing = (AllDocuments(each, store.library.library_id) for each in (late, view))
         store.write([("b", 2)])
         store.trim()
         assert store.page(late_listing, 1)[0].id == "a"  # the other view, as old as this one, kept its rows
         assert store.rest(listing) == {"a": 1, "b": 1}
     with store.views.open(0.0) as late:
-        listing = Everything(late, store.library.library_id)
+        listing = AllDocuments(late, store.library.library_id)
         store.write([("a", 3)])
         store.trim()
         with pytest.raises(VecError, match=f"at seq {late.seq}, .* took too long") as refusal:
@@ -191,7 +193,7 @@ def test_a_moment_is_opened_again_unless_the_log_was_trimmed_past_it(store: Stor
     with store.views.reopen(seq, label) as view:
         assert view is not None
         store.trim()
-        assert store.rest(Everything(view, store.library.library_id)) == {"a": 1, "b": 1}
+        assert store.rest(AllDocuments(view, store.library.library_id)) == {"a": 1, "b": 1}
     with store.views.reopen(seq, label) as view:
         assert view is None
 
@@ -199,13 +201,13 @@ def test_a_moment_is_opened_again_unless_the_log_was_trimmed_past_it(store: Stor
 def test_a_delete_of_what_was_found_goes_by_content_and_not_by_label(store: Store) -> None:
     """A reembed writes all documents again, each with a new label and the same content."""
     store.write([("a", 1), ("b", 1), ("c", 1), ("d", 1)])
-    with store.database.snapshot() as db:
+    with store.database.read_transaction() as db:
         found = documents.versions(db, [each.label for each in documents.get(db, 1, [*"abcd"]) if each is not None])
     store.write([("a", 1), ("b", 1), ("c", 1), ("d", 1)], again=True)
     store.write([("b", 2), ("c", None)])
     store.write([("c", 1)])
     assert store.database.submit(lambda tx: delete_unchanged(store.library, found, tx)[0]).result() == 3
-    with store.database.snapshot() as db:
+    with store.database.read_transaction() as db:
         assert [each and each.metadata for each in documents.get(db, 1, [*"abcd"])] == [None, {"n": 2}, None, None]
     store.database.submit(lambda tx: libraries.delete(tx, "notes")).result()
     with pytest.raises(VecError, match="has been deleted"):
@@ -214,5 +216,5 @@ def test_a_delete_of_what_was_found_goes_by_content_and_not_by_label(store: Stor
 
 def versions(store: Store) -> int:
     """How many versions of documents are in the store."""
-    with store.database.snapshot() as db:
+    with store.database.read_transaction() as db:
         return int(db.execute("SELECT count(*) FROM documents").get)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vecd.engine.damage import Damage
 from vecd.engine.indexes import _LibrarySource
 from vecd.errors import VecError
-from vecd.index.recall import RecallMonitor
+from vecd.index.recall_monitor import RecallMonitor
 from vecd.store import events, libraries
 from vecd.store.catalogue import Library
 from vecd.store.database import Database
@@ -40,7 +41,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[[], Database]]:
 
 
 def source(database: Database) -> _LibrarySource:
-    return _LibrarySource(database, Path("unused"), database.catalogue.find("notes"), 1)
+    return _LibrarySource(database, Damage(database), Path("unused"), database.catalogue.find("notes"), 1)
 
 
 def reported(recall: float, promise: float = 0.98) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def reported(recall: float, promise: float = 0.98) -> dict[str, Any]:
 def told(database: Database) -> list[dict[str, Any]]:
     """The data of the events, when all that was submitted is in the log."""
     database.submit(lambda tx: None).result(30)
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         expanded = [event for row in events.read(db, 0, 1_000) for event in events.expand(row, "notes")]
     return [event["data"] for event in expanded if event["type"] == "index.recall"]
 
@@ -90,7 +91,7 @@ def test_another_promise_is_logged_and_seen_at_once(opened: Callable[[], Databas
     assert database.submit(lambda tx: libraries.promise(tx, library_id, 0.9)).result(30) == database.head
     assert its_source.promise == 0.9
     assert database.submit(lambda tx: libraries.promise(tx, library_id, 0.9)).result(30) is None
-    assert told(database) == [{**dict.fromkeys(libraries.RECALL_TOLD), "promise": 0.9}]
+    assert told(database) == [{**dict.fromkeys(libraries.RECALL_FIELDS), "promise": 0.9}]
     assert opened().catalogue.find("notes").recall == 0.9
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.support.instance import Instance
 from vecd.client import Client
-from vecd.wire.messages import Reply
+from vecd.wire.messages import ReplyMessage
 
 Event = dict[str, Any]
 
@@ -56,7 +56,7 @@ class Watching:
         self.cursor = ""
         self.first = self.page()  # it stands
 
-    def page(self) -> Reply:
+    def page(self) -> ReplyMessage:
         """The next message."""
         reply = next(self._replies)
         self.cursor = (reply.extra if reply.kind == "items" else reply.body)["cursor"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from vecd.filters.attributes import Attributes, DocumentSelection, Row
-from vecd.filters.language import Doubt, parse
+from vecd.filters.attributes import Attributes, DocumentRow, DocumentSelection
+from vecd.filters.expressions import FilterWarning, parse
 
 Document = dict[str, Any]
 
@@ -20,7 +20,7 @@ class Store:
         self.attributes = Attributes()
         self.states: list[dict[int, Document]] = [{}]  # by seq: the living documents by label
         self.told = 0  # the seq of the last commit that was left
-        self._commits: list[tuple[list[Row], list[int]]] = [([], [])]  # by seq
+        self._commits: list[tuple[list[DocumentRow], list[int]]] = [([], [])]  # by seq
         self._label = 0
         self._read: tuple[int, list[Document]] = (0, [])  # what the last load read
 
@@ -50,7 +50,7 @@ class Store:
             self.told += 1
             self.attributes.leave(self.told, *self._commits[self.told])
 
-    def read(self) -> tuple[int, Iterator[Row]]:
+    def read(self) -> tuple[int, Iterator[DocumentRow]]:
         state = self.states[-1]
         self._read = (len(self.states) - 1, list(state.values()))
         return self._read[0], (row_of(label, each) for label, each in state.items())
@@ -63,8 +63,8 @@ class Store:
             self.attributes.load(fields, self.read)
             return self.attributes.select(where)
 
-    def doubts(self, *texts: str) -> list[Doubt]:
-        return list(self.select(*texts).doubts)
+    def warnings(self, *texts: str) -> list[FilterWarning]:
+        return list(self.select(*texts).warnings)
 
     def found(self, *texts: str) -> list[int]:
         selection = self.select(*texts)
@@ -72,9 +72,9 @@ class Store:
         return labels
 
 
-def row_of(label: int, document: Document) -> Row:
+def row_of(label: int, document: Document) -> DocumentRow:
     metadata = orjson.dumps(document["metadata"]).decode()
-    return Row(label, document["chunks"], document["id"], document["title"], metadata)
+    return DocumentRow(label, document["chunks"], document["id"], document["title"], metadata)
 
 
 def document(number: int = 0, /, *, title: str | None = None, chunks: int = 1, **metadata: Any) -> Document:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from vecd import limits
 from vecd.errors import VecError
-from vecd.filters.attributes import DocumentSelection, Row
-from vecd.filters.language import OWN, Doubt, Field, Where, parse
+from vecd.filters.attributes import DocumentRow, DocumentSelection
+from vecd.filters.expressions import OWN, Field, FilterWarning, Where, parse
 
 from .documents import Document, Store, document, stored
 from .trees import Tree, Writer, flat, holds, kind, leaves, reached, trees
@@ -95,14 +95,14 @@ def check(store: Store, tree: Tree, text: str) -> None:
     selection = store.select(text)
     found = selection.firsts[selection.matching].tolist()
     assert found == [label for label, each in store.known.items() if holds(tree, each)]
-    assert {paths_of(doubt) for doubt in selection.doubts} == doubted(tree, list(store.known.values()))
+    assert {paths_of(warning) for warning in selection.warnings} == doubted(tree, list(store.known.values()))
     check_numbers(selection, store.known)
 
 
-def paths_of(doubt: Doubt) -> tuple[str, ...]:
+def paths_of(warning: FilterWarning) -> tuple[str, ...]:
     """The field that a doubt names, read where it points at or in its message."""
-    assert not doubt.text[doubt.column - 1].isspace()
-    match = re.search(r"the field ('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")", doubt.message)
+    assert not warning.text[warning.column - 1].isspace()
+    match = re.search(r"the field ('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")", warning.message)
     assert match is not None
     (where,) = parse((f"{ast.literal_eval(match[1])} exists",))
     return next(where.tests).field.path
@@ -230,10 +230,10 @@ def test_comparing_with_what_a_field_never_holds_is_doubted_at_the_value(
     text: str, column: int, told: str, hint: str | None
 ) -> None:
     store = stored(document(1, year=2020, name="x", done=True, deep={"list": [["s"], False, None]}))
-    (doubt,) = store.doubts("year exists", text)
-    assert (doubt.text, doubt.column) == (text, column)
-    assert told in doubt.message
-    assert hint is None or hint in str(doubt.hint)
+    (warning,) = store.warnings("year exists", text)
+    assert (warning.text, warning.column) == (text, column)
+    assert told in warning.message
+    assert hint is None or hint in str(warning.hint)
 
 
 @pytest.mark.parametrize("text", ["a in (1, x)", "a = x or a = 1", "a != true", "a not in (1, 2, true)", "a < 7"])
@@ -244,20 +244,20 @@ def test_a_mixed_list_and_a_field_with_mixed_types_are_compared_value_by_value(t
         "a not in (1, 2, true)": [2, 4, 6],
     }[text]  # fmt: skip
     assert store.found(text) == found
-    assert store.doubts(text) == []
+    assert store.warnings(text) == []
 
 
 def test_a_list_of_which_one_value_can_be_met_is_not_doubted() -> None:
     store = stored(document(1, a=1))
-    assert store.doubts("a in ('x', 1)") == []
-    assert [doubt.column for doubt in store.doubts("a in ('x', y)")] == [7]
+    assert store.warnings("a in ('x', 1)") == []
+    assert [warning.column for warning in store.warnings("a in ('x', y)")] == [7]
 
 
 def test_a_field_that_holds_no_value_yet_may_be_compared_with_anything() -> None:
     store = stored(document(1, b={"c": 1}, d=[]))
     for text in ("b = true", "d < 'x'", "d in (1, x, true)"):
         assert store.found(text) == []
-        assert store.doubts(text) == []
+        assert store.warnings(text) == []
 
 
 @pytest.mark.parametrize(
@@ -270,36 +270,36 @@ def test_a_field_that_holds_no_value_yet_may_be_compared_with_anything() -> None
 )  # fmt: skip
 def test_a_field_that_no_document_has_is_doubted_with_the_nearest_name(text: str, hint: str | None) -> None:
     store = stored(document(1, year=1, author={"name": "ann"}, a=None, **cast("dict[str, Any]", {"odd key": 1})))
-    (doubt,) = store.doubts(text)
-    assert (doubt.column, "no document has the field" in doubt.message) == (1, True)
-    assert (doubt.hint is None) if hint is None else (f"did you mean {hint}?" in str(doubt.hint))
+    (warning,) = store.warnings(text)
+    assert (warning.column, "no document has the field" in warning.message) == (1, True)
+    assert (warning.hint is None) if hint is None else (f"did you mean {hint}?" in str(warning.hint))
 
 
 def test_doubts_are_of_living_documents_alone() -> None:
     store = stored(document(1, a="x"), document(2, b=1))
     assert store.found("a = 1") == []
-    assert "holds strings" in store.doubts("a = 1")[0].message
+    assert "holds strings" in store.warnings("a = 1")[0].message
     (label,) = store.commit([document(3, a=1)])
     store.leave()
     assert store.found("a = 1") == [label]
-    assert store.doubts("a = 1") == []
+    assert store.warnings("a = 1") == []
     store.commit(removed=[label])
     store.leave()
-    assert "holds strings" in store.doubts("a = 1")[0].message
-    assert store.doubts("b = 1") == []
+    assert "holds strings" in store.warnings("a = 1")[0].message
+    assert store.warnings("b = 1") == []
     store.commit(removed=[1, 2])
     store.leave()
-    assert store.doubts("a = 1", "b = 1") == []  # there is nothing
+    assert store.warnings("a = 1", "b = 1") == []  # there is nothing
     store.commit([document(4, c=1)])
     store.leave()
-    assert ["no document has" in doubt.message for doubt in store.doubts("a = 1", "b = 1")] == [True, True]
+    assert ["no document has" in warning.message for warning in store.warnings("a = 1", "b = 1")] == [True, True]
 
 
 def test_few_doubts_of_many_are_told_and_the_others_counted() -> None:
     store = stored(document(1, a=1))
-    doubts = store.doubts(" or ".join(f"x{number} = 1" for number in range(50)))
-    assert len(doubts) == 11
-    assert "40 more" in doubts[-1].message
+    warnings = store.warnings(" or ".join(f"x{number} = 1" for number in range(50)))
+    assert len(warnings) == 11
+    assert "40 more" in warnings[-1].message
 
 
 @pytest.mark.parametrize("other", [2**53, 2**53 + 2, float(2**53)])
@@ -460,8 +460,8 @@ def test_a_field_that_is_named_later_is_read_once_and_nothing_is_lost_or_doubled
 def test_columns_that_could_not_be_read_are_read_again() -> None:
     """Half a column would give wrong answers, and a delete by them."""
 
-    def broken(after: int) -> tuple[int, Iterator[Row]]:
-        def rows() -> Iterator[Row]:
+    def broken(after: int) -> tuple[int, Iterator[DocumentRow]]:
+        def rows() -> Iterator[DocumentRow]:
             yield from list(store.read()[1])[:after]
             raise VecError("storage_failed", "the disk is gone")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vecd import limits
 from vecd.errors import VecError
-from vecd.filters.language import parse
+from vecd.filters.expressions import parse
 
 from .trees import KEYWORDS, Tree, Writer, leaves, tree_of, trees
 

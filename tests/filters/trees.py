@@ -14,7 +14,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from vecd.filters import language
+from vecd.filters import expressions
 
 Tree = tuple[Any, ...]
 
@@ -82,7 +82,7 @@ class Writer:
         bare = [bool(_BARE.fullmatch(key)) and "." not in key and self._chance.random() < 0.7 for key in path]
         keys = [key if plain else self._quoted(key) for key, plain in zip(path, bare, strict=True)]
         joined = ".".join(keys)
-        taken = bare[0] and (joined in language.OWN or (path[0] == "metadata" and len(path) > 1))
+        taken = bare[0] and (joined in expressions.OWN or (path[0] == "metadata" and len(path) > 1))
         if taken or (bare[0] and len(path) == 1 and joined.lower() in KEYWORDS) or self._chance.random() < 0.1:
             return f"metadata.{joined}"
         return joined
@@ -114,13 +114,13 @@ class Writer:
         return self._chance.choice(("", "", " ", "  ", "\n"))
 
 
-def tree_of(node: language.Node) -> Tree:
+def tree_of(node: expressions.Node) -> Tree:
     """What the parser made, as a tree."""
-    if isinstance(node, language.Test):
+    if isinstance(node, expressions.Test):
         return ("test", node.field.own, node.field.path, node.operator, tuple(value.value for value in node.values))
-    if isinstance(node, language.Not):
+    if isinstance(node, expressions.Not):
         return ("not", tree_of(node.inner))
-    return ("all" if isinstance(node, language.All) else "any", tuple(tree_of(each) for each in node.inner))
+    return ("all" if isinstance(node, expressions.All) else "any", tuple(tree_of(each) for each in node.inner))
 
 
 # --- what a tree means ----------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def leaves(
     values = st.one_of(numbers, texts, st.booleans())
 
     def fields(own: bool) -> st.SearchStrategy[tuple[str, ...]]:
-        return st.sampled_from([(name,) for name in language.OWN]) if own else paths
+        return st.sampled_from([(name,) for name in expressions.OWN]) if own else paths
 
     def of(own: bool) -> st.SearchStrategy[Tree]:
         anything, ordered = (texts, texts) if own else (values, st.one_of(numbers, texts))

@@ -14,18 +14,18 @@ from typing import Any, Final, cast
 from vecd.errors import VecError, nearest
 from vecd.feed import positions
 from vecd.feed.selection import match_types
-from vecd.filters import language
-from vecd.filters.attributes import Row, Some
-from vecd.index import snapshot
+from vecd.filters import expressions
+from vecd.filters.attributes import DocumentRow, DocumentSet
+from vecd.index import snapshot_file
 from vecd.store.database import Database
 from vecd.wire import ndjson
 from vecd.wire.frames import FrameDecoder
 from vecd.wire.messages import decode, decode_request, encode, parse_reply, request_id
 
 _DOCUMENTS: Final = [
-    Row(1, 1, "a", "first", {"n": 1, "t": "x", "a": {"b": [1, "x", True, None, 2.5]}, "deep": [[1], {"a": 2}]}),
-    Row(2, 2, "b", None, {"n": 2**64 - 1, "t": "", "a": [{"b": 2}, 3], "": 1}),
-    Row(4, 1, "é", "\0", {"n": -1.5, "or": False}),
+    DocumentRow(1, 1, "a", "first", {"n": 1, "t": "x", "a": {"b": [1, "x", True, None, 2.5]}, "deep": [[1], {"a": 2}]}),
+    DocumentRow(2, 2, "b", None, {"n": 2**64 - 1, "t": "", "a": [{"b": 2}, 3], "": 1}),
+    DocumentRow(4, 1, "é", "\0", {"n": -1.5, "or": False}),
 ]
 
 
@@ -52,16 +52,16 @@ def filters(data: bytes) -> None:
     """An expression, and the documents that it lets through."""
     text = data.decode("utf-8", "replace")
     try:
-        where = language.parse((text,))
+        where = expressions.parse((text,))
     except VecError as error:
         encode({"error": error.to_wire()})
         return
     fields = {field for each in where for field in each.fields}
-    passing = Some(fields, _DOCUMENTS).passing(where)
+    passing = DocumentSet(fields, _DOCUMENTS).passing(where)
     assert len(passing) == len(_DOCUMENTS)
     for each in where:  # a field is read again as it is shown
         for field in each.fields:
-            (again,) = language.parse((f"{field} exists",))
+            (again,) = expressions.parse((f"{field} exists",))
             assert again.fields == {field}, (field, str(field))
 
 
@@ -105,8 +105,8 @@ def snapshots(data: bytes) -> None:
         file.write(data)
         file.flush()
         try:
-            about, arrays = snapshot.load(Path(file.name))
-        except snapshot.UnusableSnapshot:
+            about, arrays = snapshot_file.load(Path(file.name))
+        except snapshot_file.UnusableSnapshot:
             return
         assert isinstance(about, dict)
         assert all(array.nbytes <= len(data) for array in arrays.values())
@@ -153,5 +153,5 @@ def seeds(name: str) -> list[bytes]:
             "rows": np.arange(12, dtype=np.float32).reshape(3, 4),
             "labels": np.arange(3, dtype=np.int64),
         }
-        snapshot.save(path, {"format": 1, "seq": 3}, arrays)
+        snapshot_file.save(path, {"format": 1, "seq": 3}, arrays)
         return [path.read_bytes()]

@@ -11,8 +11,8 @@ from tests.index.toy import Toy
 from tests.support.index_source import WAIT_S, Driven, MemorySource
 from vecd.errors import Code, VecError
 from vecd.index import kinds
-from vecd.index.messages import Options
 from vecd.index.policy import Tuning
+from vecd.index.requests import SearchOptions
 from vecd.index.rows import Floats
 from vecd.index.structure import Spec
 
@@ -43,7 +43,7 @@ def toy() -> Toy:
 def test_a_search_is_answered_by_the_other_thread_with_the_tail_merged_in(driven: Driven) -> None:
     toy().open.clear()  # nothing drains while a search is out, so the new row stays in the tail
     (added,) = driven.write([[7, 8.5]])
-    found = driven.live.search(QUERY, Options(3))
+    found = driven.live.search(QUERY, SearchOptions(3))
     toy().open.set()
     scores, labels = found.result(WAIT_S)
     assert labels.tolist() == [added, 4, 5]
@@ -53,7 +53,7 @@ def test_a_search_is_answered_by_the_other_thread_with_the_tail_merged_in(driven
 
 def test_turns_go_on_while_a_search_is_out_and_it_is_answered_as_of_the_moment_it_was_asked(driven: Driven) -> None:
     toy().open.clear()
-    asked = driven.live.ask(QUERY, None, Options(1, exact=True))
+    asked = driven.live.ask(QUERY, None, SearchOptions(1, exact=True))
     assert driven.live.labels().result(WAIT_S).tolist() == list(range(1, 9))  # the turn that asked has ended
     (added,) = driven.write([[7, 8]], removed=[4])
     assert driven.live.labels().result(WAIT_S).tolist() == [1, 2, 3, 5, 6, 7, 8, added]
@@ -63,13 +63,13 @@ def test_turns_go_on_while_a_search_is_out_and_it_is_answered_as_of_the_moment_i
     assert answer.seq == 1
     assert answer.near is not None
     assert answer.near.labels.tolist() == [4]
-    after = driven.live.ask(QUERY, None, Options(1)).result(WAIT_S)
+    after = driven.live.ask(QUERY, None, SearchOptions(1)).result(WAIT_S)
     assert after.near is not None
     assert (after.seq, after.near.labels.tolist()) == (2, [added])
 
 
 def test_searches_of_one_turn_are_one_batch_and_each_gets_its_own_hits(driven: Driven) -> None:
-    answers = driven.together([(row, Options(1)) for row in ROWS])
+    answers = driven.together([(row, SearchOptions(1)) for row in ROWS])
     assert [labels.tolist() for _, labels in answers] == [[label] for label in range(1, 9)]
     assert toy().searches.count((8, 1)) == 1
 
@@ -83,7 +83,7 @@ def test_a_search_by_document_asks_for_more_hits_until_it_has_enough_documents(d
         write.firsts = np.array([1, 8])  # two documents: of seven chunks and of one
         other.live.write(write)
         other.settle()
-        asked = other.live.ask(ROWS[0], None, Options(2, by_document=True))
+        asked = other.live.ask(ROWS[0], None, SearchOptions(2, by_document=True))
         near = asked.result(WAIT_S).near
         assert near is not None
         assert (near.labels.tolist(), near.documents.tolist()) == ([1, 8], [1, 8])
@@ -96,7 +96,7 @@ def test_a_search_by_document_asks_for_more_hits_until_it_has_enough_documents(d
 def test_a_structure_that_fails_to_answer_fails_these_searches_only(driven: Driven) -> None:
     toy().error = VecError(Code.BUSY, "the other thread is busy")
     with pytest.raises(VecError, match="the other thread is busy"):
-        driven.live.search(QUERY, Options(1)).result(WAIT_S)
+        driven.live.search(QUERY, SearchOptions(1)).result(WAIT_S)
     toy().error = None
     assert driven.live.ready
     assert driven.failed == []
@@ -105,7 +105,7 @@ def test_a_structure_that_fails_to_answer_fails_these_searches_only(driven: Driv
 
 def test_a_search_that_is_out_when_the_index_fails_is_failed_with_it(driven: Driven) -> None:
     toy().open.clear()
-    asked = driven.live.search(QUERY, Options(1))
+    asked = driven.live.search(QUERY, SearchOptions(1))
     assert driven.live.labels().result(WAIT_S) is not None
     driven.live.write(driven.source.commit(np.zeros((1, 3), np.float32)))  # of a wrong dimension: a bug
     with pytest.raises(VecError) as failed:

@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.support.index_source import COMBINATIONS, KINDS, REFUSED, WAIT_S, Driven, Filter, MemorySource, check, spec
 from vecd.index.local import kdtree
-from vecd.index.messages import Options
 from vecd.index.policy import Tuning
+from vecd.index.requests import SearchOptions
 from vecd.index.rows import Floats
 from vecd.index.source import Rebuilt
 from vecd.index.structure import Spec
@@ -188,7 +188,7 @@ class AgainstADict(RuleBasedStateMachine):
         if len(searches) == 1:
             answers = [self.driven.search(searches[0][0], searches[0][1], **options)]
         else:
-            answers = self.driven.together([(query, Options(k, **options)) for query, k in searches])
+            answers = self.driven.together([(query, SearchOptions(k, **options)) for query, k in searches])
         exact = options["exact"] or all(each.kind in _EXACT for each in specs)
         half = any(each.parameters.get("vectors") == "float16" for each in specs)
         for (query, k), answer in zip(searches, answers, strict=True):

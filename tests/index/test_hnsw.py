@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.index_source import MemorySource, spec, true_scores
-from vecd.index import builder, kinds, snapshot
+from vecd.index import builder, kinds, snapshot_file
 from vecd.index.local.hnsw import Hnsw
 from vecd.index.rows import Allowed, Bools, Floats, Labels
 from vecd.index.structure import Effort, Spec
@@ -197,8 +197,8 @@ def test_arrays_that_contradict_each_other_are_refused(contradiction: str, tmp_p
     labels, vectors, _ = _built()
     source.vectors = dict(zip(labels.tolist(), vectors, strict=True))
     about = {"of": source.identity, "spec": builder.described(_SPEC), "seq": 0, "vectors": _COUNT}
-    snapshot.save(tmp_path / "snapshot", about, arrays)
-    assert snapshot.load(tmp_path / "snapshot")[0] == about, "its checksums are right"
+    snapshot_file.save(tmp_path / "snapshot", about, arrays)
+    assert snapshot_file.load(tmp_path / "snapshot")[0] == about, "its checksums are right"
     loaded = builder.load(_SPEC, source, lambda: False)
     assert loaded.structure is None
     assert loaded.damage is not None
@@ -365,7 +365,9 @@ def test_a_snapshot_of_the_format_before_is_replaced_and_not_reported(tmp_path: 
     arrays = sound()
     del arrays["nodes"], arrays["centre"]
     its_spec = {"dimension": 3, "metric": "l2", "kind": "hnsw", "parameters": {**_SPEC.parameters}}
-    snapshot.save(tmp_path / "snapshot", {"of": source.identity, "spec": its_spec, "seq": 0, "vectors": _COUNT}, arrays)
+    snapshot_file.save(
+        tmp_path / "snapshot", {"of": source.identity, "spec": its_spec, "seq": 0, "vectors": _COUNT}, arrays
+    )
     loaded = builder.load(_SPEC, source, lambda: False)
     assert (loaded.structure, loaded.damage, len(loaded.tail)) == (None, None, _COUNT)
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from vecd.index.fulltext import term_dictionary
-from vecd.index.fulltext.inverted_index import InvertedIndex, MergePlan, Query, Ranking
+from vecd.index.fulltext.inverted_index import Bm25Parameters, InvertedIndex, MergePlan, TermQuery
 from vecd.index.fulltext.segments import Weights, prepare
 from vecd.index.rows import Bools, Labels
 
@@ -43,7 +43,7 @@ class Documents:
 class Model:
     """BM25 over a dict, one row at a time, in float32."""
 
-    def __init__(self, ranking: Ranking) -> None:
+    def __init__(self, ranking: Bm25Parameters) -> None:
         self.ranking = ranking
         self.rows: dict[int, Row] = {}
         self._counted: dict[int, tuple[Row, Counter[str], int]] = {}
@@ -62,7 +62,7 @@ class Model:
                 counts[term] += weight
         return counts
 
-    def search(self, query: Query, k: int, selection: Documents | None = None) -> Found:
+    def search(self, query: TermQuery, k: int, selection: Documents | None = None) -> Found:
         ranking, f = self.ranking, np.float32
         rows = {label: self.counts(label) for label in self.rows}
         required = {term for group in query.required for term in group}
@@ -98,7 +98,7 @@ class Model:
         return sorted(found, key=lambda each: (-each[0], each[1]))[:k]
 
 
-def found_by(index: InvertedIndex, query: Query, k: int, selection: Documents | None = None) -> Found:
+def found_by(index: InvertedIndex, query: TermQuery, k: int, selection: Documents | None = None) -> Found:
     scores, labels = index.search(query, k, selection)
     assert scores.dtype == np.float32
     assert labels.dtype == np.int64
@@ -110,7 +110,7 @@ def add(index: InvertedIndex, labels: Sequence[int], rows: Sequence[Row]) -> Non
     index.add(np.array(labels, np.int64), batch)
 
 
-def filled(rows: Sequence[Row], tail_postings: int = 1 << 14, ranking: Ranking | None = None) -> InvertedIndex:
+def filled(rows: Sequence[Row], tail_postings: int = 1 << 14, ranking: Bm25Parameters | None = None) -> InvertedIndex:
     """An index of these rows, in batches of 50, merged as its owner does."""
     index = InvertedIndex(ranking, tail_postings, 4 * tail_postings)
     for start in range(0, len(rows), 50):
@@ -141,7 +141,7 @@ def zipf_rows(count: int, words: int, seed: int = 7) -> list[Row]:
 _term_lists = st.none() | st.lists(st.sampled_from(_TERMS), max_size=5)
 _rows = st.lists(st.tuples(_term_lists, _term_lists), max_size=12)
 _queries = st.builds(
-    Query,
+    TermQuery,
     st.lists(st.sampled_from([*_TERMS, "unknown"]), max_size=4),
     st.lists(st.lists(st.sampled_from([*_TERMS, "unknown"]), max_size=2), max_size=2),
     st.lists(st.sampled_from(["a", "ab", "b", "", "é", "x"]), max_size=2),
@@ -158,7 +158,7 @@ class Life(RuleBasedStateMachine):
         tail_postings=st.sampled_from([1, 10, 40]),
     )
     def begin(self, weights: Weights, b: float, tail_postings: int) -> None:
-        self.ranking = Ranking(b=b, weights=weights)
+        self.ranking = Bm25Parameters(b=b, weights=weights)
         self.sizes = tail_postings, 3 * tail_postings
         self.index = InvertedIndex(self.ranking, *self.sizes)
         self.model = Model(self.ranking)
@@ -203,7 +203,7 @@ class Life(RuleBasedStateMachine):
         assert self.plan is not None
         assert self.index.merge_due() is None
         if self.plan.merged is None:
-            self.index.give_up(self.plan)
+            self.index.discard(self.plan)
         else:
             self.index.adopt(self.plan)
         self.plan = None
@@ -214,7 +214,7 @@ class Life(RuleBasedStateMachine):
         self.plan = None
 
     @rule(query=_queries, k=st.sampled_from([0, 1, 2, 5, 100]), data=st.data(), filtered=st.booleans())
-    def search(self, query: Query, k: int, data: st.DataObject, filtered: bool) -> None:
+    def search(self, query: TermQuery, k: int, data: st.DataObject, filtered: bool) -> None:
         selection = None
         if filtered:
             last = max(0, self.next_label - data.draw(st.integers(0, 5)))
@@ -241,7 +241,7 @@ TestLife.settings = settings(
 @pytest.mark.parametrize("k", [1, 100])
 def test_common_and_rare_terms_give_exactly_the_best_rows(tail_postings: int, k: int) -> None:
     rows = zipf_rows(1_800, 9)
-    index, model = filled(rows, tail_postings), Model(Ranking())
+    index, model = filled(rows, tail_postings), Model(Bm25Parameters())
     model.rows = dict(enumerate(rows))
     gone = np.arange(0, 1_800, 7)
     index.remove(gone)
@@ -255,15 +255,15 @@ def test_common_and_rare_terms_give_exactly_the_best_rows(tail_postings: int, k:
         selection = None
         if share is not None:
             selection = Documents(1_790, set(np.flatnonzero(random.random(600) < share).tolist()), basis)
-        assert found_by(index, Query(words), k, selection) == model.search(Query(words), k, selection)
-        query = Query(words[:1], [words[1:3]], ["t12"], [["t1", "t2"], ["t3", "t1", "t4"]])
+        assert found_by(index, TermQuery(words), k, selection) == model.search(TermQuery(words), k, selection)
+        query = TermQuery(words[:1], [words[1:3]], ["t12"], [["t1", "t2"], ["t3", "t1", "t4"]])
         assert found_by(index, query, k, selection) == model.search(query, k, selection)
 
 
 def test_scores_are_bm25_in_double_precision_but_for_rounding() -> None:
     rows = zipf_rows(400, 12)
     index = filled(rows)
-    model = Model(Ranking())
+    model = Model(Bm25Parameters())
     model.rows = dict(enumerate(rows))
     counts = {label: model.counts(label) for label in model.rows}
     average = sum(length for _, length in counts.values()) / len(counts)
@@ -276,7 +276,7 @@ def test_scores_are_bm25_in_double_precision_but_for_rounding() -> None:
             idf = math.log(1 + (len(counts) - n + 0.5) / (n + 0.5))
             score += idf * its[word] * 2.2 / (its[word] + 1.2 * (0.5 + 0.5 * length / average))
         expected[label] = score
-    found = found_by(index, Query(words), 400)
+    found = found_by(index, TermQuery(words), 400)
     assert len(found) > 300
     assert [score for score, _ in found] == pytest.approx([expected[label] for _, label in found], rel=1e-5)
 
@@ -284,24 +284,24 @@ def test_scores_are_bm25_in_double_precision_but_for_rounding() -> None:
 def test_a_term_in_the_title_counts_for_more_than_one_in_the_text() -> None:
     rows: list[Row] = [(["x"], ["sheep", "hill"]), (["sheep"], ["x", "hill"]), (["x"], ["x", "hill"])]
     index = filled(rows)
-    assert [label for _, label in found_by(index, Query(["sheep"]), 3)] == [1, 0]
-    even = filled(rows, ranking=Ranking(weights=Weights(1, 1)))
-    (first, _), (second, _) = found_by(even, Query(["sheep"]), 3)
+    assert [label for _, label in found_by(index, TermQuery(["sheep"]), 3)] == [1, 0]
+    even = filled(rows, ranking=Bm25Parameters(weights=Weights(1, 1)))
+    (first, _), (second, _) = found_by(even, TermQuery(["sheep"]), 3)
     assert first == second
 
 
 def test_equal_scores_are_ordered_by_label_also_where_k_cuts() -> None:
     rows: list[Row] = [(None, ["x", "y"])] * 500
     index = filled(rows, 64)
-    assert [label for _, label in found_by(index, Query(["x"]), 7)] == list(range(7))
+    assert [label for _, label in found_by(index, TermQuery(["x"]), 7)] == list(range(7))
     index.remove(np.arange(3))
-    assert [label for _, label in found_by(index, Query(["x", "y"]), 7)] == list(range(3, 10))
+    assert [label for _, label in found_by(index, TermQuery(["x", "y"]), 7)] == list(range(3, 10))
 
 
 def test_the_order_and_repetition_of_words_do_not_matter() -> None:
     index = filled(zipf_rows(500, 8))
-    once = found_by(index, Query(["t1", "t3", "t9"]), 50)
-    assert found_by(index, Query(["t9", "t1", "t3", "t9", "t1"]), 50) == once
+    once = found_by(index, TermQuery(["t1", "t3", "t9"]), 50)
+    assert found_by(index, TermQuery(["t9", "t1", "t3", "t9", "t1"]), 50) == once
 
 
 # --- what a query can say -------------------------------------------------------------------------------------------
@@ -309,11 +309,11 @@ def test_the_order_and_repetition_of_words_do_not_matter() -> None:
 
 def test_a_row_must_have_all_terms_of_all_required_groups() -> None:
     index = filled([(None, ["a", "b"]), (["a"], ["c"]), (["b"], ["a", "c"]), (None, ["c"])])
-    assert {label for _, label in found_by(index, Query((), [["a", "b"]]), 9)} == {0, 2}
-    assert {label for _, label in found_by(index, Query(["b"], [["a"], ["c"]]), 9)} == {1, 2}
-    assert found_by(index, Query(["a"], [["b", "unknown"]]), 9) == []
+    assert {label for _, label in found_by(index, TermQuery((), [["a", "b"]]), 9)} == {0, 2}
+    assert {label for _, label in found_by(index, TermQuery(["b"], [["a"], ["c"]]), 9)} == {1, 2}
+    assert found_by(index, TermQuery(["a"], [["b", "unknown"]]), 9) == []
     index.remove(np.array([0, 2]))
-    assert found_by(index, Query(["a"], [["b"]]), 9) == []  # the term is still known, no living row has it
+    assert found_by(index, TermQuery(["a"], [["b"]]), 9) == []  # the term is still known, no living row has it
 
 
 def test_a_prefix_stands_for_all_terms_that_begin_with_it() -> None:
@@ -323,22 +323,22 @@ def test_a_prefix_stands_for_all_terms_that_begin_with_it() -> None:
         labels = range(start, min(count, start + 500))
         add(index, labels, [(None, [f"p{label}", "\U0010ffff"]) for label in labels])
     wanted = {label for label in range(count) if str(label).startswith("61")}
-    assert {label for _, label in found_by(index, Query(prefixes=["p61"]), count)} == wanted
-    assert len(found_by(index, Query(prefixes=["\U0010ffff"]), count)) == count
-    assert found_by(index, Query(prefixes=["q"]), count) == []
+    assert {label for _, label in found_by(index, TermQuery(prefixes=["p61"]), count)} == wanted
+    assert len(found_by(index, TermQuery(prefixes=["\U0010ffff"]), count)) == count
+    assert found_by(index, TermQuery(prefixes=["q"]), count) == []
 
 
 @pytest.mark.parametrize("tail_postings", [50, 400, 1 << 14])
 def test_a_prefix_of_very_many_terms_stands_for_those_in_most_living_rows(tail_postings: int) -> None:
     random = np.random.default_rng(3)
     rows: list[Row] = [(None, [f"p{each}" for each in random.integers(0, 300, 6)]) for _ in range(700)]
-    index, model = filled(rows, tail_postings), Model(Ranking())
+    index, model = filled(rows, tail_postings), Model(Bm25Parameters())
     model.rows = dict(enumerate(rows))
     for gone in np.split(random.permutation(700)[:600], 4):
         index.remove(gone)
         for label in gone.tolist():
             del model.rows[label]
-        query = Query(prefixes=["p", "p1"])
+        query = TermQuery(prefixes=["p", "p1"])
         assert found_by(index, query, 1_000) == model.search(query, 1_000)
         assert 0 < len(found_by(index, query, 1_000)) <= len(model.rows)
     merged(index)
@@ -349,7 +349,7 @@ def test_rows_without_text_are_left_out_and_rows_without_terms_are_counted() -> 
     index = InvertedIndex()
     add(index, [3, 4, 5], [(None, None), (None, []), ([], ["x"])])
     assert index.alive.tolist() == [4, 5]
-    assert found_by(index, Query(["x"]), 5)[0][1] == 5
+    assert found_by(index, TermQuery(["x"]), 5)[0][1] == 5
     add(index, [6], [(None, None)])
     assert len(index) == 2
 
@@ -357,9 +357,12 @@ def test_rows_without_text_are_left_out_and_rows_without_terms_are_counted() -> 
 @pytest.mark.parametrize("count", [254, 255, 256, 1_000])
 def test_a_term_that_occurs_very_often_is_counted_up_to_255(count: int) -> None:
     rows: list[Row] = [(None, ["x"] * count), (None, ["x"] + ["y"] * (count - 1))]
-    index, model = filled(rows, ranking=Ranking(weights=Weights(1, 1))), Model(Ranking(weights=Weights(1, 1)))
+    index, model = (
+        filled(rows, ranking=Bm25Parameters(weights=Weights(1, 1))),
+        Model(Bm25Parameters(weights=Weights(1, 1))),
+    )
     model.rows = dict(enumerate(rows))
-    assert found_by(index, Query(["x"]), 5) == model.search(Query(["x"]), 5)
+    assert found_by(index, TermQuery(["x"]), 5) == model.search(TermQuery(["x"]), 5)
 
 
 # --- the answer does not depend on what happened before -------------------------------------------------------------
@@ -381,9 +384,9 @@ def test_answers_are_the_same_to_the_last_bit_in_every_layout() -> None:
     assert small.segments > 1
     layouts = [masked, small, compacted, InvertedIndex.restore(restored.arrays())]
     for query in (
-        Query(["t1", "t2", "t7", "t90"]),
-        Query(["t3"], [["t1", "t2"]]),
-        Query(["t4"], (), ["t1"], [["t1", "t2"]]),
+        TermQuery(["t1", "t2", "t7", "t90"]),
+        TermQuery(["t3"], [["t1", "t2"]]),
+        TermQuery(["t4"], (), ["t1"], [["t1", "t2"]]),
     ):
         expected = found_by(fresh, query, 100)
         assert len(expected) == 100
@@ -409,7 +412,7 @@ def test_merges_leave_few_segments_and_drop_rows_that_are_gone() -> None:
 
 def test_rows_that_come_and_go_during_a_merge_are_right_after_it() -> None:
     rows = zipf_rows(1_000, 8)
-    index, model = filled(rows, 100), Model(Ranking())
+    index, model = filled(rows, 100), Model(Bm25Parameters())
     model.rows = dict(enumerate(rows))
     plan = index.merge_due()
     assert plan is not None
@@ -422,14 +425,14 @@ def test_rows_that_come_and_go_during_a_merge_are_right_after_it() -> None:
     model.rows.update(enumerate(more, 1_000))
     model.rows = {label: row for label, row in model.rows.items() if not (label < 600 and label % 2 == 0)}
     model.rows = {label: row for label, row in model.rows.items() if not 1_100 <= label < 1_200}
-    query = Query(["t1", "t4", "t30"])
+    query = TermQuery(["t1", "t4", "t30"])
     assert found_by(index, query, 100) == model.search(query, 100)
     assert index.alive.tolist() == sorted(model.rows)
 
 
 def test_a_frozen_index_does_not_change_with_what_comes() -> None:
     index = filled(zipf_rows(500, 8), 300)
-    query = Query(["t1", "t4", "t30"])
+    query = TermQuery(["t1", "t4", "t30"])
     before, frozen = found_by(index, query, 50), index.freeze()
     index.remove(np.arange(0, 500, 2))
     add(index, range(500, 600), zipf_rows(100, 8))
@@ -449,7 +452,7 @@ def test_an_empty_index_can_be_saved_and_filled_after_the_restart() -> None:
     index = InvertedIndex.restore(InvertedIndex().arrays())
     assert len(index) == 0
     add(index, [0], [(None, ["x"])])
-    assert [label for _, label in found_by(index, Query(["x"]), 5)] == [0]
+    assert [label for _, label in found_by(index, TermQuery(["x"]), 5)] == [0]
 
 
 @pytest.mark.parametrize(
@@ -487,13 +490,13 @@ def test_arrays_that_contradict_each_other_are_refused(name: str, damage: object
     else:
         assert callable(damage)
         arrays[name] = damage(arrays[name])
-    with pytest.raises(ValueError, match=r"\bits\b|^it does|^a term is|codec"):
+    with pytest.raises(ValueError, match=r"\bits\b|^it does|^a term occurs|codec"):
         InvertedIndex.restore(arrays)
 
 
 @pytest.mark.parametrize(("k1", "b"), [(0.0, 0.5), (-1.0, 0.5), (math.inf, 0.5), (1.2, 1.0), (1.2, -0.1)])
 def test_parameters_with_which_a_score_is_no_number_are_refused(k1: float, b: float) -> None:
     with pytest.raises(ValueError, match="k1 > 0"):
-        Ranking(k1, b)
+        Bm25Parameters(k1, b)
     with pytest.raises(ValueError, match="weights of 1"):
-        Ranking(weights=Weights(0, 1))
+        Bm25Parameters(weights=Weights(0, 1))

@@ -13,9 +13,9 @@ import pytest
 from tests.support.index_source import COMBINATIONS, KINDS, WAIT_S, Driven, Filter, Gate, MemorySource, check, spec
 from vecd import limits
 from vecd.errors import VecError
-from vecd.index.messages import Options, Write
 from vecd.index.policy import Tuning
 from vecd.index.pools import Pools, make_pools
+from vecd.index.requests import SearchOptions, Write
 from vecd.index.rows import Floats, Selection
 
 _SMALL = Tuning(rows_min=16, slice_s=0.001, quiet_slice_s=0.001, quiet_s=0, retry_s=0)
@@ -57,14 +57,14 @@ def test_writes_that_the_load_saw_already_are_passed_over_and_later_ones_are_not
     live, source = driven.live, driven.source
     source.before_page = gate = Gate()
     first, second = source.commit(vectors(1, 2)), source.commit(removed=[1])
-    found = live.search(vector(0), Options(10))
+    found = live.search(vector(0), SearchOptions(10))
     gate.wait()  # the load has read the state with both
     assert live.describe()["state"] == "loading"
     assert not live.ready
     live.write(first)
     live.write(second)
     live.write(source.commit(vectors(3, 4), [2]))
-    late = live.search(vector(0), Options(10))
+    late = live.search(vector(0), SearchOptions(10))
     gate.open.set()
     assert found.result(WAIT_S)[1].tolist() == late.result(WAIT_S)[1].tolist() == [3, 4]
     assert live.ready
@@ -123,7 +123,7 @@ def test_searches_that_are_left_without_waking_anybody_are_answered_by_the_turn_
         return Filter(object(), {2: 0}, np.array([True]), 3)
 
     for _ in range(1_000):  # the strand may have a turn left
-        options = (Options(1), Options(2), Options(1, select=select))
+        options = (SearchOptions(1), SearchOptions(2), SearchOptions(1, select=select))
         left = [driven.live.search(vector(3), each, wake=False) for each in options]
         driven.live.turn()
         assert [future.result(WAIT_S)[1].tolist() for future in left] == [[3], [3, 2], [2]]
@@ -136,7 +136,7 @@ def test_more_searches_than_one_turn_takes_are_all_answered(pools: Pools) -> Non
     driven = driven_by(pools)
     driven.write(vectors(*range(1, 11)))
     count = 3 * limits.SEARCHES_A_TURN + 1
-    answers = driven.together([(vector(number % 10 + 1), Options(1)) for number in range(count)])
+    answers = driven.together([(vector(number % 10 + 1), SearchOptions(1)) for number in range(count)])
     assert [answer[1].tolist() for answer in answers] == [[number % 10 + 1] for number in range(count)]
 
 
@@ -191,10 +191,13 @@ def test_a_select_that_raises_fails_only_its_own_search(pools: Pools) -> None:
         hold()
         raise VecError("held", "only to hold up the strand")
 
-    driven.live.search(vector(0), Options(1, select=wait))
+    driven.live.search(vector(0), SearchOptions(1, select=wait))
     hold.wait()
-    good, bad = driven.live.search(vector(3), Options(1)), driven.live.search(vector(3), Options(1, select=refuse))
-    more = driven.live.search(vector(1), Options(1))
+    good, bad = (
+        driven.live.search(vector(3), SearchOptions(1)),
+        driven.live.search(vector(3), SearchOptions(1, select=refuse)),
+    )
+    more = driven.live.search(vector(1), SearchOptions(1))
     hold.open.set()
     with pytest.raises(VecError, match="no such library"):
         bad.result(WAIT_S)
@@ -227,9 +230,9 @@ def test_a_search_that_is_given_up_does_not_disturb_the_others(pools: Pools) -> 
         hold()
         raise VecError("held", "only to hold up the strand")
 
-    driven.live.search(vector(0), Options(1, select=wait))
+    driven.live.search(vector(0), SearchOptions(1, select=wait))
     hold.wait()
-    given_up, other = driven.live.search(vector(3), Options(1)), driven.live.search(vector(3), Options(1))
+    given_up, other = driven.live.search(vector(3), SearchOptions(1)), driven.live.search(vector(3), SearchOptions(1))
     assert given_up.cancel()
     hold.open.set()
     assert other.result(WAIT_S)[1].tolist() == [3]
@@ -261,7 +264,7 @@ def test_a_load_that_fails_is_told_to_everybody_who_waits(pools: Pools) -> None:
     driven.source.before_page = broken
     driven.write(vectors(1))
     live = driven.live
-    waiting: list[Future[Any]] = [live.search(vector(0), Options(1)), live.search(vector(1), Options(2))]
+    waiting: list[Future[Any]] = [live.search(vector(0), SearchOptions(1)), live.search(vector(1), SearchOptions(2))]
     waiting += [live.settle(), live.rebuild(), live.loaded()]
     gate.wait()
     gate.open.set()
@@ -273,14 +276,14 @@ def test_a_load_that_fails_is_told_to_everybody_who_waits(pools: Pools) -> None:
     assert live.describe()["state"] == "failed"
     assert not live.ready
     live.write(Write(2, np.array([2]), vectors(2), []))
-    late: list[Future[Any]] = [live.search(vector(0), Options(1)), live.settle(), live.rebuild(), live.sample(1)]
-    late += [live.loaded(), live.search(vector(0), Options(1), wake=False)]
+    late: list[Future[Any]] = [live.search(vector(0), SearchOptions(1)), live.settle(), live.rebuild(), live.sample(1)]
+    late += [live.loaded(), live.search(vector(0), SearchOptions(1), wake=False)]
     live.turn()
     for later in late:
         with pytest.raises(VecError, match="too short"):
             later.result(WAIT_S)
     with pytest.raises(VecError, match="too short"):
-        live.search(vector(0), Options(1)).result(WAIT_S)
+        live.search(vector(0), SearchOptions(1)).result(WAIT_S)
     assert driven.failed == [live], "who owns it is told once"
 
 
@@ -291,7 +294,12 @@ def test_a_write_that_cannot_be_applied_is_told_to_everybody_who_waits(pools: Po
     live = driven.live
     gate.wait()
     live.write(Write(2, np.array([2]), np.ones((1, 3), np.float32), []))  # three components of two
-    waiting: list[Future[Any]] = [live.search(vector(0), Options(1)), live.settle(), live.rebuild(), live.sample(1)]
+    waiting: list[Future[Any]] = [
+        live.search(vector(0), SearchOptions(1)),
+        live.settle(),
+        live.rebuild(),
+        live.sample(1),
+    ]
     gate.open.set()
     for future in waiting:
         with pytest.raises(VecError) as failure:

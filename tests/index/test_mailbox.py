@@ -12,7 +12,7 @@ import pytest
 
 from vecd.errors import VecError
 from vecd.index.mailbox import Mailbox
-from vecd.index.messages import Options, Search, Write
+from vecd.index.requests import Search, SearchOptions, Write
 
 
 class Scheduled(Executor):
@@ -43,7 +43,7 @@ class Box:
 
 
 def search() -> Search:
-    return Search(np.zeros(2, np.float32), None, None, Options(1))
+    return Search(np.zeros(2, np.float32), None, None, SearchOptions(1))
 
 
 def write(seq: int) -> Write:

@@ -14,9 +14,9 @@ import pytest
 
 from tests.support.index_source import KINDS, WAIT_S, Driven, Gate, MemorySource, NeverCeasing, check, spec
 from vecd.errors import VecError
-from vecd.index.messages import Options
 from vecd.index.policy import Tuning
 from vecd.index.pools import Pools, make_pools
+from vecd.index.requests import SearchOptions
 from vecd.index.rows import Floats
 from vecd.index.source import Rebuilt
 
@@ -309,7 +309,7 @@ def test_a_load_is_given_up_at_the_next_page_when_the_index_is_closed(pools: Poo
     driven = driven_by(pools)
     driven.source.commit(some(1_000))
     driven.source.before_page = gate = Gate()
-    waiting: list[Future[Any]] = [driven.live.search(np.zeros(_DIMENSION), Options(1)), driven.live.settle()]
+    waiting: list[Future[Any]] = [driven.live.search(np.zeros(_DIMENSION), SearchOptions(1)), driven.live.settle()]
     gate.wait()
     driven.live.close(VecError("not_found", "the library is gone"))
     gate.open.set()

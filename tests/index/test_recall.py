@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.index_source import WAIT_S, Driven, MemorySource, spec, true_scores
 from vecd.index import METRICS
-from vecd.index.messages import Options
 from vecd.index.policy import Tuning
+from vecd.index.requests import SearchOptions
 from vecd.index.rows import Floats
 
 _DIMENSION: Final = 64
@@ -68,7 +68,7 @@ def recall(driven: Driven, queries: Floats, ef: int) -> float:
     """The share of the nearest that is found."""
     every = np.array(list(driven.source.vectors))
     scores = true_scores(np.stack(list(driven.source.vectors.values())), queries, driven.source.spec.metric)
-    futures = [driven.live.search(query, Options(_K, ef)) for query in queries]
+    futures = [driven.live.search(query, SearchOptions(_K, ef)) for query in queries]
     found = 0
     for its_scores, future in zip(scores, futures, strict=True):
         kth = np.partition(its_scores, -_K)[-_K]

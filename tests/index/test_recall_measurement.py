@@ -107,12 +107,12 @@ def test_writes_do_not_disturb_a_measurement(driven: Driven) -> None:
 
 
 def test_the_searches_of_a_probe_and_exact_ones_are_not_sampled(driven: Driven) -> None:
-    from vecd.index.messages import Options
+    from vecd.index.requests import SearchOptions
 
     for query in normal(20, 4):
-        driven.live.search(query, Options(10, sampled=False)).result(WAIT_S)
-        driven.live.search(query, Options(10, exact=True)).result(WAIT_S)
-        driven.live.search(query, Options(10, ef=50)).result(WAIT_S)
+        driven.live.search(query, SearchOptions(10, sampled=False)).result(WAIT_S)
+        driven.live.search(query, SearchOptions(10, exact=True)).result(WAIT_S)
+        driven.live.search(query, SearchOptions(10, ef=50)).result(WAIT_S)
     driven.settle()
     assert driven.live.recall_report() is None
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vecd.index.recall import (
+from vecd.index.recall_monitor import (
     FACTOR_MAX,
     FACTOR_OF_FEW,
     MEASURED_MAX,

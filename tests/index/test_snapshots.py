@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tests.support.index_source import COMBINATIONS, WAIT_S, Driven, MemorySource, check, spec
 from tests.support.instance import ROOT
-from vecd.index import builder, snapshot
+from vecd.index import builder, snapshot_file
 from vecd.index.builder import Loaded
 from vecd.index.policy import Tuning
 from vecd.index.pools import Pools, make_pools
@@ -121,8 +121,8 @@ def test_a_structure_comes_back_as_it_was_saved(pools: Pools, name: str, metric:
     arrays = arrays_of(loaded)
     assert arrays["labels"].tolist() == list(source.vectors)
     again = tmp_path / "again"
-    about, _ = snapshot.load(tmp_path / "snapshot")
-    snapshot.save(again, about, arrays)
+    about, _ = snapshot_file.load(tmp_path / "snapshot")
+    snapshot_file.save(again, about, arrays)
     assert again.read_bytes() == saved(name, metric)
     described = check_answers(pools, source)
     assert (described["structure"], described["tail"]) == (_COUNT, 0)
@@ -246,13 +246,13 @@ def test_what_stands_behind_the_end_of_the_file_does_no_harm(pools: Pools, tmp_p
         (lambda content: b"", "is not a snapshot of vecd"),
         (lambda content: bytes(len(content)), "is not a snapshot of vecd"),
         (lambda content: b"SQLite format 3\x00" + content, "is not a snapshot of vecd"),
-        (lambda content: content[:7] + b"\x02" + content[8:], "has format 2, and this vecd knows formats up to 1"),
+        (lambda content: content[:7] + b"\x02" + content[8:], "has format 2; this vecd supports formats up to 1"),
         (lambda content: content[:7] + b"\xff" + content[8:], "has format 255"),
-        (lambda content: content[:8] + b"\xff\xff\xff\xff" + content[12:], "its header cannot be that long"),
+        (lambda content: content[:8] + b"\xff\xff\xff\xff" + content[12:], "its header is too long"),
         (lambda content: content[:8] + b"\x00\x0f\xff\xff" + content[12:], "checksum of its header"),
         (lambda content: content[:40] + b"!" + content[41:], "checksum of its header"),
         (lambda content: content[:-400] + bytes([content[-400] ^ 1]) + content[-399:], "the checksum of neighbors"),
-        (lambda content: content[:-400], "cut short"),
+        (lambda content: content[:-400], "is truncated"),
         (lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2), "checksum of"),
     ],
 )
@@ -277,7 +277,7 @@ def test_after_damage_a_structure_is_built_anew_and_the_word_of_it_is_gone(pools
 def test_the_snapshot_of_another_library_is_refused(pools: Pools, tmp_path: Path) -> None:
     source = filled(tmp_path / "elsewhere")
     source.identity = {"library": 2}
-    check_refused(pools, saved(), "is of another library", source)
+    check_refused(pools, saved(), "belongs to another library", source)
 
 
 def test_the_snapshot_of_a_store_that_was_put_back_and_went_on_otherwise_is_refused(pools: Pools) -> None:
@@ -338,10 +338,10 @@ def test_an_array_of_nothing_and_a_folder_that_is_not_there_are_no_matter(tmp_pa
     arrays: dict[str, npt.NDArray[Any]]
     arrays = {"some": np.arange(5, dtype=np.int64), "none": np.empty(0, np.int32), "last": np.ones(3, np.uint8)}
     path = tmp_path / "one" / "two" / "snapshot"
-    size = snapshot.save(path, {"of": "it"}, arrays)
+    size = snapshot_file.save(path, {"of": "it"}, arrays)
     assert path.stat().st_size == size
     assert path.stat().st_mode & 0o777 == 0o600
-    about, again = snapshot.load(path)
+    about, again = snapshot_file.load(path)
     assert about == {"of": "it"}
     assert {name: array.tolist() for name, array in again.items()} == {
         name: array.tolist() for name, array in arrays.items()
@@ -352,7 +352,7 @@ _PEAK = """
 import sys
 from pathlib import Path
 from tests.support.index_source import spec
-from vecd.index import kinds, snapshot
+from vecd.index import kinds, snapshot_file
 
 def resident(what):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -361,7 +361,7 @@ def resident(what):
 its = spec("hnsw float32", "l2", 256)
 kinds.KINDS["hnsw"].make(its)  # what faiss takes
 before = resident("VmRSS")
-with snapshot.opened(Path(sys.argv[1])) as (_, arrays):
+with snapshot_file.opened(Path(sys.argv[1])) as (_, arrays):
     structure = kinds.KINDS["hnsw"].restore(its, arrays)
 assert structure.rows.count == 40_000
 print(resident("VmHWM") - before)
@@ -381,7 +381,7 @@ def test_loading_a_snapshot_takes_little_more_memory_than_its_file(tmp_path: Pat
         "neighbors": np.full(links * count, -1, np.int32),
         "entry": np.zeros(2, np.int64),
     }
-    size = snapshot.save(tmp_path / "snapshot", {}, arrays)
+    size = snapshot_file.save(tmp_path / "snapshot", {}, arrays)
     command = [sys.executable, "-c", _PEAK, str(tmp_path / "snapshot")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
     assert int(done.stdout) < 1.6 * size  # it was over 3

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecd.index import brute_force
-from vecd.index.kind import Kind, Parameter
+from vecd.index.kind import IndexKind, Parameter
 from vecd.index.rows import Allowed, Floats, Labels, Rows
 from vecd.index.structure import Effort, Hits, Spec
 
@@ -74,7 +74,7 @@ class Toy:
         return None
 
 
-KIND: Final = Kind(
+KIND: Final = IndexKind(
     "another thread compares every vector",
     Toy,
     rows_min=4,

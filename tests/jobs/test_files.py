@@ -59,7 +59,7 @@ class World:
         assert (await self.ended(await self.submit("ingest", {"files": [str(path)]})))["state"] == "completed"
 
     def row(self, job_id: int) -> Job:
-        with self.database.snapshot() as db:
+        with self.database.read_transaction() as db:
             return store.find(db, job_id)
 
     def cancel(self, job_id: int) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import time
 
-from vecd.jobs.queue import Entry, Queue
+from vecd.jobs.queue import Queue, QueuedJob
 
 FREE = (None, None)
 
 
-def queue_of(*entries: Entry, limits: dict[str, tuple[int | None, int | None]] | None = None) -> Queue:
+def queue_of(*entries: QueuedJob, limits: dict[str, tuple[int | None, int | None]] | None = None) -> Queue:
     queue = Queue(lambda kind: (limits or {}).get(kind, FREE))
     for entry in entries:
         queue.put(entry)
@@ -26,12 +26,12 @@ def taken(queue: Queue, now_us: int = 0) -> list[int]:
 
 
 def test_a_higher_priority_is_sooner_and_then_the_older_job() -> None:
-    queue = queue_of(Entry(1, "a"), Entry(2, "a", priority=5), Entry(3, "a"), Entry(4, "a", priority=5))
+    queue = queue_of(QueuedJob(1, "a"), QueuedJob(2, "a", priority=5), QueuedJob(3, "a"), QueuedJob(4, "a", priority=5))
     assert taken(queue) == [2, 4, 1, 3]
 
 
 def test_a_delayed_job_is_taken_when_its_time_has_come() -> None:
-    queue = queue_of(Entry(1, "a", ready_us=100), Entry(2, "a"))
+    queue = queue_of(QueuedJob(1, "a", ready_us=100), QueuedJob(2, "a"))
     assert queue.next_us() == 100
     assert taken(queue, 99) == [2]
     assert taken(queue, 100) == [1]
@@ -39,7 +39,7 @@ def test_a_delayed_job_is_taken_when_its_time_has_come() -> None:
 
 
 def test_jobs_with_one_lock_are_taken_one_after_the_other() -> None:
-    queue = queue_of(*(Entry(number, "a", lock_key="k") for number in (1, 2, 3)), Entry(4, "a"))
+    queue = queue_of(*(QueuedJob(number, "a", lock_key="k") for number in (1, 2, 3)), QueuedJob(4, "a"))
     first = queue.take(0)
     assert first is not None
     assert first.job_id == 1
@@ -50,15 +50,15 @@ def test_jobs_with_one_lock_are_taken_one_after_the_other() -> None:
 
 def test_a_kind_and_a_library_take_no_more_than_their_limits() -> None:
     limits: dict[str, tuple[int | None, int | None]] = {"a": (3, 1)}
-    entries = [Entry(number, "a", library=f"l{number % 2}") for number in range(1, 5)]
-    queue = queue_of(*entries, Entry(5, "a"), Entry(6, "a"), Entry(7, "b"), limits=limits)
+    entries = [QueuedJob(number, "a", library=f"l{number % 2}") for number in range(1, 5)]
+    queue = queue_of(*entries, QueuedJob(5, "a"), QueuedJob(6, "a"), QueuedJob(7, "b"), limits=limits)
     assert taken(queue) == [1, 2, 5, 7]  # one of each library, and three of the kind
     queue.release(entries[0])
     assert taken(queue) == [3]
 
 
 def test_what_is_paused_is_not_taken_until_it_is_resumed() -> None:
-    queue = queue_of(Entry(1, "a"), Entry(2, "b"))
+    queue = queue_of(QueuedJob(1, "a"), QueuedJob(2, "b"))
     queue.pause(["a"])
     assert taken(queue) == [2]
     queue.pause([""])
@@ -69,15 +69,15 @@ def test_what_is_paused_is_not_taken_until_it_is_resumed() -> None:
 
 
 def test_a_job_that_waits_for_another_is_taken_when_it_does_not_any_more() -> None:
-    queue = queue_of(Entry(1, "a", waits=True))
+    queue = queue_of(QueuedJob(1, "a", waits=True))
     assert taken(queue) == []
-    queue.put(Entry(1, "a"))
+    queue.put(QueuedJob(1, "a"))
     assert taken(queue) == [1]
 
 
 def test_a_removed_job_is_not_taken_wherever_it_was() -> None:
-    parked = [Entry(number, "a", lock_key="k") for number in (1, 2, 3)]
-    queue = queue_of(*parked, Entry(4, "a", ready_us=50), Entry(5, "a"))
+    parked = [QueuedJob(number, "a", lock_key="k") for number in (1, 2, 3)]
+    queue = queue_of(*parked, QueuedJob(4, "a", ready_us=50), QueuedJob(5, "a"))
     first = queue.take(0)
     assert first is parked[0]
     assert taken(queue) == [5]
@@ -89,7 +89,7 @@ def test_a_removed_job_is_not_taken_wherever_it_was() -> None:
 
 
 def test_jobs_that_the_daemon_died_of_run_one_at_a_time() -> None:
-    entries = [Entry(1, "a", suspect=True), Entry(2, "b", suspect=True), Entry(3, "a")]
+    entries = [QueuedJob(1, "a", suspect=True), QueuedJob(2, "b", suspect=True), QueuedJob(3, "a")]
     queue = queue_of(*entries)
     assert taken(queue) == [1, 3]
     queue.release(entries[0])
@@ -97,7 +97,7 @@ def test_jobs_that_the_daemon_died_of_run_one_at_a_time() -> None:
 
 
 def test_brief_jobs_are_taken_together_but_not_past_a_job_that_is_not() -> None:
-    queue = queue_of(Entry(1, "a", brief=True), Entry(2, "b"), Entry(3, "a", brief=True))
+    queue = queue_of(QueuedJob(1, "a", brief=True), QueuedJob(2, "b"), QueuedJob(3, "a", brief=True))
     first = queue.take(0)
     assert first is not None
     assert queue.take(0, brief=True) is None
@@ -109,11 +109,11 @@ class Model:
 
     def __init__(self, limits: dict[str, tuple[int | None, int | None]]) -> None:
         self.limits = limits
-        self.pending: dict[int, Entry] = {}
-        self.running: list[Entry] = []
+        self.pending: dict[int, QueuedJob] = {}
+        self.running: list[QueuedJob] = []
         self.paused: set[str] = set()
 
-    def may(self, entry: Entry, now_us: int) -> bool:
+    def may(self, entry: QueuedJob, now_us: int) -> bool:
         kind_max, library_max = self.limits.get(entry.kind, FREE)
         of_kind = [each for each in self.running if each.kind == entry.kind]
         of_library = [each for each in of_kind if each.library == entry.library]
@@ -127,7 +127,7 @@ class Model:
             or (entry.suspect and any(each.suspect for each in self.running))
         )
 
-    def take(self, now_us: int) -> Entry | None:
+    def take(self, now_us: int) -> QueuedJob | None:
         found = [entry for entry in self.pending.values() if self.may(entry, now_us)]
         if not found:
             return None
@@ -149,7 +149,7 @@ def test_whatever_comes_and_goes_the_best_job_that_may_run_is_taken() -> None:
         act = chance.random()
         if act < 0.3:
             job_id += 1
-            entry = Entry(
+            entry = QueuedJob(
                 job_id,
                 chance.choice("abcd"),
                 chance.choice((None, "x", "y", "z")),
@@ -169,7 +169,7 @@ def test_whatever_comes_and_goes_the_best_job_that_may_run_is_taken() -> None:
             ended = model.running.pop(chance.randrange(len(model.running)))
             queue.release(ended)
             if chance.random() < 0.2:  # it is to be tried again
-                again = Entry(ended.job_id, ended.kind, ended.library, ended.priority, now_us + 5, ended.lock_key)
+                again = QueuedJob(ended.job_id, ended.kind, ended.library, ended.priority, now_us + 5, ended.lock_key)
                 queue.put(again)
                 model.pending[again.job_id] = again
         elif act < 0.64:
@@ -187,11 +187,11 @@ def test_whatever_comes_and_goes_the_best_job_that_may_run_is_taken() -> None:
 
 def test_jobs_behind_a_lock_do_not_slow_the_others() -> None:
     def cost_s(behind: int) -> float:
-        queue = queue_of(*(Entry(number, "a", lock_key="k", priority=1) for number in range(behind + 1)))
+        queue = queue_of(*(QueuedJob(number, "a", lock_key="k", priority=1) for number in range(behind + 1)))
         assert queue.take(0) is not None
         started = time.perf_counter()
         for number in range(2_000):
-            entry = Entry(1_000_000 + number, "b")
+            entry = QueuedJob(1_000_000 + number, "b")
             queue.put(entry)
             assert queue.take(0) is entry
             queue.release(entry)

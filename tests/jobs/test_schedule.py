@@ -193,7 +193,7 @@ class World:
         await self.clock.tick()
 
     def submitted(self, name: str) -> int:
-        listing = operations.Listing(kinds=["noop"])
+        listing = operations.JobFilter(kinds=["noop"])
         return sum(job.schedule == name for job in operations.page(self.jobs, listing, None, 1_000))
 
 
@@ -324,7 +324,7 @@ def test_on_a_full_disk_a_schedule_that_frees_nothing_does_not_hold_up_one_that_
             disk.setattr(database, "submit", full)
             await world.pass_on(days=1)
         assert world.submitted("backup") == 0
-        vacuums = operations.page(world.jobs, operations.Listing(kinds=["vacuum"]), None, 10)
+        vacuums = operations.page(world.jobs, operations.JobFilter(kinds=["vacuum"]), None, 10)
         assert [job.schedule for job in vacuums] == ["upkeep.vacuum"]
         await world.clock.tick()
         assert world.submitted("backup") == 1

@@ -19,13 +19,13 @@ from vecd.engine.engine import Engine
 from vecd.jobs.effects import WriteDocuments
 from vecd.jobs.kinds import KINDS
 from vecd.jobs.kinds.kind import JobKind, Param, Run, Step, Steps
-from vecd.store.documents import Batch, Entry
+from vecd.store.documents import DocumentBatch, Entry
 
 
 def _written(engine: Engine, library: str, document_id: str, attempt: int) -> WriteDocuments:
     """A document whose content says which attempt wrote it: written again by another, it would be an update."""
     entry = Entry(0, document_id, digest=f"{attempt:032x}", chunks=1)
-    batch = Batch([entry], [None], [None], np.ones((1, 4), np.float32))
+    batch = DocumentBatch([entry], [None], [None], np.ones((1, 4), np.float32))
     return WriteDocuments(engine.database.catalogue.find(library), [batch])
 
 

@@ -1,4 +1,4 @@
-"""What vecd is, without disks, threads or sockets: documents by library, a list of events, a set of jobs."""
+"""The reference model of vecd, without disks, threads or sockets: documents by library, events, jobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Document(NamedTuple):
-    """As it is sent: a text and a vector for each chunk, and one number to filter by."""
+    """A document: a text and a vector for each chunk, and one number to filter by."""
 
     texts: tuple[str, ...]
     vectors: tuple[tuple[float, ...], ...]
@@ -26,7 +26,7 @@ class Event(NamedTuple):
 class Job:
     state: str
     after: int | None = None
-    delayed: bool = False  # for longer than any test takes; a retry keeps that
+    delayed: bool = False  # for longer than any test takes; a retry keeps the delay
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Model:
         return sorted(each for each, document in self.libraries[library].items() if document.n < below)
 
     def nearest(self, library: str, query: tuple[float, ...], ids: Iterable[str]) -> dict[str, float]:
-        """The cosine of each chunk of these documents."""
+        """The cosine score of each chunk of these documents."""
         return {
             f"{each}#{place}": _cosine(query, vector)
             for each in ids
@@ -85,7 +85,7 @@ class Model:
         }
 
     def worded(self, library: str, word: str) -> set[str]:
-        """The chunks that hold the word."""
+        """The chunks that contain the word."""
         return {
             f"{each}#{place}"
             for each, document in self.libraries[library].items()
@@ -94,14 +94,14 @@ class Model:
         }
 
     def trim(self, keep: int) -> int:
-        """Keeps at least so many events, whole rows; returns how many went."""
+        """Keeps at least `keep` events, in whole rows; returns the number of trimmed events."""
         stops = [end for end in self.row_ends if end <= self.head - keep]
         reached = max(self.horizon, stops[-1] if stops else 0)
         gone, self.horizon = reached - self.horizon, reached
         return gone
 
     def move(self, job_id: int, state: str, *types: str) -> None:
-        """A job goes to a state, by way of these events; those that wait for it follow."""
+        """Moves a job to a state and logs these events; then moves the jobs that wait for it."""
         self.jobs[job_id].state = state
         for kind in types:
             self.log(Event(f"job.{kind}", None, job_id))

@@ -1,4 +1,4 @@
-"""Requests, restarts and kills in any order: the daemon answers as the model does, and its log tells the same story."""
+"""Requests, restarts and kills in any order: the daemon's answers and its log agree with the model."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from vecd.errors import VecError
 
 from .model import Document, Event, Job, Model
 
-#: `make model` draws more, and longer ones.
+#: `make model` runs more, and longer, examples.
 _EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "12"))
 _LONG = "MODEL_EXAMPLES" in os.environ
 _STEPS = 80 if _LONG else 30
 #: Restarts and kills of one example: each takes as long as hundreds of requests.
 _DEATHS = 6 if _LONG else 1
 
-#: `books` is there from the beginning, and more often chosen.
+#: `books` exists from the beginning, and is chosen more often.
 _NAMES = st.sampled_from(("books", "books", "books", "notes"))
 _IDS = st.sampled_from(tuple("abcdefgh"))
 _WORDS = ("apple", "river", "stone", "cloud")
@@ -49,7 +49,7 @@ _DOCUMENTS = st.builds(
     st.integers(0, 9),
 )
 _CHANGES = st.lists(st.tuples(_IDS, st.one_of(_DOCUMENTS, st.none())), min_size=1, max_size=6)
-#: One of several things, of which there may be more or fewer when an example is repeated.
+#: Selects one of several items, whose number may differ when an example is repeated.
 _PICKS = st.integers(0, 999)
 #: A job that does not end by itself.
 _ENDLESS = {"steps": 100_000, "seconds": 0.005}
@@ -199,7 +199,7 @@ class Machine(RuleBasedStateMachine):
         k=st.sampled_from((1, 3, 100)),
     )
     def look(self, name: str, ids: list[str], below: int, query: tuple[float, ...], k: int) -> None:
-        """All ways to read."""
+        """Reads in all ways."""
         self.read(name, ids)
         self.filter(name, below)
         for where in (None, below):
@@ -308,7 +308,7 @@ class Machine(RuleBasedStateMachine):
             self._submitted({}, delay_s=3_600)
 
     def _until_it_runs(self) -> None:
-        """It has made a checkpoint in this life of the daemon: further deaths do not add up."""
+        """Waits for a checkpoint of the running job since the daemon's start, so that lost attempts do not add up."""
         job_id = self.running
         assert job_id is not None
 
@@ -375,7 +375,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.deaths < _DEATHS)
     @rule(name=_NAMES, changes=_CHANGES)
     def kill_in_an_ingest(self, name: str, changes: list[tuple[str, Document | None]]) -> None:
-        """It has happened as a whole, or not at all."""
+        """The ingest is applied completely or not at all."""
         if not self.is_there(name):
             return
         self.deaths += 1

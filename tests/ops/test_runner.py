@@ -266,7 +266,7 @@ async def test_pages_are_made_as_they_are_read(here: Daemon) -> None:
 
     async def pages(call: Call) -> dict[str, Any]:
         for n in range(10):
-            await call.room()
+            await call.wait_for_room()
             made.append(n)
             await call.items([n])
         return {"done": True}
@@ -287,7 +287,7 @@ async def test_two_answers_at_once_are_made_for_one_sender(here: Daemon) -> None
     read = asyncio.Event()
 
     async def large(call: Call) -> dict[str, Any]:
-        await call.room()
+        await call.wait_for_room()
         made.append(call.id)
         await read.wait()
         return {}
@@ -312,7 +312,7 @@ async def test_while_too_much_is_unread_only_senders_that_have_read_everything_a
 
     async def pages(call: Call) -> dict[str, Any]:
         for _ in range(call.fields.integer("count", 1, low=1, high=9)):
-            await call.room()
+            await call.wait_for_room()
             await call.items(["x" * 300])
         return {}
 
@@ -401,7 +401,7 @@ async def test_an_answer_for_a_sender_that_is_gone_is_not_made(here: Daemon) -> 
     async def large(call: Call) -> dict[str, Any]:
         nonlocal made
         await begin.wait()
-        await call.room()
+        await call.wait_for_room()
         made = True
         return {}
 

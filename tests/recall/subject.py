@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 
 from tests.support.index_source import Driven, MemorySource
-from vecd.index.messages import Options
 from vecd.index.policy import Tuning
+from vecd.index.requests import SearchOptions
 from vecd.index.rows import Bools, Floats, Labels
 from vecd.index.structure import Spec
 
@@ -91,7 +91,7 @@ class Subject:
                 return choice
 
         started = time.perf_counter()
-        found = self.driven.live.search(query, Options(k, ef, select=select), wake=False)
+        found = self.driven.live.search(query, SearchOptions(k, ef, select=select), wake=False)
         self.driven.live.turn()
         scores, labels = found.result(_WAIT_S)
         return labels - 1, scores, (time.perf_counter() - started) * 1e3

@@ -30,7 +30,7 @@ from vecd.jobs.jobs import Jobs
 from vecd.jobs.scheduler import Scheduler
 from vecd.ops.budget import Budget
 from vecd.ops.service import Service
-from vecd.server.budget import FrameBudget
+from vecd.server.frame_budget import FrameBudget
 from vecd.server.listener import Listener
 from vecd.server.session import Owner, Session
 from vecd.store.database import Database
@@ -220,7 +220,7 @@ def test_a_frame_that_trickles_in_is_too_slow() -> None:
     session._since_frame = clock_s
     for after_s, ended in ((1.0, False), (10.9, False), (11.2, True)):
         session._since_read = clock_s + after_s  # a byte has just come
-        reason = session.overdue(clock_s + after_s, 10.0)
+        reason = session.stall_reason(clock_s + after_s, 10.0)
         assert (reason is not None) == ended
     assert reason is not None
     assert "too slow" in reason.message
@@ -286,23 +286,23 @@ def test_when_too_much_is_not_read_those_who_hold_most_are_ended(
             class Held:
                 def __init__(self, name: str, size: int, blocked_s: float) -> None:
                     self.name, self.unread_bytes, self._blocked_s = name, size, blocked_s
-                    listener.service.budget.unread(size)
+                    listener.service.budget.unread_changed(size)
 
-                def look_at_output(self, now: float) -> None:
+                def update_unread(self, now: float) -> None:
                     """Nothing was read."""
 
                 def blocked_s(self, now: float) -> float:
                     return self._blocked_s
 
-                def end_stalled(self, reason: VecError) -> None:
+                def disconnect(self, reason: VecError) -> None:
                     assert reason.code == Code.STALLED
                     held.append(self.name)
-                    listener.service.budget.unread(-self.unread_bytes)
+                    listener.service.budget.unread_changed(-self.unread_bytes)
 
             third = limits.UNREAD_BYTES_MAX // 3
             sessions = [Held("small", third - 1, 9), Held("moving", 2 * third, 0), Held("large", third + 5, 9)]
             listener._sessions = cast(set[Session], set(sessions))
-            await asyncio.wait_for(listener.service.budget.uncrowded(), PATIENCE_S)
+            await asyncio.wait_for(listener.service.budget.wait_for_readers(), PATIENCE_S)
 
     asyncio.run(scenario())
     assert held == ["large"]
@@ -323,9 +323,9 @@ def test_rings_of_many_views_have_a_bound_together(monkeypatch: pytest.MonkeyPat
     channels = list(all_channels._channels.values())
     assert 9_000 < sum(channel.size_bytes for channel in channels) <= 10_000
     for channel in channels:  # what is left is the newest, without a gap; who needs more reads the store
-        assert channel.behind(10) is None
+        assert channel.next_after(10) is None
         if channel.size_bytes:
-            page = channel.behind(channel.start)
+            page = channel.next_after(channel.start)
             assert isinstance(page, EventBatch)
             assert page.seq == channel.start + 1
         else:

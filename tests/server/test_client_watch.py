@@ -16,7 +16,7 @@ from tests.support.instance import Instance
 from tests.support.running import fresh
 from tests.support.waiting import until
 from vecd.client import Client
-from vecd.client.subscription import Watch
+from vecd.client.watch import Watch
 from vecd.errors import VecError
 from vecd.wire.vectors import pack_vector
 

@@ -31,7 +31,7 @@ from vecd.jobs.scheduler import Scheduler
 from vecd.ops.call import Call
 from vecd.ops.service import Service
 from vecd.ops.table import OPS, Op
-from vecd.server import budget
+from vecd.server import frame_budget
 from vecd.server.listener import Listener
 from vecd.server.session import Session
 from vecd.wire.frames import encode_frame
@@ -440,12 +440,12 @@ def test_a_peer_that_reads_slowly_is_not_one_that_does_not_read() -> None:
         transport.unread_bytes = limits.MIB
         session.pause_writing()
         now = time.monotonic()
-        assert session.overdue(now, 1.0) is None
+        assert session.stall_reason(now, 1.0) is None
         for _ in range(20):
             transport.unread_bytes -= 1_000
             now += 0.9
-            assert session.overdue(now, 1.0) is None
-        reason = session.overdue(now + 1.1, 1.0)
+            assert session.stall_reason(now, 1.0) is None
+        reason = session.stall_reason(now + 1.1, 1.0)
         assert reason is not None
         assert reason.code == Code.STALLED
 
@@ -465,7 +465,7 @@ def test_answers_that_were_read_meanwhile_do_not_count_as_unread(monkeypatch: py
             its_transport.unread_bytes = 1_000
             another.send({"id": 1, "result": {}})
             assert listener.service.budget.unread_bytes == 1_000
-            await listener.service.budget.uncrowded()
+            await listener.service.budget.wait_for_readers()
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
@@ -481,7 +481,7 @@ def test_too_many_unread_answers_end_who_reads_nothing_and_not_who_reads_slowly(
             stuck, transport = Session(listener), SlowTransport(its_transport.get_extra_info("socket"))
             stuck.connection_made(transport)
             ended: list[Session] = []
-            monkeypatch.setattr(Session, "end_stalled", lambda self, reason: ended.append(self))
+            monkeypatch.setattr(Session, "disconnect", lambda self, reason: ended.append(self))
             for session, output in ((slow, its_transport), (stuck, transport)):
                 output.unread_bytes = limits.MIB
                 session.send({"id": 1, "result": {}})
@@ -501,7 +501,7 @@ def test_a_frame_that_cannot_be_decoded_for_want_of_memory_holds_up_no_other(mon
             def decode(payload: bytes) -> Any:
                 raise MemoryError
 
-            broken.setattr(budget, "decode_request", decode)
+            broken.setattr(frame_budget, "decode_request", decode)
             session.data_received(frame("ping", 1, padding=bytes(100_000)))
             await reached(lambda: session.closed)
             broken.undo()
@@ -533,7 +533,7 @@ def test_who_does_not_read_and_holds_the_backlog_is_ended_though_its_answer_come
             await reached(lambda: session._runner.is_streaming)
             session.pause_writing()
             assert listener.service.budget.backlog_full
-            reason = session.overdue(time.monotonic() + 1.1, 1.0)
+            reason = session.stall_reason(time.monotonic() + 1.1, 1.0)
             assert reason is not None
             assert reason.code == Code.STALLED
             session._runner.cancel_all()

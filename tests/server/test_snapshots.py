@@ -208,7 +208,7 @@ def test_a_damaged_snapshot_of_the_text_is_set_aside_and_made_anew(
 
 def test_a_graph_whose_checksums_are_right_and_whose_links_are_not_is_not_used(instance: Instance) -> None:
     """Nothing in a file may lead native code out of its memory, whoever wrote it."""
-    from vecd.index import snapshot as format_
+    from vecd.index import snapshot_file as format_
 
     about, arrays = format_.load(snapshot(instance))
     arrays["neighbors"][100] = 2**31 - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -82,29 +83,74 @@ def test_a_damaged_document_is_an_error_until_it_is_deleted_and_written_again(in
         assert [chunk["text"] for chunk in bad["chunks"]] == ["first part", "zebra part"]
 
 
-def test_a_hit_whose_text_is_damaged_is_an_error(instance: Instance) -> None:
+def test_a_chunk_with_a_damaged_text_is_no_hit_and_the_others_are(instance: Instance) -> None:
     flip(instance, b"zebra part")
     instance.start()
     with instance.connect() as client:
-        with pytest.raises(VecError) as failure:
-            list(client.search("zebra part", mode="vector"))
-        assert (failure.value.code, failure.value.details["id"]) == ("damaged", "bad")
-        with pytest.raises(VecError) as failure:
-            list(client.search("zebra", mode="text"))
-        assert (failure.value.code, failure.value.details["id"]) == ("damaged", "bad")
-
-
-def test_bytes_that_are_no_text_any_more_are_damage_too(instance: Instance) -> None:
-    held = instance.settings.store.read_bytes()
-    instance.settings.store.write_bytes(held.replace(b"zebra part", b"zebr\xff part"))
-    instance.start()
-    with instance.connect() as client:
-        assert refused(client, "get", ids=["bad"]).code == "damaged"
-        with pytest.raises(VecError) as failure:
-            list(client.search("nothing", mode="text"))
-        assert (failure.value.code, failure.value.details["id"]) == ("damaged", "bad")
+        warnings: list[str] = []
+        client.on_warnings = warnings.extend
+        for mode, text in product(("vector", "text", "hybrid", "auto"), ('"part"', "zebra part", "nothing happens")):
+            found = {hit["chunk_id"] for hit in client.search(text, mode=mode, group_by="chunk")}
+            assert ("good#0" if "nothing" in text else "bad#0") in found
+            assert found <= {"bad#0", "good#0"}
+            (warning,) = warnings
+            assert "'bad' of library 'default' is damaged" in warning
+            assert "delete the document and write it again" in warning
+            warnings.clear()
+        assert client.status()["libraries"][0]["memory"]["damaged"] == 1
         (problem,) = verify(client)
         assert "'bad' has another text in chunk 1" in problem
+        client.delete(["bad"])
+        assert "damaged" not in client.status()["libraries"][0]["memory"]
+        client.ingest([DOCUMENTS[1]])
+        for mode in ("vector", "text", "hybrid"):
+            assert "zebra part" in {hit["text"] for hit in client.search("zebra", mode=mode, group_by="chunk")}
+        assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("what", "damaged", "problem"),
+    [
+        (b"zebra part", b"zebr\xff part", "has another text in chunk 1"),
+        (b"Headline", b"Headlin\xff", "has another id, title or metadata"),
+    ],
+)
+def test_bytes_that_are_no_text_any_more_are_damage_too(
+    instance: Instance, what: bytes, damaged: bytes, problem: str
+) -> None:
+    held = instance.settings.store.read_bytes()
+    instance.settings.store.write_bytes(held.replace(what, damaged))
+    instance.start()
+    with instance.connect() as client:
+        warnings: list[str] = []
+        client.on_warnings = warnings.extend
+        assert refused(client, "get", ids=["bad"]).code == "damaged"
+        assert [hit["document_id"] for hit in client.search("nothing", mode="text")] == ["good"]
+        assert "'bad' of library 'default' is damaged" in warnings[0]
+        (found,) = verify(client)
+        assert f"'bad' {problem}" in found
+
+
+def test_a_damaged_text_is_found_again_after_a_start_from_a_snapshot(instance: Instance) -> None:
+    flip(instance, b"zebra part")
+    for n in range(3):
+        daemon = instance.start()
+        with instance.connect() as client:
+            warnings: list[str] = []
+            client.on_warnings = warnings.extend
+            if n == 0:
+                client.ingest([{"id": "later", "text": "zebra crossing"}])
+            assert [hit["chunk_id"] for hit in client.search("zebra", mode="text")] == ["later#0"]
+            assert len(warnings) == 1
+            assert "'bad' of library 'default' is damaged" in warnings[0]
+            job_id = client.submit_job("snapshot", library="default")["job_id"]
+            (job,) = client.wait_for_jobs([job_id], timeout_s=60)
+            assert job["state"] == "completed"
+            assert len(verify(client)) == 1
+            client.request("shutdown")
+        assert daemon.wait(30) == 0
+        assert list((instance.settings.data / "indexes").glob("*.text"))
+    assert not list((instance.settings.data / "indexes").glob("*.damaged"))
 
 
 def test_a_damaged_vector_is_not_loaded_and_its_document_can_be_replaced(instance: Instance, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from vecd.errors import VecError
 from vecd.store import documents, events, libraries
 from vecd.store.catalogue import Library
 from vecd.store.database import Database, check_sqlite
-from vecd.store.documents import Batch, Entry
+from vecd.store.documents import DocumentBatch, Entry
 from vecd.store.schema import APPLICATION_ID, MIGRATIONS, PAGE_BYTES
 from vecd.store.transaction import Commit, Transaction
 
@@ -43,7 +43,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
-def batch(*given: tuple[str, int] | str) -> Batch:
+def batch(*given: tuple[str, int] | str) -> DocumentBatch:
     """Documents as (id, number): one chunk a document, its text and vector made of the number. A bare id: a delete."""
     entries: list[Entry] = []
     texts: list[str | None] = []
@@ -57,7 +57,7 @@ def batch(*given: tuple[str, int] | str) -> Batch:
         entries.append(Entry(index, document_id, False, None, "{}", f"{number:032x}", len(texts), chunks))
         texts += [f"{document_id} {number} {position}" for position in range(chunks)]
         rows += [[number, position] for position in range(chunks)]
-    return Batch(entries, texts, texts, np.array(rows, np.float32).reshape(len(rows), 2))
+    return DocumentBatch(entries, texts, texts, np.array(rows, np.float32).reshape(len(rows), 2))
 
 
 def write(database: Database, *given: tuple[str, int] | str) -> list[str]:
@@ -70,7 +70,7 @@ def write(database: Database, *given: tuple[str, int] | str) -> list[str]:
 
 def log_of(database: Database) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         after = 0
         while after < database.head:
             rows = events.read(db, after, 7)
@@ -82,7 +82,7 @@ def log_of(database: Database) -> list[dict[str, object]]:
 
 
 def tables_of(database: Database) -> dict[str, dict[str, int]]:
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         return {
             name: {
                 each.id: each.chunks
@@ -108,7 +108,7 @@ def test_commits_do_not_wait_for_readers_each_time_after_pages_were_given_back(
     def touch(tx: Transaction) -> None:
         tx.db.execute("UPDATE job_pauses SET kind = kind")
 
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         assert db.execute("SELECT log_id FROM log").get == database.log_id
         database.submit(give_back).result()
         began = time.monotonic()
@@ -191,7 +191,7 @@ def test_the_log_id_and_the_counters_outlive_the_process(tmp_path: Path) -> None
 def test_a_connection_that_cannot_be_opened_is_no_bug(database: Database, tmp_path: Path) -> None:
     def read() -> str:
         try:
-            with database.snapshot():
+            with database.read_transaction():
                 return "read"
         except VecError as error:
             return error.code
@@ -300,14 +300,14 @@ def test_the_vectors_of_a_library_are_read_in_the_order_of_their_labels(database
     for start in range(0, 6_000, 1_000):
         write(database, *((f"{number}", number) for number in numbers[start : start + 1_000]))
     write(database, *(f"{number}" for number in range(0, 6_000, 7)))
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         pages = list(
             documents.vectors(db, documents.living(db, database.catalogue.find("notes").library_id), lambda *_: None)
         )
         labels = np.concatenate([page[0] for page in pages])
         rows = np.frombuffer(b"".join(page[1] for page in pages), "<f4").reshape(-1, 2)
         assert (np.diff(labels) > 0).all()
-        texts = documents.chunk_rows(db, labels.tolist())
+        texts = documents.chunk_rows(db, labels.tolist(), lambda *_: None)
     assert len(labels) == database.catalogue.find("notes").chunks
     for label, row in zip(labels.tolist(), rows.tolist(), strict=True):
         document_id, position, _, text, _ = texts[label]
@@ -322,7 +322,7 @@ def test_a_time_in_the_log_is_found_by_halving(database: Database) -> None:
         before = database.head
         write(database, (f"d{number}", number))
         times.append((before, database.head_time_us))
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         for before, at in times:
             assert events.seq_at(db, at) <= before
             assert events.seq_at(db, at + 1) >= before
@@ -398,7 +398,7 @@ class StoreAgainstADict(RuleBasedStateMachine):
             library = self.database.catalogue.find("notes")
             assert library.documents == len(self.there)
             assert library.chunks == sum(wanted["notes"].values())
-            with self.database.snapshot() as db:
+            with self.database.read_transaction() as db:
                 found = documents.get(db, library.library_id, [*sorted(self.there), "never"])
                 assert found.pop() is None
                 there = [document for document in found if document is not None]

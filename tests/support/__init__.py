@@ -1,1 +1,1 @@
-"""What the tests of several folders share. Nothing here is a test."""
+"""Helpers that the tests of several folders share. Contains no tests."""

@@ -1,4 +1,4 @@
-"""Replays an event log and holds it against the tables: what promise 2 (data and events are one transaction) means."""
+"""Replays an event log and compares it with the tables: data and events must be written in one transaction."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def log_of(client: Client) -> list[dict[str, Any]]:
 
 
 def replayed(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Library -> document id -> number of chunks, by the events alone. Asserts that they make sense one by one:
-    consecutive seqs, times that never go back, chunks' events behind their document's, nothing added twice."""
+    """Library -> document id -> number of chunks, from the events alone. Asserts that each event is valid: seqs are
+    consecutive, times never go back, chunk events follow their document's, nothing is added twice."""
     libraries: dict[str, dict[str, int]] = {}
     expected: list[tuple[str, str]] = []  # events that must follow, as (type, chunk id)
     seq, time = 0, ""
@@ -59,7 +59,7 @@ def replayed(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
 
 
 def tables(client: Client) -> dict[str, dict[str, int]]:
-    """Library -> document id -> number of chunks, as they are listed; asserts that they are counted right."""
+    """Library -> document id -> number of chunks, from lists; asserts that counts agree with them."""
     found: dict[str, dict[str, int]] = {}
     for each in client.request("library.list")["libraries"]:
         name = each["name"]
@@ -71,7 +71,7 @@ def tables(client: Client) -> dict[str, dict[str, int]]:
 
 
 def check(client: Client) -> dict[str, dict[str, int]]:
-    """Asserts that replaying the log from empty gives the tables; returns them."""
+    """Asserts that a replay of the whole log gives the tables; returns them."""
     libraries = replayed(log_of(client))
     assert libraries == tables(client)
     return libraries

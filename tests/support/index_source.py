@@ -1,6 +1,6 @@
-"""What the tests of the index have in place of a store: vectors in a dict, whose every write a LiveIndex is told of.
+"""A fake store for tests of indexes: vectors in a dict, whose writes are sent to a LiveIndex.
 
-What is right is decided here by brute force in float64, by the definition of each metric and nothing else.
+Expected results are computed by brute force in float64, from the definition of each metric.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy.typing as npt
 from vecd import limits
 from vecd.errors import VecError
 from vecd.index import METRICS, kinds
-from vecd.index.live import LiveIndex
-from vecd.index.messages import Options, Write
+from vecd.index.live_index import LiveIndex
 from vecd.index.policy import Tuning
 from vecd.index.pools import Pools, make_pools
+from vecd.index.requests import SearchOptions, Write
 from vecd.index.rows import Bools, Floats, Labels, Selection
 from vecd.index.source import Rebuilt, Stored, StoredText
 from vecd.index.structure import Spec
 
-#: Whatever is waited for is there long before this, or never.
+#: Timeout of all waits; far more than any needs.
 WAIT_S: Final = 60.0
 
-#: The kinds as they are tested: name -> kind and the parameters that matter.
+#: The tested configurations: name -> index kind and parameters.
 KINDS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "hnsw float32": ("hnsw", {"m": 4, "ef_construction": 16}),
     "hnsw float16": ("hnsw", {"m": 4, "ef_construction": 16, "vectors": "float16"}),
@@ -39,7 +39,7 @@ KINDS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "kdtree": ("kdtree", {"leaf_size": 2}),
 }
 
-#: What is refused: a tree finds what is near, and float16 holds vectors of length 1 only.
+#: Unsupported combinations: a k-d tree needs a distance, and float16 is for vectors of norm 1 only.
 REFUSED: Final = {("kdtree", "dot"), ("hnsw float16", "dot"), ("hnsw float16", "l2")}
 COMBINATIONS: Final = [(name, metric) for name in KINDS for metric in METRICS if (name, metric) not in REFUSED]
 
@@ -47,13 +47,13 @@ Answer = tuple[Floats, Labels]
 
 
 def spec(name: str, metric: str, dimension: int, **parameters: Any) -> Spec:
-    """What `KINDS` has under that name, with other parameters where they are given."""
+    """The Spec of a configuration in `KINDS`; `parameters` override its own."""
     kind, its_parameters = KINDS[name]
     return Spec(dimension, metric, kind, kinds.checked(kind, metric, {**its_parameters, **parameters}))
 
 
 class Gate:
-    """Who comes by says so, and waits until it is opened."""
+    """A callable that reports that it is reached, and blocks until the gate is opened."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
@@ -74,7 +74,7 @@ class _State:
         self._source = source
         self._vectors = vectors
         self.seq = seq
-        self.labels: Labels = np.fromiter(vectors, np.int64, len(vectors))  # given in order, so they ascend
+        self.labels: Labels = np.fromiter(vectors, np.int64, len(vectors))  # assigned in order, so they ascend
         self.firsts = self.labels  # every document has one chunk
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
@@ -83,12 +83,12 @@ class _State:
             self._source.pages_read += 1
             page = labels[start : start + self._source.page_rows]
             vectors = np.stack([self._vectors[label] for label in page.tolist()])
-            vectors.flags.writeable = False  # as what comes out of a database
+            vectors.flags.writeable = False  # as those from a database
             yield page, vectors
 
 
 class MemorySource:
-    """A store of one library: the living vectors by label, a seq, and the reports of what was built."""
+    """A store of one library: the current vectors by label, a seq, and the reports of rebuilds."""
 
     def __init__(self, its_spec: Spec, path: Path | None = None, page_rows: int = 4_096) -> None:
         self.spec = its_spec
@@ -108,7 +108,7 @@ class MemorySource:
         self._lock = threading.Lock()
 
     def commit(self, vectors: Floats | None = None, removed: Iterable[int] = ()) -> Write:
-        """Gives new labels to the vectors, takes others away; what a LiveIndex must be told of it."""
+        """Adds vectors under new labels, and removes others; returns the Write for a LiveIndex."""
         rows = np.empty((0, self.spec.dimension), np.float32) if vectors is None else vectors
         gone = list(removed)
         with self._lock:
@@ -129,7 +129,7 @@ class MemorySource:
 
     @contextmanager
     def read_text(self) -> Iterator[StoredText]:
-        raise AssertionError("these tests search for no words")
+        raise AssertionError("these tests have no full-text searches")
         yield
 
     def rebuilt(self, report: Rebuilt) -> None:
@@ -141,7 +141,7 @@ class MemorySource:
 
 
 class Driven:
-    """A LiveIndex over a source: what is written goes to the source first, as a commit does."""
+    """A LiveIndex over a source. A write is committed to the source first, as in the daemon."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class Driven:
         self.live = LiveIndex(its_spec or source.spec, self._pools, source, self.failed.append, tuning)
 
     def write(self, vectors: npt.ArrayLike | None = None, removed: Iterable[int] = ()) -> list[int]:
-        """The labels that the vectors got."""
+        """Writes vectors and removals; returns the labels of the vectors."""
         rows = None if vectors is None else np.array(vectors, np.float32)
         if rows is not None:
             rows.flags.writeable = False
@@ -167,26 +167,26 @@ class Driven:
         return labels
 
     def search(self, query: npt.ArrayLike, k: int, *, here: bool = False, **options: Any) -> Answer:
-        """`here`: on this thread, if it may be the strand."""
+        """Searches, and waits. `here`: this thread takes the index's turn, if it is free."""
         if here:
-            found = self.live.search(query, Options(k, **options), wake=False)
+            found = self.live.search(query, SearchOptions(k, **options), wake=False)
             self.live.turn()
             return found.result(WAIT_S)
-        return self.live.search(query, Options(k, **options)).result(WAIT_S)
+        return self.live.search(query, SearchOptions(k, **options)).result(WAIT_S)
 
     def labels(self, *, here: bool = False) -> set[int]:
-        """All that there is."""
+        """The labels of all vectors in the index."""
         return set(self.search(np.zeros(self.source.spec.dimension), 1_000_000, here=here)[1].tolist())
 
-    def together(self, searches: Sequence[tuple[npt.ArrayLike, Options]]) -> list[Answer]:
-        """Searches that one turn answers: they are left while another one holds the strand."""
+    def together(self, searches: Sequence[tuple[npt.ArrayLike, SearchOptions]]) -> list[Answer]:
+        """Searches that one turn answers: they are queued while another search blocks the index."""
         gate = Gate()
 
         def hold() -> Selection:
             gate()
-            raise VecError("held", "this search is here to hold up the strand")
+            raise VecError("held", "this search only blocks the index")
 
-        holding = self.live.search(np.zeros(self.source.spec.dimension), Options(1, select=hold))
+        holding = self.live.search(np.zeros(self.source.spec.dimension), SearchOptions(1, select=hold))
         gate.wait()
         futures = [self.live.search(query, options) for query, options in searches]
         gate.open.set()
@@ -194,12 +194,12 @@ class Driven:
         return [future.result(WAIT_S) for future in futures]
 
     def settle(self) -> dict[str, Any]:
-        """All maintenance is done; how things stand then."""
+        """Waits until all maintenance is done; returns the index's description."""
         self.live.settle().result(WAIT_S)
         return self.live.describe()
 
     def stop(self, *, save: bool = False) -> None:
-        """As the daemon stops, or as it crashes if nothing is saved."""
+        """Stops like the daemon; without `save`, like a crash."""
         self.live.close()
         if self._owns_pools:
             self._pools.close()
@@ -208,7 +208,7 @@ class Driven:
 
 
 class Filter:
-    """A Selection: of numbered documents, those that `mask` names."""
+    """A Selection of numbered documents by a mask."""
 
     def __init__(self, basis: object, documents: Mapping[int, int], mask: Bools, last_label: int) -> None:
         self.basis = basis
@@ -224,7 +224,7 @@ class Filter:
 
 
 class NeverCeasing:
-    """Searches of which each, when it is answered, leaves the next: no turn of the strand is without one."""
+    """Searches that never end: each submits the next while it is answered, so every turn of the index has one."""
 
     def __init__(self, driven: Driven) -> None:
         self._driven = driven
@@ -241,7 +241,7 @@ class NeverCeasing:
         assert self._ended.wait(WAIT_S)
 
     def _ask(self) -> None:
-        self._driven.live.search(np.zeros(self._driven.source.spec.dimension), Options(1, select=self._select))
+        self._driven.live.search(np.zeros(self._driven.source.spec.dimension), SearchOptions(1, select=self._select))
 
     def _select(self) -> Selection:
         self.asked += 1
@@ -253,7 +253,7 @@ class NeverCeasing:
 
 
 def true_scores(vectors: Floats, queries: Floats, metric: str) -> npt.NDArray[np.float64]:
-    """By the definition of the metric, for each query all vectors."""
+    """The score of each vector for each query, from the definition of the metric."""
     rows, asked = vectors.astype(np.float64), queries.astype(np.float64)
     products: npt.NDArray[np.float64] = asked @ rows.T
     if metric == "dot":
@@ -278,14 +278,14 @@ def check(
     exact: bool,
     half: bool = False,
 ) -> None:
-    """Whether that is what a search for k of these vectors may answer; `half`: they are held as float16."""
+    """Asserts that `answer` is valid for a search of the k nearest of `vectors`. `half`: they are stored as float16."""
     scores, labels = answer[0].astype(np.float64), answer[1].tolist()
     assert len(labels) == len(scores) == min(k, len(vectors)), "not as many hits as there are"
     assert len(set(labels)) == len(labels), "a label twice"
     assert vectors.keys() >= set(labels), "a dead, foreign or filtered-out label"
     if not labels:
         return
-    # The roots of two scores may be equal where these were not, so for l2 the labels need not be in order.
+    # Different squared distances may have equal roots, so for l2 labels of equal scores need not be in order.
     pairs = [(-score, label if metric != "l2" else 0) for score, label in zip(scores.tolist(), labels, strict=True)]
     assert pairs == sorted(pairs), "not best first, or not in the order of the labels where scores are equal"
     matrix = np.stack([vectors[label] for label in labels])
@@ -298,7 +298,7 @@ def check(
 
 
 def _even(scores: npt.NDArray[np.float64], metric: str) -> npt.NDArray[np.float64]:
-    """Scores whose error is the same everywhere: near 0, the root of a squared distance has a large one."""
+    """Scores with a uniform error: near 0, the root of a squared distance has a large error."""
     return -np.square(scores) if metric == "l2" else scores
 
 

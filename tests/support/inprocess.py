@@ -7,7 +7,7 @@
         async with ops.stream("watch", from_="beginning") as events:
             first = await anext(events)
 
-A field whose name is a word of Python's own takes an underscore behind it (`from_`). Errors are raised as VecError.
+A field whose name is a Python keyword takes a trailing underscore (`from_`). Errors are raised as VecError.
 Fixtures for tests, which may be `async def`, are in tests/ops/conftest.py.
 """
 
@@ -33,27 +33,27 @@ from vecd.ops.table import OPS, Immediate, Op
 from vecd.settings import load
 from vecd.wire.messages import Request, encode, encode_part
 
-#: Messages of one stream that wait for their reader before the stream does.
+#: Unread messages of one stream beyond which the stream waits for its reader.
 WINDOW = 4
 
 
 class Daemon:
-    """What vecd is without its sockets: an engine, jobs and a scheduler, on the running event loop."""
+    """The daemon without its sockets: an engine, jobs and a scheduler, on the running event loop."""
 
     def __init__(self, service: Service, stopping: asyncio.Event) -> None:
         self.service = service
         self.engine = service.engine
         self.jobs = service.jobs
-        self.stopping = stopping  # somebody has asked for a shutdown
+        self.stopping = stopping  # set by a request to shut down
 
     def connect(self, ops: Mapping[str, Op | Immediate] = OPS, **options: Any) -> Ops:
-        """A sender of its own."""
+        """A new sender."""
         return Ops(self.service, ops, **options)
 
 
 @contextlib.asynccontextmanager
 async def daemon(folder: Path, environment: Mapping[str, str] | None = None) -> AsyncIterator[Daemon]:
-    """Everything lives in the folder. Jobs run; schedules do not."""
+    """A daemon whose data is in `folder`. Jobs run; schedules do not."""
     settings = load({"VEC_HOME": str(folder), "VEC_EMBEDDER": "hash", **(environment or {})})
     settings.data.mkdir(parents=True, exist_ok=True)
     loop, failures = asyncio.get_running_loop(), list[VecError]()
@@ -74,7 +74,7 @@ async def daemon(folder: Path, environment: Mapping[str, str] | None = None) -> 
 
 
 class Ops:
-    """One sender. `message_bytes_max` is the size of a message that the transport refuses to carry beyond."""
+    """One sender. `message_bytes_max` is the largest message that the transport accepts."""
 
     def __init__(
         self,
@@ -94,18 +94,18 @@ class Ops:
         self._moved = asyncio.Event()  # a request was taken or answered
 
     async def call(self, op: str, /, **fields: Any) -> dict[str, Any]:
-        """The answer: a result's body; or, of a stream, its end with all `items`."""
+        """Sends a request; returns the body of its result, or of a stream's end with all `items`."""
         return await (await self.send(op, **fields)).whole()
 
     async def send(self, op: str, /, **fields: Any) -> Answer:
-        """Sends a request when the runner takes one more; its answer may be awaited later."""
+        """Sends a request as soon as the runner accepts one; its answer can be awaited later."""
         while not self.runner.takes_more:
             self._moved.clear()
             await self._moved.wait()
         return self.push(op, **fields)
 
     def push(self, op: str, /, *, number: int | None = None, **fields: Any) -> Answer:
-        """Sends a request at once, whatever is unanswered. `number` is another one than the next."""
+        """Sends a request at once, even if too many are unanswered. `number` overrides the next request id."""
         fields = {name.removesuffix("_"): value for name, value in fields.items()}
         request = Request(op, next(self._numbers) if number is None else number, fields)
         answer = Answer(self, request.id)
@@ -114,7 +114,7 @@ class Ops:
 
     @contextlib.asynccontextmanager
     async def stream(self, op: str, /, **fields: Any) -> AsyncIterator[Answer]:
-        """The answer, item by item. If the block ends before it, it is cancelled."""
+        """The answer, to iterate over its items. A stream that is not over at the end of the block is cancelled."""
         answer = await self.send(op, **fields)
         try:
             yield answer
@@ -123,30 +123,30 @@ class Ops:
                 await answer.cancel()
 
     async def drain(self) -> None:
-        """As a transport does when the daemon stops: takes no more, and waits until all is answered."""
+        """Like a transport when the daemon stops: accepts no more requests, and waits until all are answered."""
         self.runner.drain()
         while not self.runner.is_idle:
             self._moved.clear()
             await self._moved.wait()
 
     def hang_up(self) -> None:
-        """The sender is gone, as when a connection is lost."""
+        """Ends the sender, as a lost connection does."""
         self.closed = True
         self.runner.abandon()
         self.count(-self.unread_bytes)
 
     def count(self, change: int) -> None:
-        """So many bytes more wait for their reader."""
+        """Adds to the number of unread bytes."""
         if change and not (self.closed and change > 0):
             self.unread_bytes += change
-            self._budget.unread(change)
+            self._budget.unread_changed(change)
 
     def _changed(self) -> None:
         self._moved.set()
 
 
-class Part:
-    """A part of a stream as Python objects, and what it takes as bytes."""
+class EncodedPart:
+    """A message of a stream as Python objects, and its encoded size."""
 
     def __init__(self, body: dict[str, Any], size: int) -> None:
         self.body = body
@@ -156,9 +156,9 @@ class Part:
         return self._size
 
 
-def plain(body: dict[str, Any]) -> Part:
+def plain(body: dict[str, Any]) -> EncodedPart:
     """The `encode_part` of this transport."""
-    return Part(body, len(encode_part(body)))
+    return EncodedPart(body, len(encode_part(body)))
 
 
 class Answer:
@@ -168,8 +168,8 @@ class Answer:
         self.number = number
         self.ending: dict[str, Any] | None = None  # the body of the result or of the end
         self.failure: VecError | None = None
-        self.streamed = False  # it ended with `end`
-        self.messages: deque[tuple[dict[str, Any], int]] = deque()  # of the stream, not read yet, and their bytes
+        self.streamed = False  # whether it ended with `end`
+        self.messages: deque[tuple[dict[str, Any], int]] = deque()  # unread messages of the stream, and their bytes
         self._ops = ops
         self._items: deque[Any] = deque()  # of the message that is being read
         self._came = asyncio.Event()
@@ -188,7 +188,7 @@ class Answer:
         return size
 
     def part(self, body: Sized) -> None:
-        assert isinstance(body, Part)
+        assert isinstance(body, EncodedPart)
         self._queue(body.body, len(body))
 
     def end(self, body: dict[str, Any]) -> None:
@@ -239,7 +239,7 @@ class Answer:
 
     @property
     def is_over(self) -> bool:
-        """Whether the whole answer has been sent, though perhaps not read."""
+        """Whether the whole answer has been sent; it may be unread."""
         return self.ending is not None or self.failure is not None
 
     async def message(self) -> dict[str, Any] | None:
@@ -268,16 +268,16 @@ class Answer:
         return self._items.popleft()
 
     async def take(self, count: int) -> list[Any]:
-        """The next items, so many."""
+        """The next `count` items."""
         return [await anext(self) for _ in range(count)]
 
     async def whole(self) -> dict[str, Any]:
-        """Reads to the end: the result's body, or the end's with all `items` that are left."""
+        """Reads to the end: the body of the result, or of the end with all unread `items`."""
         items = [item async for item in self]
         assert self.ending is not None
         return {"items": items, **self.ending} if self.streamed else self.ending
 
     async def cancel(self) -> dict[str, Any]:
-        """Cancels the stream; returns its end, with the items that were not read."""
+        """Cancels the stream; returns its end, with the unread items."""
         assert await self._ops.call("cancel", target=self.number) == {"cancelled": True}
         return await self.whole()

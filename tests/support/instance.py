@@ -1,4 +1,4 @@
-"""A real instance in a folder of its own: the real `vecd`, the real `vec`, a real socket."""
+"""A real instance in a temporary folder: `vecd` and `vec` as processes, a Unix socket."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Instance:
-    """Everything of one VEC_HOME. Use as a context manager: the daemon is gone at its end, and so is the folder."""
+    """One VEC_HOME and its processes. A context manager: at its end it kills the daemon and deletes the folder."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="vec-test-")
         self._children: list[subprocess.Popen[bytes]] = []
         self.home = Path(self._folder.name)
-        # As for a user: the environment's own settings are none of ours, and compiled modules are kept.
+        # Without the settings of the test run's environment; and, as for a user, with bytecode caching.
         foreign = ("VEC_", "XDG_", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         self.environment = {**inherited, "VEC_HOME": str(self.home), **(environment or {})}
@@ -38,7 +38,7 @@ class Instance:
         return locate(self.environment)
 
     def connect(self, timeout_s: float | None = 60.0) -> Client:
-        """A connection to the daemon that runs."""
+        """A connection to the running daemon."""
         sock = connect_socket(self.settings)
         assert sock is not None, f"no daemon: {self.log()}"
         return Client(sock, timeout_s=timeout_s)
@@ -46,7 +46,7 @@ class Instance:
     def vec(
         self, *arguments: str, stdin: str | bytes | None = None, status: int | None = 0, timeout_s: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Runs `vec` to its end; checks its exit status, unless that is None."""
+        """Runs `vec` to its end; asserts its exit status, unless `status` is None."""
         done = subprocess.run(
             [BIN / "vec", *arguments],
             input=stdin.encode() if isinstance(stdin, str) else stdin,
@@ -61,11 +61,11 @@ class Instance:
         return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
     def objects(self, *arguments: str, stdin: str | bytes | None = None, status: int | None = 0) -> list[Any]:
-        """Runs `vec`; its output as objects."""
+        """Runs `vec`; returns its output, one object per line."""
         return [json.loads(line) for line in self.vec(*arguments, stdin=stdin, status=status).stdout.splitlines()]
 
     def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        """`vec`, running, with pipes."""
+        """Starts `vec` with pipes."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process: subprocess.Popen[bytes] = subprocess.Popen(
             [BIN / "vec", *arguments], **{**pipes, "env": self.environment, **options}
@@ -74,8 +74,8 @@ class Instance:
         return process
 
     def start(self, *arguments: str, prefix: Sequence[str] = (), module: str = "vecd") -> subprocess.Popen[bytes]:
-        """`vecd` as our child, ready; its log is a file. `prefix` goes before the command; `module` may be another that
-        runs it."""
+        """Starts `vecd` as a child process that logs to a file, and waits until it is ready. `prefix` precedes the
+        command; `module` is the module to run."""
         read_end, write_end = os.pipe()
         command = [*prefix, sys.executable, "-m", module, "--log-file", str(self.settings.log)]
         process = subprocess.Popen(
@@ -94,7 +94,7 @@ class Instance:
         return process
 
     def pid(self) -> int | None:
-        """The process that holds the data folder, by what it wrote there."""
+        """The pid of the daemon that holds the data folder, from its lock file; None if it does not run."""
         try:
             pid = int(self.settings.lock.read_text().split()[0])
             os.kill(pid, 0)

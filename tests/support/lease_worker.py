@@ -1,8 +1,8 @@
 """A worker outside the daemon: `python -m tests.support.lease_worker NAME LEASE_S`, in the environment of an instance.
 
-It takes jobs of the kind `elsewhere` (tests/jobs/vecd.py) and writes a document a step, whose text says which attempt
-wrote it. A lost connection is made again, and what had no answer is sent again. What it does is on stdout, a JSON
-object a line: `claimed`, `step`, `refused`, `stopped`, `finished`.
+It claims jobs of the kind `elsewhere` (tests/jobs/vecd.py) and writes one document per step, whose text names the
+attempt. After a lost connection it reconnects, and resends unanswered requests. It reports on stdout, one JSON object
+per line: `claimed`, `step`, `refused`, `stopped`, `finished`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOST = (Code.CONNECTION_LOST, Code.NO_DAEMON, Code.SHUTTING_DOWN, Code.BUSY)
 
 
 class Worker:
-    """One job at a time."""
+    """Runs one job at a time."""
 
     def __init__(self, name: str, lease_s: float) -> None:
         self._name = name
@@ -31,17 +31,17 @@ class Worker:
         self._client: Client | None = None
 
     def run(self) -> None:
-        """Until it is killed."""
+        """Claims and runs jobs until the process is killed."""
         while True:
-            job = self._ask(
+            job = self._request(
                 lambda client: client.claim_job(self._name, ["elsewhere"], lease_s=self._lease_s, wait_s=1.0)
             )
             if job is not None:
-                _say("claimed", job_id=job["job_id"], attempt=job["attempt"], checkpoint=job["checkpoint"])
+                _report("claimed", job_id=job["job_id"], attempt=job["attempt"], checkpoint=job["checkpoint"])
                 try:
                     self._work(job)
                 except VecError as error:
-                    _say("refused", job_id=job["job_id"], attempt=job["attempt"], code=error.code)
+                    _report("refused", job_id=job["job_id"], attempt=job["attempt"], code=error.code)
 
     def _work(self, job: dict[str, Any]) -> None:
         job_id, attempt, count = job["job_id"], job["attempt"], job["params"]["steps"]
@@ -58,21 +58,21 @@ class Worker:
             commit = partial(
                 Client.checkpoint_job, job_id=job_id, attempt=attempt, step=step, checkpoint=checkpoint, **fields
             )
-            answer = self._ask(commit)
-            _say("step", job_id=job_id, attempt=attempt, number=number, repeated=answer["repeated"])
-        ended = self._ask(lambda client: client.finish_job(job_id, attempt, result={"steps": count}))
-        _say("finished", job_id=job_id, attempt=attempt, state=ended["state"])
+            answer = self._request(commit)
+            _report("step", job_id=job_id, attempt=attempt, number=number, repeated=answer["repeated"])
+        ended = self._request(lambda client: client.finish_job(job_id, attempt, result={"steps": count}))
+        _report("finished", job_id=job_id, attempt=attempt, state=ended["state"])
 
     def _stops(self, job_id: int, attempt: int) -> bool:
-        told = self._ask(lambda client: client.heartbeat_job(job_id, attempt))
-        if told["stop"] is None:
+        answer = self._request(lambda client: client.heartbeat_job(job_id, attempt))
+        if answer["stop"] is None:
             return False
-        ended = self._ask(lambda client: client.finish_job(job_id, attempt))
-        _say("stopped", job_id=job_id, attempt=attempt, why=told["stop"], state=ended["state"])
+        ended = self._request(lambda client: client.finish_job(job_id, attempt))
+        _report("stopped", job_id=job_id, attempt=attempt, why=answer["stop"], state=ended["state"])
         return True
 
-    def _ask(self, call: Callable[[Client], T]) -> T:
-        """Asks until there is an answer."""
+    def _request(self, call: Callable[[Client], T]) -> T:
+        """Repeats a request until it is answered."""
         while True:
             try:
                 if self._client is None:
@@ -85,7 +85,7 @@ class Worker:
                 time.sleep(0.05)
 
 
-def _say(what: str, **about: Any) -> None:
+def _report(what: str, **about: Any) -> None:
     print(json.dumps({"what": what, **about}), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""A peer that speaks bytes: it sends what no client sends, and reads only when it wants to."""
+"""A raw protocol peer: it sends arbitrary bytes, which no client sends, and reads only on demand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def frame(op: str, number: int, **fields: Any) -> bytes:
 
 
 class Peer:
-    """The other end of a connection, byte by byte. `patience_s` bounds each read and each write."""
+    """A client connection at the level of bytes. `patience_s` bounds each read and each write."""
 
     def __init__(self, instance: Instance, *, greet: bool = True, patience_s: float = 60.0) -> None:
         self.replies: list[Reply] = []
@@ -36,17 +36,17 @@ class Peer:
             assert "result" in self.replies.pop()
 
     def send(self, data: bytes) -> None:
-        """Sends, and reads nothing."""
+        """Sends bytes; reads nothing."""
         self.socket.sendall(data)
 
     def half_close(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)
 
     def read(self) -> None:
-        """Takes what comes next, or finds the end."""
+        """Reads the next bytes, or notices the end."""
         try:
             data = self.socket.recv(64 * limits.KIB)
-        except (ConnectionResetError, BrokenPipeError):  # the daemon closed, and had not read all that we sent
+        except (ConnectionResetError, BrokenPipeError):  # the daemon closed without reading all that we sent
             data = b""
         self.ended = not data
         self.received_bytes += len(data)
@@ -67,7 +67,7 @@ class Peer:
         return self.answers(number)[0]
 
     def items(self, number: int) -> list[Any]:
-        """What this stream has brought so far."""
+        """The items of this stream so far."""
         return [item for reply in self.answers(number) for item in reply.get("items", ())]
 
     def to_the_end(self) -> list[Reply]:

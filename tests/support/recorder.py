@@ -1,7 +1,7 @@
-"""A watcher as a program of its own: `python -m tests.support.recorder FILE FIELDS [HOLD]`.
+"""A watcher as a separate program: `python -m tests.support.recorder FILE FIELDS [HOLD]`.
 
-It appends what it is sent to FILE, a line of JSON each, and begins where FILE ends: kill it, and start it again.
-FIELDS are those of the op `watch`, as JSON. HOLD is a consumer, moved behind what is in the file.
+It appends each message to FILE as a line of JSON, and resumes where FILE ends, so it can be killed and restarted.
+FIELDS are those of the op `watch`, as JSON. HOLD is a consumer that acknowledges what is in the file.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from vecd.errors import VecError
 
 from .watch_history import Frame, Subscription
 
-#: The daemon is away, and comes back.
+#: Errors while the daemon restarts.
 _AWAY = ("no_daemon", "connection_lost", "shutting_down")
 
 
 def main(path: Path, fields: dict[str, Any], hold: str | None) -> None:
     lines = path.read_bytes() if path.exists() else b""
     with open(path, "r+b" if path.exists() else "wb") as file:
-        file.truncate(lines.rfind(b"\n") + 1)  # a kill may have left half a line
+        file.truncate(lines.rfind(b"\n") + 1)  # a kill may have left a partial line
         file.seek(0, os.SEEK_END)
 
         def note(line: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ def main(path: Path, fields: dict[str, Any], hold: str | None) -> None:
                     place = cursor
                     if hold:
                         client.request("ack", consumer=hold, cursor=f"{client.log}:{place}")
-            time.sleep(0.01)  # between two looks whether the daemon is there again
+            time.sleep(0.01)  # until the next attempt to connect
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def _away() -> Iterator[None]:
 
 
 def _lines(client: Client, place: int, fields: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Where each message takes the watcher, and what is noted of it."""
+    """The cursor after each message, and its line in the file."""
     try:
         for reply in client.pages("watch", **{"from": f"{client.log}:{place}", **fields}):
             if reply.kind != "items":
@@ -71,21 +71,21 @@ def _lines(client: Client, place: int, fields: dict[str, Any]) -> Iterator[tuple
 
 
 def read(path: Path) -> list[Subscription]:
-    """What the file tells."""
+    """The subscriptions that the file records."""
     subscriptions: list[Subscription] = []
     for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
-        told = json.loads(line)
-        if "start" in told:
-            subscriptions.append(Subscription(told["start"]))
-        elif "compacted" in told:
-            subscriptions[-1].compacted = told["compacted"]
+        record = json.loads(line)
+        if "start" in record:
+            subscriptions.append(Subscription(record["start"]))
+        elif "compacted" in record:
+            subscriptions[-1].compacted = record["compacted"]
         else:
-            subscriptions[-1].frames.append(Frame(told["events"], told["cursor"]))
+            subscriptions[-1].frames.append(Frame(record["events"], record["cursor"]))
     return subscriptions
 
 
 def reached(path: Path) -> int:
-    """The seq that it goes on behind: that of the last whole line."""
+    """The seq after which the recorder resumes: that of the last complete line."""
     lines = (path.read_bytes() if path.exists() else b"").rsplit(b"\n", 2)
     if len(lines) < 2 or not lines[-2]:
         return 0

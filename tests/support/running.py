@@ -1,4 +1,4 @@
-"""Running `vec` and reading what it prints; a library for one test."""
+"""Helpers to run `vec` and parse its output, and to create a library for one test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _numbers = itertools.count(1)
 
 @contextlib.contextmanager
 def running(instance: Instance, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """`vec`, running, with pipes; gone at the end. One that outlasts all patience is killed: no read waits forever."""
+    """Runs `vec` with pipes during the block. It is killed at the end, and after PATIENCE_S, so that no read blocks
+    forever."""
     process = instance.spawn(*arguments, **options)
     bound = threading.Timer(PATIENCE_S, process.kill)
     bound.start()
@@ -41,14 +42,14 @@ def running(instance: Instance, *arguments: str, **options: Any) -> Iterator[sub
 
 
 def feed(process: subprocess.Popen[bytes], data: bytes | str) -> None:
-    """Writes to a running command's stdin, and leaves it open."""
+    """Writes to a running command's stdin; does not close it."""
     assert process.stdin is not None
     process.stdin.write(data.encode() if isinstance(data, str) else data)
     process.stdin.flush()
 
 
 def taken(process: subprocess.Popen[bytes]) -> None:
-    """Waits until a running command has read all that was written to its stdin."""
+    """Waits until a running command has read all of its stdin that was written."""
     assert process.stdin is not None
     fd = process.stdin.fileno()
     until(lambda: not any(fcntl.ioctl(fd, termios.FIONREAD, bytes(4))), "its reading")
@@ -68,13 +69,13 @@ def line_of(pipe: IO[bytes] | None) -> Any:
 
 
 def rest_of(pipe: IO[bytes] | None) -> str:
-    """Whatever a command still prints, to its end."""
+    """The rest of a command's output, to its end."""
     assert pipe is not None
     return pipe.read().decode()
 
 
 def fresh(instance: Instance, **fields: Any) -> str:
-    """A new, empty library; `fields` as the op library.create has them (embedder, dimension, metric …)."""
+    """Creates an empty library; `fields` are those of the op library.create (embedder, dimension, metric …)."""
     name = f"library-{next(_numbers)}"
     with instance.connect() as client:
         client.request("library.create", library=name, **fields)
@@ -88,7 +89,7 @@ def ids_in(instance: Instance, library: str) -> list[str]:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process has had resident so far (Linux)."""
+    """The peak resident memory of a process (Linux)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -123,7 +124,7 @@ def alive(pid: int) -> bool:
         return False
     if not sys.platform.startswith("linux"):
         return True
-    try:  # one that has ended and is not yet reaped by whoever inherited it has ended
+    try:  # a zombie, not yet reaped by its parent, has ended
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False

@@ -1,4 +1,4 @@
-"""Libraries of vectors: drawing them, writing them, waiting for the index, the right scores by brute force."""
+"""Helpers for libraries of vectors: random vectors, writing, waiting for the index, scores by brute force."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Document = dict[str, Any]
 
 
 def drawn(count: int, dimension: int, seed: int = 1) -> Matrix:
-    """Vectors in clusters, as those of texts are, of different lengths."""
+    """Random vectors in clusters, as those of texts, with different norms."""
     random = np.random.default_rng(seed)
     centres = random.normal(size=(1 + count // 50, dimension))
     vectors = centres[random.integers(0, len(centres), count)] + 0.3 * random.normal(size=(count, dimension))
@@ -25,13 +25,13 @@ def drawn(count: int, dimension: int, seed: int = 1) -> Matrix:
 
 
 def create(client: Client, name: str, **fields: Any) -> str:
-    """A library of vectors of one's own."""
+    """Creates a library without an embedder."""
     client.request("library.create", library=name, **{"embedder": "none", **fields})
     return name
 
 
 def put(client: Client, library: str, documents: Iterable[Document]) -> None:
-    """Writes any number of documents, all of which are taken."""
+    """Writes any number of documents; asserts that all are accepted."""
     waiting = list(documents)
     for start in range(0, len(waiting), 4_000):
         answer = client.ingest(waiting[start : start + 4_000], library)
@@ -48,35 +48,35 @@ def ids(hits: Iterable[Document]) -> list[str]:
 
 
 def memory(client: Client, library: str) -> dict[str, Any]:
-    """What `vec status` says of a library's index."""
+    """The state of a library's index, from `vec status`."""
     (found,) = (each for each in client.status()["libraries"] if each["name"] == library)
-    said: dict[str, Any] = found["memory"]
-    return said
+    state: dict[str, Any] = found["memory"]
+    return state
 
 
 def structured(client: Client, library: str) -> dict[str, Any]:
-    """Waits until all vectors are in the structure, and saved; returns what `memory` says then.
+    """Waits until all vectors are in the structure, and saved; returns `memory`.
 
-    A structure that cannot grow is built again when enough has come since, and an ingest of many vectors is several
-    commits; so what is left of them outside is asked for.
+    A structure that cannot grow is only rebuilt when the tail is long enough, and an ingest of many vectors is several
+    commits. So this requests a rebuild for a remaining tail.
     """
     any_vector = np.ones(client.request("library.show", library=library)["dimension"], np.float32)
     list(client.search(vector=any_vector, k=1, library=library))
 
     def done() -> dict[str, Any] | None:
         (found,) = (each for each in client.status()["libraries"] if each["name"] == library)
-        said: dict[str, Any] = found["memory"]
-        if not said["structure"] or said["maintenance"] is not None:
+        state: dict[str, Any] = found["memory"]
+        if not state["structure"] or state["maintenance"] is not None:
             return None
-        if said["tail"] and found["index"] == "kdtree":
+        if state["tail"] and found["index"] == "kdtree":
             client.request("library.rebuild", library=library)
-        return None if said["tail"] else said
+        return None if state["tail"] else state
 
     return until(done, "the structure")
 
 
 def scores(matrix: Matrix, query: Matrix, metric: str) -> npt.NDArray[np.float64]:
-    """The score of every row, in double precision, by the definition of the metric."""
+    """The score of each row, in double precision, from the definition of the metric."""
     vectors, asked = matrix.astype(np.float64), query.astype(np.float64)
     if metric == "l2":
         distances: npt.NDArray[np.float64] = -np.linalg.norm(vectors - asked, axis=1)

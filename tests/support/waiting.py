@@ -1,4 +1,4 @@
-"""Waiting for a condition."""
+"""Waits for a condition."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-#: Far more than anything here takes; what waits longer has failed.
+#: Timeout of all waits; far more than any needs.
 PATIENCE_S = 60.0
 
 
 def until(condition: Callable[[], T | None], what: str = "it") -> T:
-    """Waits until `condition()` is true; returns what it gave."""
+    """Waits until `condition()` is true; returns its value."""
     deadline = time.monotonic() + PATIENCE_S
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE_S:g} s"

@@ -1,14 +1,14 @@
-"""The six guarantees of etcd's watch, held against a recorded history.
+"""Checks the six guarantees of etcd's watch against a recorded history.
 
-A history is what happened (the whole log, as a watcher without a filter got it) and what each watcher was sent, frame
-by frame, over all its subscriptions: where each began, and whether it ended because its place had been trimmed away.
+A history has the whole log, as received by a watcher without a filter, and the frames that each watcher received over
+all its subscriptions: where each began, and whether it ended because its position had been trimmed.
 
-- ordered: events come in the order of their seqs, across frames and subscriptions.
-- unique: no event comes twice.
-- reliable: what comes is what happened, and between two cursors nothing that was wanted is missing.
-- atomic: a document's events come together, in one frame.
-- resumable: a subscription that begins at a cursor goes on behind it; one whose place was trimmed away is told so.
-- bookmarkable: a cursor means that nothing up to it comes any more.
+- ordered: events arrive in the order of their seqs, across frames and subscriptions.
+- unique: no event arrives twice.
+- reliable: each event equals the logged one, and between two cursors no wanted event is missing.
+- atomic: a document's events arrive together, in one frame.
+- resumable: a subscription from a cursor continues after it; if the position was trimmed, the watcher is informed.
+- bookmarkable: a cursor means that no event up to it will arrive.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 Event = dict[str, Any]
 
-#: Whether a watcher wants an event of a change, and as what: the event, and the one that its row begins with.
+#: A watcher's selection: maps an event, and the first event of its row, to the expected event, or to None.
 Wants = Callable[[Event, Event], Event | None]
 
 
@@ -33,11 +33,11 @@ class Frame:
 
 @dataclass
 class Subscription:
-    """From one watch to the loss of its connection, or to its end."""
+    """One watch, until its connection is lost or it ends."""
 
-    start: int  # behind this seq
+    start: int  # the seq after which it begins
     frames: list[Frame] = field(default_factory=list)
-    compacted: int | None = None  # it ended so, and the log was said to reach back to this seq (exclusive)
+    compacted: int | None = None  # the horizon of the log (exclusive), if it ended with the error `compacted`
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Watcher:
 
 
 class Broken(AssertionError):
-    """A guarantee that was not kept."""
+    """A violated guarantee."""
 
     def __init__(self, guarantee: str, watcher: Watcher, what: str) -> None:
         super().__init__(f"{watcher.name}: not {guarantee}: {what}")
@@ -56,18 +56,18 @@ class Broken(AssertionError):
 
 
 class Log:
-    """What happened: every event, from the first to the last, with its payload."""
+    """The reference: every event of the log, with its payload."""
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.events = list(events)
-        self.begins: list[Event] = []  # by event: the one that its row begins with
+        self.begins: list[Event] = []  # for each event, the first event of its row
         for place, event in enumerate(self.events):
-            assert event["seq"] == place + 1, f"the log itself has seq {event['seq']} behind {place}"
+            assert event["seq"] == place + 1, f"the log itself has seq {event['seq']} after {place}"
             part = event["type"].startswith("chunk.")
             self.begins.append(self.begins[-1] if part else event)
 
     def wanted(self, watcher: Watcher, after: int, stop: int) -> list[Event]:
-        """What the watcher wants of (after, stop], as it wants it."""
+        """The events in (after, stop] that the watcher expects."""
         found = []
         for event, begin in zip(self.events[after:stop], self.begins[after:stop], strict=True):
             if (shown := watcher.wants(event, begin)) is not None:
@@ -75,7 +75,7 @@ class Log:
         return found
 
     def row(self, seq: int) -> tuple[int, int]:
-        """The first and the last seq of the row that the event is of."""
+        """The first and the last seq of the event's row."""
         first = last = self.begins[seq - 1]["seq"]
         while last < len(self.events) and self.begins[last]["seq"] == first:
             last += 1
@@ -83,7 +83,7 @@ class Log:
 
 
 def check(log: Log, watcher: Watcher) -> None:
-    """Raises Broken, naming the guarantee."""
+    """Raises Broken, which names the violated guarantee."""
     _check_resumptions(watcher)
     seen: set[int] = set()
     for subscription in watcher.subscriptions:
@@ -112,7 +112,7 @@ def _check_order(watcher: Watcher, subscription: Subscription, seen: set[int]) -
         if len(set(seqs)) < len(seqs) or not seen.isdisjoint(seqs):
             raise Broken("unique", watcher, f"{sorted(seen & set(seqs)) or seqs} came twice")
         if seqs != sorted(seqs) or (seqs and seqs[0] < latest):
-            raise Broken("ordered", watcher, f"{seqs} came behind {latest}")
+            raise Broken("ordered", watcher, f"{seqs} came after {latest}")
         if frame.cursor < reached or (seqs and (seqs[0] <= reached or seqs[-1] > frame.cursor)):
             raise Broken("bookmarkable", watcher, f"{seqs} came between the cursors {reached} and {frame.cursor}")
         seen.update(seqs)

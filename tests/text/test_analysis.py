@@ -23,9 +23,9 @@ from vecd.text.analysis import (
     analyzer,
     holds_phrase,
 )
-from vecd.text.cutting import ascii_stretches, stretches, tokens
 from vecd.text.folding import fold, is_invisible, shape
 from vecd.text.languages import LANGUAGES
+from vecd.text.tokenizing import ascii_stretches, stretches, tokens
 
 ENGLISH = analyzer("english")
 

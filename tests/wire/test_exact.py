@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vecd.errors import VecError
-from vecd.wire import exact
+from vecd.wire import strict_json
 
 _KEYS = st.sampled_from(["a", "b", '"', "\\", 'x":', "\\\\", ' "y" : ', "ü", ""])
 _VALUES = st.one_of(
@@ -45,7 +45,7 @@ def twice(value: Any) -> bool:
 def test_a_key_that_stands_twice_is_found_and_nothing_else_is_refused(value: Any, colon: str, escaped: bool) -> None:
     text = written(value, colon, escaped)
     try:
-        found = exact.loads(text.encode())
+        found = strict_json.loads(text.encode())
     except VecError as error:
         assert error.code == "invalid_document"
         assert "occurs twice" in error.message
@@ -59,21 +59,21 @@ def test_a_key_that_stands_twice_is_found_and_nothing_else_is_refused(value: Any
 def test_an_integer_is_read_exactly_or_refused_with_its_digits(number: int) -> None:
     text = json.dumps({"a": {"b": [1, number]}}).encode()
     if -(2**63) <= number < 2**64:
-        assert exact.loads(text) == {"a": {"b": [1, number]}}
+        assert strict_json.loads(text) == {"a": {"b": [1, number]}}
         return
     with pytest.raises(VecError) as raised:
-        exact.loads(text)
+        strict_json.loads(text)
     assert f"'a.b[1]' is the integer {str(number)[:40]}" in raised.value.message
     assert "write it as a string" in str(raised.value.hint)
 
 
 @pytest.mark.parametrize("text", ['{"a": 1e20}', '{"a": 1.0e300}', '{"a": 12345678901234567890123.5}', '{"a": -0.0}'])
 def test_a_float_may_be_as_large_as_floats_are(text: str) -> None:
-    assert repr(exact.loads(text.encode())) == repr(json.loads(text))
+    assert repr(strict_json.loads(text.encode())) == repr(json.loads(text))
 
 
 def test_an_integer_of_many_digits_is_refused_in_few_words() -> None:
     with pytest.raises(VecError) as raised:
-        exact.loads(b'{"a": ' + b"9" * 300 + b"}")
+        strict_json.loads(b'{"a": ' + b"9" * 300 + b"}")
     assert "(300 digits)" in raised.value.message
     assert len(str(raised.value.hint)) < 200

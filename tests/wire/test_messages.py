@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 from vecd import PROTOCOL, limits
 from vecd.errors import Code, VecError
 from vecd.wire.frames import FrameDecoder
-from vecd.wire.messages import Reply, check_protocol, decode, encode, hello, parse_reply, parse_request, request_id
+from vecd.wire.messages import (
+    ReplyMessage,
+    check_protocol,
+    decode,
+    encode,
+    hello,
+    parse_reply,
+    parse_request,
+    request_id,
+)
 from vecd.wire.vectors import pack_vector, unpack_vector
 
 SCALARS = (
@@ -97,14 +106,14 @@ def test_a_request_round_trips(op: str, number: int, fields: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("message", "reply"),
     [
-        ({"id": 7, "result": {"a": 1}}, Reply(7, "result", {"a": 1}, {})),
-        ({"id": 7, "items": [1], "cursor": "c:1"}, Reply(7, "items", [1], {"cursor": "c:1"})),
-        ({"id": 7, "end": {}}, Reply(7, "end", {}, {})),
-        ({"id": None, "error": {"code": "x"}}, Reply(None, "error", {"code": "x"}, {})),
-        ({"error": {"code": "x"}}, Reply(None, "error", {"code": "x"}, {})),
+        ({"id": 7, "result": {"a": 1}}, ReplyMessage(7, "result", {"a": 1}, {})),
+        ({"id": 7, "items": [1], "cursor": "c:1"}, ReplyMessage(7, "items", [1], {"cursor": "c:1"})),
+        ({"id": 7, "end": {}}, ReplyMessage(7, "end", {}, {})),
+        ({"id": None, "error": {"code": "x"}}, ReplyMessage(None, "error", {"code": "x"}, {})),
+        ({"error": {"code": "x"}}, ReplyMessage(None, "error", {"code": "x"}, {})),
     ],
 )
-def test_each_kind_of_reply_is_told_apart(message: dict[str, Any], reply: Reply) -> None:
+def test_each_kind_of_reply_is_told_apart(message: dict[str, Any], reply: ReplyMessage) -> None:
     assert parse_reply(decode(payload_of(message))) == reply
 
 

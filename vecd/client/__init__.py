@@ -9,6 +9,6 @@ with connect() as vec:
 from .client import Client, explained
 from .connect import connect
 from .connection import Pending
-from .subscription import Message, Watch
+from .watch import Message, Watch
 
 __all__ = ["Client", "Message", "Pending", "Watch", "connect", "explained"]

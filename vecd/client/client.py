@@ -16,7 +16,7 @@ from ..errors import Code, VecError
 from ..wire.documents import Packed, pack_all, pack_document
 from ..wire.vectors import pack_vector
 from .connection import Connection
-from .subscription import Watch
+from .watch import Watch
 
 
 class Client(Connection):
@@ -205,7 +205,7 @@ class Client(Connection):
         self.request("ack", consumer=consumer, cursor=cursor)
 
     def flush(self, consumer: str | None = None, *, timeout_s: float | None = None) -> str:
-        """Waits until every current watch has been sent all that is committed now, or until a consumer has
+        """Waits until every current watch was sent everything committed so far, or until a consumer has
         acknowledged it. Returns the cursor of that. Raises VecError `timeout`, or `not_found` for an unknown
         consumer."""
         return str(self.request("flush", consumer=consumer, timeout_s=timeout_s)["cursor"])

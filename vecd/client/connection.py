@@ -28,8 +28,8 @@ from ..durable_files import printable_path
 from ..errors import Code, VecError
 from ..unixsocket import bound_reads, peer_pid
 from ..wire.frames import FrameDecoder
-from ..wire.messages import Reply, check_protocol, decode, encode, hello, parse_reply
-from .discovery import is_serving, silent
+from ..wire.messages import ReplyMessage, check_protocol, decode, encode, hello, parse_reply
+from .discovery import is_serving, stalled_error
 
 _RECEIVE_BYTES = 256 * limits.KIB
 _HELLO = encode(hello(f"vec {__version__}"))
@@ -42,7 +42,7 @@ class Pending:
         self._connection = connection
         self.number = number
         self.done = False  # the last reply is here
-        self._replies: deque[Reply] = deque()
+        self._replies: deque[ReplyMessage] = deque()
         self.warnings: list[str] = []  # of the answer, once it was read
 
     def result(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Pending:
             raise VecError(Code.PROTOCOL_ERROR, "the daemon answered with a stream where one result was expected")
         return dict(reply.body)
 
-    def parts(self) -> Iterator[Reply]:
+    def parts(self) -> Iterator[ReplyMessage]:
         """The replies as they come: any number of `items`, then one `end` (or a single `result`)."""
         while (reply := self.next()) is not None:
             yield reply
@@ -64,7 +64,7 @@ class Pending:
         """Whether `next` has something to return without waiting."""
         return bool(self._replies) or self.done
 
-    def next(self) -> Reply | None:
+    def next(self) -> ReplyMessage | None:
         """Waits for the next reply; None after the last. Raises VecError."""
         self._connection.wait_for(lambda: self.ready)
         if not self._replies:
@@ -77,7 +77,7 @@ class Pending:
             self._connection.on_warnings(self.warnings)
         return reply
 
-    def _take(self, reply: Reply) -> None:
+    def _take(self, reply: ReplyMessage) -> None:
         self._replies.append(reply)
         self.done = reply.kind != "items"
 
@@ -144,7 +144,7 @@ class Connection:
         """Sends a request and waits for its answer. Raises VecError."""
         return self.submit(op, **fields).result()
 
-    def pages(self, op: str, **fields: Any) -> Generator[Reply, None, None]:
+    def pages(self, op: str, **fields: Any) -> Generator[ReplyMessage, None, None]:
         """The replies of a stream as they come: any number of `items`, then one `end`; or a single `result`.
 
         Leaving the iterator early cancels the stream.
@@ -256,12 +256,12 @@ class Connection:
         """Call it after SILENCE_S without a byte. Raises VecError `stalled` if the daemon is not at work; then the
         connection is lost."""
         if self._lost is None and not is_serving(self._socket, _HELLO, limits.PROBE_S):
-            self._lose(None, silent(peer_pid(self._socket), limits.SILENCE_S + limits.PROBE_S))
+            self._lose(None, stalled_error(peer_pid(self._socket), limits.SILENCE_S + limits.PROBE_S))
         if self._lost is not None:
             raise self._lost
 
     def _read(self, flags: int) -> bool:
-        """Reads what is there; false if nothing is."""
+        """Reads what has arrived; false if nothing has."""
         try:
             count = self._socket.recv_into(self._arriving, _RECEIVE_BYTES, flags)
         except BlockingIOError:

@@ -53,7 +53,7 @@ def _not_there(settings: Settings, held: Holder, elsewhere: bool) -> VecError:
             "use that daemon's socket (VEC_SOCKET or --socket), or stop it",
         )
     if held.pid is not None and is_stopped(held.pid):
-        return silent(held.pid, limits.REBIND_S)
+        return stalled_error(held.pid, limits.REBIND_S)
     return VecError(Code.NO_DAEMON, f"{what} {held.pid}, whose socket was removed", "stop it: vec daemon stop")
 
 
@@ -82,7 +82,7 @@ def connect_socket(settings: Settings) -> socket.socket | None:
     except BlockingIOError:  # a Unix socket's queue is full
         sock.close()
         held = holder(settings)
-        raise silent(held.pid if held else None, limits.DIAL_S) from None
+        raise stalled_error(held.pid if held else None, limits.DIAL_S) from None
     except OSError as error:
         sock.close()
         raise VecError(Code.NO_DAEMON, f"cannot connect to {settings.socket} ({error.strerror})") from error
@@ -114,7 +114,7 @@ def is_serving(sock: socket.socket, hello: bytes, patience_s: float) -> bool:
     return True
 
 
-def silent(pid: int | None, silence_s: float) -> VecError:
+def stalled_error(pid: int | None, silence_s: float) -> VecError:
     """The error for a daemon that does not answer."""
     who = f"the daemon, process {pid}," if pid else "the daemon"
     if pid and is_stopped(pid):

@@ -23,7 +23,7 @@ from typing import TypeVar
 from .. import limits
 from ..data_lock import holder, open_lock
 from ..errors import Code, VecError
-from ..process import environment_for_daemon, roomy_stack
+from ..process import default_stack_size, environment_for_daemon
 from ..settings import Settings, private_folder
 from .discovery import connect_socket, find_daemon
 
@@ -115,7 +115,7 @@ def _start(settings: Settings) -> None:
     command = [sys.executable, "-P", "-m", "vecd", "--fresh", "--detach"]
     command += ["--socket", str(settings.socket), "--log-file", str(settings.log), "--ready-fd", str(write_end)]
     try:
-        with open(settings.log, "ab", opener=_private) as log, roomy_stack():
+        with open(settings.log, "ab", opener=_private) as log, default_stack_size():
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -1,29 +1,29 @@
 """Deliver a feed of events to something that may fail: at least once, in order, in batches.
 
-    feed (feed.py) -> batches (batches.py) -> loop (loop.py) -> sink (sink.py)
-                                                |
-                                                +-> dead letters (dead_letters.py)
+    source (source.py) -> batches (batches.py) -> loop (loop.py) -> sink (sink.py)
+                                                    |
+                                                    +-> dead letters (dead_letters.py)
 
 `vec watch --exec` delivers to a command. Rules: nothing here knows a terminal or a socket. The code blocks: it belongs
 on a thread of its own, and all its waits end when its `Stop` is set.
 """
 
-from .batches import Batch
+from .batches import DeliveryBatch
 from .dead_letters import DeadLetterFile, DeadLetters
-from .feed import Feed, Message, Stop
-from .loop import Delivery, Observer, Options
+from .loop import Delivery, DeliveryOptions, Observer
 from .sink import AttemptFailed, Sink
+from .source import EventSource, SourceMessage, Stop
 
 __all__ = [
     "AttemptFailed",
-    "Batch",
     "DeadLetterFile",
     "DeadLetters",
     "Delivery",
-    "Feed",
-    "Message",
+    "DeliveryBatch",
+    "DeliveryOptions",
+    "EventSource",
     "Observer",
-    "Options",
     "Sink",
+    "SourceMessage",
     "Stop",
 ]

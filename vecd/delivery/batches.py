@@ -1,4 +1,4 @@
-"""Cut a feed into batches: events that have accumulated are delivered together.
+"""Batches of a delivery: groups the events of a source by count, age and idle time.
 
 A batch is complete when it is full, when no further event arrives for a moment, or when its first event has waited for
 long enough. The events of one document stay in one batch, unless there are more of them than a batch may hold.
@@ -11,27 +11,27 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import VecError
-from .feed import Event, Feed, Stop
+from .source import Event, EventSource, Stop
 
 
-class Batch(NamedTuple):
+class DeliveryBatch(NamedTuple):
     """Encoded events, and the position behind them. Without lines it only moves the position."""
 
     lines: Sequence[bytes]  # one a line, with its newline
-    events: int  # of the feed; there may be fewer lines
+    events: int  # of the source; there may be fewer lines
     cursor: str
     attempt: int = 1
 
 
-class Batches:
-    """Iterate once. It ends with the feed, or when it is stopped.
+class Batcher:
+    """Iterate over it once. It ends when the source ends, or when `stop` is set.
 
-    A VecError of the feed is raised after all that was read before it.
+    A VecError of the source is raised after all that was read before it.
     """
 
     def __init__(
         self,
-        feed: Feed,
+        source: EventSource,
         encode: Callable[[Sequence[Event]], Sequence[bytes]],
         stop: Stop,
         *,
@@ -40,23 +40,23 @@ class Batches:
         idle_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._feed = feed
+        self._source = source
         self._encode = encode
         self._stop = stop
         self._events_max = events_max
         self._age_s = age_s
         self._idle_s = idle_s
         self._clock = clock
-        self._rewinds = feed.rewinds
+        self._rewinds = source.rewinds
         self._events: list[Event] = []
-        self._cursor = self._before = feed.committed  # behind the events, and in front of them
+        self._cursor = self._before = source.committed  # behind the events, and in front of them
         self._returned = ""  # the cursor of the last batch
         self._failure: VecError | None = None
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[DeliveryBatch]:
         while not self._stop.is_set():
             self._check_rewind()
-            if self._failure is None and not self._feed.ended:
+            if self._failure is None and not self._source.ended:
                 self._gather()
             if self._events:
                 yield self._cut()
@@ -64,22 +64,22 @@ class Batches:
                 raise self._failure
             elif self._cursor != self._returned:
                 self._before = self._returned = self._cursor
-                yield Batch((), 0, self._cursor)
-            elif self._feed.ended:
+                yield DeliveryBatch((), 0, self._cursor)
+            elif self._source.ended:
                 return
 
     def _check_rewind(self) -> None:
-        if self._feed.rewinds != self._rewinds:
-            self._rewinds = self._feed.rewinds
+        if self._source.rewinds != self._rewinds:
+            self._rewinds = self._source.rewinds
             self._events = []
-            self._cursor = self._before = self._feed.committed
+            self._cursor = self._before = self._source.committed
 
     def _gather(self) -> None:
-        """Reads what is there; waits for more only if that is nothing."""
+        """Reads what has arrived; waits only if nothing has."""
         began = self._clock()
         try:
             while len(self._events) < self._events_max and not self._stop.is_set():
-                message = self._feed.read(self._idle_s if self._events else None)
+                message = self._source.read(self._idle_s if self._events else None)
                 self._check_rewind()
                 if message is None:
                     return
@@ -92,7 +92,7 @@ class Batches:
         except VecError as error:
             self._failure = error
 
-    def _cut(self) -> Batch:
+    def _cut(self) -> DeliveryBatch:
         """The first of the events, up to the limit."""
         place = len(self._events)
         if place > self._events_max:
@@ -107,4 +107,4 @@ class Batches:
         else:  # the last one that has a cursor: within a message of a snapshot there is none
             cursor = next((event["cursor"] for event in reversed(events) if event["cursor"]), cursor)
         self._before = self._returned = cursor
-        return Batch(self._encode(events), len(events), cursor)
+        return DeliveryBatch(self._encode(events), len(events), cursor)

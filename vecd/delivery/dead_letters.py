@@ -1,4 +1,4 @@
-"""Dead letters: batches that were given up, kept where a person finds them."""
+"""Dead letters: batches whose attempts have all failed, kept in a file for a person to look at."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Protocol
 
 from ..durable_files import append, printable_path
 from ..errors import Code, VecError
-from .batches import Batch
+from .batches import DeliveryBatch
 from .sink import AttemptFailed
 
 
 class DeadLetters(Protocol):
     """Where batches go that are given up."""
 
-    def add(self, batch: Batch, failure: AttemptFailed) -> None:
+    def add(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
         """Keeps a batch, whose `attempt` is the last one. Durable when it returns. Raises VecError."""
 
 
@@ -40,7 +40,7 @@ class DeadLetterFile:
         except OSError as error:
             raise self._failed(error) from error
 
-    def add(self, batch: Batch, failure: AttemptFailed) -> None:
+    def add(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         about = {"time": now, **failure.details, "attempts": batch.attempt, "cursor": batch.cursor}
         head = json.dumps(about, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")

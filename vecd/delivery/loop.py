@@ -1,7 +1,8 @@
-"""The delivery loop: deliver each batch, retry what fails, give it up in the end, and commit the position behind it.
+"""The delivery loop: delivers each batch, retries failures, writes what keeps failing to the dead letters, and commits
+the position.
 
 The position moves when the sink has taken the batch, or when the batch is durable among the dead letters. So every
-event is delivered at least once, or kept. One batch is on its way at a time.
+event is delivered at least once, or is in the dead letters. One batch is delivered at a time.
 """
 
 from __future__ import annotations
@@ -12,42 +13,42 @@ from dataclasses import dataclass
 
 from .. import backoff
 from ..errors import Code, VecError
-from .batches import Batch, Batches
+from .batches import Batcher, DeliveryBatch
 from .dead_letters import DeadLetters
-from .feed import Event, Feed, Stop
 from .sink import AttemptFailed, Sink
+from .source import Event, EventSource, Stop
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How a feed is delivered. Times are in seconds."""
+class DeliveryOptions:
+    """How events are delivered. Times are in seconds."""
 
     events_max: int = 1_000  # of a batch
-    age_s: float = 0.25  # a batch is delivered when its first event has waited for so long …
-    idle_s: float = 0.01  # … or when no further event has come for so long
-    attempts_max: int | None = 5  # of a batch; None: without end
+    age_s: float = 0.25  # a batch is delivered when its first event has waited for this long …
+    idle_s: float = 0.01  # … or when no further event has come for this long
+    attempts_max: int | None = 5  # of a batch; None: no limit
     retry_s: float = 1.0  # the longest pause before the second attempt; it doubles before each further one
     retry_s_max: float = 60.0
 
 
 class Observer:
-    """Is told what goes wrong. This one ignores it."""
+    """Receives reports of failures. This base class ignores them."""
 
-    def retrying(self, batch: Batch, failure: AttemptFailed, pause_s: float) -> None:
+    def retrying(self, batch: DeliveryBatch, failure: AttemptFailed, pause_s: float) -> None:
         """The attempt `batch.attempt` failed; the next one follows after `pause_s` seconds."""
 
-    def gave_up(self, batch: Batch, failure: AttemptFailed) -> None:
+    def gave_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
         """The batch is among the dead letters."""
 
 
 class Delivery:
-    """Delivers one feed to one sink. Use once, on one thread."""
+    """Delivers one source to one sink. Use once, on one thread."""
 
     def __init__(
         self,
-        feed: Feed,
+        source: EventSource,
         sink: Sink,
-        options: Options,
+        options: DeliveryOptions,
         *,
         encode: Callable[[Sequence[Event]], Sequence[bytes]],
         stop: Stop,
@@ -55,16 +56,16 @@ class Delivery:
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`encode` makes lines of a batch's events, once, whatever the number of attempts. Without `dead_letters` the
-        delivery ends at a batch that it would give up."""
-        self._feed = feed
+        """`encode` turns a batch's events into lines, once for all attempts. Without `dead_letters` the delivery ends
+        at the first batch that it would give up."""
+        self._source = source
         self._sink = sink
         self._options = options
         self._stop = stop
         self._dead_letters = dead_letters
         self._observer = observer or Observer()
-        self._batches = Batches(
-            feed,
+        self._batches = Batcher(
+            source,
             encode,
             stop,
             events_max=options.events_max,
@@ -75,18 +76,18 @@ class Delivery:
         self.given_up = 0  # batches
 
     def run(self) -> None:
-        """Delivers until the feed ends, or `stop` is set.
+        """Delivers until the source ends, or `stop` is set.
 
         Raises VecError `handler_failed` at a batch that it would give up, if there are no dead letters; and what the
-        feed, the sink and the dead letters raise. The position is before the batch then.
+        source, the sink and the dead letters raise. The position is before the batch then.
         """
         for batch in self._batches:
             if batch.lines and not self._deliver(batch):
                 return
-            self._feed.commit(batch.cursor, batch.events)
+            self._source.commit(batch.cursor, batch.events)
 
-    def _deliver(self, batch: Batch) -> bool:
-        """Attempts until the batch is delivered or given up; false if it was stopped before that."""
+    def _deliver(self, batch: DeliveryBatch) -> bool:
+        """Tries until the batch is delivered or given up; false if `stop` was set before that."""
         while (failure := self._attempt(batch)) is not None:
             if self._stop.is_set():
                 return False
@@ -100,7 +101,7 @@ class Delivery:
             batch = batch._replace(attempt=batch.attempt + 1)
         return True
 
-    def _attempt(self, batch: Batch) -> AttemptFailed | None:
+    def _attempt(self, batch: DeliveryBatch) -> AttemptFailed | None:
         """None if the batch is delivered, or else why it is not."""
         try:
             self._sink.deliver(batch)
@@ -109,10 +110,10 @@ class Delivery:
         except VecError as error:
             if not error.retryable:
                 raise
-            return AttemptFailed(str(error), error=error.to_wire())
+            return AttemptFailed(error.message, error=error.to_wire())
         return None
 
-    def _give_up(self, batch: Batch, failure: AttemptFailed) -> None:
+    def _give_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
         if self._dead_letters is None:
             times = "once" if batch.attempt == 1 else f"{batch.attempt} times"
             events = "1 event" if len(batch.lines) == 1 else f"{len(batch.lines):,} events"

@@ -1,10 +1,10 @@
-"""Where a delivery goes: a command, a broker, a webhook."""
+"""The sink of a delivery, as a protocol: a command, a broker, a webhook."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from .batches import Batch
+from .batches import DeliveryBatch
 
 
 class AttemptFailed(Exception):
@@ -24,7 +24,7 @@ class AttemptFailed(Exception):
 class Sink(Protocol):
     """Something that may fail."""
 
-    def deliver(self, batch: Batch) -> None:
+    def deliver(self, batch: DeliveryBatch) -> None:
         """Returns when the batch is delivered: it is never delivered again after that, unless the process dies.
 
         Raises AttemptFailed if this attempt failed; a VecError that is `retryable` means the same. Any other error says

@@ -1,4 +1,4 @@
-"""A cache of documents' attributes: the columns of each library that filters are answered from, kept up to date.
+"""A cache of documents' attributes: the columns of each library that filters read, updated by every commit.
 
 A library's columns are loaded when a filter first needs them, and every commit is applied to them.
 """
@@ -9,8 +9,8 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from ..filters.attributes import Attributes, DocumentSelection, Row
-from ..filters.language import Field, Filter
+from ..filters.attributes import Attributes, DocumentRow, DocumentSelection
+from ..filters.expressions import Field, Filter
 from ..store import documents, events
 from ..store.catalogue import Library
 from ..store.database import Database
@@ -57,11 +57,11 @@ class AttributeCache:
     def load(self, library: Library, attributes: Attributes, where: Filter) -> DocumentSelection:
         """The documents that match the filter now. Within `hold` of the same filter. Blocks."""
 
-        def read() -> tuple[int, Iterator[Row]]:
-            return events.head(db), map(Row._make, documents.fields(db, library.library_id))
+        def read() -> tuple[int, Iterator[DocumentRow]]:
+            return events.head(db), map(DocumentRow._make, documents.fields(db, library.library_id))
 
         if self.lacks(attributes, where):
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 attributes.load(_fields(where), read)
             log.info("attributes loaded", extra={"library": library.name, "fields": len(attributes.fields)})
         return attributes.select(where)
@@ -72,7 +72,7 @@ class AttributeCache:
         if attributes is None or (attributes.worn and library.library_id not in self._users):
             return None
         rows = [
-            Row(label, chunks, id, title, metadata)
+            DocumentRow(label, chunks, id, title, metadata)
             for change in changes
             for label, id, title, metadata, _, chunks in change.documents
         ]

@@ -1,4 +1,4 @@
-"""A batch executor: threads that answer requests, all that wait together as one batch.
+"""A batch executor: threads that answer all requests that wait as one batch.
 
 Handing a request from thread to thread costs about as much as a search does, and threads that compete for the
 interpreter lock cost more than that: with eight clients, a thread for each search makes a third of the searches that
@@ -24,7 +24,7 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 
-class Pending(Generic[Q, R]):
+class QueuedRequest(Generic[Q, R]):
     """One request of a batch. The handler of the batch sets `result` or `error`."""
 
     __slots__ = ("error", "future", "request", "result")
@@ -45,7 +45,7 @@ class Pending(Generic[Q, R]):
 
 
 #: Answers a whole batch; may block.
-Handler = Callable[[list[Pending[Q, R]]], None]
+Handler = Callable[[list[QueuedRequest[Q, R]]], None]
 
 
 class BatchExecutor:
@@ -58,7 +58,7 @@ class BatchExecutor:
         self._threads: list[threading.Thread] = []
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # wakes one thread; false ends it
         self._lock = threading.Lock()  # guards all that follows
-        self._waiting: deque[tuple[Handler[Any, Any], Pending[Any, Any]]] = deque()
+        self._waiting: deque[tuple[Handler[Any, Any], QueuedRequest[Any, Any]]] = deque()
         self._busy: dict[int, float] = {}  # by thread: since when it has worked on its batch
         self._woken = 0  # threads that were woken and have not begun yet
         self._checking = False  # a check for threads that are stuck is due on the loop
@@ -78,7 +78,7 @@ class BatchExecutor:
         the error, that the handler sets."""
         future: asyncio.Future[R] = self._loop.create_future()
         with self._lock:
-            self._waiting.append((handler, Pending(request, future)))
+            self._waiting.append((handler, QueuedRequest(request, future)))
             if not self._busy and not self._woken:
                 self._wake_thread()
             elif not self._checking:
@@ -96,7 +96,7 @@ class BatchExecutor:
             thread.join()
 
     def _check(self) -> None:
-        """Wakes another thread if all that work are stuck while something waits."""
+        """Wakes another thread if all active ones are stuck while requests wait."""
         with self._lock:
             self._checking = bool(self._waiting)
             if not self._waiting:
@@ -114,7 +114,7 @@ class BatchExecutor:
             thread = self._thread()
             try:
                 thread.start()
-            except RuntimeError:  # the system gives no more threads: the present ones take what waits
+            except RuntimeError:  # no more threads: the present ones take what waits
                 return
             self._threads.append(thread)
         self._woken += 1
@@ -136,9 +136,9 @@ class BatchExecutor:
                 with self._lock:
                     handler, batch = self._take(me)
 
-    def _take(self, me: int) -> tuple[Handler[Any, Any] | None, list[Pending[Any, Any]]]:
+    def _take(self, me: int) -> tuple[Handler[Any, Any] | None, list[QueuedRequest[Any, Any]]]:
         """The next batch: requests that wait, as long as they have the same handler. With the lock held."""
-        batch: list[Pending[Any, Any]] = []
+        batch: list[QueuedRequest[Any, Any]] = []
         if not self._waiting:
             self._busy.pop(me, None)
             return None, batch
@@ -149,7 +149,7 @@ class BatchExecutor:
         return handler, batch
 
     @staticmethod
-    def _deliver(batch: list[Pending[Any, Any]]) -> None:
+    def _deliver(batch: list[QueuedRequest[Any, Any]]) -> None:
         for pending in batch:
             if pending.future.done():  # the request was cancelled
                 continue

@@ -14,18 +14,18 @@ import numpy as np
 from .. import limits
 from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
-from ..filters.language import Filter, refuse
+from ..filters.expressions import Filter, refuse
 from ..store import documents as store
 from ..store import events, libraries
 from ..store.catalogue import Library
-from ..store.documents import Batch, Document, Entry, Outcome
+from ..store.documents import Document, DocumentBatch, Entry, Outcome
 from ..store.transaction import Transaction
 from ..write_order import WriteSlot
 from . import ingest
 from .engine import Engine
 from .libraries import find
 from .prepare import NO_VECTORS
-from .read_views import Everything, Listing, Picked, ReadView
+from .read_views import AllDocuments, DocumentsByLabel, Listing, ReadView
 
 if TYPE_CHECKING:
     import apsw
@@ -40,7 +40,7 @@ def get(engine: Engine, name: str, ids: list[str], vectors: bool) -> tuple[list[
 
     Raises VecError `not_found` for a library that is not there.
     """
-    with engine.views.open() as view, engine.database.snapshot() as db:
+    with engine.views.open() as view, engine.database.read_transaction() as db:
         found, seq = _found(engine, db, view, name, ids)
         there = [each for each in found if each is not None]
         if store.fill(db, there, vectors=vectors, bytes_max=limits.PAGE_BYTES) < len(there):
@@ -54,15 +54,17 @@ def locate(engine: Engine, view: ReadView, name: str, ids: list[str]) -> tuple[l
 
     Raises VecError `not_found` for a library that is not there.
     """
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         found, seq = _found(engine, db, view, name, ids)
     return [None if each is None else each.label for each in found], seq
 
 
-def at(engine: Engine, view: ReadView, labels: list[int | None], vectors: bool) -> list[dict[str, Any] | None]:
+def read_located(
+    engine: Engine, view: ReadView, labels: list[int | None], vectors: bool
+) -> list[dict[str, Any] | None]:
     """Of the documents that `locate` found, the first ones, as `get` has them: at least one, and as many as make an
     answer of a moderate size. Blocks. Raises VecError `busy`."""
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         found = store.at(db, [label for label in labels if label is not None])
         places = {label: place for place, label in reversed([*enumerate(labels)])}
         found.sort(key=lambda document: places[document.label])
@@ -94,51 +96,51 @@ def _found(
 
 
 async def listing(engine: Engine, view: ReadView, name: str, where: Filter) -> tuple[Listing, list[str]]:
-    """The documents of a library, or those that match a filter, by id; for `outlines`, while the view is open. And
+    """The documents of a library, or those that match a filter, by id; for `next_page`, while the view is open. And
     warnings.
 
     Raises VecError `not_found` or `invalid_filter`.
     """
     library = find(engine, name, view.catalogue)
     if not where:
-        return Everything(view, library.library_id), []
+        return AllDocuments(view, library.library_id), []
     selection = await _select(engine, library, where)
     await _published(engine, selection.seq)
     return await engine.read(_picked, engine, view, selection), _warnings(selection)
 
 
 def _warnings(selection: DocumentSelection) -> list[str]:
-    return [doubt.sentence for doubt in selection.doubts]
+    return [warning.sentence for warning in selection.warnings]
 
 
-def refuse_doubts(selection: DocumentSelection) -> None:
-    """Raises VecError `invalid_filter` for the first doubt: `id != x` would delete everything if the field is missing
+def refuse_warnings(selection: DocumentSelection) -> None:
+    """Raises VecError `invalid_filter` for the first warning: `id != x` would delete everything if the field is missing
     everywhere, which is hardly intended."""
-    for doubt in selection.doubts:
-        refuse(doubt.text, doubt.column, doubt.message, doubt.hint)
+    for warning in selection.warnings:
+        refuse(warning.text, warning.column, warning.message, warning.hint)
 
 
-def listing_at_once(engine: Engine, view: ReadView, library: Library, where: Filter) -> Listing:
+def listing_blocking(engine: Engine, view: ReadView, library: Library, where: Filter) -> Listing:
     """As `listing`, for a thread that may block. Blocks."""
     if not where:
-        return Everything(view, library.library_id)
+        return AllDocuments(view, library.library_id)
     return _picked(engine, view, _selected(engine, library, where))
 
 
-def outlines(engine: Engine, listed: Listing, count: int) -> list[dict[str, Any]]:
+def next_page(engine: Engine, listed: Listing, count: int) -> list[dict[str, Any]]:
     """The next `count` documents of a listing at most, without their chunks' text; none: that was all. Blocks.
 
     Raises VecError `busy`.
     """
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         return [_outlined(each) for each in listed.page(db, count)]
 
 
-def _picked(engine: Engine, view: ReadView, selection: DocumentSelection) -> Picked:
+def _picked(engine: Engine, view: ReadView, selection: DocumentSelection) -> DocumentsByLabel:
     labels = selection.firsts[selection.matching].tolist()
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         labels = store.by_id(db, labels)
-    return Picked(view, max(view.seq, selection.seq), selection.last_label, labels)
+    return DocumentsByLabel(view, max(view.seq, selection.seq), selection.last_label, labels)
 
 
 async def count(engine: Engine, name: str, where: Filter) -> dict[str, Any]:
@@ -182,30 +184,30 @@ async def _published(engine: Engine, seq: int) -> None:
 
 def versions(engine: Engine, library: Library, where: Filter, *, sure: bool) -> list[Version]:
     """What `delete_unchanged` takes: the documents that match a filter, in the order of their ids. With `sure` a filter
-    in doubt is refused. Blocks.
+    with a warning is refused. Blocks.
 
     Raises VecError `not_found` or `invalid_filter`.
     """
     with engine.views.open():
         selection = _selected(engine, library, where)
         if sure:
-            refuse_doubts(selection)
+            refuse_warnings(selection)
         return _versions(engine, selection)
 
 
 def _versions(engine: Engine, selection: DocumentSelection) -> list[Version]:
-    with engine.database.snapshot() as db:
+    with engine.database.read_transaction() as db:
         return store.versions(db, selection.firsts[selection.matching].tolist())
 
 
 async def delete(engine: Engine, name: str, ids: list[str], slot: WriteSlot) -> dict[str, Any]:
     """Deletes documents by id: `{"deleted","missing","missing_ids","seq"}`. Many are deleted in several transactions.
     Raises VecError `not_found`, or what the store raises; then some may have been deleted."""
-    library = await ingest.settled(engine, name, slot)
+    library = await ingest.library_after_writes(engine, name, slot)
 
     def write(page: list[str], tx: Transaction) -> tuple[list[Outcome], int]:
         entries = [Entry(index, each, delete=True) for index, each in enumerate(page)]
-        return store.write(tx, ingest.same_library(tx, library), Batch(entries, [], [], NO_VECTORS)), tx.seq
+        return store.write(tx, ingest.current_library(tx, library), DocumentBatch(entries, [], [], NO_VECTORS)), tx.seq
 
     if not library.library_id:  # `default`, which nothing has been written to
         slot.release()
@@ -226,11 +228,11 @@ async def delete(engine: Engine, name: str, ids: list[str], slot: WriteSlot) -> 
 async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot) -> dict[str, Any]:
     """Deletes the documents that match a filter: `{"deleted","missing","missing_ids","seq"}`.
 
-    They are those that match after all that this sender wrote before. One that is changed by somebody else before its
-    write is left as it is. Many are deleted in several transactions. A filter that names a field that no document
+    The filter is applied after all earlier writes of this sender. A document that another sender changes before it is
+    deleted stays. Many documents are deleted in several transactions. A filter that names a field that no document
     has is refused. Raises VecError.
     """
-    library = await ingest.settled(engine, name, slot)
+    library = await ingest.library_after_writes(engine, name, slot)
     deleted, seq = 0, engine.database.head
     if library.library_id:
         async with slot:
@@ -238,10 +240,10 @@ async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot
             await asyncio.wrap_future(behind)
             with engine.views.open():
                 selection = await _select(engine, library, where)
-                refuse_doubts(selection)
+                refuse_warnings(selection)
                 found = await engine.read(_versions, engine, selection)
             start = 0
-            while page := found[start : start + delete_page(engine)]:
+            while page := found[start : start + documents_per_delete(engine)]:
                 start += len(page)
                 work = partial(delete_unchanged, library, page)
                 future = engine.database.submit(work, len(page), frees=True, sender=slot.sender)
@@ -250,7 +252,7 @@ async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot
     return {"deleted": deleted, "missing": 0, "missing_ids": [], "seq": seq}
 
 
-def delete_page(engine: Engine) -> int:
+def documents_per_delete(engine: Engine) -> int:
     """How many documents one transaction of a delete by filter takes."""
     return limits.DELETE_DOCUMENTS_TIGHT if engine.database.tight else limits.DELETE_DOCUMENTS
 
@@ -268,7 +270,7 @@ def delete_unchanged(library: Library, page: list[Version], tx: Transaction) -> 
         each_id for place, (each_id, digest) in enumerate(page) if place in there and there[place][2] == digest
     ]
     entries = [Entry(index, each_id, delete=True) for index, each_id in enumerate(unchanged)]
-    store.write(tx, tx.catalogue.by_id[library.library_id], Batch(entries, [], [], NO_VECTORS))
+    store.write(tx, tx.catalogue.by_id[library.library_id], DocumentBatch(entries, [], [], NO_VECTORS))
     return len(entries), tx.seq
 
 

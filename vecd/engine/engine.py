@@ -18,8 +18,8 @@ from typing import TypeVar, TypeVarTuple
 from .. import limits
 from ..errors import VecError
 from ..feed.feed import Feed
-from ..filters import language
-from ..filters.language import Filter
+from ..filters import expressions
+from ..filters.expressions import Filter
 from ..resources import exhausted, pool
 from ..settings import Settings
 from ..store.database import Database
@@ -27,9 +27,10 @@ from ..store.transaction import Commit, JobChange
 from ..text import embedders
 from .attribute_cache import AttributeCache
 from .batch_executor import BatchExecutor
+from .damage import Damage
+from .fair_pool import FairPool, Slices
 from .hit_cache import HitCache
 from .indexes import Indexes
-from .preparers import Preparers, Slices
 from .read_views import ReadViews
 from .vacuum import Vacuum
 
@@ -45,16 +46,17 @@ class Engine:
         """Raises VecError `busy` if the system does not give the threads."""
         self.settings = settings
         self.database = Database(settings.store, self._committed, self._storage_failed, self._published)
-        self.indexes = Indexes(self.database, settings.data / "indexes")
+        self.damage = Damage(self.database)
+        self.indexes = Indexes(self.database, self.damage, settings.data / "indexes")
         self.attribute_cache = AttributeCache(self.database)
-        self.hit_cache = HitCache(self.database)
+        self.hit_cache = HitCache(self.database, self.damage)
         self.views = ReadViews(self.database, self._view_released)
         self.vacuum = Vacuum(self.database, self.views)
         self.feed = Feed(self.database, self.read, self.vacuum, settings.heartbeat_s)
         self.batch_executor = BatchExecutor("vecd-batch", limits.BATCH_EXECUTOR_THREADS)
         self._readers = pool(limits.READERS, "vecd-read")
         self._searchers = pool(limits.SEARCHERS, "vecd-search")
-        self._preparers = Preparers("vecd-prepare", limits.PREPARERS)
+        self._preparers = FairPool("vecd-prepare", limits.PREPARERS)
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop
@@ -93,12 +95,12 @@ class Engine:
         """Runs a part of a search, off the loop and not on the readers' threads: it waits while an index is busy."""
         return await self._loop.run_in_executor(self._searchers, function, *args)
 
-    async def parse_filter(self, expressions: list[str]) -> Filter:
-        """The filter that all of these expressions make together; empty: none. Raises VecError `invalid_filter`."""
-        texts = tuple(expressions)
+    async def parse_filter(self, where: list[str]) -> Filter:
+        """The filter of all these expressions together; empty: none. Raises VecError `invalid_filter`."""
+        texts = tuple(where)
         if sum(map(len, texts)) <= limits.FILTER_CHARS_AT_ONCE:
-            return language.parse(texts)
-        return await self.read(language.parse, texts)
+            return expressions.parse(texts)
+        return await self.read(expressions.parse, texts)
 
     def prepare(self, flow: Hashable, slices: Slices[T], cost_s: float) -> asyncio.Future[T]:
         """Runs the expensive part of a write, off the loop, in fair order with those of other flows; `cost_s` is about
@@ -119,6 +121,7 @@ class Engine:
     def _committed(self, commit: Commit) -> None:
         # Attributes first: a filter that is evaluated in an index knows every document whose vectors are there.
         self.attribute_cache.apply(commit)
+        self.damage.apply(commit)
         self.indexes.apply(commit)
         if commit.jobs:
             self.on_jobs(commit.jobs)

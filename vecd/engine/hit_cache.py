@@ -1,8 +1,8 @@
-"""A cache of search hits: the chunks' rows, as clients see them.
+"""A cache of search hits: rows of chunks in the form that clients get.
 
 The rows never change, whether their documents live or not, so no commit invalidates them; reading ten rows takes a
 third as long as a search of a graph does. The cache has a bound and two generations: when the young one is full it
-becomes the old one, whose chunks are dropped unless they are used again.
+becomes the old one, whose chunks are dropped unless they are used again. Damaged chunks are no hits (damage.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .. import limits
 from ..store import documents as store
 from ..store.database import Database
 from ..store.events import chunk_id
+from .damage import TEXT, Damage
 
 #: Chunk label and score, best first.
 Ranking = list[tuple[int, float]]
@@ -34,25 +35,26 @@ _OWN_CHARS = 600
 class HitCache:
     """Reads hits, from any thread. Blocks."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, damage: Damage) -> None:
         self._database = database
+        self._damage = damage
         self._lock = threading.Lock()  # guards what follows
         self._young: dict[int, _Chunk] = {}
         self._old: dict[int, _Chunk] = {}
         self._young_chars = 0
 
-    def of(self, ranking: Ranking, first_rank: int = 1) -> list[dict[str, Any]]:
+    def hits(self, ranking: Ranking, first_rank: int = 1) -> list[dict[str, Any]]:
         """The hits of a ranking, `first_rank` being the rank of its first."""
         hits = _hits(ranking, self._chunks({label for label, _ in ranking}), first_rank)
         assert hits is not None
         return hits
 
     def texts(self, labels: list[int]) -> dict[int, tuple[str | None, str | None]]:
-        """Title and text of these chunks; those that the vacuum has deleted are left out."""
+        """Title and text of these chunks; deleted and damaged ones are left out."""
         there = self._chunks(set(labels)).items()
         return {label: (chunk["title"], chunk["text"]) for label, chunk in there if chunk is not None}
 
-    def of_each(self, rankings: list[Ranking], first_rank: int = 1) -> list[list[dict[str, Any]] | None]:
+    def hits_of_each(self, rankings: list[Ranking], first_rank: int = 1) -> list[list[dict[str, Any]] | None]:
         """The hits of several rankings, read together; None for those beyond limits.HITS_AT_ONCE_CHARS."""
         short_first = sorted(rankings, key=len)
         labels = dict.fromkeys(label for ranking in short_first for label, _ in ranking)
@@ -60,7 +62,7 @@ class HitCache:
         return [_hits(ranking, chunks, first_rank) for ranking in rankings]
 
     def _chunks(self, labels: Iterable[int], chars_max: int | None = None) -> dict[int, dict[str, Any] | None]:
-        """What hits show of these chunks, which are distinct; None for those that the vacuum has deleted. With
+        """What hits show of these chunks, which are distinct; None for deleted and damaged ones. With
         `chars_max`, chunks beyond so many characters read are left out, the last ones first."""
         chunks: dict[int, dict[str, Any] | None] = {}
         with self._lock:
@@ -75,8 +77,8 @@ class HitCache:
             if chars_max is not None and chars > chars_max:
                 break
             page = sorted(missing[start : start + limits.PAGE_ITEMS])
-            with self._database.snapshot() as db:
-                rows = store.chunk_rows(db, page)
+            with self._damage.collecting(TEXT) as left_out, self._database.read_transaction() as db:
+                rows = store.chunk_rows(db, page, left_out)
             chunks.update(dict.fromkeys(page))
             with self._lock:
                 for label, row in rows.items():
@@ -103,7 +105,7 @@ def _hits(ranking: Ranking, chunks: dict[int, dict[str, Any] | None], first_rank
     return [
         {"rank": rank, "score": round(score, SCORE_DIGITS), **chunk}
         for rank, (label, score) in enumerate(ranking, first_rank)
-        if (chunk := chunks[label]) is not None  # the vacuum may have deleted it since it was found
+        if (chunk := chunks[label]) is not None  # it may be damaged, or the vacuum has deleted it since
     ]
 
 

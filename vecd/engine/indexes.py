@@ -1,16 +1,17 @@
-"""The libraries' LiveIndexes: made when a library is first searched, told of every commit from then on.
+"""Indexes: the LiveIndexes of all libraries. Each is created at the first search of its library, and follows all
+commits from then on.
 
-A LiveIndex is registered before its load reads the store, and a commit tells the indexes before anybody is answered.
-So whatever an acknowledged write did is either in what the load reads or left at the LiveIndex: nothing falls between.
+A LiveIndex is registered before its load reads the store, and a commit is applied to the indexes before its writers are
+answered. So an acknowledged write is either read by the load or posted to the LiveIndex: none is lost in between.
 
-Snapshots stand in the data folder under `indexes/`, named by the library's number: `.index` and `.text`.
+Snapshots are in the data folder under `indexes/`, named by the id of the library: `.index` and `.text`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,9 @@ import numpy as np
 
 from ..errors import Code, VecError
 from ..index.fulltext.segments import TermCounts
-from ..index.live import LiveIndex
-from ..index.messages import Write
+from ..index.live_index import LiveIndex
 from ..index.pools import make_pools
+from ..index.requests import Write
 from ..index.rows import Floats, Labels
 from ..index.source import Rebuilt
 from ..index.structure import Spec
@@ -32,32 +33,31 @@ from ..store.database import Database
 from ..store.transaction import Change, Commit
 from ..text.analysis import ANALYSIS_VERSION
 from .chunk_terms import terms_of, terms_of_change
+from .damage import TEXT, VECTOR, Damage
 from .library_registry import LibraryRegistry, gone
 
 log = logging.getLogger("vecd.index")
 
 
-# A build takes minutes. One read transaction for all of it would keep the write-ahead log from being begun again, and
-# it would grow by all that is written meanwhile. So the labels are read in one transaction, and each page of rows in
-# its own: rows never change. A page lacks the rows that the vacuum has deleted since. Their documents were removed
-# after `seq`, so the LiveIndex is told of that by their commit and masks them anyway.
+# A build takes minutes. A single read transaction would prevent a reset of the write-ahead log, which would grow by all
+# writes during the build. So the labels are read in one transaction, and each page of rows in another: rows never
+# change. A page lacks rows that the vacuum has deleted since. Their documents were removed after `seq`, so the
+# LiveIndex masks them when it applies that commit.
 
 
 class _Stored:
     """A library's living vectors as of one seq."""
 
-    def __init__(
-        self, database: Database, library_id: int, dimension: int, left_out: Callable[[int, VecError], None]
-    ) -> None:
-        self._database, self._dimension, self._left_out = database, dimension, left_out
-        with database.snapshot() as db:
+    def __init__(self, database: Database, damage: Damage, library_id: int, dimension: int) -> None:
+        self._database, self._damage, self._dimension = database, damage, dimension
+        with database.read_transaction() as db:
             self.seq = events.head(db)
             self.labels, self.firsts = documents.living_chunks(db, library_id)
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
         for page in _paged(labels):
-            with self._database.snapshot() as db:
-                found = list(documents.vectors(db, documents.kept(db, page), self._left_out))
+            with self._damage.collecting(VECTOR) as left_out, self._database.read_transaction() as db:
+                found = list(documents.vectors(db, documents.kept(db, page), left_out))
             for its_labels, packed in found:
                 if len(packed) != 4 * len(its_labels) * self._dimension:
                     raise VecError(
@@ -65,7 +65,7 @@ class _Stored:
                         f"vectors of the chunks {its_labels[0]} to {its_labels[-1]} are damaged in the store: they have"
                         f" {len(packed):,} bytes, and {len(its_labels):,} of {self._dimension} dimensions have"
                         f" {4 * len(its_labels) * self._dimension:,}",
-                        "`vec verify` names what is wrong; restore a backup, or ingest these documents again",
+                        "`vec verify` lists the damage; restore a backup, or ingest these documents again",
                     )
                 yield its_labels, np.frombuffer(packed, "<f4").reshape(len(its_labels), self._dimension)
 
@@ -73,16 +73,16 @@ class _Stored:
 class _StoredText:
     """A library's living chunks as of one seq."""
 
-    def __init__(self, database: Database, library: Library) -> None:
-        self._database, self._library = database, library
-        with database.snapshot() as db:
+    def __init__(self, database: Database, damage: Damage, library: Library) -> None:
+        self._database, self._damage, self._library = database, damage, library
+        with database.read_transaction() as db:
             self.seq = events.head(db)
             self.labels = documents.living(db, library.library_id)
 
     def words(self, labels: Labels) -> Iterator[tuple[Labels, TermCounts]]:
         for page in _paged(labels):
-            with self._database.snapshot() as db:
-                found = list(documents.texts(db, documents.kept(db, page)))
+            with self._damage.collecting(TEXT) as left_out, self._database.read_transaction() as db:
+                found = list(documents.texts(db, documents.kept(db, page), left_out))
             for its_labels, titles, texts in found:
                 yield its_labels, terms_of(self._library, titles, texts)
 
@@ -93,13 +93,13 @@ def _paged(labels: Labels) -> Iterator[Labels]:
 
 
 class _LibrarySource:
-    """Where a library's LiveIndex takes its vectors from, and tells of its structures."""
+    """The store as the source of a LiveIndex (index/source.py)."""
 
-    def __init__(self, database: Database, folder: Path, library: Library, dimension: int) -> None:
+    def __init__(self, database: Database, damage: Damage, folder: Path, library: Library, dimension: int) -> None:
         self._database = database
+        self._damage = damage
         self._library = library
         self._dimension = dimension
-        self.damaged: dict[int, VecError] = {}  # by label: vectors in the store that are left out of the index
         self.path = folder / f"{library.library_id}.index"
         self.identity = {"log": database.log_id, "library": library.library_id}
         self.text_path = folder / f"{library.library_id}.text"
@@ -107,16 +107,11 @@ class _LibrarySource:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[_Stored]:
-        yield _Stored(self._database, self._library.library_id, self._dimension, self._leave_out)
-
-    def _leave_out(self, label: int, error: VecError) -> None:
-        if label not in self.damaged:
-            log.error("a damaged vector is left out of the index", extra={"error": error.message})
-        self.damaged[label] = error
+        yield _Stored(self._database, self._damage, self._library.library_id, self._dimension)
 
     @contextlib.contextmanager
     def read_text(self) -> Iterator[_StoredText]:
-        yield _StoredText(self._database, self._library)
+        yield _StoredText(self._database, self._damage, self._library)
 
     def rebuilt(self, report: Rebuilt) -> None:
         parameters = dict(report.spec.parameters)
@@ -128,7 +123,7 @@ class _LibrarySource:
 
     @property
     def promise(self) -> float:
-        return self._database.catalogue.by_id.get(self._library.library_id, self._library).recall  # it may be new
+        return self._database.catalogue.by_id.get(self._library.library_id, self._library).recall  # it may have changed
 
     def recall_changed(self, report: dict[str, Any]) -> None:
         def logged(done: Future[int | None]) -> None:
@@ -137,7 +132,7 @@ class _LibrarySource:
             elif done.result() is not None:
                 log.info("recall promise %s", "met" if report["met"] else "missed", extra=about)
 
-        about = {"library": self._library.name, **{key: report[key] for key in libraries.RECALL_TOLD}}
+        about = {"library": self._library.name, **{key: report[key] for key in libraries.RECALL_FIELDS}}
         work = self._database.submit(lambda tx: libraries.recall_changed(tx, self._library.library_id, report))
         work.add_done_callback(logged)
 
@@ -145,19 +140,19 @@ class _LibrarySource:
 class Indexes:
     """LiveIndexes by library id."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Database, damage: Damage, folder: Path) -> None:
         self._database = database
+        self._damage = damage
         self._folder = folder
         self._pools = make_pools()
         self._registry = LibraryRegistry(self._make_current, self._apply, self._drop)
-        self._sources: dict[int, _LibrarySource] = {}  # of the libraries that have, or had, a LiveIndex
-        self._known: set[int] = set()  # libraries that had chunks at the start, or had some written since
+        self._known: set[int] = set()  # libraries that had chunks at the start, or since
 
     def open(self) -> None:
-        """Removes snapshots of libraries that are no more."""
-        libraries_there = self._database.catalogue.by_name.values()
-        self._known = {library.library_id for library in libraries_there if library.chunks}
-        alive = {f"{each.library_id}.{what}" for each in libraries_there for what in ("index", "text")}
+        """Removes snapshots of deleted libraries."""
+        current = self._database.catalogue.by_name.values()
+        self._known = {library.library_id for library in current if library.chunks}
+        alive = {f"{each.library_id}.{what}" for each in current for what in ("index", "text")}
         for path in [*self._folder.glob("*.index*"), *self._folder.glob("*.text*")]:
             if path.name.removesuffix(".new").removesuffix(".damaged") not in alive or path.suffix == ".new":
                 path.unlink(missing_ok=True)
@@ -167,41 +162,36 @@ class Indexes:
         return self._registry.of(library)
 
     def apply(self, commit: Commit) -> None:
-        """Applies a commit to the LiveIndexes that there are. On the writer's thread, in commit order."""
+        """Applies a commit to all LiveIndexes. On the writer's thread, in commit order."""
         self._registry.apply(commit)
 
     def _make_current(self, library: Library) -> LiveIndex:
-        """Of the library as it is now: the caller's may be of an earlier commit, with another index."""
+        """Makes a LiveIndex for the current state of the library: the caller's may be older, with another index."""
         return self._make(self._database.catalogue.by_id[library.library_id])
 
     def _make(self, library: Library) -> LiveIndex:
         spec = spec_of(library)
-        source = _LibrarySource(self._database, self._folder, library, spec.dimension)
-        self._sources[library.library_id] = source
+        source = _LibrarySource(self._database, self._damage, self._folder, library, spec.dimension)
         self._known.add(library.library_id)
         return LiveIndex(spec, self._pools, source, self._discard)
 
     def takes_terms(self, library: Library) -> bool:
-        """Whether an index in memory is going to want the words of what is written now."""
+        """Whether an index in memory will need the terms of a write."""
         return self._registry.get(library.library_id) is not None or library.library_id not in self._known
 
     def _apply(
         self, library: Library, live: LiveIndex | None, changes: list[Change], commit: Commit
     ) -> LiveIndex | None:
-        """A library that gets its first chunks has a LiveIndex from then on, which need not be loaded."""
+        """Applies changes. A library that gets its first chunks gets a LiveIndex, which need not be loaded."""
         for change in changes:
             if live is None and library.library_id not in self._known and len(change.labels):
                 live = self._make(library)
                 live.begin_empty(change.seq - 1)
             if live is not None:
                 live.write(_write(library, change))
-            if (source := self._sources.get(library.library_id)) is not None and source.damaged:
-                for label in change.removed:
-                    source.damaged.pop(label, None)
         return live
 
     def _drop(self, library: Library, live: LiveIndex | None) -> None:
-        self._sources.pop(library.library_id, None)
         if live is not None:
             live.close(gone(library))
         for what in ("index", "text"):
@@ -212,30 +202,24 @@ class Indexes:
         return self._registry.get(library.library_id)
 
     def describe(self, library: Library) -> dict[str, Any]:
-        """For status: what is in memory of this library."""
+        """The state of the library's index in memory, for `vec status`."""
         live = self.loaded(library)
-        if live is None:
-            return {"state": "unloaded"}
-        damaged = self.damaged(library)
-        return {**live.describe(), **({"damaged": len(damaged)} if damaged else {})}
-
-    def damaged(self, library: Library) -> dict[int, VecError]:
-        """The vectors of the library that are damaged in the store and left out of its index: an error by label."""
-        source = self._sources.get(library.library_id)
-        return dict(source.damaged) if source is not None and source.damaged else {}
+        damaged = self._damage.labels(library)
+        described: dict[str, Any] = {"state": "unloaded"} if live is None else live.describe()
+        return {**described, **({"damaged": len(damaged)} if damaged else {})}
 
     def stop_building(self) -> None:
-        """Gives up builds, which may take minutes, and begins no other; searches and writes go on."""
+        """Cancels builds, which may take minutes, and starts no others; searches and writes continue."""
         for live in self._registry.all():
             live.stop_building()
 
     def stop(self) -> None:
-        """Gives up what is going on aside; searches and writes go on."""
+        """Cancels background tasks; searches and writes continue."""
         for live in self._registry.all():
             live.close()
 
     def close(self) -> None:
-        """Saves what is worth it. Blocks."""
+        """Closes all LiveIndexes, and saves snapshots with enough new rows. Blocks."""
         self.stop()
         self._pools.close()
         for live in self._registry.all():
@@ -246,15 +230,15 @@ class Indexes:
 
     def _discard(self, failed: LiveIndex) -> None:
         if failed.failure is not None and failed.failure.code not in (Code.NOT_FOUND, Code.SHUTTING_DOWN):
-            told = {"kind": failed.spec.kind, "reason": str(failed.failure)}
-            # What the store or the disk says needs no traceback; anything else may be a bug.
+            details = {"kind": failed.spec.kind, "reason": str(failed.failure)}
+            # Errors of the store or the disk need no traceback; any other may be a bug.
             bug = failed.failure if failed.failure.code == Code.INDEX_FAILED else None
-            log.error("index failed", exc_info=bug, extra=told)
+            log.error("index failed", exc_info=bug, extra=details)
         self._registry.discard(failed)
 
 
 def spec_of(library: Library) -> Spec:
-    """What index the library wants; its dimension must be known."""
+    """The index configuration of a library, whose dimension must be known."""
     assert library.dimension is not None
     return Spec(library.dimension, library.metric, library.index, library.parameters)
 

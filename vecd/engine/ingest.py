@@ -16,7 +16,7 @@ from ..errors import Code, VecError
 from ..store import documents as store
 from ..store import libraries as store_libraries
 from ..store.catalogue import Library
-from ..store.documents import Batch, Outcome
+from ..store.documents import DocumentBatch, Outcome
 from ..store.transaction import Transaction
 from ..write_order import WriteSlot
 from .engine import Engine
@@ -25,7 +25,7 @@ from .prepare import PreparedBatch, cost_s, prepare_in_slices
 
 
 @dataclass(slots=True)
-class Result:
+class IngestResult:
     """The outcome of a request's documents: `refused` are (index, why), in the order of their indexes."""
 
     outcomes: list[Outcome]
@@ -38,14 +38,16 @@ class Result:
         self.refused += prepared.refused
 
 
-async def ingest(engine: Engine, name: str, documents: list[Any], slot: WriteSlot, *, strict: bool = False) -> Result:
+async def ingest(
+    engine: Engine, name: str, documents: list[Any], slot: WriteSlot, *, strict: bool = False
+) -> IngestResult:
     """Writes documents; when it returns they are durable, searchable and logged.
 
     With `strict`, nothing from the first refused document on is written. Raises VecError `not_found`,
     `embedder_failed`, or what the store raises; then the batches before the one that failed are written.
     """
-    library = await settled(engine, name, slot)
-    result = Result([], [], engine.database.head)
+    library = await library_after_writes(engine, name, slot)
+    result = IngestResult([], [], engine.database.head)
     batches = _PreparedBatches(engine, library, documents, strict, slot)
     with batches:
         prepared = await batches.at(0)
@@ -58,14 +60,13 @@ async def ingest(engine: Engine, name: str, documents: list[Any], slot: WriteSlo
                 except VecError as error:
                     if error.code != Code.DIMENSION_MISMATCH or library.dimension is not None:
                         raise
-                    start = (
-                        prepared.start
-                    )  # somebody else's vector has just set the dimension: judge each document by it
+                    # Another sender's vector has just set the dimension: check each document against it.
+                    start = prepared.start
                 if start == len(documents):
                     return result
                 library = batches.library = find(engine, name)
                 prepared = await batches.at(start)
-            # The sender's next write may pass while this is on its way.
+            # The sender's next write may be queued before this one is on disk.
             written = _write(engine, library, prepared.batch, slot)
     result.add(prepared, await written)
     return result
@@ -103,7 +104,7 @@ class _PreparedBatches:
 
 
 def _write(
-    engine: Engine, library: Library, batch: Batch, slot: WriteSlot
+    engine: Engine, library: Library, batch: DocumentBatch, slot: WriteSlot
 ) -> asyncio.Future[tuple[list[Outcome], int]]:
     """Puts a batch into the store's queue; the future is done when it is on disk."""
     work = writing(engine, library, batch)
@@ -111,15 +112,17 @@ def _write(
     return asyncio.wrap_future(engine.database.submit(work, rows, sender=slot.sender))
 
 
-def writing(engine: Engine, library: Library, batch: Batch) -> Callable[[Transaction], tuple[list[Outcome], int]]:
+def writing(
+    engine: Engine, library: Library, batch: DocumentBatch
+) -> Callable[[Transaction], tuple[list[Outcome], int]]:
     """The write of a batch that was prepared for this library, as work for the writer; it returns the outcomes and the
     log's head. It raises VecError `not_found`, `busy` or `dimension_mismatch`."""
 
     def write(tx: Transaction) -> tuple[list[Outcome], int]:
         if not batch.texts and library.library_id == 0:  # nothing to add to `default`, which is not there yet
             return [Outcome(entry.index, entry.id, "unchanged", None) for entry in batch.entries], tx.seq
-        target = same_library(tx, library)
-        if target.embedder != library.embedder and batch.embedded:  # it was switched while the batch was prepared
+        target = current_library(tx, library)
+        if target.embedder != library.embedder and batch.embedded:  # the library was re-embedded meanwhile
             _embed_again(engine, target, batch)
         if len(batch.vectors):
             target = store_libraries.pin_dimension(tx, target, batch.vectors.shape[1])
@@ -128,17 +131,17 @@ def writing(engine: Engine, library: Library, batch: Batch) -> Callable[[Transac
     return write
 
 
-def _embed_again(engine: Engine, library: Library, batch: Batch) -> None:
-    """Gives the batch vectors of the library's embedder as it is now. On the writer: seldom, and a batch is small."""
+def _embed_again(engine: Engine, library: Library, batch: DocumentBatch) -> None:
+    """Embeds the batch with the library's present embedder. Runs on the writer: it is rare, and a batch is small."""
     embedder = engine.embedder(library.embedder)
     assert embedder is not None
     batch.vectors = batch.vectors.copy()
     batch.vectors[batch.embedded] = embedder.embed([batch.indexed[row] or "" for row in batch.embedded])
-    batch.sums = None  # they were of the former vectors
+    batch.sums = None  # the sums of the earlier vectors
 
 
-async def settled(engine: Engine, name: str, slot: WriteSlot) -> Library:
-    """The library, as the sender's earlier writes leave it: one of them may be making or deleting it just now.
+async def library_after_writes(engine: Engine, name: str, slot: WriteSlot) -> Library:
+    """The library, as the sender's earlier writes leave it: one of them may be creating or deleting it.
 
     Raises VecError `not_found`.
     """
@@ -149,7 +152,7 @@ async def settled(engine: Engine, name: str, slot: WriteSlot) -> Library:
     return find(engine, name)
 
 
-def same_library(tx: Transaction, library: Library) -> Library:
+def current_library(tx: Transaction, library: Library) -> Library:
     """The library that a batch was prepared for, as it is now; `default` is made here by its first write.
 
     Raises VecError `not_found`, or `busy` if a different library has taken its name meanwhile.

@@ -108,7 +108,7 @@ async def rebuild(
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuild:
+class StartedRebuild:
     """A rebuild that has begun."""
 
     report: Future[dict[str, Any]]  # {"vectors","seconds","reason"}, when the new index is in use
@@ -123,11 +123,11 @@ def begin_rebuild(
     parameters: Mapping[str, Any],
     recall: float | None,
     stopping: Callable[[], bool] = lambda: False,
-) -> Rebuild:
+) -> StartedRebuild:
     """Begins to rebuild a library's index, as another kind or with other parameters if these are given. Reads and
     writes go on meanwhile. When `stopping` returns true, the rebuild is given up.
 
-    `recall` becomes the recall that the library's searches are to have. If nothing else is given, nothing is built.
+    `recall` sets the recall promise of the library's searches. If nothing else is given, nothing is built.
 
     Raises VecError `not_found`, `unsupported` or `invalid_request`; the report raises what the store raises, or
     `index_failed`.
@@ -170,7 +170,7 @@ def begin_rebuild(
         return None if live is None else live.build_progress
 
     engine.database.submit(write).add_done_callback(written)
-    return Rebuild(report, share_built, lambda: engine.database.catalogue.by_id[library.library_id])
+    return StartedRebuild(report, share_built, lambda: engine.database.catalogue.by_id[library.library_id])
 
 
 def reindexed(library: Library, kind: str | None, parameters: Mapping[str, Any]) -> Library:
@@ -208,6 +208,6 @@ def recall_report(engine: Engine, library: Library) -> dict[str, Any]:
     return {"promise": library.recall, "met": met, "own": own}
 
 
-def everything(engine: Engine) -> list[Library]:
+def all_libraries(engine: Engine) -> list[Library]:
     """All living libraries, by name."""
     return sorted(engine.database.catalogue.by_name.values(), key=lambda library: library.name)

@@ -1,4 +1,4 @@
-"""A registry with one object per library, which every commit is applied to: indexes, attributes for filters.
+"""A registry of one object for each library that every commit is applied to: its index, its attributes for filters.
 
 An object is registered before it reads the store, and a commit is applied before the write is answered. So whatever an
 acknowledged write did is either in what the object reads, or applied to it: nothing falls between.

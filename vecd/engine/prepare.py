@@ -1,4 +1,4 @@
-"""Prepares a batch for the store: documents as clients send them are validated, chunked and embedded.
+"""Prepares a batch for the store: validates, chunks and embeds documents in the form that clients send.
 
 A document is a map, one of
     {"id"?, "title"?, "text": str, "metadata"?: object}                        cut into chunks
@@ -10,7 +10,7 @@ Rules: a document that is refused affects no other; its error names the field. A
 so the same document sent twice is one. The digest is of the resulting content: a document that changes nothing is
 recognised in whatever form it is sent.
 This runs for every document of every stream, so it takes few steps a document and few calls a batch. A large request
-takes seconds, on threads that are shared (preparers.py): so it is prepared as several batches, each written in one
+takes seconds, on threads that are shared (fair_pool.py): so it is prepared as several batches, each written in one
 transaction, and each batch in slices, between which the threads prepare other requests.
 """
 
@@ -32,18 +32,18 @@ import orjson
 from .. import limits
 from ..errors import Code, VecError, nearest
 from ..index import LENGTH_MAX
+from ..json_values import refusals
 from ..store import checksums
 from ..store import documents as store
 from ..store import libraries as store_libraries
 from ..store.catalogue import Library
-from ..store.documents import Batch, Entry
+from ..store.documents import DocumentBatch, Entry
 from ..store.transaction import Words
 from ..text import embedders
 from ..text.chunking import chunks_by_span, chunks_of
-from ..values import refusals
 from .chunk_terms import TermCollector
 from .engine import Engine
-from .preparers import Slices
+from .fair_pool import Slices
 
 _KEYS = frozenset(("op", "id", "title", "text", "texts", "metadata", "vector", "vectors"))
 
@@ -59,7 +59,7 @@ class PreparedBatch:
 
     start: int
     stop: int
-    batch: Batch
+    batch: DocumentBatch
     refused: list[tuple[int, VecError]]  # (index, why), in the order of their indexes
 
 
@@ -300,7 +300,7 @@ class BatchBuilder:
         """Drops the documents from this index on."""
         self.entries = [entry for entry in self.entries if entry.index < index]
 
-    def batch(self, engine: Engine) -> Slices[Batch]:
+    def batch(self, engine: Engine) -> Slices[DocumentBatch]:
         """Embeds what needs it, and removes the chunks of documents that were refused after they had been added."""
         if sum(entry.chunks for entry in self.entries) != len(self.texts):
             self._repack()
@@ -329,7 +329,7 @@ class BatchBuilder:
                     vectors[row] = np.frombuffer(vector, "<f4")
         sums = checksums.of_chunks(self.texts, vectors)
         words = yield from self._words(engine)
-        return Batch(self.entries, self.texts, indexed, vectors, words, missing, sums)
+        return DocumentBatch(self.entries, self.texts, indexed, vectors, words, missing, sums)
 
     def _words(self, engine: Engine) -> Slices[Words | None]:
         """The terms of the chunks, for full text; None if no index in memory takes them."""

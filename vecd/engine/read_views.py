@@ -1,4 +1,5 @@
-"""Read views: multi-version reads, so that an answer that takes several transactions is of one state.
+"""Read views: multi-version reads, so that an answer that takes several transactions is of one state; and listings of
+documents.
 
 Rows of documents and chunks never change, except that a removal sets `removed_seq`. So the state at a seq can be read
 at any later time, until the vacuum deletes what was removed after it. A ReadView names such a state, and while it is
@@ -32,7 +33,7 @@ import orjson
 from .. import limits
 from ..errors import Code, VecError
 from ..filters import attributes
-from ..filters.language import Filter
+from ..filters.expressions import Filter
 from ..store import documents as store
 from ..store import events
 from ..store.catalogue import Catalogue
@@ -109,7 +110,7 @@ class ReadViews:
         with self._closing(view):
             yield view
 
-    def floor(self, horizon: int) -> int:
+    def vacuum_limit(self, horizon: int) -> int:
         """Up to which seq (inclusive) the vacuum may delete what was removed. On the writer's thread."""
         now_s = time.monotonic()
         with self._lock:
@@ -150,7 +151,7 @@ class Listing(Protocol):
         `busy`."""
 
 
-class Everything:
+class AllDocuments:
     """All documents of a library in a view.
 
     A page is read from the index of the living, and the few that were removed since the view began are merged in. Each
@@ -195,10 +196,10 @@ class Everything:
         return found[:count]
 
 
-class Matching:
-    """The documents of Everything that match a filter; for a state older than the library's attributes."""
+class MatchingDocuments:
+    """The documents of AllDocuments that match a filter; for a state older than the library's attributes."""
 
-    def __init__(self, inner: Everything, where: Filter) -> None:
+    def __init__(self, inner: AllDocuments, where: Filter) -> None:
         self.seq, self.label = inner.seq, inner.label
         self._inner = inner
         self._where = where
@@ -207,16 +208,18 @@ class Matching:
     def page(self, db: apsw.Connection, count: int) -> list[Document]:
         while found := self._inner.page(db, count):
             rows = (
-                attributes.Row(each.label, each.chunks, each.id, each.title, orjson.dumps(each.metadata).decode())
+                attributes.DocumentRow(
+                    each.label, each.chunks, each.id, each.title, orjson.dumps(each.metadata).decode()
+                )
                 for each in found
             )
-            passing = attributes.Some(self._fields, rows).passing(self._where)
+            passing = attributes.DocumentSet(self._fields, rows).passing(self._where)
             if kept := [each for each, passes in zip(found, passing, strict=True) if passes]:
                 return kept
         return []
 
 
-class Picked:
+class DocumentsByLabel:
     """Documents given by their labels."""
 
     def __init__(self, view: ReadView, seq: int, label: int, labels: list[int]) -> None:

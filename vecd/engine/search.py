@@ -1,6 +1,6 @@
 """Search: by vector, by full text, or both fused.
 
-The index answers both halves at one point of its order of work (index/live.py), so an answer is of one state.
+The index answers both halves at one point of its order of work (index/live_index.py), so an answer is of one state.
 
 `hybrid` fuses the two rankings by reciprocal rank (Cormack, Clarke, Büttcher, 2009, "Reciprocal Rank Fusion outperforms
 Condorcet and individual Rank Learning Methods"): a hit's score is the sum of 1 / (20 + its rank) over the rankings that
@@ -30,15 +30,16 @@ import numpy as np
 from .. import limits
 from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
-from ..filters.language import Doubt, Filter
+from ..filters.expressions import Filter, FilterWarning
 from ..index.fulltext import inverted_index
-from ..index.live import LiveIndex
-from ..index.messages import Answer, Options
+from ..index.live_index import LiveIndex
+from ..index.requests import Answer, SearchOptions
 from ..index.rows import Floats, Ranked, Selection
 from ..store.catalogue import Library
 from ..text import embedders
 from ..text.analysis import TextQuery, analyzer, holds_phrase
-from .batch_executor import Pending
+from .batch_executor import QueuedRequest
+from .damage import TEXT, VECTOR
 from .engine import Engine
 from .hit_cache import SCORE_DIGITS, Explained, Ranking
 from .libraries import find
@@ -49,8 +50,8 @@ Select = Callable[[], Selection]
 MODES: Final = ("auto", "vector", "text", "hybrid")
 GROUPS: Final = ("document", "chunk")
 
-#: Damaged vectors that the warnings of an answer name; more are counted.
-_DAMAGE_TOLD = 3
+#: Damaged documents that the warnings of an answer name; more are counted.
+_DAMAGE_SHOWN = 3
 _RRF = 20
 #: The weight of the full-text ranking; that of the vector ranking is 1.
 _WORDS_WEIGHT = 1.5
@@ -86,14 +87,14 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """A ranking of chunks, best first, and its first hits as clients see them; None if they are large and are to be
     read later, when memory allows."""
 
     ranking: Ranking
     hits: list[dict[str, Any]] | None
     explain: dict[str, Any] | None = None  # of the answer as a whole; None unless it was asked for
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # about the query; `damage_warnings` has others
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +120,11 @@ class SearchPlan:
         return self.words is not None and bool(self.words.phrases)
 
     @property
-    def options(self) -> Options:
+    def options(self) -> SearchOptions:
         query = self.query
         # Which of a document's chunks hold a phrase is known only when they have been read.
         by_document = self.by_document and not self.phrases
-        return Options(self.depth, query.ef, query.exact, self.select, query.recall, by_document)
+        return SearchOptions(self.depth, query.ef, query.exact, self.select, query.recall, by_document)
 
 
 class _Placed(NamedTuple):
@@ -134,7 +135,7 @@ class _Placed(NamedTuple):
     label: int
 
 
-async def search(engine: Engine, query: Query) -> Found:
+async def search(engine: Engine, query: Query) -> SearchResult:
     """The k best chunks or documents; fewer only if there are no more that may be found.
 
     Raises VecError `not_found`, `invalid_request`, `invalid_filter`, `dimension_mismatch`, `index_failed` or
@@ -144,7 +145,7 @@ async def search(engine: Engine, query: Query) -> Found:
     mode = _mode(library, query)
     vector = _query_vector(library, query) if query.vector is not None else None
     if not library.chunks:
-        return Found([], [])
+        return SearchResult([], [])
     live = engine.indexes.of(library)
     if not live.ready:  # awaited here and not on the executor's thread: loading must not delay other libraries
         await asyncio.wrap_future(live.loaded())
@@ -155,55 +156,57 @@ async def search(engine: Engine, query: Query) -> Found:
         words = _words(library, text) if short else await engine.search(_words, library, text)
     title = analyzer(library.language).whole(text) if words else None
     if mode == "text" and not words:
-        return Found([], [])
+        return SearchResult([], [])
     if words and not live.text_ready:
-        await asyncio.wrap_future(live.ask(None, inverted_index.Query(), Options(1)))  # answered when it is loaded
+        loaded = live.ask(None, inverted_index.TermQuery(), SearchOptions(1))  # answered when the text is loaded
+        await asyncio.wrap_future(loaded)
     depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
     plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None)
     if not query.where:
-        found = await _execute(plan)
-        return replace(found, warnings=_damage(plan))
+        return await _execute(plan)
     with engine.attribute_cache.hold(library, query.where) as attributes:
         if engine.attribute_cache.lacks(attributes, query.where):
             await engine.read(engine.attribute_cache.load, library, attributes, query.where)
-        doubts: list[Doubt] = []
+        warnings: list[FilterWarning] = []
 
         def select() -> DocumentSelection:
             selection = attributes.select(query.where)
-            doubts[:] = selection.doubts
+            warnings[:] = selection.warnings
             return selection
 
         found = await _execute(replace(plan, select=select))
-        return replace(found, warnings=[*(doubt.sentence for doubt in doubts), *_damage(plan)])
+        return replace(found, warnings=[warning.sentence for warning in warnings])
 
 
-def _damage(plan: SearchPlan) -> list[str]:
-    """What the answer says of vectors that are damaged on disk, which the index leaves out."""
-    if plan.mode == "text":
+def damage_warnings(engine: Engine, query: Query) -> list[str]:
+    """What the answer to a query says about damaged chunks that it leaves out, once all of its hits have been read."""
+    library = engine.database.catalogue.by_name.get(query.library)
+    if library is None:
         return []
-    damage = list(plan.engine.indexes.damaged(plan.library).values())
-    told = [f"{error.message}; the search leaves it out ({error.hint})" for error in damage[:_DAMAGE_TOLD]]
-    more = len(damage) - len(told)
-    return [*told, *([f"{more:,} more vectors are damaged and left out"] if more else [])]
+    by_words_only = query.mode == "text" or (query.vector is None and not embedders.embeds(library.embedder))
+    damage = engine.damage.errors(library, *((TEXT,) if by_words_only else (TEXT, VECTOR)))
+    shown = [f"{error.message}; the search leaves it out ({error.hint})" for error in damage[:_DAMAGE_SHOWN]]
+    more = len(damage) - len(shown)
+    return [*shown, *([f"{more:,} more documents are damaged and left out"] if more else [])]
 
 
-async def _execute(plan: SearchPlan) -> Found:
+async def _execute(plan: SearchPlan) -> SearchResult:
     """The answer. The search is repeated if the library was switched to another embedder meanwhile (the vectors of two
     embedders cannot be compared), and with a greater depth if too few chunks contain the phrases."""
     found = await plan.engine.batch_executor.submit(_answer_batch, plan)
     now = plan.engine.database.catalogue.by_id[plan.library.library_id]
     if now.embedder != plan.library.embedder:
         return await search(plan.engine, plan.query)
-    if isinstance(found, Found):
+    if isinstance(found, SearchResult):
         return found
     verified = await plan.engine.search(_verify_phrases, plan, found)
     return await _execute(replace(plan, depth=plan.depth * _DEEPER)) if verified is None else verified
 
 
-def _answer_batch(batch: list[Pending[SearchPlan, Found | Answer]]) -> None:
+def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer]]) -> None:
     """Answers searches: each index answers all of the batch at once, and the rows of all hits are read at once. The
     result of a query with phrases is the index's answer, which is then verified. Blocks."""
-    in_flight: list[tuple[Pending[SearchPlan, Found | Answer], Future[Answer]]] = []
+    in_flight: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer], Future[Answer]]] = []
     lives: dict[int, LiveIndex] = {}
     for pending in batch:
         with pending.catching():
@@ -215,7 +218,7 @@ def _answer_batch(batch: list[Pending[SearchPlan, Found | Answer]]) -> None:
             lives[plan.library.library_id] = live
     for live in lives.values():
         live.turn()
-    ranked: list[tuple[Pending[SearchPlan, Found | Answer], Answer, Ranking, Explained]] = []
+    ranked: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer], Answer, Ranking, Explained]] = []
     for pending, future in in_flight:
         with pending.catching():
             answer = future.result()
@@ -224,7 +227,7 @@ def _answer_batch(batch: list[Pending[SearchPlan, Found | Answer]]) -> None:
             else:
                 ranked.append((pending, answer, *_ranked(pending.request, answer)))
     engine = batch[0].request.engine
-    first = engine.hit_cache.of_each([ranking[: limits.PAGE_ITEMS] for _, _, ranking, _ in ranked])
+    first = engine.hit_cache.hits_of_each([ranking[: limits.PAGE_ITEMS] for _, _, ranking, _ in ranked])
     for (pending, answer, ranking, explained), hits in zip(ranked, first, strict=True):
         with pending.catching():
             pending.result = _found(pending.request, answer, ranking, explained, hits)
@@ -251,11 +254,11 @@ def _words(library: Library, text: str) -> TextQuery:
     )
 
 
-def _text_query(words: TextQuery, title: str | None) -> inverted_index.Query:
+def _text_query(words: TextQuery, title: str | None) -> inverted_index.TermQuery:
     equals = (term for prefix in words.prefixes for term in prefix.equals)
     starts = [start for prefix in words.prefixes for start in prefix.starts]
     whole = () if title is None else (title,)
-    return inverted_index.Query((*words.words, *words.parts, *equals, *whole), words.phrases, starts, words.units)
+    return inverted_index.TermQuery((*words.words, *words.parts, *equals, *whole), words.phrases, starts, words.units)
 
 
 # --- ranking --------------------------------------------------------------------------------------------------------
@@ -313,22 +316,22 @@ def _shown(place: _Placed | None) -> dict[str, Any] | None:
 
 def _found(
     plan: SearchPlan, answer: Answer, ranking: Ranking, explained: Explained, hits: list[dict[str, Any]] | None
-) -> Found:
+) -> SearchResult:
     if not plan.query.explain:
-        return Found(ranking, hits)
+        return SearchResult(ranking, hits)
     if hits is None:
-        hits = plan.engine.hit_cache.of(ranking[: limits.PAGE_ITEMS])
+        hits = plan.engine.hit_cache.hits(ranking[: limits.PAGE_ITEMS])
     for (label, _), hit in zip(ranking, hits, strict=False):
         hit["explain"] = explained[label]
     live = plan.engine.indexes.of(plan.library)
     explain = {"mode": plan.mode, "seq": answer.seq, "index": live.spec.kind, **live.certainty(answer)}
-    return Found(ranking, hits, explain)
+    return SearchResult(ranking, hits, explain)
 
 
 # --- phrases --------------------------------------------------------------------------------------------------------
 
 
-def _verify_phrases(plan: SearchPlan, answer: Answer) -> Found | None:
+def _verify_phrases(plan: SearchPlan, answer: Answer) -> SearchResult | None:
     """The answer, of chunks that hold the query's phrases; None if a deeper look may find more. Blocks."""
     worded = answer.worded
     assert worded is not None
@@ -343,7 +346,7 @@ def _verify_phrases(plan: SearchPlan, answer: Answer) -> Found | None:
             near=_filter_ranked(near, near.documents if plan.by_document else near.labels, keys)
         )
     ranking, explained = _ranked(plan, narrowed)
-    hits = plan.engine.hit_cache.of(ranking[: limits.PAGE_ITEMS])
+    hits = plan.engine.hit_cache.hits(ranking[: limits.PAGE_ITEMS])
     return _found(plan, answer, ranking, explained, hits)
 
 

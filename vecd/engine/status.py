@@ -1,4 +1,4 @@
-"""What the daemon is and holds, for `vec status`."""
+"""The figures of `vec status`: what the daemon is and what it holds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def status(engine: Engine) -> dict[str, Any]:
         "uptime_s": round(time.monotonic() - _STARTED, 3),
         "memory_bytes": _resident_bytes(),
         "watchers": len(engine.feed.watches.active),
-        "libraries": [libraries.show(engine, library) for library in libraries.everything(engine)],
+        "libraries": [libraries.show(engine, library) for library in libraries.all_libraries(engine)],
     }
 
 

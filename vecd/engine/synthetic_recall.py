@@ -21,9 +21,9 @@ from typing import Any, Final
 import numpy as np
 
 from ..errors import VecError
-from ..index.live import LiveIndex
-from ..index.messages import Options
-from ..index.recall import figures, recall_of
+from ..index.live_index import LiveIndex
+from ..index.recall_monitor import figures, recall_of
+from ..index.requests import SearchOptions
 from ..index.rows import Floats
 from ..store import documents
 from ..store.catalogue import Library
@@ -68,8 +68,8 @@ def _worded(engine: Engine, library: Library, labels: list[int], seed: int) -> d
         return {}
     if embedder is None:
         return {}
-    with engine.database.snapshot() as db:
-        rows = documents.chunk_rows(db, labels)
+    with engine.database.read_transaction() as db:
+        rows = documents.chunk_rows(db, labels, lambda label, error: None)
     randomly = random.Random(seed)
     titles = list(dict.fromkeys(title for _, _, title, _, _ in rows.values() if title and title.strip()))
     words = [cut for _, _, _, text, _ in rows.values() if (cut := _cut(text or "", randomly))]
@@ -104,13 +104,13 @@ async def _measured(live: LiveIndex, queries: Floats, itself: bool = False) -> d
     magnitude = 1.0 if live.spec.metric == "cosine" else 0.0
     for start in range(0, len(queries), _AT_ONCE):
         some = queries[start : start + _AT_ONCE]
-        exact = await _scores(live, some, Options(K + skip, exact=True, sampled=False))
-        near = await _scores(live, some, Options(K + skip, sampled=False))
+        exact = await _scores(live, some, SearchOptions(K + skip, exact=True, sampled=False))
+        near = await _scores(live, some, SearchOptions(K + skip, sampled=False))
         recalls += [recall_of(found[skip:], best[skip:], magnitude) for found, best in zip(near, exact, strict=True)]
     return {"k": K, **figures(recalls)}
 
 
-async def _scores(live: LiveIndex, queries: Floats, options: Options) -> list[Floats]:
+async def _scores(live: LiveIndex, queries: Floats, options: SearchOptions) -> list[Floats]:
     """The scores of each query's hits, best first."""
     asked = [live.search(query, options) for query in queries]
     return [(await asyncio.wrap_future(each))[0] for each in asked]

@@ -1,4 +1,4 @@
-"""The vacuum: deletes what is behind the log's horizon and frees the space, one transaction at a time.
+"""The vacuum: deletes rows behind the log's horizon and frees their space, one short transaction at a time.
 
 Other writes go between two transactions, and the vacuum rests after each as long as it took. It stops before the oldest
 open read view (read_views.py), and begins again when that is closed. Lives on the event loop.
@@ -28,7 +28,7 @@ def deleting(database: Database, views: ReadViews) -> Work:
 
     def work(tx: Transaction) -> int:
         rows = limits.VACUUM_ROWS_TIGHT if database.tight else limits.VACUUM_ROWS
-        return retention.vacuum(tx, rows, views.floor(tx.horizon))
+        return retention.vacuum(tx, rows, views.vacuum_limit(tx.horizon))
 
     return work
 

@@ -1,4 +1,4 @@
-"""Batches of events: what a watch is sent at once, composed and encoded once for all watches that want the same.
+"""Batches of events: what one message of a watch holds, read and encoded once for all watches with the same selection.
 
 A batch is what lies in (after, seq] of the log for one selection. The events of one change of a document are never
 split over two batches, unless the watch itself has a limit in the middle of them. Everything here blocks: Feed runs it
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from .. import limits
 from ..store import events
 from ..store.database import Database
-from ..store.events import Event, Row
+from ..store.events import Event, EventRow
 from . import payloads
-from .positions import Position, compacted, cursor
+from .positions import Position, compacted_error, cursor
 from .selection import ChangedDocuments, EventSelection, select
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ Encode = Callable[[dict[str, Any]], Sized]
 
 #: Rows with metadata that are read first, to see how large it is.
 ROWS_FIRST = 16
+#: Batches that a round has made, by what their bytes follow from: the encoding, what is sent of an event, which types,
+#: which rows, and which of them have left the filter.
+_Made = dict[tuple[object, ...], list["EventBatch"]]
+
 #: Fields of filters for which events' documents are looked at together.
 _GROUP_FIELDS = 100
 
@@ -69,13 +73,14 @@ def read(
 
     Raises VecError `compacted`.
     """
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         rows, seq = _rows(database, db, after, stop, selection.reads_metadata)
         selected = select(selection, rows, database.catalogue.by_id, ChangedDocuments([selection], rows))
-        group = next(iter(payloads.split(selection, selected, db)))
+        contents = payloads.Contents(db)
+        group = next(iter(payloads.split(selection, selected, contents)))
         if len(group) < len(selected):
             seq = group[-1].row.last_seq
-        found = payloads.compose(selection, group, after, stop, db)
+        found = payloads.compose(selection, group, after, stop, contents)
     if count is not None and len(found) > count:
         del found[count:]
         seq = found[-1]["seq"]
@@ -94,8 +99,10 @@ def read_for_all(
     began_s = thread_time()
     metadata = any(selection.reads_metadata for selection, _ in wanted)
     found: list[list[EventBatch] | None] = [None] * len(wanted)
+    made: _Made = {}
     size = 0
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
+        contents = payloads.Contents(db)
         rows, seq = _rows(database, db, after, database.head, metadata)
         in_order = sorted(range(len(wanted)), key=lambda place: wanted[place][0].cost)
         for group in _groups(in_order, [selection for selection, _ in wanted]):
@@ -106,8 +113,13 @@ def read_for_all(
                 if size > limits.ROUND_BYTES_MAX or (thread_time() - began_s > limits.ROUND_S and size):
                     break
                 selection, encode = wanted[place]
-                batches = found[place] = _batches(database, selection, encode, rows, changed, after, seq, db)
-                size += 1 + sum(len(batch.body or ()) for batch in batches)
+                before = len(made)
+                batches = found[place] = _batches(
+                    database, selection, encode, rows, changed, after, seq, contents, made
+                )
+                size += 1
+                if len(made) > before:
+                    size += sum(len(batch.body or ()) for batch in batches)
     return seq, found, thread_time() - began_s
 
 
@@ -130,21 +142,28 @@ def _batches(
     database: Database,
     selection: EventSelection,
     encode: Encode,
-    rows: Sequence[Row],
+    rows: Sequence[EventRow],
     changed: ChangedDocuments,
     after: int,
     seq: int,
-    db: apsw.Connection,
+    contents: payloads.Contents,
+    made: _Made,
 ) -> list[EventBatch]:
-    """All batches of a selection in (after, seq]; empty if it wants no events of the rows."""
+    """All batches of a selection in (after, seq]; empty if it wants no events of the rows. Selections that select the
+    same, whatever their filters are, get the same batches."""
     selected = select(selection, rows, database.catalogue.by_id, changed)
     if not selected:
         return []
-    batches = []
-    groups = list(payloads.split(selection, selected, db))
+    sent = (encode, selection.types, selection.payload, selection.replaced, selection.vectors)
+    key = (*sent, *((row.seq, left) for row, _, left in selected))
+    if (known := made.get(key)) is not None:
+        return known
+    batches = made[key] = []
+    groups = list(payloads.split(selection, selected, contents))
     for number, group in enumerate(groups, 1):
         stop = seq if number == len(groups) else group[-1].row.last_seq
-        batches.append(_batch(database, encode, after, stop, payloads.compose(selection, group, after, stop, db)))
+        events_of_group = payloads.compose(selection, group, after, stop, contents)
+        batches.append(_batch(database, encode, after, stop, events_of_group))
         after = stop
     return batches
 
@@ -153,12 +172,12 @@ def _batch(database: Database, encode: Encode, after: int, seq: int, found: list
     return encoded(database, encode, after, Position(seq), found, found[0]["seq"] if found else 0)
 
 
-def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metadata: bool) -> tuple[list[Row], int]:
+def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metadata: bool) -> tuple[list[EventRow], int]:
     """Rows behind the seq `after` that make a batch, and the seq up to which they, or the log, have been read."""
     horizon, _ = events.horizon(db)
     if after < horizon:
-        raise compacted(database, f"the position {cursor(database, Position(after))}", horizon)
-    rows = _read(db, after, limits.EVENTS_PAGE // 2, metadata)
+        raise compacted_error(database, f"the position {cursor(database, Position(after))}", horizon)
+    rows = _read(db, after, stop, limits.EVENTS_PAGE // 2, metadata)
     size = 0
     for place, row in enumerate(rows):
         row_events = row.last_seq - row.seq + 1
@@ -168,13 +187,14 @@ def _rows(database: Database, db: apsw.Connection, after: int, stop: int, metada
     return rows, min(stop, rows[-1].last_seq) if rows else max(after, stop)
 
 
-def _read(db: apsw.Connection, after: int, count: int, metadata: bool) -> list[Row]:
-    """Up to `count` rows behind the seq `after`. Fewer if their metadata is large: a batch would hold little of it."""
+def _read(db: apsw.Connection, after: int, stop: int, count: int, metadata: bool) -> list[EventRow]:
+    """Up to `count` rows behind the seq `after`. Fewer if their metadata is large: a batch would hold little of it; and
+    few behind `stop`, which nobody wants."""
     if not metadata:
         return events.read(db, after, count, metadata=False)
-    rows: list[Row] = []
+    rows: list[EventRow] = []
     size, step = 0, ROWS_FIRST
-    while len(rows) < count and size < limits.PAYLOAD_BYTES:
+    while len(rows) < count and size < limits.PAYLOAD_BYTES and not (rows and rows[-1].last_seq >= stop):
         step = min(step, count - len(rows))
         found = events.read(db, rows[-1].last_seq if rows else after, step, metadata=True)
         rows += found[1:] if rows and found and found[0].seq == rows[-1].seq else found  # at the head, the last again

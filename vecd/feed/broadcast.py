@@ -1,4 +1,4 @@
-"""A broadcast: wakes all tasks that wait for it, once. For one event loop.
+"""Broadcast: wakes all tasks that wait for it, on one event loop.
 
 Unlike an asyncio.Condition it needs no lock, and it can wake many tasks in groups. Unlike an asyncio.Event it never
 needs to be cleared: a task that waits gives the generation that it has seen.
@@ -7,6 +7,7 @@ needs to be cleared: a task that waits gives the generation that it has seen.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 
 class Broadcast:
@@ -27,17 +28,25 @@ class Broadcast:
         """Wakes all tasks at once."""
         _wake(self._take())
 
-    async def notify_in_groups(self, group_size: int) -> None:
-        """Wakes `group_size` tasks at a time and returns when all are awake; the loop does other things in between."""
-        waiting = self._take()
-        for start in range(0, len(waiting), group_size):
-            _wake(waiting[start : start + group_size])
-            await asyncio.sleep(0)  # the tasks that were woken run first
-
     def _take(self) -> list[asyncio.Future[None]]:
         self.generation += 1
         waiting, self._waiting = self._waiting, []
         return waiting
+
+
+async def notify_in_groups(broadcasts: Iterable[tuple[Broadcast, int]], count_max: int, size_max: int) -> None:
+    """Notifies broadcasts, each with the size of what its tasks do when they wake. `count_max` tasks, or tasks of
+    `size_max` together, are woken at a time; the loop does other things in between."""
+    count = size = 0
+    for broadcast, its_size in broadcasts:
+        for future in broadcast._take():
+            _wake([future])
+            count, size = count + 1, size + its_size
+            if count >= count_max or size >= size_max:
+                await asyncio.sleep(0)  # the tasks that were woken run first
+                count = size = 0
+    if count:
+        await asyncio.sleep(0)
 
 
 def _wake(waiting: list[asyncio.Future[None]]) -> None:

@@ -5,10 +5,10 @@ a channel, whose batches are encoded once. A watch at the head waits for the cha
 fallen behind the ring reads the store until it meets the ring again. Both are one loop (watch.py).
 
 One task reads what commits bring, once for all channels, on one thread: a hundred watches with different selections
-cost a hundred selections, not a hundred reads. A round has a bound in time and in bytes. Selections that find no space
-in it, the costliest last, are read by their own watches, as if these had fallen behind. After each round the reader
-rests as long as the round took: with few watches that is nothing, with a thousand it gathers events into fewer, larger
-batches.
+cost a hundred selections, not a hundred reads. Selections that select the same, though their filters differ, share
+their batches. A round has a bound in time and in bytes. Selections that find no space in it, the costliest last, are
+read by their own watches, as if these had fallen behind. After each round the reader rests as long as the round took:
+with few watches that is nothing, with a thousand it gathers events into fewer, larger batches.
 
 Everything here lives on the event loop.
 """
@@ -20,7 +20,8 @@ import contextlib
 import heapq
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator, Sized
+from collections import Counter
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 from .. import limits
@@ -28,8 +29,8 @@ from ..errors import Code, VecError
 from ..store.database import Database
 from . import batches
 from .batches import Encode, EventBatch
-from .broadcast import Broadcast
-from .runner import Run
+from .broadcast import Broadcast, notify_in_groups
+from .run_blocking import RunBlocking
 from .selection import EventSelection
 
 log = logging.getLogger("vecd.feed")
@@ -63,15 +64,25 @@ class Channel:
         if drop:
             self.drop(drop)
 
+    @property
+    def newest_bytes(self) -> int:
+        """The size of the newest batch."""
+        return len(self._batches[-1].body or ()) if self._batches else 0
+
+    @property
+    def batches(self) -> Sequence[EventBatch]:
+        """The oldest first."""
+        return self._batches
+
     def drop(self, count: int = 1) -> None:
         """Drops the oldest batches; a watch that has not had them reads the store."""
         self.size_bytes -= sum(len(batch.body or ()) for batch in self._batches[:count])
         self.start = self._seqs[count - 1]
         del self._batches[:count], self._seqs[:count]
 
-    def behind(self, seq: int) -> EventBatch | int | None:
-        """What a watch gets next that has had everything up to `seq`, which is not before `start`: a batch; or, if it
-        is in the middle of one, the seq up to which it must read the store; or None if there is nothing yet."""
+    def next_after(self, seq: int) -> EventBatch | int | None:
+        """What follows `seq` (at least `start`): the next batch; or, if `seq` is inside a batch, the seq up to which
+        the watch must read the store; or None if there is nothing yet."""
         place = bisect_right(self._seqs, seq)
         if place == len(self._batches):
             return None
@@ -82,7 +93,7 @@ class Channel:
 class Channels:
     """All channels, and the tasks that fill them and send heartbeats."""
 
-    def __init__(self, database: Database, catch_up: Run, live: Run, heartbeat_s: float) -> None:
+    def __init__(self, database: Database, catch_up: RunBlocking, live: RunBlocking, heartbeat_s: float) -> None:
         """`catch_up` runs reads for watches that are behind; `live` runs the reads at the head, one at a time."""
         self._database = database
         self._heartbeat_s = heartbeat_s
@@ -93,7 +104,7 @@ class Channels:
         self.progress = Broadcast()  # the log was read on, or a watch has handed something on
         self._committed = asyncio.Event()
         self._channels: dict[tuple[EventSelection, Encode], Channel] = {}
-        self._reads: dict[Any, asyncio.Future[EventBatch]] = {}  # from the store, that are going on
+        self._reads: dict[Any, asyncio.Future[EventBatch]] = {}  # reads of the store in progress
         self._tasks: list[asyncio.Task[None]] = []
 
     @contextlib.contextmanager
@@ -106,7 +117,7 @@ class Channels:
             channel = self._channels[selection, encode] = Channel(self.seq)
         channel.users += 1
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._fill_forever()), asyncio.create_task(self._beat_forever())]
+            self._tasks = [asyncio.create_task(self._fill_forever()), asyncio.create_task(self._heartbeat_forever())]
         self._committed.set()  # there may have been commits since `seq`
         try:
             yield channel
@@ -118,7 +129,7 @@ class Channels:
     async def read(
         self, selection: EventSelection, encode: Encode, after: int, stop: int, count: int | None
     ) -> EventBatch:
-        """The batch behind the seq `after`, from the store. Watches that want the same at the same time share a read.
+        """The batch behind the seq `after`, from the store. Equal reads at the same time are made once.
 
         Raises VecError `compacted`.
         """
@@ -145,13 +156,13 @@ class Channels:
         if self._channels:
             self._committed.set()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """A heartbeat: every watch at the head says how far the log has been read for it."""
         self.heartbeats += 1
         for channel in self._channels.values():
             channel.changed.notify()
 
-    async def _beat_forever(self) -> None:
+    async def _heartbeat_forever(self) -> None:
         """Heartbeats for the channels that have been silent for the whole of the last interval. A watch that came, or
         was sent something, just after a beat waits for two intervals: together they are `heartbeat_s`."""
         seen: dict[int, int] = {}
@@ -163,9 +174,11 @@ class Channels:
             seen = {id(each): each.changed.generation for each in self._channels.values()}
 
     async def _notify(self, channels: list[Channel]) -> None:
-        """Wakes the watches that wait there, some at a time, so that requests are answered in between."""
-        for channel in channels:
-            await channel.changed.notify_in_groups(limits.FEED_WAKES)
+        """Wakes the watches that wait there, some at a time, so that requests are answered in between. Those with
+        little to send come first."""
+        in_order = sorted((channel.newest_bytes, place) for place, channel in enumerate(channels))
+        broadcasts = [(channels[place].changed, size) for size, place in in_order]
+        await notify_in_groups(broadcasts, limits.FEED_WAKES, limits.FEED_WAKES_BYTES)
 
     async def _fill_forever(self) -> None:
         while True:
@@ -180,7 +193,7 @@ class Channels:
                     self._skip_to(self._database.head)
 
     async def _fill(self) -> None:
-        """Reads on, fills the channels, and rests as long as that kept the interpreter busy."""
+        """Reads what commits brought, fills the channels, and rests for as long as that took."""
         reading = list(self._channels.items())
         keys = [key for key, _ in reading]
         seq, found, read_s = await self._live(batches.read_for_all, self._database, keys, self.seq)
@@ -210,22 +223,29 @@ class Channels:
 
     def _shrink(self) -> None:
         """Drops batches of the largest rings until all rings together hold at most limits.RINGS_BYTES_MAX. The newest
-        batch of each goes last: the watches that wait for it have not been woken yet."""
-        left = sum(channel.size_bytes for channel in self._channels.values())
-        if left <= limits.RINGS_BYTES_MAX:
+        batch of each goes last: the watches that wait for it have not been woken yet. What several rings hold counts
+        once."""
+        if sum(channel.size_bytes for channel in self._channels.values()) <= limits.RINGS_BYTES_MAX:
             return
+        holders: Counter[int] = Counter()  # rings, by the id of what is sent
+        left = 0
+        for channel in self._channels.values():
+            for batch in channel.batches:
+                holders[id(batch.body)] += 1
+                left += len(batch.body or ()) if holders[id(batch.body)] == 1 else 0
         by_size = [(-channel.size_bytes, id(channel), channel) for channel in self._channels.values()]
         heapq.heapify(by_size)
         while left > limits.RINGS_BYTES_MAX and by_size:
             _, _, channel = heapq.heappop(by_size)
-            before = channel.size_bytes
+            body = channel.batches[0].body
             channel.drop()
-            left -= before - channel.size_bytes
+            holders[id(body)] -= 1
+            left -= len(body or ()) if not holders[id(body)] else 0
             if channel.size_bytes:
                 heapq.heappush(by_size, (-channel.size_bytes, id(channel), channel))
 
     def _skip_to(self, seq: int) -> None:
-        """Continues behind `seq`; what lies before it, each watch reads from the store."""
+        """Continues after `seq`; each watch reads what is before it from the store."""
         self.seq = seq
         for channel in self._channels.values():
             channel.restart(seq)

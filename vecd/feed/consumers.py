@@ -16,18 +16,18 @@ from ..store.database import Database
 from ..units import format_time
 from .broadcast import Broadcast
 from .positions import Position, cursor
-from .runner import Run
+from .run_blocking import RunBlocking
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 
 
 class Consumers:
-    """The store's consumers, and which watch holds which. Lives on the event loop."""
+    """The store's consumers, and which watch holds which. Runs on the event loop."""
 
-    def __init__(self, database: Database, read: Run) -> None:
+    def __init__(self, database: Database, read: RunBlocking) -> None:
         self._database = database
         self._read = read
-        self._holders: dict[str, str] = {}  # consumer -> who holds it, for people
+        self._holders: dict[str, str] = {}  # consumer -> a readable name of its holder
         self.acked = Broadcast()
 
     @contextlib.contextmanager
@@ -41,8 +41,8 @@ class Consumers:
         finally:
             del self._holders[name]
 
-    async def enter(self, name: str, start: Position) -> Position:
-        """Where the consumer continues. A consumer that does not exist is made, at `start`."""
+    async def find_or_create(self, name: str, start: Position) -> Position:
+        """The consumer's position; creates the consumer at `start` if it does not exist."""
         made = await asyncio.wrap_future(self._database.submit(lambda tx: store.create(tx, name, *start)))
         return Position(made.seq, made.label)
 
@@ -64,7 +64,7 @@ class Consumers:
         return self._shown(moved)
 
     async def delete(self, name: str) -> dict[str, Any]:
-        """Deletes it; returns what it was. Raises VecError `not_found` or `consumer_held`."""
+        """Deletes it; returns it as `all` does. Raises VecError `not_found` or `consumer_held`."""
         self._check_free(name)
         gone = await asyncio.wrap_future(self._database.submit(lambda tx: store.delete(tx, name), frees=True))
         return self._shown(gone)
@@ -74,26 +74,26 @@ class Consumers:
         events the log is ahead."""
 
         def read() -> list[Consumer]:
-            with self._database.snapshot() as db:
-                return store.everyone(db)
+            with self._database.read_transaction() as db:
+                return store.list_all(db)
 
         return [self._shown(each) for each in await self._read(read)]
 
     async def find(self, name: str) -> Position | None:
-        """How far it has come; None if it does not exist."""
+        """Its position; None if it does not exist."""
 
         def read() -> Position | None:
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 found = store.find(db, name)
                 return None if found is None else Position(found.seq, found.label)
 
         return await self._read(read)
 
     async def position(self, name: str) -> Position:
-        """How far it has come. Raises VecError `not_found`."""
+        """Its position. Raises VecError `not_found`."""
 
         def read() -> Position:
-            with self._database.snapshot() as db:
+            with self._database.read_transaction() as db:
                 found = store.find(db, name) or store.refuse(db, name)
                 return Position(found.seq, found.label)
 

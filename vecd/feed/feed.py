@@ -16,7 +16,7 @@ from ..store.database import Database
 from .channels import Channels
 from .consumers import Consumers
 from .retention import Retention, Vacuum
-from .runner import Run
+from .run_blocking import RunBlocking
 from .watch import Watches
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ Ts = TypeVarTuple("Ts")
 class Feed:
     """Use it on one event loop, then `stop`, then `close`."""
 
-    def __init__(self, database: Database, read: Run, vacuum: Vacuum, heartbeat_s: float) -> None:
+    def __init__(self, database: Database, read: RunBlocking, vacuum: Vacuum, heartbeat_s: float) -> None:
         """`read` runs short reads: of consumers, and of the store's size. No watch is silent for more than
         `heartbeat_s`. Raises VecError `busy` if the system does not give the threads."""
         self._catch_up_threads = pool(limits.FOLLOWERS, "vecd-feed")

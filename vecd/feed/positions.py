@@ -43,10 +43,10 @@ def resolve(database: Database, start: str) -> Position:
     if start == "now":
         return Position(database.head)
     if (moment_us := time_us(start)) is not None:
-        with database.snapshot() as db:
+        with database.read_transaction() as db:
             horizon, horizon_us = events.horizon(db)
             if horizon and moment_us <= horizon_us:
-                raise compacted(database, f"the time {start}", horizon)
+                raise compacted_error(database, f"the time {start}", horizon)
             return Position(max(horizon, events.seq_at(db, moment_us)))
     return parse(database, start)
 
@@ -76,8 +76,8 @@ def parse(database: Database, text: str) -> Position:
     return Position(seq, None if match[3] is None else int(match[3]))
 
 
-def compacted(database: Database, what: str, horizon: int) -> VecError:
-    """The error of a position that was trimmed away; its `oldest` is the cursor that all that is left is behind."""
+def compacted_error(database: Database, what: str, horizon: int) -> VecError:
+    """The error for a position that was trimmed; its `oldest` is the first cursor that can be resumed from."""
     oldest = cursor(database, Position(horizon))
     return VecError(
         Code.COMPACTED,

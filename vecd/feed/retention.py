@@ -1,4 +1,5 @@
-"""Retention: how much of the log is kept. A trim moves its horizon; the vacuum deletes what is behind it, in steps.
+"""Retention: trims the log by age, count and size, on request or by the settings. A trim moves its horizon; the vacuum
+deletes what is behind it, in steps.
 
 The log is trimmed by `vec trim`, by jobs of kind `trim`, and, if one of the settings keep_age, keep_count and
 keep_bytes is set, by the daemon at intervals. A trim stops at the slowest consumer, unless it is asked to pass it.
@@ -18,7 +19,7 @@ from ..store.database import Database
 from ..store.retention import Limits
 from ..store.transaction import Transaction
 from .positions import Position, cursor
-from .runner import Run
+from .run_blocking import RunBlocking
 
 log = logging.getLogger("vecd.retention")
 
@@ -35,7 +36,7 @@ class Vacuum(Protocol):
 class Retention:
     """Trims the log. Lives on the event loop."""
 
-    def __init__(self, database: Database, read: Run, vacuum: Vacuum) -> None:
+    def __init__(self, database: Database, read: RunBlocking, vacuum: Vacuum) -> None:
         self._database = database
         self._read = read
         self._vacuum = vacuum
@@ -75,7 +76,7 @@ class Retention:
 
 def reachable(database: Database, keep: Limits) -> int:
     """Up to which seq (inclusive) the limits let the log be trimmed. Blocks."""
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         return retention.wanted(db, keep, clock_us())
 
 
@@ -88,11 +89,11 @@ def trim_to(tx: Transaction, upto: int, past_consumers: bool) -> tuple[int, str 
     """On the writer: how many events were trimmed, and the consumer that kept it from going further."""
     held_by = None
     retention.mark_clock(tx, clock_us())
-    if not past_consumers and (slowest := consumers.hindmost(tx.db)) is not None and slowest.seq < upto:
+    if not past_consumers and (slowest := consumers.slowest(tx.db)) is not None and slowest.seq < upto:
         upto, held_by = retention.boundary(tx.db, max(slowest.seq, tx.horizon)), slowest.name
     return retention.trim(tx, upto), held_by
 
 
 def _size(database: Database) -> tuple[int, int]:
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         return retention.size(db)

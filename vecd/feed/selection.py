@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from ..errors import Code, VecError, nearest
 from ..filters import attributes
-from ..filters.language import Filter
+from ..filters.expressions import Filter
 from ..store import events
 from ..store.catalogue import Library
-from ..store.events import Row
+from ..store.events import EventRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class EventSelection:
 class SelectedRow(NamedTuple):
     """A row of the log of which the selection may want events."""
 
-    row: Row
+    row: EventRow
     library: str | None  # its name
     left: bool = False  # the document matched the filter before the change, and does not match it any more
 
@@ -74,7 +74,7 @@ def match_types(patterns: Iterable[str]) -> frozenset[str] | None:
 
 
 def select(
-    selection: EventSelection, rows: Sequence[Row], libraries: Mapping[int, Library], documents: ChangedDocuments
+    selection: EventSelection, rows: Sequence[EventRow], libraries: Mapping[int, Library], documents: ChangedDocuments
 ) -> list[SelectedRow]:
     """The rows of which the selection may want events, in their order. `documents` are those of the same rows."""
     passing = documents.passing(selection.where) if selection.where else None
@@ -98,7 +98,7 @@ def select(
     return sorted(matching(passing, found) + ends, key=lambda each: each.row.seq)
 
 
-def _types_of(row: Row) -> Iterator[str]:
+def _types_of(row: EventRow) -> Iterator[str]:
     yield row.type_name
     if row.removed:
         yield events.CHUNK_DELETED
@@ -112,17 +112,17 @@ class ChangedDocuments:
     One instance serves many selections: each field is extracted once for all their filters.
     """
 
-    def __init__(self, selections: Iterable[EventSelection], rows: Iterable[Row]) -> None:
+    def __init__(self, selections: Iterable[EventSelection], rows: Iterable[EventRow]) -> None:
         fields = {field for selection in selections for where in selection.where for field in where.fields}
-        self._by_label: dict[int, attributes.Row] = {}
+        self._by_label: dict[int, attributes.DocumentRow] = {}
         for row in rows if fields else ():
             for label, chunks, title, metadata in (
                 (row.label, row.added, row.title, row.metadata),
                 (row.old_label, row.removed, row.old_title, row.old_metadata),
             ):
                 if label is not None:
-                    self._by_label[label] = attributes.Row(label, chunks, row.id or "", title, metadata or "{}")
-        self._attributes = attributes.Some(fields, self._by_label.values())
+                    self._by_label[label] = attributes.DocumentRow(label, chunks, row.id or "", title, metadata or "{}")
+        self._attributes = attributes.DocumentSet(fields, self._by_label.values())
 
     def passing(self, where: Filter) -> set[int]:
         """The labels of the documents that match the filter."""

@@ -1,4 +1,4 @@
-"""Watches: subscriptions to the log from any position on, as it happens; and flush, a barrier for them.
+"""Watches: subscriptions to the log from any position on; and flush, which waits until watches have caught up.
 
 Catch-up and live are one loop: the next batch behind the position comes from the channel if it is there, and from the
 store otherwise. The initial snapshot is a position too (positions.py), and is read in the same loop.
@@ -13,12 +13,12 @@ from typing import Final
 
 from ..errors import Code, VecError
 from ..store.database import Database
-from . import positions, snapshot
+from . import initial_snapshot, positions
 from .batches import Encode, EventBatch, bookmark
 from .channels import Channel, Channels
 from .consumers import Consumers
 from .positions import Position
-from .runner import Run
+from .run_blocking import RunBlocking
 from .selection import EventSelection
 
 #: What a watch does whose position was trimmed away.
@@ -27,7 +27,7 @@ ON_GAP: Final = ("fail", "oldest", "snapshot")
 
 @dataclass(frozen=True, slots=True)
 class WatchSpec:
-    """What a watch is asked for."""
+    """The options of a watch."""
 
     selection: EventSelection
     start: str = "now"  # `beginning`, `now`, a cursor, an RFC 3339 time, or a time ago as `-15m`
@@ -35,23 +35,23 @@ class WatchSpec:
     until: str | None = None  # end at this cursor (inclusive)
     limit: int | None = None  # end after so many events
     snapshot: bool = False  # begin with the state, unless `start` is a cursor or the consumer has one
-    consumer: str | None = None  # begin where it is, or make it
-    holder: str = ""  # who watches, for others that want the same consumer
+    consumer: str | None = None  # begin at its position; it is created if it does not exist
+    holder: str = ""  # a readable name, for the error of others that ask for this consumer
     on_gap: str = "fail"
 
 
-#: Waits until a batch may be read and held. What is read is sent at once.
+#: Waits until there is room for a batch in memory. What is read then is sent at once.
 Admit = Callable[[], Awaitable[None]]
 
 
 async def _admit() -> None:
-    """Always."""
+    """Admits always."""
 
 
 class Watches:
-    """Makes watches, and knows those that are at work."""
+    """Creates watches, and knows which are active."""
 
-    def __init__(self, database: Database, channels: Channels, consumers: Consumers, catch_up: Run) -> None:
+    def __init__(self, database: Database, channels: Channels, consumers: Consumers, catch_up: RunBlocking) -> None:
         """`catch_up` runs reads for one watch that is behind the head."""
         self.database = database
         self.channels = channels
@@ -60,11 +60,11 @@ class Watches:
         self.active: set[Watch] = set()  # those that have begun and not ended
 
     def make(self, spec: WatchSpec, encode: Encode, now: int, admit: Admit = _admit) -> Watch:
-        """A watch that has not begun. `now` is the log's head when the request arrived: what the same sender writes
-        behind it must be in the feed. `admit` is awaited before a batch is read for this watch.
+        """A watch that has not begun. `now` is the log's head when the request arrived: the watch must return what the
+        same sender writes after it. `admit` is awaited before a batch is read for this watch.
 
         Raises VecError `invalid_request`, `invalid_cursor`, `foreign_cursor`, or `not_found` for a library that never
-        was.
+        existed.
         """
         self._check(spec)
         stop = None if spec.follow else now
@@ -74,8 +74,8 @@ class Watches:
         return Watch(self, spec, encode, now, stop, admit)
 
     async def flush(self, watch: Watch | None, consumer: str | None) -> str:
-        """Waits until all that is committed now has been handed to a watch, or to all that are active; or until a
-        consumer has acknowledged it. Returns the cursor of that.
+        """Waits until everything committed so far was sent to a watch, or to all active ones, or was acknowledged by a
+        consumer. Returns the cursor of the head at the call.
 
         Raises VecError `not_found` for a consumer that does not exist.
         """
@@ -84,13 +84,13 @@ class Watches:
             await self._acknowledged(consumer, target)
         else:
             wanted = self.active.copy() if watch is None else {watch}
-            while any(not each.over and not each.has(target) for each in wanted):
+            while any(not each.over and not each.has_sent(target) for each in wanted):
                 await self.channels.progress.wait()
         return positions.cursor(self.database, Position(target))
 
     async def _acknowledged(self, consumer: str, seq: int) -> None:
         while True:
-            self.channels.beat()  # a consumer with nothing to acknowledge learns how far the log has been read
+            self.channels.heartbeat()  # a consumer with nothing to acknowledge learns how far the log has been read
             generation = self.consumers.acked.generation
             position = await self.consumers.position(consumer)
             if position.label is None and position.seq >= seq:
@@ -137,10 +137,10 @@ class Watch:
         self._channel: Channel | None = None
         self.begun = False  # where it begins is known: until then it has no cursor
         self.over = False
-        self.position = Position(now)  # behind all that was handed on
+        self.position = Position(now)  # behind all events that were sent
 
-    def has(self, seq: int) -> bool:
-        """Whether all that was wanted up to there (inclusive) has been handed on."""
+    def has_sent(self, seq: int) -> bool:
+        """Whether all wanted events up to there (inclusive) have been sent."""
         reached = self.reached
         return self.begun and reached.label is None and reached.seq >= seq
 
@@ -174,10 +174,10 @@ class Watch:
 
     @property
     def reached(self) -> Position:
-        """Behind all that was wanted and has been handed on, and all that was not wanted."""
+        """The position up to which every event was either sent or not wanted."""
         channel = self._channel
         seq, label = self.position
-        if label is None and channel is not None and seq >= channel.start and channel.behind(seq) is None:
+        if label is None and channel is not None and seq >= channel.start and channel.next_after(seq) is None:
             return Position(max(seq, self._channels.seq))
         return self.position
 
@@ -202,7 +202,7 @@ class Watch:
             except VecError as error:
                 gap = self._skip_gap(error)
         if spec.consumer is not None:
-            self.position = await consumers.enter(spec.consumer, self.position)
+            self.position = await consumers.find_or_create(spec.consumer, self.position)
         return gap
 
     def _skip_gap(self, error: VecError) -> VecError:
@@ -229,13 +229,13 @@ class Watch:
         if label is not None:
             await self._admit()
             return await self._watches.catch_up(
-                snapshot.read, self._database, selection, self._encode, self.position, self._left
+                initial_snapshot.read, self._database, selection, self._encode, self.position, self._left
             )
         if self._stop is not None:
             await self._admit()
             return await channels.read(selection, self._encode, seq, self._stop, self._left)
         while True:
-            found = channel.behind(seq) if seq >= channel.start else channel.start
+            found = channel.next_after(seq) if seq >= channel.start else channel.start
             if isinstance(found, EventBatch):
                 if self._left is None or found.count <= self._left:
                     return found
@@ -245,7 +245,7 @@ class Watch:
                 return await channels.read(selection, self._encode, seq, found, self._left)
             heartbeats = channels.heartbeats
             await channel.changed.wait()
-            if channels.heartbeats != heartbeats and self.reached.seq >= seq and channel.behind(seq) is None:
+            if channels.heartbeats != heartbeats and self.reached.seq >= seq and channel.next_after(seq) is None:
                 return EventBatch(seq, self.reached, body=self._heartbeat(channel))
 
     def _heartbeat(self, channel: Channel) -> Sized:

@@ -1,7 +1,8 @@
-"""Filters: `--where` expressions, answered from memory.
+"""Metadata filters: `--where` expressions, parsed and evaluated over an in-memory column store.
 
-    language.py      the text of an expression -> a tree; errors that point at the column
-    attributes.py    columns of the documents' fields -> masks
+    expressions.py   parser: text of an expression -> tree; errors point at the column
+    columns.py       typed columns of fields
+    attributes.py    the columns of a library, and the masks of filters
 
 Knows numpy and JSON; no SQL, no sockets.
 """

@@ -1,7 +1,7 @@
-"""Columns: the values of fields over all documents, by type, each with the numbers of the documents that have them.
+"""Typed columns of metadata fields: for each type, arrays of values and of the numbers of the documents that have them.
 
-Numbers are compared exactly, as Python compares them: integers are kept as integers, and a comparison with a value that
-the type of a column cannot hold is turned into one that it can. Not thread-safe: attributes.py holds its lock.
+Numbers are compared exactly, as Python does: integers are stored as integers, and a comparison with a value that a
+column's type cannot hold is rewritten to an equivalent one. Not thread-safe: attributes.py locks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from .language import Field, Test
+from .expressions import Field, Test
 
 Bools = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]
@@ -25,19 +25,19 @@ _ORDER: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 _PAGE_ROWS = 512
-#: What a column takes beside its arrays, and a word beside its characters, about.
+#: Approximate bytes of a column without its arrays, and of a word without its characters.
 _COLUMN_BYTES = 4_000
 _WORD_BYTES = 120
-#: Names that are kept to suggest one of them.
+#: Field names that are kept for suggestions.
 _NAMES_MAX = 10_000
-#: Values of a list up to which each is compared by itself; more are looked up together, in one pass.
+#: Values of an `in` list up to which each is compared separately; longer lists take one pass.
 _VALUES_ONE_BY_ONE = 4
-#: Documents of which some must be alive are looked for so many at first.
-_LOOK = 64
+#: Documents that the first step of a search for a current one inspects; later steps inspect more.
+_FIRST_STEP = 64
 
 
-class Row(NamedTuple):
-    """A document: the label of its first chunk, how many it has, and its fields; metadata as JSON, or read already."""
+class DocumentRow(NamedTuple):
+    """A document: the label of its first chunk, its number of chunks, and its fields; metadata as JSON or a dict."""
 
     label: int
     chunks: int
@@ -46,40 +46,40 @@ class Row(NamedTuple):
     metadata: str | dict[str, Any]
 
 
-def pages(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """The rows, some at a time."""
+def pages(rows: Iterable[DocumentRow]) -> Iterator[list[DocumentRow]]:
+    """The rows, in pages."""
     waiting = iter(rows)
     while page := list(islice(waiting, _PAGE_ROWS)):
         yield page
 
 
 class Growing:
-    """A numpy array that takes more at its end."""
+    """A numpy array with amortized append."""
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
-        self._room: npt.NDArray[Any] = np.empty(0, dtype)
+        self._buffer: npt.NDArray[Any] = np.empty(0, dtype)
         self.count = 0
 
     @property
     def values(self) -> npt.NDArray[Any]:
-        return self._room[: self.count]
+        return self._buffer[: self.count]
 
     @property
     def size_bytes(self) -> int:
-        return self._room.nbytes
+        return self._buffer.nbytes
 
     def extend(self, values: Sequence[Any] | npt.NDArray[Any]) -> None:
         total = self.count + len(values)
-        if total > len(self._room):
-            room = np.empty(max(total, 2 * len(self._room), 64), self._room.dtype)
-            room[: self.count] = self.values
-            self._room = room
-        self._room[self.count : total] = values
+        if total > len(self._buffer):
+            buffer = np.empty(max(total, 2 * len(self._buffer), 64), self._buffer.dtype)
+            buffer[: self.count] = self.values
+            self._buffer = buffer
+        self._buffer[self.count : total] = values
         self.count = total
 
 
 class _Typed:
-    """The values of one type in a column: `numbers` of documents, ascending, and what they have there."""
+    """The values of one type in a column: document `numbers`, ascending, and their `values`."""
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
         self.numbers = Growing(np.int32)
@@ -103,12 +103,14 @@ class _Typed:
 
     def since(self, start: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Document numbers from `start` on, and their values."""
-        first = int(np.searchsorted(self.numbers.values, np.int32(start)))  # another type would copy them all
+        # searchsorted releases the interpreter lock. While other threads are busy it takes long to get it back: half of
+        # the time of matching a few documents against many filters. Another type of `start` would copy the numbers.
+        first = int(np.searchsorted(self.numbers.values, np.int32(start))) if start and self.numbers.count else 0
         return self.numbers.values[first:], self.values.values[first:]
 
     def lives(self, alive: Bools) -> bool:
-        """Whether one of the documents is alive."""
-        numbers, start, count = self.numbers.values, 0, _LOOK
+        """Whether any of the documents is alive."""
+        numbers, start, count = self.numbers.values, 0, _FIRST_STEP
         while start < len(numbers):
             if alive[numbers[start : start + count]].any():
                 return True
@@ -117,11 +119,12 @@ class _Typed:
 
 
 class Column:
-    """One field of all documents, by type; strings by their place in `words`."""
+    """The values of one field in all documents, by type. Strings are dictionary-encoded: stored as indexes into
+    `_words`."""
 
     def __init__(self) -> None:
-        self.used = 0  # the turn in which a filter has used it last
-        self._there = _Typed(np.bool_)  # documents that have anything but null there
+        self.used = 0  # logical time of the last use by a filter
+        self._there = _Typed(np.bool_)  # documents with a value that is not null
         self._integers = _Typed(np.int64)
         self._large = _Typed(np.uint64)  # integers from 2^63 on
         self._floats = _Typed(np.float64)
@@ -137,14 +140,14 @@ class Column:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes in memory, about."""
+        """Approximate bytes in memory."""
         arrays = sum(typed.numbers.size_bytes + typed.values.size_bytes for typed in self._typed)
         return _COLUMN_BYTES + arrays + self._words_bytes
 
     def extend(self, start: int, values: Sequence[Any]) -> None:
-        """Takes the values of documents from the number `start` on; a list's items are values of the same document."""
+        """Appends the values of documents from the number `start` on. A list gives its document several values."""
         kinds = set(map(type, values))
-        if kinds in ({int}, {float}, {bool}) and (kinds != {int} or max(values) < 2**63):  # mostly they are all alike
+        if kinds in ({int}, {float}, {bool}) and (kinds != {int} or max(values) < 2**63):  # fast path: one type
             numbers = np.arange(start, start + len(values), dtype=np.int32)
             self._there.extend(numbers, np.ones(len(values), np.bool_))
             typed = self._integers if kinds == {int} else self._floats if kinds == {float} else self._bools
@@ -173,12 +176,12 @@ class Column:
             typed.flush()
 
     def renumber(self, numbers: npt.NDArray[np.int32]) -> None:
-        """Gives the documents other numbers, which ascend: `numbers` has the new one of each."""
+        """Replaces document number n by `numbers[n]`; `numbers` ascend."""
         for typed in self._typed:
             typed.numbers.values[:] = numbers[typed.numbers.values]
 
     def lives(self, kind: type | None, alive: Bools) -> bool:
-        """Whether a living document holds a value of that type (float: any number); None: anything but null."""
+        """Whether a document that is alive has a value of this type (float: any number; None: any but null)."""
         typed: dict[type | None, tuple[_Typed, ...]] = {
             None: (self._there,), str: (self._strings,), bool: (self._bools,),
             float: (self._integers, self._floats, self._large),
@@ -186,7 +189,7 @@ class Column:
         return any(each.lives(alive) for each in typed[kind])
 
     def matching(self, test: Test, start: int) -> Iterator[npt.NDArray[Any]]:
-        """The numbers, from `start` on, of documents that pass the test."""
+        """The numbers, from `start` on, of documents that match the test."""
         if test.operator == "exists":
             yield self._there.since(start)[0]
             return
@@ -213,8 +216,9 @@ class Column:
                     yield numbers[_floats_passing(values, sign, value.value)]
 
     def _equal_to_one(self, wanted: Sequence[Any], start: int) -> Iterator[npt.NDArray[Any]]:
-        """The numbers, from `start` on, of documents that hold one of many values that are no strings: one pass over
-        each type's values, however many are wanted. Exact: a number counts only where the type can hold it."""
+        """The numbers, from `start` on, of documents that have one of many values other than strings. Takes one pass
+        over the values of each type, for any number of wanted values. Exact: a number is only looked up in types that
+        can hold it."""
         bools = {value for value in wanted if isinstance(value, bool)}
         numbers, values = self._bools.since(start)
         yield numbers[np.isin(values, list(bools))]
@@ -228,7 +232,7 @@ class Column:
         yield numbers[np.isin(values, np.array([float(value) for value in others if _is_float(value)], np.float64))]
 
     def _passing(self, sign: str, texts: list[str], places: npt.NDArray[Any]) -> Bools:
-        """For each of these places of words, whether the word passes. Strings are compared by code point."""
+        """For each index into `_words`, whether the word matches. Strings are compared by code point."""
         passing: Bools
         if sign == "=":
             wanted = [self._places[text] for text in texts if text in self._places]
@@ -244,13 +248,13 @@ class Column:
 
 
 class Columns:
-    """Columns by field, and by the key that leads to them."""
+    """A set of columns, by field and by first metadata key."""
 
     def __init__(self, fields: Iterable[Field]) -> None:
         self.by_field: dict[Field, Column] = {}
-        self._by_key: dict[str, dict[Field, Column]] = {}  # of the metadata: by the first key of their path
-        self._keys: set[str] = set()  # all first keys that documents have had
-        self._paths: dict[str, None] = {}  # some of the fields that there are, as filters name them
+        self._by_key: dict[str, dict[Field, Column]] = {}  # metadata columns, by the first key of their path
+        self._keys: set[str] = set()  # all top-level metadata keys seen
+        self._paths: dict[str, None] = {}  # some nested fields seen, as filters name them
         for each in fields:
             self._put(each, Column())
 
@@ -260,7 +264,7 @@ class Columns:
             self._by_key.setdefault(name.path[0], {})[name] = column
 
     def add(self, other: Columns) -> None:
-        """Takes over another's columns, of the same documents."""
+        """Adds the columns of another set, of the same documents."""
         for name, column in other.by_field.items():
             self._put(name, column)
         self._keys |= other._keys
@@ -273,8 +277,8 @@ class Columns:
             del self._by_key[name.path[0]][name]
 
     def missing(self, fields: Iterable[Field]) -> set[Field]:
-        """Those of the fields that have no column, and for which documents must be read. One whose first key no
-        document has had gets its column at once: there is nothing in it."""
+        """The fields without a column for which documents must be read. A field whose first key no document has had
+        gets an empty column at once."""
         missing = set()
         for each in fields:
             if each in self.by_field:
@@ -290,11 +294,11 @@ class Columns:
         return sum(column.size_bytes for column in self.by_field.values())
 
     def known_names(self) -> Iterable[str]:
-        """Names of fields that documents have, to suggest one of them: first keys all, others some."""
+        """Names of fields that documents have, for suggestions: all top-level keys, and some nested fields."""
         return {*(str(Field(False, (key,))) for key in islice(self._keys, _NAMES_MAX)), *self._paths}
 
-    def fill(self, start: int, rows: Sequence[Row]) -> None:
-        """Takes the values of documents; the first has the number `start`."""
+    def fill(self, start: int, rows: Sequence[DocumentRow]) -> None:
+        """Appends documents; the first has the number `start`."""
         if not rows:
             return
         for name in ("document_id", "title"):
@@ -324,7 +328,8 @@ class Columns:
 
 
 def _integers_passing(values: npt.NDArray[Any], sign: str, wanted: float, low: int, high: int) -> Bools:
-    """Which of these integers, which are all from `low` to `high`, pass. Exact for any number, int or float."""
+    """Which of these integers, all in the range of the type, `low` to `high` (inclusive), match. Exact for any int or
+    float."""
     if isinstance(wanted, float) and not wanted.is_integer():
         if sign == "=":
             return np.zeros(len(values), np.bool_)
@@ -338,7 +343,7 @@ def _integers_passing(values: npt.NDArray[Any], sign: str, wanted: float, low: i
 
 
 def _floats_passing(values: npt.NDArray[Any], sign: str, wanted: float) -> Bools:
-    """Which of these floats pass. Exact for any number, int or float."""
+    """Which of these floats match. Exact for any int or float."""
     found: Bools
     try:
         bound = float(wanted)
@@ -355,7 +360,7 @@ def _floats_passing(values: npt.NDArray[Any], sign: str, wanted: float) -> Bools
 
 
 def _is_float(value: float) -> bool:
-    """Whether a float of 64 bits is that number exactly."""
+    """Whether a 64-bit float represents the number exactly."""
     try:
         return float(value) == value
     except OverflowError:
@@ -363,7 +368,7 @@ def _is_float(value: float) -> bool:
 
 
 def _items(value: Any) -> Iterator[Any]:
-    """A value's own values: a list's items, at any depth, or itself."""
+    """The items of a list, flattened; or the value itself."""
     if isinstance(value, list):
         for each in value:
             yield from _items(each)
@@ -372,7 +377,7 @@ def _items(value: Any) -> Iterator[Any]:
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:
-    """What the keys lead to; through a list, what they lead to in each of its items. None: nothing."""
+    """The value at a path of keys, None if there is none. A list gives the values at the path in each of its items."""
     for place, key in enumerate(path):
         if isinstance(value, list):
             found = [each for each in (_at(item, path[place:]) for item in value) if each is not None]
@@ -384,8 +389,7 @@ def _at(value: Any, path: tuple[str, ...]) -> Any:
 
 
 def _paths_of(metadata: dict[str, Any]) -> Iterator[str]:
-    """The fields of one document that are no objects and lie deeper than one key, as filters name them; some of them,
-    if they are many."""
+    """The nested fields of one document that are not objects, as filters name them; only some, if there are many."""
     waiting: list[tuple[tuple[str, ...], Any]] = [((key,), value) for key, value in islice(metadata.items(), 100)]
     left = 200
     while waiting and left:

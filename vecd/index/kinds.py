@@ -1,6 +1,6 @@
 """The table of index kinds. Adding a kind is one file, which declares its `KIND`, and one entry here.
 
-The table itself imports no kind and no numpy, so that the command line can list the names.
+The table imports neither a kind nor numpy, so that the command line can list the names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..errors import Code, VecError, nearest
 from . import METRICS
 
 if TYPE_CHECKING:
-    from .kind import Kind
+    from .kind import IndexKind
 
 #: Name of a kind -> the module that declares it.
 MODULES: Final[dict[str, str]] = {
@@ -24,24 +24,24 @@ MODULES: Final[dict[str, str]] = {
     "kdtree": "vecd.index.local.kdtree",
 }
 
-#: What a library gets that asks for none: exact while it is small, and fast when it is not.
+#: The default kind: exact while a library is small, and fast when it is not.
 DEFAULT: Final = "pq"
 
 
-class _Kinds(MutableMapping[str, "Kind"]):
+class _IndexKinds(MutableMapping[str, "IndexKind"]):
     """Kinds by name. A kind's module is imported when the kind is first looked up; a kind that is set replaces it."""
 
     def __init__(self, modules: dict[str, str]) -> None:
         self._modules = modules
-        self._loaded: dict[str, Kind] = {}
+        self._loaded: dict[str, IndexKind] = {}
 
-    def __getitem__(self, name: str) -> Kind:
+    def __getitem__(self, name: str) -> IndexKind:
         kind = self._loaded.get(name)
         if kind is None:
             kind = self._loaded[name] = import_module(self._modules[name]).KIND
         return kind
 
-    def __setitem__(self, name: str, kind: Kind) -> None:
+    def __setitem__(self, name: str, kind: IndexKind) -> None:
         if name not in self._modules:
             raise KeyError(name)
         self._loaded[name] = kind
@@ -56,11 +56,11 @@ class _Kinds(MutableMapping[str, "Kind"]):
         return len(self._modules)
 
 
-KINDS: Final[MutableMapping[str, Kind]] = _Kinds(MODULES)
+KINDS: Final[MutableMapping[str, IndexKind]] = _IndexKinds(MODULES)
 
 
 def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters of an index of that kind, those not given by their defaults.
+    """All parameters of an index of that kind, with defaults for those not given.
 
     Raises VecError `unsupported` or `invalid_request`.
     """
@@ -87,7 +87,7 @@ def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, 
         parameter = about.parameters[name]
         if not parameter.accepts(value):
             message = f"the index {kind!r}: {name} must be {parameter.valid}, not {value!r:.40}"
-            hint = f"{name}: {parameter.what}; {parameter.default} unless set"
+            hint = f"{name}: {parameter.what}; default: {parameter.default}"
             raise VecError(Code.INVALID_REQUEST, message, hint, field=name)
     complete = {name: parameters.get(name, about.parameters[name].default) for name in known}
     about.check(metric, complete)

@@ -1,10 +1,10 @@
-"""What a step of a job writes, as data: each effect names one change of the store, and applies it in the transaction
+"""Effects: the writes of a step of a job, as data. Each effect is one change of the store, applied in the transaction
 that commits the step.
 
-An effect is data and no closure, so a step can come from another process. Those in WIRE can be sent by workers outside
-the daemon (op `jobs.checkpoint`, vec-protocol(7)); the others make sense beside the store only.
+An effect is data, not a closure, so a step can come from another process. Workers outside the daemon can send those in
+WIRE (op `jobs.checkpoint`, vec-protocol(7)); the others are useful inside the daemon only.
 
-Adding an effect is one class here, and one entry in WIRE if workers elsewhere may send it.
+Adding an effect is one class here, and one entry in WIRE if workers outside may send it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..feed import retention
 from ..store import documents as store
 from ..store import integrity, job_transitions
 from ..store.catalogue import Library
-from ..store.documents import Batch, Entry
+from ..store.documents import DocumentBatch, Entry
 from ..store.jobs import Job
 from ..store.transaction import Transaction
 
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an effect has done. `counts` are added up over all steps of the job, in its checkpoint under `counts`."""
+class EffectResult:
+    """The outcome of an effect. The sum of `counts` over all steps is in the checkpoint of the job, as `counts`."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    seq: int | None = None  # the log's head behind it, for the checkpoint; None: not of interest
-    value: Any = None  # for the step's own kind
+    seq: int | None = None  # the head of the log after it, for the checkpoint; None: not needed
+    value: Any = None  # for the kind of job
 
 
 class Effect(ABC):
     """One change of the store."""
 
-    frees: ClassVar[bool] = False  # it frees space, and may use the reserve when the disk is full
+    frees: ClassVar[bool] = False  # frees space, so it may use the reserve when the disk is full
 
     @property
     def rows(self) -> int:
-        """About how many rows it writes."""
+        """The approximate number of rows that it writes."""
         return 1
 
     @abstractmethod
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         """On the writer; may be called again after a rollback. Raises VecError."""
 
 
@@ -64,14 +64,14 @@ class WriteDocuments(Effect):
     """Adds, updates and deletes prepared documents, as an ingest does."""
 
     library: Library  # as it was when they were prepared
-    batches: list[Batch]
-    refused: int = 0  # documents beside them that were refused; counted as `failed`
+    batches: list[DocumentBatch]
+    refused: int = 0  # rejected documents; counted as `failed`
 
     @property
     def rows(self) -> int:
         return sum(len(batch.entries) + len(batch.texts) for batch in self.batches) + 1
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         counts = dict.fromkeys(("added", "updated", "unchanged", "deleted"), 0)
         seq = None
         for batch in self.batches:
@@ -85,12 +85,12 @@ class WriteDocuments(Effect):
                     raise VecError(Code.BUSY, error.message, error.hint) from error
                 for outcome in outcomes:
                     counts[outcome.status] += 1
-        return Outcome({**counts, "failed": self.refused}, seq)
+        return EffectResult({**counts, "failed": self.refused}, seq)
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteDocuments(Effect):
-    """Deletes documents by id; those that are not there are counted as `missing`."""
+    """Deletes documents by id; unknown ids are counted as `missing`."""
 
     library: Library
     ids: list[str]
@@ -100,17 +100,17 @@ class DeleteDocuments(Effect):
     def rows(self) -> int:
         return len(self.ids)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         entries = [Entry(index, each, delete=True) for index, each in enumerate(self.ids)]
-        library = ingest.same_library(tx, self.library)
-        outcomes = store.write(tx, library, Batch(entries, [], [], NO_VECTORS))
+        library = ingest.current_library(tx, self.library)
+        outcomes = store.write(tx, library, DocumentBatch(entries, [], [], NO_VECTORS))
         deleted = sum(outcome.seq is not None for outcome in outcomes)
-        return Outcome({"deleted": deleted, "missing": len(outcomes) - deleted}, tx.seq)
+        return EffectResult({"deleted": deleted, "missing": len(outcomes) - deleted}, tx.seq)
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteVersions(Effect):
-    """Deletes those documents that still have the content they were found with."""
+    """Deletes the documents that have not changed since they were found."""
 
     library: Library
     versions: list[documents.Version]
@@ -120,29 +120,29 @@ class DeleteVersions(Effect):
     def rows(self) -> int:
         return len(self.versions)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        return Outcome({"deleted": documents.delete_unchanged(self.library, self.versions, tx)[0]})
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        return EffectResult({"deleted": documents.delete_unchanged(self.library, self.versions, tx)[0]})
 
 
 # --- the store as a whole -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Trim(Effect):
+class TrimLog(Effect):
     """Moves the log's horizon up to a seq (inclusive). The value is `{"trimmed","held_by"}`."""
 
     upto: int
     past_consumers: bool
     frees: ClassVar[bool] = True
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         trimmed, held_by = retention.trim_to(tx, self.upto, self.past_consumers)
-        return Outcome(value={"trimmed": trimmed, "held_by": held_by})
+        return EffectResult(value={"trimmed": trimmed, "held_by": held_by})
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteTrimmed(Effect):
-    """Deletes a bounded number of rows that the log does not refer to any more. The value is how many."""
+    """Deletes a bounded number of rows that the log does not refer to any more. The value is their number."""
 
     frees: ClassVar[bool] = True
 
@@ -150,13 +150,13 @@ class DeleteTrimmed(Effect):
     def rows(self) -> int:
         return limits.VACUUM_ROWS
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        return Outcome(value=deleting(engine.database, engine.views)(tx))
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        return EffectResult(value=deleting(engine.database, engine.views)(tx))
 
 
 @dataclass(frozen=True, slots=True)
-class GiveBackPages(Effect):
-    """Gives a bounded number of free pages back to the file system. The value is how many."""
+class ReleasePages(Effect):
+    """Returns a bounded number of free pages to the file system. The value is their number."""
 
     frees: ClassVar[bool] = True
 
@@ -164,13 +164,13 @@ class GiveBackPages(Effect):
     def rows(self) -> int:
         return limits.VACUUM_ROWS
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
-        return Outcome(value=giving_back(engine.database)(tx))
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        return EffectResult(value=giving_back(engine.database)(tx))
 
 
 @dataclass(frozen=True, slots=True)
 class PruneJobs(Effect):
-    """Deletes up to `count` jobs that ended before a time, or that are more than are kept. The value is the jobs."""
+    """Deletes up to `count` jobs that ended before a time, or exceed the number to keep. The value is the jobs."""
 
     before_us: int
     keep: int
@@ -181,9 +181,9 @@ class PruneJobs(Effect):
     def rows(self) -> int:
         return self.count
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         pruned = job_transitions.prune(tx, self.before_us, self.keep, self.count)
-        return Outcome({"pruned": len(pruned)}, value=pruned)
+        return EffectResult({"pruned": len(pruned)}, value=pruned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,51 +196,51 @@ class AddChecksums(Effect):
     def rows(self) -> int:
         return len(self.versions)
 
-    def apply(self, engine: Engine, tx: Transaction) -> Outcome:
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         integrity.add_checksums(tx, versions=self.versions)
-        return Outcome()
+        return EffectResult()
 
 
 # --- from other processes -------------------------------------------------------------------------------------------
 
-#: What comes from a worker, made ready: the effect, and the documents that were refused (index, why).
-Received = tuple[Effect, list[tuple[int, VecError]]]
+#: A prepared effect of a worker, and the rejected documents (index, error).
+Decoded = tuple[Effect, list[tuple[int, VecError]]]
 
 
-async def received(engine: Engine, job: Job, body: dict[str, Any]) -> Received:
-    """The effect that a worker elsewhere has sent. Raises VecError `invalid_request`, `not_found` or
+async def decode(engine: Engine, job: Job, body: dict[str, Any]) -> Decoded:
+    """Prepares the effect that a worker outside the daemon has sent. Raises VecError `invalid_request`, `not_found` or
     `embedder_failed`."""
     make = WIRE.get(body.get("type", ""))
     if make is None:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"there is no effect {body.get('type')!r:.60}",
+            f"unknown effect {body.get('type')!r:.60}",
             f"effects: {', '.join(WIRE)}",
             field="effect",
         )
     if job.library is None:
         raise VecError(
-            Code.INVALID_REQUEST, f"job {job.job_id} works on no library, so nothing can be written", field="effect"
+            Code.INVALID_REQUEST, f"job {job.job_id} has no library, so it cannot write documents", field="effect"
         )
     return await make(engine, job, find(engine, job.library), body)
 
 
-async def _documents(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Received:
-    """`documents` as the op `ingest` takes them: with their vectors, or with texts for the library's embedder."""
+async def _documents(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Decoded:
+    """`documents` as in the op `ingest`: with vectors, or with texts for the library's embedder."""
     wanted = _list(body, "documents")
-    batches: list[Batch] = []
+    batches: list[DocumentBatch] = []
     refused: list[tuple[int, VecError]] = []
     start = 0
     while start < len(wanted):
         slices = prepare_in_slices(engine, library, wanted, start, False)
-        part = await engine.prepare(("job", job.job_id), slices, limits.PREPARE_SLICE_S)
-        batches.append(part.batch)
-        refused += part.refused
-        start = part.stop
+        prepared = await engine.prepare(("job", job.job_id), slices, limits.PREPARE_SLICE_S)
+        batches.append(prepared.batch)
+        refused += prepared.refused
+        start = prepared.stop
     return WriteDocuments(library, batches, len(refused)), refused
 
 
-async def _delete(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Received:
+async def _delete(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Decoded:
     """`ids` of documents."""
     ids = _list(body, "ids")
     if not all(isinstance(each, str) for each in ids):
@@ -259,9 +259,9 @@ def _list(body: dict[str, Any], name: str) -> list[Any]:
     return value
 
 
-_Receive = Callable[["Engine", Job, Library, dict[str, Any]], Awaitable[Received]]
+_Receive = Callable[["Engine", Job, Library, dict[str, Any]], Awaitable[Decoded]]
 
-#: The effects that workers outside the daemon may send, by their type on the wire.
+#: The effects that workers outside the daemon can send, by type.
 WIRE: Final[dict[str, _Receive]] = {
     "documents": _documents,
     "delete": _delete,

@@ -6,7 +6,7 @@
     fields.py      typed reading of a request's fields
     reply.py       where the answer of a request goes: what a transport implements
     runner.py      runs one sender's requests: what a transport drives
-    sender.py      what one sender has under way
+    sender.py      the requests of one sender that are in progress
     service.py     what the daemon offers to all requests
     budget.py      what all requests together may hold in memory
 

@@ -1,9 +1,9 @@
-"""What all requests together, over all senders and transports, may hold in memory.
+"""Budget: how much memory all requests of all senders together may hold.
 
 - The backlog: requests that have no answer yet, at what they take as objects, in bytes. A transport takes no request
   while it is full, except one from a sender that has none: the limit is exceeded by that much at most.
-- Unread answers, in bytes: what waits in send buffers. An answer is made only while there is room, and only a few are
-  made at once. When peers that do not read have filled it, their transport disconnects the ones that hold most.
+- Unread answers, in bytes: what waits in send buffers. Answers are made only while there is room, a few at a time. When
+  it is full, transports disconnect the peers that hold most and do not read.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from .. import limits
 
 
 class Budget:
-    """A service has one. Transports add to the lists of callbacks."""
+    """A service has one. Transports append their callbacks to the lists."""
 
     def __init__(self) -> None:
         self.backlog_bytes = 0
         self.unread_bytes = 0
         self.on_backlog_room: list[Callable[[], None]] = []  # called when the backlog has room again
-        self.on_crowded: list[Callable[[], None]] = []  # called when too much is unread
-        self._uncrowded = asyncio.Event()
-        self._uncrowded.set()
+        self.on_unread_full: list[Callable[[], None]] = []  # called when too much is unread
+        self._readers_keep_up = asyncio.Event()
+        self._readers_keep_up.set()
         self._making = asyncio.Semaphore(limits.ANSWERS_AT_ONCE)
 
     @property
     def backlog_full(self) -> bool:
         return self.backlog_bytes >= limits.BACKLOG_BYTES_MAX
 
-    def taken(self, size: int) -> None:
+    def request_taken(self, size: int) -> None:
         """A request of `size` bytes waits for its answer."""
         self.backlog_bytes += size
 
-    def answered(self, size: int) -> None:
+    def request_answered(self, size: int) -> None:
         """A request of `size` bytes is answered, and its memory is free."""
         full = self.backlog_full
         self.backlog_bytes -= size
@@ -42,22 +42,22 @@ class Budget:
             for look in self.on_backlog_room:
                 look()
 
-    def unread(self, change: int) -> None:
+    def unread_changed(self, change: int) -> None:
         """Send buffers have grown by `change` bytes, or shrunk."""
         self.unread_bytes += change
         if self.unread_bytes <= limits.UNREAD_BYTES_MAX:
-            self._uncrowded.set()
-        elif self._uncrowded.is_set():
-            self._uncrowded.clear()
-            for relieve in self.on_crowded:
+            self._readers_keep_up.set()
+        elif self._readers_keep_up.is_set():
+            self._readers_keep_up.clear()
+            for relieve in self.on_unread_full:
                 relieve()
 
-    async def uncrowded(self) -> None:
+    async def wait_for_readers(self) -> None:
         """Waits until the unread answers are within their limit."""
-        await self._uncrowded.wait()
+        await self._readers_keep_up.wait()
 
     async def begin_answer(self) -> None:
-        """Waits until one more answer may be made. `end_answer` when it has been sent, or will not be."""
+        """Waits until one more answer may be made. Call `end_answer` when it has been sent or dropped."""
         await self._making.acquire()
 
     def end_answer(self) -> None:

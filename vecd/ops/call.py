@@ -1,4 +1,4 @@
-"""What a handler sees of a request: its fields, what the daemon offers, its sender, and where its answer goes."""
+"""Call: one request as its handler sees it: fields, engine and jobs, the sender, and the answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Call:
         self._sender = sender
         self._reply = reply
         self._slot = slot
-        self._room: bool | None = None  # whether it has room of its own sender `alone`; None: it has none
+        self._room: bool | None = None  # the room it holds: None: none; True: its sender's; False: the budget's as well
 
     # --- the sender -------------------------------------------------------------------------------------------------
 
@@ -45,7 +45,7 @@ class Call:
 
     @property
     def peer(self) -> str:
-        """The sender's name, for people."""
+        """A readable name of the sender."""
         return self._sender.name
 
     @property
@@ -54,7 +54,7 @@ class Call:
         return self._sender.stopping
 
     @contextmanager
-    def subscribed(self, watch: Watch) -> Iterator[None]:
+    def register_watch(self, watch: Watch) -> Iterator[None]:
         """The sender's other requests find the watch by this request's number until the block ends."""
         self._sender.watches[self.id] = watch
         try:
@@ -62,7 +62,7 @@ class Call:
         finally:
             del self._sender.watches[self.id]
 
-    def subscription(self, target: int) -> Watch | None:
+    def find_watch(self, target: int) -> Watch | None:
         """The sender's watch with that number."""
         return self._sender.watches.get(target)
 
@@ -72,12 +72,12 @@ class Call:
 
     # --- the answer -------------------------------------------------------------------------------------------------
 
-    async def room(self, *, alone: bool = False) -> None:
-        """Waits until an answer, or the next page of one, may be read and held: the sender has read what it was sent,
-        few answers are being made for it, and few for all. Call it before each reading of what may be large. The next
-        send gives the room back. `alone`: only this sender's room counts, for pages that are read for many at once.
+    async def wait_for_room(self, *, alone: bool = False) -> None:
+        """Waits until an answer, or its next page, may be held in memory: the sender has read what it was sent, and few
+        answers are in progress, for it and for all. Call it before reading anything large. The next send gives the room
+        back. `alone`: only this sender's limit counts, for pages that are read once for many.
 
-        Between this and the send, wait for nothing but the reading: other requests wait for the room.
+        Between this and the send, await only the read: other requests wait for the room.
         Raises CancelledError if the sender is gone.
         """
         if self._room is not None:
@@ -88,7 +88,7 @@ class Call:
             while True:
                 await reply.writable()
                 if reply.unread_bytes:  # a sender that has read everything need not wait for others to read
-                    await budget.uncrowded()
+                    await budget.wait_for_readers()
                 if not alone:
                     await budget.begin_answer()
                 if reply.is_writable:
@@ -100,8 +100,8 @@ class Call:
             raise
         self._room = alone
 
-    def release(self) -> None:
-        """Gives the room back, if the call has some."""
+    def release_room(self) -> None:
+        """Gives the room back, if the call holds it."""
         if self._room is not None:
             alone, self._room = self._room, None
             self._sender.answers.release()
@@ -109,7 +109,7 @@ class Call:
                 self.service.budget.end_answer()
 
     @property
-    def is_read(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether the sender has read enough of what it was sent before."""
         return self._reply.is_writable
 
@@ -119,8 +119,8 @@ class Call:
         return self._reply.encode_part
 
     async def result(self, body: dict[str, Any]) -> bool:
-        """Sends the whole answer. One that fits no message because of its one list goes as a stream of that list's
-        items; then the list is taken out of `body`, whose rest is to end the stream, and the answer is True.
+        """Sends the whole answer. If a list makes it too large for one message, sends that list as a stream, removes it
+        from `body` (the rest is to end the stream), and returns True.
         """
         if self._room is None:
             await self._reply.writable()
@@ -151,18 +151,18 @@ class Call:
                 raise VecError(Code.TOO_LARGE, f"an item of the answer cannot be sent: {error.message}") from error
             middle = len(items) // 2
             return await self.items(items[:middle]) + await self.items(items[middle:], **extra)
-        self.release()
+        self.release_room()
         await self._reply.writable()
         return size
 
     async def part(self, body: Sized) -> None:
-        """Sends a part of a stream that `encode_part` made for all who get the same, and waits as `items` does."""
+        """Sends a part of a stream that `encode_part` made for several senders, and waits as `items` does."""
         self._reply.part(body)
-        self.release()
+        self.release_room()
         if not self._reply.is_writable:
             await self._reply.writable()
 
 
-def warned(warnings: list[str]) -> dict[str, Any]:
-    """What an answer says about doubts: `warnings`, if there are any."""
+def warnings_field(warnings: list[str]) -> dict[str, Any]:
+    """The field `warnings` of an answer, if there are any."""
     return {"warnings": warnings} if warnings else {}

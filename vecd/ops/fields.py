@@ -1,4 +1,5 @@
-"""Typed reading of a request's fields. Every getter raises VecError `invalid_request`, naming the field."""
+"""Fields: typed, checked access to the fields of a request. Every getter raises VecError `invalid_request`, naming the
+field."""
 
 from __future__ import annotations
 

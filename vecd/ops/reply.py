@@ -1,4 +1,4 @@
-"""Reply: where the answer of one request goes. A transport implements it.
+"""Reply: the protocol by which a transport sends the answer of one request.
 
 An answer is one `result`, or any number of `items` and `part` and then one `end`, or an `error` in place of any of
 these. None of them waits: what the reader does not take is buffered, and `writable` is the back-pressure.
@@ -13,7 +13,7 @@ from ..errors import VecError
 
 
 class Reply(Protocol):
-    """The answer of one request, on its way to the sender. Once the sender is gone, what is sent is dropped."""
+    """The answer of one request. Once the sender has disconnected, what is sent is dropped."""
 
     def result(self, body: dict[str, Any]) -> None:
         """The whole answer. Raises VecError `frame_too_large` if it does not fit one message."""
@@ -38,7 +38,7 @@ class Reply(Protocol):
 
     @property
     def is_writable(self) -> bool:
-        """Whether the sender is there, and has read enough of what it was sent."""
+        """Whether the sender is connected, and has read enough of what it was sent."""
 
     async def writable(self) -> None:
         """Waits until `is_writable`. Raises CancelledError if the sender is gone."""

@@ -1,12 +1,12 @@
-"""Runs the requests of one sender. A transport drives it.
+"""Runner: runs the requests of one sender, from arrival to answer. A transport drives it.
 
 Rules:
 - Every request is answered once: `result`, or `items` … `end`, or `error`. A bug in a handler is answered `internal`
   and logged; it ends neither the sender's connection nor the daemon.
 - Writes take their slot when they arrive, so they take effect in the order in which they were sent.
-- A request is unanswered until its task is done, also when the sender is gone: until then it is held in memory.
-- The runner refuses nothing for being too much, except streams beyond their limit: the transport stops taking requests
-  while `takes_more` is false. `changed` is called whenever that may have changed.
+- A request counts as unanswered until its task is done, also after the sender left: it is held in memory.
+- The runner refuses only streams beyond their limit. Otherwise the transport stops taking requests while `takes_more`
+  is false. `changed` is called whenever that may have changed.
 """
 
 from __future__ import annotations
@@ -84,21 +84,21 @@ class Runner:
 
     @property
     def is_streaming(self) -> bool:
-        """Whether an answer is under way that may be read as slowly as the sender likes: what waits is bounded."""
+        """Whether an answer is in progress that may be read as slowly as the sender likes: its buffer is bounded."""
         return bool(self.sender.streams or self.sender.paged)
 
     def drain(self) -> None:
-        """Takes no more requests and ends the streams. The rest is answered; `changed` is called as it is."""
+        """Takes no more requests and ends the streams. The others are answered; `changed` is called for each."""
         self.sender.stopping = True
         self.sender.cancel_streams()
 
     def abandon(self) -> None:
-        """The sender is gone: ends the streams. Its other requests take effect; `changed` is called no more."""
+        """The sender has disconnected: ends the streams. Its other requests still take effect."""
         self._changed = _ignore
         self.sender.cancel_streams()
 
     def cancel_all(self) -> None:
-        """Cancels what a drain has not brought to its end."""
+        """Cancels what a drain has left."""
         for task in self.sender.tasks.values():
             task.cancel()
 
@@ -113,7 +113,7 @@ class Runner:
         else:
             self._unanswered += 1
             self.unanswered_bytes += size
-            self._budget.taken(size)
+            self._budget.request_taken(size)
             self._changed()
         done = partial(self._done, call, op, size)
         task = asyncio.get_running_loop().create_task(self._answer(op.handler, call, reply, done))
@@ -140,13 +140,13 @@ class Runner:
     def _answer_cancelled(self, call: Call, reply: Reply) -> None:
         if call.id in self.sender.streams:
             reply.end({"reason": "shutting_down" if self.sender.stopping else "cancelled"})
-        else:  # a drain has lasted as long as it may
+        else:  # a drain has reached its time limit
             reply.error(VecError(Code.SHUTTING_DOWN, "the daemon is stopping"))
 
     def _done(self, call: Call, op: Op, size: int) -> None:
         if op.write:
             call.slot.release()
-        call.release()
+        call.release_room()
         del self.sender.tasks[call.id]
         self.sender.paged.discard(call.id)
         if op.stream:
@@ -154,7 +154,7 @@ class Runner:
         else:
             self._unanswered -= 1
             self.unanswered_bytes -= size
-            self._budget.answered(size)
+            self._budget.request_answered(size)
         self._changed()
 
 

@@ -1,4 +1,5 @@
-"""What one sender of requests has under way. A sender is a connection, or whatever a transport numbers requests by."""
+"""Sender: the requests of one sender that are in progress. A sender is a connection, or whatever a transport numbers
+requests by."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ from ..write_order import WriteOrder
 
 
 class Sender:
-    """Its requests, by the numbers that it gave them."""
+    """A sender's requests, by the sender's numbers for them."""
 
     def __init__(self) -> None:
-        self.name = "a client"  # for people
+        self.name = "a client"  # a readable name, for messages
         self.order = WriteOrder()
-        self.stopping = False  # no more requests are taken; what is under way is answered
+        self.stopping = False  # no more requests are taken; requests in progress are answered
         self.tasks: dict[int, asyncio.Task[None]] = {}  # not answered yet
         self.streams: set[int] = set()  # of `tasks`: subscriptions; may be cancelled, and are no back-pressure
         self.paged: set[int] = set()  # of `tasks`: answers that come in pages, each made when there is room for it

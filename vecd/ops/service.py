@@ -1,4 +1,4 @@
-"""What the daemon offers to all requests: engine, jobs, scheduler, and the daemon itself. daemon.py makes one."""
+"""Service: what all requests share: engine, jobs, scheduler, budget, and the daemon's shutdown. daemon.py makes one."""
 
 from __future__ import annotations
 

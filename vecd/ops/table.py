@@ -1,5 +1,5 @@
-"""The ops: one visible table. A handler reads the request's fields, calls the engine or jobs, and returns the reply's
-body."""
+"""The table of ops: a name, its handler, and whether it writes or streams. A handler reads the request's fields, calls
+the engine or jobs, and returns the reply's body."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .handlers import (
     get,
     ingest,
     jobs,
-    leases,
     library,
     schedule,
     search,
     status,
     trim,
     watch,
+    workers,
 )
 from .handlers import list as list_
 
@@ -44,7 +44,7 @@ class Op:
     handler: Handler
     write: bool = False  # takes effect in the order of its sender's other writes
     makes_libraries: bool = False  # a write that creates or deletes a library
-    stream: bool = False  # a subscription: may be cancelled, and is no back-pressure
+    stream: bool = False  # a subscription: may be cancelled, and does not count as unanswered
 
 
 OPS: Final[dict[str, Op | Immediate]] = {
@@ -82,11 +82,11 @@ OPS: Final[dict[str, Op | Immediate]] = {
     "jobs.drop": Op(jobs.drop),
     "jobs.pause": Op(jobs.pause),
     "jobs.resume": Op(jobs.resume),
-    "jobs.claim": Op(leases.claim, stream=True),
-    "jobs.heartbeat": Op(leases.heartbeat),
-    "jobs.checkpoint": Op(leases.checkpoint),
-    "jobs.finish": Op(leases.finish),
-    "jobs.workers": Immediate(leases.workers),
+    "jobs.claim": Op(workers.claim, stream=True),
+    "jobs.heartbeat": Op(workers.heartbeat),
+    "jobs.checkpoint": Op(workers.checkpoint),
+    "jobs.finish": Op(workers.finish),
+    "jobs.workers": Immediate(workers.workers),
     "schedule.add": Op(schedule.add),
     "schedule.list": Op(schedule.list_),
     "schedule.run": Op(schedule.run),

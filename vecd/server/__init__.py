@@ -2,7 +2,7 @@
 
     listener.py    bind, accept, the sweep for stalled peers, drain
     session.py     one connection: frames in, replies out, back-pressure
-    budget.py      what all connections together may hold in memory
+    frame_budget.py what all connections together may hold in memory
 
 Everything here runs on the event loop.
 """

@@ -1,4 +1,4 @@
-"""The listening socket and all its sessions: the transport of local clients.
+"""Listener: the listening Unix socket and the sessions of all its connections.
 
 Rules: bind, chmod 0600, then listen, so that no one gets in between. A socket file on which no daemon answers is left
 over and is replaced; one on which a daemon answers is not taken. A peer must be of our own user (or root): the kernel
@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import limits
+from ..durable_files import file_id
 from ..errors import Code, VecError
 from ..ops.service import Service
 from ..resources import own_descriptors
 from ..settings import make_folder
 from ..unixsocket import is_listening, peer_uid
-from .budget import FrameBudget
+from .frame_budget import FrameBudget
 from .session import Session
 
 log = logging.getLogger("vecd.listener")
@@ -61,7 +62,7 @@ def bind(path: str) -> socket.socket:
 
 
 def inherited() -> socket.socket | None:
-    """The socket that systemd listens on for us (sd_listen_fds(3)), if it does."""
+    """The socket that systemd passed (sd_listen_fds(3)); None if it passed none."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS", "0") == "0":
         return None
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
@@ -73,15 +74,6 @@ def inherited() -> socket.socket | None:
     return sock
 
 
-def _file_id(path: str) -> tuple[int, int] | None:
-    """Which file this is; None if it cannot be seen."""
-    try:
-        about = os.stat(path)
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino
-
-
 class Listener:
     """Accepts connections and holds what they share."""
 
@@ -89,12 +81,12 @@ class Listener:
         """`owned`: the socket's file is ours to remove, and not a service manager's."""
         self.service = service
         self.frames = FrameBudget(service.budget)
-        service.budget.on_backlog_room.append(self._backlog_shrunk)
-        service.budget.on_crowded.append(self._crowded)
+        service.budget.on_backlog_room.append(self._on_backlog_room)
+        service.budget.on_unread_full.append(self._on_unread_full)
         self._sock = sock
         name = sock.getsockname()
         self.path: str = name if isinstance(name, str) else ""  # bytes: an abstract one, which has no file
-        self._file = _file_id(self.path)
+        self._file = file_id(self.path)
         self._owned = owned
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._connections_max = min(
@@ -124,7 +116,7 @@ class Listener:
         failed = ""  # what was logged last, so that it is logged once
         while self.path:
             await asyncio.sleep(limits.SOCKET_LOOK_S)
-            if not data_in_place() or _file_id(self.path) == self._file:
+            if not data_in_place() or file_id(self.path) == self._file:
                 continue
             try:
                 sock = bind(self.path)
@@ -135,17 +127,17 @@ class Listener:
                     failed = str(error)
                 continue
             before.close()
-            self._file, self._owned, failed = _file_id(self.path), True, ""
+            self._file, self._owned, failed = file_id(self.path), True, ""
             log.warning("the socket was removed, and is bound again", extra={"socket": self.path})
 
     def unbind(self) -> None:
         """Removes our socket, but not another one in its place."""
-        if self._owned and self._file is not None and _file_id(self.path) == self._file:
+        if self._owned and self._file is not None and file_id(self.path) == self._file:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
 
     def admit(self, session: Session) -> VecError | None:
-        """Counts a new session in, or says why it cannot be."""
+        """Accepts a new session, or returns why it is refused."""
         sock = session._transport.get_extra_info("socket")
         uid = peer_uid(sock)
         if uid not in (os.getuid(), 0):
@@ -168,36 +160,36 @@ class Listener:
         if not self._sessions:
             self._empty.set()
 
-    def _backlog_shrunk(self) -> None:
+    def _on_backlog_room(self) -> None:
         self.frames.decode_next()
         for session in self._sessions:
-            session.look_again()
+            session.recheck_reading()
 
-    def _crowded(self) -> None:
-        """Too many answers are not read, by the counts of when they were sent. If that is still so, those who hold
-        most, and read nothing for a moment, are ended."""
-        self._look_at_output(time.monotonic())
+    def _on_unread_full(self) -> None:
+        """Too many answers are unread, as counted when they were sent. If a recount confirms it, disconnects the
+        sessions that hold most and read nothing for UNREAD_CROWDED_S."""
+        self._update_unread(time.monotonic())
         if self.service.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
-            asyncio.get_running_loop().call_later(limits.UNREAD_CROWDED_S, self._relieve)
+            asyncio.get_running_loop().call_later(limits.UNREAD_CROWDED_S, self._disconnect_slowest)
 
-    def _look_at_output(self, now: float) -> None:
+    def _update_unread(self, now: float) -> None:
         for session in self._sessions:
-            session.look_at_output(now)
+            session.update_unread(now)
 
-    def _relieve(self) -> None:
+    def _disconnect_slowest(self) -> None:
         now = time.monotonic()
-        self._look_at_output(now)
+        self._update_unread(now)
         for session in sorted(self._sessions, key=lambda each: -each.unread_bytes):
             if self.service.budget.unread_bytes <= limits.UNREAD_BYTES_MAX:
                 return
             if session.blocked_s(now) >= limits.UNREAD_CROWDED_S:
                 message = f"{session.unread_bytes:,} bytes of answers are not read, and the daemon holds too many"
-                session.end_stalled(VecError(Code.STALLED, message, "read while you send"))
+                session.disconnect(VecError(Code.STALLED, message, "read while you send"))
         if self.service.budget.unread_bytes > limits.UNREAD_BYTES_MAX:
-            self._crowded()
+            self._on_unread_full()
 
     async def drain(self, patience_s: float) -> None:
-        """Ends all sessions: each when its requests are answered, or after `patience_s`."""
+        """Ends all sessions: each when its requests are answered, at the latest after `patience_s` seconds."""
         self._sweeper.cancel()
         self._server.close()
         for session in list(self._sessions):
@@ -208,16 +200,16 @@ class Listener:
         if self._sessions:
             log.warning("connections cut off", extra={"count": len(self._sessions)})
         for session in list(self._sessions):
-            session.cut()
+            session.abort()
         await asyncio.sleep(0)
         self.frames.close()
 
     async def _sweep(self) -> None:
-        """Ends peers that do not move."""
+        """Disconnects stalled peers."""
         stall_s = self.service.engine.settings.stall_s
         while True:
             await asyncio.sleep(min(stall_s / 4, 5.0))
             now = time.monotonic()
             for session in list(self._sessions):
-                if (reason := session.overdue(now, stall_s)) is not None:
-                    session.end_stalled(reason)
+                if (reason := session.stall_reason(now, stall_s)) is not None:
+                    session.disconnect(reason)

@@ -1,13 +1,13 @@
-"""One connection: frames in, replies out, back-pressure.
+"""Session: one connection: frames in, replies out, back-pressure.
 
 Rules:
 - What a request means is `vecd/ops/`'s business: the session decodes it and gives it to its Runner. A reply is one or
   more frames with the request's number.
-- Back-pressure: when the runner takes no more (too much is unanswered, of this connection or of all), or too much of
-  our output is unread, the session stops reading.
+- Back-pressure: the session stops reading while the runner takes no more requests (too much is unanswered, here or in
+  all) or too much of its output is unread.
 - What grows with a request does not run on the event loop: large frames are decoded off it, in their order, and read
-  only when there is room for them (budget.py).
-- Bytes that are no protocol end the connection, with the reason as its last message (id nil).
+  only when there is room for them (frame_budget.py).
+- Bytes that are not the protocol end the connection, with the reason as its last message (id nil).
 - The listener's sweep disconnects a peer that leaves its hello, half a frame or our replies waiting for `stall_s`. A
   connection with a subscription, or with an answer that comes in pages, may be read as slowly as its reader likes:
   what waits for it is bounded, and a slow watcher harms no one.
@@ -29,8 +29,8 @@ from ..ops.runner import Runner
 from ..ops.service import Service
 from ..unixsocket import peer_pid
 from ..wire.frames import FrameDecoder
-from ..wire.messages import Part, Request, check_protocol, encode, encode_part, frame_of
-from .budget import Decoded, FrameBudget, Undecoded, decode_at_once
+from ..wire.messages import EncodedPart, Request, check_protocol, encode, encode_part, frame_of
+from .frame_budget import Decoded, FrameBudget, Undecoded, decode_at_once
 
 log = logging.getLogger("vecd.session")
 
@@ -42,7 +42,7 @@ class Owner(Protocol):
     frames: FrameBudget
 
     def admit(self, session: Session) -> VecError | None:
-        """Counts a new session in, or says why it cannot be."""
+        """Accepts a new session, or returns why it is refused."""
 
     def forget(self, session: Session) -> None:
         """The session is over."""
@@ -64,7 +64,7 @@ class FrameReply:
         return self._session.send({"id": self._id, "items": items, **extra})
 
     def part(self, body: Sized) -> None:
-        assert isinstance(body, Part)
+        assert isinstance(body, EncodedPart)
         self._session.send_part(self._id, body)
 
     def end(self, body: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ class Session(asyncio.Protocol):
         self._update_reading()
 
     def _work(self) -> None:
-        """Takes the requests that have arrived, as long as there is room for more."""
+        """Takes the requests that have arrived, while there is room for more."""
         while self._frames and self._takes() and not self._closed:
             payload, room = self._frames.popleft()
             at_once = limits.FRAME_BYTES_TINY if self._budget.backlog_full else limits.FRAME_BYTES_AT_ONCE
@@ -197,7 +197,7 @@ class Session(asyncio.Protocol):
             self._end(error)
 
     def _drop_input(self) -> None:
-        """No more is taken: gives back what is held of what arrives."""
+        """Drops frames that have arrived, and gives their room back."""
         self._frame_budget.forget(self)
         waiting = [*self._frames, *([self._decoding] if self._decoding is not None else [])]
         held = self._room_bytes + sum(room for _, room in waiting)
@@ -274,7 +274,7 @@ class Session(asyncio.Protocol):
         self.count_unread()
         return len(data)
 
-    def send_part(self, number: int, part: Part) -> None:
+    def send_part(self, number: int, part: EncodedPart) -> None:
         """Writes a part of a subscription as it was encoded."""
         if not self._closed:
             self._transport.writelines(frame_of(number, part))
@@ -286,12 +286,11 @@ class Session(asyncio.Protocol):
 
     @property
     def is_writable(self) -> bool:
-        """Whether the peer is there, and has read enough of what was sent."""
+        """Whether the peer is connected, and has read enough of what it was sent."""
         return self._writable.is_set() and not self._closed
 
-    def look_at_output(self, now: float) -> None:
-        """Counts what the peer has read since the last count. The transport tells of it only when much was waiting and
-        little is left."""
+    def update_unread(self, now: float) -> None:
+        """Recounts what the peer has not read. asyncio reports it only below the buffer's low-water mark."""
         before = self.unread_bytes
         self.count_unread()
         if self.unread_bytes < before and self._since_blocked is not None:
@@ -303,7 +302,7 @@ class Session(asyncio.Protocol):
     def _count_unread(self, size: int) -> None:
         if size != self.unread_bytes:
             change, self.unread_bytes = size - self.unread_bytes, size
-            self._budget.unread(change)
+            self._budget.unread_changed(change)
 
     async def writable(self) -> None:
         """Waits until the peer has read enough. Raises CancelledError if the connection is gone."""
@@ -330,14 +329,14 @@ class Session(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
-    def look_again(self) -> None:
-        """The daemon's backlog has shrunk: this session may read on."""
+    def recheck_reading(self) -> None:
+        """The backlog of all requests has room again: resumes reading if this session may."""
         self._update_reading()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def overdue(self, now: float, stall_s: float) -> VecError | None:
-        """Why the peer should be ended, if it should."""
+    def stall_reason(self, now: float, stall_s: float) -> VecError | None:
+        """Why the peer counts as stalled and is to be disconnected; None if it is not."""
         if not self._greeted and now - self._since_hello > stall_s:
             return VecError(Code.STALLED, f"no hello within {stall_s:g} s")
         if self._reading and (pending_bytes := self._decoder.pending_bytes):
@@ -352,16 +351,16 @@ class Session(asyncio.Protocol):
                 return VecError(
                     Code.STALLED, f"a frame has {pending_bytes} bytes after {took_s:.0f} s: that is too slow"
                 )
-        self.look_at_output(now)
+        self.update_unread(now)
         if self._transport.is_closing() and self._since_blocked is None:
             self._since_blocked = now  # it closes when all is read, however little that is
-        patient = self._runner.is_streaming and not (self._is_in_the_way or self._transport.is_closing())
+        patient = self._runner.is_streaming and not (self._blocks_others or self._transport.is_closing())
         if self._since_blocked is not None and not patient and now - self._since_blocked > stall_s:
             return VecError(Code.STALLED, f"replies have not been read for {stall_s:g} s")
         return None
 
     @property
-    def _is_in_the_way(self) -> bool:
+    def _blocks_others(self) -> bool:
         """Whether others wait for room that this connection holds: for a frame that is not taken, or for large requests
         that have no answer because the peer does not read."""
         if self._budget.backlog_full and self._runner.unanswered_bytes > limits.FRAME_BYTES_AT_ONCE:
@@ -372,19 +371,19 @@ class Session(asyncio.Protocol):
         """For how long the peer has taken nothing, as far as known; 0 if little waits for it."""
         return 0.0 if self._since_blocked is None else now - self._since_blocked
 
-    def end_stalled(self, reason: VecError) -> None:
-        """Ends a peer that does not move; what it has not read is thrown away."""
+    def disconnect(self, reason: VecError) -> None:
+        """Disconnects a stalled peer, and drops what it has not read."""
         self._end(reason)
         self._transport.abort()
         self._count_unread(0)
 
     def drain(self) -> None:
-        """Takes no more requests, ends the streams, closes when all the rest is answered."""
+        """Takes no more requests, ends the streams, and closes when the rest is answered."""
         self._runner.drain()
         self._close_when_done()
 
-    def cut(self) -> None:
-        """Closes now, whatever is unanswered."""
+    def abort(self) -> None:
+        """Closes at once; unanswered requests are cancelled."""
         self._runner.cancel_all()
         self._transport.abort()
 
@@ -393,7 +392,7 @@ class Session(asyncio.Protocol):
             self._transport.close()  # after what is in its buffer has been sent
 
     def _end(self, reason: VecError) -> None:
-        """Says why and closes. Other connections are not affected."""
+        """Sends the reason and closes."""
         if self._closed:
             return
         log.warning("connection ended", extra={"code": reason.code, "reason": reason.message})

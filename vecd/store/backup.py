@@ -1,4 +1,4 @@
-"""A copy of the store, as of one moment, in bounded steps."""
+"""Online backup: a copy of the store as of one commit, made in bounded steps."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from .database import FULL, Database, translated
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """How far a copy is, in pages; `seq` is the head of the log that it holds."""
+class CopyProgress:
+    """The progress of a copy, in pages. `seq` is the head of the copied log."""
 
     done: int
     total: int
     seq: int
 
 
-def copied(database: Database, path: Path, pages: int) -> Iterator[Part]:
-    """Copies the store to a file, `pages` at a time; when it ends, the file is whole and on disk. No part of `path` may
-    be a symlink.
+def copied(database: Database, path: Path, pages: int) -> Iterator[CopyProgress]:
+    """Copies the store to a file, `pages` at a time. At the end of the iteration the file is complete and on disk. No
+    part of `path` may be a symlink.
 
-    The source's read transaction is open all the while, so no write of others makes SQLite begin anew (which a backup
-    on a connection that is not reading does). Raises VecError `storage_failed`, `disk_full`.
+    The source connection holds a read transaction throughout. Without one, SQLite restarts a backup when another
+    connection writes. Raises VecError `storage_failed`, `disk_full`.
     """
     path.unlink(missing_ok=True)
     os.close(create(path))
     try:
-        with database.snapshot() as source:
+        with database.read_transaction() as source:
             seq = events.head(source)
             target = _opened(path)
             try:
-                target.pragma("synchronous", "off")  # what is not whole is thrown away
+                target.pragma("synchronous", "off")  # an incomplete copy is deleted
                 with target.backup("main", source, "main") as backup:
                     while not backup.step(pages):
-                        yield Part(backup.page_count - backup.remaining, backup.page_count, seq)
-                _make_its_own(target)
-            except apsw.Error as error:  # of the copy; beyond this block it would be taken for one of the store
+                        yield CopyProgress(backup.page_count - backup.remaining, backup.page_count, seq)
+                _make_independent(target)
+            except apsw.Error as error:  # about the copy; outside this block it would be reported as the store's
                 full = target.system_errno in FULL and isinstance(error, (apsw.IOError, apsw.CantOpenError))
                 raise translated(apsw.FullError() if full else error, path) from error
             finally:
@@ -58,21 +58,21 @@ def copied(database: Database, path: Path, pages: int) -> Iterator[Part]:
     except GeneratorExit:
         path.unlink(missing_ok=True)
         raise
-    yield Part(1, 1, seq)
+    yield CopyProgress(1, 1, seq)
 
 
 def _opened(path: Path) -> apsw.Connection:
-    """Raises VecError about the copy, and not about the store."""
+    """Opens the copy. Raises VecError about the copy, not about the store."""
     try:
         return apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
     except apsw.Error as error:
         raise translated(error, path) from error
 
 
-def _make_its_own(db: apsw.Connection) -> None:
-    """The copy's log is not the original's, and its jobs are not to be done twice."""
+def _make_independent(db: apsw.Connection) -> None:
+    """Makes the copy independent: it gets a log id of its own when it is opened, and jobs do not run twice."""
     db.pragma("journal_mode", "delete")  # one file
-    db.pragma("journal_mode", "memory")  # what is not whole is thrown away
+    db.pragma("journal_mode", "memory")  # an incomplete copy is deleted
     with db:
         db.execute("UPDATE log SET log_id = ''")
         db.execute("DELETE FROM jobs WHERE state IN ('pending', 'running')")

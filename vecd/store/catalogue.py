@@ -1,4 +1,4 @@
-"""The catalogue: an immutable picture of the table of libraries, which everybody reads instead of the table."""
+"""The catalogue: an immutable in-memory copy of the table of libraries. Readers use it instead of the table."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library. Everything but the counts, the index and the recall is pinned when it is made (the dimension by the
-    first vector at the latest).
+    """A library: a named set of documents with one vector dimension, metric, index and embedder.
 
-    `chunk_chars` is the length of a chunk that a document's `text` is cut into, in characters.
+    Everything but the counts, the index and the recall is fixed at creation, the dimension at the latest by the first
+    vector; a reembed changes the embedder and the chunk length. `chunk_chars` is the maximum length of a chunk of a
+    document's `text`, in characters.
     """
 
     library_id: int
@@ -33,13 +34,13 @@ class Library:
     chunks: int = 0
     created_us: int = 0
     deleted: bool = False
-    parameters: dict[str, Any] = field(default_factory=dict)  # the index's
-    recall: float = limits.RECALL  # the share of the nearest that approximate searches are to find; 1: all are exact
-    language: str = "english"  # whose word endings full text leaves off; "none": no language's
-    recall_missed: bool = False  # whether the last `index.recall` event says that searches find less
+    parameters: dict[str, Any] = field(default_factory=dict)  # of the index
+    recall: float = limits.RECALL  # target recall of approximate searches; 1: all searches are exact
+    language: str = "english"  # of the full-text stemmer; "none": no stemming
+    recall_missed: bool = False  # whether the last `index.recall` event says that searches miss the target
 
     def described(self) -> dict[str, Any]:
-        """What an event and `vec library show` say of it."""
+        """Its fields in events and in `vec library show`."""
         return {
             "name": self.name,
             "dimension": self.dimension,
@@ -55,13 +56,13 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All libraries: the living by name, and all that ever were by id (events refer to them)."""
+    """All libraries: existing ones by name; existing and deleted ones by id, because events refer to both."""
 
     by_name: dict[str, Library]
     by_id: dict[int, Library]
 
     def find(self, name: str) -> Library:
-        """Raises VecError `not_found` with the nearest name there is."""
+        """The library of that name. Raises VecError `not_found`, which suggests the most similar name."""
         library = self.by_name.get(name)
         if library is None:
             close = nearest(name, list(self.by_name))
@@ -70,7 +71,7 @@ class Catalogue:
         return library
 
     def replaced(self, library: Library) -> Catalogue:
-        """A copy in which `library` stands in its own place."""
+        """A copy with this version of `library`."""
         by_id = {**self.by_id, library.library_id: library}
         by_name = dict(self.by_name)
         if library.deleted:

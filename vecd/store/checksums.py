@@ -1,9 +1,9 @@
-"""Checksums of what is stored: a flipped bit in a row is an error, and never another text or vector.
+"""Checksums of stored rows: a flipped bit in a row is reported as an error, never returned as another text or vector.
 
-SQLite does not check the contents of its pages. So each row of `chunks` has the CRC-32 of its text and that of its
-vector (`sums`, 8 bytes), and each row of `documents` that of its id, title, metadata and number of chunks (`sum`). They
-are made before the row is written, and compared whenever it is read whole. Rows of stores made before schema 6 have
-none until a verify adds them.
+SQLite does not check the contents of its pages. So each row of `chunks` has the CRC-32 of its text and of its vector
+(`sums`, 8 bytes), and each row of `documents` that of its id, title, metadata and number of chunks (`sum`). They are
+computed before the row is written, and compared at every full read of it. Rows written before schema 6 have no
+checksums until a verify job adds them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import orjson
 
 from ..errors import Code, VecError
 
-#: Bytes of the checksums of one chunk: of its text, and of its vector, each little-endian.
+#: Bytes of the checksums of one chunk: the CRC of its text and that of its vector, each little-endian.
 CHUNK_BYTES: Final = 8
-#: Stands for those of a chunk that has none yet.
+#: Means that a chunk has no checksums yet.
 NONE: Final = bytes(CHUNK_BYTES)
 
 _PAIR: Final = Struct("<II")
-#: Of a chunk without a text.
+#: The checksum of a missing text.
 _NO_TEXT: Final = zlib.crc32(b"\xff")
 
 
 def of_chunks(texts: Sequence[str | None], vectors: npt.NDArray[np.float32]) -> bytes:
-    """The checksums of chunks, one behind the other. `vectors` has shape (len(texts), dimension), C-contiguous."""
+    """The checksums of chunks, concatenated. `vectors` has shape (len(texts), dimension), C-contiguous."""
     crc, pack = zlib.crc32, _PAIR.pack
     packed: memoryview = vectors.reshape(-1).view(np.uint8).data
     size = 4 * vectors.shape[1] if len(texts) else 0
@@ -42,7 +42,7 @@ def of_chunks(texts: Sequence[str | None], vectors: npt.NDArray[np.float32]) -> 
 
 
 def of_chunk(text: bytes | None, vector: bytes) -> bytes:
-    """The checksums of one chunk; the text is in UTF-8."""
+    """The checksums of one chunk. `text` is UTF-8."""
     return _PAIR.pack(_NO_TEXT if text is None else zlib.crc32(text), zlib.crc32(vector))
 
 
@@ -52,20 +52,20 @@ def of_document(document_id: str, title: str | None, metadata: str, chunks: int)
 
 
 def bad_text(text: bytes | None, sums: bytes | None) -> bool:
-    """Whether a chunk's text, in UTF-8, is not the one that was written."""
+    """Whether a chunk's text (UTF-8) differs from what was written."""
     if sums is None:
         return False
     return bool(_PAIR.unpack(sums)[0] != (_NO_TEXT if text is None else zlib.crc32(text)))
 
 
 def bad_vector(vector: bytes, sums: bytes | None) -> bool:
-    """Whether a chunk's vector is not the one that was written."""
+    """Whether a chunk's vector differs from what was written."""
     return sums is not None and _PAIR.unpack(sums)[1] != zlib.crc32(vector)
 
 
 def first_bad_text(texts: Iterable[str | None], sums: bytes) -> int | None:
-    """The place of the first text that is not the one that was written; None if all are. `sums` are those of all of
-    them, one behind the other, `NONE` where a chunk has none."""
+    """The position of the first text that differs from what was written; None if all match. `sums` are their
+    checksums, concatenated, with `NONE` for a chunk without checksums."""
     crc = zlib.crc32
     for place, (text, (wanted, vector)) in enumerate(zip(texts, _PAIR.iter_unpack(sums), strict=True)):
         found = _NO_TEXT if text is None else crc(text.encode())
@@ -75,12 +75,12 @@ def first_bad_text(texts: Iterable[str | None], sums: bytes) -> int | None:
 
 
 def first_bad_vector(vectors: bytes, sums: bytes) -> int | None:
-    """The same of vectors of one size, one behind the other."""
+    """The same for concatenated vectors of one size."""
     return next(bad_vectors(vectors, sums), None)
 
 
 def bad_vectors(vectors: bytes, sums: bytes) -> Iterator[int]:
-    """The places of all vectors that are not those that were written, ascending."""
+    """The positions of all vectors that differ from what was written, ascending."""
     count = len(sums) // CHUNK_BYTES
     size = len(vectors) // count if count else 0
     crc, packed = zlib.crc32, memoryview(vectors)
@@ -90,7 +90,7 @@ def bad_vectors(vectors: bytes, sums: bytes) -> Iterator[int]:
 
 
 def damaged(db: apsw.Connection, label: int, what: str) -> VecError:
-    """The error `damaged` about the document that a chunk belongs to; `what` of it does not match its checksum."""
+    """The error `damaged` for the document that a chunk belongs to. `what` names the part with a wrong checksum."""
     row = db.execute(
         "SELECT CAST(id AS BLOB), CAST(name AS BLOB) FROM documents JOIN libraries USING (library_id)"
         " WHERE label = (SELECT max(label) FROM documents WHERE label <= ?)",

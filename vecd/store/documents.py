@@ -1,8 +1,7 @@
-"""Documents and their chunks: the write of a batch, and every read.
+"""Documents and their chunks: SQL to write a batch, and all reads.
 
-A batch is written in waves: a wave holds each id once, so it can be written set by set in a handful of statements and
-still mean the same as its documents sent one by one. Within a transaction labels and seqs are given out in the order
-of the documents.
+A batch is written in waves. A wave holds each id once, so a few set-based statements write it with the same result as
+its documents sent one by one. Within a transaction, labels and seqs are assigned in the order of the documents.
 """
 
 from __future__ import annotations
@@ -24,10 +23,13 @@ from . import checksums, events, libraries
 from .catalogue import Library
 from .transaction import Change, NewDocument, Transaction, Words
 
-#: Rows a read takes before it hands them on; a page of vectors of 256 floats is 4 MB.
+#: Rows of one page of a read; a page of vectors of 256 floats is 4 MB.
 PAGE_ROWS = 4_096
 
-#: Sets digests of the content apart from those of earlier versions, which were of the form that was sent.
+#: Called with the label of a damaged chunk that a read leaves out, and the error about its document.
+LeftOut = Callable[[int, VecError], None]
+
+#: Separates digests of the content from those of earlier versions, which covered the request's form.
 _CONTENT = b"vec content"
 
 
@@ -35,7 +37,7 @@ _CONTENT = b"vec content"
 class Entry:
     """One document of a batch, ready to be written. Its chunks are rows `offset … offset + chunks - 1` of the batch."""
 
-    index: int  # its place in the request
+    index: int  # its position in the request
     id: str
     delete: bool = False
     title: str | None = None
@@ -43,26 +45,26 @@ class Entry:
     digest: str = ""  # of its content: 32 hex digits
     offset: int = 0
     chunks: int = 0
-    embedded_digest: str = ""  # if it brings its vectors: its digest if the embedder had made them
-    former_digest: Callable[[], str] | None = None  # makes the digest that earlier versions kept
+    embedded_digest: str = ""  # of a document with vectors: its digest if the embedder had computed them
+    former_digest: Callable[[], str] | None = None  # computes the digest that earlier versions stored
 
 
 @dataclass(slots=True)
-class Batch:
+class DocumentBatch:
     """Documents of one request. `vectors` has shape (total chunks, dimension), float32, C-contiguous."""
 
     entries: list[Entry]
     texts: list[str | None]  # by chunk
-    indexed: list[str | None]  # by chunk: what the embedder sees of it
+    indexed: list[str | None]  # by chunk: the input of the embedder
     vectors: npt.NDArray[np.float32]
-    words: Words | None = None  # of the chunks, for full text; None: to be made by whoever needs them
-    embedded: list[int] = field(default_factory=list)  # rows whose vectors the library's embedder has made
-    sums: bytes | None = None  # checksums of the chunks; None: to be made where they are written
+    words: Words | None = None  # index terms of the chunks; None: not computed yet
+    embedded: list[int] = field(default_factory=list)  # rows whose vectors the library's embedder computed
+    sums: bytes | None = None  # checksums of the chunks; None: the write computes them
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one document: added, updated, unchanged or deleted; `seq` of its event, if there is one."""
+    """The result of writing one document. `status` is added, updated, unchanged or deleted; `seq` is its event's."""
 
     index: int
     id: str
@@ -72,7 +74,8 @@ class Outcome:
 
 @dataclass(slots=True)
 class Document:
-    """A document as it is read: metadata decoded, chunk texts (and vectors, little-endian float32) by position."""
+    """A stored document: metadata decoded; texts and vectors (little-endian float32) by position of the chunk, None
+    until they are read."""
 
     label: int
     id: str
@@ -90,7 +93,7 @@ def whole(
     texts: Sequence[str | None],
     vectors: Sequence[bytes] | None,
 ) -> dict[str, Any]:
-    """A document with its chunks, as `get` shows it."""
+    """A document with its chunks, as `get` returns it."""
     chunks: list[dict[str, Any]] = [
         {"chunk_id": events.chunk_id(document_id, position), "text": text} for position, text in enumerate(texts)
     ]
@@ -100,8 +103,8 @@ def whole(
 
 
 def content_digest(title: str | None, metadata: str, texts: list[str | None], vectors: Iterable[bytes] | None) -> str:
-    """The digest of a document's content: what its chunks hold, in whatever form it was sent. `vectors` are its own,
-    None if the library's embedder makes them: then they follow from the texts."""
+    """The digest of a document's content, independent of the form of the request. `vectors` are those of the request;
+    None if the library's embedder computes them from the texts."""
     content = blake2b(orjson.dumps((title, metadata, texts)), digest_size=16, person=_CONTENT)
     for vector in vectors or ():
         content.update(vector)
@@ -109,16 +112,16 @@ def content_digest(title: str | None, metadata: str, texts: list[str | None], ve
 
 
 def indexed(title: str | None, text: str | None) -> str | None:
-    """What the embedder sees of a chunk: its document's title and its own text."""
+    """The embedder's input for a chunk: the document's title and the chunk's text."""
     return text if not title else f"{title}\n{text}" if text else title
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def write(tx: Transaction, library: Library, batch: Batch, again: bool = False) -> list[Outcome]:
-    """Adds, updates and deletes the batch's documents as if they had been sent one by one. With `again` they are
-    written though they be what is there already."""
+def write(tx: Transaction, library: Library, batch: DocumentBatch, again: bool = False) -> list[Outcome]:
+    """Adds, updates and deletes the batch's documents, as if they had been sent one by one. With `again`, unchanged
+    documents are written too."""
     outcomes: list[Outcome] = []
     wave: list[Entry] = []
     ids: set[str] = set()
@@ -133,7 +136,9 @@ def write(tx: Transaction, library: Library, batch: Batch, again: bool = False) 
     return outcomes
 
 
-def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entry], again: bool) -> list[Outcome]:
+def _write_wave(
+    tx: Transaction, library: Library, batch: DocumentBatch, wave: list[Entry], again: bool
+) -> list[Outcome]:
     there = present(tx.db, library.library_id, [entry.id for entry in wave])
     same = set() if again else _same(tx.db, batch, wave, there)
     outcomes: list[Outcome] = []
@@ -209,8 +214,10 @@ def _write_wave(tx: Transaction, library: Library, batch: Batch, wave: list[Entr
     return outcomes
 
 
-def _same(db: apsw.Connection, batch: Batch, wave: list[Entry], there: dict[int, tuple[int, int, str]]) -> set[int]:
-    """Places in `wave` of documents that would change nothing."""
+def _same(
+    db: apsw.Connection, batch: DocumentBatch, wave: list[Entry], there: dict[int, tuple[int, int, str]]
+) -> set[int]:
+    """Positions in `wave` of documents that are stored already, unchanged."""
     same: set[int] = set()
     perhaps: list[tuple[int, int, int]] = []  # place, label, chunks
     for place, (label, chunks, digest) in there.items():
@@ -223,7 +230,7 @@ def _same(db: apsw.Connection, batch: Batch, wave: list[Entry], there: dict[int,
             perhaps.append((place, label, chunks))
         elif entry.former_digest is not None and digest == entry.former_digest():
             same.add(place)
-    if perhaps:  # all is the same but for the vectors, which the embedder has made; these may be the ones it made
+    if perhaps:  # same but for the vectors: the stored ones are the embedder's, and the given ones may equal them
         made = contents(db, [(label, chunks) for _, label, chunks in perhaps], vectors=True, sound_only=True)
         for place, label, _ in perhaps:
             entry = wave[place]
@@ -234,7 +241,7 @@ def _same(db: apsw.Connection, batch: Batch, wave: list[Entry], there: dict[int,
 
 
 def present(db: apsw.Connection, library_id: int, ids: list[str]) -> dict[int, tuple[int, int, str]]:
-    """Place in `ids` -> (label, chunks, digest in hex) of the documents that are there now."""
+    """Position in `ids` -> (label, chunks, digest in hex), for the documents that exist now."""
     rows = db.execute(
         "SELECT wanted.key, label, chunks, hex(digest) FROM json_each(?) AS wanted CROSS JOIN documents"
         " ON library_id = ? AND documents.id = wanted.value AND removed_seq IS NULL",
@@ -247,8 +254,7 @@ def present(db: apsw.Connection, library_id: int, ids: list[str]) -> dict[int, t
 
 
 def get(db: apsw.Connection, library_id: int, ids: list[str]) -> list[Document | None]:
-    """The documents with these ids that are there now, without their chunks, in the order of the ids; None for one that
-    is not there."""
+    """The current documents with these ids, without their chunks, in the order of the ids; None for a missing one."""
     found: list[Document | None] = [None] * len(ids)
     rows = db.execute(
         f"SELECT wanted.key, {_OUTLINE} FROM json_each(?) AS wanted"
@@ -261,9 +267,9 @@ def get(db: apsw.Connection, library_id: int, ids: list[str]) -> list[Document |
 
 
 def page(db: apsw.Connection, library_id: int, last_label: int, after: str, count: int) -> list[Document]:
-    """Up to `count` documents that are there now and have labels up to `last_label` (inclusive), without their chunks,
-    by id, behind the id `after` (exclusive)."""
-    # Left alone, SQLite may go through the labels instead, and sort.
+    """Up to `count` current documents with labels up to `last_label` (inclusive), without their chunks, in the order of
+    their ids, after the id `after` (exclusive)."""
+    # Without the hint, SQLite may scan by label and sort.
     rows = db.execute(
         f"SELECT {_OUTLINE} FROM documents INDEXED BY documents_live"
         " WHERE library_id = ? AND removed_seq IS NULL AND id > ? AND label <= ? ORDER BY id LIMIT ?",
@@ -273,8 +279,8 @@ def page(db: apsw.Connection, library_id: int, last_label: int, after: str, coun
 
 
 def removed(db: apsw.Connection, library_id: int, last_label: int, since: int, after: str) -> list[tuple[str, int]]:
-    """Id and label of the documents of a library that were removed after the seq `since` (exclusive), have labels up to
-    `last_label` (inclusive) and ids behind `after` (exclusive)."""
+    """Id and label of a library's documents that were removed after the seq `since` (exclusive), with labels up to
+    `last_label` (inclusive) and ids after `after` (exclusive)."""
     rows = db.execute(
         "SELECT id, label FROM documents INDEXED BY documents_dead"
         " WHERE removed_seq > ? AND label <= ? AND library_id = ? AND id > ?",
@@ -283,11 +289,11 @@ def removed(db: apsw.Connection, library_id: int, last_label: int, since: int, a
     return list(rows)
 
 
-def chunk_rows(db: apsw.Connection, labels: list[int]) -> dict[int, tuple[str, int, str | None, str | None, str]]:
-    """Chunk label -> (document id, position, title, text, metadata as JSON), alive or not: what a hit needs.
-
-    Raises VecError `damaged`.
-    """
+def chunk_rows(
+    db: apsw.Connection, labels: list[int], left_out: LeftOut
+) -> dict[int, tuple[str, int, str | None, str | None, str]]:
+    """The data of hits: chunk label -> (document id, position, title, text, metadata as JSON), removed chunks included.
+    Damaged chunks are left out."""
     rows = db.execute(
         "SELECT chunks.label, chunks.label - documents.label, CAST(text AS BLOB), CAST(sums AS BLOB),"
         f" documents.{_OUTLINE}"
@@ -298,20 +304,23 @@ def chunk_rows(db: apsw.Connection, labels: list[int]) -> dict[int, tuple[str, i
     )
     found = {}
     for label, position, text, sums, *outline in rows:
-        document_id, title, metadata = _outline(db, outline)
-        found[label] = document_id, position, title, _text(db, label, text, sums), metadata
+        try:
+            document_id, title, metadata = _outline(db, outline)
+            found[label] = document_id, position, title, _text(db, label, text, sums), metadata
+        except VecError as error:
+            left_out(label, error)
     return found
 
 
 def living(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:
-    """The labels of all living chunks of a library, ascending."""
+    """The labels of all current chunks of a library, ascending."""
     return living_chunks(db, library_id)[0]
 
 
 def living_chunks(db: apsw.Connection, library_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The labels of all living chunks of a library, and of those that are the first of their documents, ascending."""
-    # One row of JSON. Sorting 100,000 rows as tuples, and an array of them, hold the interpreter lock for 0.15 s; on a
-    # thread of low priority, beside others that use the cores, that is seconds, in which nobody is answered.
+    """The labels of all current chunks of a library, and those of the first chunks of its documents, both ascending."""
+    # One row of JSON. To sort 100,000 rows as tuples, and to build an array of them, holds the interpreter lock for
+    # 0.15 s. On a thread of low priority on a busy machine, that takes seconds, and no request is answered meanwhile.
     firsts_json, counts_json = db.execute(
         "SELECT json_group_array(label), json_group_array(chunks) FROM documents"
         " WHERE library_id = ? AND removed_seq IS NULL",
@@ -325,7 +334,7 @@ def living_chunks(db: apsw.Connection, library_id: int) -> tuple[npt.NDArray[np.
 
 
 def worded(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:
-    """The labels of all living chunks of a library that have a text or whose document has a title, ascending."""
+    """The labels of all current chunks of a library that have a text, or whose document has a title, ascending."""
     packed: str = db.execute(
         "SELECT json_group_array(chunks.label) FROM documents CROSS JOIN chunks ON chunks.label BETWEEN documents.label"
         " AND documents.label + documents.chunks - 1 WHERE library_id = ? AND removed_seq IS NULL"
@@ -337,7 +346,7 @@ def worded(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:
 
 
 def kept(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Those of these chunks that the vacuum has not deleted, in their order."""
+    """These chunks without those that the vacuum has deleted, in the same order."""
     packed: str = db.execute(
         "SELECT json_group_array(chunks.label) FROM json_each(?) AS wanted CROSS JOIN chunks"
         " ON chunks.label = wanted.value",
@@ -347,10 +356,10 @@ def kept(db: apsw.Connection, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.i
 
 
 def vectors(
-    db: apsw.Connection, labels: npt.NDArray[np.int64], left_out: Callable[[int, VecError], None]
+    db: apsw.Connection, labels: npt.NDArray[np.int64], left_out: LeftOut
 ) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
-    """The vectors of these chunks, alive or not, by pages: labels, and their vectors one behind the other as bytes.
-    Damaged ones are left out: `left_out` is called with the label of each and the error about its document.
+    """The vectors of these chunks, removed ones included, in pages: labels, and the concatenated vectors as bytes.
+    Damaged vectors are skipped: `left_out` is called with the label of each and the error about its document.
 
     A page is one statement with one row, because every row is a step (see __init__.py).
     """
@@ -373,40 +382,59 @@ def vectors(
 
 
 def texts(
-    db: apsw.Connection, labels: npt.NDArray[np.int64]
+    db: apsw.Connection, labels: npt.NDArray[np.int64], left_out: LeftOut
 ) -> Iterator[tuple[npt.NDArray[np.int64], list[str | None], list[str | None]]]:
-    """What these chunks say, alive or not, by pages: labels, the titles of their documents, their texts. `labels`
-    ascend. A page is one statement with one row. Raises VecError `damaged`."""
+    """The texts of these chunks, removed ones included, in pages: labels, titles of their documents, texts. `labels`
+    ascend. Damaged chunks are left out. A page is one statement with one row, unless something in it is damaged."""
     for start in range(0, len(labels), PAGE_ROWS):
         page = labels[start : start + PAGE_ROWS]
         packed, sums, titles = db.execute(
             f"SELECT CAST(json_group_array(CAST(text AS TEXT)) AS BLOB), {_SUMS},"
-            " (SELECT json_group_array(json_array(label, title))"
+            " (SELECT CAST(json_group_array(json_array(label, title)) AS BLOB)"
             " FROM (SELECT label, CAST(title AS TEXT) AS title FROM documents WHERE label BETWEEN"
             " (SELECT max(label) FROM documents WHERE label <= ?2) AND ?3 ORDER BY label))"
             " FROM json_each(?1) AS wanted CROSS JOIN chunks ON chunks.label = wanted.value",
             (_json(page.tolist()), int(page[0]), int(page[-1])),
         ).get
         try:
-            its_texts = orjson.loads(packed)
+            its_texts, titled = orjson.loads(packed), orjson.loads(titles)
         except orjson.JSONDecodeError:  # not UTF-8
-            for label in page.tolist():
-                _text(
-                    db, label, db.execute("SELECT CAST(text AS BLOB) FROM chunks WHERE label = ?", (label,)).get, None
-                )
-            raise
-        if (place := checksums.first_bad_text(its_texts, sums)) is not None:
-            raise checksums.damaged(db, int(page[place]), "a text")
-        titled = orjson.loads(titles)
+            yield from _sound_texts(db, page, left_out)
+            continue
+        if checksums.first_bad_text(its_texts, sums) is not None:
+            yield from _sound_texts(db, page, left_out)
+            continue
         firsts = np.array([first for first, _ in titled], np.int64)
         places = np.searchsorted(firsts, page, "right") - 1
         yield page, [titled[place][1] for place in places.tolist()], its_texts
 
 
-def fields(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str, str | None, dict[str, Any]]]:
-    """All living documents of a library by label: label, chunks, id, title, metadata.
+def _sound_texts(
+    db: apsw.Connection, labels: npt.NDArray[np.int64], left_out: LeftOut
+) -> Iterator[tuple[npt.NDArray[np.int64], list[str | None], list[str | None]]]:
+    """As `texts`, row by row."""
+    for start in range(0, len(labels), limits.PAGE_ITEMS):
+        rows = chunk_rows(db, labels[start : start + limits.PAGE_ITEMS].tolist(), left_out)
+        if rows:
+            sound = np.array(sorted(rows), np.int64)
+            yield sound, [rows[label][2] for label in sound.tolist()], [rows[label][3] for label in sound.tolist()]
 
-    A page is one statement with one row, which is one JSON text, because every row is a step (see __init__.py).
+
+def libraries_of(db: apsw.Connection, labels: list[int]) -> dict[int, int]:
+    """Label -> library id of those of these chunks whose documents have not been removed."""
+    found = db.execute(
+        "SELECT wanted.value, library_id FROM json_each(?) AS wanted CROSS JOIN documents ON documents.label ="
+        " (SELECT label FROM documents WHERE label <= wanted.value ORDER BY label DESC LIMIT 1)"
+        " WHERE removed_seq IS NULL",
+        (_json(labels),),
+    )
+    return dict(found)
+
+
+def fields(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str, str | None, dict[str, Any]]]:
+    """All current documents of a library by label: label, chunks, id, title, metadata.
+
+    A page is one statement with one row of JSON, because every row is a step (see __init__.py).
     """
     labels = db.execute(
         "SELECT json_group_array(label) FROM (SELECT label FROM documents INDEXED BY documents_live"
@@ -428,7 +456,7 @@ def fields(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str
 
 
 def by_id(db: apsw.Connection, labels: list[int]) -> list[int]:
-    """The labels of these documents, alive or not, in the order of their ids."""
+    """The labels of these documents, removed ones included, in the order of their ids."""
     found = db.execute(
         "SELECT label FROM json_each(?) AS wanted CROSS JOIN documents ON documents.label = wanted.value"
         " ORDER BY documents.id",
@@ -438,7 +466,7 @@ def by_id(db: apsw.Connection, labels: list[int]) -> list[int]:
 
 
 def versions(db: apsw.Connection, labels: list[int]) -> list[tuple[str, str]]:
-    """Id and digest (in hex) of these documents, alive or not, in the order of their ids."""
+    """Id and digest (in hex) of these documents, removed ones included, in the order of their ids."""
     found = db.execute(
         "SELECT documents.id, lower(hex(digest)) FROM json_each(?) AS wanted CROSS JOIN documents"
         " ON documents.label = wanted.value ORDER BY documents.id",
@@ -448,7 +476,7 @@ def versions(db: apsw.Connection, labels: list[int]) -> list[tuple[str, str]]:
 
 
 def at(db: apsw.Connection, labels: list[int]) -> list[Document]:
-    """The documents with these labels, alive or not, without their chunks, in their order."""
+    """The documents with these labels, removed ones included, without their chunks, in the order of the labels."""
     found = db.execute(
         f"SELECT {_OUTLINE} FROM json_each(?) AS wanted CROSS JOIN documents ON documents.label = wanted.value",
         (_json(labels),),
@@ -457,9 +485,9 @@ def at(db: apsw.Connection, labels: list[int]) -> list[Document]:
 
 
 def fill(db: apsw.Connection, documents: list[Document], *, vectors: bool, bytes_max: int | None = None) -> int:
-    """Reads the texts and, if wanted, the vectors of the documents' chunks into them, until that has more than
-    `bytes_max` bytes, about. Returns how many documents it has read: at least one, if there is one. Raises
-    VecError `damaged`."""
+    """Reads the texts and, with `vectors`, the vectors of the documents' chunks into them, until it has read more than
+    about `bytes_max` bytes. Returns the number of documents read: at least one, if there is one. Raises VecError
+    `damaged`."""
     size = 0
     for place, document in enumerate(documents):
         if bytes_max is not None and size > bytes_max:
@@ -483,7 +511,7 @@ def fill(db: apsw.Connection, documents: list[Document], *, vectors: bool, bytes
 
 
 def sizes(db: apsw.Connection, versions: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Bytes of the texts and of the vectors of these versions of documents, (label, chunks) each, alive or not."""
+    """Bytes of the texts and of the vectors of these document versions, each given as (label, chunks)."""
     packed: str = db.execute(
         "SELECT json_group_array((SELECT json_array(coalesce(sum(octet_length(text)), 0), sum(octet_length(vector)))"
         " FROM chunks WHERE label BETWEEN value ->> 0 AND (value ->> 0) + (value ->> 1) - 1)) FROM json_each(?)",
@@ -495,8 +523,8 @@ def sizes(db: apsw.Connection, versions: list[tuple[int, int]]) -> list[tuple[in
 def contents(
     db: apsw.Connection, versions: list[tuple[int, int]], *, vectors: bool, sound_only: bool = False
 ) -> dict[int, tuple[list[str | None], list[bytes] | None]]:
-    """Label -> texts and, if asked for, vectors of the chunks of these versions of documents, (label, chunks) each,
-    alive or not. Damaged ones are left out if `sound_only`. Raises VecError `damaged`."""
+    """Label -> texts and, with `vectors`, vectors of the chunks of these document versions, each given as (label,
+    chunks). With `sound_only`, damaged ones are skipped. Raises VecError `damaged`."""
     column = "CAST(group_concat(vector, '') AS BLOB)" if vectors else "NULL"
     rows = db.execute(
         f"SELECT value ->> 0, (SELECT CAST(json_group_array(CAST(text AS TEXT)) AS BLOB) FROM {_CHUNKS_OF}),"
@@ -524,13 +552,13 @@ def contents(
     return found
 
 
-#: The chunks of the version of a document that `value` names, in their order.
+#: The chunks of the document version that `value` names, in their order.
 _CHUNKS_OF = (
     "(SELECT text, vector, sums FROM chunks"
     " WHERE label BETWEEN value ->> 0 AND (value ->> 0) + (value ->> 1) - 1 ORDER BY label)"
 )
-#: Their checksums, one behind the other, as checksums.first_bad_text takes them. (Columns are cast to the types that
-#: they have: a flipped bit in a row's header makes a text a blob, or the other way round.)
+#: Their checksums, concatenated, as checksums.first_bad_text takes them. (Columns are cast to their declared types: a
+#: flipped bit in a row's header turns a text into a blob, or a blob into a text.)
 _SUMS = f"CAST(group_concat(coalesce(sums, x'{checksums.NONE.hex()}'), '') AS BLOB)"
 
 
@@ -542,8 +570,8 @@ def _cut(joined: bytes, count: int) -> list[bytes]:
 def state(
     db: apsw.Connection, seq: int, after: int, count: int, libraries: list[int] | None
 ) -> list[tuple[int, int, int, str, str | None, str]]:
-    """Up to `count` documents that were alive at that seq, behind the label `after` (exclusive), by label: label,
-    chunks, library's id, id, title, metadata (JSON). `libraries` None: all that there were.
+    """Up to `count` documents that existed at that seq, after the label `after` (exclusive), by label: label, chunks,
+    library id, id, title, metadata (JSON). `libraries` None: of all libraries.
 
     The seq must not be before the log's horizon.
     """
@@ -555,19 +583,19 @@ def state(
         " AND (deleted_seq IS NULL OR deleted_seq > ?1)"
         " AND (?4 IS NULL OR documents.library_id IN (SELECT value FROM json_each(?4)))"
         " ORDER BY label LIMIT ?3)",
-        (seq, after, count, None if libraries is None else _json(libraries), _first_label_behind(db, seq)),
+        (seq, after, count, None if libraries is None else _json(libraries), _first_label_after(db, seq)),
     ).get
     return [tuple(each) for each in orjson.loads(packed)]
 
 
-def _first_label_behind(db: apsw.Connection, seq: int) -> int | None:
-    """The label of the first document that came after that seq."""
+def _first_label_after(db: apsw.Connection, seq: int) -> int | None:
+    """The label of the first document that was written after that seq."""
     sql = "SELECT label FROM events WHERE seq > ? AND label IS NOT NULL ORDER BY seq LIMIT 1"
     label: int | None = db.execute(sql, (seq,)).get
     return label
 
 
-#: What `_document` and `_outline` take. Texts are read as bytes: damaged ones need not be UTF-8.
+#: The columns that `_document` and `_outline` take. Texts are read as bytes: damaged ones may not be UTF-8.
 _OUTLINE = "label, CAST(documents.id AS BLOB), CAST(title AS BLOB), CAST(metadata AS BLOB), documents.chunks, sum"
 
 
@@ -600,7 +628,7 @@ def _text(db: apsw.Connection, label: int, text: bytes | None, sums: bytes | Non
 
 
 def damaged(db: apsw.Connection, labels: Iterable[int]) -> set[int]:
-    """Those of these documents, alive or not, whose id, title or metadata are damaged."""
+    """Those of these documents, removed ones included, whose id, title or metadata are damaged."""
     found = set()
     for row in db.execute(
         f"SELECT {_OUTLINE} FROM json_each(?) AS wanted CROSS JOIN documents ON documents.label = wanted.value",

@@ -1,12 +1,12 @@
-"""The event log: its rows, and the events that they stand for.
+"""The event log: its rows, and the events that they expand to.
 
-A row about a document stands for the document's event and, behind it, one for each chunk that went and each that came:
-`document.updated` of a document with 2 chunks that now has 3 is 1 + 2 + 3 events, on one row, with consecutive seqs.
-A row about anything else is one event. The log is in the order of its seqs, without gaps, across all libraries; it
-reaches back to its horizon (exclusive), which lies between two rows.
+A row about a document stands for the document's event, followed by one for each removed chunk and each added chunk:
+`document.updated` of a document with 2 chunks that now has 3 is 1 + 2 + 3 events, in one row, with consecutive seqs.
+Any other row is one event. One log covers all libraries. Its seqs have no gaps; it reaches back to its horizon
+(exclusive), which lies between two rows.
 
-A row refers to documents by label. They are immutable and stay while the log refers to them, so what an event tells of
-a document is exact however often it has changed since.
+A row refers to document versions by label. They are immutable, and are kept while the log refers to them, so an old
+event still describes the document exactly.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ JOB_COMPLETED = 22
 JOB_FAILED = 23
 JOB_CANCELLED = 24
 
-#: The number in a row -> the type that people see. Numbers are forever.
+#: The number stored in a row -> the public name of the type. Numbers never change.
 TYPE_NAMES: dict[int, str] = {
     LIBRARY_CREATED: "library.created",
     LIBRARY_DELETED: "library.deleted",
@@ -48,16 +48,16 @@ TYPE_NAMES: dict[int, str] = {
     JOB_FAILED: "job.failed",
     JOB_CANCELLED: "job.cancelled",
 }
-#: Types that have no row of their own.
+#: Types of events that are part of a document's row.
 CHUNK_ADDED, CHUNK_DELETED = "chunk.added", "chunk.deleted"
 ALL_TYPES: tuple[str, ...] = (*TYPE_NAMES.values(), CHUNK_ADDED, CHUNK_DELETED)
 
 Event = dict[str, Any]
 
 
-class Row(NamedTuple):
-    """A row of the log with what is needed to expand it. `seq` is its first event's; the fields of documents are None
-    in a row that is not about one, those with `old_` in one that has nothing before it."""
+class EventRow(NamedTuple):
+    """A row of the log with the data to expand it. `seq` is that of its first event. The fields of documents are None
+    in a row that is not about a document; those with `old_` are None if there was no earlier version."""
 
     seq: int
     time_us: int
@@ -68,8 +68,8 @@ class Row(NamedTuple):
     label: int | None  # the document as it is after the change
     added: int  # its chunks
     title: str | None
-    metadata: str | None  # JSON; None unless it was asked for
-    old_label: int | None  # the document as it was before
+    metadata: str | None  # JSON; None unless requested
+    old_label: int | None  # the document as it was before the change
     removed: int  # its chunks
     old_title: str | None
     old_metadata: str | None
@@ -109,10 +109,10 @@ def horizon(db: apsw.Connection) -> tuple[int, int]:
     return int(seq), int(time_us)
 
 
-def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False) -> list[Row]:
-    """Up to `count` rows, beginning with the one that holds the event behind `after` (exclusive).
+def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False) -> list[EventRow]:
+    """Up to `count` rows, from the one that holds the first event after `after` (exclusive).
 
-    They come as one row of JSON, because every row is a step (see __init__.py).
+    SQLite returns them as one row of JSON, because every row is a step (see __init__.py).
     """
     new_metadata, old_metadata = ("new.metadata", "old.metadata") if metadata else ("NULL", "NULL")
     packed: str = db.execute(
@@ -125,22 +125,22 @@ def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False)
         " WHERE seq >= coalesce((SELECT max(seq) FROM events WHERE seq <= ?1 + 1), 0) ORDER BY seq LIMIT ?2)",
         (after, count),
     ).get
-    return [Row._make(each) for each in orjson.loads(packed)]
+    return [EventRow._make(each) for each in orjson.loads(packed)]
 
 
 def note_clock_back(db: apsw.Connection, seq: int, now_us: int) -> None:
-    """Notes that the events up to `seq`, some of which have later times, were there at `now_us`: the clock was ahead
-    when they were logged, or is behind now."""
+    """Records that at `now_us` the log's head was `seq`, though its last event has a later time: the clock was ahead
+    when that was logged, or is behind now."""
     db.execute("INSERT OR IGNORE INTO clock_marks VALUES (?, ?)", (seq, now_us))
 
 
 class _Ages:
-    """How old events are, beside a clock that has been set back, once or several times.
+    """The ages of events when the machine's clock has been set back, once or several times.
 
-    A time that goes back says that the clock was ahead before, or that it is behind since. While the clock has not
-    come to the time that it went back from, it was ahead: the events before are no younger than the first one behind.
-    When it has come to it, nobody knows any more, and the events behind count as if they were no older than those
-    before: so nothing is trimmed too early. Either way ages are in the order of seqs.
+    A time that goes back means that the clock was ahead before, or is behind since. Until the clock has again reached
+    the time that it was set back from, it counts as ahead before: events before the mark are at least as old as the
+    first event after it. Once it has reached that time, the two cases cannot be told apart, and events after the mark
+    count as no older than those before it, so nothing is trimmed too early. Either way ages follow the order of seqs.
     """
 
     def __init__(self, db: apsw.Connection, clock_us: int) -> None:
@@ -152,18 +152,18 @@ class _Ages:
         self._past = [(seq, high_us) for seq, _, high_us in marks if high_us <= clock_us]
 
     def time_us(self, seq: int, time_us: int) -> int:
-        """When an event was logged, by its seq and the time that it has."""
+        """The corrected time of an event with this seq and recorded time."""
         time_us = min([time_us, *(low_us for at, low_us in self._ahead if at >= seq)])
         latest: int = max([time_us, *(high_us for at, high_us in self._past if at < seq)])
         return latest
 
 
 def seq_at(db: apsw.Connection, time_us: int, clock_us: int | None = None) -> int:
-    """The last seq logged before `time_us`, 0 if there is none. `clock_us` is the time now, by the machine's clock
-    unless it is given."""
+    """The last seq logged before `time_us`, 0 if there is none. `clock_us` is the current time; the default is the
+    machine's clock."""
     ages = _Ages(db, time.time_ns() // 1000 if clock_us is None else clock_us)
     low, high = 0, db.execute("SELECT coalesce(max(seq), 0) FROM events").get
-    while low < high:  # the row sought begins in (low, high]
+    while low < high:  # the wanted row begins in (low, high]
         middle = (low + high + 1) // 2
         row = db.execute("SELECT seq, time_us FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", (middle,)).get
         seq, at = row or (0, 0)
@@ -176,7 +176,7 @@ def seq_at(db: apsw.Connection, time_us: int, clock_us: int | None = None) -> in
 
 
 def logged_at(db: apsw.Connection, seq: int, clock_us: int | None = None) -> int:
-    """When the last event up to that seq (inclusive) was logged, in microseconds; 0 if there is none."""
+    """The corrected time of the last event up to that seq (inclusive), in microseconds; 0 if there is none."""
     found: Any = db.execute("SELECT seq, time_us FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", (seq,)).get
     if found is None:
         return 0
@@ -184,21 +184,21 @@ def logged_at(db: apsw.Connection, seq: int, clock_us: int | None = None) -> int
 
 
 def time_at(db: apsw.Connection, seq: int) -> int:
-    """The time of the last event up to that seq (inclusive), in microseconds; 0 if there is none."""
+    """The recorded time of the last event up to that seq (inclusive), in microseconds; 0 if there is none."""
     found: int | None = db.execute("SELECT time_us FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", (seq,)).get
     return horizon(db)[1] if found is None else found
 
 
-def expand(row: Row, library: str | None) -> list[Event]:
-    """The events of a row, in order, as they travel: `{"seq","type","library","time","data"}`.
+def expand(row: EventRow, library: str | None) -> list[Event]:
+    """The events of a row, in order, in wire format: `{"seq","type","library","time","data"}`.
 
-    Whoever catches up waits for this, so it takes the row apart once and calls nothing for a chunk.
+    This is the hot path of catching up, so it unpacks the row once and makes no call per chunk.
     """
     seq, time_us, kind, _, data, document_id, _, added, title, _, _, removed, old_title, _ = row
     time, name = format_time(time_us), TYPE_NAMES.get(kind) or row.type_name
     if document_id is None:
-        told = orjson.loads(data) if data else {}
-        return [{"seq": seq, "type": name, "library": library, "time": time, "data": told}]
+        details = orjson.loads(data) if data else {}
+        return [{"seq": seq, "type": name, "library": library, "time": time, "data": details}]
     chunk_ids = [f"{document_id}#{position}" for position in range(added or removed)]
     about = {
         "id": document_id,

@@ -1,7 +1,7 @@
-"""Whether the store agrees with itself: SQLite's own checks, the log against the tables, rows against checksums.
+"""Consistency checks of the store: SQLite's own, the log against the tables, rows against their checksums.
 
-Each function looks at one bounded part, in one read transaction, and returns what is wrong as sentences. All parts
-together read each row a fixed number of times, however many libraries there are.
+Each function checks one bounded part, in one read transaction, and returns the problems as sentences. All parts
+together read each row a fixed number of times, whatever the number of libraries.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ Held = dict[str, list[int]]
 
 @dataclass(slots=True)
 class Replayed:
-    """The log as far as it has been read: up to `seq` (inclusive), and what each library holds by it."""
+    """The state of a replay of the log up to `seq` (inclusive): what each library holds according to the log."""
 
     seq: int = 0
     libraries: Held = field(default_factory=dict)
-    whole: bool = True  # from the log's beginning; not what has been trimmed away
+    whole: bool = True  # whether the log is read from its beginning: nothing was trimmed
 
 
 @dataclass(slots=True)
-class Looked:
-    """A page of documents that were checked: up to the one with the label `last`, None if there were no more."""
+class CheckedPage:
+    """The result of checking a page of documents. `last` is the label of its last one; None if no more follow."""
 
     problems: list[str] = field(default_factory=list)
     last: int | None = None
-    documents: int = 0  # that are alive
-    chunks: int = 0  # of these
-    bytes: int = 0  # that were read, about
-    unsummed: list[tuple[int, int]] = field(default_factory=list)  # sound (label, chunks) that have no checksums yet
+    documents: int = 0  # current ones
+    chunks: int = 0  # of current documents
+    bytes: int = 0  # read, about
+    unsummed: list[tuple[int, int]] = field(default_factory=list)  # (label, chunks), sound but without checksums
 
 
 def tables(db: apsw.Connection) -> list[str]:
-    """The tables that SQLite can check one by one."""
+    """The names of the tables that SQLite can check one by one."""
     rows = db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name")
     return [name for (name,) in rows]
 
@@ -55,7 +55,7 @@ def integrity(db: apsw.Connection, table: str) -> list[str]:
 
 
 def replay(db: apsw.Connection, so_far: Replayed, stop: int, count: int) -> list[str]:
-    """Reads on in the log: up to `count` rows, not past the seq `stop` (inclusive)."""
+    """Replays the next rows of the log: up to `count`, up to the seq `stop` (inclusive)."""
     problems = []
     horizon, _ = events.horizon(db)
     if so_far.seq < horizon:
@@ -81,10 +81,10 @@ def replay(db: apsw.Connection, so_far: Replayed, stop: int, count: int) -> list
     return problems
 
 
-def documents(db: apsw.Connection, catalogue: Catalogue, after: int, count: int) -> Looked:
-    """Looks at up to `count` documents behind the label `after` (exclusive), alive or not, and at their chunks; at
-    fewer documents if they have more than `count` chunks together."""
-    looked = Looked()
+def documents(db: apsw.Connection, catalogue: Catalogue, after: int, count: int) -> CheckedPage:
+    """Checks up to `count` documents after the label `after` (exclusive), removed ones included, with their chunks; it
+    checks fewer documents if together they have more than `count` chunks."""
+    checked = CheckedPage()
     rows: list[Any] = db.execute(
         "SELECT label, chunks, library_id, removed_seq IS NULL, CAST(id AS BLOB), CAST(title AS BLOB),"
         " CAST(metadata AS BLOB), sum FROM documents WHERE label > ? ORDER BY label LIMIT ?",
@@ -95,7 +95,7 @@ def documents(db: apsw.Connection, catalogue: Catalogue, after: int, count: int)
         del rows[len(rows) // 2 :]
         whole = False
     if not rows:
-        return looked
+        return checked
     chunks = db.execute(
         "SELECT label, CAST(text AS BLOB), CAST(vector AS BLOB), CAST(sums AS BLOB) FROM chunks"
         " WHERE label BETWEEN ? AND ?",
@@ -104,7 +104,7 @@ def documents(db: apsw.Connection, catalogue: Catalogue, after: int, count: int)
     its: dict[int, list[Any]] = {}
     for label, text, vector, sums in chunks:
         its[label] = [text, vector, sums]
-        looked.bytes += len(text or b"") + len(vector)
+        checked.bytes += len(text or b"") + len(vector)
     for label, number, library_id, alive, packed_id, title, metadata, wanted in rows:
         library = catalogue.by_id.get(library_id)
         there = [its[each] for each in range(label, label + number) if each in its]
@@ -113,15 +113,15 @@ def documents(db: apsw.Connection, catalogue: Catalogue, after: int, count: int)
             name = "?" if library is None else library.name
             version = "document" if alive else "a former version of document"
             document_id = packed_id.decode("utf-8", "replace")
-            looked.problems += [f"library {name}: {version} {document_id!r} {each}" for each in problems]
+            checked.problems += [f"library {name}: {version} {document_id!r} {each}" for each in problems]
         elif wanted is None or any(sums is None for _, _, sums in there):
-            looked.unsummed.append((label, number))
+            checked.unsummed.append((label, number))
         if alive and library is not None and not library.deleted:
-            looked.documents += 1
-            looked.chunks += number
-        looked.bytes += len(metadata)
-    looked.last = None if whole else rows[-1][0]
-    return looked
+            checked.documents += 1
+            checked.chunks += number
+        checked.bytes += len(metadata)
+    checked.last = None if whole else rows[-1][0]
+    return checked
 
 
 def _outline(packed_id: bytes, title: bytes | None, metadata: bytes, chunks: int, wanted: int | None) -> list[str]:
@@ -139,7 +139,7 @@ def _outline(packed_id: bytes, title: bytes | None, metadata: bytes, chunks: int
 
 
 def _chunks(there: list[Any], number: int, library: Library | None) -> list[str]:
-    """What is wrong with a document's chunks: text, vector, checksums of each."""
+    """The problems of a document's chunks: their number, and each text and vector against its checksum."""
     size = None if library is None or library.dimension is None else 4 * library.dimension
     good = sum(size is None or len(vector) == size for _, vector, _ in there)
     problems = [] if good == number else [f"has {good} good chunks instead of {number}"]
@@ -160,7 +160,7 @@ def _is_text(text: bytes | None) -> bool:
 
 
 def add_checksums(tx: Transaction, versions: list[tuple[int, int]]) -> None:
-    """Gives checksums to those of these documents, (label, chunks) each, that have none."""
+    """Adds the missing checksums of these document versions, each given as (label, chunks)."""
     summed: list[tuple[int, str]] = []
     rows: Any
     for label, number in versions:
@@ -183,7 +183,7 @@ def add_checksums(tx: Transaction, versions: list[tuple[int, int]]) -> None:
 
 
 def counts(db: apsw.Connection, library: Library) -> list[str]:
-    """Whether a library's counts are those of its documents."""
+    """Compares a library's stored counts with its documents."""
     row = db.execute(
         "SELECT documents, chunks, deleted_seq IS NULL FROM libraries WHERE library_id = ?", (library.library_id,)
     ).fetchone()
@@ -204,16 +204,16 @@ def counts(db: apsw.Connection, library: Library) -> list[str]:
 
 
 def log_against_tables(db: apsw.Connection, replayed: Replayed) -> list[str]:
-    """Whether the log, replayed to its head, gives what the libraries hold; of one that was trimmed nobody can tell."""
+    """Compares the log, replayed to its head, with the contents of the libraries. A trimmed log cannot be compared."""
     problems: list[str] = []
     if not replayed.whole:
         return problems
     rows = db.execute("SELECT library_id, name, documents, chunks FROM libraries WHERE deleted_seq IS NULL")
     for library_id, name, documents, chunks in rows:
-        told = tuple(replayed.libraries.get(str(library_id), (0, 0)))
-        if told != (documents, chunks):
+        logged = tuple(replayed.libraries.get(str(library_id), (0, 0)))
+        if logged != (documents, chunks):
             problems.append(
-                f"library {name}: the log tells of {told[0]:,} documents and {told[1]:,} chunks, and there are"
+                f"library {name}: the log records {logged[0]:,} documents and {logged[1]:,} chunks, and there are"
                 f" {documents:,} and {chunks:,}"
             )
     return problems

@@ -1,19 +1,19 @@
-"""The transitions of jobs between states, each part of one transaction of the writer.
+"""The state machine of jobs: each transition is part of one transaction of the writer.
 
     pending ──claim──> running ──finish──> completed | failed | dead | cancelled
        ^                  │
        └─ pause, retry, crash, lost lease, stop of the daemon
 
 Rules:
-- A job is never deleted to be run: a claim marks its row, and the row says at every moment what is true of it.
-- A checkpoint is committed with what its step has written. Only the attempt that holds the job can make one: its number
-  is a fencing number, checked in the same transaction.
-- An attempt is lost when the daemon dies under it, or when its worker outside the daemon is silent for longer than its
-  lease. Lost attempts are counted apart from failures, and a checkpoint sets their count back: after CRASHES_MAX in a
-  row without one, the job is dead.
-- Every transition adds a JobChange to the transaction; what is in memory follows the commits.
-- `job_waits` keeps which job runs after which as long as both exist, so a retried job waits as it did at first. The
-  column `waits` counts those parents that have not completed.
+- A claim marks a job's row and never deletes it, so the row always has the job's current state.
+- A checkpoint is committed with the writes of its step. Only the attempt that holds the job can commit one: the number
+  of the attempt is a fencing token, checked in the same transaction.
+- An attempt is lost when the daemon dies during it, or when its worker outside the daemon sends no heartbeat for longer
+  than its lease. Lost attempts are counted separately from failures, and a checkpoint resets their count: after
+  CRASHES_MAX in a row the job is dead.
+- Every transition adds a JobChange to the transaction; the in-memory state follows the commits.
+- `job_waits` keeps dependencies while both jobs exist, so a retried job waits for the same parents. The column `waits`
+  counts the parents that have not completed.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from .jobs import (
 )
 from .transaction import JobChange, Transaction
 
-#: Attempts that may be lost in a row, without a checkpoint between them, before the job is dead.
+#: Attempts lost in a row, without a checkpoint between them, after which the job is dead.
 CRASHES_MAX: Final = 3
 
-#: What a row of events says of the end of an attempt.
+#: The event type for each final state.
 _EVENT: Final = {
     COMPLETED: events.JOB_COMPLETED,
     FAILED: events.JOB_FAILED,
@@ -58,16 +58,16 @@ _EVENT: Final = {
 
 
 class Superseded(Exception):
-    """The attempt does not hold the job any more."""
+    """The attempt no longer holds the job."""
 
 
 class Repeated(Exception):
-    """The attempt has made this checkpoint already."""
+    """The attempt has committed this checkpoint already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an attempt ended. `state` is pending if there is to be another one, not before `ready_us`."""
+    """The end of an attempt. `state` is pending if another attempt follows, at `ready_us` or later."""
 
     job: Job
     state: str
@@ -75,15 +75,14 @@ class Ending:
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     ready_us: int = 0
-    delay_us: int = 0  # how far ahead that is
+    delay_us: int = 0  # from now to `ready_us`
 
 
 def insert(tx: Transaction, wanted: NewJob) -> tuple[Job, bool]:
-    """Submits a job; returns it, and whether it is new: of several with one unique key, only the first is while it is
-    pending or running.
+    """Submits a job. Returns it and True; or the pending or running job with the same unique key, and False.
 
-    Raises VecError `not_found` for a job to wait for that is not there, `invalid_request` for one that will not
-    complete. The job that has the unique key may be one that is being cancelled: see `Job.cancelling`.
+    Raises VecError `not_found` for a missing job in `after`, `invalid_request` for one that will not complete. The job
+    that has the unique key may be one that is being cancelled: see `Job.cancelling`.
     """
     if wanted.unique_key is not None:
         there = tx.db.execute(
@@ -112,7 +111,7 @@ def insert(tx: Transaction, wanted: NewJob) -> tuple[Job, bool]:
 
 
 def _completed(db: apsw.Connection, job_id: int) -> bool:
-    """Whether a job that is to be waited for has completed."""
+    """Whether a job that another one waits for has completed. Raises VecError as `insert` does."""
     state = db.execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).get
     if state is None:
         raise VecError(Code.NOT_FOUND, f"job {job_id}, which this job runs after, does not exist", job_id=job_id)
@@ -122,7 +121,7 @@ def _completed(db: apsw.Connection, job_id: int) -> bool:
 
 
 def claim(tx: Transaction, job_id: int, worker: str | None = None, lease_s: float | None = None) -> Job | None:
-    """Begins an attempt; None if the job is not pending any more. A `worker` outside the daemon has a lease."""
+    """Begins an attempt; None if the job is no longer pending. A `worker` outside the daemon has a lease."""
     row = tx.db.execute(
         "UPDATE jobs SET state = 'running', attempt = attempt + 1, started_us = ?2, ended_us = NULL, worker = ?3,"
         f" lease_s = ?4 WHERE job_id = ?1 AND state = 'pending' AND waits = 0 RETURNING {COLUMNS}",
@@ -142,13 +141,12 @@ def claim(tx: Transaction, job_id: int, worker: str | None = None, lease_s: floa
 
 
 def check_fence(tx: Transaction, job_id: int, attempt: int, number: int) -> Any:
-    """The last checkpoint of a job, if `attempt` still holds it and `number` checkpoints have been made before.
+    """The last checkpoint of a job, provided that `attempt` still holds it and `number` checkpoints were made before.
 
-    The attempt's number is the fencing number: it grows with each claim, so an attempt that has lost its job can write
-    nothing more. The number of checkpoints keeps steps in their order: when one could not be written, those behind it
-    cannot either.
+    The attempt number is the fencing token: it grows with each claim, so an attempt that has lost its job can write
+    nothing more. The number of checkpoints keeps steps in order: if one cannot be written, neither can later ones.
 
-    Raises Superseded, or Repeated if this very checkpoint was committed before.
+    Raises Superseded, or Repeated if this checkpoint was committed before.
     """
     row = tx.db.execute(
         "SELECT steps, checkpoint FROM jobs WHERE job_id = ? AND attempt = ? AND state = 'running'", (job_id, attempt)
@@ -161,7 +159,7 @@ def check_fence(tx: Transaction, job_id: int, attempt: int, number: int) -> Any:
 
 
 def checkpoint(tx: Transaction, job_id: int, value: Any, done: int | None, total: int | None) -> None:
-    """Notes how far an attempt has come, behind `check_fence` in the same transaction."""
+    """Stores a checkpoint. Call it after `check_fence`, in the same transaction."""
     tx.db.execute(
         "UPDATE jobs SET checkpoint = ?2, done = ?3, total = ?4, steps = steps + 1, crashes = 0 WHERE job_id = ?1",
         (job_id, as_json(value), done, total),
@@ -169,7 +167,7 @@ def checkpoint(tx: Transaction, job_id: int, value: Any, done: int | None, total
 
 
 def finish(tx: Transaction, ending: Ending) -> Job:
-    """Ends an attempt; returns the job. One that is to be cancelled does not become pending. Raises Superseded."""
+    """Ends an attempt; returns the job. A job being cancelled becomes cancelled, not pending. Raises Superseded."""
     job = ending.job
     row = tx.db.execute(
         "UPDATE jobs SET state = iif(?3 = 'pending' AND cancelling, 'cancelled', ?3), ready_us = ?4, delay_us = ?9,"
@@ -196,7 +194,7 @@ def finish(tx: Transaction, ending: Ending) -> Job:
 
 
 def _end(tx: Transaction, job: Job) -> None:
-    """Logs the end of a job, and lets the jobs on that wait for it: to run if it completed, else to be cancelled."""
+    """Logs the end of a job. If it completed, the jobs that wait for it may run; otherwise they are cancelled."""
     about: dict[str, Any] = {"attempt": job.attempt, "state": job.state}
     if job.result is not None:
         about["result"] = job.result
@@ -238,7 +236,7 @@ def _cancel_pending(tx: Transaction, job_id: int, error: dict[str, Any] | None) 
 
 
 def cancel(tx: Transaction, job_id: int) -> Job:
-    """Ends a pending job now; marks a running one, which ends with its step; leaves one that has ended as it is.
+    """Ends a pending job now; marks a running one, which ends after its step; does nothing to one that has ended.
 
     Raises VecError `not_found`.
     """
@@ -255,10 +253,10 @@ def cancel(tx: Transaction, job_id: int) -> Job:
 
 
 def retry(tx: Transaction, job_id: int, begins_again: Collection[str] = ()) -> Job:
-    """Lets a job that failed, died or was cancelled go on from its checkpoint, with its counts of failures at 0. Jobs
-    of the kinds `begins_again` lose their checkpoint, and begin again.
+    """Makes a failed, dead or cancelled job pending again. It resumes at its checkpoint, with its failure counts at 0;
+    a job of one of the kinds `begins_again` restarts without its checkpoint.
 
-    It waits again for the jobs it was submitted after. The delay of a job that never began still holds.
+    It waits for its parents again. The delay of a job that never began still applies.
 
     Raises VecError `not_found`, `invalid_request` for a job in another state or after a job that will not complete,
     `exists` if another job has its unique key, or `busy` while it, or that other job, is being cancelled.
@@ -296,7 +294,7 @@ def retry(tx: Transaction, job_id: int, begins_again: Collection[str] = ()) -> J
 
 
 def _uncompleted_parents(db: apsw.Connection, job_id: int) -> int:
-    """How many jobs a job still has to wait for. Raises VecError `invalid_request` if one of them will not complete."""
+    """The number of parents that a job still waits for. Raises VecError `invalid_request` if one will not complete."""
     rows: list[Any] = db.execute(
         "SELECT parent_id, state FROM job_waits LEFT JOIN jobs ON jobs.job_id = parent_id WHERE job_waits.job_id = ?"
         " ORDER BY parent_id",
@@ -321,7 +319,7 @@ def _uncompleted_parents(db: apsw.Connection, job_id: int) -> int:
 
 
 def being_cancelled(job: Job) -> VecError:
-    """The refusal of what has to wait until a job that is being cancelled has ended."""
+    """The error of a request that must wait until a job that is being cancelled has ended."""
     return VecError(
         Code.BUSY,
         f"job {job.job_id} is being cancelled, and its current step has not ended yet",
@@ -331,19 +329,19 @@ def being_cancelled(job: Job) -> VecError:
 
 
 def postpone(tx: Transaction, ready_us: Mapping[int, int]) -> None:
-    """Gives pending jobs that have a due time another one, by their ids."""
-    for job_id, moment_us in ready_us.items():
+    """Sets new due times, by job id. Skips jobs that are not pending or have no due time."""
+    for job_id, due_us in ready_us.items():
         row = tx.db.execute(
             f"UPDATE jobs SET ready_us = ?2 WHERE job_id = ?1 AND state = 'pending' AND ready_us > 0"
             f" RETURNING {COLUMNS}",
-            (job_id, moment_us),
+            (job_id, due_us),
         ).fetchone()
         if row is not None:
             tx.jobs.append(JobChange(job_id, PENDING, job_of(row)))
 
 
 def drop(tx: Transaction, job_id: int) -> Job:
-    """Forgets a job that has ended. Raises VecError `not_found`, or `invalid_request` for one that has not."""
+    """Deletes a job that has ended. Raises VecError `not_found`, or `invalid_request` for one that has not."""
     job = find(tx.db, job_id)
     if job.state in ACTIVE:
         raise VecError(Code.INVALID_REQUEST, f"job {job_id} is {job.state}", f"vec jobs cancel {job_id} first")
@@ -353,8 +351,8 @@ def drop(tx: Transaction, job_id: int) -> Job:
 
 
 def prune(tx: Transaction, before_us: int, kept: int, count: int) -> list[Job]:
-    """Forgets up to `count` jobs that completed or were cancelled: those that ended before `before_us` (exclusive),
-    and the oldest of those over `kept`. What failed or died is for people to drop."""
+    """Deletes up to `count` completed or cancelled jobs: those that ended before `before_us` (exclusive), and the
+    oldest beyond `kept`. Failed and dead jobs are kept until a person drops them."""
     rows = tx.db.execute(
         f"SELECT {COLUMNS} FROM jobs WHERE state IN ('completed', 'cancelled') AND (ended_us < ?1 OR job_id <="
         " (SELECT job_id FROM jobs WHERE state IN ('completed', 'cancelled') ORDER BY job_id DESC LIMIT 1 OFFSET ?2))"
@@ -368,7 +366,7 @@ def prune(tx: Transaction, before_us: int, kept: int, count: int) -> list[Job]:
 
 
 def _delete(tx: Transaction, gone: Sequence[Job]) -> None:
-    """Deletes jobs. Those after one that did not complete keep their row in job_waits: they can never run."""
+    """Deletes jobs. Children of one that did not complete keep their row in job_waits, so they can never run."""
     job_ids = as_json([job.job_id for job in gone])
     for table in ("jobs", "job_attempts", "job_lines", "job_drafts", "job_waits"):
         tx.db.execute(f"DELETE FROM {table} WHERE job_id IN (SELECT value FROM json_each(?))", (job_ids,))
@@ -377,14 +375,14 @@ def _delete(tx: Transaction, gone: Sequence[Job]) -> None:
 
 
 def recover(tx: Transaction) -> list[Job]:
-    """When the store is opened: ends the attempts that the daemon's death has ended; returns their jobs.
-    Workers outside the daemon may still be at work, and keep theirs."""
+    """Ends the attempts of a daemon that died, when the store is opened; returns their jobs. Workers outside the daemon
+    may still be running, and keep their attempts."""
     rows: list[Any] = tx.db.execute(f"SELECT {COLUMNS} FROM jobs WHERE state = 'running' AND worker IS NULL").fetchall()
     return [_lost(tx, job, "crashed", f"the daemon died while job {job.job_id} ran") for job in map(job_of, rows)]
 
 
 def expire(tx: Transaction, job_id: int, attempt: int) -> Job | None:
-    """Ends an attempt whose worker was silent for longer than its lease; None if it has ended already."""
+    """Ends an attempt whose lease has expired; None if it has ended already."""
     row = tx.db.execute(
         f"SELECT {COLUMNS} FROM jobs WHERE job_id = ? AND attempt = ? AND state = 'running'", (job_id, attempt)
     ).fetchone()
@@ -396,8 +394,8 @@ def expire(tx: Transaction, job_id: int, attempt: int) -> Job | None:
 
 
 def _lost(tx: Transaction, job: Job, outcome: str, what: str) -> Job:
-    """Ends an attempt that nobody makes any more. The job is pending again, or cancelled if that was asked for, or dead
-    after CRASHES_MAX such attempts that got it nowhere."""
+    """Ends a lost attempt. The job becomes cancelled if that was requested, dead after CRASHES_MAX lost attempts
+    without a checkpoint, otherwise pending."""
     crashes = job.crashes + 1
     state = CANCELLED if job.cancelling else DEAD if crashes >= CRASHES_MAX else PENDING
     error = VecError(
@@ -425,19 +423,19 @@ def _lost(tx: Transaction, job: Job, outcome: str, what: str) -> Job:
 
 
 def pause(tx: Transaction, kinds: Iterable[str]) -> None:
-    """Lets no job of these kinds begin; the kind `` is all of them."""
+    """Prevents jobs of these kinds from beginning. The empty string stands for all kinds."""
     for kind in kinds:
         tx.db.execute("INSERT OR IGNORE INTO job_pauses VALUES (?)", (kind,))
 
 
 def resume(tx: Transaction, kinds: Iterable[str]) -> None:
-    """The kind `` is the pause of all; pauses of single kinds end one by one."""
+    """Ends the pauses of these kinds. The empty string ends the pause of all kinds, not those of single kinds."""
     for kind in kinds:
         tx.db.execute("DELETE FROM job_pauses WHERE kind = ?", (kind,))
 
 
 def say(tx: Transaction, job_id: int, lines: Sequence[str], kept: int) -> None:
-    """Adds lines to a job's log, as long as there are fewer than `kept`."""
+    """Appends lines to a job's log, up to `kept` in total."""
     count = tx.db.execute("SELECT coalesce(max(line), 0) FROM job_lines WHERE job_id = ?", (job_id,)).get
     for place, text in enumerate(lines[: max(0, kept - count)], count + 1):
         tx.db.execute("INSERT INTO job_lines VALUES (?, ?, ?, ?)", (job_id, place, tx.time_us, text))

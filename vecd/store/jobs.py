@@ -1,4 +1,4 @@
-"""Jobs: what a job is, and how jobs are read. (How they change their state is job_transitions.py's.)"""
+"""Background jobs: their rows and states, and all reads. (job_transitions.py changes states.)"""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import orjson
 from ..errors import Code, VecError
 from ..units import format_time
 
-PENDING: Final = "pending"  # waits for its time, for other jobs, for room
-RUNNING: Final = "running"  # an attempt is being made
-COMPLETED: Final = "completed"  # done; it has a result
-FAILED: Final = "failed"  # ended by an error that another attempt cannot mend
-CANCELLED: Final = "cancelled"  # ended because somebody said so, or because a job that it waits for did not complete
-DEAD: Final = "dead"  # given up: attempts used up, or the daemon died of it again and again
+PENDING: Final = "pending"  # waits for its due time, for other jobs, or for a worker
+RUNNING: Final = "running"  # an attempt is in progress
+COMPLETED: Final = "completed"  # succeeded; it has a result
+FAILED: Final = "failed"  # ended by an error that a retry cannot fix
+CANCELLED: Final = "cancelled"  # ended on request, or because a job that it waits for did not complete
+DEAD: Final = "dead"  # attempts exhausted, or too many attempts lost in a row
 
 ACTIVE: Final = (PENDING, RUNNING)
 UNDONE: Final = (FAILED, CANCELLED, DEAD)  # ended without completing; may be retried
@@ -26,14 +26,14 @@ STATES: Final = (PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, DEAD)
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job as it is submitted; `params` have been checked."""
+    """A job to submit, with validated `params`."""
 
     kind: str
     params: dict[str, Any]
-    library: str | None = None  # the one that it works on
+    library: str | None = None  # the library that it operates on
     priority: int = 0
-    ready_us: int = 0  # not before
-    delay_us: int = 0  # how far ahead that is
+    ready_us: int = 0  # earliest start
+    delay_us: int = 0  # from now to `ready_us`
     unique_key: str | None = None
     lock_key: str | None = None
     timeout_s: float | None = None
@@ -51,28 +51,28 @@ class Job:
     library: str | None
     priority: int
     state: str
-    ready_us: int  # pending: not before
+    ready_us: int  # of a pending job: earliest start
     unique_key: str | None
     lock_key: str | None
     timeout_s: float | None
     schedule: str | None
-    cancelling: bool  # running, and to end at the end of its step
-    waits: int  # for so many jobs that have not completed
+    cancelling: bool  # running, and ends after the current step
+    waits: int  # number of parents that have not completed
     attempt: int  # attempts begun
-    failures: int  # of them, those that ended with an error, since it was submitted or retried by hand
-    crashes: int  # of them, the last ones in a row that ended with the daemon's death before any checkpoint
-    steps: int  # checkpoints made, over all attempts
+    failures: int  # attempts that ended with an error, since it was submitted or retried by hand
+    crashes: int  # attempts lost in a row, without a checkpoint
+    steps: int  # checkpoints committed, over all attempts
     checkpoint: dict[str, Any] | None
     done: int | None  # of `total`, in the kind's unit
     total: int | None
     result: dict[str, Any] | None
     error: dict[str, Any] | None
     created_us: int
-    started_us: int | None  # the last attempt
+    started_us: int | None  # of the last attempt
     ended_us: int | None
-    delay_us: int | None  # how far ahead ready_us was when it was set; None: not known
-    worker: str | None  # running: who makes the attempt, outside the daemon; None: a thread of the daemon
-    lease_s: float | None  # how long this worker may be silent; None: it has no lease
+    delay_us: int | None  # from the time that ready_us was set to ready_us; None: unknown
+    worker: str | None  # of a running job: the worker outside the daemon; None: a thread of the daemon
+    lease_s: float | None  # the lease of that worker; None: no lease
 
 
 #: The columns of a job, in the order of its fields.
@@ -100,7 +100,7 @@ def find(db: apsw.Connection, job_id: int) -> Job:
 
 
 def find_many(db: apsw.Connection, job_ids: Sequence[int]) -> list[Job]:
-    """The jobs with these ids, in the order of their ids; those that are not there are left out."""
+    """The jobs with these ids, in the order of their ids; missing ones are left out."""
     rows = db.execute(
         f"SELECT {COLUMNS} FROM json_each(?) AS wanted CROSS JOIN jobs ON job_id = wanted.value ORDER BY job_id",
         (as_json(list(job_ids)),),
@@ -115,12 +115,12 @@ def active(db: apsw.Connection) -> Iterator[Job]:
 
 
 def of_kind(db: apsw.Connection, kind: str) -> Iterator[Job]:
-    """All jobs of a kind, in whatever state."""
+    """All jobs of a kind, in any state."""
     return (job_of(row) for row in db.execute(f"SELECT {COLUMNS} FROM jobs WHERE kind = ?", (kind,)))
 
 
 def counts(db: apsw.Connection) -> dict[str, int]:
-    """How many jobs there are by state."""
+    """The number of jobs by state."""
     return dict(db.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
 
 
@@ -134,8 +134,8 @@ def page(
     before: int | None,
     count: int,
 ) -> list[Job]:
-    """Up to `count` jobs submitted at `since_us` or later (inclusive), the newest first, beginning below the id
-    `before` (exclusive; None: at the newest). None for states, kinds or library: all."""
+    """Up to `count` jobs submitted at `since_us` or later (inclusive), the newest first, with ids below `before`
+    (exclusive; None: from the newest). None for states, kinds or library: all."""
     rows = db.execute(
         f"SELECT {COLUMNS} FROM jobs WHERE job_id < coalesce(?1, 9223372036854775807)"
         " AND (?2 IS NULL OR state IN (SELECT value FROM json_each(?2)))"
@@ -167,13 +167,13 @@ def attempts(db: apsw.Connection, job_id: int) -> list[dict[str, Any]]:
 
 
 def waited_for(db: apsw.Connection, job_id: int) -> list[int]:
-    """The jobs that this one runs after, as far as they are still there."""
+    """The ids of the jobs that this one runs after, if they still exist."""
     rows = db.execute("SELECT parent_id FROM job_waits WHERE job_id = ? ORDER BY parent_id", (job_id,))
     return [parent for (parent,) in rows]
 
 
 def lines(db: apsw.Connection, job_id: int, after: int, count: int) -> list[dict[str, Any]]:
-    """Up to `count` lines of a job's log behind the line `after` (exclusive)."""
+    """Up to `count` lines of a job's log after the line `after` (exclusive)."""
     rows = db.execute(
         "SELECT line, time_us, text FROM job_lines WHERE job_id = ? AND line > ? ORDER BY line LIMIT ?",
         (job_id, after, count),
@@ -182,12 +182,12 @@ def lines(db: apsw.Connection, job_id: int, after: int, count: int) -> list[dict
 
 
 def pauses(db: apsw.Connection) -> set[str]:
-    """The kinds that are paused; `` stands for all."""
+    """The paused kinds. The empty string stands for all kinds."""
     return {kind for (kind,) in db.execute("SELECT kind FROM job_pauses")}
 
 
 def job_of(row: Sequence[Any]) -> Job:
-    """A row of COLUMNS."""
+    """The job in a row of COLUMNS."""
     (job_id, kind, params, library, priority, state, ready_us, unique_key, lock_key, timeout_s, schedule, cancelling,
      waits, attempt, failures, crashes, steps, kept, done, total, result, error, *times) = row  # fmt: skip
     return Job(

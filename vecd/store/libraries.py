@@ -1,4 +1,4 @@
-"""Libraries: the statements that change them. A transaction makes a new catalogue, and the commit publishes it."""
+"""Libraries: SQL that changes them. A transaction makes a new catalogue, and the commit publishes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .transaction import Change, Transaction
 
 
 def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
-    """Makes the library (its id, counts and time are filled in); returns it and the seq of its event.
+    """Creates the library, with id, counts and time filled in; returns it and the seq of its event.
 
     Raises VecError `exists`.
     """
@@ -38,7 +38,7 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
 
 
 def state(db: apsw.Connection, seq: int) -> list[tuple[int, str]]:
-    """The libraries that were there at that seq, which must not be before the log's horizon: id and name, by id."""
+    """The libraries that existed at that seq, which must not be before the log's horizon: id and name, by id."""
     rows = db.execute(
         "SELECT library_id, name FROM libraries WHERE (deleted_seq IS NULL OR deleted_seq > ?1) AND library_id NOT IN"
         " (SELECT library_id FROM events WHERE seq > ?1 AND type = ?2) ORDER BY library_id",
@@ -48,7 +48,7 @@ def state(db: apsw.Connection, seq: int) -> list[tuple[int, str]]:
 
 
 def alive(db: apsw.Connection, library_id: int) -> bool:
-    """Whether the library is there, as this connection sees it."""
+    """Whether the library exists in this connection's snapshot."""
     sql = "SELECT EXISTS (SELECT 1 FROM libraries WHERE library_id = ? AND deleted_seq IS NULL)"
     return bool(db.execute(sql, (library_id,)).get)
 
@@ -66,7 +66,7 @@ def pin_dimension(tx: Transaction, library: Library, dimension: int) -> Library:
 
 
 def count(tx: Transaction, library: Library, documents: int, chunks: int) -> Library:
-    """The library with its counts moved by so many."""
+    """Adds to a library's counts; returns the new version of the library."""
     library = replace(library, documents=library.documents + documents, chunks=library.chunks + chunks)
     tx.db.execute(
         "UPDATE libraries SET documents = ?, chunks = ? WHERE library_id = ?",
@@ -76,11 +76,10 @@ def count(tx: Transaction, library: Library, documents: int, chunks: int) -> Lib
     return library
 
 
-def rebuilt(tx: Transaction, library_id: int, kind: str, parameters: dict[str, Any], told: Mapping[str, Any]) -> int:
-    """Notes what index the library has now, and that it was built, with what else is told of that; returns the seq of
-    the event.
+def rebuilt(tx: Transaction, library_id: int, kind: str, parameters: dict[str, Any], details: Mapping[str, Any]) -> int:
+    """Records the library's new index, and logs that it was built; the event also has `details`. Returns its seq.
 
-    Raises VecError `not_found` if the library is gone.
+    Raises VecError `not_found` if the library is deleted.
     """
     library = _living(tx, library_id)
     if (library.index, library.parameters) != (kind, parameters):
@@ -90,44 +89,44 @@ def rebuilt(tx: Transaction, library_id: int, kind: str, parameters: dict[str, A
             (kind, orjson.dumps(library.parameters).decode(), library_id),
         )
         tx.catalogue = tx.catalogue.replaced(library)
-    data = {"kind": kind, "parameters": parameters, **told}
+    data = {"kind": kind, "parameters": parameters, **details}
     return events.append(tx, events.INDEX_REBUILT, library_id, orjson.dumps(data).decode())
 
 
-#: The data of an `index.recall` event: the promise, whether it is met, and the recall of the queries that were
-#: measured. All but the promise are null where the promise is new.
-RECALL_TOLD: Final = ("promise", "met", "queries", "mean", "p5", "worst", "effort")
+#: The fields of an `index.recall` event: the promise (the target recall), whether it is met, and the recall of the
+#: measured queries. All but the promise are null if the promise is new.
+RECALL_FIELDS: Final = ("promise", "met", "queries", "mean", "p5", "worst", "effort")
 
 
 def promise(tx: Transaction, library_id: int, recall: float) -> int | None:
-    """Sets the recall that the library's searches are to have; returns the seq of the event, None if it is as before.
+    """Sets the target recall of the library's searches; returns the seq of the event, None if nothing changes.
 
-    Raises VecError `not_found` if the library is gone.
+    Raises VecError `not_found` if the library is deleted.
     """
     library = _living(tx, library_id)
     if library.recall == recall:
         return None
     tx.db.execute("UPDATE libraries SET recall = ? WHERE library_id = ?", (recall, library_id))
     tx.catalogue = tx.catalogue.replaced(replace(library, recall=recall))
-    data = {**dict.fromkeys(RECALL_TOLD), "promise": recall}
+    data = {**dict.fromkeys(RECALL_FIELDS), "promise": recall}
     return events.append(tx, events.INDEX_RECALL, library_id, orjson.dumps(data).decode())
 
 
 def recall_changed(tx: Transaction, library_id: int, data: Mapping[str, Any]) -> int | None:
-    """Notes whether the recall promise is met (`data` has what RECALL_TOLD lists, and perhaps more); returns the seq of
-    the event, None if the last one said the same or the library is gone."""
+    """Records whether the recall promise is met (`data` has the keys RECALL_FIELDS, and perhaps more). Returns the seq
+    of the event; None if that has not changed, or the library is deleted."""
     library = tx.catalogue.by_id[library_id]
     missed = not data["met"]
     if library.deleted or library.recall_missed == missed:
         return None
     tx.db.execute("UPDATE libraries SET recall_missed = ? WHERE library_id = ?", (missed, library_id))
     tx.catalogue = tx.catalogue.replaced(replace(library, recall_missed=missed))
-    told = {key: data[key] for key in RECALL_TOLD}
-    return events.append(tx, events.INDEX_RECALL, library_id, orjson.dumps(told).decode())
+    fields = {key: data[key] for key in RECALL_FIELDS}
+    return events.append(tx, events.INDEX_RECALL, library_id, orjson.dumps(fields).decode())
 
 
 def reembedded(tx: Transaction, library: Library, embedder: str, chunk_chars: int) -> Library:
-    """The library with another embedder and another length of chunks. Its vectors are the caller's affair."""
+    """Sets the embedder and the chunk length; returns the new version. The caller replaces the vectors."""
     library = replace(library, embedder=embedder, chunk_chars=chunk_chars)
     tx.db.execute(
         "UPDATE libraries SET embedder = ?, chunk_chars = ? WHERE library_id = ?",
@@ -140,7 +139,8 @@ def reembedded(tx: Transaction, library: Library, embedder: str, chunk_chars: in
 def delete(tx: Transaction, name: str) -> tuple[Library, int]:
     """Deletes a library with all its documents, as one event; returns it and the event's seq.
 
-    Its rows stay while the log refers to them; they are dead because the library is. Raises VecError `not_found`.
+    Its rows are kept while the log refers to them; they count as removed because the library is. Raises VecError
+    `not_found`.
     """
     library = replace(tx.catalogue.find(name), deleted=True)
     data = {"name": library.name, "documents": library.documents, "chunks": library.chunks}
@@ -153,7 +153,7 @@ def delete(tx: Transaction, name: str) -> tuple[Library, int]:
 
 
 def _living(tx: Transaction, library_id: int) -> Library:
-    """Raises VecError `not_found` if the library is gone."""
+    """The library. Raises VecError `not_found` if it is deleted."""
     library = tx.catalogue.by_id[library_id]
     if library.deleted:
         raise VecError(Code.NOT_FOUND, f"library {library.name!r} has been deleted", library=library.name)
@@ -161,8 +161,8 @@ def _living(tx: Transaction, library_id: int) -> Library:
 
 
 def mismatch(library: Library, dimension: int, wanted: int | None = None) -> VecError:
-    """The refusal of a vector that does not fit, with both sides named. `wanted` is the library's dimension where the
-    library itself does not know it yet."""
+    """The error for a vector of the wrong dimension, naming both dimensions. `wanted` is the expected one if the
+    library has none yet."""
     made_by = "" if library.embedder == "none" else f" (from its embedder, {library.embedder})"
     wanted = wanted or library.dimension
     return VecError(

@@ -1,8 +1,8 @@
-"""New vectors beside the old: drafts of a library's documents, until all of them take the old ones' places at once.
+"""Re-embedding: stores drafts with new chunks and vectors, then switches all documents of a library in one transaction.
 
-A draft is made of one version of a document (its label) and never changes; one whose document has been changed or
-deleted since is passed over. The switch is one transaction: each document becomes a new version of itself, with new
-chunks, as an update of it would. So the log tells of it, and nothing else need know.
+A draft belongs to one version of a document (its label) and never changes. If the document has been changed or deleted
+since, its draft is ignored. The switch writes a new version of each document with new chunks, as an update does. So the
+log records it, and no other part needs to know.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import orjson
 from ..errors import Code, VecError
 from . import documents, libraries
 from .catalogue import Library
-from .documents import Batch, Entry
+from .documents import DocumentBatch, Entry
 from .transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A version of a document, to make a draft of: `vectors` are little-endian float32, one a chunk."""
+class ReembedSource:
+    """A document version to make a draft from. `vectors` are little-endian float32, one per chunk."""
 
     label: int
     id: str
@@ -35,25 +35,25 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """What becomes of it: its chunks' texts, and their vectors one behind the other."""
+    """The new chunks of a document: their texts, and their vectors, concatenated."""
 
     texts: list[str | None]
     vectors: bytes
 
 
-def sources(db: apsw.Connection, library_id: int, after: int, count: int) -> list[Source]:
-    """Up to `count` living documents behind the label `after` (exclusive), by label."""
+def sources(db: apsw.Connection, library_id: int, after: int, count: int) -> list[ReembedSource]:
+    """Up to `count` current documents after the label `after` (exclusive), by label."""
     rows: list[Any] = db.execute(
         "SELECT label, id, title, chunks FROM documents WHERE library_id = ? AND removed_seq IS NULL AND label > ?"
         " ORDER BY label LIMIT ?",
         (library_id, after, count),
     ).fetchall()
     found = documents.contents(db, [(label, chunks) for label, _, _, chunks in rows], vectors=True)
-    return [Source(label, id, title, found[label][0], found[label][1] or []) for label, id, title, _ in rows]
+    return [ReembedSource(label, id, title, found[label][0], found[label][1] or []) for label, id, title, _ in rows]
 
 
 def keep(tx: Transaction, job_id: int, drafts: dict[int, Drafted]) -> None:
-    """Puts drafts beside what is there."""
+    """Stores drafts of a job, by label."""
     for label, draft in drafts.items():
         tx.db.execute(
             "INSERT OR REPLACE INTO job_drafts VALUES (?, ?, ?, ?)",
@@ -62,7 +62,7 @@ def keep(tx: Transaction, job_id: int, drafts: dict[int, Drafted]) -> None:
 
 
 def kept(db: apsw.Connection, job_id: int, after: int, count: int) -> dict[int, Drafted]:
-    """Up to `count` drafts of a job behind the label `after` (exclusive), by label."""
+    """Up to `count` drafts of a job after the label `after` (exclusive), by label."""
     rows = db.execute(
         "SELECT label, texts, vectors FROM job_drafts WHERE job_id = ? AND label > ? ORDER BY label LIMIT ?",
         (job_id, after, count),
@@ -71,7 +71,7 @@ def kept(db: apsw.Connection, job_id: int, after: int, count: int) -> dict[int, 
 
 
 def forget(tx: Transaction, job_id: int, count: int) -> int:
-    """Deletes up to `count` drafts of a job; returns how many went."""
+    """Deletes up to `count` drafts of a job; returns the number deleted."""
     tx.db.execute(
         "DELETE FROM job_drafts WHERE rowid IN (SELECT rowid FROM job_drafts WHERE job_id = ? LIMIT ?)", (job_id, count)
     )
@@ -84,13 +84,13 @@ def switch(
     embedder: str,
     chunk_chars: int,
     drafts: dict[int, Drafted],
-    make: Callable[[list[Source]], dict[int, Drafted]],
+    make: Callable[[list[ReembedSource]], dict[int, Drafted]],
     made_max: int,
 ) -> int | None:
-    """Lets the drafts take the documents' places, and the library have its new embedder; returns how many there were.
+    """Replaces the documents by their drafts, and sets the library's new embedder; returns the number of documents.
 
-    Documents that have come since the last draft was made are made here, if they are no more than `made_max`; None if
-    they are more, and nothing has been done. Raises VecError `not_found`, or `busy` if the library is another one now.
+    `make` makes drafts of documents that have none yet, up to `made_max`; if there are more, this changes nothing and
+    returns None. Raises VecError `not_found`, or `busy` if the library was replaced or changed meanwhile.
     """
     now = tx.catalogue.find(library.name)
     if now.library_id != library.library_id or (now.embedder, now.chunk_chars) != (
@@ -122,5 +122,5 @@ def switch(
     now = libraries.reembedded(tx, now, embedder, chunk_chars)
     if entries:
         matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(len(texts), -1)
-        documents.write(tx, now, Batch(entries, texts, indexed, matrix), again=True)
+        documents.write(tx, now, DocumentBatch(entries, texts, indexed, matrix), again=True)
     return len(entries)

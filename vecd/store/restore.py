@@ -1,11 +1,11 @@
-"""A backup in the place of the store, while no daemon runs. The caller holds the lock on the data folder.
+"""Restore: replaces the store by a backup, while no daemon runs. The caller holds the lock on the data folder.
 
-The backup is copied beside the store under another name, checked there and synced. Then the old store goes into a
-folder of its own, and the copy gets its name. A crash leaves the old store, the new one, or none, in which case no
-daemon starts and a second restore goes on. Nothing is deleted but unfinished copies of earlier restores.
+The backup is copied beside the store under another name, checked there and synced. Then the old store is moved to a
+new folder, and the copy is renamed to its name. A crash leaves the old store, the new one, or none; in the last case
+no daemon starts, and a second restore continues. Only unfinished copies of earlier restores are deleted.
 
-What belongs to the old store and means nothing to the new one goes with it: its write-ahead log, the snapshots of its
-indexes, the input of its jobs. Put beside another store, its write-ahead log would destroy that.
+The old store's write-ahead log, index snapshots and job input are moved with it. Beside another store, its write-ahead
+log would corrupt that store.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Final
 import apsw
 
 from .. import limits
-from ..durable_files import rename, sync_file, sync_folder
+from ..durable_files import file_id, rename, sync_file, sync_folder
 from ..errors import Code, VecError
 from .database import check_sqlite, translated
 from .schema import APPLICATION_ID, MIGRATIONS
@@ -36,7 +36,7 @@ _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was put in place: the head of its log, what it holds, and the folder that the old store is in now, None if
+    """The restored store: its size, the head of its log, its counts, and the folder that holds the old store, None if
     there was none."""
 
     bytes: int
@@ -47,7 +47,7 @@ class Restored:
 
 
 def restore(backup: Path, store: Path, *, force: bool) -> Restored:
-    """Puts a backup, gzipped or not, in the place of the store; with `force` also of one that holds something.
+    """Replaces the store by a backup, gzipped or not; a store that is not empty only with `force`.
 
     Raises VecError: `not_found`, `invalid_request` or `damaged` for a file that cannot be restored, `exists` for a
     store that is not empty, `disk_full`, `storage_failed`.
@@ -62,7 +62,7 @@ def restore(backup: Path, store: Path, *, force: bool) -> Restored:
             "use --force to replace it; the old store is kept in another folder",
         )
     made = store.with_name(store.name + ".restoring")
-    old = _file_id(store)
+    old = file_id(store)
     try:
         _copy(backup, made)
         seq, libraries, documents = _check(made, backup)
@@ -81,31 +81,22 @@ def restore(backup: Path, store: Path, *, force: bool) -> Restored:
 
 
 def _left(store: Path, old: tuple[int, int] | None) -> str | None:
-    """Where the old store is after a restore that failed; None if there was none."""
+    """A hint where the old store is after a failed restore; None if there was none."""
     if old is None:
         return None
-    now = _file_id(store)
+    now = file_id(store)
     if now is None:
-        return f"the old store is below {store.parent}; the same restore goes on"
+        return f"the old store is below {store.parent}; run the same restore again to continue"
     return "the old store is as it was" if now == old else f"the backup is in place, the old store below {store.parent}"
 
 
-def _file_id(path: Path) -> tuple[int, int] | None:
-    """What a file is, whatever its name; None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def _with_companions(path: Path) -> tuple[Path, ...]:
-    """A store's file, and those that SQLite keeps beside it."""
+    """A store's file, and the files that SQLite keeps beside it."""
     return path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal"))
 
 
 def _check_place(backup: Path, store: Path) -> None:
-    """Raises VecError for what is no backup at first sight."""
+    """Checks that need not read the backup. Raises VecError `not_found`, `invalid_request`."""
     if not backup.exists():
         raise VecError(Code.NOT_FOUND, f"file {backup} does not exist")
     if not backup.is_file():
@@ -122,8 +113,8 @@ def _check_place(backup: Path, store: Path) -> None:
 
 
 def _held(store: Path) -> str:
-    """What a store that is there holds, as what follows "it"; empty for one that never held anything. What is in its
-    write-ahead log gets into the file."""
+    """What the existing store holds, as a phrase that follows "it"; empty for one that never held anything. This
+    checkpoints its write-ahead log."""
     if not store.exists() or not store.stat().st_size:
         return ""
     try:
@@ -134,12 +125,12 @@ def _held(store: Path) -> str:
             db.close()
     except apsw.Error:
         return "cannot be read"
-    told = f"{documents:,} document{'s' * (documents != 1)} in {libraries:,} librar{'y' if libraries == 1 else 'ies'}"
-    return f"holds {told}" if seq else ""
+    held = f"{documents:,} document{'s' * (documents != 1)} in {libraries:,} librar{'y' if libraries == 1 else 'ies'}"
+    return f"holds {held}" if seq else ""
 
 
 def _counted(db: apsw.Connection) -> tuple[int, int, int]:
-    """The log's head; libraries and documents that are there."""
+    """The log's head, and the numbers of libraries and documents."""
     counted: tuple[int, int, int] = db.execute(
         "SELECT (SELECT seq FROM log), count(*), coalesce(sum(documents), 0) FROM libraries WHERE deleted_seq IS NULL"
     ).get
@@ -147,7 +138,7 @@ def _counted(db: apsw.Connection) -> tuple[int, int, int]:
 
 
 def _copy(backup: Path, made: Path) -> None:
-    """Raises OSError, or VecError `damaged`."""
+    """Copies or unpacks the backup. Raises OSError, or VecError `damaged`."""
     for each in _with_companions(made):
         each.unlink(missing_ok=True)
     with open(backup, "rb") as file, open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
@@ -160,7 +151,7 @@ def _copy(backup: Path, made: Path) -> None:
 
 
 def _check(made: Path, backup: Path) -> tuple[int, int, int]:
-    """What the copy holds, after it is checked and on disk. Raises VecError, or OSError."""
+    """Checks and syncs the copy; returns its counts. Raises VecError, or OSError."""
     with open(made, "rb") as file:
         if file.read(len(_SQLITE)) != _SQLITE:
             raise VecError(Code.INVALID_REQUEST, f"{backup} is not a backup of vec", "make backups with vec backup")
@@ -189,19 +180,19 @@ def _check(made: Path, backup: Path) -> tuple[int, int, int]:
 
 
 def _put_in_place(made: Path, store: Path) -> Path | None:
-    """Gives the copy the store's name; returns the folder that the old one is in, if there was one. Raises OSError."""
+    """Renames the copy to the store's name; returns the folder that holds the old store, if any. Raises OSError."""
     _, *companions = _with_companions(store)
     left = [each for each in companions if each.exists()]
     old = [each for each in (store, *left) if each.exists() and each.stat().st_size]
     derived = [each for each in (store.parent / "indexes", store.parent / "spool") if each.exists()]
     aside = _new_folder(store.parent) if old else None
     if aside is not None and store in old and not left:
-        _link(store, aside / store.name)  # so that there is a store at every moment
-    elif aside is not None:  # the log could not be put into its file; no daemon may start with one of them
+        _link(store, aside / store.name)  # a link, so that a store exists at any time
+    elif aside is not None:  # the log could not be checkpointed; no daemon may start with only one of the files
         for each in old:
             os.replace(each, aside / each.name)
     for each in left:
-        each.unlink(missing_ok=True)  # those that are empty
+        each.unlink(missing_ok=True)  # empty ones; the others have been moved
     rename(made, store)
     for each in derived:
         if aside is None:
@@ -214,7 +205,7 @@ def _put_in_place(made: Path, store: Path) -> Path | None:
 
 
 def _link(path: Path, to: Path) -> None:
-    """Gives a file a second name; where the file system has no such thing, another name. Raises OSError."""
+    """Creates a hard link; on a file system without them, renames the file. Raises OSError."""
     try:
         os.link(path, to)
     except OSError:

@@ -1,12 +1,11 @@
-"""Retention: trimming the log, and the vacuum that follows.
+"""Retention of the log: a trim sets the horizon, a vacuum deletes what is older.
 
-A trim moves the log's horizon, which takes no time however much it trims: from then on nobody reads what is behind it.
-The vacuum deletes that, in steps that hold the writer up for a moment each: the events, the dead versions of documents
-that only those referred to, and the documents of libraries that were deleted behind the horizon. Then it gives the free
-pages back to the file system. A crash between two steps costs nothing: the next vacuum goes on. It may be told to stop
-before the horizon, where somebody still reads an older state (engine/read_views.py).
+A trim moves the log's horizon, in constant time. Events up to the horizon are no longer read. The vacuum then deletes,
+in short steps on the writer: these events, the document versions that only they refer to, and the documents of
+libraries that were deleted before the horizon. At the end it returns free pages to the file system. After a crash the
+next vacuum continues. It can stop before the horizon, while a reader uses an older state (engine/read_views.py).
 
-Files made before schema 3 have no map of their free pages: in these the space is used again, and not given back.
+Files created before schema 3 are not in incremental auto_vacuum mode: their free pages are reused, but never returned.
 """
 
 from __future__ import annotations
@@ -22,27 +21,27 @@ from .. import limits
 from . import events
 from .transaction import Transaction
 
-#: A step of the vacuum: how much it did; 0 if there is nothing left to do.
+#: A step of the vacuum: returns how many rows or pages it processed; 0 if none are left.
 Step = Callable[[Transaction], int]
 
-#: Bytes that an event's row takes beside its data, about: key, time, type, three numbers, and its share of the tree.
+#: Approximate bytes of an event's row without its data: key, time, type, three numbers, its share of the B-tree.
 _ROW_BYTES = 40
 
-#: What SQLite calls a file that knows where its free pages are.
+#: The value of SQLite's auto_vacuum pragma for incremental mode.
 _INCREMENTAL = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of the log is kept; None: as much as there is. What any of them lets go is trimmed."""
+    """How much of the log to keep; None: no limit. An event beyond any of the limits is trimmed."""
 
     age_s: float | None = None
     count: int | None = None  # events
-    bytes: int | None = None  # of events, and of the dead documents that they refer to
+    bytes: int | None = None  # of events, and of the removed document versions that they refer to
 
 
 def boundary(db: apsw.Connection, seq: int) -> int:
-    """The last seq that is not after `seq` and is the last of its row: a trim never splits a document's events."""
+    """The last seq up to `seq` (inclusive) that ends a row: a trim never splits a document's events."""
     head = events.head(db)
     following = db.execute("SELECT min(seq) FROM events WHERE seq > ?", (seq,)).get or head + 1
     if seq >= head or following == seq + 1:
@@ -52,7 +51,7 @@ def boundary(db: apsw.Connection, seq: int) -> int:
 
 
 def wanted(db: apsw.Connection, keep: Limits, clock_us: int) -> int:
-    """Up to which seq (inclusive) the log may go, by these limits and the machine's clock; not before its horizon."""
+    """The seq (inclusive) up to which the limits allow a trim, by the machine's clock; at least the horizon."""
     horizon, _ = events.horizon(db)
     upto = horizon
     if keep.age_s is not None:
@@ -65,14 +64,14 @@ def wanted(db: apsw.Connection, keep: Limits, clock_us: int) -> int:
 
 
 def mark_clock(tx: Transaction, clock_us: int) -> None:
-    """Notes how old the log's last event is at least, if its time is in the future: nothing may be logged for long."""
+    """Records a clock mark if the last event's time is in the future, because the next event may come much later."""
     head, time_us = tx.db.execute("SELECT seq, time_us FROM log").get
     if time_us - clock_us > limits.CLOCK_BACK_S * 1e6:
         events.note_clock_back(tx.db, head, clock_us)
 
 
 def _before_the_last_bytes(db: apsw.Connection, size: int) -> int:
-    """The last seq (0: none) that is not among the newest events of so many bytes."""
+    """The last seq before the newest events of `size` bytes in total; 0: none."""
     found = db.execute(
         "SELECT max(seq) FROM (SELECT seq, sum(?1 + coalesce(octet_length(data), 0) + coalesce("
         " (SELECT sum(coalesce(octet_length(text), 0) + octet_length(vector)) FROM chunks"
@@ -88,7 +87,7 @@ def _before_the_last_bytes(db: apsw.Connection, size: int) -> int:
 
 
 def trim(tx: Transaction, upto: int) -> int:
-    """Moves the horizon to `upto`, which must be a boundary; returns how many events that trims."""
+    """Moves the horizon to `upto`, which must be a boundary; returns the number of trimmed events."""
     if upto <= tx.horizon:
         return 0
     trimmed = upto - tx.horizon
@@ -99,8 +98,8 @@ def trim(tx: Transaction, upto: int) -> int:
 
 
 def vacuum(tx: Transaction, rows: int, upto: int) -> int:
-    """Deletes up to about `rows` rows that only the log up to the seq `upto` (inclusive) refers to. `upto` must be the
-    last seq of a row and not beyond the horizon. Returns how many rows it deleted; 0: there are no more."""
+    """Deletes about `rows` rows, at most, that only the log up to the seq `upto` (inclusive) refers to. `upto` must end
+    a row and not exceed the horizon. Returns the number of deleted rows; 0: none are left."""
     db = tx.db
     db.execute("DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq <= ? LIMIT ?)", (upto, rows))
     gone = db.changes()
@@ -113,7 +112,7 @@ def vacuum(tx: Transaction, rows: int, upto: int) -> int:
             ).fetchall(),
             rows,
         )
-    if gone < rows:  # a deleted library's documents are dead because it is
+    if gone < rows:  # a deleted library's documents have no removed_seq of their own
         gone += _delete_documents(
             db,
             db.execute(
@@ -128,7 +127,8 @@ def vacuum(tx: Transaction, rows: int, upto: int) -> int:
 
 
 def _delete_documents(db: apsw.Connection, documents: list[Any], rows: int) -> int:
-    """Deletes these (label, chunks) with their chunks, as far as that is about so many rows; returns how many."""
+    """Deletes these documents, given as (label, chunks), with their chunks, up to about `rows` rows; returns how
+    many."""
     labels: list[int] = []
     chunks: list[int] = []
     for label, count in documents:
@@ -144,7 +144,7 @@ def _delete_documents(db: apsw.Connection, documents: list[Any], rows: int) -> i
 
 
 def give_back(tx: Transaction, pages: int) -> int:
-    """Gives up to so many free pages at the file's end back to the file system; returns how many it gave."""
+    """Frees up to `pages` pages at the file's end for truncation; returns how many."""
     free = int(tx.db.pragma("freelist_count"))
     if not free or tx.db.pragma("auto_vacuum") != _INCREMENTAL:
         return 0
@@ -155,6 +155,6 @@ def give_back(tx: Transaction, pages: int) -> int:
 
 
 def size(db: apsw.Connection) -> tuple[int, int]:
-    """Bytes of the store's file, and how many of them are free."""
+    """The size of the store's file in bytes, and how many of them are free."""
     page = int(db.pragma("page_size"))
     return page * int(db.pragma("page_count")), page * int(db.pragma("freelist_count"))

@@ -1,4 +1,4 @@
-"""Schedules: what is submitted again and again, and the last time of each that has been dealt with."""
+"""Schedules (cron): which jobs are submitted repeatedly, and the last due time of each that has been processed."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from .transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A row. `job` has kind, params, library, priority, timeout_s."""
+    """A schedule's row. `job` has kind, params, library, priority, timeout_s."""
 
     name: str
     cron: str
-    zone: str  # IANA's name; empty: the machine's
+    zone: str  # IANA name; empty: the machine's
     missed: str  # skip, once or all
     job: dict[str, Any]
     created_us: int
-    last_us: int  # up to here (inclusive) all times have been dealt with
+    last_us: int  # all due times up to here (inclusive) have been processed
     last_job: int | None = None
-    error: str | None = None  # why the last one could not be submitted
+    error: str | None = None  # why the last job could not be submitted
 
 
 _COLUMNS = "name, cron, zone, missed, job, created_us, last_us, last_job, error"
 
 
 def add(tx: Transaction, schedule: Schedule, replace: bool) -> None:
-    """The last job of the one that it replaces stays its last job. Raises VecError `exists`, unless it is to `replace`
-    the one that is there."""
+    """Adds a schedule; with `replace` it replaces one of the same name, and keeps its `last_job`. Raises VecError
+    `exists`."""
     if not replace and _row(tx.db, schedule.name) is not None:
         raise VecError(Code.EXISTS, f"schedule {schedule.name!r} already exists", "use --replace to replace it")
     tx.db.execute(
@@ -46,15 +46,15 @@ def add(tx: Transaction, schedule: Schedule, replace: bool) -> None:
 
 
 def remove(tx: Transaction, name: str) -> Schedule:
-    """Its jobs stay. Raises VecError `not_found`."""
+    """Deletes a schedule, but not its jobs; returns it. Raises VecError `not_found`."""
     schedule = find(tx.db, name)
     tx.db.execute("DELETE FROM schedules WHERE name = ?", (name,))
     return schedule
 
 
 def submit(tx: Transaction, name: str, wanted: list[NewJob], pending_max: int, last_us: int | None) -> list[Job]:
-    """Submits jobs of a schedule, as long as fewer than `pending_max` of them wait (0: none may run either), and notes
-    up to when its times have been dealt with."""
+    """Submits jobs of a schedule while fewer than `pending_max` of its jobs are pending, and stores `last_us`. With a
+    `pending_max` of 0, submits one job if none is pending or running."""
     active = dict(
         tx.db.execute(
             "SELECT state, count(*) FROM jobs WHERE state IN ('pending', 'running') AND schedule = ? GROUP BY state",
@@ -76,22 +76,22 @@ def submit(tx: Transaction, name: str, wanted: list[NewJob], pending_max: int, l
 
 
 def fail(tx: Transaction, name: str, error: str, last_us: int) -> None:
-    """Notes why a job could not be submitted."""
+    """Records why a job could not be submitted."""
     tx.db.execute("UPDATE schedules SET last_us = ?2, error = ?3 WHERE name = ?1", (name, last_us, error))
 
 
 def touch(tx: Transaction, name: str, last_us: int) -> None:
-    """All times up to here count as dealt with."""
+    """Marks all due times up to `last_us` (inclusive) as processed."""
     tx.db.execute("UPDATE schedules SET last_us = ?2 WHERE name = ?1", (name, last_us))
 
 
-def everything(db: apsw.Connection) -> list[Schedule]:
-    """By name."""
+def list_all(db: apsw.Connection) -> list[Schedule]:
+    """All schedules, by name."""
     return [_schedule(row) for row in db.execute(f"SELECT {_COLUMNS} FROM schedules ORDER BY name")]
 
 
 def find(db: apsw.Connection, name: str) -> Schedule:
-    """Raises VecError `not_found`, with the nearest name there is."""
+    """The schedule. Raises VecError `not_found`, which suggests the most similar name."""
     row = _row(db, name)
     if row is None:
         close = nearest(name, [each for (each,) in db.execute("SELECT name FROM schedules")])

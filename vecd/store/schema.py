@@ -1,29 +1,28 @@
-"""The schema, as append-only numbered migrations: a released one is never edited, a change is a new one.
+"""The SQL schema, as append-only numbered migrations: a released one is never edited, a change is a new one.
 
-The number of the last migration applied is the file's `user_version`. Each runs in one transaction with its number.
+The file's `user_version` is the number of the last applied migration. Each migration runs in one transaction with it.
 
-What the tables mean:
+The tables:
 
-- `log` has one row: the log's id (minted with the store, or when a backup of it is first opened), and the counters
-  that only ever grow.
-- `documents` holds versions of documents and is immutable but for `removed_seq`: an update writes a new row and marks
-  the old one with the seq that removed it. A row's key is the label of its first chunk, so its chunks are the labels
-  `label … label + chunks - 1`. A document is alive while `removed_seq` is null and its library is not deleted.
-- `chunks` is immutable: text and vector (little-endian float32, as it was given) by label. Both tables have checksums
-  of their rows' contents (checksums.py).
-- `events` holds one row a change. A document's row stands for itself and its chunks' events (events.py expands it), so
-  a row takes more than one seq and `seq` is its first.
-- `events` reaches back to the log's `horizon`. What only trimmed events referred to (dead versions of documents with
-  their chunks) is deleted behind it, step by step (retention.py). The rows of deleted libraries stay: their ids are
-  never given out again.
-- `clock_marks` say how far the log had come, and when, each time that the machine's clock turned out to be set back.
-- `consumers` are cursors that the daemon keeps for watchers, by name.
-- `jobs` holds a row a job, whatever its state; `job_attempts` the history of each, `job_lines` what it had to say,
-  `job_drafts` what a reembed has made so far, `job_waits` which jobs run after which, `job_pauses` the kinds that may
-  not begin ('' is all of them). `params`, `checkpoint`, `result` and `error` are JSON. Ids are never used again.
-  An attempt outside the daemon has the name of its worker and the length of its lease. When the lease ends is not kept:
-  the daemon measures it by its steady clock, and begins it again when it starts (jobs/leases.py).
-- `schedules` holds what is submitted again and again; `last_us` is the last time that has been dealt with.
+- `log` has one row: the log's id (generated with the store, or when a backup of it is first opened), and the counters,
+  which only grow.
+- `documents` holds versions of documents and is immutable except for `removed_seq`: an update writes a new row and
+  marks the old one with the seq that removed it. A row's key is the label of its first chunk, so its chunks have the
+  labels `label … label + chunks - 1`. A version is current while `removed_seq` is null and its library is not deleted.
+- `chunks` is immutable: text and vector (little-endian float32, unchanged from the request) by label. Both tables have
+  checksums of their rows' contents (checksums.py).
+- `events` holds one row per change. A document's row expands to its own event and those of its chunks (events.py), so
+  it covers several seqs, and `seq` is the first.
+- `events` reaches back to the log's `horizon`. Older rows, and the document versions that only they refer to, are
+  deleted in steps (retention.py). The rows of deleted libraries are kept: library ids are never reused.
+- `clock_marks` record the log's head and the time whenever the machine's clock was found to be set back.
+- `consumers` are named cursors that the daemon stores for watchers.
+- `jobs` holds a row per job in any state; `job_attempts` the history of each job, `job_lines` its log, `job_drafts` the
+  drafts of a reembed, `job_waits` which jobs run after which, `job_pauses` the paused kinds ('' is all kinds).
+  `params`, `checkpoint`, `result` and `error` are JSON. Job ids are never reused.
+  An attempt outside the daemon has the name of its worker and the length of its lease. The end of the lease is not
+  stored: the daemon measures it with its monotonic clock, and restarts it when the daemon starts (jobs/leases.py).
+- `schedules` holds the cron schedules; `last_us` is the last due time that has been processed.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ import apsw
 
 from ..errors import Code, VecError
 
-#: "vecd" in ASCII: lets `file` and us tell our files from other SQLite files.
+#: "vecd" in ASCII: distinguishes our files from other SQLite files, also for file(1).
 APPLICATION_ID = 0x76656364
 
 #: Smaller pages cost writes (tests/bench/ingest.py: 75,000 documents/s at 4 KiB, 92,000 at 8 KiB), larger ones reads.
@@ -217,19 +216,19 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
-#: The migration with which full text left the store: it is derived from the chunks, in memory (index/live_text.py).
-_TEXT_LEFT = 4
+#: The migration that drops the full-text tables: the full-text index is built in memory from the chunks.
+_TEXT_DROPPED = 4
 
 
 def _drop_text(db: apsw.Connection) -> None:
-    """Drops the full-text tables of earlier schemas, one a library."""
+    """Drops the full-text tables of earlier schemas, one per library."""
     names = db.execute("SELECT name FROM sqlite_schema WHERE name GLOB 'text_[0-9]*' AND sql LIKE 'CREATE VIRTUAL%'")
     for (name,) in names.fetchall():
         db.execute(f'DROP TABLE "{name}"')
 
 
 def migrate(db: apsw.Connection, path: str) -> None:
-    """Brings the file to the newest schema. Raises VecError `storage_failed` for one that is not ours or newer."""
+    """Migrates the file to the newest schema. Raises VecError `storage_failed` for a foreign or a newer file."""
     application, version = int(db.pragma("application_id") or 0), int(db.pragma("user_version") or 0)
     empty = not db.execute("SELECT EXISTS (SELECT 1 FROM sqlite_schema)").get
     if application != APPLICATION_ID and not (empty and application == 0):
@@ -242,13 +241,13 @@ def migrate(db: apsw.Connection, path: str) -> None:
         )
     for number in range(version, len(MIGRATIONS)):
         with db:
-            if number == _TEXT_LEFT:
+            if number == _TEXT_DROPPED:
                 _drop_text(db)
             db.execute(MIGRATIONS[number])
             if number == 0:
                 db.execute("INSERT INTO log VALUES (1, ?, 0, 0, 0)", (secrets.token_hex(8),))
                 db.pragma("application_id", APPLICATION_ID)
             db.pragma("user_version", number + 1)
-    # A copy's log has no id yet: what begins here is not the original's history.
+    # A backup has no log id: its log diverges from the original's here.
     if db.execute("SELECT log_id FROM log").get == "":
         db.execute("UPDATE log SET log_id = ?", (secrets.token_hex(8),))

@@ -1,4 +1,4 @@
-"""What the writer thread hands to the statements, and what a commit tells the rest of the program."""
+"""Transactions of the writer: what statements receive, and what `on_commit` publishes to the rest of the program."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Moment(NamedTuple):
-    """The state after one commit. A document is part of it if its label is not above `label`, and it has not been
+    """The state after one commit. It contains each document with a label up to `label` (inclusive) that has not been
     removed, or was removed after `seq`."""
 
     seq: int  # the log's head
-    label: int  # the last label given out
+    label: int  # the last label assigned
     catalogue: Catalogue
 
 
@@ -29,30 +29,30 @@ NewDocument = tuple[int, str, str | None, str, str, int]
 
 
 class Words(Protocol):
-    """The words of some chunks, as an index takes them; opaque here."""
+    """The index terms of some chunks, as a full-text index takes them; opaque here."""
 
     def only(self, rows: list[int]) -> Words:
-        """Those of these chunks, by their places, which ascend."""
+        """The terms of the chunks at these positions, which ascend."""
 
 
 @dataclass(slots=True)
 class Change:
-    """What a commit did to one library's vectors."""
+    """What a commit changed in one library."""
 
     library_id: int
     seq: int  # the last seq of the change
     labels: npt.NDArray[np.int64]  # added, ascending
-    vectors: npt.NDArray[np.float32]  # shape (len(labels), dimension), as they were given
-    removed: list[int]  # labels that are dead now
+    vectors: npt.NDArray[np.float32]  # shape (len(labels), dimension), unchanged from the request
+    removed: list[int]  # labels of removed chunks
     documents: list[NewDocument] = field(default_factory=list)  # added, by label
-    texts: list[str | None] = field(default_factory=list)  # of the chunks that were added
-    words: Words | None = None  # of the same, if they were made already
-    dropped: bool = False  # the whole library is gone
+    texts: list[str | None] = field(default_factory=list)  # of the added chunks
+    words: Words | None = None  # of the added chunks; None: not computed yet
+    dropped: bool = False  # the whole library is deleted
 
 
 @dataclass(frozen=True, slots=True)
 class JobChange:
-    """A job's move: from a state (None: it is new) to what it is now (None: it is forgotten)."""
+    """A transition of a job: from a state (None: the job is new) to its current row (None: the job is deleted)."""
 
     job_id: int
     before: str | None
@@ -71,20 +71,20 @@ class Commit:
 
 @dataclass(slots=True)
 class Transaction:
-    """What work on the writer thread may touch: the connection, the counters, the catalogue, the lists of changes."""
+    """The context of a write on the writer thread: connection, counters, catalogue, lists of changes."""
 
     db: apsw.Connection
-    time_us: int  # the time of all its events; before an earlier transaction's only if the clock was set back
-    seq: int  # the last seq given out
-    label: int  # the last label given out
+    time_us: int  # of all its events; earlier than the previous transaction's only if the clock was set back
+    seq: int  # the last seq assigned
+    label: int  # the last label assigned
     catalogue: Catalogue
     horizon: int = 0  # the last seq that was trimmed away
-    gave_back: bool = False  # pages at the file's end were freed, for the next checkpoint to cut off
+    gave_back: bool = False  # pages at the file's end were freed: the next checkpoint truncates the file
     changes: list[Change] = field(default_factory=list)
     jobs: list[JobChange] = field(default_factory=list)
 
     def take_seqs(self, count: int) -> int:
-        """Gives out `count` seqs; returns the first."""
+        """Assigns `count` seqs; returns the first."""
         first = self.seq + 1
         self.seq += count
         return first

@@ -1,8 +1,8 @@
-"""The writer's queue: work by sender, taken in groups, one transaction each.
+"""The writer's queue: writes by sender, taken in groups of one transaction each.
 
-Senders share the writer fairly (fair_queue.py), and the work of one sender stays in its order. A group is bounded in
-rows, so that a write that arrives while a group is being committed waits for a few hundredths of a second, and then
-goes first if it is small.
+Senders share the writer fairly (fair_queue.py), and the writes of one sender keep their order. A group has a bounded
+number of rows, so a write that arrives during a commit waits for a few hundredths of a second, and is then served first
+if it is small.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..fair_queue import FairQueue
 
 
 class Sized(Protocol):
-    """A work, and about how many rows it writes."""
+    """A write with its approximate number of rows."""
 
     rows: int
 
@@ -24,28 +24,28 @@ W = TypeVar("W", bound=Sized)
 
 
 class WriteQueue(Generic[W]):
-    """Thread-safe."""
+    """A fair queue of writes. Thread-safe."""
 
     def __init__(self, rows_max: int) -> None:
         self._rows_max = rows_max
-        self._changed = threading.Condition(threading.Lock())  # guards the two
+        self._changed = threading.Condition(threading.Lock())  # guards _queue and _ended
         self._queue: FairQueue[W] = FairQueue()
         self._ended = False
 
-    def put(self, sender: Hashable, work: W) -> None:
+    def put(self, sender: Hashable, write: W) -> None:
         with self._changed:
-            self._queue.put(sender, work, max(1, work.rows))
+            self._queue.put(sender, write, max(1, write.rows))
             self._changed.notify()
 
     def end(self) -> None:
-        """`take` returns what waits, and then None."""
+        """Ends the queue: `take` returns the remaining writes, and then None."""
         with self._changed:
             self._ended = True
             self._changed.notify()
 
     def take(self, patience_s: float | None = None) -> list[W] | None:
-        """The next works, as many as a transaction takes; None behind the end. Blocks until there is one: with a
-        `patience_s` for so long at most, and then the list is empty."""
+        """The next writes, as many as fit a transaction; None at the end. Blocks until there is one; after `patience_s`
+        returns an empty list."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._queue or self._ended, patience_s):
                 return []
@@ -59,6 +59,6 @@ class WriteQueue(Generic[W]):
             return group
 
     def drain(self) -> list[W]:
-        """All that waits."""
+        """Removes and returns all queued writes."""
         with self._changed:
             return [self._queue.get()[1] for _ in range(len(self._queue))]

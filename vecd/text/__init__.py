@@ -1,1 +1,1 @@
-"""Text in, chunks and vectors out. Knows no library, no store, no socket."""
+"""Text processing: chunking, embedding, and analysis for full-text search. Knows no library, no store, no socket."""

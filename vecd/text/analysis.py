@@ -1,44 +1,43 @@
-"""Text analysis for full-text search: one way from text to index terms, for documents and for queries.
+"""Text analysis for full-text search: one analyzer that maps documents and queries to index terms.
 
     analyzer("english").terms("Rotating the logs")   # ["rotat", "the", "log", "\x02rotating"]
     analyzer("english").query('"rotate logs" C++')   # words rotat, log, c++; phrase rotat log
 
-A text is split at white space. Each piece is folded (folding.py), cut into tokens (cutting.py), and tokens that are
-words of letters are stemmed (Snowball, one language a library). A piece is analysed by itself, without its neighbours,
-so the terms of a text are those of its pieces, one after the other. That is what makes the guarantees hold, and pieces
-can be cached.
+A text is split at white space. Each piece is folded (folding.py) and tokenized (tokenizing.py), and tokens that are
+words of letters are stemmed (Snowball, one language per library). Each piece is analyzed without its neighbours, so the
+terms of a text are the concatenated terms of its pieces. The guarantees rely on that, and pieces can be cached.
 
 Guarantees (tests/text/test_analysis.py):
 
-- The terms of a query's words, parts, units and phrases are terms of each document that holds the same pieces.
-- A short run of a script without spaces is one unit of a query: 日本語 finds what holds both pairs, 日本 and 本語.
-  A run of more pairs than `_UNIT_PAIRS_MAX` is a sentence, and each of its pairs counts by itself.
+- The terms of a query's words, parts, units and phrases are terms of each document that has the same pieces.
+- A short run of a script without spaces is one unit of a query: 日本語 finds documents with both bigrams, 日本 and
+  本語. A run of more bigrams than `_UNIT_PAIRS_MAX` is a sentence, and each of its bigrams counts separately.
 - Every piece gives a term, unless it consists of white space, control and format characters, variation selectors and
-  ASCII punctuation (printable ASCII but letters, digits and the symbols $+<=>^`|~). A piece of nothing but these
-  symbols, other punctuation or marks gives one term for each different character of them. A query uses such terms only
-  if it has no others: a dash between two words is not searched for.
-- No term is longer than `TERM_CHARS_MAX`. A longer one is cut, and a hash of the whole is appended.
+  ASCII punctuation (printable ASCII except letters, digits and the symbols $+<=>^`|~). A piece of only these symbols,
+  other punctuation or marks gives one term for each different character. A query uses these terms only if it has no
+  others: a dash between two words is not searched for.
+- No term is longer than `TERM_CHARS_MAX`. A longer one is truncated, and a hash of the whole is appended.
 - Every term can be encoded as UTF-8, and none is empty.
 
 **Stems and prefixes.** Diacritics are folded before stemming, so that résumé and resume have one stem. The price is
-that suffixes with accents (French -ées) are stemmed less well. Case, accents and endings are the same for documents
-and queries, so what is found is never decided by the spelling of one side.
+that suffixes with accents (French -ées) are stemmed less well. Documents and queries are analyzed in the same way, so
+case, accents and endings never decide whether a document matches.
 
-A prefix `w*` must find every document that holds a word that begins with w, but the index holds stems, and a stem may
-be shorter than the prefix, or differ from its word (flying, fli). An enumeration of possible stems cannot be complete:
-Snowball changes letters, and in some languages removes beginnings. So where two or more characters of a word are not
-the beginning of its stem, the terms also have the unstemmed word, marked with `FORM_MARK`, once a document and after
-all other terms, where it does not disturb phrases. Where only the last character is lost (logs, log), the only longer
-prefix is the word itself, and the query adds its stem as an exact alternative: `logs*` also finds log and logging,
-which have the same stem, but not logic. The marked words are a tenth of the terms of 1,000 characters of English
-prose; a second index of unstemmed words would be as large as the first. A prefix ends behind a character, not between
-a letter and its marks. In scripts without spaces, where words do not show, `東京*` finds what holds 東京.
+A prefix `w*` must find every document with a word that begins with w, but the index holds stems, and a stem may be
+shorter than the prefix, or differ from its word (flying, fli). Possible stems cannot be enumerated: Snowball changes
+letters, and in some languages removes beginnings. So if a stem does not start with all but the last character of its
+word, the terms also include the unstemmed word, marked with `FORM_MARK`, once per document and after all other terms,
+where it does not affect phrases. If only the last character is lost (logs, log), the only longer prefix is the word
+itself, and the query adds its stem as an exact alternative: `logs*` also finds log and logging, which have the same
+stem, but not logic. The marked words are a tenth of the terms of 1,000 characters of English prose; a second index of
+unstemmed words would be as large as the first. A prefix ends after a character, not between a letter and its marks. In
+scripts without spaces, where word boundaries are unknown, `東京*` finds texts that contain 東京.
 
 **Phrases** are consecutive terms. A phrase of whole pieces is always found; one that begins in the middle of a name
 (`"x foo"` in x foo_bar) is not.
 
-**Threads.** All methods may be called from several threads. A stemmer is not thread-safe and has a lock; it is asked
-only for pieces that the cache lacks. Caches are bounded.
+**Threads.** All methods are thread-safe. A stemmer is not, so a lock guards it; it is only used for pieces that are not
+cached. Caches are bounded.
 """
 
 from __future__ import annotations
@@ -55,56 +54,56 @@ from typing import Final, NamedTuple
 import apsw.unicode as unicode
 import Stemmer
 
-from .cutting import Role, Token, ascii_stretches, stretches, tokens
 from .folding import fold, is_invisible
 from .languages import checked
+from .tokenizing import Role, Token, ascii_stretches, stretches, tokens
 
-#: Code points of a term; a word has one less, so that there is room for a mark. Hardly a word of any language is
-#: longer; the rest is base64 and the like.
+#: Code points of a term; a word has one less, to leave space for a mark. Longer tokens are rarely words of any
+#: language; most are base64 and the like.
 TERM_CHARS_MAX: Final = 64
-#: Code points that are kept of a longer term, in front of its hash; a longer prefix is cut to them too.
+#: Code points that a longer term keeps before its hash; a longer prefix is truncated to them too.
 _TERM_CHARS_KEPT: Final = 48
-#: A term that begins with this is an unstemmed word, for prefixes only. No other term begins with it.
+#: The first character of a term that is an unstemmed word, for prefixes only. No other term begins with it.
 FORM_MARK: Final = "\x02"
-#: A term that begins with this stands for a whole text. No other term begins with it.
+#: The first character of a term that represents a whole text. No other term begins with it.
 WHOLE_MARK: Final = "\x03"
-#: Code points of a text that `whole` takes; a longer one is no title that anybody types.
+#: Code points of a text that `whole` accepts: nobody types a longer title.
 _WHOLE_CHARS_MAX: Final = 200
-#: Terms where they stand alone.
+#: ASCII symbols that are terms if a piece has nothing else.
 _ASCII_SYMBOLS: Final = frozenset("$+<=>^`|~")
 DEFAULT_LANGUAGE: Final = "english"
 
-#: To be raised with every change of what this module, folding.py or cutting.py makes of a text.
+#: Increment this with every change of the output of this module, folding.py or tokenizing.py.
 _RULES: Final = 2
-#: Changes whenever the terms of a text may: with the rules, and with the versions of Unicode and Snowball that they
-#: rest on. An index of another version must be built again from the texts.
+#: Changes when the terms of a text may change: with the rules, and with the versions of Unicode and Snowball. An index
+#: of another version must be rebuilt from the texts.
 ANALYSIS_VERSION: Final = zlib.crc32(
     f"{_RULES} {unicodedata.unidata_version} {unicode.unicode_version} {Stemmer.version()}".encode()
 )
 
-#: Entries in the newer half of a cache; twice as many in both, 10 to 15 MB. There are two caches a language.
+#: Entries in the newer half of a cache; both halves take 10 to 15 MB. There are two caches per language.
 _CACHED_PIECES: Final = 32_768
-#: Pairs of characters that are one unit of a query: words of scripts without spaces are hardly longer.
+#: Bigrams of one unit of a query: words of scripts without spaces are rarely longer.
 _UNIT_PAIRS_MAX: Final = 5
 #: Longer pieces are not cached.
 _CACHED_CHARS: Final = 40
-#: Languages whose caches are kept.
+#: Analyzers that are cached, with their caches.
 _CACHED_LANGUAGES: Final = 8
 
-#: What makes more of a name than words that are joined by dots, hyphens and underscores: an acronym among it.
+#: Matches a name that is more than words joined by dots, hyphens and underscores; also an acronym.
 _UNUSUAL: Final = re.compile(r"[@&,'+#]|(?<![^.])[a-z]\.[a-z](?![^.])")
-#: What may stand around a word or name and does not change how it is cut.
+#: Characters that may surround a word or name without changing its tokens.
 _LEADING: Final = "([{<\"'`*"
 _TRAILING: Final = ".,;:!?)]}>\"'`*"
-#: The `*` of a prefix, with the joiners before and the punctuation behind it.
+#: The `*` of a prefix, with the joiners before it and the punctuation after it.
 _STAR: Final = re.compile(r"[_.@&'-]*\*+[)\]',.;:!?]*\Z")
-#: It is looked for in so many last code points of a piece: a search in a long row of hyphens would be quadratic.
+#: Last code points of a piece that are searched for it: in a long run of hyphens the search would be quadratic.
 _STAR_CHARS: Final = 32
 _PHRASE: Final = re.compile(r"(?<!\w)[\"“„«]([^\"“”«»]+)[\"”“»](?!\w)")
 
 
 class Prefix(NamedTuple):
-    """A prefix: a document matches that has a term that begins with one of `starts` or is one of `equals`."""
+    """A prefix query: matches documents with a term that begins with one of `starts` or equals one of `equals`."""
 
     starts: tuple[str, ...]
     equals: tuple[str, ...]
@@ -114,17 +113,17 @@ class Prefix(NamedTuple):
 
 
 class TextQuery(NamedTuple):
-    """What a query searches for. It is false if there is nothing to search for."""
+    """An analyzed query. It is falsy if it has nothing to search for."""
 
-    #: The most specific terms, without duplicates, in order: foo_bar, c++, rotat. Those of phrases are among them.
+    #: The most specific terms, in order, without duplicates: foo_bar, c++, rotat. They include those of phrases.
     words: tuple[str, ...] = ()
-    #: Parts of the names in `words`, as weaker evidence: foo, bar. None is in `words`. May be ignored.
+    #: Parts of the names in `words`, as weaker evidence: foo, bar. Disjoint from `words`. May be ignored.
     parts: tuple[str, ...] = ()
-    #: Terms that must be consecutive, each at least one term.
+    #: Sequences of terms that must be consecutive; none is empty.
     phrases: tuple[tuple[str, ...], ...] = ()
     prefixes: tuple[Prefix, ...] = ()
-    #: Terms that count together only: the pairs of characters of a short run, which is a word of a script without
-    #: spaces. None is in `words` but for another reason.
+    #: Groups of terms that only count together: the bigrams of a short run, which is a word of a script without spaces.
+    #: They are in `words` only if the query has them separately, too.
     units: tuple[tuple[str, ...], ...] = ()
 
     def __bool__(self) -> bool:
@@ -132,7 +131,7 @@ class TextQuery(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Where in a text a term comes from: `text[start:stop]`, in code points."""
+    """The source of a term in a text: `text[start:stop]`, in code points."""
 
     start: int
     stop: int
@@ -140,14 +139,14 @@ class Span(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """What is cached of a piece: its terms in order, and the marked forms of those words that need one."""
+    """The cached analysis of a piece: its terms in order, and the marked forms of words that need one."""
 
     terms: tuple[str, ...]
     forms: tuple[str, ...]
 
 
 class _Pieces(dict[str, _Piece]):
-    """Piece -> its terms: a cache in two halves. When the newer is full, it takes the older one's place."""
+    """A cache, piece -> its terms, in two generations: when the newer is full, it replaces the older."""
 
     def __init__(self, make: Callable[[str], _Piece]) -> None:
         super().__init__()
@@ -165,14 +164,14 @@ class _Pieces(dict[str, _Piece]):
 
 
 class Analyzer:
-    """Terms of documents and queries in one language. Get it from `analyzer`."""
+    """Maps documents and queries in one language to terms. `analyzer` creates it."""
 
     def __init__(self, language: str) -> None:
         self.language = language
         self._stemmer = None if language == "none" else Stemmer.Stemmer(language, 0)
         self._lock = threading.Lock()
         self._pieces = _Pieces(self._analyse)
-        # `logs,` and `(logs` are two pieces and one stretch.
+        # `logs,` and `(logs` are different pieces with the same stretch, `logs`.
         self._stretches = _Pieces(self._cut)
 
     def terms(self, text: str) -> list[str]:
@@ -190,14 +189,14 @@ class Analyzer:
         return terms
 
     def whole(self, text: str) -> str | None:
-        """The term that stands for a whole short text, as a title is one: equal for texts of equal terms. None for a
-        text without terms, or with very many."""
+        """The term that represents a whole short text, such as a title: equal for texts of equal terms. None for a long
+        text or one without terms."""
         if len(text) > _WHOLE_CHARS_MAX:
             return None
         return whole_of([term for term in self.terms(text) if not term.startswith(FORM_MARK)], text)
 
     def query(self, text: str) -> TextQuery:
-        """What a person's query searches for: words, `"phrases in quotes"` and `prefixes*`."""
+        """Analyzes a query of words, `"phrases in quotes"` and `prefixes*`."""
         words: dict[str, None] = {}
         parts: dict[str, None] = {}
         punctuation: dict[str, None] = {}
@@ -234,9 +233,9 @@ class Analyzer:
         )
 
     def spans(self, text: str) -> Iterator[Span]:
-        """Where each term of a document comes from, in the order of `terms`, without the marked forms.
+        """The source of each term of a document, in the order of `terms`, without the marked forms.
 
-        A part of a name has its own place inside the name's.
+        The span of a part of a name lies inside that of the name.
         """
         for found in re.finditer(r"\S+", text):
             piece, start = found[0], found.start()
@@ -266,7 +265,7 @@ class Analyzer:
     def _cut(self, stretch: str) -> _Piece:
         """The terms of a folded word, name, symbol or emoji."""
         if stretch.isascii() and len(stretch) < TERM_CHARS_MAX:
-            # As the loop below would do it, without tokens.
+            # A faster equivalent of the loop below, without tokens.
             if stretch.isalpha():
                 stem = self._stem(stretch)
                 return _Piece((stem,), (FORM_MARK + stretch,) if _needs_form(stretch, stem) else ())
@@ -294,14 +293,14 @@ class Analyzer:
         if self._stemmer is None:
             return word
         with self._lock:
-            # Some algorithms leave nothing of a word that is all suffix.
+            # Some algorithms return an empty stem for a word that is only a suffix.
             return str(self._stemmer.stemWord(word)) or word
 
     def _phrase(self, text: str) -> tuple[str, ...]:
         return tuple(term for piece in text.split() for term in self._pieces[piece].terms)
 
     def _prefix(self, last: Token) -> Prefix:
-        """The prefix that a token followed by `*` is."""
+        """The prefix query for a token followed by `*`."""
         starts, stem = last.text[:_TERM_CHARS_KEPT], self._term(last)
         if self._stemmer is None or not last.stems:
             return Prefix((starts,), ())
@@ -309,7 +308,7 @@ class Analyzer:
 
 
 def analyzer(language: str = DEFAULT_LANGUAGE) -> Analyzer:
-    """The analyzer of a language, one for all threads.
+    """The analyzer of a language, shared by all threads.
 
     Raises VecError `unsupported` for a language that is not in LANGUAGES.
     """
@@ -320,7 +319,7 @@ _made: Final = lru_cache(_CACHED_LANGUAGES)(Analyzer)
 
 
 def whole_of(terms: Sequence[str], text: str) -> str | None:
-    """As `Analyzer.whole`, of a text whose terms are known; without the marked forms."""
+    """`Analyzer.whole` for a text whose terms, without the marked forms, are known."""
     if not terms or len(text) > _WHOLE_CHARS_MAX:
         return None
     return WHOLE_MARK + blake2b("\0".join(terms).encode(), digest_size=12).hexdigest()
@@ -334,7 +333,7 @@ def holds_phrase(terms: Sequence[str], phrase: tuple[str, ...]) -> bool:
 
 
 def _runs(found: Iterable[Token]) -> Iterator[list[Token]]:
-    """The main tokens of a query, those of one run together: only these overlap."""
+    """Groups the main tokens of a query: those of one run, which overlap, form one group."""
     run: list[Token] = []
     for token in found:
         if run and token.start >= run[-1].stop:
@@ -346,13 +345,13 @@ def _runs(found: Iterable[Token]) -> Iterator[list[Token]]:
 
 
 def _shortened(text: str) -> str:
-    """The beginning of a text that is too long for a term, and a hash of it: TERM_CHARS_MAX code points."""
+    """A term for a text that is too long: its beginning and its hash, together TERM_CHARS_MAX code points."""
     digest = blake2b(text.encode(), digest_size=8).hexdigest()
     return f"{text[:_TERM_CHARS_KEPT]}{digest}"
 
 
 def _needs_form(word: str, stem: str) -> bool:
-    """Whether two or more of the word's last characters are not in its stem."""
+    """Whether the stem does not start with all but the last character of the word."""
     return len(word) < TERM_CHARS_MAX and not stem.startswith(word[:-1])
 
 
@@ -366,7 +365,7 @@ def _joined(found: list[_Piece]) -> _Piece:
 
 
 def _punctuation(piece: str) -> list[str]:
-    """The terms of a piece without tokens: each of its characters that is no ASCII punctuation and not invisible."""
+    """The terms of a piece without tokens: each character that is neither ASCII punctuation nor invisible."""
     for text in (unicodedata.normalize("NFC", piece), piece):
         found = [
             char for char in dict.fromkeys(text) if char in _ASCII_SYMBOLS or not (char.isascii() or is_invisible(char))
@@ -377,7 +376,7 @@ def _punctuation(piece: str) -> list[str]:
 
 
 def _places(piece: str) -> Sequence[tuple[int, int]]:
-    """For each code point of the folded piece, the start and stop in the piece of the character it comes from."""
+    """For each code point of the folded piece, the start and stop of its source character in the piece."""
     if piece.isascii():
         return [(place, place + 1) for place in range(len(piece))]
     places: list[tuple[int, int]] = []
@@ -388,4 +387,4 @@ def _places(piece: str) -> Sequence[tuple[int, int]]:
     whole = fold(piece)
     if "".join(folded) == whole:
         return places
-    return [(0, len(piece))] * len(whole)  # an ill-formed sequence, which folds otherwise by itself
+    return [(0, len(piece))] * len(whole)  # an ill-formed sequence, whose parts fold differently

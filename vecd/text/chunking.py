@@ -1,4 +1,4 @@
-"""Cutting a text into chunks at the best boundary there is: paragraphs, sentences, words (semantic-text-splitter)."""
+"""Splits a text into chunks at the best boundaries: paragraphs, sentences, words (with semantic-text-splitter)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from semantic_text_splitter import TextSplitter
 
-#: The splitter takes time that grows with the square of a text without sentences or line breaks: 26 s for 650 KB of
-#: words at 50 characters a chunk. It is given so many characters at a time.
+#: Characters that the splitter gets at a time. Its time is quadratic in the length of a text without sentences or line
+#: breaks: 26 s for 650 KB of words at 50 characters per chunk.
 _SPAN_CHARS = 20_000
 
 
 def chunks_of(text: str, chunk_chars: int) -> list[str]:
-    """The text in pieces of at most `chunk_chars` characters, in order; white space at their edges is dropped.
+    """Splits the text into chunks of at most `chunk_chars` characters, without leading and trailing white space.
 
-    A text that is short enough is its own only chunk, as it is.
+    A text that is short enough is one chunk, unchanged.
     """
     return [chunk for span in chunks_by_span(text, chunk_chars) for chunk in span]
 
 
 def chunks_by_span(text: str, chunk_chars: int) -> Iterator[list[str]]:
-    """As `chunks_of`, a span of the text at a time: some ten milliseconds each."""
+    """Like `chunks_of`, but yields the chunks of one span of the text at a time; each takes about ten milliseconds."""
     if len(text) <= chunk_chars:
         yield [text]
         return
@@ -33,8 +33,8 @@ def chunks_by_span(text: str, chunk_chars: int) -> Iterator[list[str]]:
 
 
 def _spans(text: str, size: int) -> Iterator[str]:
-    """The text in spans of at most `size` characters, cut behind the last paragraph, line or word that ends in its
-    second half, or in the middle of a word if none does."""
+    """Splits the text into spans of at most `size` characters, after the last paragraph, line or word that ends in the
+    second half of the span; if there is none, in the middle of a word."""
     start = 0
     while len(text) - start > size:
         stop = start + size

@@ -1,25 +1,25 @@
-"""Folding of text for search: what differs only in case, diacritics or encoding becomes equal.
+"""Unicode folding for search: texts that differ only in case, diacritics or encoding become equal.
 
 `fold` is NFKC, case folding and the removal of diacritics, character by character after NFC, with these decisions:
 
-- Diacritics are removed from Latin and Greek letters, Hebrew points and Arabic vowel marks with them; hamza goes from
-  its carrier, tatweel goes, and alef wasla, alef maksura and the Persian yeh and kaf become the Arabic letters.
+- Diacritics of Latin and Greek letters, Hebrew points and Arabic vowel marks are removed. Hamza is removed from its
+  carrier, tatweel is removed, and alef wasla, alef maksura and the Persian yeh and kaf become the Arabic letters.
 - A Latin letter with a stroke or a hook becomes its base letter (ł, ø, đ); ß is ss, æ is ae, œ is oe, þ is th, ð is d,
   the dotless ı is i. German ü is u, not ue.
-- Cyrillic loses stress marks, and ё is е; й, ї and ў are letters of their own and stay.
+- Cyrillic stress marks are removed, and ё is е; й, ї and ў are separate letters and are kept.
 - Vowel signs, viramas and tone marks of Indic and South-East Asian scripts and the voicing marks of kana are part of
-  their word and stay. Only the Devanagari nukta and Vedic accents go.
+  their word and are kept. Only the Devanagari nukta and Vedic accents are removed.
 - Decimal digits of all scripts become ASCII digits.
-- A symbol stays itself where NFKC would make it a space, ASCII punctuation or a superscript (´, ＄, ™), so that it can
-  be searched. The plus of full width is the exception: Ｃ＋＋ is C++. A symbol made of letters is a word of its own
-  (㎏ is kg, ₨ is rs), but a letter in a circle is a letter.
-- Control characters and separators become spaces, format characters and variation selectors go. A zero width joiner
-  stays between emoji only. A lone surrogate becomes U+FFFD, so every folded text can be encoded.
+- A symbol is kept where NFKC would make it a space, ASCII punctuation or a superscript (´, ＄, ™), so that it can be
+  searched. The full-width plus is the exception: Ｃ＋＋ is C++. A symbol made of letters is a separate word (㎏ is kg,
+  ₨ is rs), but a letter in a circle is a letter.
+- Control characters and separators become spaces; format characters and variation selectors are removed. A zero width
+  joiner is kept between emoji only. A lone surrogate becomes U+FFFD, so every folded text can be encoded.
 
-`shape` maps a folded text to a string of equal length that names the class of each character; vecd/text/cutting.py
-matches patterns against it. Categories and case folding come from apsw.unicode, whose Unicode version is newer than
-that of Python's own tables; NFC and NFKC are Python's. Both tables fill as characters are met. They are shared by all
-threads: a race computes an entry twice and stores equal values.
+`shape` maps a folded text to a string of equal length with the class of each character; vecd/text/tokenizing.py matches
+patterns against it. Categories and case folding come from apsw.unicode, whose Unicode version is newer than that of
+Python's own tables; NFC and NFKC are Python's. Both tables are filled lazily and shared by all threads: a race computes
+an entry twice and stores equal values.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from typing import Final
 
 import apsw.unicode as unicode
 
-#: Entries of each table: about 10 MB. All living scripts but Han and Hangul have 20,000 characters together.
+#: Entries of each table: about 10 MB. All scripts in use except Han and Hangul have 20,000 characters together.
 _TABLE_CODES_MAX: Final = 65_536
 _ZWJ: Final = "\u200d"
 _KEYCAP: Final = "\u20e3"
 
-#: Characters whose folding follows from no property.
+#: Characters whose folding does not follow from their Unicode properties.
 _EXPLICIT: Final = {
     **dict.fromkeys("’‘ʼʻ＇׳ꞌ", "'"),
     **dict.fromkeys("‐‑", "-"),
@@ -66,11 +66,11 @@ _DIACRITICS: Final = (
 )  # fmt: skip
 _VARIATION_SELECTORS: Final = ((0x180B, 0x180D), (0x180F, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 _CYRILLIC: Final = ((0x0400, 0x052F), (0x1C80, 0x1C8F), (0xA640, 0xA69F))
-#: Stems and flags of musical notes: NFC takes notes apart.
+#: Stems and flags of musical notes: NFC decomposes notes.
 _NOTE_STEMS: Final = ((0x1D165, 0x1D172),)
 _TAGS: Final = ((0xE0020, 0xE007F),)
 
-#: Scripts that are written without spaces, or whose words take endings that no stemmer here knows (Hangul).
+#: Scripts that are written without spaces, or whose words have endings that no stemmer here handles (Hangul).
 _UNSPACED: Final = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F),  # Burmese and its neighbours
@@ -85,12 +85,12 @@ _UNSPACED: Final = (
 )  # fmt: skip
 
 _BASE_LETTER: Final = re.compile(r"LATIN SMALL LETTER ([A-Z]) WITH ")
-#: Joiners that join no emoji, and keycaps of nothing.
+#: Joiners that do not join emoji, and keycap marks without a base character.
 _STRAY: Final = re.compile(r"(?<![EBG])Z|Z(?![ES])|(?<![0-9#*])K")
 
 
 def fold(text: str) -> str:
-    """The text folded; its length may differ. Folding NFC and NFD of a text gives the same."""
+    """Folds a text; its length may change. NFC and NFD of a text fold to the same."""
     if text.isascii():
         return text.lower()
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).translate(_FOLDED))
@@ -103,15 +103,15 @@ def fold(text: str) -> str:
 def shape(folded: str) -> str:
     """The class of each character of a folded text, as a string of the same length.
 
-    ASCII stands for itself. Of the others: `a` letter or mark of a word, `0` digit, `C` letter of a script without
-    spaces, `M` mark behind such a letter or a note, `E` pictograph, `B` skin tone, `R` half of a flag, `Z` zero width
-    joiner, `G` tag of an emoji, `K` keycap, `S` any other symbol, `P` punctuation, a space for what separates.
+    ASCII characters are their own class. The others: `a` letter or mark of a word, `0` digit, `C` letter of a script
+    without spaces, `M` mark after a `C` or after a musical note, `E` pictograph, `B` skin tone, `R` half of a flag, `Z`
+    zero width joiner, `G` tag of an emoji, `K` keycap, `S` any other symbol, `P` punctuation, a space for a separator.
     """
     return folded if folded.isascii() else folded.translate(_SHAPES)
 
 
 def is_invisible(char: str) -> bool:
-    """Whether a character has nothing to search for: white space, control, format, variation selector."""
+    """Whether a character is not searchable: white space, control, format, variation selector."""
     return unicode.category(char) in ("Cc", "Cf", "Zs", "Zl", "Zp") or _within(ord(char), _VARIATION_SELECTORS)
 
 
@@ -210,7 +210,7 @@ def _shape(char: str) -> str:
 
 
 class _Table(dict[int, str]):
-    """Code point -> string, for str.translate; fills itself and is emptied when it has grown too large."""
+    """Code point -> string, for str.translate; filled lazily, and cleared when it is full."""
 
     def __init__(self, make: Callable[[str], str]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The languages of full text: whose word endings are left off when texts are indexed and searched."""
+"""The languages of full-text search: those with a stemmer, and `none`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from ..errors import Code, VecError, nearest
 
-#: `none` leaves words as they are; the others are the languages that Snowball has a stemmer for.
+#: `none` does not stem; the others are the languages that Snowball has a stemmer for.
 LANGUAGES: Final = (
     "english", "none", "arabic", "armenian", "basque", "catalan", "danish", "dutch", "finnish", "french", "german",
     "greek", "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian", "portuguese",
@@ -15,7 +15,7 @@ LANGUAGES: Final = (
 
 
 def checked(language: str) -> str:
-    """The language. Raises VecError `unsupported` if there is none of that name."""
+    """Returns `language`. Raises VecError `unsupported` if it is unknown."""
     if language not in LANGUAGES:
         close = nearest(language, LANGUAGES)
         hint = f"did you mean {close!r}?" if close else f"known: {', '.join(LANGUAGES)}"

@@ -1,7 +1,7 @@
-"""A document on the wire: as a line of NDJSON has it, but its vectors packed.
+"""Documents on the wire: the format of an NDJSON line, with packed vectors.
 
-What cannot travel, or would arrive as something else, is refused here by the name of its field: the daemon could only
-refuse the whole message.
+A value that cannot be encoded, or would arrive changed, is refused here with the name of its field. The daemon could
+only refuse the whole message.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any, NamedTuple
 
 from .. import limits
 from ..errors import Code, VecError
-from ..values import INTEGER_MAX, INTEGER_MIN, large_float, plain_numbers, refusals
+from ..json_values import INTEGER_MAX, INTEGER_MIN, large_float, plain_numbers, refusals
 from .vectors import pack_vector
 
 _STRINGS = {str}
-#: What a document holds beside its vectors: how many keys, in all its objects, and whether a float is so large that it
-#: may have been written as an integer beyond 64 bits.
+#: The number of keys in all objects of a document, and whether it has a float so large that it may have been written as
+#: an integer beyond 64 bits.
 Contents = tuple[int, bool]
 
 
 def pack_document(document: dict[str, Any]) -> dict[str, Any]:
-    """A document as it travels: its vectors packed. Raises VecError `invalid_document`, naming the field."""
+    """A document in wire format, with packed vectors. Raises VecError `invalid_document`, naming the field."""
     return pack(document)[0]
 
 
 def pack(document: dict[str, Any]) -> tuple[dict[str, Any], Contents]:
-    """A document as it travels, and what is in it. Raises VecError `invalid_document`, naming the field."""
+    """A document in wire format, and its Contents. Raises VecError `invalid_document`, naming the field."""
     if not isinstance(document, dict):
         raise VecError(Code.INVALID_DOCUMENT, f"a document must be an object (a dict), not {type(document).__name__}")
     vector, vectors = document.get("vector"), document.get("vectors")
@@ -60,16 +60,16 @@ def _examined(document: dict[str, Any]) -> tuple[dict[str, Any], Contents]:
 
 
 class Packed(NamedTuple):
-    """Documents that can travel, and those that cannot."""
+    """Documents in wire format, and errors for the documents that were refused."""
 
     documents: list[dict[str, Any]]
-    places: list[int]  # of these documents in what was given
-    refused: list[tuple[int, VecError]]  # (place, why) of the others
+    places: list[int]  # position of each in the input
+    refused: list[tuple[int, VecError]]  # (position, error) of the others
 
 
 def pack_all(documents: Iterable[Any], *, texts: bool = False) -> Packed:
-    """Documents as they travel; one that is refused costs no other. With `texts`, strings that cannot be written as
-    UTF-8 are looked for as well: msgpack would refuse all documents for one of them."""
+    """Packs documents; a refused one does not affect the others. With `texts`, also refuses strings that cannot be
+    encoded as UTF-8: for one of them, msgpack would refuse all documents."""
     packed = Packed([], [], [])
     for place, document in enumerate(documents):
         try:
@@ -87,10 +87,10 @@ def pack_all(documents: Iterable[Any], *, texts: bool = False) -> Packed:
 
 
 def examine(document: dict[str, Any]) -> Contents:
-    """Refuses what cannot travel: values that JSON does not have, integers beyond 64 bits, lists and objects that are
-    too long, or nested too deep. Raises VecError `invalid_document`, naming the field.
+    """Refuses values that JSON does not have, integers beyond 64 bits, and lists and objects that are too long or too
+    deeply nested. Raises VecError `invalid_document`, naming the field.
 
-    This is done for every document of every stream. Only exact types pass at once; others are looked at one by one.
+    This runs for every document of every stream, so a fast path accepts only exact types; `refusals` checks the rest.
     """
     keys, large, odd = len(document), False, False
     for field, value in document.items():

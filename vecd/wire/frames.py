@@ -1,7 +1,7 @@
-"""Frames: a 4-byte big-endian length, then that many bytes.
+"""Framing of a byte stream: a 4-byte big-endian length, then that many bytes.
 
-Rule: a length is checked against the limit before a byte of its frame is kept. After an error the stream has no known
-boundary any more, so a decoder that has raised once refuses to go on.
+Rule: a length is checked against the limit before any byte of its frame is stored. After an error the frame boundaries
+are lost, so a decoder that has raised an error accepts no more input.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _HEADER = struct.Struct(">I")
 
 
 def frame_header(length: int, frame_bytes_max: int = limits.FRAME_BYTES_MAX) -> bytes:
-    """What goes before so many bytes. Raises VecError `frame_too_large`; the peer would refuse them."""
+    """The header of a frame of `length` bytes. Raises VecError `frame_too_large` if the peer would refuse the frame."""
     if length > frame_bytes_max:
         raise VecError(
             Code.FRAME_TOO_LARGE,
@@ -31,7 +31,7 @@ def encode_frame(payload: bytes, frame_bytes_max: int = limits.FRAME_BYTES_MAX) 
 
 
 class FrameDecoder:
-    """Cuts a stream of bytes, arriving in any pieces, into the payloads of its frames."""
+    """Decodes a byte stream, fed in pieces of any size, into the payloads of its frames."""
 
     def __init__(self, frame_bytes_max: int = limits.FRAME_BYTES_MAX) -> None:
         self._frame_bytes_max = frame_bytes_max
@@ -40,19 +40,19 @@ class FrameDecoder:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of a frame that has begun and is not complete."""
+        """Bytes received of an incomplete frame."""
         return len(self._buffer)
 
     @property
     def announced_bytes(self) -> int:
-        """How long the frame will be that has begun and is not complete; 0 if none has, or its length is not known."""
+        """The length of the incomplete frame; 0 if there is none, or its length is not known yet."""
         if len(self._buffer) < _HEADER.size:
             return 0
         length: int = _HEADER.unpack_from(self._buffer)[0]
         return length
 
     def feed(self, data: bytes | memoryview) -> list[bytes]:
-        """Takes the next bytes; returns the payloads they completed, in order.
+        """Takes the next bytes; returns the payloads that they complete, in order.
 
         Raises VecError `frame_too_large` when a header announces more than the limit; frames that were complete
         before that header are lost with the connection.
@@ -83,7 +83,7 @@ class FrameDecoder:
         return frames
 
     def eof(self) -> None:
-        """The stream has ended. Raises VecError `protocol_error` if it ended inside a frame."""
+        """Signals the end of the stream. Raises VecError `protocol_error` if it ends inside a frame."""
         if self._buffer:
             raise VecError(
                 Code.PROTOCOL_ERROR, f"the stream ended inside a frame, {len(self._buffer)} bytes after its beginning"

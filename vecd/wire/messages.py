@@ -1,4 +1,4 @@
-"""Messages: one msgpack map a frame.
+"""Messages of the protocol: one msgpack map per frame.
 
     request   {"op": str, "id": int, …fields}
     reply     {"id": int|nil, "result": map}            one answer
@@ -7,7 +7,7 @@
               {"id": int|nil, "error": map}             instead of any of these; id nil: the connection itself failed
 
 Rules: unknown keys are ignored, so that either side may be newer; no ext types, no pickle; every array is bounded
-before it is allocated. What decodes here is well formed; whether its fields make sense is for the handler to say.
+before it is allocated. A decoded message is well formed; handlers validate its fields.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from .frames import encode_frame, frame_header
 
 ReplyKind = Literal["result", "items", "end", "error"]
 
-#: What packing begins with; it grows. msgpack's default, 1 MiB a message, costs more than most messages themselves.
+#: Initial size of the packer's buffer, which grows. msgpack's default, 1 MiB, costs more than most messages.
 _PACK_BYTES = 4096
 
-#: What Python takes, about, beside the bytes of the frame: for a list and each of its items, for a map and each of its
-#: pairs. Items are small strings and integers; a pair is an item and its share of a hash table.
+#: Approximate memory in Python, besides the bytes of the frame: of a list and each of its items, of a map and each of
+#: its pairs. Items are small strings and integers; a pair is an item and its share of a hash table.
 _LIST_BYTES: Final = 80
 _ITEM_BYTES: Final = 40
 _MAP_BYTES: Final = 80
 _PAIR_BYTES: Final = 120
-#: Keys of a request among which its `id` is looked for if it is not decoded.
+#: Keys of an undecoded request among which its `id` is searched.
 _TOP_KEYS_MAX: Final = 100
 
 _REPLY_KINDS: tuple[ReplyKind, ...] = ("items", "result", "end", "error")
 
 
 class Request(NamedTuple):
-    """One request: what to do (`op`), the client's number for it (`id`), and its fields."""
+    """A request: the operation (`op`), the client's number for it (`id`), and its fields."""
 
     op: str
     id: int
     fields: dict[str, Any]
 
 
-class Reply(NamedTuple):
-    """One reply: to which request (None: to the connection), what kind, its body, and the keys beside it."""
+class ReplyMessage(NamedTuple):
+    """A reply: the `id` of its request (None: of the connection), its kind, its body, and other keys of the message."""
 
     id: int | None
     kind: ReplyKind
@@ -57,7 +57,7 @@ class Reply(NamedTuple):
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """A message as one frame. Raises VecError `invalid_request` for values that have no place on the wire."""
+    """A message as one frame. Raises VecError `invalid_request` for values that cannot be encoded."""
     try:
         payload = msgpack.packb(message, buf_size=_PACK_BYTES)
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
@@ -71,12 +71,12 @@ def encode(message: dict[str, Any]) -> bytes:
 
 
 def _from_bytes(text: str) -> bool:
-    """Whether its surrogates stand for bytes that are not UTF-8, as in arguments and file names (PEP 383)."""
+    """Whether its surrogates represent bytes that are not UTF-8, as in arguments and file names (PEP 383)."""
     return all(not 0xD800 <= ord(c) <= 0xDFFF or 0xDC80 <= ord(c) <= 0xDCFF for c in text)
 
 
-class Part:
-    """A message without its `id`, encoded once for all who are sent the same: how many keys it has, and their bytes."""
+class EncodedPart:
+    """A message without its `id`, encoded once for several recipients: the number of its keys, and their bytes."""
 
     __slots__ = ("data", "keys")
 
@@ -88,19 +88,19 @@ class Part:
         return len(self.data)
 
 
-def encode_part(message: dict[str, Any]) -> Part:
-    """Raises VecError `invalid_request` for values that have no place on the wire."""
+def encode_part(message: dict[str, Any]) -> EncodedPart:
+    """Encodes a message without its `id`. Raises VecError `invalid_request` for values that cannot be encoded."""
     assert 0 < len(message) < 15
     try:
         packed = msgpack.packb(message, buf_size=_PACK_BYTES)
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
         raise VecError(Code.INVALID_REQUEST, f"a value cannot be sent: {error}") from error
     assert packed is not None
-    return Part(len(message), packed[1:])  # without the map's header, which counts the keys
+    return EncodedPart(len(message), packed[1:])  # without the map's header, which counts the keys
 
 
-def frame_of(number: int, part: Part) -> tuple[bytes, bytes]:
-    """The part as one frame of the stream `number`, in two pieces: only the first is made anew.
+def frame_of(number: int, part: EncodedPart) -> tuple[bytes, bytes]:
+    """The part as one frame of the stream `number`, in two pieces; the second is shared, not copied.
 
     Raises VecError `frame_too_large`.
     """
@@ -109,9 +109,9 @@ def frame_of(number: int, part: Part) -> tuple[bytes, bytes]:
 
 
 class _Meter:
-    """Adds up what a message takes in memory, about, as its arrays and maps are made; stops one that takes too much.
+    """Estimates a message's memory while its arrays and maps are decoded; refuses one that takes too much.
 
-    An empty map is one byte in a frame and some seventy as an object.
+    An empty map is one byte in a frame, and about seventy in memory.
     """
 
     __slots__ = ("_most", "total")
@@ -141,9 +141,9 @@ class _Meter:
 
 
 def decode_request(payload: bytes) -> tuple[Request, int]:
-    """The request in a frame's payload, and the bytes that it takes in memory, about.
+    """The request in a frame's payload, and its approximate bytes in memory.
 
-    Raises VecError `protocol_error`; or `too_large`, and then `request_id` gives whom to answer.
+    Raises VecError `protocol_error`; or `too_large`, in which case `request_id` returns the id to answer.
     """
     meter = _Meter(len(payload), limits.REQUEST_BYTES_MAX)
     hooks = {"list_hook": meter.made_list, "object_hook": meter.made_map}
@@ -151,8 +151,8 @@ def decode_request(payload: bytes) -> tuple[Request, int]:
 
 
 def request_id(payload: bytes) -> int | None:
-    """The `id` of a request that is not decoded, if it has one. Makes no list, no map and no long string of it: they
-    may be why it is not decoded."""
+    """The `id` of a request that cannot be decoded, if it has one. Decodes no list, map or long string: they may be the
+    cause."""
     unpacker = msgpack.Unpacker(
         raw=False,
         max_buffer_size=len(payload),
@@ -169,14 +169,14 @@ def request_id(payload: bytes) -> int | None:
                 number = unpacker.unpack()
                 return number if isinstance(number, int) and not isinstance(number, bool) else None
             unpacker.skip()
-    except Exception:  # as in `decode`: whatever msgpack raises for bytes that are no message
+    except Exception:  # as in `decode`: msgpack's errors have no common base class
         return None
     return None
 
 
 def decode(payload: bytes, **hooks: Any) -> dict[str, Any]:
-    """A frame's payload as a map with string keys. `hooks` are msgpack's. Raises VecError `protocol_error` for anything
-    else."""
+    """Decodes a frame's payload, a map with string keys. `hooks` are msgpack's. Raises VecError `protocol_error` for
+    anything else."""
     try:
         message = msgpack.unpackb(
             payload,
@@ -189,10 +189,9 @@ def decode(payload: bytes, **hooks: Any) -> dict[str, Any]:
         )
     except VecError:
         raise
-    # Whatever msgpack raises for bytes that are not msgpack (it has no common root: ValueError, StackError,
-    # ExtraData, OutOfData, UnicodeDecodeError …) means the same to us.
+    # msgpack's errors have no common base class: ValueError, StackError, ExtraData, OutOfData, UnicodeDecodeError …
     except Exception as error:
-        what = str(error) or type(error).__name__  # StackError, the nesting too deep, says nothing
+        what = str(error) or type(error).__name__  # StackError (nested too deep) has no message
         raise VecError(Code.PROTOCOL_ERROR, f"a frame is not valid msgpack: {what}") from error
     if not isinstance(message, dict):
         raise VecError(Code.PROTOCOL_ERROR, f"a message must be a map, not {type(message).__name__}")
@@ -205,7 +204,7 @@ def decode(payload: bytes, **hooks: Any) -> dict[str, Any]:
 
 
 def parse_request(message: dict[str, Any]) -> Request:
-    """Raises VecError `protocol_error`, because without an op and an id there is nobody to answer."""
+    """Raises VecError `protocol_error`: a request without an op or an id cannot be answered."""
     op, number = message.pop("op", None), message.pop("id", None)
     if not isinstance(op, str):
         raise VecError(Code.PROTOCOL_ERROR, "a request has no 'op', or one that is not a string")
@@ -214,8 +213,8 @@ def parse_request(message: dict[str, Any]) -> Request:
     return Request(op, number, message)
 
 
-def parse_reply(message: dict[str, Any]) -> Reply:
-    """Raises VecError `protocol_error` for a map that is no reply."""
+def parse_reply(message: dict[str, Any]) -> ReplyMessage:
+    """Raises VecError `protocol_error` for a map that is not a reply."""
     number = message.pop("id", None)
     if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
         raise VecError(Code.PROTOCOL_ERROR, "the 'id' of a reply is not an integer")
@@ -227,7 +226,7 @@ def parse_reply(message: dict[str, Any]) -> Reply:
                 raise VecError(
                     Code.PROTOCOL_ERROR, f"a reply's {kind!r} is {type(body).__name__}, not {wanted.__name__}"
                 )
-            return Reply(number, kind, body, message)
+            return ReplyMessage(number, kind, body, message)
     raise VecError(Code.PROTOCOL_ERROR, "a reply has none of 'result', 'items', 'end' and 'error'")
 
 
@@ -252,9 +251,9 @@ def _refuse_ext(code: int, data: bytes) -> Any:
 
 
 def _refuse_timestamps(message: dict[str, Any]) -> None:
-    """msgpack makes a Timestamp of ext type -1 by itself, without asking the ext_hook.
+    """Refuses ext type -1, which msgpack decodes as a Timestamp without calling the ext_hook.
 
-    That type is the byte 0xff, which text in UTF-8 never holds: mostly, only frames with vectors pay for this walk.
+    Its code is the byte 0xff, which UTF-8 never contains: so mostly only frames with vectors are searched.
     """
     maps: list[dict[str, Any]] = [message]
     lists: list[list[Any]] = []

@@ -1,8 +1,8 @@
-"""NDJSON: pieces of bytes in, lines out; a line as a document that can travel.
+"""NDJSON reader, sans I/O: pieces of bytes in, lines out, and a line to a document in wire format.
 
-Rules: no I/O here, so that the command line and the daemon read alike, a pipe and a file; memory is bounded whatever
-comes (a line over the limit is reported and skipped to its end); gzip is known by its magic number, not by its name.
-A piece that is None says that nothing has come for a while, and is passed on.
+Rules: no I/O, so that the command line and the daemon share it, for pipes and files; memory is bounded for any input (a
+line over the limit is reported and skipped to its end); gzip is detected by its magic number, not by the file name.
+A piece of None means that no input has arrived for a while; it is passed on.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 from .. import limits
 from ..errors import Code, VecError
-from . import exact
+from . import strict_json
 from .documents import pack
 
-#: Bytes that are read, and unpacked, at once.
+#: Bytes that are read, and decompressed, at once.
 PIECE_BYTES = 256 * limits.KIB
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -27,19 +27,19 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(slots=True)
 class Line:
-    """One line of input; `data` is None if it was over the limit."""
+    """One line of input. `data` is None if the line is over the limit."""
 
     file: str
     number: int  # from 1
     data: bytes | None
-    end: int = 0  # where the next one begins: bytes of the (unpacked) file
+    end: int = 0  # offset of the next line in the (decompressed) file
 
 
 def unzipped(name: str, pieces: Iterator[bytes | None]) -> Iterator[bytes | None]:
-    """The pieces, decompressed if the first begins like gzip; gzip files one behind the other are one."""
+    """The pieces, decompressed if they begin with gzip's magic number. Concatenated gzip files count as one."""
     unzip = None
     first = True
-    begun = b""  # of a magic number that arrived in two pieces
+    begun = b""  # the first byte of a magic number that arrives in two pieces
     for piece in pieces:
         if piece is None:
             yield None
@@ -72,7 +72,7 @@ def unzipped(name: str, pieces: Iterator[bytes | None]) -> Iterator[bytes | None
 
 
 def split(name: str, pieces: Iterator[bytes | None], number: int = 0, offset: int = 0) -> Iterator[Line | None]:
-    """The lines of what begins behind the line `number`, `offset` bytes into the file."""
+    """Splits input into lines. The input begins after line `number`, at `offset` bytes of the file."""
     rest, skipping = b"", False
     for piece in pieces:
         if piece is None:
@@ -105,12 +105,12 @@ def _line(name: str, number: int, data: bytes | None, end: int) -> Line:
 
 
 def document(line: Line) -> dict[str, Any] | None:
-    """A line as a document that can travel; None for a blank line. Raises VecError `invalid_document`."""
+    """A line as a document in wire format; None for a blank line. Raises VecError `invalid_document`."""
     import orjson
 
     if line.data is None:
         raise VecError(Code.INVALID_DOCUMENT, f"a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
-    if not line.data or line.data.isspace():  # before it is parsed: input may be blank lines for gigabytes
+    if not line.data or line.data.isspace():  # checked first: input may have gigabytes of blank lines
         return None
     try:
         document = orjson.loads(line.data)
@@ -120,11 +120,11 @@ def document(line: Line) -> dict[str, Any] | None:
         kind = "a list" if isinstance(document, list) else "no object"
         raise VecError(Code.INVALID_DOCUMENT, f"a document must be a JSON object, but this line is {kind}")
     packed, (keys, large) = pack(document)
-    exact.check(line.data, keys, large)
+    strict_json.check(line.data, keys, large)
     return packed
 
 
-#: Brackets, strings (those before a colon are keys).
+#: Brackets and strings; a string before a colon is a key.
 _TOKENS = re.compile(r'[\[\]{}]|"(?P<key>(?:[^"\\]|\\.)*)"(?=\s*:)|"(?:[^"\\]|\\.)*"')
 
 
@@ -135,7 +135,7 @@ def _why_not_json(data: bytes, said: str) -> str:
         return f"invalid UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
     if "depth" in said or "recursion" in said:
         return f"'{_deepest_field(text)}' is nested too deep: more than {limits.METADATA_DEPTH_MAX} levels"
-    if (found := exact.not_finite(text)) is not None:
+    if (found := strict_json.not_finite(text)) is not None:
         place, number = found
         why = "JSON has no NaN and no Infinity" if number[-1] in "Ny" else "the largest number is 1.8e308"
         instead = "leave the document out" if place.startswith("vector") else "write it as a string, or null"
@@ -144,7 +144,7 @@ def _why_not_json(data: bytes, said: str) -> str:
 
 
 def _deepest_field(text: str) -> str:
-    """The key of the outermost object in which the brackets are nested deepest."""
+    """The top-level key whose value has the deepest nesting."""
     depth = deepest = 0
     key = field = ""
     for match in _TOKENS.finditer(text):

@@ -12,11 +12,11 @@ _NUMBERS = frozenset((int, float))
 
 
 def pack_vector(values: Any) -> bytes:
-    """A vector as it travels: shape (dimension,), little-endian float32.
+    """A vector in wire format: shape (dimension,), little-endian float32.
 
-    Takes a sequence of numbers, NumPy's among them, anything that offers a one-dimensional buffer of float32 or float64
-    (a numpy array), or bytes that are packed already. Raises VecError `invalid_document` for anything else. That all
-    components are finite and that the dimension is the library's is checked where the library is known, in the daemon.
+    Takes a sequence of numbers, including NumPy scalars; an object with a one-dimensional buffer of float32 or float64,
+    such as a NumPy array; or packed bytes. Raises VecError `invalid_document` for anything else. The daemon, which
+    knows the library, checks the dimension and that all components are finite.
     """
     if isinstance(values, bytes):
         return values
@@ -36,7 +36,7 @@ def pack_vector(values: Any) -> bytes:
     else:
         try:
             view = memoryview(values)
-        except (TypeError, ValueError):  # no buffer, or one of things that have no format
+        except (TypeError, ValueError):  # no buffer, or one without a format
             raise VecError(
                 Code.INVALID_DOCUMENT, f"a vector must be a list of numbers, not {_described(values)}"
             ) from None
@@ -53,7 +53,7 @@ def pack_vector(values: Any) -> bytes:
 
 
 def unpack_vector(data: bytes) -> list[float]:
-    """The numbers of a packed vector."""
+    """The components of a packed vector."""
     values = array("f", data)
     if sys.byteorder == "big":
         values.byteswap()
@@ -61,7 +61,7 @@ def unpack_vector(data: bytes) -> list[float]:
 
 
 def _is_numpys_number(value: Any) -> bool:
-    """Whether it is an integer or a float of NumPy's, as `list(array)` gives them."""
+    """Whether it is a NumPy scalar, integer or float, as in `list(array)`."""
     return getattr(getattr(value, "dtype", None), "kind", "") in ("i", "u", "f") and not value.shape
 
 

@@ -9,7 +9,7 @@ from ..call import Call
 
 
 async def list_(call: Call) -> dict[str, Any]:
-    await call.room()
+    await call.wait_for_room()
     return {"consumers": await call.engine.feed.consumers.all()}
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from ... import limits
-from ...engine import ingest as verbs
+from ...engine import ingest as operations
 from ...store.catalogue import DEFAULT
 from ..call import Call
 
@@ -16,7 +16,7 @@ async def ingest(call: Call) -> dict[str, Any]:
     fields = call.fields
     documents = fields.items("documents", count_max=limits.BATCH_DOCUMENTS_MAX)
     strict, detail = fields.flag("strict"), fields.flag("detail")
-    result = await verbs.ingest(call.engine, fields.text("library", DEFAULT), documents, call.slot, strict=strict)
+    result = await operations.ingest(call.engine, fields.text("library", DEFAULT), documents, call.slot, strict=strict)
     counts = Counter(outcome.status for outcome in result.outcomes)
     body: dict[str, Any] = {status: counts[status] for status in ("added", "updated", "unchanged", "deleted")}
     body["failed"] = len(result.refused)

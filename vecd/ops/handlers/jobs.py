@@ -8,7 +8,7 @@ import contextlib
 from typing import Any
 
 from ... import limits
-from ...engine.ingest import settled
+from ...engine.ingest import library_after_writes
 from ...errors import Code, VecError
 from ...jobs import operations
 from ...jobs.kinds.ingest import spool_file
@@ -28,7 +28,8 @@ async def submit(call: Call) -> dict[str, Any]:
     """Fields: kind, params, library, priority, delay_s, after, unique, lock, timeout_s."""
     fields = call.fields
     if (library := fields.optional_text("library")) is not None:
-        await settled(call.engine, library, call.slot)  # an earlier write of the connection may be making it
+        # An earlier write of the connection may be making it.
+        await library_after_writes(call.engine, library, call.slot)
     job = operations.wanted(
         call.jobs,
         fields.text("kind"),
@@ -67,7 +68,7 @@ async def list_(call: Call) -> dict[str, Any]:
     before: int | None = None
     while left:
         count = min(left, limits.JOBS_PAGE)
-        await call.room()
+        await call.wait_for_room()
         found = await call.engine.read(operations.page, call.jobs, listing, before, count)
         await call.items([operations.described(call.jobs, job) for job in found])
         if len(found) < count:
@@ -76,8 +77,8 @@ async def list_(call: Call) -> dict[str, Any]:
     return {}
 
 
-def _listing(fields: Fields) -> operations.Listing:
-    return operations.Listing(
+def _listing(fields: Fields) -> operations.JobFilter:
+    return operations.JobFilter(
         fields.optional_texts("states"),
         fields.optional_texts("kinds"),
         fields.optional_text("library"),
@@ -93,7 +94,7 @@ async def show(call: Call) -> dict[str, Any]:
 async def logs(call: Call) -> dict[str, Any]:
     """Fields: job_id, after (a line's number, exclusive)."""
     after = call.fields.integer("after", 0, low=0, high=_ID_MAX)
-    await call.room()
+    await call.wait_for_room()
     return {"lines": await call.engine.read(operations.lines, call.jobs, _id(call.fields), after)}
 
 
@@ -114,7 +115,7 @@ async def wait(call: Call) -> dict[str, Any]:
         one=fields.flag("any"),
         timeout_s=fields.optional_seconds("timeout_s"),
         every_s=None if every_s is None else max(every_s, limits.JOBS_EVERY_S),
-        room=call.room,
+        before_read=call.wait_for_room,
     )
     reason = "done"
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ... import limits
-from ...engine import libraries as verbs
+from ...engine import libraries as operations
 from ...engine import synthetic_recall
 from ..call import Call
 from ..fields import Fields
@@ -13,7 +13,7 @@ from ..fields import Fields
 
 async def create(call: Call) -> dict[str, Any]:
     fields = call.fields
-    wanted = verbs.planned(
+    wanted = operations.planned(
         call.engine,
         fields.text("library"),
         dimension=fields.optional_integer("dimension", low=1, high=limits.DIMENSION_MAX),
@@ -25,24 +25,24 @@ async def create(call: Call) -> dict[str, Any]:
         recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
         language=fields.optional_text("language"),
     )
-    return await verbs.create(call.engine, wanted, call.slot)
+    return await operations.create(call.engine, wanted, call.slot)
 
 
 async def list_(call: Call) -> dict[str, Any]:
-    await call.room()
-    return {"libraries": [verbs.show(call.engine, each) for each in verbs.everything(call.engine)]}
+    await call.wait_for_room()
+    return {"libraries": [operations.show(call.engine, each) for each in operations.all_libraries(call.engine)]}
 
 
 async def show(call: Call) -> dict[str, Any]:
     library = call.engine.database.catalogue.find(call.fields.text("library"))
-    shown = verbs.show(call.engine, library)
+    shown = operations.show(call.engine, library)
     return {**shown, "recall": {**shown["recall"], "probe": await synthetic_recall.measure(call.engine, library)}}
 
 
 async def rebuild(call: Call) -> dict[str, Any]:
     """Fields: library, index, params, parameters, recall."""
     fields = call.fields
-    return await verbs.rebuild(
+    return await operations.rebuild(
         call.engine,
         fields.text("library"),
         fields.optional_text("index"),
@@ -52,7 +52,7 @@ async def rebuild(call: Call) -> dict[str, Any]:
 
 
 async def delete(call: Call) -> dict[str, Any]:
-    return await verbs.delete(call.engine, call.fields.text("library"), call.slot)
+    return await operations.delete(call.engine, call.fields.text("library"), call.slot)
 
 
 def _parameters(fields: Fields) -> dict[str, Any]:

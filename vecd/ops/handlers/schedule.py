@@ -26,7 +26,7 @@ async def add(call: Call) -> dict[str, Any]:
 
 
 async def list_(call: Call) -> dict[str, Any]:
-    await call.room()
+    await call.wait_for_room()
     return {"schedules": await call.scheduler.listed()}
 
 

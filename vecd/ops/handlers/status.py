@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...engine import status as verbs
+from ...engine import status as operations
 from ...jobs import operations as jobs
 from ..call import Call
 
@@ -14,4 +14,4 @@ def ping(call: Call) -> dict[str, Any]:
 
 
 def status(call: Call) -> dict[str, Any]:
-    return {**verbs.status(call.engine), "connections": call.service.connections, "jobs": jobs.overview(call.jobs)}
+    return {**operations.status(call.engine), "connections": call.service.connections, "jobs": jobs.overview(call.jobs)}

@@ -23,12 +23,12 @@ async def watch(call: Call) -> dict[str, Any]:
     now = call.engine.database.head  # before the filters are parsed, which may take a while
     spec = await _spec(call)
     timeout_s = call.fields.optional_seconds("timeout_s")
-    subscription = call.engine.feed.watches.make(spec, call.encode_part, now, partial(call.room, alone=True))
+    subscription = call.engine.feed.watches.make(spec, call.encode_part, now, partial(call.wait_for_room, alone=True))
     database, loop = call.engine.database, asyncio.get_running_loop()
     reason, sent_at = "done", loop.time()
     try:
         async with asyncio.timeout(timeout_s), contextlib.aclosing(subscription.batches()) as them:
-            with call.subscribed(subscription):
+            with call.register_watch(subscription):
                 async for batch in them:
                     if batch.body is not None:
                         await call.part(batch.body)
@@ -36,7 +36,7 @@ async def watch(call: Call) -> dict[str, Any]:
                     elif loop.time() - sent_at > call.engine.settings.heartbeat_s:
                         await call.part(bookmark(database, batch.position, call.encode_part))
                         sent_at = loop.time()
-                    call.release()  # also if there was nothing to send
+                    call.release_room()  # also if there was nothing to send
     except TimeoutError:
         reason = "timeout"
     except asyncio.CancelledError:
@@ -92,7 +92,7 @@ async def flush(call: Call) -> dict[str, Any]:
     fields = call.fields
     target, consumer = fields.optional_integer("target", low=0, high=2**62), fields.optional_text("consumer")
     timeout_s = fields.optional_seconds("timeout_s")
-    watch = None if target is None else call.subscription(target)
+    watch = None if target is None else call.find_watch(target)
     if target is not None and watch is None:
         raise VecError(Code.NOT_FOUND, f"there is no watch {target} on this connection", field="target")
     try:

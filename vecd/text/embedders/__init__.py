@@ -1,7 +1,7 @@
-"""Embedders: texts in, vectors out. Adding one is one file, which declares its `EMBEDDER`, and one entry here.
+"""Embedders: models that map texts to vectors. A new one is one file, which declares an `EMBEDDER`, and one entry here.
 
-An embedder's name is pinned in a library, so what a name means never changes: a better model is a new name. The table
-itself imports no embedder and no numpy, so that the command line can list the names.
+A library stores the name of its embedder, so a name always means the same model: a better model gets a new name. The
+table imports no embedder and no numpy, so that the command line can list the names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .embedder import Embedder, EmbedderKind
 
 __all__ = ["EMBEDDERS", "Embedder", "EmbedderKind", "dimension_of", "embeds", "kind_of", "make"]
 
-#: Name -> the module that declares it; None: vectors only, texts are refused.
+#: Name -> module that declares it; None: no embedder, the library takes vectors only.
 EMBEDDERS: Final[dict[str, str | None]] = {
     "wordllama": "vecd.text.embedders.wordllama",
     "hash": "vecd.text.embedders.hash",
@@ -23,7 +23,7 @@ EMBEDDERS: Final[dict[str, str | None]] = {
 
 
 def kind_of(name: str) -> EmbedderKind | None:
-    """What an embedder declares; None for `none`. Raises VecError `unsupported` for a name that is not in the table."""
+    """The declaration of an embedder; None for `none`. Raises VecError `unsupported` for an unknown name."""
     if name not in EMBEDDERS:
         close = nearest(name, list(EMBEDDERS))
         hint = f"did you mean {close!r}?" if close else f"known embedders: {', '.join(EMBEDDERS)}"
@@ -36,13 +36,13 @@ def kind_of(name: str) -> EmbedderKind | None:
 
 
 def embeds(name: str) -> bool:
-    """Whether it makes vectors of texts. Raises VecError `unsupported`."""
+    """Whether the name is an embedder that computes vectors. Raises VecError `unsupported`."""
     return kind_of(name) is not None
 
 
 def dimension_of(name: str) -> int | None:
-    """The dimension of the embedder's vectors, without loading it; None for `none`, and where only its first answer
-    tells. Raises VecError `unsupported`."""
+    """The dimension of the embedder's vectors, without loading it; None for `none`, and if it is unknown before the
+    first call. Raises VecError `unsupported`."""
     kind = kind_of(name)
     return None if kind is None else kind.dimension
 

@@ -1,4 +1,4 @@
-"""What an embedder is, and what each one declares of itself in its own file, as `EMBEDDER`."""
+"""The protocol of embedders, and the declaration that each one's module makes as `EMBEDDER`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 
 
 class Embedder(Protocol):
-    """Makes vectors of texts. Safe to call from several threads at once."""
+    """Maps texts to vectors. Thread-safe."""
 
     @property
     def dimension(self) -> int | None:
-        """Components of its vectors; None before its first answer, if it cannot be known earlier."""
+        """Components of its vectors; None before the first call, if it is unknown until then."""
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """One row a text: shape (len(texts), dimension), each of length 1, or of zeros where nothing is known.
+        """One row per text: shape (len(texts), dimension), each of norm 1, or zeros for a text without known words.
 
-        Called on a thread that may wait, with a bounded number of texts, so it may take seconds. Raises VecError: with
-        the code `embedder_failed` where another attempt may succeed (jobs retry it), and with another code, such as
-        `invalid_request`, where it would not.
+        Called on a thread that may block, with a bounded number of texts, so it may take seconds. Raises VecError: with
+        the code `embedder_failed` if another attempt may succeed (jobs retry it), otherwise with another code, for
+        example `invalid_request`.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedderKind:
-    """What is known of an embedder without loading it."""
+    """The declaration of an embedder, which is available without loading it."""
 
-    what: str
+    what: str  # description, for people
     make: Callable[[], Embedder]  # may read files; raises VecError `embedder_failed`
-    dimension: int | None  # None: its first answer tells, and pins the dimension of the library
+    dimension: int | None  # None: unknown before the first call, which sets the dimension of the library

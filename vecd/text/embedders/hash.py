@@ -1,5 +1,5 @@
 """The `hash` embedder: feature hashing of words, no model (Weinberger et al., 2009, "Feature Hashing for Large Scale
-Multitask Learning"). Finds shared words and nothing else; the same on every machine and in every version.
+Multitask Learning"). Texts are similar only if they share words. The same on every machine and in every version.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DIMENSION = 256
 
 
 class Hash:
-    """A word's CRC-32 chooses its component and its sign; a text is the sum of its words, of length 1."""
+    """The CRC-32 of a word selects a component and a sign; a text is the normalized sum of its words."""
 
     dimension = _DIMENSION
 

@@ -1,8 +1,8 @@
 """The `wordllama` embedder: static token embeddings, 256 dimensions, from the files that the wordllama wheel ships.
 
-The weights are read through a memory map, the tokenizer's file with `tokenizers`. The package itself is not imported:
-that is slow, and its loader reaches for the network. Texts are lower-cased first; on upper-case text nDCG@10
-fell from 0.344 to 0.061 without it.
+The weights are memory-mapped; the tokenizer's file is read with `tokenizers`. The package itself is not imported: that
+is slow, and its loader accesses the network. Texts are lower-cased first; without that, nDCG@10 on upper-case text fell
+from 0.344 to 0.061.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from .embedder import EmbedderKind
 _DIMENSION = 256
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
 _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
-#: Token vectors gathered at once: 16,384 x 1 KiB fits the processor's cache better than a batch's 100 MB.
+#: Token vectors gathered at once: 16,384 x 1 KiB fits the processor's cache better than the 100 MB of a batch.
 _TOKENS_AT_ONCE = 16_384
 
 
 class WordLlama:
-    """The mean of a text's token vectors, of length 1."""
+    """The normalized mean of a text's token vectors."""
 
     dimension = _DIMENSION
 
     def __init__(self) -> None:
-        # Rayon's threads inside tokenizers; without this they are off after a fork warning in some environments.
+        # Enables Rayon's threads in tokenizers; in some environments they are disabled after a fork warning.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         from tokenizers import Tokenizer
 
@@ -50,7 +50,7 @@ class WordLlama:
         self._tokenizer.no_truncation()
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        if len(texts) == 1:  # not on Rayon's threads: a query would wait there for the batches of a bulk load
+        if len(texts) == 1:  # not on Rayon's threads, where a query would wait for the batches of a bulk load
             tokens = [self._tokenizer.encode(texts[0].lower(), add_special_tokens=False).ids]
         else:
             try:
@@ -71,13 +71,13 @@ class WordLlama:
                 stop += 1
             self._sum(tokens[start:stop], vectors[start:stop])
             start = stop
-        # The mean's length is divided out, so the sum will do.
+        # Normalization makes sum and mean equal.
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.divide(vectors, np.where(lengths == 0, 1, lengths), dtype=np.float32)
 
     def _sum(self, tokens: list[list[int]], into: npt.NDArray[np.float32]) -> None:
-        # Widening a token's vector costs as much as all else that is done with it, and the same tokens come again and
-        # again. A sum a text is faster than np.add.reduceat, ten times if texts are long.
+        # Converting a token's vector to float32 costs as much as all other operations on it, and tokens repeat. One sum
+        # per text is faster than np.add.reduceat, ten times for long texts.
         distinct, places = np.unique(np.fromiter(chain.from_iterable(tokens), np.intp), return_inverse=True)
         vectors = self._weights[distinct].astype(np.float32)
         start = 0
@@ -96,7 +96,7 @@ def _package_folder() -> Path:
 
 
 def _mapped(path: Path) -> npt.NDArray[np.float16]:
-    """The one matrix of a safetensors file (tokens x 256, float16), without reading it: 8 bytes of header length,
+    """Memory-maps the one matrix of a safetensors file (tokens x 256, float16). The format is 8 bytes of header length,
     the header as JSON, the data (https://github.com/huggingface/safetensors, "Format")."""
     with open(path, "rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")

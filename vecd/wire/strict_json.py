@@ -1,7 +1,7 @@
-"""JSON that is read exactly: what a parser would change without a word is refused by name.
+"""Exact JSON parsing: refuses values that a parser would silently change.
 
-orjson reads an integer beyond 64 bits as a float and keeps the last of two equal keys. Both are looked for cheaply:
-only a line that may hold one is read a second time, slowly, to find it and to name it.
+orjson reads an integer beyond 64 bits as a float and keeps the last of two equal keys. A cheap check finds texts that
+may have either; only these are parsed again, by a slower parser, to find the value and to name it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import Code, VecError
-from ..values import INTEGER_MAX, INTEGER_MIN, integer_refused, large_float, name_of
+from ..json_values import INTEGER_MAX, INTEGER_MIN, integer_refused, large_float, name_of
 
 #: Two, because a pattern that begins with a literal is found ten times as fast as one that does not.
 _QUOTE_COLON = re.compile(rb'"[ \t\r\n]*:')
@@ -21,29 +21,29 @@ _ESCAPED_QUOTE_COLON = re.compile(rb'\\"[ \t\r\n]*:')
 
 
 class _Twice:
-    """Stands for an object in which a key stands twice."""
+    """Replaces an object with a duplicate key."""
 
     def __init__(self, key: str) -> None:
         self.key = key
 
 
 class _NotFinite:
-    """Stands for a number that is none of 64 bits, as it is written."""
+    """Replaces a number that is not a finite 64-bit float, with its source text."""
 
     def __init__(self, digits: str) -> None:
         self.digits = digits
 
 
 class _TooLarge:
-    """Stands for an integer that does not fit 64 bits, with its digits."""
+    """Replaces an integer that does not fit 64 bits, with its digits."""
 
     def __init__(self, digits: str) -> None:
         self.digits = digits
 
 
 def loads(data: bytes) -> Any:
-    """A JSON text. Raises VecError `invalid_document` for a key that occurs twice in an object and for an integer
-    beyond 64 bits, and orjson.JSONDecodeError (a ValueError) for what is not JSON."""
+    """Parses a JSON text. Raises VecError `invalid_document` for a duplicate key or an integer beyond 64 bits, and
+    orjson.JSONDecodeError (a ValueError) for invalid JSON."""
     import orjson
 
     value = orjson.loads(data)
@@ -53,30 +53,31 @@ def loads(data: bytes) -> Any:
 
 
 def check(data: bytes, keys: int, large: bool) -> None:
-    """Refuses the text of a value that has lost something: it has so many keys, and `large` says whether one of its
-    floats may have been an integer beyond 64 bits. Raises VecError `invalid_document`, naming the place."""
+    """Refuses a text if its parsed value has lost something. `keys` is the number of keys of the value, and `large`
+    whether one of its floats may have been an integer beyond 64 bits. Raises VecError `invalid_document`, naming the
+    place."""
     if large or not _has_each_key_once(data, keys):
-        _look_closely(data)
+        _parse_slowly(data)
 
 
 def _has_each_key_once(data: bytes, keys: int) -> bool:
-    """Whether the text writes no more keys than the value has. False: perhaps not.
+    """Whether the text certainly has no more keys than the value. False means unknown.
 
-    Each key is followed by a colon, so a text with no more colons than keys is good. Otherwise the quotes before colons
-    are counted; those within strings are escaped.
+    Each key is followed by a colon, so a text with no more colons than keys is good. Otherwise count the quotes before
+    colons; those within strings are escaped.
     """
     if data.count(b":") == keys:
         return True
     written = len(_QUOTE_COLON.findall(data))
     if written == keys:
         return True
-    if b'\\\\"' in data:  # a string that ends with a backslash: its quote is no escaped one
+    if b'\\\\"' in data:  # a string that ends with a backslash: its closing quote is not escaped
         return False
     return written - len(_ESCAPED_QUOTE_COLON.findall(data)) == keys
 
 
 def _count(value: Any) -> tuple[int, bool]:
-    """How many keys a value has, at all depths, and whether it holds a float that may have been a large integer."""
+    """The number of keys of a value, at all depths, and whether it has a float that may have been a large integer."""
     keys, large = 0, False
     waiting = [value]
     while waiting:
@@ -91,8 +92,8 @@ def _count(value: Any) -> tuple[int, bool]:
     return keys, large
 
 
-def _look_closely(data: bytes) -> None:
-    """Reads the text with the standard library's parser, which gives all keys and all digits."""
+def _parse_slowly(data: bytes) -> None:
+    """Parses the text with the standard library's parser, which reports all keys and all digits."""
 
     def pairs(found: list[tuple[str, Any]]) -> Any:
         made = dict(found)
@@ -124,8 +125,8 @@ def _look_closely(data: bytes) -> None:
 
 
 def not_finite(text: str) -> tuple[str, str] | None:
-    """A number in a JSON text that no float of 64 bits can be, or that JSON does not have: its place, and how it is
-    written. None if there is none, or the text is no JSON for another reason."""
+    """A number in a JSON text that is beyond the range of 64-bit floats, or not JSON: its place and its source text.
+    None if there is none, or if the text is invalid JSON for another reason."""
 
     def number(digits: str) -> Any:
         return None if math.isfinite(float(digits)) else _NotFinite(digits)
@@ -143,7 +144,7 @@ def _nothing(digits: str) -> None:
 
 
 def _places(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Everything in a value, with the keys and positions that lead there."""
+    """All values nested in a value, with the path of keys and positions to each."""
     waiting: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while waiting:
         path, each = waiting.pop()

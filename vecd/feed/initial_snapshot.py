@@ -12,11 +12,11 @@ from typing import Any, Final
 from .. import limits
 from ..store import documents, events, libraries
 from ..store.database import Database
-from ..store.events import Event, Row
+from ..store.events import Event, EventRow
 from ..units import format_time
 from . import payloads
 from .batches import ROWS_FIRST, Encode, EventBatch, encoded
-from .positions import Position, compacted, cursor
+from .positions import Position, compacted_error, cursor
 from .selection import ChangedDocuments, EventSelection, SelectedRow, matching
 
 #: The types of a snapshot's items. The log has none of them, so no selection by type concerns them.
@@ -38,10 +38,10 @@ def read(
     """
     seq, label = position
     assert label is not None
-    with database.snapshot() as db:
+    with database.read_transaction() as db:
         horizon, _ = events.horizon(db)
         if seq < horizon:
-            raise compacted(database, f"the snapshot {cursor(database, position)}", horizon)
+            raise compacted_error(database, f"the snapshot {cursor(database, position)}", horizon)
         names = {
             library_id: name
             for library_id, name in libraries.state(db, seq)
@@ -66,20 +66,24 @@ def read(
         selected = [SelectedRow(row, names[row.library_id or 0]) for row in rows]
         if selection.where:
             selected = matching(ChangedDocuments([selection], rows).passing(selection.where), selected)
-        group = next(iter(payloads.split(selection, selected, db)))[:left]
+        contents = payloads.Contents(db)
+        group = next(iter(payloads.split(selection, selected, contents)))[:left]
         label = found[-1][0] if len(group) == len(selected) else group[-1].row.label
-        contents = payloads.Payloads(selection, [each.row for each in group], db) if selection.payload else None
+        its_rows = [each.row for each in group]
+        its_payloads = payloads.Payloads(selection, its_rows, contents) if selection.payload else None
         for row, name, _ in group:
             data = events.expand(row, name)[0]["data"]
-            if contents is not None:
-                contents.add_document(row, data)
+            if its_payloads is not None:
+                its_payloads.add_document(row, data)
             items.append(_item(seq, DOCUMENT, name, time, data))
     return encoded(database, encode, seq, Position(seq, label), items, seq)
 
 
-def _row(seq: int, label: int, chunks: int, library_id: int, id: str, title: str | None, metadata: str) -> Row:
+def _row(seq: int, label: int, chunks: int, library_id: int, id: str, title: str | None, metadata: str) -> EventRow:
     """The row of the log that would add the document now."""
-    return Row(seq, 0, events.DOCUMENT_ADDED, library_id, None, id, label, chunks, title, metadata, None, 0, None, None)
+    return EventRow(
+        seq, 0, events.DOCUMENT_ADDED, library_id, None, id, label, chunks, title, metadata, None, 0, None, None
+    )
 
 
 def _item(seq: int, item_type: str, library: str | None, time: str, data: dict[str, Any]) -> Event:

@@ -1,4 +1,4 @@
-"""What frames that arrive may hold in memory, over all connections of the listener.
+"""FrameBudget: how much memory incoming frames of all connections together may hold, and the decoding of large ones.
 
 - `incoming`, in bytes: room for large frames that have announced themselves and are not complete. A large frame gets
   its room before it is read on, first come, first served; small ones need none.
@@ -25,7 +25,7 @@ log = logging.getLogger("vecd.session")
 
 
 class Undecoded(NamedTuple):
-    """Why a frame is no request, or too large a one; of that, the id to answer, if it has one."""
+    """Why a frame is not a valid request; `id` is the request's number, if it could be read."""
 
     error: VecError
     id: int | None = None
@@ -85,7 +85,7 @@ class FrameBudget:
         return bool(self._arriving)
 
     def forget(self, receiver: Receiver) -> None:
-        """The receiver takes no more."""
+        """Forgets the receiver's frames that wait."""
         self._arriving = deque(each for each in self._arriving if each[0] is not receiver)
         self._frames = deque(each for each in self._frames if each[0] is not receiver)
         self._admit_waiting()  # those behind it may need less room

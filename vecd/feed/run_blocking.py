@@ -1,4 +1,4 @@
-"""How the feed has functions that block run: the event loop awaits, a thread works."""
+"""How the feed runs functions that block: the event loop awaits while a thread works."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Run(Protocol):
+class RunBlocking(Protocol):
     """Runs a function that blocks off the event loop."""
 
     def __call__(self, function: Callable[[*Ts], T], *args: *Ts) -> Awaitable[T]: ...

@@ -1,7 +1,7 @@
-"""`vec watch --exec`: deliver a watch to a command, with the loop of vecd.delivery.
+"""`vec watch --exec`: delivers a watch to a shell command, with the delivery loop of vecd.delivery.
 
-The command runs once for each batch. A command that cannot be run at all says nothing about the batch: the watch ends
-before it.
+The command runs once for each batch. If the command cannot be run, that is no fault of the batch: the watch ends, and
+its cursor stays before the batch.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vecd.client import Message
-from vecd.delivery import AttemptFailed, Batch, DeadLetterFile, Delivery, Observer, Options
+from vecd.delivery import AttemptFailed, DeadLetterFile, Delivery, DeliveryBatch, DeliveryOptions, Observer
 from vecd.durable_files import printable_path
 from vecd.errors import Code, VecError
 
-from .feed import Events
+from .event_lines import EventLines
 from .output import plural
 from .signals import Signals
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .following import Following
+    from .reconnecting import ReconnectingWatch
 
-#: What a shell's exit status says of a command that it could not run.
+#: Exit statuses of a shell for a command that it could not run.
 _CANNOT_RUN = {126: "it cannot be executed", 127: "it was not found"}
 
 
-class Handler:
-    """A command, and how events are delivered to it. `signal_got` after `run` is the signal that ended it, if any."""
+class ExecDelivery:
+    """Delivers events to a command. After `run`, `signal_got` is the signal that ended it, or None."""
 
     def __init__(
-        self, command: str, form: Events, *, events_max: int, attempts_max: int, dead_letters: Path, stops: bool
+        self, command: str, form: EventLines, *, events_max: int, attempts_max: int, dead_letters: Path, stops: bool
     ) -> None:
-        """With `stops`, the watch ends at a batch that it would give up. Raises VecError for a file that cannot hold
-        dead letters, or an invalid VEC_RETRY_S."""
+        """With `stops`, the watch ends at a batch that fails, and writes no dead letters. Raises VecError if the file
+        cannot hold dead letters, or VEC_RETRY_S is invalid."""
         self._form = form
-        self._options = Options(
-            events_max=events_max, attempts_max=attempts_max, retry_s=_retry_s() or Options().retry_s
+        self._options = DeliveryOptions(
+            events_max=events_max, attempts_max=attempts_max, retry_s=_retry_s() or DeliveryOptions().retry_s
         )
         self._dead_letters = DeadLetterFile(dead_letters)
         self._stops = stops
@@ -54,10 +54,10 @@ class Handler:
         """Readable when a signal ends the run."""
         return self._signals
 
-    def run(self, following: Following, messages: Iterator[Message]) -> None:
-        """Handles all that comes. Raises VecError `handler_failed` when it stops at a batch that fails, and others."""
+    def run(self, following: ReconnectingWatch, messages: Iterator[Message]) -> None:
+        """Handles all messages. Raises VecError `handler_failed` when it stops at a batch that fails, and others."""
         delivery = Delivery(
-            _Feed(following, messages, self._form),
+            _WatchSource(following, messages, self._form),
             self._command,
             self._options,
             encode=self._form.lines,
@@ -71,10 +71,10 @@ class Handler:
         self.signal_got = self._signals.got
 
 
-class _Feed:
-    """A watch as the feed of a delivery."""
+class _WatchSource:
+    """A watch as the source of a delivery."""
 
-    def __init__(self, following: Following, messages: Iterator[Message], form: Events) -> None:
+    def __init__(self, following: ReconnectingWatch, messages: Iterator[Message], form: EventLines) -> None:
         self._following = following
         self._messages = messages
         self._form = form
@@ -111,7 +111,7 @@ class _Command:
         self._command = command
         self._signals = signals
 
-    def deliver(self, batch: Batch) -> None:
+    def deliver(self, batch: DeliveryBatch) -> None:
         status = self._run(batch)
         if status == 0:
             return
@@ -124,7 +124,7 @@ class _Command:
         shown = os.fsencode(self._command).decode("utf-8", "backslashreplace")
         raise AttemptFailed(f"the command failed with status {status}", command=shown, status=status)
 
-    def _run(self, batch: Batch) -> int:
+    def _run(self, batch: DeliveryBatch) -> int:
         """The command's exit status, as a shell reports it."""
         environment = {
             "VEC_CURSOR": batch.cursor,
@@ -132,7 +132,7 @@ class _Command:
             "VEC_ATTEMPT": str(batch.attempt),
         }
         try:
-            # In a process group of its own: a Ctrl-C at the terminal is ours, and lets the command finish.
+            # In a separate process group, so that a Ctrl-C at the terminal does not reach the command.
             process = subprocess.Popen(
                 ["/bin/sh", "-c", self._command],
                 stdin=subprocess.PIPE,
@@ -143,7 +143,7 @@ class _Command:
             raise VecError(Code.HANDLER_FAILED, f"the command cannot be run ({error.strerror})") from error
         self._signals.group = process.pid
         try:
-            process.communicate(b"".join(batch.lines))  # one that reads nothing of it is judged by its exit status
+            process.communicate(b"".join(batch.lines))  # it need not read its input
         finally:
             self._signals.group = None
         status = process.returncode
@@ -151,18 +151,18 @@ class _Command:
 
 
 class _Report(Observer):
-    """Says on stderr what fails."""
+    """Reports failures on stderr."""
 
-    def __init__(self, options: Options, dead_letters: DeadLetterFile) -> None:
+    def __init__(self, options: DeliveryOptions, dead_letters: DeadLetterFile) -> None:
         self._attempts_max = options.attempts_max
         self._dead_letters = dead_letters
 
-    def retrying(self, batch: Batch, failure: AttemptFailed, pause_s: float) -> None:
-        _say(f"{failure.reason} (try {batch.attempt} of {self._attempts_max}); again in {pause_s:.1f} s")
+    def retrying(self, batch: DeliveryBatch, failure: AttemptFailed, pause_s: float) -> None:
+        _say(f"{failure.reason} (attempt {batch.attempt} of {self._attempts_max}); retry in {pause_s:.1f} s")
 
-    def gave_up(self, batch: Batch, failure: AttemptFailed) -> None:
-        tried = f"tried {plural(batch.attempt, 'time')} with {plural(len(batch.lines), 'event')}"
-        _say(f"{failure.reason} ({tried}); they are in {printable_path(self._dead_letters.path)}")
+    def gave_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
+        tried = f"{plural(batch.attempt, 'attempt')}, {plural(len(batch.lines), 'event')}"
+        _say(f"{failure.reason} ({tried}); the events are in {printable_path(self._dead_letters.path)}")
 
 
 def _say(line: str) -> None:

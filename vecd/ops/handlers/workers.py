@@ -1,4 +1,4 @@
-"""jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish, jobs.workers: jobs of workers outside the daemon."""
+"""jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish, jobs.workers: the ops of workers outside the daemon."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from ... import limits
 from ...errors import Code, VecError
-from ...jobs import outside
+from ...jobs import external_workers
 from ..call import Call
 from ..fields import Fields
 
@@ -20,7 +20,7 @@ async def claim(call: Call) -> dict[str, Any]:
     if not kinds:
         raise VecError(Code.INVALID_REQUEST, "field 'kinds' must be a list of at least one kind", field="kinds")
     lease_s = fields.optional_number("lease_s", low=limits.LEASE_S_MIN, high=limits.LEASE_S_MAX)
-    job = await outside.claim(
+    job = await external_workers.claim(
         call.jobs,
         fields.text("worker", chars_max=limits.WORKER_NAME_CHARS_MAX),
         kinds,
@@ -33,14 +33,14 @@ async def claim(call: Call) -> dict[str, Any]:
 async def heartbeat(call: Call) -> dict[str, Any]:
     """Fields: job_id, attempt, done, total."""
     job_id, attempt = _attempt(call.fields)
-    return outside.heartbeat(call.jobs, job_id, attempt, **_progress(call.fields))
+    return external_workers.heartbeat(call.jobs, job_id, attempt, **_progress(call.fields))
 
 
 async def checkpoint(call: Call) -> dict[str, Any]:
     """Fields: job_id, attempt, step, checkpoint, effect, done, total, lines."""
     fields = call.fields
     job_id, attempt = _attempt(fields)
-    return await outside.checkpoint(
+    return await external_workers.checkpoint(
         call.jobs,
         job_id,
         attempt,
@@ -59,11 +59,11 @@ async def finish(call: Call) -> dict[str, Any]:
     error, retryable = _error(fields)
     if result is not None and error is not None:
         raise VecError(Code.INVALID_REQUEST, "an attempt ends with 'result' or 'error', not with both", field="error")
-    return await outside.finish(call.jobs, *_attempt(fields), result=result, error=error, retryable=retryable)
+    return await external_workers.finish(call.jobs, *_attempt(fields), result=result, error=error, retryable=retryable)
 
 
 def workers(call: Call) -> dict[str, Any]:
-    return {"workers": outside.workers(call.jobs)}
+    return {"workers": external_workers.workers(call.jobs)}
 
 
 def _attempt(fields: Fields) -> tuple[int, int]:

@@ -1,25 +1,24 @@
-"""Cutting a folded text into tokens: words, names made of words, runs without spaces, symbols and emoji.
+"""Tokenizer of folded text: words, names made of words, runs without spaces, symbols and emoji.
 
 Pure pattern matching on `folding.shape`. Words are those of UAX #29 (letters, digits, their marks, inner apostrophes),
-but for three kinds of text that UAX #29 does not cut as a search needs it:
+except for three kinds of text that UAX #29 does not segment as search needs it:
 
 - A *name* is words joined by `_`, `-`, `.`, `@` or `&`, or by a comma between digits: foo_bar, CVE-2024-1234, 3.11.4,
-  node.js, ada@example.com. It is a token, and so is each of its parts; at `@` first, then at `.`, then at `-`, then at
-  `_`, so that my-file.txt also gives my-file. A leading dot (.NET) and a trailing `++` or `#` (C++, C#) belong to the
-  name. Slashes and colons only separate: a path is its names.
+  node.js, ada@example.com. It is a token, and so is each of its parts. It is split first at `@`, then at `.`, then at
+  `-`, then at `_`, so my-file.txt also gives my-file. A leading dot (.NET) and a trailing `++` or `#` (C++, C#) belong
+  to the name. Slashes and colons only separate: a path is several names.
 - A *run* of a script without spaces (Han, kana, Hangul, Thai, Lao, Khmer, Burmese and others) gives its characters and
-  the pairs of neighbours, in the order 1, 12, 2, 23, 3: what stands together in the text stands together in the
-  tokens. A character is a letter with its marks.
+  its bigrams, in the order 1, 12, 2, 23, 3, so that what is adjacent in the text is adjacent in the tokens. A character
+  is a letter with its marks.
 - A *symbol* is a token, and an emoji sequence, a flag or a keycap is one token, followed by its pictographs.
 
-Each token has a role, which says what a query makes of it:
+Each token has a role, which determines how a query uses it:
 
-    MAIN    the most specific way to say it; a query searches for it
+    MAIN    the most specific token; a query searches for it
     PART    part of a name or of an emoji sequence; a query may count it as weaker evidence
-    INNER   only for documents: c of c++ is none, net of .net, the single characters of a longer run
+    INNER   only for documents: net of .net, the single characters of a longer run
 
-camelCase is not cut: it would add two terms for each of the many identifiers of source code, and `parse*` finds
-parseJSON.
+camelCase is not split: it would add two terms for each identifier in source code, and `parse*` finds parseJSON.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from .folding import shape
 
 
 class Role(IntEnum):
-    """What a query makes of a token."""
+    """How a query uses a token."""
 
     MAIN = 0  # searched for
     PART = 1  # weaker evidence
@@ -42,13 +41,13 @@ class Role(IntEnum):
 
 
 class Token(NamedTuple):
-    """A token of a folded text, `text[start:stop]` unless an acronym's dots are left out."""
+    """A token of a folded text, `text[start:stop]` except for an acronym without its dots."""
 
     start: int  # code points
     stop: int  # exclusive
     text: str
     role: Role
-    #: A word of letters only: it has inflections.
+    #: A word of letters only, to be stemmed.
     stems: bool
 
 
@@ -62,27 +61,27 @@ _TOKEN: Final = re.compile(
 )
 _UNIT: Final = re.compile(r"CM*|M+")
 _PICTOGRAPH: Final = re.compile(r"[ES0-9]")
-#: What a name is split at, level by level, as patterns of what lies between.
+#: The levels at which a name is split, as patterns of the parts between the separators.
 _LEVELS: Final = tuple(re.compile(each) for each in (r"[^@]+", r"[^.,]+", r"[^&-]+", r"[^_]+", r"[^']+"))
 _DOTS: Final = 1
 _APOSTROPHES: Final = len(_LEVELS) - 1
 _DECORATION: Final = re.compile(r"(?:\+\+[a-z0-9]*|#)\Z")
-#: English endings behind an apostrophe; the stemmer knows them, and they are no words.
+#: English endings after an apostrophe: the stemmer handles them, and they are not words.
 _ENDINGS: Final = frozenset(("s", "t", "d", "m", "re", "ve", "ll"))
 
 
 def ascii_stretches(folded: str) -> list[str]:
     """The words and names of a folded ASCII text, in order.
 
-    The tokens of each of them, one after the other, are the tokens of the text.
+    Their concatenated tokens are the tokens of the text.
     """
     return _ASCII_NAME.findall(folded)
 
 
 def stretches(folded: str) -> Iterator[tuple[str, list[str] | None]]:
-    """The words, names, runs, symbols and emoji of any folded text, in order; of a run, the texts of its tokens too.
+    """The words, names, runs, symbols and emoji of any folded text, in order; for a run, also the texts of its tokens.
 
-    The tokens of each of them, one after the other, are the tokens of the text.
+    Their concatenated tokens are the tokens of the text.
     """
     shaped = shape(folded)
     for found in _TOKEN.finditer(shaped):
@@ -115,7 +114,7 @@ def _word(folded: str, shaped: str, start: int, stop: int, role: Role) -> Token:
 
 
 def _name(folded: str, shaped: str, start: int, stop: int) -> Iterator[Token]:
-    """A name as a whole, with what decorates it, and its parts."""
+    """The tokens of a name: the whole name with its leading dot and suffix, and its parts."""
     inner, end = start, stop
     if shaped[start] == ".":
         inner = start + 1
@@ -127,13 +126,13 @@ def _name(folded: str, shaped: str, start: int, stop: int) -> Iterator[Token]:
     yield Token(start, stop, folded[start:stop], Role.MAIN, False)
     if end < stop - 2:  # c++17 is also c++
         yield Token(start, end + 2, folded[start : end + 2], Role.INNER, False)
-    # C++ and C# are no kind of C, but Notepad++ is found by notepad.
+    # A search for c must not find C++ or C#, but one for notepad finds Notepad++.
     if end == stop or end - inner > 1:
         yield from _split(folded, shaped, inner, end, 0, Role.INNER)
 
 
 def _split(folded: str, shaped: str, start: int, stop: int, level: int, role: Role) -> Iterator[Token]:
-    """What lies between two places, as a whole and in its parts."""
+    """The tokens of `folded[start:stop]`: the whole, and its parts from `level` on."""
     parts: list[tuple[int, int]] = []
     while level < len(_LEVELS):
         parts = [found.span() for found in _LEVELS[level].finditer(shaped, start, stop)]
@@ -166,7 +165,7 @@ def _run(folded: str, shaped: str, start: int, stop: int) -> Iterator[Token]:
 
 
 def _run_texts(text: str, shaped: str) -> list[str]:
-    """The texts of what `_run` makes of the whole text, without the tokens."""
+    """The texts of the tokens that `_run` yields for the whole text."""
     units = [text[found.start() : found.end()] for found in _UNIT.finditer(shaped)] if "M" in shaped else list(text)
     texts = [""] * (2 * len(units) - 1)
     texts[::2] = units

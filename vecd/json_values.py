@@ -1,8 +1,8 @@
-"""JSON values: which of them are kept exactly, and what is wrong with the others, by the name of their place.
+"""Validation of JSON values: which values are stored exactly, and errors for the others that name their place.
 
-Metadata is whatever JSON has, but for two bounds: integers fit 64 bits (-2^63 to 2^64 - 1), which is what msgpack and
-orjson carry; and objects and lists are nested METADATA_DEPTH_MAX deep at most. Floats are those of 64 bits, without NaN
-and infinity; a literal with more digits than they keep is the nearest of them, as in any JSON.
+Metadata may be any JSON with two bounds: integers fit 64 bits (-2^63 to 2^64 - 1), the range of msgpack and orjson;
+objects and lists are nested at most METADATA_DEPTH_MAX deep. Floats are 64-bit, without NaN and infinity; a literal
+with more digits becomes the nearest float, as in any JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 from . import limits
 from .errors import Code, VecError
 
-#: Integers that travel and are kept: those of msgpack and of the store's JSON parser.
+#: The range of integers that msgpack and the store's JSON parser represent exactly.
 INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**64 - 1
 
@@ -63,7 +63,7 @@ def name_of(path: tuple[str | int, ...]) -> str:
 
 
 def integer_refused(path: tuple[str | int, ...], digits: str) -> VecError:
-    """The refusal of an integer that does not fit 64 bits."""
+    """The error for an integer that does not fit 64 bits."""
     shown = digits if len(digits) <= 60 else f"{digits[:40]}… ({len(digits):,} digits)"
     field = str(path[0]) if path else ""
     return VecError(
@@ -76,8 +76,8 @@ def integer_refused(path: tuple[str | int, ...], digits: str) -> VecError:
 
 
 def refusals(document: Any, *, texts: bool = False, path: tuple[str | int, ...] = ()) -> Iterator[VecError]:
-    """What is wrong with a document, or with a part of it that stands at `path`, place by place. With `texts` it is
-    also looked whether all strings can be written as UTF-8, which takes longer."""
+    """The errors of a document, or of a part of it at `path`, place by place. With `texts`, also checks that all
+    strings can be encoded as UTF-8, which takes longer."""
     waiting: list[tuple[tuple[str | int, ...], Any]] = [(path, document)]
     while waiting:
         path, value = waiting.pop()
@@ -119,8 +119,8 @@ def refusals(document: Any, *, texts: bool = False, path: tuple[str | int, ...] 
 
 
 def plain_numbers(value: Any, depth: int = 0) -> Any:
-    """The same with NumPy's integers, floats of up to 64 bits and booleans as Python's, which have the same values. The
-    value itself if it holds none. (Without importing NumPy: whoever has such a number has done that.)"""
+    """The value with NumPy scalars (integers, booleans, floats of up to 64 bits) replaced by equal Python values; the
+    same object if it has none. Does not import NumPy: a caller with NumPy scalars has imported it."""
     if isinstance(value, (dict, list, tuple)):
         if depth > limits.METADATA_DEPTH_MAX:
             return value
@@ -137,7 +137,7 @@ def plain_numbers(value: Any, depth: int = 0) -> Any:
 
 
 def too_deep(path: tuple[str | int, ...]) -> VecError:
-    """The refusal of what is nested too deep."""
+    """The error for a value that is nested too deep."""
     return VecError(
         Code.INVALID_DOCUMENT,
         f"'{path[0]}' is nested more than {limits.METADATA_DEPTH_MAX} deep",
@@ -166,6 +166,6 @@ def _not_utf8(path: tuple[str | int, ...], text: str) -> VecError | None:
 
 
 def _digits(number: int) -> str:
-    """Its digits; of a very long one, what stands for them."""
+    """The digits of an integer; an approximation for a very long one."""
     bits = number.bit_length()
     return str(int(number)) if bits < 10_000 else f"{'-' if number < 0 else ''}2^{bits - 1}…"

@@ -1,4 +1,4 @@
-"""What a delivery reads from: events with cursors, and a committed position; and what ends its waits."""
+"""The source of a delivery: events with cursors and a committed position; and the stop signal that ends its waits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 Event = dict[str, Any]
 
 
-class Message(Protocol):
+class SourceMessage(Protocol):
     """Events that arrived together. Without events it is a bookmark: the log has been read up to `cursor`."""
 
     @property
@@ -19,26 +19,26 @@ class Message(Protocol):
         """The position behind the last event (inclusive)."""
 
 
-class Feed(Protocol):
+class EventSource(Protocol):
     """Events in the order of the log."""
 
     @property
     def committed(self) -> str:
-        """The position behind what was committed, at first where the feed starts."""
+        """The position behind what was committed, at first where the source starts."""
 
     @property
     def rewinds(self) -> int:
-        """How often the feed went back to `committed`, for example to a new connection. What was read and not committed
-        comes again then."""
+        """How often the source went back to `committed`, for example to a new connection. What was read and not
+        committed comes again then."""
 
     @property
     def ended(self) -> bool:
         """Whether `read` has returned all there is."""
 
-    def read(self, wait_s: float | None) -> Message | None:
+    def read(self, wait_s: float | None) -> SourceMessage | None:
         """The next message. Waits up to `wait_s` seconds for it (None: without a bound).
 
-        None if nothing came in that time, the feed has ended, or the delivery is stopped. Raises VecError.
+        None if nothing came in that time, the source has ended, or the delivery is stopped. Raises VecError.
         """
 
     def commit(self, cursor: str, events: int) -> None:

@@ -1,4 +1,4 @@
-"""Streaming reader of line-based input (documents, ids) from files, pipes and gzip.
+"""Reads line-based input (documents, ids) from files, pipes and gzip, as it arrives.
 
 A pipe is read as soon as data arrives, so a slow producer is not delayed. vecd/wire/ndjson.py splits input into lines
 and parses documents; like other modules that only some commands need, it is imported where it is used.
@@ -145,13 +145,13 @@ _AS_JSON = "write all ids as JSON strings: use jq .id, not jq -r .id"
 
 
 def _from_json(data: bytes, where: str) -> str:
-    from vecd.wire import exact
+    from vecd.wire import strict_json
 
     from .output import load_orjson
 
     load_orjson()
     try:
-        value = exact.loads(data)
+        value = strict_json.loads(data)
     except (VecError, ValueError) as error:
         raise VecError(Code.INVALID_REQUEST, f"{where}: not an id ({error})", _AS_JSON) from error
     if isinstance(value, dict):

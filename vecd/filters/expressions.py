@@ -1,4 +1,4 @@
-"""The language of `--where`: text -> a tree. Its public text is vec-search(1), FILTERS.
+"""Parser of the filter language (`--where`): text -> syntax tree. It is documented in vec-search(1), FILTERS.
 
     expression  = term { "or" term }
     term        = factor { "and" factor }
@@ -10,10 +10,10 @@
     key         = a bare word without dots, or any key in quotes
     value       = a number, true, false, null, a quoted string, or a bare word
 
-Rules: `!=` and `not in` are the negations of `=` and `in`, so they hold for documents that lack the field. A list is
-compared by each of its items: one that matches is enough. `^=` asks for a prefix. `document_id` and `title` are the
-document's own, and strings, so a value without quotes is one too; everything else is metadata, also `metadata.title`.
-A key in quotes is always one of the metadata.
+Rules: `!=` and `not in` are the negations of `=` and `in`, so they match documents that lack the field. A list matches
+if any of its items matches. `^=` matches a prefix. `document_id` and `title` are the document's own fields, and
+strings, so an unquoted value is a string too. All other fields are metadata, also `metadata.title`. A quoted key is
+always a metadata key.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Final, NamedTuple, NoReturn
 from .. import limits
 from ..errors import Code, VecError
 
-#: The fields that every document has, outside its metadata.
+#: The fields of a document outside its metadata.
 OWN: Final = ("document_id", "title")
 _KEYWORDS: Final = ("and", "or", "not", "in", "exists")
 _OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=", "^=")
@@ -39,14 +39,14 @@ _TOKEN = re.compile(
 )
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
-#: A key that needs no quotes where it is shown.
+#: A key that is shown without quotes.
 _PLAIN_KEY = re.compile(r"""[^\s(),<>=!'"^.]+""")
-#: Digits of an integer: more than any that is stored has, and than a float can be as large as.
+#: Digits of an integer: more than any stored integer has, and than the largest float.
 _DIGITS_MAX: Final = 400
 
 
 class Field(NamedTuple):
-    """A field of a document: one of its own, or the keys that lead to it in the metadata."""
+    """A field of a document: one of OWN, or a path of metadata keys."""
 
     own: bool
     path: tuple[str, ...]
@@ -62,7 +62,7 @@ class Field(NamedTuple):
 
 
 class Value(NamedTuple):
-    """A value to compare with: a number, a string or a bool; where it stands, and as it stands there."""
+    """A literal: a number, a string or a bool, with its column and its source text."""
 
     value: int | float | str | bool
     column: int
@@ -72,7 +72,7 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """`field operator value`; `in` has several values, `exists` none."""
+    """A comparison, `field operator value`. `in` has one or more values, `exists` none."""
 
     field: Field
     operator: str  # one of = < <= > >= ^= in exists
@@ -100,12 +100,12 @@ Node = Test | Not | All | Any
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A filter: all of its expressions hold."""
+    """A parsed expression."""
 
     text: str
-    node: Node = field(compare=False)  # follows from the text; to hash or compare it would go through all of it
+    node: Node = field(compare=False)  # determined by the text, and costly to hash or compare
     fields: frozenset[Field] = field(compare=False)
-    count: int = field(compare=False)  # of its tests
+    count: int = field(compare=False)  # number of tests
 
     @property
     def tests(self) -> Iterator[Test]:
@@ -125,8 +125,8 @@ def tests_of(node: Node) -> Iterator[Test]:
             waiting.extend(node.inner)
 
 
-class Doubt(NamedTuple):
-    """A test that can never hold, as things are: probably it is not what was meant."""
+class FilterWarning(NamedTuple):
+    """A warning about a test that matches no current document: probably a mistake."""
 
     text: str  # of the filter
     column: int
@@ -135,9 +135,9 @@ class Doubt(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """For people, in one line."""
-        told = f"{self.message}, at column {self.column} of the filter {self.text!r:.200}"
-        return f"{told}; {self.hint}" if self.hint else told
+        """The warning in one line, for people."""
+        warning = f"{self.message}, at column {self.column} of the filter {self.text!r:.200}"
+        return f"{warning}; {self.hint}" if self.hint else warning
 
 
 def refuse(text: str, column: int, message: str, hint: str | None = None) -> NoReturn:
@@ -154,16 +154,16 @@ def refuse(text: str, column: int, message: str, hint: str | None = None) -> NoR
     )
 
 
-#: All of its expressions hold; empty: every document passes.
+#: A document matches if it matches all of the expressions. The empty filter matches all documents.
 Filter = tuple[Where, ...]
 
 
 def parse(texts: tuple[str, ...]) -> Filter:
-    """Each expression by itself, so that errors found later still know their text. Raises VecError `invalid_filter`."""
+    """Parses each expression separately, so that later errors can quote its text. Raises VecError `invalid_filter`."""
     chars = sum(map(len, texts))
     if chars > limits.FILTER_CHARS_MAX:
-        told = f"filters of {chars:,} characters together, over {limits.FILTER_CHARS_MAX:,}, begin"
-        refuse(texts[0][:100], 1, told, "split the request, or filter by another field")
+        message = f"filters of {chars:,} characters together, over {limits.FILTER_CHARS_MAX:,}, begin"
+        refuse(texts[0][:100], 1, message, "split the request, or filter by another field")
     return _parse_short(texts) if chars <= limits.FILTER_CHARS_AT_ONCE else _parse(texts)
 
 
@@ -187,7 +187,7 @@ def _parse(texts: tuple[str, ...]) -> tuple[Where, ...]:
     return tuple(found)
 
 
-#: Only short ones are kept: the tree of a long one takes a hundred times its text.
+#: Only short filters are cached: the tree of a long one takes a hundred times the memory of its text.
 _parse_short = lru_cache(maxsize=256)(_parse)
 
 
@@ -198,12 +198,12 @@ class _Token(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The column behind it."""
+        """The column after its last character."""
         return self.column + len(self.text)
 
     @property
     def keyword(self) -> str:
-        """The keyword that it is, or an empty string."""
+        """The keyword, or an empty string if the token is none."""
         word = self.text.lower()
         return word if self.kind == "bare" and word in _KEYWORDS else ""
 
@@ -346,7 +346,7 @@ class _Parser:
             empty += (not other for other in others)
         if any(empty):
             whole = self._text[token.column - 1 : parts[-1].end - 1]
-            hint = 'a key that is empty stands in quotes: "".a'
+            hint = 'an empty key must be quoted: "".a'
             refuse(self._text, token.column, f"the field {whole!r} has an empty key between its dots", hint)
         path = tuple(keys)
         if token.kind == "bare" and path[0] == "metadata" and len(path) > 1:
@@ -355,7 +355,7 @@ class _Parser:
 
     @staticmethod
     def _continues(before: _Token, token: _Token) -> bool:
-        """Whether a token that stands right behind one of a field belongs to it too: there is a dot between them."""
+        """Whether a token that directly follows a token of a field belongs to the field: a dot is between them."""
         if token.kind == "quoted":
             return before.kind == "bare" and before.text.endswith(".")
         return token.kind == "bare" and before.kind == "quoted" and token.text.startswith(".")
@@ -375,7 +375,7 @@ class _Parser:
         return Value(token.text, token.column, token.text)
 
     def _number(self, token: _Token) -> int | float:
-        """A number: exactly, if it is written as an integer."""
+        """A number; exact if it is written as an integer."""
         if _INTEGER.fullmatch(token.text):
             if len(token.text.lstrip("+-")) <= _DIGITS_MAX:
                 return int(token.text)
