@@ -23,7 +23,7 @@ from vecd.errors import VecError
 
 from .watching import NO_MODEL
 
-_ROUNDS, _ROUND_S, _WRITERS, _DEADLINE_S = 6, 3.0, 3, 60.0
+_ROUNDS, _ROUND_S, _WRITERS, _DEADLINE_S = 6, 1.5, 3, 60.0
 _LIBRARIES = ("a", "b")
 
 
