@@ -1,6 +1,6 @@
-"""Where a watch stores its cursor between two runs: nowhere, in a file, or in the daemon, as a consumer.
+"""Cursor storage of `vec watch`: none, a file, or a consumer in the daemon.
 
-One interface for the three. A position is kept after the output before it was flushed, never sooner: an interrupted
+One interface for the three. A cursor is stored after the output before it was flushed, never sooner: an interrupted
 watch repeats events and misses none.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vecd.client import Client
     from vecd.client.watch import Watch
 
-#: How long a watch waits for a daemon that is being restarted, so that what was done is not repeated.
+#: How long a watch waits for a daemon that restarts, so that handled events are not repeated.
 RESTART_S = 10.0
 
 #: A cursor file has one line; a longer file is not one.
@@ -26,26 +26,26 @@ _CURSOR_FILE_BYTES_MAX = 4_096
 
 
 class NoCursor:
-    """Every run begins at the given position."""
+    """Stores no cursor: every run begins at the given position."""
 
     #: The consumer to watch as.
     consumer: str | None = None
 
     def start(self, given: str) -> str:
-        """Where to begin, if `given` is what was asked for."""
+        """Where to begin, if the user asked for `given`."""
         return given
 
     def keep(self, watch: Watch, cursor: str) -> None:
-        """All up to there (inclusive) is done. Raises VecError."""
+        """Stores a cursor: all up to it (inclusive) is handled. Raises VecError."""
 
     def secure(self, watch: Watch) -> None:
-        """Returns when what is kept is on disk. Raises VecError."""
+        """Returns when the stored cursor is durable. Raises VecError."""
 
     def resume(self, client: Client) -> None:
-        """What was kept and may have been lost with the connection is kept through this one. Raises VecError."""
+        """Stores again the cursor that the lost connection may not have stored. Raises VecError."""
 
     def salvage(self) -> None:
-        """The watch ends, its connection is lost: what was kept is kept if the daemon is back soon."""
+        """The watch ends without a connection: stores the cursor if the daemon is back soon."""
 
 
 class CursorFile(NoCursor):
@@ -53,7 +53,7 @@ class CursorFile(NoCursor):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._kept = ""  # what is in it
+        self._kept = ""  # the content of the file
 
     def start(self, given: str) -> str:
         from vecd.durable_files import read_small
@@ -68,7 +68,7 @@ class CursorFile(NoCursor):
             raise VecError(Code.INVALID_REQUEST, f"cannot read the cursor file {self._path} ({why})") from error
 
     def keep(self, watch: Watch, cursor: str) -> None:
-        """A file beside it, on disk, then in its place. Never half a cursor."""
+        """Replaces the file atomically."""
         if cursor == self._kept:
             return
         from vecd.durable_files import replace
@@ -82,15 +82,15 @@ class CursorFile(NoCursor):
 
 
 class ConsumerCursor(NoCursor):
-    """A cursor that the daemon keeps, moved by acks."""
+    """A cursor that the daemon stores, moved by acks."""
 
     def __init__(self, name: str, connect: Callable[[], Client]) -> None:
-        """`connect` is for the ack of what was done while the daemon was restarted; it starts none."""
+        """`connect`, which starts no daemon, is for an ack after the daemon has restarted."""
         self.consumer = self._name = name
         self._connect = connect
-        self._kept = ""  # acknowledged, or on its way
-        self._sure = ""
-        self._gone: VecError | None = None  # why the last ack could not be sent
+        self._kept = ""  # acked, or on its way
+        self._acked = ""
+        self._ack_error: VecError | None = None  # why the last ack could not be sent
 
     def keep(self, watch: Watch, cursor: str) -> None:
         if cursor != self._kept:
@@ -100,28 +100,28 @@ class ConsumerCursor(NoCursor):
             except VecError as error:
                 if not error.disconnected:
                     raise
-                self._gone = error  # `secure` raises it; without that, the watch itself meets the same
+                self._ack_error = error  # `secure` raises it; otherwise the watch meets the same error
 
     def secure(self, watch: Watch) -> None:
-        if self._sure == self._kept:
+        if self._acked == self._kept:
             return
         watch.settle()
-        if self._gone is not None:
-            raise self._gone
-        self._sure = self._kept
+        if self._ack_error is not None:
+            raise self._ack_error
+        self._acked = self._kept
 
     def resume(self, client: Client) -> None:
-        if self._sure == self._kept:
+        if self._acked == self._kept:
             return
         try:
             client.ack(self._name, self._kept)
         except VecError as error:
-            if error.code != Code.NOT_FOUND:  # a consumer that was deleted begins again where the watch does
+            if error.code != Code.NOT_FOUND:  # a deleted consumer is created again where the watch begins
                 raise
-        self._sure, self._gone = self._kept, None
+        self._acked, self._ack_error = self._kept, None
 
     def salvage(self) -> None:
-        if self._sure == self._kept:
+        if self._acked == self._kept:
             return
         deadline = time.monotonic() + RESTART_S
         while True:
@@ -134,6 +134,7 @@ class ConsumerCursor(NoCursor):
                     break
             time.sleep(0.1)
         print(
-            f"vec: {self._kept} was done, but consumer {self.consumer} was not moved there: it will see that again",
+            f"vec: events up to {self._kept} were handled, but the ack of consumer {self.consumer} was lost:"
+            " they will be repeated",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""The lines that `vec watch` writes: events as JSON, or documents that `vec ingest` accepts. One line of JSON each."""
+"""Output formats of `vec watch`, as NDJSON: events, or lines that `vec ingest` accepts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ORDER = ("seq", "cursor", "type", "library", "time", "data")
 
 
 class EventLines:
-    """Events as they are, vectors as lists of numbers."""
+    """Formats events; vectors are lists of numbers."""
 
     def __init__(self, *, payload: bool, vectors: bool) -> None:
-        #: Arguments of the watch that this format needs.
+        #: Arguments of `Client.watch` that this format needs.
         self.asks: dict[str, Any] = {"payload": payload or vectors, "vectors": vectors}
         self.refused = 0  # documents that could not be written
         self.end: VecError | None = None  # why there are no more lines, though there may be more events
@@ -28,7 +28,7 @@ class EventLines:
         self._dumps: Callable[[Any], bytes] = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
 
     def lines(self, events: Iterable[dict[str, Any]]) -> list[bytes]:
-        """A line for each event, with its newline. Changes the events."""
+        """A line for each event, with a newline. Changes the events."""
         return [self._dumps(each) for each in self.objects(events)]
 
     def objects(self, events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -39,7 +39,7 @@ class EventLines:
 
 
 class IngestLines(EventLines):
-    """Documents as `vec ingest` accepts them, so that a library that ingests them equals the one that is watched."""
+    """Formats documents as `vec ingest` accepts them: a library that ingests them equals the watched one."""
 
     def __init__(self, *, vectors: bool) -> None:
         super().__init__(payload=True, vectors=vectors)
@@ -65,7 +65,7 @@ class IngestLines(EventLines):
         return found
 
     def _document(self, event: dict[str, Any]) -> bytes | None:
-        """The document's line; None, and said on stderr, if it can have none."""
+        """The document's line; None, with a message on stderr, if it cannot have one."""
         document = event["data"].get("document")
         its_id, where = event["data"]["id"], event["cursor"] or event["seq"]
         if document is None:
@@ -106,7 +106,7 @@ def _say(line: str) -> None:
 
 
 def _unpack(data: dict[str, Any]) -> None:
-    """Packed vectors, wherever they are in an event, become lists of numbers."""
+    """Replaces all packed vectors in an event by lists of numbers."""
     from vecd.wire.vectors import unpack_vector
 
     if isinstance(data.get("vector"), bytes):

@@ -1,11 +1,12 @@
-"""`vec watch --exec`: delivers the events of a watch to a shell command, by the loop of vecd.delivery.
+"""`vec watch --exec`: delivers a watch to a shell command, with the delivery loop of vecd.delivery.
 
-The command runs once for each batch. A command that cannot be run at all says nothing about the batch: the watch ends
-before it.
+The command runs once for each batch. If the command cannot be run, that is no fault of the batch: the watch ends, and
+its cursor stays before the batch.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -26,21 +27,21 @@ if TYPE_CHECKING:
 
     from .reconnecting import ReconnectingWatch
 
-#: What a shell's exit status says of a command that it could not run.
+#: Exit statuses of a shell for a command that it could not run.
 _CANNOT_RUN = {126: "it cannot be executed", 127: "it was not found"}
 
 
 class ExecDelivery:
-    """A command, and how events are delivered to it. `signal_got` after `run` is the signal that ended it, if any."""
+    """Delivers events to a command. After `run`, `signal_got` is the signal that ended it, or None."""
 
     def __init__(
         self, command: str, form: EventLines, *, events_max: int, attempts_max: int, dead_letters: Path, stops: bool
     ) -> None:
-        """With `stops`, the watch ends at a batch that it would give up. Raises VecError for a file that cannot hold
-        dead letters, or an invalid VEC_RETRY_S."""
+        """With `stops`, the watch ends at a batch that fails, and writes no dead letters. Raises VecError if the file
+        cannot hold dead letters, or VEC_RETRY_S is invalid."""
         self._form = form
         self._options = DeliveryOptions(
-            events_max=events_max, attempts_max=attempts_max, retry_s=_retry_s() or DeliveryOptions().retry_s
+            events_max=events_max, attempts_max=attempts_max, retry_s=_retry_s(DeliveryOptions().retry_s)
         )
         self._dead_letters = DeadLetterFile(dead_letters)
         self._stops = stops
@@ -55,7 +56,7 @@ class ExecDelivery:
         return self._signals
 
     def run(self, following: ReconnectingWatch, messages: Iterator[Message]) -> None:
-        """Handles all that comes. Raises VecError `handler_failed` when it stops at a batch that fails, and others."""
+        """Handles all messages. Raises VecError `handler_failed` when it stops at a batch that fails, and others."""
         delivery = Delivery(
             _WatchSource(following, messages, self._form),
             self._command,
@@ -132,7 +133,7 @@ class _Command:
             "VEC_ATTEMPT": str(batch.attempt),
         }
         try:
-            # In a process group of its own: a Ctrl-C at the terminal is ours, and lets the command finish.
+            # In a separate process group, so that a Ctrl-C at the terminal does not reach the command.
             process = subprocess.Popen(
                 ["/bin/sh", "-c", self._command],
                 stdin=subprocess.PIPE,
@@ -143,7 +144,7 @@ class _Command:
             raise VecError(Code.HANDLER_FAILED, f"the command cannot be run ({error.strerror})") from error
         self._signals.group = process.pid
         try:
-            process.communicate(b"".join(batch.lines))  # one that reads nothing of it is judged by its exit status
+            process.communicate(b"".join(batch.lines))  # it need not read its input
         finally:
             self._signals.group = None
         status = process.returncode
@@ -151,27 +152,30 @@ class _Command:
 
 
 class _Report(Observer):
-    """Says on stderr what fails."""
+    """Reports failures on stderr."""
 
     def __init__(self, options: DeliveryOptions, dead_letters: DeadLetterFile) -> None:
         self._attempts_max = options.attempts_max
         self._dead_letters = dead_letters
 
     def retrying(self, batch: DeliveryBatch, failure: AttemptFailed, pause_s: float) -> None:
-        _say(f"{failure.reason} (try {batch.attempt} of {self._attempts_max}); again in {pause_s:.1f} s")
+        _say(f"{failure.reason} (attempt {batch.attempt} of {self._attempts_max}); retry in {pause_s:.1f} s")
 
     def gave_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
-        tried = f"tried {plural(batch.attempt, 'time')} with {plural(len(batch.lines), 'event')}"
-        _say(f"{failure.reason} ({tried}); they are in {printable_path(self._dead_letters.path)}")
+        tried = f"{plural(batch.attempt, 'attempt')}, {plural(len(batch.lines), 'event')}"
+        _say(f"{failure.reason} ({tried}); the events are in {printable_path(self._dead_letters.path)}")
 
 
 def _say(line: str) -> None:
     print(f"vec: {line}", file=sys.stderr, flush=True)
 
 
-def _retry_s() -> float | None:
-    given = os.environ.get("VEC_RETRY_S", "")
+def _retry_s(default: float) -> float:
+    given = os.environ.get("VEC_RETRY_S") or str(default)
     try:
-        return float(given) if given else None
+        seconds = float(given)
     except ValueError:
-        raise VecError(Code.SETTINGS, f"VEC_RETRY_S must be a number of seconds, not {given!r:.40}") from None
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise VecError(Code.SETTINGS, f"VEC_RETRY_S must be a number of seconds from 0 up, not {given!r:.40}")
+    return seconds

@@ -1,4 +1,4 @@
-"""What the commands about jobs share: options, tables, progress, waiting, and exit statuses."""
+"""What the commands share that submit or show jobs: options, formatting, and waiting with progress."""
 
 from __future__ import annotations
 
@@ -17,31 +17,35 @@ from .output import Output, one_line, plural, size
 if TYPE_CHECKING:
     from vecd.client import Client
 
-#: States that a job does not leave by itself -> the exit status of waiting for it.
+#: Final states of a job -> the exit status of waiting for it.
 ENDED = {"completed": 0, "failed": main.FAILED, "dead": main.FAILED, "cancelled": main.INTERRUPTED}
 
 _RECONNECTS = 8
-_SHOWN_S = 0.25
+_REFRESH_S = 0.25
 
 Params = Annotated[
     list[str] | None,
-    typer.Option("--param", "-p", help="A param of the kind; may be repeated.", metavar="NAME=VALUE"),
+    typer.Option("--param", "-p", help="A parameter of the kind of job. Can be repeated.", metavar="NAME=VALUE"),
 ]
 Where = Annotated[
     list[str] | None,
-    typer.Option("--where", "-w", help="Short for the param where: delete, export.", metavar="FILTER"),
+    typer.Option(
+        "--where", "-w", help="A filter, for kinds with the parameter where. Can be repeated.", metavar="FILTER"
+    ),
 ]
 LibraryName = Annotated[
-    str | None, typer.Option("--library", "-l", help="The library that it works on.", metavar="NAME")
+    str | None, typer.Option("--library", "-l", help="The library that the job works on.", metavar="NAME")
 ]
-Priority = Annotated[int, typer.Option("--priority", help="From -100 to 100; higher is sooner.", metavar="N")]
+Priority = Annotated[
+    int, typer.Option("--priority", help="From -100 to 100; higher priorities start first.", metavar="N")
+]
 Timeout = Annotated[
-    str | None, typer.Option("--timeout", help="It fails if an attempt takes longer: 90, 10m, 2h.", metavar="TIME")
+    str | None, typer.Option("--timeout", help="The job fails if an attempt takes longer: 90, 10m, 2h.", metavar="TIME")
 ]
 
 
 def seconds(text: str | None) -> float | None:
-    """A time as people write it: 90, 1.5s, 10m, 2h, 1d. Raises VecError `invalid_request`."""
+    """Parses a duration: 90, 1.5s, 10m, 2h, 1d. Raises VecError `invalid_request`."""
     from vecd.units import duration_s
 
     if text is None:
@@ -50,7 +54,7 @@ def seconds(text: str | None) -> float | None:
 
 
 def params_of(given: list[str] | None, where: list[str] | None) -> dict[str, Any]:
-    """The params of a job. A value that is JSON is what it says; anything else is a string."""
+    """Parses the parameters of a job. A value is JSON if it parses as JSON; otherwise it is a string."""
     import json
 
     params: dict[str, Any] = {}
@@ -62,7 +66,7 @@ def params_of(given: list[str] | None, where: list[str] | None) -> dict[str, Any
             params[name] = json.loads(value)
         except ValueError:
             params[name] = value
-    for name in ("path",):  # the daemon has a working folder of its own
+    for name in ("path",):  # the daemon has another working folder
         if isinstance(params.get(name), str):
             params[name] = absolute(params[name])
     if where:
@@ -71,7 +75,7 @@ def params_of(given: list[str] | None, where: list[str] | None) -> dict[str, Any
 
 
 def absolute(path: str) -> str:
-    """A path as the daemon needs it. Raises VecError `invalid_request`."""
+    """Makes a path absolute, because the daemon has another working folder. Raises VecError `invalid_request`."""
     import os
 
     try:
@@ -79,7 +83,7 @@ def absolute(path: str) -> str:
     except OSError as error:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{path!r} is relative, and the working folder does not exist any more ({error.strerror})",
+            f"{path!r} is relative, and the working folder no longer exists ({error.strerror})",
             "change to another folder, or use an absolute path",
         ) from error
     try:
@@ -94,7 +98,7 @@ def absolute(path: str) -> str:
 
 
 def progress_of(job: dict[str, Any]) -> str:
-    """How far a job has come, for people."""
+    """Formats the progress of a job."""
     progress = job["progress"]
     if progress is None:
         return ""
@@ -103,19 +107,19 @@ def progress_of(job: dict[str, Any]) -> str:
     def amount(count: float) -> str:
         return size(int(count)) if unit == "bytes" else f"{int(count):,}"
 
-    told = f"{100 * done / total:.0f} % of {amount(total)}" if total else amount(done)
-    told += "" if unit == "bytes" else f" {unit}"
+    text = f"{100 * done / total:.0f} % of {amount(total)}" if total else amount(done)
+    text += "" if unit == "bytes" else f" {unit}"
     if progress["rate"]:
-        told += f", {amount(progress['rate'])}/s"
+        text += f", {amount(progress['rate'])}/s"
     if progress["left_s"] is not None:
         minutes, left_s = divmod(round(progress["left_s"]), 60)
         hours, minutes = divmod(minutes, 60)
-        told += f", {hours}:{minutes:02}:{left_s:02} left" if hours else f", {minutes}:{left_s:02} left"
-    return told
+        text += f", {hours}:{minutes:02}:{left_s:02} left" if hours else f", {minutes}:{left_s:02} left"
+    return text
 
 
 def outcome_of(job: dict[str, Any]) -> str:
-    """What a job has come to, for people: its progress, its error or its result."""
+    """Formats the error, the progress or the result of a job."""
     if job["error"]:
         return one_line(job["error"]["message"])
     if job["state"] in ("pending", "running"):
@@ -124,15 +128,15 @@ def outcome_of(job: dict[str, Any]) -> str:
 
 
 def counts_of(body: dict[str, Any]) -> str:
-    """How many jobs there are in which state, for people."""
-    told = ", ".join(f"{body[state]:,} {state}" for state in ("pending", "running", *ENDED) if body[state]) or "none"
+    """Formats the number of jobs in each state, the pauses and the number of workers."""
+    text = ", ".join(f"{body[state]:,} {state}" for state in ("pending", "running", *ENDED) if body[state]) or "none"
     if body["paused"]:
-        told += f"; paused: {'all' if '' in body['paused'] else ', '.join(body['paused'])}"
-    return f"{told}; {plural(body['workers'], 'worker')}"
+        text += f"; paused: {'all' if '' in body['paused'] else ', '.join(body['paused'])}"
+    return f"{text}; {plural(body['workers'], 'worker')}"
 
 
 def table(output: Output, jobs: Sequence[dict[str, Any]]) -> None:
-    """Jobs for people."""
+    """Prints jobs as a table."""
     columns = ("job", "kind", "library", "state", "attempt", "submitted", "")
     rows = [
         (
@@ -151,26 +155,26 @@ def wait(
     any: bool = False,
     timeout_s: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Waits for jobs, with their progress on stderr if that is a terminal; returns them as they are at the end. Also
-    a daemon that goes away is waited for.
+    """Waits for jobs and returns their final states. Shows progress on stderr if that is a terminal, and reconnects
+    if the daemon restarts.
 
-    Raises VecError `timeout`, `not_found`, or what the connection does.
+    Raises VecError `timeout`, `not_found`, or an error of the connection.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     lost = 0
-    with _Shown() as shown:
+    with _ProgressDisplay() as display:
         while True:
             try:
                 with connect() as client:
                     lost = 0
                     left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
                     return client.wait_for_jobs(
-                        job_ids, any=any, timeout_s=left_s, every_s=_SHOWN_S if shown.on else None,
-                        on_change=shown.update,
+                        job_ids, any=any, timeout_s=left_s, every_s=_REFRESH_S if display.on else None,
+                        on_change=display.update,
                     )  # fmt: skip
             except VecError as error:
                 if error.code == Code.TIMEOUT:
-                    raise VecError(Code.TIMEOUT, f"not done within {timeout_s:g} s", "the jobs go on") from error
+                    raise VecError(Code.TIMEOUT, f"not done within {timeout_s:g} s", "the jobs continue") from error
                 lost += 1
                 again = error.code in (Code.CONNECTION_LOST, Code.SHUTTING_DOWN, Code.NO_DAEMON)
                 if not again or lost > _RECONNECTS:
@@ -178,14 +182,14 @@ def wait(
                 time.sleep(0.05 * 2**lost)
 
 
-class _Shown:
-    """Progress of jobs on stderr, when that is a terminal."""
+class _ProgressDisplay:
+    """Shows the progress of jobs on stderr, if that is a terminal."""
 
     def __init__(self) -> None:
         self.on = sys.stderr.isatty()
         self._live: Any = None
 
-    def __enter__(self) -> _Shown:
+    def __enter__(self) -> _ProgressDisplay:
         if self.on:
             from rich.console import Console
             from rich.live import Live
@@ -207,7 +211,7 @@ class _Shown:
 
 
 def status_of(jobs: Sequence[dict[str, Any]]) -> int:
-    """The exit status that tells how jobs have ended: the worst of them; 3 if some lines of an ingest were refused."""
+    """The exit status for the outcome of jobs: that of the worst; 3 if an ingest job rejected lines."""
     worst = 0
     for job in jobs:
         status = ENDED.get(job["state"], 0)
@@ -221,7 +225,7 @@ def status_of(jobs: Sequence[dict[str, Any]]) -> int:
 
 
 def run(socket: str | None, no_spawn: bool, kind: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Submits a job and waits for it; returns its result. Ctrl-C cancels it. Raises VecError with its error."""
+    """Submits a job, waits for it and returns its result. Ctrl-C cancels the job. Raises VecError with its error."""
     from . import options
 
     with options.open_client(socket, no_spawn) as client:

@@ -1,10 +1,10 @@
-"""ReconnectingWatch: a watch that reconnects after a lost connection, and ends when no process reads its output.
+"""ReconnectingWatch: a watch that reconnects when its connection is lost, and ends when no process reads its output.
 
 Rules:
-- `done` is the cursor behind the events that were handled: printed and flushed, or taken by the command. After the
+- `done` is the cursor after the events that were handled: printed and flushed, or delivered to the command. After the
   connection is lost, the watch continues from there: an event may arrive twice, and is never missed.
-- A daemon that died is started again, as by any other command. One that was stopped on purpose is not: the watch waits
-  for it, and does not undo `vec daemon stop`.
+- A daemon that died is started again, as by any other command. A daemon that was stopped on purpose is not: the watch
+  waits for it, and does not undo `vec daemon stop`.
 - A watch that follows waits without a bound, within --timeout. One that ends at the head (--no-follow) waits for
   RESTART_S. Neither tries for longer than that to start a daemon that fails to start.
 """
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 _PAUSE_S: Final = 0.05
 _PAUSE_S_MAX: Final = 1.0
 
-#: What ends a watch from outside: file descriptors, each with the events of poll(2) that it is watched for.
+#: What ends a watch from outside: file descriptors, each with the poll(2) events to wait for.
 Enders = Sequence[tuple[int, int]]
 
 
 class ReconnectingWatch:
-    """The watch, whichever connection it is on. Iterate over `messages` once."""
+    """A watch over any number of connections. Iterate over `messages` once."""
 
     def __init__(
         self,
@@ -61,15 +61,15 @@ class ReconnectingWatch:
         self._enders = enders
         self._limit: int | None = asked["limit"]
         self._deadline = None if asked["timeout_s"] is None else time.monotonic() + asked["timeout_s"]
-        self.restarts = 0  # how often it continued from `done`: unhandled events arrive again
+        self.restarts = 0  # how often it resumed from `done`: unhandled events arrive again
         self.timed_out = False
         self.stopped = False  # by something in `enders`
         self._begin(start)
-        self.done = self.watch.cursor  # the cursor behind the events that were handled
+        self.done = self.watch.cursor  # the cursor after the events that were handled
         self._handled = 0  # events
 
     def _begin(self, start: str) -> None:
-        """Makes the first connection. A daemon that dies meanwhile does not end the watch."""
+        """Makes the first connection. A daemon that dies during this does not end the watch."""
         until = time.monotonic() + RESTART_S
         while True:
             try:
@@ -91,7 +91,7 @@ class ReconnectingWatch:
     # --- read -------------------------------------------------------------------------------------------------------
 
     def messages(self) -> Iterator[Message]:
-        """The messages of the watch, the first one at once. They end with the watch, and when an ender is ready: then
+        """The messages of the watch, the first without delay. They end with the watch, and when an ender is ready: then
         `stopped` is true. Raises VecError when the watch cannot continue.
         """
         watch: Watch | None = None
@@ -143,7 +143,7 @@ class ReconnectingWatch:
     # --- keep the position ------------------------------------------------------------------------------------------
 
     def keep(self, cursor: str, events: int) -> None:
-        """All up to `cursor` (inclusive) is handled, so many events since the last call. Raises VecError."""
+        """All up to `cursor` (inclusive) is handled, with `events` events since the last call. Raises VecError."""
         self.done = cursor
         self._handled += events
         self._place.keep(self.watch, cursor)
@@ -162,11 +162,11 @@ class ReconnectingWatch:
                 if not resumed:
                     self._place.salvage()
 
-    # --- continue on a new connection  ------------------------------------------------------------------------------
+    # --- continue on a new connection ---------------------------------------------------------------------------------
 
     def resume(self, error: VecError) -> bool:
-        """Goes on from `done` on another connection, when there is one; false when an ender is ready first, or the time
-        is over. Raises VecError: `error`, if a new connection does not help, or why the watch cannot continue."""
+        """Resumes from `done` on a new connection; false when an ender is ready first, or the timeout has passed.
+        Raises VecError: `error`, if a new connection does not help, or why the watch cannot continue."""
         if not self._reconnects or not error.disconnected:
             raise error
         self.client.close()

@@ -1,4 +1,4 @@
-"""Holds SIGTERM and SIGINT back until the code of a block has reached a place where it can stop."""
+"""Deferred SIGTERM and SIGINT: a block of work notes the signal, and ends where it can."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.got: int | None = None
-        self.group: int | None = None  # of a command that runs: it gets a second signal
+        self.group: int | None = None  # the process group of a running command: it gets a second signal
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
 
@@ -29,15 +29,15 @@ class Signals:
             signal.signal(number, handler)
 
     def fileno(self) -> int:
-        """Readable once one has come."""
+        """Readable once a signal has arrived."""
         return self._read
 
     def is_set(self) -> bool:
-        """Whether one has come."""
+        """Whether a signal has arrived."""
         return self.got is not None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until one comes, up to `timeout` seconds; returns `is_set()`."""
+        """Waits for a signal, up to `timeout` seconds; returns `is_set()`."""
         poll = select.poll()
         poll.register(self, select.POLLIN)
         poll.poll(None if timeout is None else int(timeout * 1000))

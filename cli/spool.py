@@ -1,8 +1,8 @@
-"""`vec ingest --background`: submits an ingest job; input from pipes is first copied to files that the daemon can read.
+"""`vec ingest --background`: submits an ingest job, and copies pipes to the spool, where the daemon can read them.
 
-A pipe is copied as it is, without being parsed, and synced in pieces, so that little is left to sync at its end. The
-copy is locked meanwhile, so that a daemon that starts does not delete it. The daemon sets
-bounds: how much may be put aside for all jobs together, and how much of the disk stays free.
+A pipe is copied without parsing, and synced in pieces, so that little is left to sync at the end. The copy is locked
+until the job is submitted, so that a starting daemon does not delete it. The daemon sets bounds: the size of the spool
+for all jobs together, and how much of the disk stays free.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ _SYNC_BYTES = 8 * limits.MIB
 
 def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict[str, Any]:
     """Submits the job that ingests these files (`-`, or none at all, is stdin). Raises VecError."""
-    files, names, open_fds, ours = [], [], [], []
+    files, names, open_fds, copies = [], [], [], []
     try:
         for path in paths or ["-"]:
             name = "stdin" if path == "-" else path
             names.append(name)
-            if path != "-" and _is_there_for_all(absolute(path)):
+            if path != "-" and _is_shared(absolute(path)):
                 files.append(absolute(path))
                 continue
-            place = client.spool()
-            spooled = place["path"]
-            ours.append(spooled)
-            open_fds.append(_copy(path, name, spooled, _Bounds.of(place)))
+            spool = client.spool()
+            spooled = spool["path"]
+            copies.append(spooled)
+            open_fds.append(_copy(path, name, spooled, _Bounds.of(spool)))
             files.append(spooled)
         return client.submit_job("ingest", {"files": files, "names": names, "strict": strict or None}, library=library)
     except BaseException as error:
-        # If the answer was lost, the job may be there, and need its file; if it is not, the daemon tidies up.
+        # If the answer was lost, the job may exist and need its file. If it does not, the daemon deletes the file.
         if not (isinstance(error, VecError) and error.code in (Code.CONNECTION_LOST, Code.TIMEOUT, Code.STALLED)):
-            for each in ours:
+            for each in copies:
                 if os.path.exists(each):
                     os.unlink(each)
         raise
@@ -59,17 +59,17 @@ def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict
             os.close(fd)
 
 
-def _is_there_for_all(path: str) -> bool:
-    """Whether a path leads to a regular file, the same one in the daemon as here: /dev/stdin and /dev/fd/3 do not."""
+def _is_shared(path: str) -> bool:
+    """Whether a path names a regular file, the same one in the daemon as here. /dev/stdin and /dev/fd/3 do not."""
     try:
         return check_regular(resolve(path)) is not None
     except OSError:
-        return False  # it is copied; opening it says what is wrong with it
+        return False  # it is copied, and opening it reports the error
 
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    """Of what is put aside; a daemon of an older version sets none."""
+    """Bounds of the spool; a daemon of an older version sets none."""
 
     bytes_max: int | None
     free_bytes_min: int
@@ -84,8 +84,8 @@ class _Bounds:
         if disk.f_bavail * disk.f_frsize < self.free_bytes_min + more:
             raise VecError(
                 Code.DISK_FULL,
-                f"cannot put {name} aside in {folder}: less than {size(self.free_bytes_min)} of the disk would be free",
-                "no job was submitted; free some space, or ingest it without --background",
+                f"cannot copy {name} to {folder}: less than {size(self.free_bytes_min)} of the disk would be free",
+                "no job was submitted; free some space, or ingest without --background",
             )
         if self.bytes_max is None:
             return
@@ -93,15 +93,15 @@ class _Bounds:
         if held + more > self.bytes_max:
             raise VecError(
                 Code.TOO_LARGE,
-                f"cannot put {name} aside: the input of background jobs may take {size(self.bytes_max)}, and"
-                f" {size(held)} are put aside",
-                "no job was submitted; ingest it without --background, give a file instead of a pipe, or"
-                " wait until the ingest jobs before it have ended (vec jobs list)",
+                f"cannot copy {name}: copies for background jobs may take {size(self.bytes_max)}, and {size(held)} are"
+                " in use",
+                "no job was submitted; ingest without --background, use a file instead of a pipe, or wait until other"
+                " ingest jobs have ended (vec jobs list)",
             )
 
 
 def _copy(path: str, name: str, spooled: str, bounds: _Bounds) -> int:
-    """Copies a pipe to a file that is on disk then; returns the file, open and locked."""
+    """Copies a pipe to a durable file; returns the open and locked file."""
     try:
         source = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY)
     except OSError as error:
@@ -127,7 +127,7 @@ def _copy(path: str, name: str, spooled: str, bounds: _Bounds) -> int:
         os.close(target)
         raise VecError(
             Code.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else Code.INVALID_REQUEST,
-            f"cannot put {name} aside as {spooled} ({error.strerror})",
+            f"cannot copy {name} to {spooled} ({error.strerror})",
             "no job was submitted",
         ) from error
     except BaseException:

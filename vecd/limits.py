@@ -193,7 +193,7 @@ HEARTBEATS_MISSED: Final = 6
 FEED_REST_S: Final = 0.05
 #: Watchers that are woken at once, a few milliseconds of the event loop.
 FEED_WAKES: Final = 64
-#: Bytes that watchers who are woken at once send, about: one or two milliseconds.
+#: Approximate bytes that watchers woken at once send: one or two milliseconds of the event loop.
 FEED_WAKES_BYTES: Final = MIB
 #: Rows that one step of the vacuum deletes, and pages that one frees: other writes run between two steps.
 VACUUM_ROWS: Final = 2_000

@@ -1,5 +1,4 @@
-"""vec jobs: submits background jobs, shows them, waits for them, cancels and retries them; schedules are in
-schedule.py."""
+"""vec jobs: submit, inspect, wait for, cancel and retry background jobs; manage schedules."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ Kinds = Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="On
 
 
 class State(StrEnum):
-    """What a job is up to."""
+    """The state of a job."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -37,7 +36,7 @@ class State(StrEnum):
 
 
 States = Annotated[
-    list[State] | None, typer.Option("--state", help="Those in this state; may be repeated.", metavar="STATE")
+    list[State] | None, typer.Option("--state", help="Jobs in this state. Can be repeated.", metavar="STATE")
 ]
 
 _REFRESH_S = 0.5
@@ -45,29 +44,33 @@ _REFRESH_S = 0.5
 
 @app.callback()
 def jobs() -> None:
-    """Submit background jobs, look at them, wait for them; schedules."""
+    """Manage background jobs and schedules."""
 
 
-@app.command(epilog="Prints the job as soon as it is safe. Exit status: 2 usage, 4 no such library or job.")
+@app.command(epilog="Prints the job when it is durable. Exit status: 2 usage, 4 no such library or job.")
 def submit(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="What is to be done; see vec-jobs(1).")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of job; see vec-jobs(1).")],
     library: common.LibraryName = None,
     param: common.Params = None,
     where: common.Where = None,
     priority: common.Priority = 0,
-    delay: Annotated[str | None, typer.Option("--delay", help="Not before: 90, 10m, 2h.", metavar="TIME")] = None,
+    delay: Annotated[
+        str | None, typer.Option("--delay", help="Start after this time: 90, 10m, 2h.", metavar="TIME")
+    ] = None,
     after: Annotated[
         list[int] | None,
-        typer.Option("--after", help="Not before this job has completed; may be repeated.", metavar="ID"),
+        typer.Option("--after", help="Start after this job has completed. Can be repeated.", metavar="ID"),
     ] = None,
     unique: Annotated[
-        str | None, typer.Option("--unique", help="If a job with this key is there, that one.", metavar="KEY")
+        str | None,
+        typer.Option("--unique", help="Return the active job with this key, if there is one.", metavar="KEY"),
     ] = None,
     lock: Annotated[
-        str | None, typer.Option("--lock", help="Never beside another job with this key.", metavar="KEY")
+        str | None,
+        typer.Option("--lock", help="Do not run at the same time as another job with this key.", metavar="KEY"),
     ] = None,
     timeout: common.Timeout = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
@@ -82,19 +85,21 @@ def submit(
         )  # fmt: skip
     if wait:
         _wait([job["job_id"]], output, socket, no_spawn, any=False, timeout_s=None)
-    there = ", which was there already" if job["existing"] else ""
-    output.one(job, f"job {job['job_id']}{there}")
+    existing = " (already exists)" if job["existing"] else ""
+    output.one(job, f"job {job['job_id']}{existing}")
 
 
-@app.command(epilog="Without an id: counts by state, and what runs. Exit status: 4 no such job.")
+@app.command(
+    epilog="Without an ID: the number of jobs in each state, and the running jobs. Exit status: 4 no such job."
+)
 def status(
     ids: SomeIds = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it; end with Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh the output until Ctrl-C.")] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Show how jobs do: all of them in short, or these."""
+    """Show a summary of all jobs, or the state of these jobs."""
     output = Output(json)
     if watch and not output.json:
         _watch(ids or [], output, socket, no_spawn)
@@ -113,7 +118,7 @@ def status(
 
 
 def _watch(ids: list[int], output: Output, socket: str | None, no_spawn: bool) -> None:
-    """A table that is drawn again and again."""
+    """Draws the table twice per second."""
     from rich.live import Live
     from rich.text import Text
 
@@ -144,22 +149,22 @@ def _overview(output: Output, body: dict[str, Any]) -> None:
         common.table(output, body["jobs"])
 
 
-@app.command("list", epilog="The newest first. Exit status: 0 done, also if there are none.")
+@app.command("list", epilog="Exit status: 0 success, even if no job matches.")
 def list_(
     state: States = None,
     kind: Annotated[
-        list[str] | None, typer.Option("--kind", help="Those of this kind; may be repeated.", metavar="KIND")
+        list[str] | None, typer.Option("--kind", help="Jobs of this kind. Can be repeated.", metavar="KIND")
     ] = None,
     library: common.LibraryName = None,
     since: Annotated[
-        str | None, typer.Option("--since", help="Those submitted so long ago at most: 90, 10m, 2h.", metavar="TIME")
+        str | None, typer.Option("--since", help="Jobs submitted within this time: 90, 10m, 2h.", metavar="TIME")
     ] = None,
-    n: Annotated[int | None, typer.Option("-n", min=1, help="The newest so many.", metavar="N")] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="The newest N jobs.", metavar="N")] = None,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """List jobs, the newest first."""
+    """List jobs, newest first."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         found = client.jobs(
@@ -176,7 +181,7 @@ def list_(
 def show(
     ids: Ids, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:
-    """Show all that is known of jobs, with every attempt."""
+    """Show the details of jobs, including every attempt."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         for job_id in ids:
@@ -191,12 +196,12 @@ def _describe(job: dict[str, Any]) -> None:
     import json
 
     print(f"job          {job['job_id']}, {job['kind']}" + (f" on {job['library']}" if job["library"] else ""))
-    print(f"state        {job['state']}{', to be cancelled' if job['cancelling'] else ''}, priority {job['priority']}")
+    print(f"state        {job['state']}{', being cancelled' if job['cancelling'] else ''}, priority {job['priority']}")
     print(f"params       {one_line(json.dumps(job['params'], ensure_ascii=False))}")
     for name, key in (("after", "after"), ("unique", "unique"), ("lock", "lock"), ("schedule", "schedule")):
         if job[key]:
-            told = ", ".join(map(str, job[key])) if isinstance(job[key], list) else job[key]
-            print(f"{name:<12} {one_line(told)}")
+            value = ", ".join(map(str, job[key])) if isinstance(job[key], list) else job[key]
+            print(f"{name:<12} {one_line(value)}")
     print(f"submitted    {job['created_at']}")
     if job["ready_at"] and job["state"] == "pending":
         print(f"not before   {job['ready_at']}")
@@ -213,19 +218,19 @@ def _describe(job: dict[str, Any]) -> None:
 
 
 @app.command(
-    epilog="Exit status: 0 completed, 1 failed or dead, 3 lines refused, 4 no such job, 124 timed out, 130 cancelled."
+    epilog="Exit status: 0 completed, 1 failed or dead, 3 lines rejected, 4 no such job, 124 timed out, 130 cancelled."
 )
 def wait(
     ids: Ids,
-    any: Annotated[bool, typer.Option("--any", help="Until one of them has ended.")] = False,
+    any: Annotated[bool, typer.Option("--any", help="Wait until one of the jobs has ended.")] = False,
     timeout: Annotated[
-        str | None, typer.Option("--timeout", help="Wait so long at most: 90, 10m.", metavar="TIME")
+        str | None, typer.Option("--timeout", help="The maximum time to wait: 90, 10m.", metavar="TIME")
     ] = None,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Wait until jobs have ended; the exit status tells how."""
+    """Wait until jobs have ended; the exit status is their outcome."""
     _wait(ids, Output(json), socket, no_spawn, any=any, timeout_s=common.seconds(timeout))
 
 
@@ -248,19 +253,19 @@ def _wait(
 
 
 @app.command(
-    epilog="Running jobs end with their step. Jobs that have ended stay as they are. Exit status: 4 no such job."
+    epilog="Running jobs stop after their current step. Jobs that have ended do not change. Exit status: 4 no such job."
 )
 def cancel(
     ids: Ids, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:
     """Cancel jobs."""
     with options.open_client(socket, no_spawn) as client:
-        _told(client.cancel_jobs(ids), Output(json))
+        _print_states(client.cancel_jobs(ids), Output(json))
 
 
 @app.command(
-    epilog="They go on from their checkpoints; export and backup begin again."
-    " Exit status: 2 a job that need not be retried, 4 no such job."
+    epilog="Jobs resume from their checkpoints; export and backup start over."
+    " Exit status: 2 a job that cannot be retried, 4 no such job."
 )
 def retry(
     ids: SomeIds = None,
@@ -269,10 +274,10 @@ def retry(
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Let jobs that failed, died or were cancelled go on."""
+    """Retry failed, dead or cancelled jobs."""
     with options.open_client(socket, no_spawn) as client:
         for page in _pages(client, ids, state):
-            _told(client.retry_jobs(page), Output(json))
+            _print_states(client.retry_jobs(page), Output(json))
 
 
 @app.command(epilog="Exit status: 2 a job that has not ended, 4 no such job.")
@@ -283,7 +288,7 @@ def drop(
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Forget jobs that have ended, and what they put aside."""
+    """Delete the records of jobs that have ended, and their files."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         for page in _pages(client, ids, state):
@@ -292,16 +297,16 @@ def drop(
 
 
 def _pages(client: Any, ids: list[int] | None, states: list[State] | None) -> list[list[int]]:
-    """The jobs that are meant, a request's worth at a time."""
+    """The ids of the selected jobs, ascending, in pages of one request each."""
     if bool(ids) == bool(states):
-        raise VecError(Code.INVALID_REQUEST, "give ids, or --state")
+        raise VecError(Code.INVALID_REQUEST, "use either ids or --state")
     if states:
         ids = [job["job_id"] for job in client.jobs(states=[each.value for each in states])]
-    in_order = sorted(set(ids or ()))  # a job that others run after is retried before them
+    in_order = sorted(set(ids or ()))  # a job is retried before the jobs that run after it
     return [in_order[start : start + 500] for start in range(0, len(in_order), 500)]
 
 
-def _told(found: list[dict[str, Any]], output: Output) -> None:
+def _print_states(found: list[dict[str, Any]], output: Output) -> None:
     if output.json:
         output.objects(found)
         return
@@ -309,17 +314,17 @@ def _told(found: list[dict[str, Any]], output: Output) -> None:
         print(f"job {job['job_id']} {job['state']}")
 
 
-@app.command(epilog="Running jobs stop after their step and are pending again.")
+@app.command(epilog="Running jobs stop after their current step and become pending. A pause survives restarts.")
 def pause(
     kinds: Kinds = None, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:
-    """Let no job begin, or none of these kinds."""
+    """Start no new jobs, or none of these kinds."""
     with options.open_client(socket, no_spawn) as client:
         body = client.pause_jobs(kinds or ())
     Output(json).one(body, common.counts_of(body))
 
 
-@app.command(epilog="Without a kind every pause ends.")
+@app.command(epilog="Without a kind: ends all pauses.")
 def resume(
     kinds: Kinds = None, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:
@@ -329,9 +334,9 @@ def resume(
     Output(json).one(body, common.counts_of(body))
 
 
-@app.command(epilog="Threads of the daemon have no lease. Exit status: 0 done, also if nothing runs.")
+@app.command(epilog="Threads of the daemon have no lease. Exit status: 0 success, even if nothing runs.")
 def workers(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
-    """List who works on which job, since when, and how long each lease lasts."""
+    """List the workers, with the job and the remaining lease of each."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         found = client.workers()
@@ -343,7 +348,7 @@ def workers(json: options.Json = False, socket: options.Socket = None, no_spawn:
             one_line(each["worker"]), each["job_id"], each["kind"], each["library"], each["attempt"],
             (each["started_at"] or "")[:19].replace("T", " "),
             "" if each["lease_left_s"] is None else f"{each['lease_left_s']:g} s",
-            each["stop"] or ("" if each["job_id"] else "waits for a job"),
+            each["stop"] or ("" if each["job_id"] else "waiting for a job"),
         )
         for each in found
     ]  # fmt: skip
@@ -353,17 +358,17 @@ def workers(json: options.Json = False, socket: options.Socket = None, no_spawn:
 @app.command(epilog="Exit status: 4 no such job.")
 def logs(
     job_id: Annotated[int, typer.Argument(metavar="ID", help="The job's number.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job has ended.")] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Print what a job had to say, as the lines that an ingest refused."""
+    """Print the log of a job. For ingest: the rejected lines."""
     output = Output(json)
     after = 0
     with options.open_client(socket, no_spawn) as client:
         while True:
-            ended = client.job(job_id)["state"] in common.ENDED  # before reading: what it says last is read too
+            ended = client.job(job_id)["state"] in common.ENDED  # before reading: its last lines are read too
             while lines := client.job_logs(job_id, after):
                 after = lines[-1]["line"]
                 if output.json:

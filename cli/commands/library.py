@@ -1,4 +1,4 @@
-"""vec library: create, list, show and delete libraries."""
+"""vec library: create, list, show, rebuild and delete libraries."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from vecd import limits
 from vecd.errors import nearest
@@ -15,7 +16,7 @@ from vecd.index.kinds import DEFAULT, KINDS
 from vecd.text.embedders import EMBEDDERS
 
 from .. import options
-from .. import recall as told
+from .. import recall as formatted
 from ..output import Output, plural, size
 
 app = options.command()
@@ -24,7 +25,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The library's name.")
 
 
 class Metric(StrEnum):
-    """How near two vectors are."""
+    """The similarity of two vectors."""
 
     COSINE = "cosine"
     DOT = "dot"
@@ -32,14 +33,14 @@ class Metric(StrEnum):
 
 
 class Vectors(StrEnum):
-    """How a graph holds its vectors."""
+    """The type in which a graph stores vectors."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
 
 
 def _one_of(names: Iterable[str], flag: str, text: str) -> Any:
-    """An option that takes one of the names of a table, which a type known to mypy could not list."""
+    """An option that takes a name from a table. An enum, as mypy knows it, cannot list the names of a table."""
     known = [*names]
 
     def check(value: str | None) -> str | None:
@@ -52,28 +53,14 @@ def _one_of(names: Iterable[str], flag: str, text: str) -> Any:
     return typer.Option(flag, callback=check, autocompletion=lambda: known, help=text, metavar=f"<{'|'.join(known)}>")
 
 
-Links = Annotated[int | None, typer.Option("--m", help="hnsw: links of a vector; 24 unless set.", metavar="N")]
+# Short forms of --param. `_IndexCommand` adds the help of the parameter from the table of kinds.
+Links = Annotated[int | None, typer.Option("--m", help="Short for --param m=N.", metavar="N")]
 EfConstruction = Annotated[
-    int | None,
-    typer.Option(
-        "--ef-construction", help="hnsw: candidates looked at when a vector is linked; 128 unless set.", metavar="N"
-    ),
+    int | None, typer.Option("--ef-construction", help="Short for --param ef_construction=N.", metavar="N")
 ]
-VectorsAs = Annotated[
-    Vectors | None, typer.Option("--vectors", help="hnsw: how vectors are held in memory; float32 unless set.")
-]
-Bits = Annotated[
-    int | None,
-    typer.Option(
-        "--bits",
-        help="pq: bits of a code for each dimension, 1, 2 or 4, or 0 for 4 up to 64 dimensions and 2 above; 0 unless"
-        " set. lsh: bits of a code, a multiple of 8; 512 unless set.",
-        metavar="N",
-    ),
-]
-LeafSize = Annotated[
-    int | None, typer.Option("--leaf-size", help="kdtree: vectors in a leaf; 32 unless set.", metavar="N")
-]
+VectorsAs = Annotated[Vectors | None, typer.Option("--vectors", help="Short for --param vectors=TYPE.")]
+Bits = Annotated[int | None, typer.Option("--bits", help="Short for --param bits=N.", metavar="N")]
+LeafSize = Annotated[int | None, typer.Option("--leaf-size", help="Short for --param leaf_size=N.", metavar="N")]
 
 Recall = Annotated[
     float | None,
@@ -82,7 +69,7 @@ Recall = Annotated[
         callback=options.finite,
         min=limits.RECALL_MIN,
         max=1.0,
-        help="The share of the nearest that approximate searches are to find; 1: all are exact.",
+        help="The fraction of the nearest vectors that approximate searches find; 1: exact.",
         metavar="R",
     ),
 ]
@@ -92,11 +79,23 @@ Params = Annotated[
     list[str] | None,
     typer.Option(
         "--param",
-        help="A parameter of the index; repeatable. --m, --ef-construction, --vectors, --bits and --leaf-size are short"
-        " forms.",
+        help="A parameter of the index. Can be repeated.",
         metavar="NAME=VALUE",
     ),
 ]
+
+
+class _IndexCommand(TyperCommand):
+    """A command with the options of index parameters. Their help names the kinds that have the parameter, its meaning
+    and its default. It is filled in when help is printed, because the kinds import numpy."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        for option in self.params:
+            name = option.name or ""
+            found = {each: kind.parameters[name] for each, kind in KINDS.items() if name in kind.parameters}
+            if found and isinstance(option, TyperOption):
+                option.help = " ".join(f"{kind}: {each.what}; default: {each.default}." for kind, each in found.items())
+        super().format_options(ctx, formatter)
 
 
 def _params(
@@ -107,7 +106,7 @@ def _params(
     leaf_size: int | None,
     params: list[str] | None,
 ) -> dict[str, Any]:
-    """The parameters of the index that are set; the daemon checks them by the kind of index."""
+    """Collects the index parameters that are set. The daemon checks them."""
     short = {
         "m": m, "ef_construction": ef_construction, "vectors": vectors and vectors.value, "bits": bits,
         "leaf_size": leaf_size,
@@ -124,7 +123,7 @@ def _params(
 
 
 def _number(value: str) -> int | float | str:
-    """A number if it reads as one, else the text."""
+    """Parses a number; anything else stays a string."""
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(value)
@@ -137,8 +136,9 @@ def library() -> None:
 
 
 @app.command(
-    epilog="Later changes: vec library rebuild (index, recall), vec jobs submit reembed (embedder, chunks). "
-    "Exit status: 1 there is one of that name, 2 usage."
+    cls=_IndexCommand,
+    epilog="To change these settings later: vec library rebuild (index, recall), vec jobs submit reembed (embedder,"
+    " chunks). Exit status: 1 a library with this name exists, 2 usage.",
 )
 def create(
     name: Name,
@@ -147,7 +147,7 @@ def create(
         _one_of(
             EMBEDDERS,
             "--embedder",
-            "Makes vectors of texts; none: documents bring their own. Default: the daemon's setting, wordllama.",
+            "Turns text into vectors; none: documents have vectors. Default: the daemon's setting, wordllama.",
         ),
     ] = None,
     dimension: Annotated[
@@ -156,14 +156,14 @@ def create(
             "--dimension",
             min=1,
             max=limits.DIMENSION_MAX,
-            help="Components of a vector; with --embedder none. Default: the first vector's.",
+            help="Components of a vector, with --embedder none. Default: those of the first vector.",
             metavar="N",
         ),
     ] = None,
-    metric: Annotated[Metric, typer.Option("--metric", help="How near two vectors are.")] = Metric.COSINE,
+    metric: Annotated[Metric, typer.Option("--metric", help="The similarity metric.")] = Metric.COSINE,
     index: Annotated[
         str | None,
-        _one_of(KINDS, "--index", f"What finds the nearest vectors. Default: {DEFAULT}."),
+        _one_of(KINDS, "--index", f"The kind of index. Default: {DEFAULT}."),
     ] = None,
     m: Links = None,
     ef_construction: EfConstruction = None,
@@ -177,7 +177,7 @@ def create(
             "--chunk-chars",
             min=50,
             max=limits.CHUNK_CHARS_MAX,
-            help="Characters of a chunk at most. Default: the daemon's setting, 1000.",
+            help="The maximum number of characters of a chunk. Default: the daemon's setting, 1000.",
             metavar="N",
         ),
     ] = None,
@@ -186,7 +186,7 @@ def create(
         str | None,
         typer.Option(
             "--language",
-            help="Whose word endings full text leaves off; none: words are as they are. Default: the daemon's setting,"
+            help="The language of the stemmer for full-text search; none: no stemming. Default: the daemon's setting,"
             " english.",
             metavar="L",
         ),
@@ -202,13 +202,13 @@ def create(
             metric=metric.value, index=index, chunk_chars=chunk_chars,
             parameters=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall, language=language,
         )  # fmt: skip
-    dimension_told = f"{body['dimension']} dimensions" if body["dimension"] else "the first vector's dimension"
-    Output(json).one(body, f"library {name}: {body['embedder']}, {dimension_told}, {body['metric']}, {body['index']}")
+    size = f"{body['dimension']} dimensions" if body["dimension"] else "dimension set by the first vector"
+    Output(json).one(body, f"library {name}: {body['embedder']}, {size}, {body['metric']}, {body['index']}")
 
 
 @app.command("list")
 def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
-    """List the libraries."""
+    """List libraries by name."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         libraries = client.libraries()
@@ -222,7 +222,7 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
 def show(
     name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:
-    """Show one library and the state of its index."""
+    """Show a library, the state of its index and its recall."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         body = client.library(name)
@@ -232,10 +232,10 @@ def show(
         _describe(body)
 
 
-@app.command(epilog="Reads and writes go on meanwhile. Exit status: 2 usage, 4 no such library.")
+@app.command(cls=_IndexCommand, epilog="Reads and writes continue. Exit status: 2 usage, 4 no such library.")
 def rebuild(
     name: Name,
-    index: Annotated[str | None, _one_of(KINDS, "--index", "Change it to this kind.")] = None,
+    index: Annotated[str | None, _one_of(KINDS, "--index", "The new kind of index. Default: the current kind.")] = None,
     m: Links = None,
     ef_construction: EfConstruction = None,
     vectors: VectorsAs = None,
@@ -247,7 +247,8 @@ def rebuild(
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Rebuild a library's index, as another kind or with other parameters; with --recall alone, change the promise."""
+    """Rebuild the index of a library. The kind and the parameters can change. With --recall only: change the promised
+    recall without building."""
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
             "library.rebuild", library=name, index=index,
@@ -263,14 +264,14 @@ def rebuild(
 def delete(
     name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:
-    """Delete a library and everything in it."""
+    """Delete a library and all its documents, without confirmation."""
     with options.open_client(socket, no_spawn) as client:
         body = client.delete_library(name)
     Output(json).one(body, f"library {name} deleted, with {plural(body['documents'], 'document')}")
 
 
 def table(output: Output, libraries: list[dict[str, Any]]) -> None:
-    """Libraries for people."""
+    """Prints libraries as a table."""
     columns = ("library", "documents", "chunks", "dimension", "metric", "index", "embedder", "in memory")
     output.table(
         columns,
@@ -285,10 +286,12 @@ def table(output: Output, libraries: list[dict[str, Any]]) -> None:
 
 
 def _describe(body: dict[str, Any]) -> None:
-    """One library for people."""
+    """Prints the details of a library."""
     memory = body["memory"]
-    dimension = "the first one's dimension" if body["dimension"] is None else f"{body['dimension']:,} dimensions"
-    print(f"library      {body['name']}, made {body['created_at']}")
+    dimension = (
+        "dimension set by the first vector" if body["dimension"] is None else f"{body['dimension']:,} dimensions"
+    )
+    print(f"library      {body['name']}, created {body['created_at']}")
     print(f"holds        {plural(body['documents'], 'document')}, {plural(body['chunks'], 'chunk')}")
     print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters")
     print(f"vectors      {dimension}, {body['metric']}")
@@ -297,7 +300,7 @@ def _describe(body: dict[str, Any]) -> None:
     print(f"in memory    {_in_memory(memory)}")
     if memory["state"] == "ready":
         print(f"             {memory['structure']:,} in the structure, {memory['tail']:,} in the tail", end="")
-        print(f", {memory['dead']:,} dead and masked")
+        print(f", {memory['dead']:,} deleted, not yet removed")
         print(f"maintenance  {memory['maintenance'] or 'none'}")
     _describe_recall(body["recall"])
     if "damage" in memory:
@@ -305,19 +308,19 @@ def _describe(body: dict[str, Any]) -> None:
 
 
 def _describe_recall(about: dict[str, Any]) -> None:
-    """The promise, how the searches that came kept it, and what each sort of made-up query finds."""
+    """Prints the promised recall, the measured recall of real searches, and that of synthetic queries."""
     own, probe = about["own"], about["probe"]
     verdict = {True: "met", False: "not met", None: "not measured yet"}[about["met"]]
     exact = ", all searches are exact" if about["met"] and own is None else ""
     print(f"recall       promise {about['promise']:g}: {verdict}{exact}")
     for name, each in (own["classes"] if own else {}).items():
-        print(f"             {name} searches: {told.figures(each)}, effort {told.effort(each['effort'])}")
+        print(f"             {name} searches: {formatted.figures(each)}, effort {formatted.effort(each['effort'])}")
     for name, each in (probe or {}).items():
-        print(f"             by {name}: {told.figures(each)}")
+        print(f"             by {name}: {formatted.figures(each)}")
 
 
 def _index(body: dict[str, Any]) -> str:
-    """The kind and its parameters."""
+    """Formats the kind of an index and its parameters."""
     parameters = ", ".join(f"{name} {value}" for name, value in body["parameters"].items())
     return f"{body['index']} ({parameters})" if parameters else str(body["index"])
 

@@ -1,4 +1,4 @@
-"""vec jobs schedule: manages schedules, which submit jobs at the times of a cron line."""
+"""vec jobs schedule: add, list, run and remove schedules, which submit recurring jobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name."
 
 
 class Missed(StrEnum):
-    """What becomes of times at which the daemon did not run."""
+    """How to treat times at which the daemon was not running."""
 
     SKIP = "skip"
     ONCE = "once"
@@ -26,27 +26,29 @@ class Missed(StrEnum):
 
 @app.callback()
 def schedule() -> None:
-    """Submit jobs again and again, at times that a cron line says."""
+    """Manage schedules, which submit jobs at recurring times."""
 
 
-@app.command(epilog="Exit status: 1 there is one of that name already, 2 usage, 4 no such library.")
+@app.command(epilog="Exit status: 1 a schedule with this name exists, 2 usage, 4 no such library.")
 def add(
     name: Name,
-    cron: Annotated[str, typer.Argument(metavar="CRON", help="Five fields, as '0 3 * * *'; or @daily and the like.")],
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="What is to be done; see vec-jobs(1).")],
+    cron: Annotated[
+        str, typer.Argument(metavar="CRON", help="A cron expression: five fields, as '0 3 * * *', or @daily.")
+    ],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of job; see vec-jobs(1).")],
     library: common.LibraryName = None,
     param: common.Params = None,
     where: common.Where = None,
     zone: Annotated[
         str | None,
-        typer.Option("--zone", help="The time zone, as Europe/Berlin. Default: the machine's.", metavar="ZONE"),
+        typer.Option("--zone", help="The time zone, as Europe/Berlin. Default: the system's.", metavar="ZONE"),
     ] = None,
     missed: Annotated[
-        Missed, typer.Option("--missed", help="What becomes of times at which the daemon did not run.")
+        Missed, typer.Option("--missed", help="How to treat times at which the daemon was not running.")
     ] = Missed.ONCE,
     priority: common.Priority = 0,
     timeout: common.Timeout = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of one of that name.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing schedule with this name.")] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
@@ -64,7 +66,7 @@ def add(
 
 @app.command("list")
 def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
-    """List the schedules, the daemon's own upkeep among them."""
+    """List schedules, including those of the daemon's maintenance."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         found = client.schedules()
@@ -86,13 +88,13 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
 def run(
     name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:
-    """Submit a schedule's job now; it waits until no other of the schedule's runs."""
+    """Submit the job of a schedule now; the jobs of a schedule never overlap."""
     with options.open_client(socket, no_spawn) as client:
         job = client.run_schedule(name)
     Output(json).one(job, f"job {job['job_id']}")
 
 
-@app.command(epilog="Its jobs stay. Exit status: 4 no such schedule.")
+@app.command(epilog="Its jobs remain. Exit status: 4 no such schedule.")
 def remove(
     name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
 ) -> None:

@@ -113,7 +113,7 @@ def test_a_handler_that_cannot_be_run_ends_the_watch_before_the_batch(
     assert f"the command cannot be run: it {'was not found' if status == 127 else 'cannot be executed'}" in done.stderr
     assert "(handler_failed)" in done.stderr
     assert f"exit status {status}" in done.stderr
-    assert "try 1" not in done.stderr
+    assert "attempt 1" not in done.stderr
     assert file.read_text().strip() == start
     assert not dead.exists()
 

@@ -136,7 +136,7 @@ def test_a_batch_is_tried_again_until_it_is_handled(instance: Instance, tmp_path
     done = instance.vec(*watch)
     assert [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()] == 3 * after(instance, start)
     assert file.read_text().strip() == head(instance)
-    assert re.findall(r"status 1 \(try (\d) of 5\)", done.stderr) == ["1", "2"]
+    assert re.findall(r"status 1 \(attempt (\d) of 5\)", done.stderr) == ["1", "2"]
 
 
 def test_a_batch_that_is_given_up_is_on_disk_and_the_feed_goes_on(instance: Instance, tmp_path: Path) -> None:
@@ -251,10 +251,28 @@ def test_a_signal_between_two_batches_ends_it_at_once(instance: Instance, tmp_pa
             until(lambda: file.read_text().strip() == head(instance), "its outcome")
         else:
             assert watcher.stderr is not None
-            assert b"again in" in watcher.stderr.readline()
+            assert b"retry in" in watcher.stderr.readline()
         watcher.send_signal(signal.SIGTERM)
         assert watcher.wait() == 143
     assert len(past(instance, "-l", library, "--cursor-file", str(file))) == (2 if status else 0)
+
+
+@pytest.mark.parametrize("given", ["nan", "inf", "-1", "soon"])
+def test_a_pause_between_tries_that_is_no_time_is_refused(instance: Instance, given: str) -> None:
+    environment = {**instance.environment, "VEC_RETRY_S": given}
+    with running(instance, "watch", "--no-follow", "--exec", "true", env=environment) as watcher:
+        assert watcher.wait() == 2
+        assert "VEC_RETRY_S must be a number of seconds from 0 up" in rest_of(watcher.stderr)
+
+
+def test_a_pause_of_0_between_tries_tries_again_at_once(instance: Instance, tmp_path: Path) -> None:
+    library = fresh(instance)
+    put(instance, library, documents(1))
+    environment = {**instance.environment, "VEC_RETRY_S": "0"}
+    watch = ["watch", "-l", library, "--from", "beginning", "--no-follow", "--retries", "2", "--exec", "exit 1"]
+    with running(instance, *watch, "--dead-letter", str(tmp_path / "dead"), env=environment) as watcher:
+        assert watcher.wait() == 3
+        assert "again in 0.0 s" in rest_of(watcher.stderr)
 
 
 def test_a_second_signal_is_for_the_command(instance: Instance, tmp_path: Path) -> None:
@@ -306,7 +324,7 @@ def test_a_daemon_that_does_not_come_back_is_exit_75_and_the_batch_comes_again(t
             own.vec("daemon", "stop")
             (tmp_path / "go").touch()
             assert watcher.wait() == 75
-            assert "it will see that again" in rest_of(watcher.stderr)
+            assert "they will be repeated" in rest_of(watcher.stderr)
         assert own.pid() is None, "no daemon was started for the acknowledgement"
         assert len(past(own, "--consumer", "c")) == 3
 

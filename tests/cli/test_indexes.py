@@ -161,7 +161,7 @@ def test_show_tells_people_how_the_index_does(instance: Instance, graph: str) ->
     for sort in ("midpoints", "noise", "stored"):
         told = rf"by {sort}: mean {figure}, 5th percentile {figure}, worst {figure} of \d+ queries"
         assert re.search(told, seen.out), sort
-    assert f"{_COUNT:,} in the structure, 0 in the tail, 0 dead and masked" in seen.out
+    assert f"{_COUNT:,} in the structure, 0 in the tail, 0 deleted, not yet removed" in seen.out
     unset = on_a_terminal(instance, "library", "show", fresh(instance, embedder="none"), NO_COLOR="1").out
     assert "vectors      not known yet dimensions" not in unset
     assert "in memory    unloaded" in unset
@@ -179,7 +179,7 @@ def test_a_damaged_snapshot_is_shown_to_people(instance: Instance) -> None:
         assert own.objects("search", "-l", "docs", "--vector", "[1, 2]")[0]["document_id"] == "a"
         seen = on_a_terminal(own, "library", "show", "docs", NO_COLOR="1", columns=300)
         assert (
-            f"damage       the snapshot is not a snapshot of vecd; it is set aside as {folder}/1.index.damaged"
+            f"damage       the snapshot is not a snapshot of vecd; it was renamed to {folder}/1.index.damaged"
             in seen.out
         )
         assert "damage" in own.objects("library", "show", "docs")[0]["memory"]

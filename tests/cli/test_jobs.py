@@ -68,7 +68,7 @@ def test_a_background_ingest_prints_its_number_at_the_end_of_stdin_and_writes_ev
     assert instance.objects("count", "-l", library)[0]["documents"] == 3_000
 
 
-def test_files_are_ingested_by_name_and_pipes_are_put_aside(instance: Instance, library: str, tmp_path: Path) -> None:
+def test_files_are_ingested_by_name_and_pipes_are_copied(instance: Instance, library: str, tmp_path: Path) -> None:
     plain, packed = tmp_path / "a b.ndjson", tmp_path / "more.ndjson.gz"
     plain.write_text(ndjson(numbered(10)))
     packed.write_bytes(gzip.compress(ndjson(numbered(10, 10)).encode()))
@@ -97,7 +97,7 @@ def test_waiting_for_an_ingest_that_refused_lines_exits_3_and_logs_tell_them(ins
 
 
 class _Bounded:
-    """A daemon that bounds what is put aside."""
+    """A daemon that bounds the spool."""
 
     def __init__(self, folder: Path, bytes_max: int, free_bytes_min: int) -> None:
         self._answer = {"path": str(folder / "own"), "bytes_max": bytes_max, "free_bytes_min": free_bytes_min}
@@ -113,7 +113,7 @@ class _Bounded:
     ("bytes_max", "free_bytes_min", "code"),
     [(2_000_000, 0, "too_large"), (2**40, 2**62, "disk_full"), (2**40, 0, None)],
 )
-def test_input_that_is_put_aside_is_bounded_by_what_waits_already_and_by_the_room_on_the_disk(
+def test_copied_input_is_bounded_by_the_size_of_the_spool_and_by_the_free_space(
     tmp_path: Path, bytes_max: int, free_bytes_min: int, code: str | None
 ) -> None:
     (tmp_path / "another").write_bytes(bytes(1_900_000))
@@ -136,7 +136,7 @@ def test_input_that_is_put_aside_is_bounded_by_what_waits_already_and_by_the_roo
         writer.wait()
 
 
-def test_the_daemon_bounds_what_is_put_aside(instance: Instance) -> None:
+def test_the_daemon_bounds_the_spool(instance: Instance) -> None:
     with instance.connect() as client:
         place = client.spool()
     assert place["bytes_max"] == limits.SPOOL_BYTES_MAX

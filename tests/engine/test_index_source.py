@@ -94,3 +94,24 @@ def test_rows_that_the_vacuum_deletes_meanwhile_are_left_out_and_the_others_are_
         assert np.array_equal(vectors[:, 0], np.delete(np.arange(COUNT), gone))
         worded = [page for page, _ in text.words(text.labels)]
         assert np.array_equal(np.concatenate(worded), labels)
+
+
+def test_damaged_vectors_are_left_out_and_no_others_whatever_their_length(database: Database, tmp_path: Path) -> None:
+    library, found_damage = database.catalogue.find("notes"), Damage(database)
+    source = _LibrarySource(database, found_damage, tmp_path, library, 2)
+    with source.read() as stored:
+        flipped, short, empty = (int(stored.labels[place]) for place in (3, 5, documents.PAGE_ROWS + 7))
+
+        def damage(tx: Transaction) -> None:
+            tx.db.execute("UPDATE chunks SET vector = x'0000c07f00000000' WHERE label = ?", (flipped,))
+            tx.db.execute("UPDATE chunks SET vector = x'0000c0' WHERE label = ?", (short,))
+            tx.db.execute("UPDATE chunks SET vector = x'' WHERE label = ?", (empty,))
+
+        database.submit(damage).result(30)
+        found = list(stored.pages(stored.labels))
+    labels = np.concatenate([page for page, _ in found])
+    assert set(found_damage.labels(library)) == {flipped, short, empty}
+    assert set(stored.labels.tolist()) - set(labels.tolist()) == {flipped, short, empty}
+    vectors = np.concatenate([page for _, page in found])
+    assert vectors[:5, 0].tolist() == [0, 1, 2, 4, 6]  # the number of each document
+    assert vectors[-1].tolist() == [COUNT - 1, 1]

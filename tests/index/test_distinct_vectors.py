@@ -38,7 +38,7 @@ def test_equal_vectors_are_one_node_with_all_their_rows(
     assert [tuple(vector) for vector in stored.tolist()] == distinct
     assert copies.nodes == len(distinct)
     assert copies.node_of.tolist() == [distinct.index(vector) for vector in rows]
-    assert copies.any == (len(distinct) < len(rows))
+    assert copies.has_duplicates == (len(distinct) < len(rows))
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows))))
     assert copies.mask(mask).tolist() == [
         any(mask[row] for row, vector in enumerate(rows) if vector == node) for node in distinct

@@ -203,7 +203,7 @@ class Life(RuleBasedStateMachine):
         assert self.plan is not None
         assert self.index.merge_due() is None
         if self.plan.merged is None:
-            self.index.give_up(self.plan)
+            self.index.discard(self.plan)
         else:
             self.index.adopt(self.plan)
         self.plan = None
@@ -490,7 +490,7 @@ def test_arrays_that_contradict_each_other_are_refused(name: str, damage: object
     else:
         assert callable(damage)
         arrays[name] = damage(arrays[name])
-    with pytest.raises(ValueError, match=r"\bits\b|^it does|^a term is|codec"):
+    with pytest.raises(ValueError, match=r"\bits\b|^it does|^a term occurs|codec"):
         InvertedIndex.restore(arrays)
 
 

@@ -246,13 +246,13 @@ def test_what_stands_behind_the_end_of_the_file_does_no_harm(pools: Pools, tmp_p
         (lambda content: b"", "is not a snapshot of vecd"),
         (lambda content: bytes(len(content)), "is not a snapshot of vecd"),
         (lambda content: b"SQLite format 3\x00" + content, "is not a snapshot of vecd"),
-        (lambda content: content[:7] + b"\x02" + content[8:], "has format 2, and this vecd knows formats up to 1"),
+        (lambda content: content[:7] + b"\x02" + content[8:], "has format 2; this vecd supports formats up to 1"),
         (lambda content: content[:7] + b"\xff" + content[8:], "has format 255"),
-        (lambda content: content[:8] + b"\xff\xff\xff\xff" + content[12:], "its header cannot be that long"),
+        (lambda content: content[:8] + b"\xff\xff\xff\xff" + content[12:], "its header is too long"),
         (lambda content: content[:8] + b"\x00\x0f\xff\xff" + content[12:], "checksum of its header"),
         (lambda content: content[:40] + b"!" + content[41:], "checksum of its header"),
         (lambda content: content[:-400] + bytes([content[-400] ^ 1]) + content[-399:], "the checksum of neighbors"),
-        (lambda content: content[:-400], "cut short"),
+        (lambda content: content[:-400], "is truncated"),
         (lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2), "checksum of"),
     ],
 )
@@ -277,7 +277,7 @@ def test_after_damage_a_structure_is_built_anew_and_the_word_of_it_is_gone(pools
 def test_the_snapshot_of_another_library_is_refused(pools: Pools, tmp_path: Path) -> None:
     source = filled(tmp_path / "elsewhere")
     source.identity = {"library": 2}
-    check_refused(pools, saved(), "is of another library", source)
+    check_refused(pools, saved(), "belongs to another library", source)
 
 
 def test_the_snapshot_of_a_store_that_was_put_back_and_went_on_otherwise_is_refused(pools: Pools) -> None:

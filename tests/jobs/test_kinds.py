@@ -394,4 +394,4 @@ def test_verify_finds_full_text_that_is_not_the_stores_and_names_it() -> None:
             assert db.changes() == 2
             db.close()
             job = done(client, "verify")
-            assert "library notes: its index holds 1 texts that were deleted" in job["error"]["problems"]
+            assert "library notes: its index has 1 texts that were deleted" in job["error"]["problems"]

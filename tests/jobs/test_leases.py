@@ -236,6 +236,55 @@ def test_a_pause_gives_the_job_back_and_a_time_limit_fails_it(client: Client, li
     assert (job["state"], job["error"]["code"]) == ("failed", "timeout")
 
 
+def test_an_effect_or_an_error_that_says_nothing_is_refused(client: Client, library: str) -> None:
+    job_id = submit(client, library, 1)
+    assert client.claim_job("vague", ["elsewhere"]) is not None
+    vague: list[dict[str, Any]] = [{}, {"type": None}, {"type": []}, {"type": {}}]
+    for effect in vague:
+        assert error_of(client.checkpoint_job, job_id, 1, 0, {"number": 1}, effect=effect) == "invalid_request"
+    assert error_of(client.finish_job, job_id, 1, error={}) == "invalid_request"
+    assert client.job(job_id)["checkpoint"] is None
+    assert client.finish_job(job_id, 1, result={})["state"] == "completed"
+
+
+def test_the_counts_of_effects_stay_in_the_checkpoint_whatever_a_worker_sends(client: Client, library: str) -> None:
+    job_id = submit(client, library, 3)
+    assert client.claim_job("counter", ["elsewhere"]) is not None
+    counts: list[Any] = ["x", [1], {"added": "x"}, {"added": -1}]
+    for wrong in (*({"counts": each} for each in counts), {"seq": []}):
+        assert error_of(client.checkpoint_job, job_id, 1, 0, wrong) == "invalid_request"
+    added = [
+        {"type": "documents", "documents": [{"id": name, "vector": [1.0, 0.0, 0.0, 0.0]}]} for name in ("one", "two")
+    ]
+    client.checkpoint_job(job_id, 1, 0, {"number": 1}, effect=added[0], done=1, total=3)
+    first = client.job(job_id)["checkpoint"]
+    client.checkpoint_job(job_id, 1, 1, {"number": 2})  # without an effect
+    assert client.job(job_id)["checkpoint"] == {**first, "number": 2}
+    client.checkpoint_job(job_id, 1, 2, None, effect=added[1])
+    assert client.job(job_id)["checkpoint"]["counts"]["added"] == 2
+    client.checkpoint_job(job_id, 1, 3, [3])  # no map: the counts end here
+    assert error_of(client.checkpoint_job, job_id, 1, 4, None, effect=added[0]) == "invalid_request"
+    client.finish_job(job_id, 1)
+    client.cancel_jobs([job_id])
+    assert (client.job(job_id)["progress"]["done"], client.job(job_id)["progress"]["total"]) == (1, 3)
+
+
+def test_a_pause_reaches_a_worker_outside_also_after_a_restart_of_the_daemon() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        daemon = own.start(module="tests.jobs.vecd")
+        with own.connect() as client:
+            client.request("library.create", library="notes", embedder="none", index="flat", dimension=4)
+            job_id = submit(client, "notes", 1)
+            assert client.claim_job("w", ["elsewhere"]) is not None
+            client.request("jobs.pause", kinds=["elsewhere"])
+        daemon.kill()
+        daemon.wait()
+        own.start(module="tests.jobs.vecd")
+        with own.connect() as client:
+            assert client.heartbeat_job(job_id, 1)["stop"] == "paused"
+            assert client.finish_job(job_id, 1)["state"] == "pending"
+
+
 def test_a_worker_goes_on_after_the_daemon_was_killed_and_started_again(workers: list[Worker]) -> None:
     with Instance({"VEC_EMBEDDER": "hash"}) as own:
         daemon = own.start(module="tests.jobs.vecd")

@@ -1,11 +1,11 @@
-"""FairPool: threads that run generators slice by slice, in fair order between the requests that they belong to.
+"""FairPool: a thread pool that runs generators slice by slice, in fair order between requests.
 
-Preparing a large request takes seconds. It is a generator that yields after each slice, and behind each slice the
-thread takes the next slice in fair order (fair_queue.py). One further thread takes only short work (at most
-PREPARE_SMALL_S), so a one-line write waits for no slice of another request. Slices of one request run one after the
-other.
+Preparing a large request takes seconds. It is a generator that yields after each slice; after each slice the thread
+takes the next request of a fair queue (fair_queue.py). One additional thread takes only small requests, of at most
+PREPARE_SMALL_S: so a one-line write does not wait for a slice of another request. The slices of a request run in
+sequence.
 
-The threads start with the daemon, so a lack of threads is an error at the start and never later.
+The threads start with the daemon, so a thread that cannot be created is an error at the start, and not later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..resources import start
 
 T = TypeVar("T")
 
-#: The work of one request: yields after each slice, returns its result.
+#: A sliced computation: yields after each slice, returns its result.
 Slices = Generator[None, None, T]
 
 
@@ -32,20 +32,20 @@ Slices = Generator[None, None, T]
 class _Work:
     slices: Slices[Any]
     future: asyncio.Future[Any]
-    cost_s: float  # of its next slice, about
+    cost_s: float  # estimated, of its next slice
 
 
 class FairPool:
-    """`prepare` on the event loop."""
+    """Runs sliced computations. Call `prepare` on the event loop."""
 
     def __init__(self, name: str, count: int) -> None:
-        """`count` threads for all work, and one for short work."""
+        """Makes `count` threads for all requests, and one for small ones."""
         self._loop: asyncio.AbstractEventLoop
         self._lock = threading.Lock()  # guards what follows
         self._large: FairQueue[_Work] = FairQueue()
         self._small: FairQueue[_Work] = FairQueue()
-        self._for_small = threading.Condition(self._lock)  # the thread that waits for short work
-        self._for_all = threading.Condition(self._lock)  # the threads that wait for anything
+        self._for_small = threading.Condition(self._lock)  # the thread that waits for small requests
+        self._for_all = threading.Condition(self._lock)  # the threads that wait for any request
         self._closed = False
         self._threads = [
             threading.Thread(target=self._run, args=(number > 0,), name=f"{name}_{number}", daemon=True)
@@ -53,12 +53,13 @@ class FairPool:
         ]
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Raises VecError `busy` if the system does not give the threads."""
+        """Raises VecError `busy` if the system cannot create the threads."""
         self._loop = loop
         start(self._threads)
 
     def prepare(self, flow: Hashable, slices: Slices[T], cost_s: float) -> asyncio.Future[T]:
-        """Runs all slices; `cost_s` is about how long the first takes. The future has the generator's result."""
+        """Runs all slices on the shared threads; `cost_s` is the estimated time of the first. The future has the result
+        or the exception."""
         future: asyncio.Future[T] = self._loop.create_future()
         with self._lock:
             if cost_s <= limits.PREPARE_SMALL_S:
@@ -70,7 +71,7 @@ class FairPool:
         return future
 
     def close(self) -> None:
-        """Ends the threads after their current slices; drops what waits. Blocks."""
+        """Ends the threads after their current slices; waiting requests are dropped. Blocks."""
         with self._lock:
             self._closed = True
             self._for_small.notify_all()
@@ -87,7 +88,7 @@ class FairPool:
             error: BaseException | None = None
             ended = True
             try:
-                if work.future.cancelled():  # the request was cancelled
+                if work.future.cancelled():  # the caller has gone
                     work.slices.close()
                 else:
                     next(work.slices)
@@ -105,7 +106,7 @@ class FairPool:
                     if not takes_large:
                         self._for_all.notify()
             if ended:
-                with contextlib.suppress(RuntimeError):  # the loop has ended
+                with contextlib.suppress(RuntimeError):  # the loop is closed
                     self._loop.call_soon_threadsafe(_deliver, work.future, result, error)
 
     def _take(self, takes_large: bool) -> tuple[FairQueue[_Work], Hashable, _Work] | None:
@@ -120,7 +121,7 @@ class FairPool:
 
 
 def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():  # the request was cancelled
+    if future.done():  # the caller has gone
         return
     if error is not None:
         future.set_exception(error)

@@ -1,9 +1,10 @@
-"""The LiveIndex of each library: created when the library is first searched, and updated by every commit.
+"""Indexes: the LiveIndexes of all libraries. Each is created at the first search of its library, and follows all
+commits from then on.
 
-A LiveIndex is registered before its load reads the store, and a commit tells the indexes before anybody is answered.
-So whatever an acknowledged write did is either in what the load reads or left at the LiveIndex: nothing falls between.
+A LiveIndex is registered before its load reads the store, and a commit is applied to the indexes before its writers are
+answered. So an acknowledged write is either read by the load or posted to the LiveIndex: none is lost in between.
 
-Snapshots stand in the data folder under `indexes/`, named by the library's number: `.index` and `.text`.
+Snapshots are in the data folder under `indexes/`, named by the id of the library: `.index` and `.text`.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ from .library_registry import LibraryRegistry, gone
 log = logging.getLogger("vecd.index")
 
 
-# A build takes minutes. One read transaction for all of it would keep the write-ahead log from being reset, and it
-# would grow by all that is written meanwhile. So the labels are read in one transaction, and each page of rows in
-# its own: rows never change. A page lacks the rows that the vacuum has deleted since. Their documents were removed
-# after `seq`, so the commit that removed them makes the LiveIndex mask them anyway.
+# A build takes minutes. A single read transaction would prevent a reset of the write-ahead log, which would grow by all
+# writes during the build. So the labels are read in one transaction, and each page of rows in another: rows never
+# change. A page lacks rows that the vacuum has deleted since. Their documents were removed after `seq`, so the
+# LiveIndex masks them when it applies that commit.
 
 
 class _Stored:
@@ -64,7 +65,7 @@ class _Stored:
                         f"vectors of the chunks {its_labels[0]} to {its_labels[-1]} are damaged in the store: they have"
                         f" {len(packed):,} bytes, and {len(its_labels):,} of {self._dimension} dimensions have"
                         f" {4 * len(its_labels) * self._dimension:,}",
-                        "`vec verify` names what is wrong; restore a backup, or ingest these documents again",
+                        "`vec verify` lists the damage; restore a backup, or ingest these documents again",
                     )
                 yield its_labels, np.frombuffer(packed, "<f4").reshape(len(its_labels), self._dimension)
 
@@ -92,7 +93,7 @@ def _paged(labels: Labels) -> Iterator[Labels]:
 
 
 class _LibrarySource:
-    """Reads a library's vectors and terms for its LiveIndex, and logs its builds and recall."""
+    """The store as the source of a LiveIndex (index/source.py)."""
 
     def __init__(self, database: Database, damage: Damage, folder: Path, library: Library, dimension: int) -> None:
         self._database = database
@@ -122,7 +123,7 @@ class _LibrarySource:
 
     @property
     def promise(self) -> float:
-        return self._database.catalogue.by_id.get(self._library.library_id, self._library).recall  # it may be new
+        return self._database.catalogue.by_id.get(self._library.library_id, self._library).recall  # it may have changed
 
     def recall_changed(self, report: dict[str, Any]) -> None:
         def logged(done: Future[int | None]) -> None:
@@ -145,13 +146,13 @@ class Indexes:
         self._folder = folder
         self._pools = make_pools()
         self._registry = LibraryRegistry(self._make_current, self._apply, self._drop)
-        self._known: set[int] = set()  # libraries that had chunks at the start, or had some written since
+        self._known: set[int] = set()  # libraries that had chunks at the start, or since
 
     def open(self) -> None:
-        """Deletes the snapshots of deleted libraries."""
-        libraries_there = self._database.catalogue.by_name.values()
-        self._known = {library.library_id for library in libraries_there if library.chunks}
-        alive = {f"{each.library_id}.{what}" for each in libraries_there for what in ("index", "text")}
+        """Removes snapshots of deleted libraries."""
+        current = self._database.catalogue.by_name.values()
+        self._known = {library.library_id for library in current if library.chunks}
+        alive = {f"{each.library_id}.{what}" for each in current for what in ("index", "text")}
         for path in [*self._folder.glob("*.index*"), *self._folder.glob("*.text*")]:
             if path.name.removesuffix(".new").removesuffix(".damaged") not in alive or path.suffix == ".new":
                 path.unlink(missing_ok=True)
@@ -161,11 +162,11 @@ class Indexes:
         return self._registry.of(library)
 
     def apply(self, commit: Commit) -> None:
-        """Applies a commit to the LiveIndexes that there are. On the writer's thread, in commit order."""
+        """Applies a commit to all LiveIndexes. On the writer's thread, in commit order."""
         self._registry.apply(commit)
 
     def _make_current(self, library: Library) -> LiveIndex:
-        """Of the library as it is now: the caller's may be of an earlier commit, with another index."""
+        """Makes a LiveIndex for the current state of the library: the caller's may be older, with another index."""
         return self._make(self._database.catalogue.by_id[library.library_id])
 
     def _make(self, library: Library) -> LiveIndex:
@@ -175,13 +176,13 @@ class Indexes:
         return LiveIndex(spec, self._pools, source, self._discard)
 
     def takes_terms(self, library: Library) -> bool:
-        """Whether an index in memory needs the terms of chunks that are written now."""
+        """Whether an index in memory will need the terms of a write."""
         return self._registry.get(library.library_id) is not None or library.library_id not in self._known
 
     def _apply(
         self, library: Library, live: LiveIndex | None, changes: list[Change], commit: Commit
     ) -> LiveIndex | None:
-        """A library that gets its first chunks has a LiveIndex from then on, which need not be loaded."""
+        """Applies changes. A library that gets its first chunks gets a LiveIndex, which need not be loaded."""
         for change in changes:
             if live is None and library.library_id not in self._known and len(change.labels):
                 live = self._make(library)
@@ -201,24 +202,24 @@ class Indexes:
         return self._registry.get(library.library_id)
 
     def describe(self, library: Library) -> dict[str, Any]:
-        """For status: what is in memory of this library."""
+        """The state of the library's index in memory, for `vec status`."""
         live = self.loaded(library)
         damaged = self._damage.labels(library)
         described: dict[str, Any] = {"state": "unloaded"} if live is None else live.describe()
         return {**described, **({"damaged": len(damaged)} if damaged else {})}
 
     def stop_building(self) -> None:
-        """Cancels builds, which may take minutes, and starts no others; searches and writes go on."""
+        """Cancels builds, which may take minutes, and starts no others; searches and writes continue."""
         for live in self._registry.all():
             live.stop_building()
 
     def stop(self) -> None:
-        """Ends background work; searches and writes go on."""
+        """Cancels background tasks; searches and writes continue."""
         for live in self._registry.all():
             live.close()
 
     def close(self) -> None:
-        """Saves the indexes that have changed enough. Blocks."""
+        """Closes all LiveIndexes, and saves snapshots with enough new rows. Blocks."""
         self.stop()
         self._pools.close()
         for live in self._registry.all():
@@ -229,15 +230,15 @@ class Indexes:
 
     def _discard(self, failed: LiveIndex) -> None:
         if failed.failure is not None and failed.failure.code not in (Code.NOT_FOUND, Code.SHUTTING_DOWN):
-            about = {"kind": failed.spec.kind, "reason": str(failed.failure)}
-            # An error of the store or the disk needs no traceback; anything else may be a bug.
+            details = {"kind": failed.spec.kind, "reason": str(failed.failure)}
+            # Errors of the store or the disk need no traceback; any other may be a bug.
             bug = failed.failure if failed.failure.code == Code.INDEX_FAILED else None
-            log.error("index failed", exc_info=bug, extra=about)
+            log.error("index failed", exc_info=bug, extra=details)
         self._registry.discard(failed)
 
 
 def spec_of(library: Library) -> Spec:
-    """What index the library wants; its dimension must be known."""
+    """The index configuration of a library, whose dimension must be known."""
     assert library.dimension is not None
     return Spec(library.dimension, library.metric, library.index, library.parameters)
 

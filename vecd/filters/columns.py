@@ -103,8 +103,8 @@ class _Typed:
 
     def since(self, start: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Document numbers from `start` on, and their values."""
-        # searchsorted releases the interpreter lock, and regaining it takes long while other threads are busy: half of
-        # the time of matching a few documents against many filters. Another dtype of `start` would copy the array.
+        # searchsorted releases the interpreter lock. While other threads are busy it takes long to get it back: half of
+        # the time of matching a few documents against many filters. Another type of `start` would copy the numbers.
         first = int(np.searchsorted(self.numbers.values, np.int32(start))) if start and self.numbers.count else 0
         return self.numbers.values[first:], self.values.values[first:]
 

@@ -1,9 +1,9 @@
-"""Exact nearest-neighbour search in a matrix of vectors.
+"""Exact k-nearest-neighbour search in a matrix, with faiss's kernels.
 
-Which way is fastest depends on how many queries there are and how many rows may be found. Measured for 200,000 x 256
-on one core: faiss's kernel over all rows 38 ns a row; the same with a selector 75 ns for each row it lets through, so
-that is never used; picked by their numbers 150 ns a row, because memory is jumped about in. From three queries on,
-one matrix product for all is faster; not for l2, where far from the origin it would lose all that is to be compared.
+The fastest method depends on the number of queries and of allowed rows. Measured for 200,000 x 256 on one core: faiss's
+kernel over all rows takes 38 ns per row; with a selector 75 ns per allowed row, so a selector is never used; over a
+list of row numbers 150 ns per row, because of random access. From three queries on, one matrix product for all is
+faster; not for l2, where it would lose all precision far from the origin.
 """
 
 from __future__ import annotations
@@ -18,31 +18,30 @@ from .native import faiss
 from .rows import Allowed, Floats, Labels
 
 _BLAS_FROM_QUERIES = 3
-#: Rows beyond the k-th that are scored again at least, so that ties at the end are seen.
+#: The minimum number of rows beyond the k-th that are scored again, to find ties at the end.
 _SPARE_MIN = 8
-#: The rounding of a product of two float32, relative, as it adds up over the square root of the components.
+#: The relative rounding error of an inner product of float32, per square root of the number of components.
 _ROUNDING = 4e-7
-#: Picking rows by their numbers pays while they are fewer than this share of all.
-PICK_SHARE = 0.25
+#: Below this share of all rows, scoring a list of row numbers is faster than a scan.
+LIST_SHARE = 0.25
 
+#: Microseconds per row on one core: in a scan, and in a list of row numbers.
+_SCAN_US, _LIST_US = 0.04, 0.15
 
-#: Microseconds that a row costs on one core, scanned in order and picked by its number.
-_SCAN_US, _PICK_US = 0.04, 0.15
-
-#: Squared lengths between which a float32 loses nothing.
+#: Squared lengths between which float32 does not lose precision.
 _SQUARE_MIN, _SQUARE_MAX = 1e-20, 1e30
 
 
 def normalised(vectors: Floats) -> Floats:
-    """Rows of length 1; a row of zeros stays one, and is equally unlike everything."""
+    """Rows normalized to length 1. A row of zeros does not change: its cosine is 0 to all vectors."""
     if len(vectors) == 1 and _SQUARE_MIN < (square := float(vectors[0] @ vectors[0])) < _SQUARE_MAX:
-        return vectors / np.float32(math.sqrt(square))  # most queries; what follows is four times as slow for one
+        return vectors / np.float32(math.sqrt(square))  # the general case takes four times as long
     squares = np.einsum("ij,ij->i", vectors, vectors)
     if squares.min(initial=_SQUARE_MAX) > _SQUARE_MIN and squares.max(initial=0) < _SQUARE_MAX:
-        shortened: Floats = vectors / np.sqrt(squares)[:, None]
-        return shortened
+        divided: Floats = vectors / np.sqrt(squares)[:, None]
+        return divided
     largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
-    scaled = vectors / np.where(largest == 0, 1, largest)  # so that no square is too small or too large for a float32
+    scaled = vectors / np.where(largest == 0, 1, largest)  # so that no square overflows or underflows
     lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
     return np.divide(scaled, np.where(lengths == 0, 1, lengths), dtype=np.float32)
 
@@ -51,13 +50,12 @@ def nearest(matrix: Floats, queries: Floats, k: int, allowed: Allowed, space: st
     """The k best rows of each query: scores and row numbers of shape (n, k), best first.
 
     `matrix` has shape (rows, dimension), `queries` (n, dimension), both C-contiguous; k is at most allowed.count.
-    The answer depends on the query and the rows alone, not on what else is asked at the same time: the fast ways differ
-    in their last bits, so a few rows more than k are found by one of them, and `scores` decides. Of equal scores the
-    first rows win.
+    The answer does not depend on other queries of the same call. The fast methods differ in their last bits, so they
+    find a few rows more than k, and `scores` ranks these. Equal scores are ordered by row.
     """
     if not k:
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    few = allowed.mask is not None and allowed.count < PICK_SHARE * len(matrix)
+    few = allowed.mask is not None and allowed.count < LIST_SHARE * len(matrix)
     wide = min(allowed.count, k + max(_SPARE_MIN, k // 8))
     scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     near: Labels | None = None
@@ -67,20 +65,20 @@ def nearest(matrix: Floats, queries: Floats, k: int, allowed: Allowed, space: st
     for place, query in enumerate(queries):
         found = near[place] if near is not None else _near(matrix, query, wide, allowed, few, space)
         if wide < allowed.count and _others_may_tie(matrix, query, found, k, space):
-            found = _all_that_tie(matrix, query, k, allowed, space)
+            found = _with_ties(matrix, query, k, allowed, space)
         scores[place], rows[place] = best_of(matrix, query, found, k, space)
     return scores, rows
 
 
 def best_of(matrix: Floats, query: Floats, rows: Labels, k: int, space: str) -> tuple[Floats, Labels]:
-    """The k best of these rows, best first; of equal scores the first rows win."""
+    """The k best of these rows, best first, equal scores by row."""
     exact = scores(matrix, query, rows, space)
     order = np.lexsort((rows, -exact))[:k]
     return exact[order], rows[order]
 
 
 def scores(matrix: Floats, query: Floats, rows: Labels, space: str) -> Floats:
-    """The scores of these rows, shape (len(rows),): of one query and one row always the same, to the last bit."""
+    """The scores of these rows, shape (len(rows),); for a query and a row always the same to the last bit."""
     found = np.empty(len(rows), np.float32)
     kernel: Any = faiss().fvec_L2sqr_by_idx if space == "l2" else faiss().fvec_inner_products_by_idx
     rows = np.ascontiguousarray(rows, np.int64)
@@ -94,14 +92,14 @@ def scores(matrix: Floats, query: Floats, rows: Labels, space: str) -> Floats:
 
 
 def _others_may_tie(matrix: Floats, query: Floats, rows: Labels, k: int, space: str) -> bool:
-    """Whether rows that are not among these may be as good as the k-th of them."""
+    """Whether other rows than these may tie with the k-th of them."""
     exact = np.sort(scores(matrix, query, rows, space))
     last = float(exact[-k])
     return float(exact[0]) >= last - _slack(matrix, query, rows, last, space)
 
 
 def _slack(matrix: Floats, query: Floats, rows: Labels, score: float, space: str) -> float:
-    """By how much two ways to compute this score may differ."""
+    """The maximum difference between two methods of computing this score."""
     share = _ROUNDING * math.sqrt(matrix.shape[1])
     if space == "l2":
         return share * abs(score)
@@ -112,17 +110,17 @@ def _slack(matrix: Floats, query: Floats, rows: Labels, score: float, space: str
 def _near(matrix: Floats, query: Floats, k: int, allowed: Allowed, few: bool, space: str) -> Labels:
     scores, rows = np.empty(k, np.float32), np.empty(k, np.int64)
     if few:
-        _picked(matrix, query, allowed.ids, space, scores, rows)
+        _scored_list(matrix, query, allowed.ids, space, scores, rows)
     elif allowed.mask is None:
-        _all(matrix, query, space, scores, rows)
+        _scanned(matrix, query, space, scores, rows)
     else:
         every = _every(matrix, query, allowed, space)
         rows[:] = np.argpartition(every, -k)[-k:]
     return rows
 
 
-def _all_that_tie(matrix: Floats, query: Floats, k: int, allowed: Allowed, space: str) -> Labels:
-    """All rows that may be as good as the k-th."""
+def _with_ties(matrix: Floats, query: Floats, k: int, allowed: Allowed, space: str) -> Labels:
+    """All rows that may be as good as the k-th or better."""
     every = _every(matrix, query, allowed, space)
     best = np.argpartition(every, -k)[-k:]
     last = float(every[best].min())
@@ -131,16 +129,16 @@ def _all_that_tie(matrix: Floats, query: Floats, k: int, allowed: Allowed, space
 
 
 def cost_us(allowed: Allowed, rows: int) -> float:
-    """About what `nearest` takes for one query, in microseconds; structures weigh their own way against it."""
-    if allowed.count < PICK_SHARE * rows:
-        return min(_SCAN_US * rows, _PICK_US * allowed.count)
+    """The approximate time of `nearest` for one query, in microseconds; structures compare their own cost with it."""
+    if allowed.count < LIST_SHARE * rows:
+        return min(_SCAN_US * rows, _LIST_US * allowed.count)
     return _SCAN_US * rows
 
 
 def best(scores: Floats, labels: Labels, k: int) -> tuple[Floats, Labels]:
-    """The k best of each row, best first; equal scores are in the order of their labels."""
+    """The k best of each query, best first, equal scores by label."""
     if scores.shape[1] <= k and (scores[:, 1:] < scores[:, :-1]).all():
-        return scores, labels  # a walk's own order
+        return scores, labels  # already sorted, as by a graph search
     if len(scores) == 1:
         first = np.lexsort((labels[0], -scores[0]))[:k]
         return scores[:, first], labels[:, first]
@@ -148,7 +146,7 @@ def best(scores: Floats, labels: Labels, k: int) -> tuple[Floats, Labels]:
     return np.take_along_axis(scores, order, 1), np.take_along_axis(labels, order, 1)
 
 
-def _all(matrix: Floats, query: Floats, space: str, scores: Floats, rows: Labels) -> None:
+def _scanned(matrix: Floats, query: Floats, space: str, scores: Floats, rows: Labels) -> None:
     kernel: Any = faiss().knn_L2sqr if space == "l2" else faiss().knn_inner_product
     kernel(
         faiss().swig_ptr(query), faiss().swig_ptr(matrix), matrix.shape[1], 1, len(matrix), len(scores),
@@ -158,7 +156,7 @@ def _all(matrix: Floats, query: Floats, space: str, scores: Floats, rows: Labels
         np.negative(scores, out=scores)
 
 
-def _picked(matrix: Floats, query: Floats, ids: Labels, space: str, scores: Floats, rows: Labels) -> None:
+def _scored_list(matrix: Floats, query: Floats, ids: Labels, space: str, scores: Floats, rows: Labels) -> None:
     kernel = faiss().knn_L2sqr_by_idx if space == "l2" else faiss().knn_inner_products_by_idx
     kernel(
         faiss().swig_ptr(query), faiss().swig_ptr(matrix), faiss().swig_ptr(ids), matrix.shape[1], 1, len(matrix),
@@ -169,7 +167,7 @@ def _picked(matrix: Floats, query: Floats, ids: Labels, space: str, scores: Floa
 
 
 def _every(matrix: Floats, query: Floats, allowed: Allowed, space: str) -> Floats:
-    """The scores of all rows, shape (len(matrix),); minus infinity for those that may not be found."""
+    """The scores of all rows, shape (len(matrix),); minus infinity for rows that are not allowed."""
     every = np.empty(len(matrix), np.float32)
     kernel: Any = faiss().fvec_L2sqr_ny if space == "l2" else faiss().fvec_inner_products_ny
     kernel(faiss().swig_ptr(every), faiss().swig_ptr(query), faiss().swig_ptr(matrix), matrix.shape[1], len(matrix))
@@ -181,8 +179,8 @@ def _every(matrix: Floats, query: Floats, allowed: Allowed, space: str) -> Float
 
 
 def _by_product(matrix: Floats, queries: Floats, k: int, allowed: Allowed | None, ids: Labels | None) -> Labels:
-    """The k best rows of each query, in no order: one matrix product a block of rows, so that its scores stay a bounded
-    size."""
+    """The k best rows of each query, in no order: one matrix product per block of rows, which bounds the memory of the
+    scores."""
     mask = None if allowed is None else allowed.mask
     scores, rows = [], []
     for start in range(0, len(matrix), limits.FLAT_BLOCK_ROWS):

@@ -1,8 +1,8 @@
-"""Builds a library's index from the store, or restores it from a snapshot and adds what came since.
+"""Builds a structure from the vectors in the store, or restores one from a snapshot and adds what is missing.
 
-A label's vector never changes. So a snapshot is right for every label that it holds and that is still alive, whatever
-happened since it was saved: the dead ones are masked, the ones that are not in it come from the store. A snapshot that
-cannot be used costs time and nothing else.
+The vector of a label never changes. So a snapshot is valid for all labels in it that are still alive, whatever happened
+since it was saved: deleted labels are masked, and missing ones are read from the store. A snapshot that cannot be used
+costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .structure import Spec, Structure
 log = logging.getLogger("vecd.index")
 
 _SEED = 20_090_102
-#: A float16 has eleven bits.
-_SAME = 2e-3
+#: The tolerance of the spot check: a float16 has eleven bits.
+_TOLERANCE = 2e-3
 
 
 @dataclass(slots=True)
 class Loaded:
-    """What a LiveIndex begins with."""
+    """The initial content of a LiveIndex."""
 
     seq: int
     structure: Structure | None
@@ -43,11 +43,11 @@ class Loaded:
 
 
 class BuildCancelled(Exception):
-    """Nobody wants it any more."""
+    """The load or build was cancelled."""
 
 
 def load(spec: Spec, source: Source, stopped: Callable[[], bool]) -> Loaded:
-    """The vectors as of now: the snapshot's structure if there is one, and the rest as the tail."""
+    """Loads the current vectors: the structure of the snapshot, if there is one, and the rest as the tail."""
     with source.read() as stored:
         structure, damage = _restored(spec, source, stored)
         missing = stored.labels
@@ -63,8 +63,8 @@ def load(spec: Spec, source: Source, stopped: Callable[[], bool]) -> Loaded:
 def build(
     spec: Spec, source: Source, rows_min: int, stopped: Callable[[], bool], progress: Callable[[float], None]
 ) -> tuple[Structure | Flat, int]:
-    """A new structure of everything in the store, and the last label of the store's that it stands for. Of fewer than
-    `rows_min` rows none is made but a Flat: all of them are the tail."""
+    """Builds a structure of all vectors in the store; returns it, and the last label that it covers. For fewer than
+    `rows_min` rows it returns a Flat, which becomes the tail."""
     make = KINDS[spec.kind].make
     with source.read() as stored, native.threads(native.CORES):
         small = len(stored.labels) < rows_min
@@ -85,7 +85,7 @@ def build(
 
 
 def save(spec: Spec, source: Source, structure: Structure, seq: int) -> None:
-    """Keeps the structure in the source's file. Raises OSError."""
+    """Saves a snapshot of the structure. Raises OSError."""
     arrays = structure.arrays()
     assert arrays is not None
     assert source.path is not None
@@ -95,7 +95,7 @@ def save(spec: Spec, source: Source, structure: Structure, seq: int) -> None:
 
 
 def prepared(spec: Spec, vectors: Floats) -> Floats:
-    """Vectors, shape (n, dimension), as a structure of that metric takes them."""
+    """Vectors, shape (n, dimension), as a structure needs them: normalized for cosine."""
     return brute_force.normalised(vectors) if spec.metric == "cosine" else vectors
 
 
@@ -107,7 +107,7 @@ def _pages(spec: Spec, stored: Stored, labels: Labels, stopped: Callable[[], boo
 
 
 def _sample(spec: Spec, stored: Stored, rows: int, stopped: Callable[[], bool]) -> Floats:
-    """Up to so many of the vectors, chosen by chance, shape (n, dimension); always the same of the same labels."""
+    """A random sample of up to `rows` vectors, shape (n, dimension); the same for the same labels."""
     labels = stored.labels
     if len(labels) > rows:
         labels = np.sort(np.random.default_rng(_SEED).choice(labels, rows, replace=False))
@@ -115,20 +115,21 @@ def _sample(spec: Spec, stored: Stored, rows: int, stopped: Callable[[], bool]) 
 
 
 def described(spec: Spec) -> dict[str, Any]:
-    told = {"dimension": spec.dimension, "metric": spec.metric, "kind": spec.kind, "parameters": {**spec.parameters}}
-    return {**told, "format": KINDS[spec.kind].format}
+    """What a snapshot must have in common with the index, as JSON."""
+    fields = {"dimension": spec.dimension, "metric": spec.metric, "kind": spec.kind, "parameters": {**spec.parameters}}
+    return {**fields, "format": KINDS[spec.kind].format}
 
 
 def _restored(spec: Spec, source: Source, stored: Stored) -> tuple[Structure | None, str | None]:
-    """The structure that the snapshot holds, if it can be used, and why it cannot, if somebody should know."""
+    """The structure of the snapshot, if it can be used; and the damage, if there is any."""
     restore, path = KINDS[spec.kind].restore, source.path
     if path is None or restore is None:
         return None, None
     try:
         with snapshot_file.opened(path) as (about, arrays):
             if about["of"] != source.identity:
-                raise snapshot_file.UnusableSnapshot("is of another library")
-            if about["spec"] != described(spec):  # the index has changed since, or the format of its arrays
+                raise snapshot_file.UnusableSnapshot("belongs to another library")
+            if about["spec"] != described(spec):  # the index or the format of its arrays has changed
                 path.unlink()
                 return None, None
             snapshot_file.check_seq(about["seq"], stored.seq)
@@ -141,31 +142,32 @@ def _restored(spec: Spec, source: Source, stored: Stored) -> tuple[Structure | N
     except FileNotFoundError:
         return None, None
     except (snapshot_file.UnusableSnapshot, OSError) as error:
-        aside = path.with_name(path.name + ".damaged")
+        renamed = path.with_name(path.name + ".damaged")
         with contextlib.suppress(OSError):
-            path.replace(aside)
-        damage = f"the snapshot {error}; it is set aside as {aside}"
-        log.warning("snapshot unusable", extra={"file": str(aside), "error": str(error)})
+            path.replace(renamed)
+        damage = f"the snapshot {error}; it was renamed to {renamed}"
+        log.warning("snapshot unusable", extra={"file": str(renamed), "error": str(error)})
         return None, damage
 
 
 def _spot_check(spec: Spec, structure: Structure, stored: Stored) -> None:
-    """Raises UnusableSnapshot if the structure's rows are not the store's."""
+    """Raises UnusableSnapshot if the rows of the structure differ from those in the store."""
     labels = stored.labels[: np.searchsorted(stored.labels, structure.rows.last_label, "right")]
     structure.rows.keep_only(labels)
     if len(structure.rows) != len(labels):
         lacking = np.setdiff1d(labels, structure.rows.labels)
-        if any(len(its_labels) for its_labels, _ in stored.pages(lacking)):  # and not only what is damaged in the store
-            raise snapshot_file.UnusableSnapshot("is of another state of the store: it lacks vectors")
+        if any(len(its_labels) for its_labels, _ in stored.pages(lacking)):  # not only damaged in the store
+            raise snapshot_file.UnusableSnapshot("belongs to another state of the store: it lacks vectors")
     for its_labels, vectors in stored.pages(labels[snapshot_file.spots(len(labels))]):
-        ours = structure.sample(np.searchsorted(labels, its_labels))
-        theirs = prepared(spec, vectors)
-        if not np.allclose(ours, theirs, rtol=_SAME, atol=_SAME * max(1e-30, float(np.abs(theirs).max()))):
-            raise snapshot_file.UnusableSnapshot("is of another state of the store: its vectors differ")
+        held = structure.sample(np.searchsorted(labels, its_labels))
+        stored_vectors = prepared(spec, vectors)
+        atol = _TOLERANCE * max(1e-30, float(np.abs(stored_vectors).max()))
+        if not np.allclose(held, stored_vectors, rtol=_TOLERANCE, atol=atol):
+            raise snapshot_file.UnusableSnapshot("belongs to another state of the store: its vectors differ")
 
 
 def failed(error: BaseException) -> VecError:
-    """The error that searches of an index get that could not be loaded or searched."""
+    """The error for searches of an index that could not be loaded or searched."""
     if isinstance(error, VecError):
         return error
     failure = exhausted(error) or VecError(

@@ -1,4 +1,4 @@
-"""Small helpers for concurrent futures: fail, resolve, chain."""
+"""Helpers for concurrent futures: fail, resolve and chain them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ R = TypeVar("R")
 
 
 def fail(futures: Iterable[Future[Any]], error: BaseException) -> None:
-    """Gives an error to all that still wait."""
+    """Fails all futures that are not done."""
     for future in futures:
         if not future.done() and (future.running() or future.set_running_or_notify_cancel()):
             future.set_exception(error)
 
 
 def resolve(futures: Iterable[Future[T]], result: T) -> None:
-    """Gives a result to all that were not cancelled."""
+    """Resolves all futures that were not cancelled."""
     for future in futures:
         if future.set_running_or_notify_cancel():
             future.set_result(result)
 
 
 def then(source: Future[T], function: Callable[[T], R]) -> Future[R]:
-    """A future that `function` fulfils on the thread that gives the source's result. Cancelling it cancels the
-    source."""
+    """A future of `function` applied to the source's result, on the thread that resolves the source. Cancelling it
+    cancels the source."""
     chained: Future[R] = Future()
 
     def done(_: Future[T]) -> None:

@@ -1,4 +1,4 @@
-"""IndexKind: what a kind of index declares: how it is made and restored, what it can do, and its parameters.
+"""The declaration of a kind of index: how it is built and restored, its properties and its parameters.
 
 Each kind declares itself in its own file, as `KIND`; kinds.py has the table of them.
 """
@@ -28,7 +28,7 @@ class Parameter:
 
     @property
     def valid(self) -> str:
-        """The valid values in words, for messages."""
+        """The valid values, for messages."""
         if self.choices:
             *most, last = map(str, self.choices)
             return f"{', '.join(most)} or {last}"
@@ -48,16 +48,16 @@ def _no_further_rules(metric: str, parameters: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class IndexKind:
-    """One kind. `make` is None where the tail is all there is; a structure pays from `rows_min` rows on."""
+    """A kind of index. `make` is None for a kind without a structure; a structure is built from `rows_min` rows on."""
 
     what: str
     make: Callable[[Spec], Structure] | None = None
     restore: Callable[[Spec, Mapping[str, npt.NDArray[Any]]], Structure] | None = None
     rows_min: int = 0
-    train_rows: int = 0  # of the sample that `Structure.train` takes; 0: it needs none
-    exact: bool = False  # whether it finds what a scan finds
+    train_rows: int = 0  # size of the sample for `Structure.train`; 0: no training
+    exact: bool = False  # whether it finds the same as a scan
     format: int = 1  # of its arrays in a snapshot; a snapshot of another format is replaced
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     refuses: Mapping[str, str] = field(default_factory=dict)  # metric -> why not
-    #: Checks what no single parameter can: given the metric and all valid parameters, raises VecError.
+    #: Checks combinations: given the metric and all parameters, each valid, raises VecError.
     check: Callable[[str, Mapping[str, Any]], None] = _no_further_rules

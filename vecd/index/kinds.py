@@ -1,6 +1,6 @@
 """The table of index kinds. Adding a kind is one file, which declares its `KIND`, and one entry here.
 
-The table itself imports no kind and no numpy, so that the command line can list the names.
+The table imports neither a kind nor numpy, so that the command line can list the names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MODULES: Final[dict[str, str]] = {
     "kdtree": "vecd.index.local.kdtree",
 }
 
-#: What a library gets that asks for none: exact while it is small, and fast when it is not.
+#: The default kind: exact while a library is small, and fast when it is not.
 DEFAULT: Final = "pq"
 
 
@@ -60,7 +60,7 @@ KINDS: Final[MutableMapping[str, IndexKind]] = _IndexKinds(MODULES)
 
 
 def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters of an index of that kind, those not given by their defaults.
+    """All parameters of an index of that kind, with defaults for those not given.
 
     Raises VecError `unsupported` or `invalid_request`.
     """
@@ -87,7 +87,7 @@ def checked(kind: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, 
         parameter = about.parameters[name]
         if not parameter.accepts(value):
             message = f"the index {kind!r}: {name} must be {parameter.valid}, not {value!r:.40}"
-            hint = f"{name}: {parameter.what}; {parameter.default} unless set"
+            hint = f"{name}: {parameter.what}; default: {parameter.default}"
             raise VecError(Code.INVALID_REQUEST, message, hint, field=name)
     complete = {name: parameters.get(name, about.parameters[name].default) for name in known}
     about.check(metric, complete)

@@ -1,28 +1,28 @@
 """LiveIndex: a library's vectors and full text, searchable while they change, for every kind of structure.
 
-It is put together from parts that know nothing of each other's business:
+It is composed of independent parts:
 
-    Mailbox        who waits (mailbox.py)
+    Mailbox        the queue of requests (mailbox.py)
     LiveVectors    a structure, a tail and tombstones (live_vectors.py)
     LiveText       full text (fulltext/live_text.py)
-    RecallTracker  the recall of the searches that come, and the effort that keeps the promise (recall_tracker.py)
-    Maintenance    draining, building, saving (maintenance.py), as a pure policy decides (policy.py)
+    RecallTracker  measures recall, and sets the effort that keeps the promise (recall_tracker.py)
+    Maintenance    draining, building, saving (maintenance.py), as decided by a pure policy (policy.py)
 
 One owner at a time. A LiveIndex is an actor on a small pool of threads that all libraries share. Requests wait in the
 mailbox, and one thread at a time handles them, in turns:
 
-    1. all writes that wait, in the order of their commits
-    2. calls: a structure that is ready, a question
-    3. the searches that wait, together as one batch
+    1. all waiting writes, in commit order
+    2. calls, such as the swap of a structure
+    3. the waiting searches, as one batch
     4. when nothing waits, one slice of maintenance
 
 Nothing else touches the structure, so it needs no lock. Because writes come first in a turn, a search sees every write
 that was posted before it: a write may be acknowledged as soon as it has been posted.
 
-One search may ask for vectors, for words, or for both, under a filter. All of it is answered in one turn, so the answer
-is of one moment: the state at one seq. (Rows never change under their label, so what is read of them later is of that
-moment as well.) An asynchronous structure answers later: its hits are still of the turn that asked for them, the turn
-does not wait, and the answer is completed in a later turn.
+A search can be by vector, by words, or both, with a filter. It is answered in one turn, so the answer is consistent: it
+shows the state at one seq. (The content of a label never changes, so data that is read later is of the same state.) An
+asynchronous structure answers later: its hits still show the state of the turn that asked, the turn does not wait, and
+a later turn completes the answer.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class LiveIndex:
         on_failure: Callable[[LiveIndex], None],
         tuning: Tuning | None = None,
     ) -> None:
-        """`on_failure` is called, on any thread, when it can answer no more; the caller makes another one."""
+        """`on_failure` is called, on any thread, when it cannot answer any more; the caller makes a new one."""
         self._on_failure = on_failure
         self._source = source
         self._mailbox = Mailbox(pools.strands, self._pool_turn, lambda: self._loaded, self._pool_closed)
@@ -86,7 +86,7 @@ class LiveIndex:
         self._maintenance = Maintenance(
             self._vectors, self._text, self._recall, self._mailbox, pools, source, tuning or Tuning(), self._fail
         )
-        self._calm = False  # nothing was due, and nothing but searches has come since
+        self._calm = False  # nothing was due, and only searches have arrived since
         self._without_text: list[Search] = []  # they wait until full text is loaded
         self._unanswered: dict[Future[Hits], _Partial] = {}  # by the future that an asynchronous structure gave
 
@@ -98,7 +98,7 @@ class LiveIndex:
 
     @property
     def failure(self) -> VecError | None:
-        """Why it can answer no more."""
+        """Why it cannot answer any more."""
         return self._mailbox.failure
 
     @property
@@ -113,12 +113,12 @@ class LiveIndex:
 
     @property
     def exact(self) -> bool:
-        """Whether every search is exact just now."""
+        """Whether every search is exact at the moment."""
         return self._vectors.exact
 
     @property
     def build_progress(self) -> float | None:
-        """The share that is done of a build that is running; None if none is."""
+        """The progress of a running build, from 0 to 1; None if there is none."""
         return self._maintenance.build_progress
 
     @property
@@ -126,14 +126,14 @@ class LiveIndex:
         return self._maintenance.seq is not None
 
     def write(self, write: Write) -> None:
-        """Posts a write; every search that is posted after it sees it."""
+        """Posts a write. All searches that are posted later see it."""
         self._mailbox.post_write(write)
 
     def search(self, query: npt.ArrayLike, options: SearchOptions, wake: bool = True) -> Future[Hits]:
-        """The best for one query of shape (dimension,): scores and labels of shape (min(k, n),), best first; n is how
-        many vectors there are, or how many the selection permits. `wake` as in `ask`.
+        """The k best for one query of shape (dimension,): scores and labels of shape (min(k, n),), best first; n is the
+        number of vectors, or of those that the selection contains. `wake` as in `ask`.
 
-        The future raises VecError `index_failed` if the vectors could not be loaded, or what `select` raised.
+        The future raises VecError `index_failed` if the vectors could not be loaded, or the error of `select`.
         """
         found: Future[Hits] = Future()
 
@@ -158,23 +158,23 @@ class LiveIndex:
         wake: bool = True,
         title: str | None = None,
     ) -> Future[Answer]:
-        """The best by vector, for a query of shape (dimension,), by words, or both; `title` is a term that stands for a
-        whole title, to be looked for beside the words. A caller that does not `wake` the index calls `turn` next.
+        """The best by vector, for a query of shape (dimension,), by words, or both; `title` is a term that represents a
+        whole title, for an additional search. A caller that does not `wake` the index calls `turn` next.
 
-        The future raises VecError `index_failed` if the index could not be loaded, or what `select` raised.
+        The future raises VecError `index_failed` if the index could not be loaded, or the error of `select`.
         """
         search = Search(query, words, title, options, asked=options.k)
         self._mailbox.post_search(search, wake=wake)
         return search.future
 
     def turn(self) -> None:
-        """Takes one turn on the calling thread, if no other thread has it. To a caller that has just posted searches,
-        that saves handing them to another thread and their answers back."""
+        """Takes one turn on the calling thread, if no other thread has it. This saves a caller that has just posted
+        searches two thread switches."""
         if self._mailbox.claim():
             self._turn(hurried=True)
 
     def begin_empty(self, seq: int) -> None:
-        """Instead of loading: the library has no chunks as of that seq. Before anything is posted."""
+        """Replaces loading for a library without chunks as of that seq. Call before anything is posted."""
         self._text.begin_empty(seq)
         tail = Flat(self.spec.dimension, self.spec.space)
         self._maintenance.adopt(builder.Loaded(seq, None, tail, np.empty(0, np.int64)))
@@ -188,26 +188,25 @@ class LiveIndex:
         return future
 
     def rebuild(self, spec: Spec | None = None, stopped: Callable[[], bool] = lambda: False) -> Future[Rebuilt]:
-        """Builds a new structure, of another kind or with other parameters if `spec` says so, while searches and writes
-        go on. The future is done when the new one is in use and logged; once `stopped` says so, the build is given
-        up."""
+        """Builds a new structure, as `spec` if given, while searches and writes continue. The future is done when the
+        new structure is in use and logged. The build is cancelled once `stopped` returns true."""
         future: Future[Rebuilt] = Future()
         requested = self._maintenance.builds_requested
         return self._request(future, lambda: requested.append(BuildRequest(spec or self.spec, future, stopped)))
 
     def snapshot(self) -> Future[int]:
-        """Saves structure and text for the next start, however little of them is new. The future has the rows that
-        were saved, of the larger of the two: 0 if there was nothing new, or nothing that can be saved."""
+        """Saves structure and text for the next start, however little is new. The future has the number of saved rows,
+        of the larger of the two; 0 if there was nothing new, or nothing that can be saved."""
         future: Future[int] = Future()
         return self._request(future, lambda: self._maintenance.saves_requested.append(future))
 
     def settle(self) -> Future[None]:
-        """Done when no maintenance is left to do: everything is drained, built and saved."""
+        """Done when no maintenance is left: everything is drained, built and saved."""
         future: Future[None] = Future()
         return self._request(future, lambda: self._maintenance.settling.append(future))
 
     def sample(self, count: int, seed: int = 0) -> Future[Floats]:
-        """Up to `count` of the structure's vectors, shape (n, dimension): those that are found approximately."""
+        """Up to `count` vectors of the structure, shape (n, dimension): those that approximate searches find."""
         return self._mailbox.call(lambda: self._vectors.sample(count, seed))
 
     def labels(self) -> Future[Labels]:
@@ -215,7 +214,7 @@ class LiveIndex:
         return self._mailbox.call(lambda: self._vectors.alive)
 
     def text_labels(self) -> Future[Labels | None]:
-        """The labels of all chunks that full text has, ascending; None if it is not in memory."""
+        """The labels of all chunks in full text, ascending; None if it is not in memory."""
         return self._mailbox.call(lambda: self._text.labels)
 
     def describe(self) -> dict[str, Any]:
@@ -231,23 +230,23 @@ class LiveIndex:
         return described
 
     def recall_report(self) -> dict[str, Any] | None:
-        """How the recall promise is kept by the searches that came; None while nothing has been measured."""
+        """The measured recall of real searches; None before the first measurement."""
         return self._recall.report()
 
     def certainty(self, answer: Answer) -> dict[str, Any]:
-        """How sure an answer's vector half is: exact, or of what recall the queries were that have been measured."""
+        """How reliable the vector part of an answer is: exact, or the measured recall of earlier queries."""
         report = self._recall.report() or {}
-        sure = {"exact": answer.exact, "recall": 1.0 if answer.exact else report.get("mean")}
-        return {**sure, "promise": self._source.promise, "met": answer.exact or report.get("met")}
+        certain = {"exact": answer.exact, "recall": 1.0 if answer.exact else report.get("mean")}
+        return {**certain, "promise": self._source.promise, "met": answer.exact or report.get("met")}
 
     def stop_building(self) -> None:
-        """Gives up a build that is running, and begins no other; searches and writes go on."""
+        """Cancels a running build and starts no other; searches and writes continue."""
         self._maintenance.builds_stopped = True
         if self._loaded:
             self._mailbox.call(lambda: None)  # a turn that fails the requests for one
 
     def close(self, why: VecError | None = None) -> None:
-        """Gives up what runs in the background; whoever waits for a load gets `why`."""
+        """Cancels background tasks; callers that wait for a load get the error `why`."""
         self._maintenance.close_reason = why or self._maintenance.close_reason
         self._maintenance.closed = self._maintenance.builds_stopped = True
         self._text.close()
@@ -255,14 +254,14 @@ class LiveIndex:
             self._mailbox.call(lambda: None)  # a turn that fails the requests
 
     def save(self) -> None:
-        """Saves structure and text for the next start, if there is enough new in them. Only when no turns are taken any
-        more. Raises OSError."""
+        """Saves structure and text for the next start, if enough is new. Call only after the last turn. Raises
+        OSError."""
         if self.failure is None:
             self._text.save()
             self._maintenance.save_at_stop()
 
     def _request(self, future: Future[T], post: Callable[[], Any]) -> Future[T]:
-        """Posts a request in a turn; its future fails if there is no turn any more."""
+        """Posts a request in a turn; its future fails if there is no further turn."""
 
         def posted(done: Future[Any]) -> None:
             if (error := done.exception()) is not None:
@@ -281,7 +280,7 @@ class LiveIndex:
         self._turn()
 
     def _turn(self, hurried: bool = False) -> None:
-        """`hurried`: a caller waits for this very thread, so that maintenance is left to the next turn."""
+        """`hurried`: a caller waits for this thread, so maintenance is left to the next turn."""
         maintenance = self._maintenance
         if self.failure is not None:
             self._fail_unanswered(self.failure)
@@ -326,7 +325,7 @@ class LiveIndex:
     def _answer(self, searches: list[Search]) -> None:
         self._maintenance.searched_at = time.monotonic()
         if not self._text.ready and (early := [each for each in searches if each.words is not None]):
-            self._without_text += early  # until it is loaded
+            self._without_text += early
             self._text.want()
             searches = [each for each in searches if each.words is None]
         groups: dict[tuple[SearchOptions, int], list[Search]] = {}
@@ -365,13 +364,13 @@ class LiveIndex:
     def _by_words(
         self, search: Search, options: SearchOptions, selection: Selection | None
     ) -> tuple[Ranked | None, Ranked | None]:
-        """The best by the words of the query, and by its title as a whole."""
+        """The best by the words of the query, and by its whole title."""
         worded = None if search.words is None else self._worded(search.words, options, selection)
         titled = None if search.title is None else self._worded(TermQuery((search.title,)), options, selection)
         return worded, titled
 
     def _complete_later(self, done: Future[Hits]) -> None:
-        """An asynchronous structure has answered, or failed: these searches are over."""
+        """Completes the searches that an asynchronous structure has answered, or failed."""
         waits = self._unanswered.pop(done, None)
         if waits is None:
             return
@@ -391,14 +390,14 @@ class LiveIndex:
                     near = Ranked(scores, labels, documents.of(labels))
                 else:
                     near = documents.ranked(scores, labels, k, search.asked, waits.selection)
-                if near is None:  # of too few documents: it starts over, because all hits must be of the same moment
+                if near is None:  # too few documents: starts over, because all hits must show the same state
                     search.asked *= DEEPER
                     self._mailbox.post_search(search)
                     continue
             search.future.set_result(answer._replace(near=near))
 
     def _ranked(self, search: Search, scores: Floats, labels: Labels, selection: Selection | None) -> Ranked:
-        """The hits of one query as its options want them."""
+        """The hits of one query, by chunk or by document as its options say."""
         options, documents = search.options, self._vectors.documents
         if not options.by_document:
             return Ranked(scores, labels, documents.of(labels))
@@ -443,13 +442,13 @@ class LiveIndex:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _fail_without_text(self, error: VecError) -> None:
-        """Fails the searches that wait for full text, which will not come."""
+        """Fails the searches that wait for full text."""
         if not self._text.ready:
             waiting, self._without_text = self._without_text, []
             futures.fail((search.future for search in waiting), error)
 
     def _fail_unanswered(self, error: VecError) -> None:
-        """Fails all searches that a turn has taken and not answered."""
+        """Fails all searches that a turn has taken but not answered."""
         self._fail_without_text(error)
         unanswered, self._unanswered = self._unanswered, {}
         for hits, waits in unanswered.items():
@@ -457,7 +456,7 @@ class LiveIndex:
             futures.fail((search.future for search in waits.searches), error)
 
     def _fail(self, error: BaseException, waiting: Sequence[Future[Any]] = ()) -> None:
-        """Any thread: fails all that wait. The caller of `on_failure` makes another LiveIndex, which loads again."""
+        """Fails all requests. The caller of `on_failure` makes a new LiveIndex, which loads again. Any thread."""
         maintenance = self._maintenance
         # After closing, the store that was being read is closed too.
         stopped = maintenance.closed or isinstance(error, builder.BuildCancelled)

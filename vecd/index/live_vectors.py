@@ -1,10 +1,10 @@
-"""LiveVectors: a structure, a tail and tombstones, which together hold a library's vectors while they change.
+"""LiveVectors: the vectors of a library while they change, in a structure, a tail and tombstones.
 
-Labels only ever grow, so the structure holds every living label up to its last, and the tail (exact, any size) every
-one above. A new row goes to the tail; a removed row is masked wherever it is. `drain` moves rows from the tail's front
-into the structure; `swap` replaces the structure.
+Labels only grow, so the structure holds all living labels up to its last, and the tail (exact, any size) all above. New
+rows go to the tail; removed rows are masked where they are. `drain` moves rows from the front of the tail into the
+structure; `swap` replaces the structure.
 
-Not thread-safe: one thread at a time calls it. It starts no work, waits for nothing, and reads no clock but to time a
+Not thread-safe: one thread at a time calls it. It starts no work, waits for nothing, and reads the clock only to time a
 drain.
 """
 
@@ -35,16 +35,16 @@ class LiveVectors:
         self.structure: Structure | None = None
         self.tail = Flat(spec.dimension, spec.space)
         self.documents = DocumentMap(np.empty(0, np.int64))
-        #: Living vectors. While rows are between the tail and the structure it is still right.
+        #: Living vectors; also right while rows move from the tail to the structure.
         self.count = 0
-        self._last_label = -1  # the highest ever added
+        self._last_label = -1  # the highest label ever added
         self._removed: list[Labels] = []  # since `note_removals`
         self._notes_removals = False
         self._row_s = {1: 0.0003, native.CORES: 0.0002}  # of draining one row, by the cores in use
 
     @property
     def exact(self) -> bool:
-        """Whether every search is exact just now."""
+        """Whether every search is exact at the moment."""
         return self.structure is None or KINDS[self.spec.kind].exact
 
     @property
@@ -56,7 +56,7 @@ class LiveVectors:
         return np.concatenate((rows.labels[rows.alive], self.tail.alive))
 
     def describe(self) -> dict[str, Any]:
-        """Counts of rows and bytes; may be called from any thread, and be a turn old."""
+        """Counts of rows and bytes. May be called from any thread; the figures may be a turn old."""
         structure, tail = self.structure, self.tail
         rows = structure.rows if structure is not None else None
         return {
@@ -70,7 +70,7 @@ class LiveVectors:
     # --- searching --------------------------------------------------------------------------------------------------
 
     def prepared(self, queries: Floats) -> Floats:
-        """Queries, shape (n, dimension), as `search` takes them."""
+        """Queries, shape (n, dimension), as `search` needs them."""
         return np.ascontiguousarray(builder.prepared(self.spec, queries))
 
     def allowed(self, selection: Selection | None) -> Allowed | None:
@@ -80,8 +80,8 @@ class LiveVectors:
     def search(
         self, queries: Floats, k: int, selection: Selection | None, allowed: Allowed | None, effort: Effort
     ) -> Hits | Future[Hits]:
-        """The k best of each query, as `prepared` gives them: scores and labels of shape (n, min(k, rows that may be
-        found)), best first, as of now. `allowed` as the method of that name gives it. A future, if the structure is
+        """The k best of each query: scores and labels of shape (n, min(k, matching rows)), best first, of the current
+        state. `queries` as `prepared` returns them, `allowed` as the method of that name. A future if the structure is
         asynchronous."""
         from_structure: Hits | Future[Hits] | None = None
         if self.structure is not None:
@@ -98,7 +98,7 @@ class LiveVectors:
         return then(from_structure, lambda first: self._best([first, *found], k))
 
     def _best(self, found: list[Hits], k: int) -> Hits:
-        """The k best of several hits of the same queries. Any thread."""
+        """Merges several hits of the same queries to the k best. Any thread."""
         scores, labels = found[0]
         if len(found) > 1:
             scores = np.concatenate([each[0] for each in found], axis=1)
@@ -118,7 +118,7 @@ class LiveVectors:
     # --- changing ---------------------------------------------------------------------------------------------------
 
     def adopt(self, loaded: Loaded) -> None:
-        """Takes over what was loaded."""
+        """Takes over the loaded vectors."""
         self.structure, self.tail = loaded.structure, loaded.tail
         self.documents = DocumentMap(loaded.firsts)
         self._last_label = loaded.tail.last_label
@@ -127,8 +127,8 @@ class LiveVectors:
         self._recount()
 
     def apply(self, write: Write) -> Labels:
-        """Removes and adds the rows of a write; returns the labels that it removed. Rows that the structure has already
-        are skipped: it is built from the store, which may be ahead of the writes that have been posted."""
+        """Removes and adds the rows of a write; returns the removed labels. Rows that the structure has already are
+        skipped: it is built from the store, which may be ahead of the posted writes."""
         removed = np.array(write.removed, np.int64)
         if len(removed):
             self._remove(removed)
@@ -144,12 +144,12 @@ class LiveVectors:
         return removed
 
     def note_removals(self, noted: bool) -> None:
-        """Begins or ends to note what is removed, for a `swap`."""
+        """Starts or stops to note removed labels, for a `swap`."""
         self._notes_removals = noted
         self._removed.clear()
 
     def drain(self, budget_s: float, cores: int) -> None:
-        """Moves about as many rows into the structure as fit into the time; `cores`: 1 or all."""
+        """Moves about as many rows into the structure as fit into `budget_s` seconds; `cores`: 1 or all."""
         assert self.structure is not None
         labels, vectors = self.tail.take(max(1, int(budget_s / self._row_s[cores])))
         if len(labels):
@@ -160,8 +160,8 @@ class LiveVectors:
             self._row_s[cores] += 0.2 * (row_s - self._row_s[cores])
 
     def swap(self, spec: Spec, structure: Structure | Flat, last_label: int) -> int:
-        """Replaces the structure, and drops the tail's rows up to the last label that the new one stands for. A Flat
-        becomes the front of the tail, and there is no structure. Returns the new one's rows."""
+        """Replaces the structure, and drops the rows of the tail up to the last label that the new one covers. A Flat
+        becomes the front of the tail, and there is no structure. Returns the rows of the new structure."""
         tail = self.tail
         tail.drop_through(last_label)
         if isinstance(structure, Flat):

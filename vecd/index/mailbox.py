@@ -1,8 +1,8 @@
-"""The mailbox of a LiveIndex: writes, calls and searches wait here until one thread at a time takes its turn.
+"""The mailbox of a LiveIndex: the queue of writes, calls and searches, which one thread at a time handles in turns.
 
-The LiveIndex is an actor. `take` gives a turn all writes and calls that wait, and a bounded number of searches. A turn
-is scheduled on a shared pool when something is posted, and never two at once. All methods may be called from any
-thread; `take` and `release` by the thread whose turn it is. It knows no vectors.
+The LiveIndex is an actor. `take` gives a turn all waiting writes and calls, and a bounded number of searches. A turn is
+scheduled on a shared pool when something is posted, and never two at once. All methods may be called from any thread;
+`take` and `release` by the thread whose turn it is. It knows nothing of vectors.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Turn(NamedTuple):
 
 
 class Mailbox:
-    """Who waits for a LiveIndex."""
+    """The queue of a LiveIndex."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Mailbox:
         """`run_turn` runs on the pool and must `take` and `release`. Until `ready`, nothing is taken."""
         self._pool, self._run_turn = pool, run_turn
         self._ready, self._on_pool_closed = ready, on_pool_closed
-        self.failure: VecError | None = None  # what every later post is answered with
+        self.failure: VecError | None = None  # the error for every later post
         self._lock = threading.Lock()  # guards all below
         self._writes: deque[Write] = deque()
         self._calls: deque[QueuedCall] = deque()
@@ -96,7 +96,7 @@ class Mailbox:
             self._schedule()
 
     def claim(self) -> bool:
-        """Whether the calling thread has the next turn: nobody has it yet."""
+        """Gives the calling thread the next turn; false if another thread has it."""
         with self._lock:
             if self._scheduled or self.failure is not None:
                 return False
@@ -104,8 +104,8 @@ class Mailbox:
             return True
 
     def take(self, searches_max: int) -> Turn | None:
-        """What this turn handles; None if nothing can be handled before `ready`. Then the turn has ended, and whatever
-        makes it ready wakes the mailbox."""
+        """What this turn handles; None if it is not `ready`. Then the turn has ended, and becoming ready wakes the
+        mailbox."""
         with self._lock:
             if not self._ready():  # with the lock held, so that a wake in between is not lost
                 self._scheduled = False
@@ -116,15 +116,15 @@ class Mailbox:
         return Turn(writes, calls, searches)
 
     def release(self, *, again: bool) -> None:
-        """Ends a turn; schedules the next one if something waits, or `again`. It goes to the end of the pool's queue,
-        behind the turns of other libraries."""
+        """Ends a turn; schedules the next one if something waits, or `again`. The next turn goes to the end of the
+        pool's queue, after the turns of other libraries."""
         with self._lock:
             self._scheduled = False
             if self._writes or self._calls or self._searches or again:
                 self._schedule()
 
     def fail(self, failure: VecError) -> list[Future[Any]]:
-        """Empties the mailbox for good, and schedules a last turn. Returns the futures that waited."""
+        """Empties the mailbox for good, and schedules a last turn. Returns the waiting futures."""
         with self._lock:
             self.failure = failure
             futures = [*(call.future for call in self._calls), *(search.future for search in self._searches)]
@@ -141,5 +141,5 @@ class Mailbox:
             self._scheduled = True
             try:
                 self._pool.submit(self._run_turn)
-            except RuntimeError:  # the pool is shut down: nobody waits any more
+            except RuntimeError:  # the pool is shut down: no caller waits any more
                 self._on_pool_closed()

@@ -1,17 +1,17 @@
-"""Maintenance: carries out, behind a LiveIndex's searches and writes, what the policy decides.
+"""Maintenance: carries out the decisions of the policy, beside the searches and writes of a LiveIndex.
 
-What takes no longer than a slice is done in a turn, when nothing else waits: draining the tail into the structure,
-packing the tail, measuring recall. Draining adapts. A row in the tail costs a search 40 ns, and moving it takes half a
-millisecond of a core that searches want as well: so while searches come there is a rest between the slices.
+Short tasks run in a turn, a slice at a time, when nothing else waits: draining the tail into the structure, packing the
+tail, measuring recall. Draining adapts to the load. A row in the tail costs a search 40 ns, but moving it takes half a
+millisecond of a core: while searches arrive, there is a pause between slices.
 
-What takes longer runs in the background, one thing at a time, and is handed over in a turn:
+Long tasks run in the background, one at a time, and are handed over in a turn:
 
-- loading, begun by the first turn: from the snapshot and the store (builder.py). Writes that are posted meanwhile are
-  applied on top; those that the load saw already are skipped by their seq, or by their labels.
-- building a new structure from the store, at a low priority on all cores: when the tail has outgrown the structure,
-  when a fifth of the structure is deleted, when it is requested. Meanwhile the old one answers and the tail grows;
-  labels that are removed are noted and masked in the new one.
-- saving a snapshot. While it is written, the structure takes no rows.
+- loading, started by the first turn: from the snapshot and the store (builder.py). Writes that are posted during a load
+  are applied afterwards; those that the load has read are skipped by their seq, or by their labels.
+- building a new structure from the store, at low priority on all cores: when the tail has outgrown the structure, when
+  a fifth of the structure is deleted, or on request. During a build the old structure answers and the tail grows;
+  removed labels are noted, and masked in the new structure.
+- saving a snapshot. While it is written, no rows are added to the structure.
 
 Methods run in the LiveIndex's turns, unless they say otherwise.
 """
@@ -44,7 +44,7 @@ log = logging.getLogger("vecd.index")
 
 
 class BuildRequest(NamedTuple):
-    """A build that was requested; once `stopped` says so, it is given up."""
+    """A requested build. It is cancelled once `stopped` returns true."""
 
     spec: Spec
     future: Future[Rebuilt]
@@ -52,7 +52,7 @@ class BuildRequest(NamedTuple):
 
 
 class Maintenance:
-    """What keeps one LiveIndex fast."""
+    """The maintenance of one LiveIndex."""
 
     def __init__(
         self,
@@ -69,22 +69,22 @@ class Maintenance:
         self._vectors, self._text, self._recall = vectors, text, recall
         self._mailbox, self._pools, self._source, self._tuning = mailbox, pools, source, tuning
         self._on_failure = on_failure
-        self.seq: int | None = None  # the vectors stand for the log up to here; None before they are loaded
+        self.seq: int | None = None  # the vectors include the log up to here; None before they are loaded
         self.searched_at = 0.0
-        self.rests = False  # something is due, but rests while searches come
+        self.rests = False  # something is due, but pauses while searches arrive
         self.builds_requested: deque[BuildRequest] = deque()
         self.saves_requested: list[Future[int]] = []
         self.settling: list[Future[None]] = []
-        self._saved_rows = 0  # of the structure, those that its snapshot holds
+        self._saved_rows = 0  # rows of the structure that are in its snapshot
         self._drained_at = 0.0
-        self._retry_at = 0.0  # a build or a save failed: none before this time
-        self._timer: threading.Timer | None = None  # wakes the mailbox if nobody else does after a rest
+        self._retry_at = 0.0  # after a failed build or save: no other before this time
+        self._timer: threading.Timer | None = None  # wakes the mailbox after a pause
         self._timer_at = 0.0
         # Set by any thread:
-        self.damage: str | None = None  # what was wrong with the snapshot that was found
-        self.running: str | None = None  # what runs in the background
+        self.damage: str | None = None  # why the snapshot could not be used
+        self.running: str | None = None  # the task in the background
         self._progress = 0.0
-        self.closed = False  # nothing begins any more, and what runs in the background is given up
+        self.closed = False  # no task starts any more, and the one in the background is cancelled
         self.builds_stopped = False
         self.close_reason = VecError(Code.SHUTTING_DOWN, "the daemon is stopping", "try again later")
 
@@ -97,12 +97,12 @@ class Maintenance:
 
     @property
     def build_progress(self) -> float | None:
-        """The share that is done of a build that is running."""
+        """The progress of a running build, from 0 to 1."""
         running = self.running
         return self._progress if running is not None and running.startswith("building") else None
 
     def describe(self) -> str | None:
-        """What is going on, for `vec status`."""
+        """The running task, for `vec status`."""
         structure = self._vectors.structure
         if (progress := self.build_progress) is not None:
             return f"{self.running}, {progress:.0%}"
@@ -111,7 +111,7 @@ class Maintenance:
         return self.running
 
     def save_at_stop(self) -> None:
-        """Saves the structure if there is enough new in it. Only when no turns are taken any more. Raises OSError."""
+        """Saves the structure if it has enough new rows. Call only after the last turn. Raises OSError."""
         structure = self._structure_figures()
         if structure is not None and policy.save_pays(structure, self._tuning.save_rows_at_stop):
             self._save()
@@ -120,11 +120,11 @@ class Maintenance:
 
     @property
     def retries(self) -> bool:
-        """Whether a build or a save that failed waits for its next attempt."""
+        """Whether a failed build or save waits for its next attempt."""
         return time.monotonic() < self._retry_at
 
     def decide(self) -> Decision:
-        """What to do next. Sets the timer if that is to rest."""
+        """Decides what to do next. Sets the timer for a pause."""
         decision = policy.decide(self._figures(), self._tuning)
         self.rests = decision.wake_in_s is not None
         if decision.wake_in_s is not None:
@@ -132,7 +132,7 @@ class Maintenance:
         return decision
 
     def advance(self, *, idle: bool) -> bool:
-        """One slice of what is due, when idle or urgent. Returns whether something is due."""
+        """Does one slice of what is due, if idle or urgent. Returns whether something is due."""
         decision = self.decide()
         if decision.due and (idle or decision.urgent):
             self._carry_out(decision)
@@ -175,7 +175,7 @@ class Maintenance:
         return StructureFigures(rows.count, rows.dead, structure.grows, structure.worn, self._saved_rows, can_be_saved)
 
     def _rows_min(self, spec: Spec) -> int:
-        """From how many rows on a structure is made of them."""
+        """The minimum number of rows for a structure."""
         return max(1, KINDS[spec.kind].rows_min if self._tuning.rows_min is None else self._tuning.rows_min)
 
     def _set_timer(self, wait_s: float) -> None:
@@ -246,7 +246,7 @@ class Maintenance:
     # --- the background ---------------------------------------------------------------------------------------------
 
     def _begin(self, what: str, pool: Executor, work: Callable[[], None]) -> None:
-        """Begins something in the background; `_end` must be called in a turn when it is over."""
+        """Starts a background task; `_end` must be called in a turn when it has ended."""
         self.running, self._progress = what, 0.0
         self._vectors.note_removals(True)
         try:
@@ -260,7 +260,7 @@ class Maintenance:
         self._retry_at = time.monotonic() + self._tuning.retry_s if failed else self._retry_at
 
     def begin_loading(self) -> None:
-        """Begins to load the vectors."""
+        """Starts to load the vectors."""
         self._begin("loading", self._pools.loaders, self._load)
 
     def _load(self) -> None:
@@ -273,7 +273,7 @@ class Maintenance:
         self._mailbox.wake()
 
     def adopt(self, loaded: builder.Loaded) -> None:
-        """Takes over what was loaded. Until `seq` is set no turn touches anything, so any thread may do this."""
+        """Takes over the loaded vectors. Until `seq` is set no turn uses them, so any thread may call this."""
         self._vectors.adopt(loaded)
         self.damage = loaded.damage
         if loaded.structure is not None:
@@ -294,18 +294,18 @@ class Maintenance:
                 spec, self._source, self._rows_min(spec), lambda: self.builds_stopped or stopped(), self._make_progress
             )
             vectors = self._mailbox.call(functools.partial(self._swap, spec, structure, last_label)).result()
-            native.give_memory_back()  # the old structure's, and the tail's
-            kept = KINDS[spec.kind].restore is not None and not isinstance(structure, Flat)
-            if not kept and self._source.path is not None:
+            native.trim_heap()  # frees the old structure and the tail
+            has_snapshot = KINDS[spec.kind].restore is not None and not isinstance(structure, Flat)
+            if not has_snapshot and self._source.path is not None:
                 self._source.path.unlink(missing_ok=True)  # the old structure's
             report = Rebuilt(spec, vectors, time.perf_counter() - started, reason)
             self._source.rebuilt(report)
         except Exception as error:
-            given_up = isinstance(error, builder.BuildCancelled)
-            if not self.builds_stopped and not given_up:
+            cancelled = isinstance(error, builder.BuildCancelled)
+            if not self.builds_stopped and not cancelled:
                 log.error("index not built", exc_info=error, extra={"kind": spec.kind, "reason": reason})
-            self._mailbox.call(functools.partial(self._end, failed=not given_up))
-            future.set_exception(self.close_reason if given_up else builder.failed(error))
+            self._mailbox.call(functools.partial(self._end, failed=not cancelled))
+            future.set_exception(self.close_reason if cancelled else builder.failed(error))
             return
         self._mailbox.call(self._end).result()
         future.set_result(report)

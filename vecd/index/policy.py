@@ -1,7 +1,7 @@
-"""The maintenance policy of a LiveIndex: a pure function from figures to what is done next.
+"""The maintenance policy of a LiveIndex: a pure function from figures to the next action.
 
-It knows no index, thread or clock: `Figures` has all that it looks at, as counts and seconds. maintenance.py gathers
-the figures and carries out the decision.
+It knows no index, thread or clock: `Figures` has all its input, as counts and seconds. maintenance.py gathers the
+figures and carries out the decision.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """When maintenance is due, and how much of it is done at once."""
+    """When maintenance is due, and how much is done at once."""
 
-    rows_min: int | None = None  # before a structure is made of a tail; None: the kind's own
+    rows_min: int | None = None  # before a structure is built of a tail; None: the default of the kind
     dead_share_max: float = 0.2  # of a structure's rows, before it is rebuilt
     tail_share_max: float = 0.1  # of its rows, before a structure that cannot grow is rebuilt
-    slice_s: float = 0.001  # of draining while there are searches: two or three rows of a graph
-    pause_s: float = 0.05  # without a search, after which draining needs no rest any more
+    slice_s: float = 0.001  # of draining while searches arrive: two or three rows of a graph
+    pause_s: float = 0.05  # without a search, after which draining does not pause
     quiet_slice_s: float = 0.02  # as slice_s, on all cores, after `quiet_s` without a search
     quiet_s: float = 1.0
-    tail_pressing: int = 8_192  # rows from which on draining gets its share of the time even while searches wait
-    save_share: float = 0.1  # of its rows that are new, before a structure is saved again
-    save_rows_min: int = 5_000  # new rows that are worth a snapshot
+    tail_pressing: int = 8_192  # rows from which draining gets its share of the time even while searches wait
+    save_share: float = 0.1  # of new rows, before a structure is saved again
+    save_rows_min: int = 5_000  # the minimum number of new rows for a snapshot
     save_rows_at_stop: int = 1_000  # the same, when the daemon stops
     retry_s: float = 60.0  # after a build or a save that failed
 
@@ -32,16 +32,16 @@ class Tuning:
 class Action(Enum):
     """What maintenance does next."""
 
-    NOTHING = "nothing is due, or nothing that could be done now"
-    REFUSE_REQUESTS = "fail the requests that will not be carried out any more"
-    MAINTAIN_TEXT = "begin a merge or a snapshot of full text"
-    BUILD_REQUESTED = "begin the oldest build that was requested"
-    SAVE_REQUESTED = "begin the snapshots that were requested"
-    BUILD = "begin a build"
+    NOTHING = "nothing is due, or nothing that can be done now"
+    REFUSE_REQUESTS = "fail the requests that will not be carried out"
+    MAINTAIN_TEXT = "start a merge or a snapshot of full text"
+    BUILD_REQUESTED = "start the oldest requested build"
+    SAVE_REQUESTED = "start the requested snapshots"
+    BUILD = "start a build"
     DRAIN = "move rows from the tail into the structure"
     PACK_TAIL = "remove deleted rows from the tail"
     MEASURE = "take one step of a recall measurement"
-    SAVE = "begin a snapshot of the structure"
+    SAVE = "start a snapshot of the structure"
     REPORT_SETTLED = "report that no maintenance is left"
 
 
@@ -51,7 +51,7 @@ class Decision(NamedTuple):
     action: Action
     urgent: bool = False  # done even if searches or writes wait
     reason: str = ""  # of a build: growth, compaction, drift or damaged
-    wake_in_s: float | None = None  # something is due but rests while searches come; look again then
+    wake_in_s: float | None = None  # something is due but pauses while searches arrive; decide again then
 
     @property
     def due(self) -> bool:
@@ -60,7 +60,7 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StructureFigures:
-    """What the policy looks at of a structure."""
+    """Figures of a structure."""
 
     rows: int  # living and deleted ones
     dead: int  # deleted ones
@@ -72,32 +72,32 @@ class StructureFigures:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the policy looks at. Times are seconds."""
+    """The input of the policy. Times are seconds."""
 
     structure: StructureFigures | None = None  # None: there is none
     tail: int = 0  # living rows in the tail
     tail_worn: bool = False  # whether the tail has so many deleted rows that packing it pays
     builds: bool = True  # whether the kind of index has structures at all
-    rows_min: int = 1  # from how many rows on a structure pays
+    rows_min: int = 1  # the minimum number of rows for a structure
     damaged: bool = False  # the structure's snapshot could not be used
     running: bool = False  # a load, build or save runs in the background
-    text_due: bool = False  # full text has something to begin
+    text_due: bool = False  # a merge or snapshot of full text is due
     text_running: bool = False  # a load, merge or save of full text runs in the background
     measurable: bool = False  # the recall of a query can be measured
     measurement_waits: bool = False  # a measurement waits for an asynchronous structure
     builds_requested: int = 0
     saves_requested: int = 0
-    settling: bool = False  # somebody waits until no maintenance is left
-    builds_stopped: bool = False  # no build begins any more
-    closed: bool = False  # nothing begins any more
+    settling: bool = False  # a caller waits until no maintenance is left
+    builds_stopped: bool = False  # no build starts any more
+    closed: bool = False  # no task starts any more
     since_search_s: float = 1e9
     since_drain_s: float = 1e9
     retry_in_s: float = 0.0  # after a failed build or save
-    measure_in_s: float = 0.0  # before the next step of a measurement while searches come
+    measure_in_s: float = 0.0  # before the next step of a measurement while searches arrive
 
 
 def decide(figures: Figures, tuning: Tuning) -> Decision:
-    """What to do next. An action that only begins something in the background is urgent: it takes no time."""
+    """The next action. An action that only starts a background task is urgent: it takes no time."""
     refused = (figures.builds_stopped and figures.builds_requested) or (
         figures.closed and (figures.settling or figures.saves_requested)
     )
@@ -134,7 +134,7 @@ def decide(figures: Figures, tuning: Tuning) -> Decision:
 
 
 def build_reason(figures: Figures, tuning: Tuning) -> str | None:
-    """Why a structure is to be built now; None: it is not."""
+    """Why a structure must be built now; None: it need not."""
     if not figures.builds:
         return None
     structure = figures.structure
@@ -149,13 +149,13 @@ def build_reason(figures: Figures, tuning: Tuning) -> str | None:
 
 
 def save_pays(structure: StructureFigures, rows: int) -> bool:
-    """Whether at least so many rows are new since the structure's snapshot."""
+    """Whether the structure has at least `rows` rows that are not in its snapshot."""
     return structure.can_be_saved and structure.rows - structure.saved_rows >= rows
 
 
 def drain_s(tail: int, tuning: Tuning, *, quiet: bool) -> float:
-    """How long one slice of draining may take. If more is written than is drained, slices grow with the tail:
-    otherwise it would grow without end, and every search with it."""
+    """The duration of one slice of draining. If writes are faster than draining, slices grow with the tail: otherwise
+    the tail, and the time of each search, would grow without bound."""
     if quiet:
         return tuning.quiet_slice_s
     stretch = max(1.0, tail / max(1, tuning.tail_pressing))
@@ -163,7 +163,7 @@ def drain_s(tail: int, tuning: Tuning, *, quiet: bool) -> float:
 
 
 def _drain_rests(figures: Figures, tuning: Tuning) -> bool:
-    """Whether draining waits because searches come. The longer the tail, the shorter the rest."""
+    """Whether draining pauses because searches arrive. The longer the tail, the shorter the pause."""
     if figures.settling or figures.since_search_s > tuning.pause_s or figures.tail >= tuning.tail_pressing:
         return False
     rest_s = tuning.slice_s * ((tuning.tail_pressing / figures.tail) ** 2 - 1)
@@ -171,6 +171,6 @@ def _drain_rests(figures: Figures, tuning: Tuning) -> bool:
 
 
 def _drain_presses(figures: Figures, tuning: Tuning) -> bool:
-    """Whether the tail is so long that searches wait for a slice of draining now and then."""
+    """Whether the tail is so long that searches occasionally wait for a slice of draining."""
     tail, pressing = figures.tail, tuning.tail_pressing
     return tail > pressing and figures.since_drain_s > 5 * tuning.slice_s * pressing / tail

@@ -1,4 +1,4 @@
-"""The threads that all LiveIndexes of a process share."""
+"""Thread pools that all LiveIndexes of a process share."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from . import native
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """The threads that all LiveIndexes share: strands, and those for what is done aside."""
+    """The shared thread pools."""
 
-    strands: Executor
+    strands: Executor  # turns of LiveIndexes
     loaders: Executor
-    builders: Executor
+    builders: Executor  # builds, merges and saves
 
     def close(self) -> None:
-        """What is aside is given up, what is on a strand is finished."""
+        """Cancels waiting tasks, and waits for running ones."""
         for each in (self.builders, self.loaders, self.strands):
             each.shutdown(cancel_futures=True)
 
 
 def make_pools() -> Pools:
-    """For the whole process, which is told how to hold memory."""
-    native.keep_large_memory_apart()
+    """Makes the pools, and configures the memory allocator of the process."""
+    native.map_large_blocks()
 
-    def behind_the_others() -> None:
-        if sys.platform == "linux":  # a thread's own priority; elsewhere it would be the whole process's
+    def lower_priority() -> None:
+        if sys.platform == "linux":  # on other systems it would apply to the whole process
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), limits.JOBS_NICE)
 
     return Pools(
         pool(limits.INDEX_THREADS, "vecd-index"),
         pool(limits.INDEX_THREADS, "vecd-load"),
-        pool(1, "vecd-build", behind_the_others),
+        pool(1, "vecd-build", lower_priority),
     )

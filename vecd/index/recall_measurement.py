@@ -1,7 +1,7 @@
-"""RecallMeasurement: the recall of one query, by an exact search in small steps and then approximate ones.
+"""RecallMeasurement: measures the recall of one query, by an exact search in small steps and then approximate ones.
 
-Which rows may be found is fixed when a measurement begins; rows that are added later are left out of both answers. So
-writes do not disturb it. When the structure itself is replaced, it is given up.
+The set of rows is fixed when a measurement begins; rows that are added later are excluded from both answers. So writes
+do not disturb it. When the structure is replaced, the measurement is abandoned.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from .recall_monitor import Sampled, recall_of
 from .rows import Allowed, Floats, Selection
 from .structure import Effort, Hits, Structure
 
-#: Rows that one step scores: half a millisecond, with 256 dimensions.
+#: Rows that one step scores, in half a millisecond with 256 dimensions.
 STEP_ROWS: Final = 8_192
 
 
 class RecallMeasurement:
-    """Of one sampled query in one structure. One thread at a time calls it."""
+    """The measurement of one sampled query in one structure. One thread at a time calls it."""
 
     def __init__(self, sampled: Sampled, structure: Structure, query: Floats, selection: Selection | None) -> None:
-        """`query`, shape (d,), as the structure takes it."""
+        """`query`, shape (d,), as the structure needs it."""
         self.sampled = sampled
         self._structure = structure
         self._query = query
@@ -33,7 +33,7 @@ class RecallMeasurement:
         self._k = min(sampled.k, allowed.count)
         self._at = 0
         self._best: Floats = np.empty(0, np.float32)
-        self._found: list[Hits | Future[Hits]] | None = None  # of the approximate searches, one a factor
+        self._found: list[Hits | Future[Hits]] | None = None  # of the approximate searches, one per factor
 
     @property
     def waits(self) -> bool:
@@ -42,12 +42,12 @@ class RecallMeasurement:
 
     @property
     def failed(self) -> bool:
-        """Whether an asynchronous structure could not answer."""
+        """Whether an asynchronous structure failed to answer."""
         futures = [hits for hits in self._found or () if isinstance(hits, Future)]
         return any(each.done() and (each.cancelled() or each.exception() is not None) for each in futures)
 
     def step(self, promise: float, wake: Callable[[], None]) -> dict[float, float] | None:
-        """One step; the recall at each wanted factor when it was the last. `wake` is called, on any thread, when an
+        """Does one step; the last one returns the recall at each factor. `wake` is called, on any thread, when an
         asynchronous structure has answered."""
         if self._at < len(self._mask):
             stop = self._at + STEP_ROWS

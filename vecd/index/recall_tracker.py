@@ -1,6 +1,6 @@
-"""RecallTracker: measures some searches of a LiveIndex for its RecallMonitor, in small steps, and applies the effort.
+"""RecallTracker: measures the recall of a LiveIndex's searches in small steps, and sets their effort.
 
-It joins a RecallMonitor (which queries, and what their recalls mean) with a RecallMeasurement (one query, in steps).
+It combines a RecallMonitor (sampling and verdicts) with a RecallMeasurement (one query, in steps).
 One thread at a time calls it; only `report` may be read from any thread.
 """
 
@@ -19,16 +19,16 @@ from .rows import Allowed, Floats
 from .source import Source
 from .structure import Effort, Structure
 
-#: The share of a LiveIndex's time that measurements get while searches come.
+#: The share of a LiveIndex's time for measurements while searches arrive.
 _MEASURE_SHARE: Final = 0.05
-#: Searches for more hits are not measured: a step of a measurement takes the longer, the more are wanted.
+#: Searches for more hits are not measured, because the time of a step grows with k.
 _SAMPLED_K_MAX: Final = 1_000
-#: Shares of the rows that a filter permits, from which on it is of the class `most`, or `some`.
+#: The minimum share of rows that a filter matches in the classes `most` and `some`.
 _MOST, _SOME = 0.5, 0.05
 
 
 def selectivity(allowed: Allowed | None, rows: int) -> str:
-    """The class of filters that a search belongs to: each has an effort of its own."""
+    """The filter class of a search. Each class has its own effort."""
     if allowed is None or allowed.mask is None:
         return "all"
     return "most" if allowed.count >= _MOST * rows else "some" if allowed.count >= _SOME * rows else "few"
@@ -38,26 +38,26 @@ class RecallTracker:
     """The recall of one LiveIndex's searches."""
 
     def __init__(self, source: Source, wake: Callable[[], None]) -> None:
-        """`wake` is called on any thread when a measurement can go on that waited for an asynchronous structure."""
+        """`wake` is called on any thread when an asynchronous structure has answered a measurement."""
         self._source = source
         self._wake = wake
         self._monitor = RecallMonitor(source.promise)
         self._measurement: RecallMeasurement | None = None
-        self._next_at = 0.0  # while searches come, no step before this time
+        self._next_at = 0.0  # while searches arrive, no step before this time
 
     def report(self) -> dict[str, Any] | None:
-        """How the promise is kept; None while nothing has been measured."""
+        """The measured recall; None before the first measurement."""
         return self._monitor.report()
 
     def effort(self, options: SearchOptions, filters: str) -> Effort:
-        """The effort of a search with that class of filters."""
+        """The effort of a search in that filter class."""
         recall = self._source.promise if options.recall is None else options.recall
         factor = self._monitor.factor(filters)
         exact = options.exact or recall >= 1 or (factor == math.inf and options.ef is None)
         return Effort(recall, max(1.0, factor) if factor < math.inf else 1.0, options.ef, exact)
 
     def note(self, queries: Floats, k: int, filters: str, options: SearchOptions) -> bool:
-        """Notes approximate searches, shape (n, dimension), for k hits each; returns whether one is to be measured."""
+        """Notes approximate searches, shape (n, dimension), for k hits each; returns whether one was sampled."""
         if not options.sampled or not 0 < k <= _SAMPLED_K_MAX or options.ef is not None or options.exact:
             return False
         noted = [self._monitor.note(query, options.k, filters, options.select) for query in queries]
@@ -69,7 +69,7 @@ class RecallTracker:
         return self._measurement is not None and self._measurement.waits
 
     def measurable(self) -> bool:
-        """Whether `step` has something to do now."""
+        """Whether `step` has work."""
         if self._measurement is not None:
             return not self._measurement.waits
         self._monitor.promise = self._source.promise
@@ -77,11 +77,11 @@ class RecallTracker:
 
     @property
     def next_in_s(self) -> float:
-        """How long the next step waits while searches come."""
+        """How long the next step waits while searches arrive."""
         return max(0.0, self._next_at - time.monotonic())
 
     def step(self, structure: Structure) -> None:
-        """Begins a measurement, or takes one step of it."""
+        """Starts a measurement if none is running, and does one step of it."""
         self._monitor.promise = self._source.promise
         if self._measurement is None and not self._begin(structure):
             return
@@ -103,7 +103,7 @@ class RecallTracker:
         while (sampled := self._monitor.next()) is not None:
             try:
                 selection = None if sampled.select is None else sampled.select()
-            except (VecError, KeyError):  # its filter means nothing any more, or its columns are gone
+            except (VecError, KeyError):  # its filter is no longer valid, or its columns no longer exist
                 self._monitor.dropped(sampled)
                 continue
             self._measurement = RecallMeasurement(sampled, structure, sampled.query, selection)
@@ -111,8 +111,8 @@ class RecallTracker:
         return False
 
     def structure_changed(self, *, other_index: bool) -> None:
-        """The structure was replaced; `other_index`: by one of another kind or with other parameters, of which earlier
-        measurements say nothing."""
+        """The structure was replaced; with `other_index`, by another kind or other parameters, for which earlier
+        measurements are not valid."""
         if other_index:
             self._monitor, self._measurement = RecallMonitor(self._source.promise), None
         elif self._measurement is not None:

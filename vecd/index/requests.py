@@ -1,4 +1,4 @@
-"""What a LiveIndex is sent, and what it answers: writes, searches with their options, answers."""
+"""The messages of a LiveIndex: writes, searches with their options, and answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .rows import Floats, Labels, Ranked, Selection
 
 @dataclass(slots=True)
 class Write:
-    """What one commit did: rows that it added (vectors of shape (n, dimension)) and labels that it removed."""
+    """The changes of one commit: rows that it added (vectors of shape (n, dimension)) and labels that it removed."""
 
     seq: int
     labels: Labels
@@ -22,30 +22,30 @@ class Write:
     removed: list[int]
     #: The labels of the first chunks of the documents that it added; None: one chunk each.
     firsts: Labels | None = None
-    #: The terms of the chunks that it added, or what computes them.
+    #: The terms of the chunks that it added, or a function that computes them.
     words: TermCounts | Callable[[], TermCounts] | None = None
 
 
 class SearchOptions(NamedTuple):
-    """How a search is done."""
+    """Options of a search."""
 
     k: int
     ef: int | None = None  # the effort of an approximate search, set by the user
     exact: bool = False
-    select: Callable[[], Selection] | None = None  # which rows it may find; called in a turn, may raise VecError
-    recall: float | None = None  # the share of the nearest that it is to find; None: what the library promises
+    select: Callable[[], Selection] | None = None  # the rows that it may find; called in a turn, may raise VecError
+    recall: float | None = None  # the fraction of the nearest to find; None: the promise of the library
     by_document: bool = False  # the k best documents, each by its best chunk
-    sampled: bool = True  # whether its recall may be measured: it is a user's own query
+    sampled: bool = True  # whether its recall may be measured: true for queries of users
 
 
 class Answer(NamedTuple):
-    """What a search found, as of one moment."""
+    """The result of a search, as of one seq."""
 
-    seq: int  # the state that it is of
+    seq: int
     near: Ranked | None  # by vector
     worded: Ranked | None  # by words
     titled: Ranked | None  # by the title as a whole
-    exact: bool  # whether the nearest vectors were found by comparing all
+    exact: bool  # whether the search by vector was exact
 
 
 @dataclass(slots=True, eq=False)

@@ -1,7 +1,7 @@
-"""Rows: the labels of a structure's rows, which rows are deleted, and which a filter selects.
+"""Rows of a structure: their labels, tombstones, and the mask of a filter.
 
-Rules: labels ascend, so a label's place is a binary search. A row is never moved, only masked; what needs room back
-makes new Rows. Not thread-safe: whoever owns the structure owns these.
+Rules: labels ascend, so a label's place is a binary search. A row is never moved, only masked; compaction makes new
+Rows. Not thread-safe: the owner of the structure owns them.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: How many times as many chunks are asked for when those found are of too few documents.
+#: The factor for k when the chunks found belong to too few documents.
 DEEPER: Final = 4
 
 
 class Selection(Protocol):
-    """What a filter lets through, as of one moment: a mask over numbered documents."""
+    """The documents that match a filter, as of one seq: a mask over numbered documents."""
 
     @property
     def basis(self) -> object:
-        """Numbers of documents mean the same in all selections with the same basis."""
+        """Document numbers mean the same in all selections with the same basis."""
 
     @property
     def mask(self) -> Bools:
-        """By document number; one more at the end, False, for labels of no known document (number -1)."""
+        """By document number; one more element at the end, False, for labels of unknown documents (number -1)."""
 
     @property
     def last_label(self) -> int:
-        """Labels above this one belong to no document that the selection knows."""
+        """Labels above this one belong to documents that the selection does not know."""
 
     @property
     def documents(self) -> int:
-        """How many living documents it has."""
+        """The number of living documents that match."""
 
     def numbers(self, labels: Labels) -> npt.NDArray[np.int32]:
         """The number of each label's document, -1 for none; labels ascend."""
@@ -61,8 +61,7 @@ class Allowed:
 
     @cached_property
     def selector(self) -> Any:
-        """For faiss; keeps the bits it points into alive."""
-
+        """For faiss. Keeps the bitmap that it points to alive."""
         if self.mask is None:
             return None
         self._bits = np.packbits(self.mask, bitorder="little")
@@ -78,8 +77,8 @@ class Rows:
         self.count = 0
         self.dead = 0
         self._basis: object = None
-        self._numbers: npt.NDArray[np.int32] = np.empty(0, np.int32)  # of the first rows' documents, under that basis
-        self._in_a_row = False  # each number is the one before and one: then a piece of a mask can be copied
+        self._numbers: npt.NDArray[np.int32] = np.empty(0, np.int32)  # documents of the first rows
+        self._consecutive = False  # the numbers are consecutive, so a slice of a mask can be copied
 
     def __len__(self) -> int:
         """Rows that are alive."""
@@ -107,8 +106,8 @@ class Rows:
         assert not len(labels) or labels[0] > self.last_label
         total = self.count + len(labels)
         if total > len(self._labels):
-            room = max(total, 2 * len(self._labels))
-            grown, alive = np.empty(room, np.int64), np.ones(room, np.bool_)
+            capacity = max(total, 2 * len(self._labels))
+            grown, alive = np.empty(capacity, np.int64), np.ones(capacity, np.bool_)
             grown[: self.count], alive[: self.count] = self.labels, self.alive
             self._labels, self._alive = grown, alive
         self._labels[self.count : total] = labels
@@ -124,32 +123,32 @@ class Rows:
         return found
 
     def remove(self, labels: Labels) -> None:
-        """Masks these labels; those that are not here are passed over."""
+        """Masks these labels; unknown labels are ignored."""
         places = self.find(labels)
         self._alive[places] = False
         self.dead = self.count - int(np.count_nonzero(self.alive)) if len(places) else self.dead
 
     def keep_only(self, labels: Labels) -> None:
-        """Masks every label but these, which ascend."""
+        """Masks all labels except these, which ascend."""
         self._alive[: self.count] = False
         self._alive[self.find(labels)] = True
         self.dead = self.count - int(np.count_nonzero(self.alive))
 
     def drop_front(self, count: int) -> None:
-        """Forgets the first rows."""
+        """Removes the first rows."""
         self._labels, self._alive = self._labels[count:], self._alive[count:]
         self._numbers = self._numbers[count:]
         self.count -= count
         self.dead = self.count - int(np.count_nonzero(self.alive))
 
     def allowed(self, selection: Selection | None) -> Allowed:
-        """The rows that are alive and that the selection lets through."""
+        """The rows that are alive and that the selection contains."""
         if selection is None:
             return Allowed(len(self), self.alive if self.dead else None)
         self._number(selection)
         mask = np.zeros(self.count, np.bool_)
         known = min(len(self._numbers), int(np.searchsorted(self.labels, selection.last_label, "right")))
-        if self._in_a_row and known:
+        if self._consecutive and known:
             mask[:known] = selection.mask[self._numbers[0] : self._numbers[0] + known]
         else:  # number -1 is the mask's last, which is False
             np.take(selection.mask, self._numbers[:known], out=mask[:known], mode="wrap")
@@ -158,7 +157,7 @@ class Rows:
         return Allowed(int(np.count_nonzero(mask)), mask)
 
     def _number(self, selection: Selection) -> None:
-        """Brings `_numbers` up to what the selection knows."""
+        """Extends `_numbers` to the labels that the selection knows."""
         if selection.basis is not self._basis:
             self._basis, self._numbers = selection.basis, np.empty(0, np.int32)
         start = len(self._numbers)
@@ -166,7 +165,7 @@ class Rows:
         if stop > start:
             self._numbers = np.concatenate((self._numbers, selection.numbers(self.labels[start:stop])))
             following = np.arange(self._numbers[0], self._numbers[0] + stop, dtype=np.int32)
-            self._in_a_row = self._numbers[0] >= 0 and np.array_equal(self._numbers, following)
+            self._consecutive = self._numbers[0] >= 0 and np.array_equal(self._numbers, following)
 
 
 class Ranked(NamedTuple):
@@ -178,35 +177,35 @@ class Ranked(NamedTuple):
 
 
 class DocumentMap:
-    """Which document a chunk belongs to: the labels of the documents' first chunks, ascending, dead ones as well."""
+    """The document of each chunk: the labels of the documents' first chunks, ascending, dead ones included."""
 
     def __init__(self, firsts: Labels) -> None:
-        self._room = firsts
+        self._firsts = firsts
         self._count = self.living = len(firsts)
 
     def add(self, firsts: Labels) -> None:
-        """Adds documents; those that are here already are passed over. The labels ascend."""
-        known = int(self._room[self._count - 1]) if self._count else -1
+        """Adds documents; known ones are ignored. The labels ascend."""
+        known = int(self._firsts[self._count - 1]) if self._count else -1
         firsts = firsts[np.searchsorted(firsts, known, "right") :]
         total = self._count + len(firsts)
-        if total > len(self._room):
-            room = np.empty(max(total, 2 * len(self._room), 1_024), np.int64)
-            room[: self._count] = self._room[: self._count]
-            self._room = room
-        self._room[self._count : total] = firsts
+        if total > len(self._firsts):
+            grown = np.empty(max(total, 2 * len(self._firsts), 1_024), np.int64)
+            grown[: self._count] = self._firsts[: self._count]
+            self._firsts = grown
+        self._firsts[self._count : total] = firsts
         self._count = total
         self.living += len(firsts)
 
     def remove(self, labels: Labels) -> None:
         """Counts documents as dead, by the labels of their chunks."""
-        firsts = self._room[: self._count]
+        firsts = self._firsts[: self._count]
         if len(labels) and len(firsts):
             places = np.minimum(np.searchsorted(firsts, labels), len(firsts) - 1)
             self.living -= int(np.count_nonzero(firsts[places] == labels))
 
     def of(self, labels: Labels) -> Labels:
-        """The labels of the first chunks of their documents; every label must be one of a known document."""
-        firsts = self._room[: self._count]
+        """The labels of the first chunks of their documents; every label must belong to a known document."""
+        firsts = self._firsts[: self._count]
         found: Labels = firsts[np.searchsorted(firsts, labels, "right") - 1]
         return found
 

@@ -1,13 +1,13 @@
-"""A snapshot of an index in a file: numpy arrays with a digest each, so that damage is noticed before they are used.
+"""The snapshot file: numpy arrays with checksums, so that damage is detected before the arrays are used.
 
-    8 bytes   magic, with the format's number
+    8 bytes   magic, with the format number
     4 bytes   length of the header, big-endian
-    header    JSON: what the snapshot is of (`about`) and its arrays: name, dtype, length, place, SHA-256
-    32 bytes  SHA-256 of all before
+    header    JSON: `about`, which identifies the content, and the arrays: name, dtype, length, offset, SHA-256
+    32 bytes  SHA-256 of all bytes before
     arrays    little-endian, each at a multiple of 64 bytes
 
-Rules: a file is written under another name, synced and renamed, so a snapshot is whole or not there. What is read is
-checked before it is used; a file that fails is the caller's to set aside. Nothing in it is executed.
+Rules: a file is written under another name, synced and renamed, so a snapshot is complete or absent. All data is
+checked before use; the caller renames a file that fails. Nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from ..durable_files import writing
 _MAGIC: Final = b"vecidx\x00"
 _FORMAT: Final = 1
 _ALIGN: Final = 64
-#: Rows of a snapshot that are compared with the store's.
+#: Rows of a snapshot that are compared with the store.
 _SPOT_CHECKS: Final = 16
-#: What is read and hashed at once.
+#: Bytes that are read and hashed at a time.
 _READ_BYTES: Final = 1 << 20
 _HEADER_BYTES_MAX: Final = 1 << 20
 _DTYPES: Final = frozenset(("|u1", "<i4", "<i8", "<u8", "<f4"))
 
 
 class UnusableSnapshot(Exception):
-    """Why a file is no snapshot that can be used, as what follows "it"."""
+    """The file cannot be used as a snapshot. The message is a predicate: "is damaged: …"."""
 
 
 def save(path: Path, about: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> int:
-    """Writes a snapshot of one-dimensional arrays; returns its bytes. Raises OSError."""
+    """Writes a snapshot of one-dimensional arrays; returns its size in bytes. Raises OSError."""
     entries: list[dict[str, Any]] = []
     place = 0
     for name, array in arrays.items():
@@ -65,9 +65,8 @@ def save(path: Path, about: dict[str, Any], arrays: dict[str, npt.NDArray[Any]])
 
 
 class Arrays(Mapping[str, npt.NDArray[Any]]):
-    """The arrays of a snapshot's file. One is read when it is asked for, each time, and checked; so a structure that
-    copies them one by one needs the memory of one beside its own. What `arrays[name]` raises besides KeyError:
-    UnusableSnapshot, OSError."""
+    """The arrays of a snapshot file. Each access reads and checks an array, so a structure that copies them one by one
+    needs the memory of only one in addition. `arrays[name]` raises KeyError, UnusableSnapshot or OSError."""
 
     def __init__(self, file: BinaryIO, entries: list[dict[str, Any]], start: int) -> None:
         self._file, self._start = file, start
@@ -92,7 +91,7 @@ class Arrays(Mapping[str, npt.NDArray[Any]]):
         return int(self._entries[name]["count"])
 
     def read_into(self, name: str, array: npt.NDArray[Any]) -> None:
-        """Reads into an array of that dtype and length; contiguous."""
+        """Reads into a contiguous array of that dtype and length."""
         assert (array.dtype, len(array)) == (self.dtype(name), self.count(name))
         entry, packed = self._entries[name], _bytes(array)
         self._file.seek(self._start + entry["at"])
@@ -100,7 +99,7 @@ class Arrays(Mapping[str, npt.NDArray[Any]]):
         for place in range(0, len(packed), _READ_BYTES):
             piece = packed[place : place + _READ_BYTES]
             if self._file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
-                raise UnusableSnapshot(f"is cut short: {name} is not all there")
+                raise UnusableSnapshot(f"is truncated: {name} is incomplete")
             digest.update(piece)
         if digest.hexdigest() != entry["sha256"]:
             raise UnusableSnapshot(f"is damaged: the checksum of {name} does not match")
@@ -115,7 +114,7 @@ def count_of(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> int:
 
 
 def read_into(arrays: Mapping[str, npt.NDArray[Any]], name: str, array: npt.NDArray[Any]) -> None:
-    """Copies one of the arrays, from memory or from a file, into another of its dtype and length."""
+    """Copies an array, from memory or from a file, into another of its dtype and length."""
     if isinstance(arrays, Arrays):
         arrays.read_into(name, array)
     else:
@@ -124,7 +123,7 @@ def read_into(arrays: Mapping[str, npt.NDArray[Any]], name: str, array: npt.NDAr
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[tuple[dict[str, Any], Arrays]]:
-    """What the snapshot is of, and its arrays, which can be read inside.
+    """Opens a snapshot; yields `about` and the arrays, which can be read inside the block.
 
     Raises UnusableSnapshot, or OSError (FileNotFoundError: there is none).
     """
@@ -133,25 +132,27 @@ def opened(path: Path) -> Iterator[tuple[dict[str, Any], Arrays]]:
         about, entries, start = _header(file)
         for entry in entries:
             if start + entry["at"] + entry["count"] * np.dtype(entry["dtype"]).itemsize > size:
-                raise UnusableSnapshot(f"is cut short: {entry['name']} is not all there")
+                raise UnusableSnapshot(f"is truncated: {entry['name']} is incomplete")
         yield about, Arrays(file, entries, start)
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """All of a snapshot. Raises as `opened`."""
+    """Reads all of a snapshot. Raises as `opened`."""
     with opened(path) as (about, arrays):
         return about, dict(arrays)
 
 
 def check_seq(seq: int, head: int) -> None:
-    """Raises UnusableSnapshot for one that was saved at a seq that the store's log, at `head`, has not reached."""
+    """Raises UnusableSnapshot if a snapshot was saved at a seq above the head of the store's log."""
     if seq > head:
-        raise UnusableSnapshot(f"is of another state of the store: it is of seq {seq:,}, and the log ends at {head:,}")
+        raise UnusableSnapshot(
+            f"belongs to another state of the store: it has seq {seq:,}, and the log ends at {head:,}"
+        )
 
 
 def spots(count: int) -> npt.NDArray[np.int64]:
-    """Which of so many rows are compared with the store's: a store that was put back to an older state may have given
-    the same labels to other documents. The last is among them: it is the first to differ."""
+    """The rows, of so many, to compare with the store: a store that was restored to an older state may have given the
+    same labels to other documents. The last row is included, because it is the first to differ."""
     return np.unique(np.linspace(0, count - 1, min(count, _SPOT_CHECKS)).astype(np.int64))
 
 
@@ -160,18 +161,18 @@ def _header(file: Any) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
     if len(head) < len(_MAGIC) + 5 or head[: len(_MAGIC)] != _MAGIC:
         raise UnusableSnapshot("is not a snapshot of vecd")
     if head[len(_MAGIC)] > _FORMAT:
-        raise UnusableSnapshot(f"has format {head[len(_MAGIC)]}, and this vecd knows formats up to {_FORMAT}")
+        raise UnusableSnapshot(f"has format {head[len(_MAGIC)]}; this vecd supports formats up to {_FORMAT}")
     length = int.from_bytes(head[-4:], "big")
     if length > _HEADER_BYTES_MAX:
-        raise UnusableSnapshot("is damaged: its header cannot be that long")
+        raise UnusableSnapshot("is damaged: its header is too long")
     header, digest = file.read(length), file.read(32)
     if hashlib.sha256(head + header).digest() != digest:
         raise UnusableSnapshot("is damaged: the checksum of its header does not match")
-    told = orjson.loads(header)  # from here on it is what we wrote
-    if any(entry["dtype"] not in _DTYPES for entry in told["arrays"]):
-        raise UnusableSnapshot("holds numbers of a kind that this vecd does not know")
+    content = orjson.loads(header)  # the checksum matches, so vecd wrote it
+    if any(entry["dtype"] not in _DTYPES for entry in content["arrays"]):
+        raise UnusableSnapshot("has arrays of an unknown dtype")
     start = -(-(len(head) + length + 32) // _ALIGN) * _ALIGN
-    return told["about"], told["arrays"], start
+    return content["about"], content["arrays"], start
 
 
 def _bytes(array: npt.NDArray[Any]) -> memoryview:

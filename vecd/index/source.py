@@ -1,6 +1,6 @@
-"""The protocols by which a LiveIndex reads vectors and terms from the store, and reports builds and recall.
+"""The interface of a LiveIndex to the store: where it reads vectors and terms, and reports rebuilds and recall.
 
-Protocols only: the store's side of them is in engine/indexes.py.
+Protocols only; engine/indexes.py implements them.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class StoredText(Protocol):
         """Ascending."""
 
     def words(self, labels: Labels) -> Iterator[tuple[Labels, TermCounts]]:
-        """The words of these chunks, a bounded number at a time. Damaged chunks are left out."""
+        """The terms of these chunks, a bounded number at a time. Damaged chunks are left out."""
 
 
 class TextSource(Protocol):
-    """Where the words come from, and where a snapshot of them is kept."""
+    """Where terms are read, and where the snapshot of full text is stored."""
 
     @property
     def text_path(self) -> Path | None:
-        """The snapshot's; None: it has none."""
+        """The path of the snapshot of full text; None for none."""
 
     @property
     def text_identity(self) -> dict[str, Any]:
-        """Of the library and of how its text is analysed: another snapshot is not ours."""
+        """Identifies the library and its text analysis: a snapshot with another identity is not used."""
 
     def read_text(self) -> AbstractContextManager[StoredText]: ...
 
@@ -56,10 +56,10 @@ class Stored(Protocol):
 
     @property
     def firsts(self) -> Labels:
-        """Those of them that are the first of their documents, ascending."""
+        """The labels of the first chunks of documents, ascending."""
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
-        """The vectors of these labels, a bounded number at a time, as they were given. Damaged ones are left out."""
+        """The vectors of these labels as ingested, a bounded number at a time. Damaged ones are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +73,24 @@ class Rebuilt:
 
 
 class Source(TextSource, Protocol):
-    """Where a LiveIndex's vectors and words come from, and who is told of its structures."""
+    """Where a LiveIndex reads vectors and terms, and reports."""
 
     @property
     def path(self) -> Path | None:
-        """Its snapshot's; None: it has none."""
+        """The path of the snapshot; None for none."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Of the library: a snapshot of another is not ours."""
+        """Identifies the library: a snapshot with another identity is not used."""
 
     def read(self) -> AbstractContextManager[Stored]: ...
 
     @property
     def promise(self) -> float:
-        """The recall that approximate searches are to have; it may change at any time."""
+        """The promised recall of approximate searches; may change at any time."""
 
     def rebuilt(self, report: Rebuilt) -> None:
-        """Blocks until it is logged. Raises VecError."""
+        """Logs a rebuild. Blocks until it is durable. Raises VecError."""
 
     def recall_changed(self, report: dict[str, Any]) -> None:
-        """Whether the promise is met is known now, or has changed: what RecallMonitor.report says. Does not block."""
+        """Logs a change of whether the promise is met; `report` is that of RecallMonitor. Does not block."""

@@ -1,4 +1,4 @@
-"""The protocol of an index structure, and the specification and effort that it is given.
+"""The protocol of an index structure (a graph, codes or a tree), with its parameters and the effort of a search.
 
 A structure may live in another thread, process or machine: then its `search` returns a future instead of hits.
 """
@@ -20,11 +20,11 @@ Hits = tuple[Floats, Labels]
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard an approximate search tries."""
+    """The effort of an approximate search."""
 
-    recall: float  # the share of the k nearest that it is to find, 0 < recall <= 1
-    factor: float = 1.0  # >= 1; measured: how much more than a structure's own default is needed to keep it
-    ef: int | None = None  # set by the user; replaces what recall and factor would choose
+    recall: float  # the fraction of the k nearest to find, 0 < recall <= 1
+    factor: float = 1.0  # >= 1; the measured multiple of the default effort that this recall needs
+    ef: int | None = None  # set by the user; overrides recall and factor
     exact: bool = False
 
 
@@ -51,7 +51,7 @@ class Structure(Protocol):
         """Adds rows: labels of shape (n,), ascending and above all present ones; vectors of shape (n, dimension)."""
 
     def finish(self) -> None:
-        """Called once, when a new structure has all its first rows."""
+        """Called once, when a new structure has all its initial rows."""
 
     def search(self, queries: Floats, k: int, allowed: Allowed, effort: Effort) -> Hits | Future[Hits]:
         """The k best of each query among the allowed rows, in no order: scores and labels of shape (n, k).
@@ -59,22 +59,22 @@ class Structure(Protocol):
         k is at most allowed.count. The hits are of the rows present when `search` is called, even if the structure
         answers later through a future. `allowed` and its mask may change after `search` returns: an asynchronous
         structure copies what it still needs. A future that raises fails these searches only, not the index; a future
-        may be cancelled when nobody waits for its hits any more.
+        may be cancelled when its hits are not needed any more.
         """
 
     def score(self, query: Floats, rows: Labels) -> Floats:
-        """The scores of these rows, by their numbers, as `search` gives them; shape (len(rows),)."""
+        """The scores of these rows, by row number, as `search` returns them; shape (len(rows),)."""
 
     def sample(self, places: Labels) -> Floats:
         """The vectors of the living rows with these places among all living rows."""
 
     def arrays(self) -> dict[str, npt.NDArray[Any]] | None:
-        """What a snapshot keeps, without copying; None for a kind that is built as fast as it is read."""
+        """The arrays for a snapshot, not copied; None for a kind that is built as fast as it is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """The index that a library wants."""
+    """The index configuration of a library."""
 
     dimension: int
     metric: str

@@ -1,20 +1,20 @@
-"""Background jobs: submitting one returns at once; a worker, inside the daemon or elsewhere, does the work.
+"""Background jobs: a persistent job queue, with workers inside the daemon and outside it.
 
-    jobs.py          Jobs: the background work of one engine, and its life
-    queue.py         which pending job is next; no threads, no clock
-    dispatcher.py    gives jobs to workers, takes their steps and results: claim, heartbeat, checkpoint, finish
-    leases.py        running attempts, and the leases of those that are made outside the daemon
+    jobs.py          Jobs: the job system of one engine, and its lifecycle
+    queue.py         selects the next pending job; no threads, no clock
+    dispatcher.py    assigns jobs to workers and takes their steps and results: claim, heartbeat, checkpoint, finish
+    leases.py        running attempts, and the leases of workers outside the daemon
     worker_threads.py  the daemon's own workers: threads
-    external_workers.py  the ops that workers outside the daemon call
+    external_workers.py  the ops for workers outside the daemon
     effects.py       what a step writes, as data
-    retry_policy.py  what becomes of a job when an attempt has ended without completing it
+    retry_policy.py  the next state of a job after an attempt that did not complete it
     operations.py    submit, list, show, wait, cancel, retry, drop, pause, resume
-    due_times.py     when a schedule is due: cron lines, time zones, missed times; no clock
-    timezones.py     time zones by name, and the machine's
-    scheduler.py     submits what schedules make due; the operations of schedules
-    periodic.py      tasks that the daemon calls again and again, and that leave no job
+    due_times.py     when a schedule is due: cron expressions, time zones, missed times; no clock
+    timezones.py     time zones by name, and the system's
+    scheduler.py     submits the jobs of due schedules; the operations on schedules
+    periodic.py      periodic tasks of the daemon that are not jobs
     clocks.py        the wall clock and the steady clock
-    kinds/           one file a kind of job, and the table of all
+    kinds/           one file per kind of job, and the table of them
 
-A job's row is the truth (store/jobs.py, job_transitions.py); what is in memory follows the commits, as the indexes do.
+The store has the authoritative state of jobs (store/jobs.py, job_transitions.py); memory follows its commits.
 """

@@ -1,10 +1,10 @@
-"""The two clocks of jobs, wall and steady, in microseconds.
+"""The wall clock and the steady clock of jobs, in microseconds.
 
-- `wall_us` is the time of day. People and the store use it; it may be set forward or back at any moment.
-- `steady_us` only ever grows, and counts the time that the machine sleeps where the system can. Delays and pauses
-  between attempts are measured with it.
+- `wall_us` is the time of day. Users and the store use it; it may be set forward or back at any time.
+- `steady_us` is monotonic, and includes the time that the machine sleeps, where the system supports it. Delays and
+  retry pauses are measured with it.
 
-The store keeps due times by the wall clock, because only that one outlasts the daemon. Memory keeps them by the steady
+The store has due times by the wall clock, because only this clock survives a restart. Memory has them by the steady
 clock; when the wall clock is set, the daemon writes the due times again (scheduler.py).
 """
 
@@ -22,5 +22,5 @@ def wall_us() -> int:
 
 
 def steady_us() -> int:
-    """Microseconds since some fixed moment."""
+    """Microseconds since an arbitrary fixed moment."""
     return time.clock_gettime_ns(_STEADY) // 1000

@@ -1,19 +1,19 @@
-"""The dispatcher: gives pending jobs to workers, and takes their steps and results.
+"""The dispatcher: assigns pending jobs to workers, and takes their steps and results.
 
-All workers, the threads of the daemon (worker_threads.py) and external ones (external_workers.py), use the same four
-functions:
+All workers, the threads of the daemon (worker_threads.py) and those outside it (external_workers.py, over the socket),
+use the same four functions:
 
-    claim       begins an attempt at the next job; the answer has the attempt's number, the fencing number
-    heartbeat   extends the lease; the answer says whether the attempt is to stop, and why
+    claim       starts an attempt at the next job; the answer has the attempt's number, the fencing number
+    heartbeat   extends the lease; the answer says whether the attempt must stop, and why
     checkpoint  commits a step: its effect and its checkpoint, in one transaction that checks the fencing number
-    finish      ends the attempt: completed, failed, or given back; the transaction checks the fencing number
+    finish      ends the attempt: completed, failed, or returned; the transaction checks the fencing number
 
 Rules:
 - One lock guards the queue and the running attempts. Claims and ends are submitted to the writer under this lock, as
-  one sender, so the end of one job is written before the begin of the one that takes its place.
-- The transaction that ends one job of a thread claims its next: a commit a job. Jobs that take no longer than a commit
-  are claimed several at a time.
-- What is in memory follows the commits (`apply`, on the writer's thread).
+  one sender, so the end of a job is written before the claim of the job that takes its resources.
+- The transaction that ends a job of a thread also claims its next one: one commit per job. Jobs that take no longer
+  than a commit are claimed several at a time.
+- Memory follows the commits (`apply`, on the writer's thread).
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vecd.jobs")
 
-#: Threads wait by a clock that stands still while the machine sleeps, so none waits longer for a job that is delayed.
-_NAP_S: Final = 5.0
-#: The store's due times may differ from those in memory by this much: the clocks are read one after the other.
+#: The longest wait for a delayed job: the clock of waits stops while the machine sleeps.
+_WAIT_S_MAX: Final = 5.0
+#: The tolerated difference between due times in the store and in memory: the clocks are read one after the other.
 _DRIFT_US: Final = 2_000_000
 _UNBOUNDED: Final = (None, None)
 
-#: What the writer answers to `_exchange`.
+#: The claimed jobs of `_exchange`; None for a job that was cancelled.
 Exchange = Future[list[Job | None]]
 
 
@@ -68,14 +68,13 @@ class Dispatcher:
         self._counts = dict.fromkeys(store.STATES, 0)
         self._attempts: dict[int, Attempt] = {}  # running, by job
         self._time = WorkingTime()
-        self._abandoned: list[Job] = []  # ended without completing; what they have put aside is to be removed
+        self._abandoned: list[Job] = []  # ended without completing; their files must be removed
         self._closing = False
         self._idle = 0  # threads that wait for a job
-        self._listeners: dict[Callable[[], None], str] = {}  # workers outside that wait for a job: wake -> name
+        self._listeners: dict[Callable[[], None], str] = {}  # waiting workers outside: wake -> name
 
     def open(self) -> None:
-        """Reads the jobs from the store, and ends the attempts that the last daemon's death has ended. Raises
-        VecError."""
+        """Loads the jobs from the store, and ends attempts that were lost with the last daemon. Raises VecError."""
         database = self._engine.database
         for job in database.submit(transitions.recover, frees=True).result():
             log.warning("job ran when the daemon died", extra={"job": job.job_id, "kind": job.kind, "state": job.state})
@@ -91,17 +90,19 @@ class Dispatcher:
                 kind.tidy(self._engine, store.of_kind(db, kind.name))
 
     def _resume_outside(self, job: Job) -> None:
-        """A job that a worker outside the daemon has: its lease begins again."""
+        """Resumes a job that a worker outside the daemon holds: its lease starts again."""
         attempt = Attempt(_entry(job), job.worker or "", self._time, job.lease_s or limits.LEASE_S)
         attempt.begin(job)
         if job.cancelling:
             attempt.stop = CANCELLED
+        elif self._queue.paused & {"", job.kind}:
+            attempt.stop = PAUSED
         self._queue.hold(attempt.entry)
         self._attempts[job.job_id] = attempt
 
     def close(self) -> None:
-        """No job begins any more. Attempts of threads stop after their step; workers outside keep their leases, and go
-        on when the daemon is back."""
+        """Starts no more jobs. Attempts of threads stop after their current step; workers outside keep their leases,
+        and continue after a restart."""
         with self._condition:
             self._closing = True
             for attempt in self._attempts.values():
@@ -116,7 +117,7 @@ class Dispatcher:
     # --- following the store ----------------------------------------------------------------------------------------
 
     def apply(self, changes: list[JobChange]) -> None:
-        """Follows a commit. On the writer's thread, in commit order."""
+        """Applies a commit. On the writer's thread, in commit order."""
         with self._condition:
             for change in changes:
                 job = change.job
@@ -135,8 +136,8 @@ class Dispatcher:
                     attempt.stop = CANCELLED
 
     def with_wrong_due_time(self) -> dict[int, int]:
-        """The delayed jobs whose due time in the store is wrong, because the wall clock was set since; each with its
-        due time by the wall clock as it is now, in microseconds."""
+        """The delayed jobs whose due time in the store is wrong, because the wall clock was set; each with its due time
+        by the current wall clock, in microseconds."""
         with self._condition:
             ahead_us = wall_us() - steady_us()
             return {
@@ -146,7 +147,7 @@ class Dispatcher:
             }
 
     def pause(self, kinds: Sequence[str]) -> None:
-        """No job of these kinds (the kind `` is all) begins any more, and those that run stop after their step."""
+        """Starts no more jobs of these kinds (`` stands for all); running ones stop after their current step."""
         with self._condition:
             self._queue.pause(kinds)
             for attempt in self._attempts.values():
@@ -158,7 +159,7 @@ class Dispatcher:
             self._queue.resume(kinds)
             self._notify()
 
-    # --- looking ----------------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------------------------
 
     @property
     def paused(self) -> list[str]:
@@ -172,7 +173,7 @@ class Dispatcher:
             return dict(self._counts)
 
     def progress(self, job_id: int) -> dict[str, Any] | None:
-        """How far a running job has come, as of now."""
+        """The current progress of a running job."""
         with self._condition:
             attempt = self._attempts.get(job_id)
         return attempt.progress() if attempt is not None else None
@@ -183,19 +184,19 @@ class Dispatcher:
             return sorted(self._attempts)
 
     def workers(self) -> list[dict[str, Any]]:
-        """Who works on what, by job; then the workers outside that wait for a job."""
+        """The running attempts by job id, with their workers; then the waiting workers outside."""
         with self._condition:
             attempts = [each for _, each in sorted(self._attempts.items())]
             waiting = sorted(self._listeners.values())
         found = [_described(each) for each in attempts if each.job is not None]
-        nothing = dict.fromkeys(("job_id", "kind", "library", "attempt", "started_at", "lease_left_s", "stop"))
-        return found + [{"worker": name, **nothing} for name in waiting]
+        no_job = dict.fromkeys(("job_id", "kind", "library", "attempt", "started_at", "lease_left_s", "stop"))
+        return found + [{"worker": name, **no_job} for name in waiting]
 
     # --- the four functions of a worker -----------------------------------------------------------------------------
 
     def claim(self, worker: str, kinds: Iterable[str], lease_s: float) -> Future[Job | None] | None:
-        """Begins an attempt of a worker outside the daemon, at the next job of these kinds; None if no such job may
-        run, or the daemon stops. The future's None means that the job was cancelled meanwhile."""
+        """Starts an attempt of a worker outside the daemon at the next job of these kinds; None if there is none that
+        may run, or if the daemon stops. A result of None means that the job was cancelled before the claim."""
         wanted = frozenset(kinds)
         with self._condition:
             entry = None if self._closing else self._queue.take(steady_us(), wanted.__contains__)
@@ -218,7 +219,7 @@ class Dispatcher:
                 attempt.begin(job)
                 return
             self._remove(attempt)
-            if future.exception() is not None:  # it is pending as before
+            if future.exception() is not None:  # it is pending again
                 self._queue.put(attempt.entry)
             self._notify()
 
@@ -231,7 +232,7 @@ class Dispatcher:
             return attempt
 
     def checkpoint(self, job: Job, number: int, step: Step) -> Future[EffectResult]:
-        """Commits a step of an attempt. `number` is how many checkpoints the job had before. The future raises
+        """Commits a step of an attempt. `number` is the number of earlier checkpoints of the job. The future raises
         Superseded or Repeated (store/job_transitions.py), or what the effect raises."""
         effect = step.effect
         return self._engine.database.submit(
@@ -254,13 +255,13 @@ class Dispatcher:
         with self._condition:
             attempt.finishing = False
             if future.exception() is not None and not isinstance(future.exception(), transitions.Superseded):
-                return  # the disk is full: the worker tries again
+                return  # the disk is full: the worker retries
             self._remove(attempt)
             self._notify()
 
     def expire(self) -> tuple[bool, list[Future[Job | None]]]:
-        """Ends the attempts whose lease has ended; returns whether there are leases, and the ends, which are on their
-        way to the disk. To be called every TICK_S while there are leases."""
+        """Ends the attempts whose lease has expired; returns whether there are leases, and the futures of these ends.
+        Call it every TICK_S while there are leases."""
         with self._condition:
             self._time.tick()
             leased = [each for each in self._attempts.values() if each.lease_s is not None]
@@ -268,7 +269,7 @@ class Dispatcher:
         return bool(leased), futures
 
     def _expire(self, attempt: Attempt) -> Future[Job | None]:
-        """From now on the worker is refused, whatever becomes of the transaction."""
+        """From now on the worker is refused, even if the transaction fails."""
         job = attempt.job
         assert job is not None
         attempt.finishing = True
@@ -296,7 +297,7 @@ class Dispatcher:
     # --- waiting for jobs: workers outside --------------------------------------------------------------------------
 
     def listen(self, worker: str, wake: Callable[[], None]) -> None:
-        """`wake` is called, from any thread, whenever a job may be there to claim."""
+        """`wake` is called, from any thread, whenever there may be a job to claim."""
         with self._condition:
             self._listeners[wake] = worker
 
@@ -305,19 +306,19 @@ class Dispatcher:
             self._listeners.pop(wake, None)
 
     def next_due_s(self) -> float:
-        """After how many seconds at most to look again for a job that is due."""
+        """The seconds until the next check for a due job, at most."""
         with self._condition:
             due_us = self._queue.next_us()
-        return _NAP_S if due_us is None else min(_NAP_S, max(0.0, (due_us - steady_us()) / 1e6))
+        return _WAIT_S_MAX if due_us is None else min(_WAIT_S_MAX, max(0.0, (due_us - steady_us()) / 1e6))
 
     # --- the daemon's own threads -----------------------------------------------------------------------------------
 
     def exchange(self, ended: list[tuple[Attempt, Ending]], worker: str) -> tuple[list[Attempt], Exchange | None]:
-        """Finishes and claims in one transaction: gives back what the jobs that have ended held, takes what the thread
-        is to run next, and submits both to the writer. If nothing has ended it waits for a job. None if there is
-        nothing to write, or the daemon stops.
+        """Finishes and claims in one transaction: releases the resources of the ended jobs, takes the next jobs for the
+        thread, and submits both to the writer. Waits for a job if none has ended. None if there is nothing to write, or
+        if the daemon stops.
 
-        What is given back here can be taken by another thread at once: see the rules.
+        Another thread can take the released resources at once: see the rules.
         """
         with self._condition:
             for attempt, _ in ended:
@@ -338,15 +339,15 @@ class Dispatcher:
                     break
                 due_us = self._queue.next_us()
                 self._idle += 1
-                self._condition.wait(None if due_us is None else min(_NAP_S, max(0.0, (due_us - now_us) / 1e6)))
+                self._condition.wait(None if due_us is None else min(_WAIT_S_MAX, max(0.0, (due_us - now_us) / 1e6)))
                 self._idle -= 1
             attempts = [Attempt(entry, worker, self._time) for entry in taken]
-            for attempt in attempts:  # before they are claimed: from then on they can be cancelled
+            for attempt in attempts:  # before the claim, because from then on they can be cancelled
                 self._attempts[attempt.entry.job_id] = attempt
             return attempts, self.submit(ended, attempts) if taken or ended else None
 
     def submit(self, ended: list[tuple[Attempt, Ending]], taken: list[Attempt]) -> Exchange:
-        """Submits what `exchange` does; again, if it could not be written."""
+        """Submits an exchange to the writer; also again, if it could not be written."""
         return self._engine.database.submit(
             partial(_exchange, [ending for _, ending in ended], [attempt.entry.job_id for attempt in taken]),
             len(ended) + len(taken),
@@ -355,7 +356,8 @@ class Dispatcher:
         )
 
     def put_back(self, taken: list[Attempt], hold: list[Attempt]) -> None:
-        """The exchange could not be written: these jobs are pending as before, and those still hold what they held."""
+        """The exchange could not be written: the `taken` jobs are pending again, and those in `hold` hold their
+        resources again."""
         with self._condition:
             for attempt in taken:
                 self._remove(attempt)
@@ -364,14 +366,14 @@ class Dispatcher:
                 self._queue.hold(attempt.entry)
 
     def begin(self, taken: list[Attempt], claimed: list[Job | None], release: list[Attempt]) -> list[Attempt]:
-        """The exchange is on disk: returns the attempts that have begun. `release` are ended ones that `put_back` has
-        let hold their resources."""
+        """The exchange is durable: returns the started attempts. `release` are ended ones that hold resources since
+        `put_back`."""
         found = []
         with self._condition:
             for attempt in release:
                 self._queue.release(attempt.entry)
             for attempt, job in zip(taken, claimed, strict=True):
-                if job is None:  # it was cancelled just now
+                if job is None:  # it was cancelled before the claim
                     self._remove(attempt)
                 else:
                     attempt.begin(job)
@@ -381,15 +383,15 @@ class Dispatcher:
     # --- cleaning up ------------------------------------------------------------------------------------------------
 
     def forget(self, jobs: Iterable[Job]) -> None:
-        """These jobs have completed or were deleted: removes what they have put aside. Blocks."""
+        """Removes the files of jobs that have completed or were deleted. Blocks."""
         self._clean(jobs, lambda kind, job: kind.forget(self._engine, job))
 
     def abandon(self, jobs: Iterable[Job]) -> None:
-        """These jobs end, or have ended, without completing: removes what they have put aside. Blocks."""
+        """Removes the files of jobs that end, or have ended, without completing. Blocks."""
         self._clean(jobs, lambda kind, job: kind.abandon(self._engine, job))
 
     def abandon_ended(self) -> None:
-        """The same for the jobs that have ended in commits since the last call. Blocks."""
+        """The same for jobs that have ended in commits since the last call. Blocks."""
         with self._condition:
             ended, self._abandoned = self._abandoned, []
         self.abandon(ended)
@@ -401,42 +403,42 @@ class Dispatcher:
                 if job.kind in KINDS:
                     clean(KINDS[job.kind], job)
             except OSError as error:
-                log.warning("cannot remove what a job has left", extra={"job": job.job_id, "error": str(error)})
+                log.warning("cannot remove the files of a job", extra={"job": job.job_id, "error": str(error)})
 
     # --- under the lock ---------------------------------------------------------------------------------------------
 
     def _remove(self, attempt: Attempt) -> None:
-        """The attempt is over. (Another attempt at the job may have begun already.)"""
+        """The attempt has ended. (Another attempt at the job may already run.)"""
         self._queue.release(attempt.entry)
         if self._attempts.get(attempt.entry.job_id) is attempt:
             del self._attempts[attempt.entry.job_id]
 
     def _notify_one(self) -> None:
-        """A job may be there to take."""
+        """There may be a job to take."""
         if self._idle:
             self._condition.notify()
         for wake in self._listeners:
             wake()
 
     def _notify(self) -> None:
-        """Several jobs may be there to take."""
+        """There may be several jobs to take."""
         self._condition.notify_all()
         for wake in self._listeners:
             wake()
 
 
 def lease_lost(job_id: int, number: int) -> VecError:
-    """The refusal of what an attempt sends that does not hold its job any more."""
+    """The error for an attempt that does not hold its job any more."""
     return VecError(
         Code.LEASE_LOST,
-        f"attempt {number} does not hold job {job_id}: its lease has ended, or the job has",
-        "drop what was done since the last checkpoint, and claim another job",
+        f"attempt {number} does not hold job {job_id}: its lease has expired, or the job has ended",
+        "discard the work since the last checkpoint, and claim another job",
         job_id=job_id,
     )
 
 
 def _inside(kind: str) -> bool:
-    """Whether threads of the daemon take jobs of a kind. (They fail those of unknown kinds.)"""
+    """Whether threads of the daemon take jobs of a kind. (They fail jobs of unknown kinds.)"""
     return kind not in KINDS or KINDS[kind].runs != "outside"
 
 
@@ -450,12 +452,12 @@ def _exchange(endings: list[Ending], wanted: list[int], tx: Transaction) -> list
         try:
             transitions.finish(tx, ending)
         except transitions.Superseded:
-            log.error("a job ended that was no longer this attempt's", extra={"job": ending.job.job_id})
+            log.error("an attempt ended that did not hold its job", extra={"job": ending.job.job_id})
     return [transitions.claim(tx, job_id) for job_id in wanted]
 
 
 def _finish_stopped(ending: Ending, tx: Transaction) -> Job | None:
-    """On the writer: the end of an attempt that did not end although it was told to."""
+    """On the writer: ends an attempt that did not stop when it was told to."""
     try:
         return transitions.finish(tx, ending)
     except transitions.Superseded:
@@ -463,17 +465,27 @@ def _finish_stopped(ending: Ending, tx: Transaction) -> Job | None:
 
 
 def _commit_step(engine: Engine, job: Job, number: int, step: Step, tx: Transaction) -> EffectResult:
-    """On the writer: what a step writes, and the checkpoint. All of it, or nothing."""
+    """On the writer: applies the effect of a step and its checkpoint atomically."""
     last = transitions.check_fence(tx, job.job_id, job.attempt, number)
     outcome = EffectResult() if step.effect is None else step.effect.apply(engine, tx)
     value = last if step.checkpoint is None else step.checkpoint
+    kept = last if isinstance(last, dict) else {}
     if outcome.counts:
-        before = last.get("counts", {}) if isinstance(last, dict) else {}
+        if not isinstance(value, dict | None):
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"the last checkpoint of job {job.job_id} is no map, so the counts of an effect cannot be added to it",
+                "send a checkpoint that is a map beside the effect",
+                field="checkpoint",
+            )
+        before = kept.get("counts", {})
         counts = {key: before.get(key, 0) + outcome.counts.get(key, 0) for key in {**before, **outcome.counts}}
         value = {**(value or {}), "counts": counts}
-        seq = outcome.seq if outcome.seq is not None else isinstance(last, dict) and last.get("seq")
+        seq = outcome.seq if outcome.seq is not None else kept.get("seq")
         if seq:
             value["seq"] = seq
+    elif isinstance(value, dict):  # the counts of earlier effects stay
+        value = {**{key: kept[key] for key in ("counts", "seq") if key in kept}, **value}
     transitions.checkpoint(tx, job.job_id, value, step.done, step.total)
     if step.lines:
         transitions.say(tx, job.job_id, step.lines, limits.JOB_LINES)
@@ -500,7 +512,7 @@ def _entry(job: Job) -> QueuedJob:
     kind = KINDS.get(job.kind)
     left_us = job.ready_us - wall_us() if job.ready_us else 0
     if job.delay_us is not None:
-        left_us = min(left_us, job.delay_us)  # it is more if the clock was set back while no daemon ran
+        left_us = min(left_us, job.delay_us)  # the clock may have been set back while no daemon ran
     return QueuedJob(
         job.job_id, job.kind, job.library, job.priority, steady_us() + left_us if left_us > 0 else 0, job.lock_key,
         job.waits > 0, job.crashes > 0, kind is not None and job.crashes == 0 and kind.brief(job.params), job.ready_us,

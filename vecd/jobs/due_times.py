@@ -1,14 +1,14 @@
-"""When a schedule's jobs are due: cron lines, time zones, missed times. Pure: the time is an argument.
+"""Computes when a schedule is due: cron expressions, time zones, missed times. Pure: the time is an argument.
 
-The lines and their meaning are Debian cron's. cronsim reads them and walks the calendar; how its local times lie in
-time is decided here. A line that names its minutes and hours goes by the wall clock: a time that a change of the clock
-leaves out is due when the clock has been put forward, one that comes twice is due the first time. A line with `*` for
-minutes or hours goes by elapsed time: every matching minute that is lived through is due.
+The syntax and semantics are those of Debian's cron. cronsim parses expressions and iterates over local times; this
+module maps local times to UTC. An expression with fixed minutes and hours follows the wall clock: a time that a DST
+change skips is due right after the change, and a time that occurs twice is due the first time. An expression with `*`
+for minutes or hours follows elapsed time: it is due at every matching minute.
 
-What was due longer ago than LATE_S has been missed: the daemon did not run, or the clock was put forward. `skip` leaves
-it, `once` makes one of all that was missed, `all` makes every one of them. When the clock is put back by less than
-BACK_S, what was due already is not due again, but a line that goes by elapsed time goes on; by more, the clock is
-believed, and counting begins again.
+A time is missed if it was due more than LATE_S ago: the daemon was not running, or the clock was set forward. `skip`
+drops missed times, `once` submits one job for all of them, `all` one job for each. If the clock is set back by less
+than BACK_S, no time is due again, but expressions that follow elapsed time continue; if by more, due times are counted
+from the new time.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ _STRIDE: Final = timedelta(hours=6)
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """How many jobs a schedule is to submit now, and up to when (inclusive) its times have then been dealt with."""
+    """The number of jobs that a schedule must submit now, and up to when (inclusive) its times are then handled."""
 
     count: int
     last_us: int
 
 
 def check(cron: str, zone: str, missed: str) -> None:
-    """Raises VecError `invalid_request`, saying what cannot be read."""
+    """Validates a schedule. Raises VecError `invalid_request`."""
     if missed not in MISSED:
         raise VecError(
             Code.INVALID_REQUEST, f"missed times are treated as {', '.join(MISSED)}, not {missed!r:.40}", field="missed"
@@ -66,21 +66,21 @@ def check(cron: str, zone: str, missed: str) -> None:
         raise VecError(Code.INVALID_REQUEST, f"{cron!r:.80} is never due", field="cron") from None
 
 
-def put_back(schedule: Schedule, now_us: int) -> bool:
-    """Whether the clock was put back, and the schedule's times are to be counted from `now_us` on."""
+def clock_set_back(schedule: Schedule, now_us: int) -> bool:
+    """Whether the clock was set back so far that the schedule's times must be counted from `now_us`."""
     ahead_us = schedule.last_us - now_us
     return ahead_us > (LATE_S if by_elapsed_time(schedule.cron) else BACK_S) * 1_000_000
 
 
 def by_elapsed_time(cron: str) -> bool:
-    """Whether a line has `*` for its minutes or hours, as `*/10 * * * *`."""
-    return any(field.startswith("*") for field in _line(cron).split()[:2])
+    """Whether an expression has `*` for minutes or hours, as `*/10 * * * *`."""
+    return any(field.startswith("*") for field in _fields(cron).split()[:2])
 
 
 def due(schedule: Schedule, now_us: int) -> Due:
-    """What is due since the last time that was dealt with."""
+    """What has become due since the last handled time."""
     last_us = schedule.last_us
-    if put_back(schedule, now_us):
+    if clock_set_back(schedule, now_us):
         return Due(0, now_us)
     recent_us = max(last_us, now_us - LATE_S * 1_000_000)
     recent = sum(1 for _ in _until(schedule, recent_us, now_us, limits.SCHEDULE_MISSED_MAX))
@@ -93,12 +93,12 @@ def due(schedule: Schedule, now_us: int) -> Due:
 
 
 def following_us(schedule: Schedule, after_us: int) -> int | None:
-    """The first time behind `after_us` (exclusive) that it is due; None if it never is."""
+    """The first due time after `after_us` (exclusive); None if there is none."""
     return next(_times(schedule.cron, schedule.zone, after_us), None)
 
 
 def _until(schedule: Schedule, after_us: int, stop_us: int, count: int) -> Iterator[int]:
-    """Up to `count` times behind `after_us` (exclusive), not past `stop_us` (inclusive)."""
+    """Up to `count` due times after `after_us` (exclusive), up to `stop_us` (inclusive)."""
     for number, moment_us in enumerate(_times(schedule.cron, schedule.zone, after_us)):
         if moment_us > stop_us or number == count:
             return
@@ -106,13 +106,14 @@ def _until(schedule: Schedule, after_us: int, stop_us: int, count: int) -> Itera
 
 
 def _times(cron: str, zone: str, after_us: int) -> Iterator[int]:
-    """Raises VecError `invalid_request` for a line or a zone that cannot be read."""
+    """The due times after `after_us` (exclusive). Raises VecError `invalid_request` for an invalid expression or
+    zone."""
     tz = timezones.named(zone) if zone else timezones.local()
-    walk = _elapsed if by_elapsed_time(cron) else _by_the_clock
+    times = _elapsed_times if by_elapsed_time(cron) else _wall_clock_times
     try:
-        for moment in walk(_line(cron), datetime.fromtimestamp(after_us // 1_000_000, UTC), tz):
+        for moment in times(_fields(cron), datetime.fromtimestamp(after_us // 1_000_000, UTC), tz):
             yield int(moment.timestamp()) * 1_000_000
-    except (CronSimError, ValueError) as error:  # ValueError: thousands of digits
+    except (CronSimError, ValueError) as error:  # ValueError: too many digits
         raise VecError(
             Code.INVALID_REQUEST,
             f"{cron!r:.80} is not a cron expression: {error!s:.80}",
@@ -121,8 +122,8 @@ def _times(cron: str, zone: str, after_us: int) -> Iterator[int]:
         ) from error
 
 
-def _line(cron: str) -> str:
-    """Five fields, as cronsim is to read them. Raises VecError `invalid_request`."""
+def _fields(cron: str) -> str:
+    """The five fields of an expression, for cronsim. Raises VecError `invalid_request`."""
     fields = _SHORT.get(cron.strip().lower(), cron).split()
     if len(fields) in (6, 7):
         raise VecError(
@@ -138,35 +139,35 @@ def _line(cron: str) -> str:
             "five fields: minute hour day-of-month month day-of-week, as in '0 3 * * *'; or @daily and the like",
             field="cron",
         )
-    # cronsim takes a range of one value with a step, 12-12/3, for 12/3, which means 12-31/3.
+    # cronsim reads a range of one value with a step, 12-12/3, as 12/3, which means 12-31/3.
     return " ".join(",".join(_ONE_VALUE.sub(r"\1", term) for term in field.split(",")) for field in fields)
 
 
-def _by_the_clock(line: str, after: datetime, tz: tzinfo) -> Iterator[datetime]:
-    """The moments behind `after` (exclusive, UTC) of a line that names its minutes and hours. In UTC, ascending."""
+def _wall_clock_times(fields: str, after: datetime, tz: tzinfo) -> Iterator[datetime]:
+    """The due times after `after` (exclusive, UTC) of an expression with fixed minutes and hours. In UTC, ascending."""
     last = after
-    for local in CronSim(line, after.astimezone(tz).replace(tzinfo=None)):
+    for local in CronSim(fields, after.astimezone(tz).replace(tzinfo=None)):
         moment = _moment(local, tz)
-        if moment > last:  # several times that the clock leaves out are one moment
+        if moment > last:  # several skipped times are due at the same moment
             yield moment
             last = moment
 
 
 def _moment(local: datetime, tz: tzinfo) -> datetime:
-    """When the clock shows a local time first, or has been put forward past it. In UTC."""
+    """The first moment of a local time, or the moment of the change that skips it. In UTC."""
     moment = local.replace(tzinfo=tz).astimezone(UTC)
     if moment.astimezone(tz).replace(tzinfo=None) == local:
         return moment
-    earlier = local.replace(tzinfo=tz, fold=1).astimezone(UTC)  # with the offset behind the change: before the change
+    earlier = local.replace(tzinfo=tz, fold=1).astimezone(UTC)  # with the offset after the change: before the change
     return _change(earlier, moment, tz) or moment
 
 
-def _elapsed(line: str, after: datetime, tz: tzinfo) -> Iterator[datetime]:
-    """The same of a line with `*` for minutes or hours: walks from change to change of the zone's offset."""
+def _elapsed_times(fields: str, after: datetime, tz: tzinfo) -> Iterator[datetime]:
+    """The same for an expression with `*` for minutes or hours: from change to change of the zone's offset."""
     last, start = after, after
     while True:
         offset = last.astimezone(tz).utcoffset() or timedelta()
-        for local in CronSim(line, (start + offset).replace(tzinfo=None)):
+        for local in CronSim(fields, (start + offset).replace(tzinfo=None)):
             moment = (local - offset).replace(tzinfo=UTC)
             change = _change(last, moment, tz)
             if change is not None:
@@ -179,8 +180,8 @@ def _elapsed(line: str, after: datetime, tz: tzinfo) -> Iterator[datetime]:
 
 
 def _change(low: datetime, high: datetime, tz: tzinfo) -> datetime | None:
-    """The first moment behind `low` (exclusive), not past `high` (inclusive), with another offset than `low`; None if
-    there is none. To the second. (No zone changes its offset twice within the hours of a stride.)"""
+    """The first moment after `low` (exclusive), up to `high` (inclusive), with another offset than `low`; None if there
+    is none. To the second. (No zone changes its offset twice within a stride.)"""
     offset = low.astimezone(tz).utcoffset()
     while low < high:
         middle = min(high, low + _STRIDE)

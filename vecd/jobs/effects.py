@@ -1,10 +1,10 @@
-"""Effects: what a step of a job writes, as data; each is one change of the store, applied in the transaction that
-commits the step.
+"""Effects: the writes of a step of a job, as data. Each effect is one change of the store, applied in the transaction
+that commits the step.
 
-An effect is data and no closure, so a step can come from another process. Those in WIRE can be sent by workers outside
-the daemon (op `jobs.checkpoint`, vec-protocol(7)); the others make sense beside the store only.
+An effect is data, not a closure, so a step can come from another process. Workers outside the daemon can send those in
+WIRE (op `jobs.checkpoint`, vec-protocol(7)); the others are useful inside the daemon only.
 
-Adding an effect is one class here, and one entry in WIRE if workers elsewhere may send it.
+Adding an effect is one class here, and one entry in WIRE if workers outside may send it.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EffectResult:
-    """What an effect has done. `counts` are added up over all steps of the job, in its checkpoint under `counts`."""
+    """The outcome of an effect. The sum of `counts` over all steps is in the checkpoint of the job, as `counts`."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    seq: int | None = None  # the log's head behind it, for the checkpoint; None: not of interest
-    value: Any = None  # for the step's own kind
+    seq: int | None = None  # the head of the log after it, for the checkpoint; None: not needed
+    value: Any = None  # for the kind of job
 
 
 class Effect(ABC):
     """One change of the store."""
 
-    frees: ClassVar[bool] = False  # it frees space, and may use the reserve when the disk is full
+    frees: ClassVar[bool] = False  # frees space, so it may use the reserve when the disk is full
 
     @property
     def rows(self) -> int:
-        """About how many rows it writes."""
+        """The approximate number of rows that it writes."""
         return 1
 
     @abstractmethod
@@ -65,7 +65,7 @@ class WriteDocuments(Effect):
 
     library: Library  # as it was when they were prepared
     batches: list[DocumentBatch]
-    refused: int = 0  # documents beside them that were refused; counted as `failed`
+    refused: int = 0  # rejected documents; counted as `failed`
 
     @property
     def rows(self) -> int:
@@ -90,7 +90,7 @@ class WriteDocuments(Effect):
 
 @dataclass(frozen=True, slots=True)
 class DeleteDocuments(Effect):
-    """Deletes documents by id; those that are not there are counted as `missing`."""
+    """Deletes documents by id; unknown ids are counted as `missing`."""
 
     library: Library
     ids: list[str]
@@ -110,7 +110,7 @@ class DeleteDocuments(Effect):
 
 @dataclass(frozen=True, slots=True)
 class DeleteVersions(Effect):
-    """Deletes those documents that still have the content they were found with."""
+    """Deletes the documents that have not changed since they were found."""
 
     library: Library
     versions: list[documents.Version]
@@ -142,7 +142,7 @@ class TrimLog(Effect):
 
 @dataclass(frozen=True, slots=True)
 class DeleteTrimmed(Effect):
-    """Deletes a bounded number of rows that the log does not refer to any more. The value is how many."""
+    """Deletes a bounded number of rows that the log does not refer to any more. The value is their number."""
 
     frees: ClassVar[bool] = True
 
@@ -155,8 +155,8 @@ class DeleteTrimmed(Effect):
 
 
 @dataclass(frozen=True, slots=True)
-class GiveBackPages(Effect):
-    """Gives a bounded number of free pages back to the file system. The value is how many."""
+class ReleasePages(Effect):
+    """Returns a bounded number of free pages to the file system. The value is their number."""
 
     frees: ClassVar[bool] = True
 
@@ -170,7 +170,7 @@ class GiveBackPages(Effect):
 
 @dataclass(frozen=True, slots=True)
 class PruneJobs(Effect):
-    """Deletes up to `count` jobs that ended before a time, or that are more than are kept. The value is the jobs."""
+    """Deletes up to `count` jobs that ended before a time, or exceed the number to keep. The value is the jobs."""
 
     before_us: int
     keep: int
@@ -203,30 +203,31 @@ class AddChecksums(Effect):
 
 # --- from other processes -------------------------------------------------------------------------------------------
 
-#: What comes from a worker, made ready: the effect, and the documents that were refused (index, why).
+#: A prepared effect of a worker, and the rejected documents (index, error).
 Decoded = tuple[Effect, list[tuple[int, VecError]]]
 
 
 async def decode(engine: Engine, job: Job, body: dict[str, Any]) -> Decoded:
-    """The effect that a worker elsewhere has sent. Raises VecError `invalid_request`, `not_found` or
+    """Prepares the effect that a worker outside the daemon has sent. Raises VecError `invalid_request`, `not_found` or
     `embedder_failed`."""
-    make = WIRE.get(body.get("type", ""))
+    name = body.get("type")
+    make = WIRE.get(name) if isinstance(name, str) else None
     if make is None:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"there is no effect {body.get('type')!r:.60}",
+            f"unknown effect {name!r:.60}",
             f"effects: {', '.join(WIRE)}",
             field="effect",
         )
     if job.library is None:
         raise VecError(
-            Code.INVALID_REQUEST, f"job {job.job_id} works on no library, so nothing can be written", field="effect"
+            Code.INVALID_REQUEST, f"job {job.job_id} has no library, so it cannot write documents", field="effect"
         )
     return await make(engine, job, find(engine, job.library), body)
 
 
 async def _documents(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Decoded:
-    """`documents` as the op `ingest` takes them: with their vectors, or with texts for the library's embedder."""
+    """`documents` as in the op `ingest`: with vectors, or with texts for the library's embedder."""
     wanted = _list(body, "documents")
     batches: list[DocumentBatch] = []
     refused: list[tuple[int, VecError]] = []
@@ -261,7 +262,7 @@ def _list(body: dict[str, Any], name: str) -> list[Any]:
 
 _Receive = Callable[["Engine", Job, Library, dict[str, Any]], Awaitable[Decoded]]
 
-#: The effects that workers outside the daemon may send, by their type on the wire.
+#: The effects that workers outside the daemon can send, by type.
 WIRE: Final[dict[str, _Receive]] = {
     "documents": _documents,
     "delete": _delete,

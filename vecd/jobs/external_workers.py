@@ -1,8 +1,7 @@
-"""The operations of workers outside the daemon: claim, heartbeat, checkpoint, finish, and the list of workers.
+"""Workers outside the daemon: the ops jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish and jobs.workers.
 
-The dispatcher does the work; here it is put on the event loop, and what comes from another process is checked. A worker
-that did not get an answer sends the same again: a checkpoint or an end that was committed before is answered, and not
-applied twice.
+This module adapts the dispatcher to the event loop, and validates input of other processes. A worker that did not get
+an answer repeats its request: a checkpoint or an end that was committed before is answered, but not applied twice.
 """
 
 from __future__ import annotations
@@ -29,24 +28,24 @@ from .retry_policy import failed, stopped
 
 T = TypeVar("T")
 
-#: Outcomes of attempts that their workers have ended, in the history of a job.
+#: Outcomes, in the history of a job, of attempts that were ended by their workers.
 _ENDED_BY_WORKER = ("completed", "failed", "cancelled", "paused", "stopped", "timeout")
 
 
 async def claim(
     jobs: Jobs, worker: str, wanted: Sequence[str], *, lease_s: float, wait_s: float
 ) -> dict[str, Any] | None:
-    """Begins an attempt at the next job of these kinds, and waits up to `wait_s` for one; None if there is none.
+    """Starts an attempt at the next job of these kinds; waits up to `wait_s` for a job; None if there is none.
 
-    Raises VecError `unsupported` for a kind that there is not, or whose jobs run inside the daemon only.
+    Raises VecError `unsupported` for an unknown kind, or one whose jobs run inside the daemon only.
     """
     for name in wanted:
         if kinds.find(name).runs == "inside":
-            can = ", ".join(each.name for each in kinds.KINDS.values() if each.runs != "inside")
+            claimable = ", ".join(each.name for each in kinds.KINDS.values() if each.runs != "inside")
             raise VecError(
                 Code.UNSUPPORTED,
                 f"jobs of the kind {name!r} run inside the daemon only",
-                f"kinds that workers can claim: {can}",
+                f"kinds that workers can claim: {claimable}",
                 field="kinds",
             )
     loop = asyncio.get_running_loop()
@@ -60,17 +59,17 @@ async def claim(
     dispatcher.listen(worker, wake)
     try:
         while True:
-            changed.clear()  # before looking
+            changed.clear()  # before the claim
             begun = dispatcher.claim(worker, wanted, lease_s)
             if begun is not None:
                 try:
                     job = await _committed(begun)
-                except asyncio.CancelledError:  # the worker gets the job, if it still listens
+                except asyncio.CancelledError:  # the worker gets the job if it is still connected
                     job = await _committed(begun)
                 if job is not None:
                     jobs.leases.wake()
                     return _claimed(job)
-                continue  # it was cancelled just now
+                continue  # it was cancelled before the claim
             left_s = deadline - loop.time()
             if left_s <= 0 or dispatcher.closing:
                 return None
@@ -85,7 +84,7 @@ async def claim(
 
 
 def _claimed(job: Job) -> dict[str, Any]:
-    """A job as its worker sees it. `attempt` is the fencing number, `steps` the number of the next checkpoint."""
+    """A job, for its worker. `attempt` is the fencing number, `steps` the number of the next checkpoint."""
     return {
         "job_id": job.job_id,
         "attempt": job.attempt,
@@ -103,11 +102,11 @@ def _claimed(job: Job) -> dict[str, Any]:
 
 def heartbeat(jobs: Jobs, job_id: int, number: int, *, done: int | None, total: int | None) -> dict[str, Any]:
     """Extends a lease. Raises VecError `lease_lost`."""
-    return _told(jobs.dispatcher.heartbeat(job_id, number, done, total))
+    return _lease_state(jobs.dispatcher.heartbeat(job_id, number, done, total))
 
 
-def _told(attempt: Attempt) -> dict[str, Any]:
-    """What each answer tells a worker: why it is to stop, if it is."""
+def _lease_state(attempt: Attempt) -> dict[str, Any]:
+    """The part of each answer that says why the worker must stop, if it must, and the length of its lease."""
     return {"stop": attempt.reason, "lease_s": attempt.lease_s}
 
 
@@ -123,22 +122,23 @@ async def checkpoint(
     total: int | None,
     lines: Sequence[str],
 ) -> dict[str, Any]:
-    """Commits a step: `step` is how many checkpoints the job has had before.
+    """Commits a step; `step` is the number of earlier checkpoints of the job.
 
-    Returns what a heartbeat does, the counts of the effect, the documents that were refused, and whether the step was
+    Returns the answer of a heartbeat, the counts of the effect, the rejected documents, and whether the step was
     committed before (`repeated`). Raises VecError `lease_lost`, `invalid_request`, or what the effect raises; then
-    nothing of it is written.
+    nothing is written.
     """
     attempt = jobs.dispatcher.heartbeat(job_id, number, done, total)
     job = attempt.job
     assert job is not None
     _check_size("checkpoint", value)
+    _check_counts(value)
     if effect is not None and not isinstance(value, dict | None):
-        raise VecError(Code.INVALID_REQUEST, "a checkpoint beside an effect must be a map", field="checkpoint")
+        raise VecError(Code.INVALID_REQUEST, "a checkpoint with an effect must be a map", field="checkpoint")
     made, refused = (None, []) if effect is None else await decode(jobs.engine, job, effect)
-    told = [f"document {index}: {error.message} ({error.code})" for index, error in refused]
+    log_lines = [f"document {index}: {error.message} ({error.code})" for index, error in refused]
     committed = jobs.dispatcher.checkpoint(
-        job, step, Step(value, made, done, total, [line[: limits.JOB_LINE_CHARS_MAX] for line in (*lines, *told)])
+        job, step, Step(value, made, done, total, [line[: limits.JOB_LINE_CHARS_MAX] for line in (*lines, *log_lines)])
     )
     counts: dict[str, int] = {}
     repeated = False
@@ -151,7 +151,7 @@ async def checkpoint(
         raise lease_lost(job_id, number) from None
     attempt.extend()
     return {
-        **_told(attempt),
+        **_lease_state(attempt),
         "counts": counts,
         "refused": [{"index": index, "error": error.to_wire()} for index, error in refused],
         "repeated": repeated,
@@ -167,8 +167,8 @@ async def finish(
     error: VecError | None,
     retryable: bool | None,
 ) -> dict[str, Any]:
-    """Ends an attempt: with a result, with an error, or with neither: then the worker gives the job back, because it
-    was told to stop or stops itself. Returns the job, with `repeated`. Raises VecError `lease_lost`.
+    """Ends an attempt with a result, with an error, or with neither: then the worker returns the job, because it was
+    told to stop or stops itself. Returns the job, with `repeated`. Raises VecError `lease_lost`.
     """
     _check_size("result", result)
     try:
@@ -196,7 +196,7 @@ async def finish(
 async def _finished_before(
     jobs: Jobs, job_id: int, number: int, result: dict[str, Any] | None, error: VecError | None
 ) -> dict[str, Any]:
-    """The answer to an end that is sent again. Raises VecError `lease_lost` if this attempt ended otherwise."""
+    """The answer to a repeated end. Raises VecError `lease_lost` if the attempt ended differently."""
 
     def read() -> tuple[Job, str | None] | None:
         with jobs.engine.database.read_transaction() as db:
@@ -204,24 +204,43 @@ async def _finished_before(
             outcomes = {each["attempt"]: each["outcome"] for each in store.attempts(db, job_id)}
         return (found[0], outcomes.get(number)) if found else None
 
-    there = await jobs.engine.read(read)
-    outcome = None if there is None else there[1]
-    if there is None or outcome not in _ENDED_BY_WORKER or (outcome == "completed") != (result is not None):
+    found = await jobs.engine.read(read)
+    outcome = None if found is None else found[1]
+    if found is None or outcome not in _ENDED_BY_WORKER or (outcome == "completed") != (result is not None):
         raise lease_lost(job_id, number)
     if (outcome == "failed") != (error is not None):
         raise lease_lost(job_id, number)
-    return {**operations.described(jobs, there[0]), "repeated": True}
+    return {**operations.described(jobs, found[0]), "repeated": True}
 
 
 def workers(jobs: Jobs) -> list[dict[str, Any]]:
-    """Who works on what: `{"worker","job_id","kind","library","attempt","started_at","lease_left_s","stop"}`. Threads
-    of the daemon have no lease; a worker outside that waits for a job has no job."""
+    """The workers: `{"worker","job_id","kind","library","attempt","started_at","lease_left_s","stop"}`. Threads of the
+    daemon have no lease; a worker that waits for a job has no job."""
     return jobs.dispatcher.workers()
 
 
 async def _committed(future: Future[T]) -> T:
-    """Waits for what is on its way to the disk; it stays on its way if the caller is cancelled."""
+    """Waits for a write, which continues if the caller is cancelled."""
     return await asyncio.shield(asyncio.wrap_future(future))
+
+
+def _check_counts(checkpoint: Any) -> None:
+    """`counts` and `seq` of a checkpoint are figures that the daemon adds to."""
+    if not isinstance(checkpoint, dict):
+        return
+    counts, seq = checkpoint.get("counts", {}), checkpoint.get("seq", 0)
+    if not isinstance(counts, dict) or not all(map(_is_figure, counts.values())) or not _is_figure(seq):
+        raise VecError(
+            Code.INVALID_REQUEST,
+            "in a checkpoint, 'counts' must be a map of whole numbers and 'seq' a whole number: the counts of the job's"
+            " effects and the head of the log",
+            "use other names for what is yours",
+            field="checkpoint",
+        )
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def _check_size(name: str, value: Any) -> None:
@@ -232,6 +251,6 @@ def _check_size(name: str, value: Any) -> None:
     if size > limits.JOB_CHECKPOINT_BYTES_MAX:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"a {name} may take {limits.JOB_CHECKPOINT_BYTES_MAX:,} bytes, and this one takes {size:,}",
+            f"the {name} has {size:,} bytes, over the limit of {limits.JOB_CHECKPOINT_BYTES_MAX:,}",
             field=name,
         )

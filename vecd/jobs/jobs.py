@@ -1,7 +1,7 @@
-"""Jobs: the dispatcher, its workers and leases of one engine, put together, started and stopped.
+"""Jobs: the job system of one engine, and its lifecycle.
 
-`open` after the engine's, on its loop; `start` when the daemon is ready; `stop` when it begins to stop; `close` before
-the engine closes.
+Call `open` after the engine's, on its loop; `start` when the daemon is ready; `stop` when it begins to stop; `close`
+before the engine closes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Jobs:
-    """What the operations work on: the engine, the workers, and who waits for which job."""
+    """The state for the operations on jobs: the engine, the workers, and the callers that wait for jobs."""
 
     def __init__(self, engine: Engine, workers: int) -> None:
         self.engine = engine
@@ -37,37 +37,38 @@ class Jobs:
         self._awaited: dict[int, set[asyncio.Event]] = {}  # by job
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Takes up what the store holds. Raises VecError."""
+        """Loads the jobs of the store. Raises VecError."""
         self._loop = loop
         self.dispatcher.open()
-        self.engine.on_jobs = self._changed  # nobody else writes yet
+        self.engine.on_jobs = self._changed  # there are no other writers yet
 
     def start(self) -> None:
-        """The jobs go on: when all else is ready, so that a job that the daemon dies of does not keep it from that."""
+        """Resumes jobs. Call it when all else is ready, so that a job that crashes the daemon does not prevent its
+        start."""
         self.threads.start()
         self.leases.start()
 
     async def stop(self) -> None:
-        """No job begins any more; those that run end with their steps."""
+        """Starts no more jobs; running ones stop after their current step."""
         self.dispatcher.close()
         await self.leases.stop()
 
     def close(self) -> None:
-        """Waits for those steps. Blocks."""
+        """Waits for the current steps. Blocks."""
         self.threads.join(limits.JOBS_STOP_S)
 
     def forget(self, jobs: Iterable[Job]) -> None:
-        """These jobs are no more: what they have put aside goes. Blocks."""
+        """Removes the files of jobs that were deleted. Blocks."""
         self.dispatcher.forget(jobs)
 
     def abandon(self, jobs: Iterable[Job]) -> None:
-        """These jobs, and those that were to run after them, have been cancelled. Blocks."""
+        """Removes the files of jobs that were cancelled, and of their dependents. Blocks."""
         self.dispatcher.abandon(jobs)
         self.dispatcher.abandon_ended()
 
     @contextlib.contextmanager
     def awaiting(self, job_ids: Iterable[int]) -> Iterator[asyncio.Event]:
-        """An event that is set whenever one of these jobs moves, as long as the block lasts."""
+        """Inside the block, the event is set whenever one of these jobs changes."""
         event = asyncio.Event()
         ids = set(job_ids)
         with self._lock:

@@ -1,13 +1,13 @@
-"""Running attempts, and the leases of those that workers outside the daemon make.
+"""Running attempts, and the leases of workers outside the daemon.
 
-A worker outside the daemon holds a job for as long as its lease lasts; each heartbeat and each step begins the lease
-again. When it ends, the attempt is lost: another worker takes the job, and what the late one still sends is refused,
-because it carries the number of its attempt (the fencing number; Kleppmann, 2016, "How to do distributed locking").
+A worker outside the daemon holds a job until its lease expires; each heartbeat and each step renews the lease. When the
+lease expires, the attempt is lost: another worker takes the job, and requests of the late worker are refused, because
+they carry the number of its attempt (the fencing number; Kleppmann, 2016, "How to do distributed locking").
 
-Leases are measured in the daemon's own working time (WorkingTime), and are not kept on disk:
-- A wall clock that is set does not end or prolong a lease.
-- While the machine sleeps, or the daemon is stopped (SIGSTOP), it cannot hear a heartbeat: that time does not count.
-- When the daemon starts, the leases of the jobs that ran outside begin again: their workers may still be at work.
+Leases are measured in the daemon's working time (WorkingTime), and are not stored:
+- Setting the wall clock does not end or extend a lease.
+- While the machine sleeps, or the daemon is stopped (SIGSTOP), it cannot receive a heartbeat: this time does not count.
+- When the daemon starts, the leases of jobs that run outside start again: their workers may still be running.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 from ..store.jobs import Job
 from .queue import QueuedJob
 
-#: Working time is advanced so often while there are leases, and by no more than `_TICK_MAX_S` at once.
+#: The interval at which working time advances while there are leases, and the maximum advance.
 TICK_S: Final = 0.25
 _TICK_MAX_S: Final = 1.0
 
@@ -30,7 +30,7 @@ STOPPED: Final = "stopped"
 
 
 class WorkingTime:
-    """Seconds during which the daemon was at work: a clock that stands still while the daemon does."""
+    """The seconds during which the daemon was running: a clock that stops while the daemon is stopped."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -38,14 +38,14 @@ class WorkingTime:
         self.now = 0.0
 
     def tick(self) -> None:
-        """To be called every TICK_S. A longer pause means that the daemon, or the machine, stood still."""
+        """Call it every TICK_S. A longer pause means that the daemon, or the machine, was stopped."""
         now = self._clock()
         self.now += min(now - self._last, _TICK_MAX_S)
         self._last = now
 
 
 class Attempt:
-    """A running attempt: who makes it, how far it has come, and whether it is to stop."""
+    """A running attempt: its worker, its progress, and whether it must stop."""
 
     def __init__(self, entry: QueuedJob, worker: str, time: WorkingTime, lease_s: float | None = None) -> None:
         """`lease_s` is None for a thread of the daemon, which has no lease."""
@@ -53,9 +53,9 @@ class Attempt:
         self.kind = entry.kind
         self.worker = worker
         self.lease_s = lease_s
-        self.stop: str | None = None  # why it is to stop: cancelled, paused, timeout or stopped
-        self.job: Job | None = None  # as it was claimed; None until then
-        self.finishing = False  # its end is on the way to the disk
+        self.stop: str | None = None  # why it must stop: cancelled, paused, timeout or stopped
+        self.job: Job | None = None  # as claimed; None before the claim is durable
+        self.finishing = False  # its end is being written
         self.done: int | None = None
         self.total: int | None = None
         self._time = time
@@ -65,7 +65,7 @@ class Attempt:
         self._done_before = 0
 
     def begin(self, job: Job) -> None:
-        """The claim is on disk."""
+        """The claim is durable."""
         self.job = job
         self._begun = _now()
         self._deadline = None if job.timeout_s is None else self._begun + job.timeout_s
@@ -75,14 +75,13 @@ class Attempt:
 
     @property
     def reason(self) -> str | None:
-        """Why it is to stop; None if it is to go on."""
+        """Why it must stop; None if it continues."""
         if self.stop is None and self._deadline is not None and _now() >= self._deadline:
             self.stop = TIMEOUT
         return self.stop
 
     def extend(self) -> None:
-        """The worker has been heard of. A worker that has been told to stop gets no new lease: it has the rest of its
-        lease to end its step."""
+        """Renews the lease, unless the worker was told to stop: then it has the rest of its lease to end its step."""
         if self.lease_s is not None and self.reason is None:
             self._ends = self._time.now + self.lease_s
 
@@ -96,12 +95,12 @@ class Attempt:
         return self.lease_left_s == 0.0
 
     def progressed(self, done: int | None, total: int | None) -> None:
-        """None: as before."""
+        """Updates the progress; None leaves a value unchanged."""
         self.done = self.done if done is None else done
         self.total = self.total if total is None else total
 
     def progress(self) -> dict[str, Any]:
-        """`rate` in units a second over this attempt, `left_s` until all is done at that rate; None if unknown."""
+        """`rate` in units per second over this attempt, `left_s` until completion at that rate; None if unknown."""
         elapsed_s = _now() - self._begun
         made = (self.done or 0) - self._done_before
         rate = made / elapsed_s if made > 0 and elapsed_s > 0 else None

@@ -1,4 +1,4 @@
-"""Operations on jobs: submit, list, show, wait, cancel, retry, drop, pause, resume, logs, and the overview."""
+"""The operations on jobs: submit, list, show, wait, cancel, retry, drop, pause, resume, logs, and the overview."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from .jobs import Jobs
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs are wanted. None: all."""
+    """A filter for jobs. None: all."""
 
     states: Sequence[str] | None = None
     kinds: Sequence[str] | None = None
     library: str | None = None
-    since_s: float | None = None  # submitted so long ago at most
+    since_s: float | None = None  # submitted within this time
 
 
 # --- submitting -----------------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def wanted(
     timeout_s: float | None = None,
     schedule: str | None = None,
 ) -> NewJob:
-    """A job as it would be submitted, checked. Raises VecError `unsupported`, `invalid_request` or `not_found`."""
+    """Validates a job before it is submitted. Raises VecError `unsupported`, `invalid_request` or `not_found`."""
     about = kinds.find(kind)
     library = library or about.library_default
     checked = about.checked(jobs.engine, library, params)
@@ -64,10 +64,10 @@ def wanted(
 
 
 async def submit(jobs: Jobs, job: NewJob, slot: WriteSlot) -> dict[str, Any]:
-    """Puts a job into the queue, behind the sender's earlier writes; returns it, with `existing` true if it is the one
-    that had its unique key already.
+    """Submits a job, after the sender's earlier writes; returns it, or the existing job with its unique key, with
+    `existing` true.
 
-    A job with this key that is being cancelled is waited for. Raises VecError `busy` if that takes long.
+    If that job is being cancelled, waits for it to end. Raises VecError `busy` if that takes too long.
     """
     frees = kinds.find(job.kind).frees
     async with slot:
@@ -82,7 +82,8 @@ async def submit(jobs: Jobs, job: NewJob, slot: WriteSlot) -> dict[str, Any]:
 
 
 async def _ended(jobs: Jobs, job_id: int, deadline: float) -> bool:
-    """Waits until a job that is being cancelled has ended, or the loop's clock has reached `deadline`; which it was."""
+    """Waits until a job that is being cancelled has ended, or until `deadline` on the loop's clock; returns whether it
+    has ended."""
     with jobs.awaiting([job_id]) as moved:
         while True:
             moved.clear()  # before reading: a move during the read wakes us again
@@ -95,25 +96,25 @@ async def _ended(jobs: Jobs, job_id: int, deadline: float) -> bool:
                 await asyncio.wait_for(moved.wait(), left_s)
 
 
-# --- looking --------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------------------------
 
 
 def overview(jobs: Jobs) -> dict[str, Any]:
-    """Counts by state, and what is paused. From memory."""
+    """The number of jobs by state, and the pauses. From memory."""
     dispatcher = jobs.dispatcher
     return {**dispatcher.counts, "workers": jobs.threads.count, "paused": dispatcher.paused}
 
 
 async def status(jobs: Jobs) -> dict[str, Any]:
-    """The overview, and what runs now."""
+    """The overview, and the running jobs."""
     running = await jobs.engine.read(_these, jobs, jobs.dispatcher.running)
     return {**overview(jobs), "jobs": [described(jobs, job) for job in running if job.state == store.RUNNING]}
 
 
 def page(jobs: Jobs, listing: JobFilter, before: int | None, count: int) -> list[Job]:
-    """Up to `count` jobs, the newest first, below the id `before` (exclusive). Blocks.
+    """Up to `count` jobs, newest first, below the id `before` (exclusive). Blocks.
 
-    Raises VecError `invalid_request` for a state, `unsupported` for a kind that there is not.
+    Raises VecError `invalid_request` for an unknown state, `unsupported` for an unknown kind.
     """
     for state in listing.states or ():
         if state not in store.STATES:
@@ -131,7 +132,7 @@ def page(jobs: Jobs, listing: JobFilter, before: int | None, count: int) -> list
 
 
 def show(jobs: Jobs, job_id: int) -> dict[str, Any]:
-    """All that is known of a job, with its attempts. Blocks. Raises VecError `not_found`."""
+    """The details of a job, with its attempts. Blocks. Raises VecError `not_found`."""
     with jobs.engine.database.read_transaction() as db:
         job = store.find(db, job_id)
         attempts, after = store.attempts(db, job_id), store.waited_for(db, job_id)
@@ -152,7 +153,7 @@ def show(jobs: Jobs, job_id: int) -> dict[str, Any]:
 
 
 def lines(jobs: Jobs, job_id: int, after: int) -> list[dict[str, Any]]:
-    """A page of a job's log, behind the line `after` (exclusive). Blocks. Raises VecError `not_found`."""
+    """A page of a job's log, after the line `after` (exclusive). Blocks. Raises VecError `not_found`."""
     with jobs.engine.database.read_transaction() as db:
         store.find(db, job_id)
         return store.lines(db, job_id, after, limits.JOBS_PAGE)
@@ -165,21 +166,21 @@ async def wait(
     one: bool,
     timeout_s: float | None,
     every_s: float | None,
-    room: Callable[[], Awaitable[None]] | None = None,
+    before_read: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[list[dict[str, Any]], None]:
-    """The jobs as they are, whenever one of them has moved, and every `every_s` seconds; ends when all of them (`one`:
-    any) have ended.
+    """The current states of jobs, whenever one of them has changed, and every `every_s` seconds; ends when all (with
+    `one`: any) have ended.
 
-    `room` is awaited before each reading, for whoever must not hold more of it. Raises VecError `not_found` (one that
-    is dropped meanwhile too), TimeoutError after `timeout_s`.
+    `before_read` is awaited before each read, for flow control. Raises VecError `not_found`, also for a job that is
+    dropped later; TimeoutError after `timeout_s`.
     """
     loop = asyncio.get_running_loop()
     deadline = None if timeout_s is None else loop.time() + timeout_s
     ids = sorted(set(job_ids))
     with jobs.awaiting(ids) as moved:
         while True:
-            if room is not None:
-                await room()
+            if before_read is not None:
+                await before_read()
             moved.clear()  # before reading: a move during the read wakes us again
             found = await jobs.engine.read(_these, jobs, ids)
             if missing := set(ids) - {job.job_id for job in found}:
@@ -199,7 +200,7 @@ async def wait(
 
 
 def described(jobs: Jobs, job: Job) -> dict[str, Any]:
-    """A job as people see it."""
+    """A job, for an answer."""
     progress = jobs.dispatcher.progress(job.job_id) if job.state == store.RUNNING else None
     if progress is None:
         progress = {"done": job.done, "total": job.total, "rate": None, "left_s": None}
@@ -226,15 +227,15 @@ def _these(jobs: Jobs, job_ids: Sequence[int]) -> list[Job]:
         return store.find_many(db, job_ids)
 
 
-# --- moving ---------------------------------------------------------------------------------------------------------
+# --- changing -------------------------------------------------------------------------------------------------------
 
 
 async def cancel(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Cancels jobs: pending ones at once, running ones when their step is done, which is waited for a little. Jobs that
-    have ended are left as they are. Raises VecError `not_found`; then none has been cancelled."""
+    """Cancels jobs: pending ones at once, running ones after their current step, for which it waits a short time. Jobs
+    that have ended do not change. Raises VecError `not_found`; then none is cancelled."""
     with jobs.awaiting(job_ids) as moved:
-        told = await _write(jobs, lambda tx: [transitions.cancel(tx, job_id) for job_id in job_ids], frees=True)
-        await jobs.engine.read(jobs.abandon, [job for job in told if job.state == store.CANCELLED])
+        changed = await _write(jobs, lambda tx: [transitions.cancel(tx, job_id) for job_id in job_ids], frees=True)
+        await jobs.engine.read(jobs.abandon, [job for job in changed if job.state == store.CANCELLED])
         deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
         while True:
             moved.clear()
@@ -249,28 +250,28 @@ async def cancel(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
 
 
 async def retry(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Lets ended jobs go on from their checkpoints, or begin again if their kind does that. Raises what
-    job_transitions.retry does; then none has been retried."""
+    """Retries ended jobs from their checkpoints, or from the start if their kind requires it. Raises what
+    job_transitions.retry raises; then none is retried."""
     again = {kind.name for kind in kinds.KINDS.values() if kind.begins_again}
 
-    # The oldest first: a job that others run after is retried before them.
+    # Oldest first: a job is retried before the jobs that run after it.
     def retried(tx: Transaction) -> dict[int, Job]:
         return {job_id: transitions.retry(tx, job_id, again) for job_id in sorted(set(job_ids))}
 
-    moved = await _write(jobs, retried, frees=True)  # it may be a trim that is to make room on a full disk
+    moved = await _write(jobs, retried, frees=True)  # it may be a trim, which frees space on a full disk
     return [described(jobs, moved[job_id]) for job_id in job_ids]
 
 
 async def drop(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Forgets ended jobs. Raises what job_transitions.drop does; then none has been dropped."""
+    """Deletes ended jobs. Raises what job_transitions.drop raises; then none is dropped."""
     dropped = await _write(jobs, lambda tx: [transitions.drop(tx, job_id) for job_id in job_ids], frees=True)
     await jobs.engine.read(jobs.forget, dropped)
     return [described(jobs, job) for job in dropped]
 
 
 async def pause(jobs: Jobs, paused: Sequence[str]) -> dict[str, Any]:
-    """Lets no job of these kinds begin (none given: no job at all); running ones stop after their step and are pending
-    again."""
+    """Starts no more jobs of these kinds (none given: of all kinds); running ones stop after their current step and
+    become pending."""
     names = _kinds(paused)
     await _write(jobs, lambda tx: transitions.pause(tx, names), frees=True)
     jobs.dispatcher.pause(names)
@@ -278,7 +279,7 @@ async def pause(jobs: Jobs, paused: Sequence[str]) -> dict[str, Any]:
 
 
 async def resume(jobs: Jobs, resumed: Sequence[str]) -> dict[str, Any]:
-    """Ends pauses; none given: every pause."""
+    """Ends the pauses of these kinds; none given: all pauses."""
     names = _kinds(resumed) if resumed else jobs.dispatcher.paused
     await _write(jobs, lambda tx: transitions.resume(tx, names), frees=True)
     jobs.dispatcher.resume(names)
@@ -286,7 +287,7 @@ async def resume(jobs: Jobs, resumed: Sequence[str]) -> dict[str, Any]:
 
 
 def _kinds(names: Sequence[str]) -> list[str]:
-    """With `` for all kinds, if none is given. Raises VecError `unsupported`."""
+    """Validates kinds; `` stands for all kinds, if none is given. Raises VecError `unsupported`."""
     return [kinds.find(name).name for name in names] or [""]
 
 

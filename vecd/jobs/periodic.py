@@ -1,7 +1,7 @@
-"""Periodic: calls a coroutine again and again, for work that leaves no job.
+"""A periodic task: a coroutine that the daemon calls repeatedly, for work that is not a job.
 
-The scheduler, the retention of the log and the end of leases use it. A schedule (scheduler.py) is for people: its jobs
-are in the log and in `vec jobs list`; what happens every few seconds would fill both.
+The scheduler, the retention of the log and the expiry of leases use it. A schedule (scheduler.py) is for users: its
+jobs are in the log and in `vec jobs list`, which tasks that run every few seconds would fill.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ log = logging.getLogger("vecd.periodic")
 
 
 class Periodic:
-    """Lives on the event loop. `work` returns after how many seconds it is to be called again; None: when it is woken.
+    """Lives on the event loop. `work` returns the seconds until the next call; None: until it is woken.
 
-    An error of `work` is logged, and it is called again after `error_pause_s`; it ends when the store has failed or is
-    closed."""
+    An error of `work` is logged, and it is called again after `error_pause_s`. The task ends when the store has failed
+    or is closed."""
 
     def __init__(self, name: str, work: Callable[[], Awaitable[float | None]], error_pause_s: float) -> None:
         self._name = name
@@ -44,7 +44,7 @@ class Periodic:
 
     async def _run(self) -> None:
         while True:
-            self._woken.clear()  # before the work looks
+            self._woken.clear()  # before the work reads state
             pause_s: float | None = self._error_pause_s
             try:
                 pause_s = await self._work()

@@ -1,15 +1,14 @@
-"""The queue of pending jobs: which job is next, by priority, then by age, among those that may run.
+"""The queue of pending jobs: selects the next job that may run, by priority, then by age.
 
-Rules: pure; it knows no clock, no thread, no store. To run, a job needs *resources*: a place among all jobs, among
-those of its kind, among those of its kind and library, its lock. A job that needs a resource that is taken is parked at
-it, and costs nothing until the resource is free: ten thousand jobs behind one lock do not slow down the others.
+Rules: pure; it knows no clock, no thread, no store. To run, a job needs *resources*: a slot among all jobs, among those
+of its kind, among those of its kind and library, and its lock. A job that needs a resource in use is parked at it, and
+costs nothing until the resource is free: ten thousand jobs that wait for one lock do not slow down the others.
 
 When a resource is free, the best of the jobs parked at it becomes ready; when a job leaves the heap of ready ones, the
-next parked one follows. So no free resource stays unused, and no job is examined in vain. Heaps are kept by kind,
-because a worker takes jobs of some kinds only: a job that no worker wants does not block the jobs of other kinds that
-are parked behind it.
+next parked one follows. So no free resource stays unused, and no job is examined needlessly. There is a heap per kind,
+because a worker may take jobs of some kinds only: a job that no worker takes does not block parked jobs of other kinds.
 
-A job whose last attempt was lost runs alone among its like: what runs beside it by chance must not die with it.
+Jobs whose last attempt was lost run one at a time: if one of them crashes the daemon, only it is counted.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-#: How many jobs of a kind may run at once: in all, and in one library; None: no bound.
+#: The number of jobs of a kind that may run at once: in total, and in one library; None: no bound.
 Limits = Callable[[str], tuple[int | None, int | None]]
 Resource = tuple[str, ...]
 #: Whether a worker takes jobs of a kind.
@@ -38,7 +37,7 @@ class QueuedJob:
     kind: str
     library: str | None = None
     priority: int = 0  # higher is sooner
-    ready_us: int = 0  # not before, by the clock whose time `take` is given; 0: at once
+    ready_us: int = 0  # due time, by the clock that `take` uses; 0: due
     lock_key: str | None = None
     waits: bool = False  # for other jobs
     suspect: bool = False  # its last attempt was lost: the daemon or the worker died
@@ -75,7 +74,7 @@ class Queue:
         return frozenset(self._paused)
 
     def put(self, entry: QueuedJob) -> None:
-        """Adds a pending job, or replaces it by what it is now."""
+        """Adds a pending job, or replaces it by its new state."""
         self._pending[entry.job_id] = entry
         if not entry.waits:
             self._serial += 1
@@ -89,8 +88,8 @@ class Queue:
         self._pending.pop(job_id, None)
 
     def take(self, now_us: int, wants: Wants | None = None, *, brief: bool = False) -> QueuedJob | None:
-        """The next job of the kinds that are wanted (None: all); its resources are held from now on. None if no such
-        job may run. With `brief`, only if the next job is brief."""
+        """Takes the next job of the wanted kinds (None: all), and holds its resources. None if no such job may run.
+        With `brief`, only if the next job is brief."""
         while self._delayed and self._delayed[0][0] <= now_us:
             _, serial, entry = heapq.heappop(self._delayed)
             _push(self._ready, (entry.order, serial, entry))
@@ -115,7 +114,7 @@ class Queue:
         return None
 
     def release(self, entry: QueuedJob) -> None:
-        """The job does not run any more: what it held is free."""
+        """Releases the resources of a job that has stopped."""
         needs = self._needs(entry)
         for each in needs:
             self._held[each] -= 1
@@ -125,11 +124,11 @@ class Queue:
             self._unpark(needs)
 
     def hold(self, entry: QueuedJob) -> None:
-        """The job runs: takes its resources, also beyond their bounds."""
+        """Holds the resources of a running job, even beyond their bounds."""
         self._hold(self._needs(entry))
 
     def pause(self, kinds: Iterable[str]) -> None:
-        """No job of these kinds is taken; the kind `` is all of them."""
+        """Takes no jobs of these kinds; `` stands for all."""
         self._paused.update(kinds)
 
     def resume(self, kinds: Iterable[str]) -> None:
@@ -137,7 +136,7 @@ class Queue:
         self._unpark([_ALL, *(("kind", kind) for kind in kinds)])
 
     def next_us(self) -> int | None:
-        """When the next delayed job may run; None if there is none."""
+        """The due time of the next delayed job; None if there is none."""
         while self._delayed and self._pending.get(self._delayed[0][2].job_id) is not self._delayed[0][2]:
             heapq.heappop(self._delayed)
         return self._delayed[0][0] if self._delayed else None
@@ -147,7 +146,7 @@ class Queue:
         return [entry for entry in self._pending.values() if entry.ready_us]
 
     def _next_kind(self, wants: Wants | None) -> str | None:
-        """The kind of the best ready job of those that are wanted."""
+        """The kind of the best ready job of the wanted kinds."""
         kinds = [kind for kind in self._ready if wants is None or wants(kind)]
         if len(kinds) > 1:
             return min(kinds, key=lambda kind: self._ready[kind][0])
@@ -178,7 +177,7 @@ class Queue:
         return bound is None or self._held[resource] < bound
 
     def _unpark(self, resources: Iterable[Resource]) -> None:
-        """At each of these that is free, the best parked job of each kind becomes ready."""
+        """Makes the best parked job of each kind ready, at each of these resources that is free."""
         for each in resources:
             parked = self._parked.get(each)
             if parked and self._free(each):
@@ -193,7 +192,7 @@ def _push(heaps: _Heaps, item: _Item) -> None:
 
 
 def _pop(heaps: _Heaps, kind: str) -> _Item:
-    """The best item of a kind. A kind without items has no heap."""
+    """Pops the best item of a kind. A kind without items has no heap."""
     item = heapq.heappop(heaps[kind])
     if not heaps[kind]:
         del heaps[kind]

@@ -1,7 +1,7 @@
-"""The retry policy: whether and when a job is tried again after an attempt that did not complete it.
+"""The retry policy: the next state of a job after an attempt that did not complete it.
 
-An error that may pass is followed by another attempt: after a pause, exponential with full jitter (Brooker, 2015,
-"Exponential Backoff And Jitter"), at most `attempts_max` times; without a bound while the store's disk is full. Any
+A transient error is followed by another attempt, after an exponential pause with full jitter (Brooker, 2015,
+"Exponential Backoff And Jitter"): at most `attempts_max` attempts, without a bound while the store's disk is full. Any
 other error fails the job at once.
 """
 
@@ -22,12 +22,12 @@ from .kinds.kind import JobKind
 
 log = logging.getLogger("vecd.jobs")
 
-#: The longest pause after the first failure; it doubles with each.
+#: The maximum pause after the first failure; it doubles with each failure.
 _BACKOFF_S: Final = 1.0
 
 
 def stopped(job: Job, why: str | None) -> Ending:
-    """What becomes of a job whose attempt has stopped because it was told to, and `why`."""
+    """The next state of a job whose attempt was told to stop, and `why`."""
     if why == "cancelled":
         return Ending(job, store.CANCELLED, "cancelled")
     if why == "timeout":
@@ -41,7 +41,7 @@ def stopped(job: Job, why: str | None) -> Ending:
 
 
 def failed(job: Job, kind: JobKind, error: Exception, stop: str | None, *, retryable: bool | None = None) -> Ending:
-    """What becomes of a job whose attempt ended with an error. Its code says whether another attempt may help, unless
+    """The next state of a job whose attempt ended with an error. The error code says whether a retry may help, unless
     the worker does (`retryable`)."""
     if isinstance(error, VecError) and error.code == Code.SHUTTING_DOWN:
         return stopped(job, stop if stop == "cancelled" else "stopped")
@@ -49,17 +49,17 @@ def failed(job: Job, kind: JobKind, error: Exception, stop: str | None, *, retry
     if not isinstance(error, VecError):
         log.error("a job failed", exc_info=error, extra={"job": job.job_id, "kind": job.kind})
         if isinstance(error, OSError):
-            told = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+            message = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            error = VecError(Code.DISK_FULL if full else Code.INTERNAL, told)
+            error = VecError(Code.DISK_FULL if full else Code.INTERNAL, message)
         else:
             what = f"a bug in the job {job.kind!r}: {type(error).__name__}: {error}"
             error = VecError(Code.INTERNAL, what, "see the daemon's log, and report this bug")
-    if retryable is None:  # `internal`: what is not a VecError may be a fault of the machine that passes
+    if retryable is None:  # `internal`: an error that is not a VecError may be a transient fault of the machine
         retryable = error.retryable or error.code == Code.INTERNAL
     if not retryable:
         return Ending(job, store.FAILED, "failed", error=error.to_wire())
-    # A job waits for space in the store, however long. One that fills another disk must not do so again and again.
+    # A job waits for space in the store without a bound. A job that fills another disk must not do so repeatedly.
     waits = error.code == Code.DISK_FULL and not kind.begins_again
     if job.failures + 1 >= kind.attempts_max and not waits:
         return Ending(job, store.DEAD, "failed", error=error.to_wire())

@@ -1,7 +1,7 @@
-"""The scheduler: submits jobs when their schedules are due; and adds, lists, runs and removes schedules.
+"""The scheduler: submits the jobs of due schedules, and implements the operations on schedules.
 
-It looks at the time at least every LOOK_S seconds, because a clock may be moved; what is due then is due_times.py's to
-say. A schedule never overlaps itself: its jobs share a lock.
+It checks the time at least every CHECK_S seconds, because the clock may be set; due_times.py computes what is due. The
+jobs of a schedule never overlap: they share a lock.
 """
 
 from __future__ import annotations
@@ -28,58 +28,59 @@ from .periodic import Periodic
 
 log = logging.getLogger("vecd.jobs")
 
-LOOK_S: Final = 20.0
+CHECK_S: Final = 20.0
 #: The schedule that prunes jobs (store/schema.py).
 PRUNE: Final = "upkeep.prune"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Scheduler:
-    """On the event loop. `now_us` is the time of day in microseconds; tests have their own."""
+    """Lives on the event loop. `now_us` returns the wall-clock time in microseconds; tests replace it."""
 
     def __init__(self, jobs: Jobs, now_us: Callable[[], int] = wall_us) -> None:
         self._jobs = jobs
         self._now_us = now_us
-        self._task = Periodic("schedules", self.tick, LOOK_S)
+        self._task = Periodic("schedules", self.tick, CHECK_S)
         self.start, self.stop = self._task.start, self._task.stop
 
     async def tick(self) -> float:
-        """Submits all that is due; returns after how many seconds to look again."""
+        """Submits all due jobs; returns the seconds until the next check."""
         now_us = self._now_us()
-        wait_s = LOOK_S
+        wait_s = CHECK_S
         await self._prune_early()
         if wrong := self._jobs.dispatcher.with_wrong_due_time():
             log.warning("the clock was set", extra={"delayed_jobs": len(wrong)})
-            await self._write(lambda tx: transitions.postpone(tx, wrong), frees=True)  # what frees may be among them
+            # Some of them may free space.
+            await self._write(lambda tx: transitions.postpone(tx, wrong), frees=True)
         for each in await self._jobs.engine.read(all_schedules, self._jobs):
             try:
-                following_us = await self._look_or_refuse(each, now_us)
+                following_us = await self._check_or_refuse(each, now_us)
             except VecError as error:
                 if error.code not in (Code.DISK_FULL, Code.BUSY):
                     raise
-                # The others go on: what they submit may be what makes room.
+                # Continue with the others: their jobs may free space.
                 log.error("cannot submit what is due", extra={"schedule": each.name, "error": str(error)})
                 continue
             if following_us is not None:
                 wait_s = min(wait_s, max(0.0, (following_us - now_us) / 1e6))
         return wait_s
 
-    async def _look_or_refuse(self, each: Schedule, now_us: int) -> int | None:
-        """The same as `_look`; None too if its zone, or the machine's, or a line of an older vecd cannot be read."""
+    async def _check_or_refuse(self, each: Schedule, now_us: int) -> int | None:
+        """As `_check`; None also if the zone, or an expression of an older vecd, cannot be read."""
         try:
-            return await self._look(each, now_us)
+            return await self._check(each, now_us)
         except VecError as error:
             if error.code != Code.INVALID_REQUEST:
                 raise
             await self._refused(each, str(error), each.last_us)
             return None
 
-    async def _look(self, each: Schedule, now_us: int) -> int | None:
-        """Submits a schedule's jobs if they are due; returns when the next is, None if never."""
-        if each.last_us == 0:  # the daemon's own, at its first start
+    async def _check(self, each: Schedule, now_us: int) -> int | None:
+        """Submits the jobs of a schedule if they are due; returns the next due time, None if never."""
+        if each.last_us == 0:  # a schedule of the daemon, at its first start
             each = await self._touch(each, now_us)
-        elif due_times.put_back(each, now_us):
-            log.warning("the clock was put back", extra={"schedule": each.name})
+        elif due_times.clock_set_back(each, now_us):
+            log.warning("the clock was set back", extra={"schedule": each.name})
             each = await self._touch(each, now_us)
         following_us = due_times.following_us(each, each.last_us)
         if following_us is not None and following_us <= now_us:
@@ -88,7 +89,7 @@ class Scheduler:
         return following_us
 
     async def _prune_early(self) -> None:
-        """When ended jobs pile up between two times of the schedule that prunes them, it is run in between."""
+        """Runs the schedule that prunes ended jobs before its time, if there are too many of them."""
         counts = self._jobs.dispatcher.counts
         if counts[COMPLETED] + counts[CANCELLED] <= 2 * limits.JOBS_KEPT:
             return
@@ -97,9 +98,9 @@ class Scheduler:
         await self._write(lambda tx: store.submit(tx, PRUNE, jobs, 0, None), frees=True)
 
     async def run_now(self, name: str) -> dict[str, Any]:
-        """Submits a schedule's job, whatever the time; it waits until no other of its jobs runs.
+        """Submits the job of a schedule now; it waits until no other job of the schedule runs.
 
-        Raises VecError `not_found`, or whatever the job is refused for.
+        Raises VecError `not_found`, or the error for which the job is refused.
         """
         found = await self._jobs.engine.read(find, self._jobs, name)
         job = self._wanted(found)
@@ -114,7 +115,7 @@ class Scheduler:
         return operations.described(self._jobs, submitted)
 
     async def add(self, wanted: Schedule, *, replace_it: bool) -> dict[str, Any]:
-        """Raises VecError `exists`, `invalid_request`, or whatever its job would be refused for."""
+        """Raises VecError `exists`, `invalid_request`, or the error for which its job would be refused."""
         if not _NAME.fullmatch(wanted.name) or len(wanted.name) > limits.NAME_BYTES_MAX:
             raise VecError(
                 Code.INVALID_REQUEST,
@@ -187,7 +188,7 @@ def find(jobs: Jobs, name: str) -> Schedule:
 
 
 def described(each: Schedule, now_us: int) -> dict[str, Any]:
-    """A schedule as people see it."""
+    """A schedule, for an answer."""
     error = each.error
     try:
         following_us = due_times.following_us(each, max(each.last_us, now_us))

@@ -1,8 +1,8 @@
-"""Time zones for schedules: by name, and the machine's own as the C library reads it.
+"""Time zones for schedules: by name, and the system's zone as the C library determines it.
 
-The machine's zone is what TZ says, or else /etc/localtime. TZ may be a zone's name, the path of a zone file, or a POSIX
-rule such as `CET-1CEST,M3.5.0,M10.5.0/3`. The C library takes whatever it cannot read for UTC, without a word. Here
-that is an error: a schedule would run at another time than its owner means.
+The system's zone is that of TZ, or else of /etc/localtime. TZ may be the name of a zone, the path of a zone file, or a
+POSIX rule such as `CET-1CEST,M3.5.0,M10.5.0/3`. The C library silently uses UTC for a zone that it cannot read. Here
+that is an error: a schedule would run at the wrong time.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..errors import Code, VecError
 
 LOCALTIME: Final = Path("/etc/localtime")
 
-#: std offset [dst [offset] [,start,end]], as POSIX has it. Days as plain numbers, which zoneinfo and the C library
-#: count in different ways, are left out.
+#: std offset [dst [offset] [,start,end]], as in POSIX. Zero-based day numbers are not supported, because zoneinfo
+#: and the C library count them differently.
 _RULE: Final = re.compile(
     r"(?P<std>[A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)[+-]?\d{1,3}(:\d{2}){0,2}"
     r"(?P<dst>([A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)([+-]?\d{1,3}(:\d{2}){0,2})?)?"
     r"(?P<when>(,[MJ][^,]+){2})?"
 )
-#: A TZif file of version 2 without transitions: twice a header and one UTC type; the footer has the rule.
+#: A TZif file of version 2 without transitions: two headers with one UTC type each; the footer has the rule.
 _HEADER: Final = struct.pack(">4sc15x6L", b"TZif", b"2", 0, 0, 0, 0, 1, 4) + struct.pack(">lBB4s", 0, 0, 0, b"UTC")
 
 
@@ -45,7 +45,7 @@ def named(name: str) -> ZoneInfo:
 
 
 def local() -> tzinfo:
-    """The machine's time zone. Raises VecError `invalid_request` if it cannot be read."""
+    """The system's time zone. Raises VecError `invalid_request` if it cannot be read."""
     text = os.environ.get("TZ")
     if text is None:
         return _localtime()
@@ -58,7 +58,7 @@ def local() -> tzinfo:
         if (folder := os.environ.get("TZDIR")) and (Path(folder) / name).is_file():
             return _read(Path(folder) / name)
     except (OSError, ValueError) as error:
-        raise _unreadable(f"TZ is {text!r:.80}, and that file holds no time zone ({error})") from error
+        raise _unreadable(f"TZ is {text!r:.80}, and that file is not a time zone ({error})") from error
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
@@ -66,7 +66,7 @@ def local() -> tzinfo:
 
 
 def local_name() -> str:
-    """What `local` is called, for people; what TZ says if it cannot be read."""
+    """The name of `local`; the value of TZ if that cannot be read."""
     try:
         return str(local())
     except VecError:
@@ -79,34 +79,34 @@ def _localtime() -> tzinfo:
         if name:
             return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        pass  # a link to somewhere else: the file itself counts
+        pass  # a link to another place: the file itself is read
     try:
         return _read(LOCALTIME)
     except FileNotFoundError:
         return UTC
     except (OSError, ValueError) as error:
-        raise _unreadable(f"{LOCALTIME} holds no time zone ({error})") from error
+        raise _unreadable(f"{LOCALTIME} is not a time zone ({error})") from error
 
 
 def _read(path: Path) -> ZoneInfo:
-    """Raises OSError, or ValueError for a file that is no TZif file."""
+    """Reads a TZif file. Raises OSError, or ValueError for any other file."""
     with path.open("rb") as file:
         try:
             return ZoneInfo.from_file(file, key=str(path))
         except (struct.error, EOFError, IndexError) as error:
-            raise ValueError("it is cut off") from error
+            raise ValueError("it is truncated") from error
 
 
 def _rule(rule: str) -> ZoneInfo:
     match = _RULE.fullmatch(rule)
     if match is None:
-        raise _unreadable(f"TZ is {rule!r:.80}, which is no zone's name, no path and no POSIX rule")
+        raise _unreadable(f"TZ is {rule!r:.80}, which is not a zone name, a path or a POSIX rule")
     if match["dst"] and not match["when"]:
-        raise _unreadable(f"TZ is {rule!r:.80}, which has summer time but does not say when it begins and ends")
+        raise _unreadable(f"TZ is {rule!r:.80}, which has daylight saving time, but not its start and end")
     try:
         return ZoneInfo.from_file(io.BytesIO(_HEADER + _HEADER + f"\n{rule}\n".encode("ascii")), key=rule)
     except (ValueError, struct.error) as error:
-        raise _unreadable(f"TZ is {rule!r:.80}, which is no POSIX rule ({error})") from error
+        raise _unreadable(f"TZ is {rule!r:.80}, which is not a POSIX rule ({error})") from error
 
 
 def _unreadable(what: str) -> VecError:

@@ -1,10 +1,9 @@
-"""WorkerThreads: the daemon's own workers, which claim jobs from the dispatcher, run their steps, and report how they
-ended.
+"""The workers of the daemon: threads that claim jobs from the dispatcher, execute their steps, and report the outcome.
 
 Rules:
-- A job is told to stop between two steps: because it was cancelled, its kind was paused, its time is up, or the daemon
-  stops. What a step has written stays; there are no half steps.
-- The end of an attempt that cannot be written, because the disk is full, is written when it can be.
+- A job stops between two steps: because it was cancelled, its kind was paused, its timeout has passed, or the daemon
+  stops. Committed steps remain; a step is atomic.
+- If the end of an attempt cannot be written because the disk is full, the worker retries until it can.
 - The threads have a low priority (nice): searches and writes go first.
 """
 
@@ -37,16 +36,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vecd.jobs")
 
-#: What cannot be written just now is tried again after so long.
+#: The pause before a failed write is tried again.
 _REWRITE_S: Final = 0.5
 
 
 class AttemptStopped(Exception):
-    """The attempt is to stop; its `reason` says why."""
+    """The attempt must stop; its `reason` says why."""
 
 
 class WorkerThreads:
-    """A number of threads, each with a job at a time, or several brief ones."""
+    """A fixed number of threads, each with one job at a time, or several brief ones."""
 
     def __init__(self, engine: Engine, dispatcher: Dispatcher, count: int) -> None:
         self.count = count
@@ -57,12 +56,12 @@ class WorkerThreads:
         ]
 
     def start(self) -> None:
-        """Raises VecError `busy` if the system does not give the threads."""
+        """Raises VecError `busy` if the system cannot create the threads."""
         start(self._threads)
 
     def join(self, patience_s: float) -> None:
-        """Waits for the steps that are being made; a job whose step takes longer is found running at the next start.
-        Blocks."""
+        """Waits for the current steps. A job whose step takes longer is still running at the next start, which handles
+        it as a crash. Blocks."""
         deadline = time.monotonic() + patience_s
         for thread in self._threads:
             if thread.ident is not None:
@@ -71,7 +70,7 @@ class WorkerThreads:
     # --- on the threads ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # a thread's own priority; elsewhere it would be the whole process's
+        if sys.platform == "linux":  # on other systems it would apply to the whole process
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), limits.JOBS_NICE)
         name = threading.current_thread().name
         ended: list[tuple[Attempt, Ending]] = []
@@ -80,14 +79,14 @@ class WorkerThreads:
                 taken, exchange = self._dispatcher.exchange(ended, name)
                 if exchange is None:
                     return
-                ended = [(attempt, self._make(attempt)) for attempt in self._written(ended, taken, exchange)]
+                ended = [(attempt, self._execute(attempt)) for attempt in self._written(ended, taken, exchange)]
         except VecError as error:
             if error.code != Code.SHUTTING_DOWN:  # storage has failed: the daemon is about to exit
                 log.error("worker gives up", extra={"error": str(error)})
 
     def _written(self, ended: list[tuple[Attempt, Ending]], taken: list[Attempt], exchange: Exchange) -> list[Attempt]:
-        """Waits until an exchange is on disk, and writes it again while the disk is full; returns the attempts that
-        have begun. Raises VecError when nothing can be written any more."""
+        """Waits until an exchange is durable, and retries it while the disk is full; returns the started attempts.
+        Raises VecError if the store has failed."""
         dispatcher = self._dispatcher
         held: list[Attempt] = []  # ended attempts that hold their resources until their end is written
         while True:
@@ -107,7 +106,7 @@ class WorkerThreads:
                 exchange = dispatcher.submit(ended, taken)
         if ended:
             dispatcher.forget([ending.job for _, ending in ended if ending.state == store.COMPLETED])
-            dispatcher.abandon_ended()  # jobs that ended in another way than _make foresaw, and those waiting for them
+            dispatcher.abandon_ended()  # jobs that ended otherwise than _execute expected, and their dependents
         return dispatcher.begin(taken, claimed, held)
 
     def _pause(self) -> None:
@@ -117,22 +116,24 @@ class WorkerThreads:
             if self._dispatcher.closing:
                 return
 
-    def _make(self, attempt: Attempt) -> Ending:
-        """Makes an attempt; returns how it ended. If the job ends without completing, what it has put aside is removed
-        before its end can be seen."""
+    def _execute(self, attempt: Attempt) -> Ending:
+        """Executes an attempt; returns its outcome. If the job ends without completing, its files are removed before
+        the end is visible."""
         assert attempt.job is not None
-        ending = self._attempt(attempt, attempt.job)
+        ending = self._run_steps(attempt, attempt.job)
         if ending.state in store.UNDONE:
             try:
                 with self._engine.database.read_transaction() as db:
                     left = store.find_many(db, [ending.job.job_id])  # with its last checkpoint
-            except VecError as error:  # no descriptor is left, for instance; abandon_ended follows behind the end
-                log.warning("cannot see what a job has left", extra={"job": ending.job.job_id, "error": str(error)})
+            except VecError as error:  # such as too many open files; abandon_ended follows after the end
+                log.warning(
+                    "cannot read the checkpoint of a job", extra={"job": ending.job.job_id, "error": str(error)}
+                )
             else:
                 self._dispatcher.abandon(left)
         return ending
 
-    def _attempt(self, attempt: Attempt, job: Job) -> Ending:
+    def _run_steps(self, attempt: Attempt, job: Job) -> Ending:
         kind = KINDS.get(job.kind)
         if kind is None:
             error = VecError(Code.UNSUPPORTED, f"this version of vecd does not support jobs of the kind {job.kind!r}")
@@ -164,7 +165,7 @@ class WorkerThreads:
                         commit_one()
                     return dict(end.value or {})
                 except Exception:
-                    while in_flight:  # its steps are written before its end: then they are no longer this attempt's
+                    while in_flight:  # the steps must be committed before the end, which revokes the attempt
                         commit_one()
                     raise
                 reply = None

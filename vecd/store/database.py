@@ -16,7 +16,7 @@ Rules:
 - The write-ahead log grows while a reader holds an old snapshot. Without such a reader it is truncated to WAL_PAGES, at
   most WAL_LOOK_S after the last write.
 - Files that are removed, replaced, overwritten or truncated while the daemon has them open are a fatal error
-  (file_identity.py). If only the write-ahead log was removed, its content is copied into the store first.
+  (file_identity.py). If only the write-ahead log was removed, its contents are first copied into the store.
 - Read connections see committed data only.
 
 Knows nothing of event loops: results are delivered through concurrent.futures.

@@ -26,7 +26,7 @@ from .transaction import Change, NewDocument, Transaction, Words
 #: Rows of one page of a read; a page of vectors of 256 floats is 4 MB.
 PAGE_ROWS = 4_096
 
-#: Called with the label of a damaged chunk that a read skips, and the error about its document.
+#: Called with the label of a damaged chunk that a read leaves out, and the error about its document.
 LeftOut = Callable[[int, VecError], None]
 
 #: Separates digests of the content from those of earlier versions, which covered the request's form.
@@ -293,8 +293,7 @@ def chunk_rows(
     db: apsw.Connection, labels: list[int], left_out: LeftOut
 ) -> dict[int, tuple[str, int, str | None, str | None, str]]:
     """The data of hits: chunk label -> (document id, position, title, text, metadata as JSON), removed chunks included.
-    Damaged chunks are skipped.
-    """
+    Damaged chunks are left out."""
     rows = db.execute(
         "SELECT chunks.label, chunks.label - documents.label, CAST(text AS BLOB), CAST(sums AS BLOB),"
         f" documents.{_OUTLINE}"
@@ -360,7 +359,7 @@ def vectors(
     db: apsw.Connection, labels: npt.NDArray[np.int64], left_out: LeftOut
 ) -> Iterator[tuple[npt.NDArray[np.int64], bytes]]:
     """The vectors of these chunks, removed ones included, in pages: labels, and the concatenated vectors as bytes.
-    Damaged vectors are skipped.
+    Damaged vectors are skipped: `left_out` is called with the label of each and the error about its document.
 
     A page is one statement with one row, because every row is a step (see __init__.py).
     """
@@ -372,21 +371,34 @@ def vectors(
             " CROSS JOIN chunks ON chunks.label = wanted.value",
             (_json(page.tolist()),),
         ).get
-        bad = list(checksums.bad_vectors(joined, sums))
-        if bad:
-            for place in bad:
-                left_out(int(page[place]), checksums.damaged(db, int(page[place]), "a vector"))
-            size = len(joined) // len(page)
-            sound = np.delete(np.arange(len(page)), bad)
-            page, joined = page[sound], b"".join(joined[place * size : (place + 1) * size] for place in sound.tolist())
+        if next(checksums.bad_vectors(joined, sums), None) is not None:
+            page, joined = _sound_vectors(db, page, left_out)
         yield page, joined
+
+
+def _sound_vectors(
+    db: apsw.Connection, page: npt.NDArray[np.int64], left_out: Callable[[int, VecError], None]
+) -> tuple[npt.NDArray[np.int64], bytes]:
+    """A page of `vectors` that has damaged ones. Each vector is read by itself: one of another length shifts all that
+    are joined behind it."""
+    rows: list[Any] = db.execute(
+        "SELECT label, CAST(vector AS BLOB), CAST(sums AS BLOB) FROM json_each(?) AS wanted"
+        " CROSS JOIN chunks ON chunks.label = wanted.value",
+        (_json(page.tolist()),),
+    ).fetchall()
+    bad = [label for label, vector, sums in rows if checksums.bad_vector(vector, sums)]
+    for label in bad:
+        left_out(label, checksums.damaged(db, label, "a vector"))
+    without = set(bad)
+    sound = [(label, vector) for label, vector, _ in rows if label not in without]
+    return np.array([label for label, _ in sound], np.int64), b"".join(vector for _, vector in sound)
 
 
 def texts(
     db: apsw.Connection, labels: npt.NDArray[np.int64], left_out: LeftOut
 ) -> Iterator[tuple[npt.NDArray[np.int64], list[str | None], list[str | None]]]:
     """The texts of these chunks, removed ones included, in pages: labels, titles of their documents, texts. `labels`
-    ascend. Damaged texts are skipped. A page is one statement with one row, unless it has damage."""
+    ascend. Damaged chunks are left out. A page is one statement with one row, unless something in it is damaged."""
     for start in range(0, len(labels), PAGE_ROWS):
         page = labels[start : start + PAGE_ROWS]
         packed, sums, titles = db.execute(

@@ -4,12 +4,11 @@ An open file outlives its name: after `rm`, or a rename onto it, SQLite continue
 opened again. So before the writer acknowledges a transaction, it compares device and inode of each name, which takes a
 few microseconds. A copy over the file in place keeps both, but changes the header: that of a backup, an empty file or
 another program's file differs from that of an open store in fields that no write of ours changes. A write-ahead log
-that is truncated in place keeps both too, and SQLite continues to write behind the gap. The check compares the salt in
-the headers of two frames with that of the log: the last frame, and the last one of the check before. A gap contains
-zeros.
+that is truncated in place keeps both too, and SQLite writes on after the gap. It shows in the headers of two frames:
+the last one, and the one that was last at the previous check. They have the log's salt, and a gap has zeros.
 
-If only the write-ahead log was removed, nothing is lost yet: a checkpoint copies it, since SQLite still has it open,
-into the store. The writer does that (database.py).
+If only the name of the write-ahead log is missing, nothing is lost yet: a checkpoint copies the log, which SQLite still
+has open, into the store. The writer does that (database.py).
 
 A folder that has held a store keeps a marker, `vec.id`, besides other files that only a daemon with a store creates.
 If the store is missing from such a folder, the daemon does not create an empty one.
@@ -49,7 +48,7 @@ class FileIdentity:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._names = (os.fspath(path), f"{path}-wal", f"{path}-shm")
-        # These stay open until SQLite's descriptors are closed: closing any one drops all POSIX locks of this process.
+        # They stay open until SQLite's descriptors are closed: closing any one drops all POSIX locks of this process.
         self._fds: list[int] = []
         self._known: list[tuple[int, int]] = []
         self._modified_ns = 0

@@ -159,9 +159,11 @@ def check_fence(tx: Transaction, job_id: int, attempt: int, number: int) -> Any:
 
 
 def checkpoint(tx: Transaction, job_id: int, value: Any, done: int | None, total: int | None) -> None:
-    """Stores a checkpoint. Call it after `check_fence`, in the same transaction."""
+    """Stores a checkpoint. `done` and `total`: None leaves the count as it is. Call it after `check_fence`, in the
+    same transaction."""
     tx.db.execute(
-        "UPDATE jobs SET checkpoint = ?2, done = ?3, total = ?4, steps = steps + 1, crashes = 0 WHERE job_id = ?1",
+        "UPDATE jobs SET checkpoint = ?2, done = ifnull(?3, done), total = ifnull(?4, total), steps = steps + 1,"
+        " crashes = 0 WHERE job_id = ?1",
         (job_id, as_json(value), done, total),
     )
 

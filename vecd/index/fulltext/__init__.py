@@ -1,1 +1,1 @@
-"""Full-text search by BM25, in memory."""
+"""Full-text search with BM25 over an in-memory inverted index."""

@@ -1,20 +1,20 @@
-"""InvertedIndex: full-text search by BM25, in memory, over rows that come and go. Exact, and searchable at once.
+"""InvertedIndex: an in-memory inverted index for BM25, exact and searchable right after each write.
 
-A *tail* takes new rows; when it is full it becomes a *segment*. Small segments are merged as they come, so that sizes
-fall by at least `_RATIO` from one segment to the next and there are few of them. A large merge is handed out as a plan:
+New rows go to a *tail*; a full tail becomes an immutable *segment*. Small segments are merged at once, so that sizes
+fall by at least `_RATIO` from one segment to the next and there are few of them. A large merge is a plan:
 
     plan = index.merge_due()      the owner; None if nothing is due
-    plan.run()                    any thread; reads what never changes
-    index.adopt(plan)             the owner; repeats the removals that came meanwhile
+    plan.run()                    any thread; reads only immutable data
+    index.adopt(plan)             the owner; applies the removals since merge_due
 
-An answer is a function of the rows that are alive, and not of tail, segments, merges or restarts. Document frequencies,
-the number of rows and their average length count living rows only. Scores are float32; each is the sum of the same
-numbers in the same order: rare terms first, equally rare ones by name. Equal scores are ordered by label.
+An answer depends only on the living rows, not on tail, segments, merges or restarts. Document frequencies, the number
+of rows and their average length count living rows only. Scores are float32; each is the sum of the same numbers in the
+same order: rare terms first, equally rare ones by name. Equal scores are ordered by label.
 
-maxscore.py is how a part is searched without scoring every row.
+maxscore.py searches a part (the tail or a segment) without scoring every row.
 
-Rules: knows arrays and terms, not SQL, not how text becomes terms. Not thread-safe: its owner is an actor, which alone
-adds, removes and searches. `prepare`, `MergePlan.run` and `Frozen.arrays` are for other threads.
+Rules: knows arrays and terms; no SQL, no text analysis. Not thread-safe: its owner is an actor, which alone adds,
+removes and searches. `prepare`, `MergePlan.run` and `Frozen.arrays` are for other threads.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from .segments import Postings, Segment, Tail, TermCounts, Weights, common, merg
 from .term_dictionary import Ids, TermDictionary
 
 _TAIL_POSTINGS = 1 << 14
-#: Up to here `add` merges by itself, in a millisecond or two; above it is a plan.
+#: Postings of a merge up to which `add` does it at once, in a millisecond or two; larger merges are plans.
 _MERGED_AT_ONCE = 1 << 17
 _RATIO = 3
 _DEAD_SHARE_MAX = 0.2
-#: Terms that a prefix stands for. The rows of all of them are gone over.
+#: The maximum number of terms that a prefix expands to. A search reads the postings of all of them.
 _PREFIX_TERMS_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Bm25Parameters:
-    """BM25's parameters. Raises ValueError for those with which a score can be no number.
+    """The parameters of BM25. Raises ValueError for those that can make a score NaN.
 
-    `b` is low because titles and short chunks are many (tests/bench/quality.py: nDCG@10 0.445, with 0.75 0.435).
-    `weights` are built into the postings; `k1` and `b` can be others at the next start.
+    `b` is low because there are many titles and short chunks (tests/bench/quality.py: nDCG@10 0.445, with 0.75 0.435).
+    `weights` are built into the postings; `k1` and `b` can change at the next start.
     """
 
     k1: float = 1.2
@@ -64,11 +64,11 @@ class Bm25Parameters:
 
 @dataclass(frozen=True, slots=True)
 class TermQuery:
-    """What is looked for. A row that has any of it is found. Repeated terms count once.
+    """A query. It matches rows that contain any of it. Repeated terms count once.
 
-    `required`: groups of terms that must all be in a row; they count for its score as words do. `prefixes`: each stands
-    for the terms that begin with it, as if they were one term: if there are more than 128, for those in most rows.
-    `units`: each stands for all of its terms, as if they were one term: a row has it that has them all.
+    `required`: groups of terms that a row must all contain; they score as words do. `prefixes`: each stands for the
+    terms that begin with it, as if they were one term; if there are more than 128, for the most frequent ones.
+    `units`: each stands for several terms, as if they were one term, which a row contains if it contains all of them.
     """
 
     words: Sequence[str] = ()
@@ -78,7 +78,7 @@ class TermQuery:
 
 
 class MergePlan:
-    """A merge that somebody may run on another thread."""
+    """A merge to run on another thread."""
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self.sources: list[tuple[Segment, Bools]] = [(each, each.rows.alive.copy()) for each in segments]
@@ -93,7 +93,7 @@ class MergePlan:
 
 
 class Frozen:
-    """An index at one moment, for a snapshot."""
+    """An immutable copy of an index, for a snapshot."""
 
     def __init__(self, sources: Sequence[tuple[Segment, Bools]], terms: list[str], weights: Weights) -> None:
         self._sources = sources
@@ -101,17 +101,17 @@ class Frozen:
         self._weights = weights
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Its living rows and the terms in them, as `InvertedIndex.restore` takes them. Any thread."""
-        whole = merge(self._sources) if self._sources else Tail(0).sealed()
+        """Its living rows and their terms, for `InvertedIndex.restore`. Any thread."""
+        merged = merge(self._sources) if self._sources else Tail(0).sealed()
         used = np.zeros(len(self._terms), np.bool_)
-        used[whole.terms] = True
+        used[merged.terms] = True
         names, places = term_dictionary.encode(self._terms, used)
         return {
-            "labels": whole.rows.labels,
-            "lengths": whole.lengths,
-            "offsets": whole.offsets,
-            "rows": whole.posting_rows,
-            "counts": whole.posting_counts,
+            "labels": merged.rows.labels,
+            "lengths": merged.lengths,
+            "offsets": merged.offsets,
+            "rows": merged.posting_rows,
+            "counts": merged.posting_counts,
             "terms": names,
             "term_places": places,
             "weights": np.array(self._weights, np.int64),
@@ -119,7 +119,7 @@ class Frozen:
 
 
 class InvertedIndex:
-    """Rows of terms, found by BM25."""
+    """Rows of terms, ranked by BM25."""
 
     def __init__(
         self,
@@ -133,10 +133,10 @@ class InvertedIndex:
         self._vocabulary = TermDictionary()
         self._segments: list[Segment] = []  # labels ascend from one to the next
         self._tail = Tail(tail_postings)
-        self._count = 0  # rows that are alive
-        self._length = 0  # of them all
+        self._count = 0  # living rows
+        self._length = 0  # sum of their lengths
         self._plan: MergePlan | None = None
-        self._scores: Floats = np.zeros(0, np.float32)  # scratch, zeros between searches
+        self._scores: Floats = np.zeros(0, np.float32)  # scratch space, zero between searches
 
     def __len__(self) -> int:
         """Rows that are alive."""
@@ -144,7 +144,7 @@ class InvertedIndex:
 
     @property
     def dead(self) -> int:
-        """Rows that are masked and still there."""
+        """Rows that are masked, but not yet removed."""
         return sum(part.rows.dead for part in self._parts)
 
     @property
@@ -174,8 +174,8 @@ class InvertedIndex:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def add(self, labels: Labels, batch: TermCounts) -> None:
-        """Adds what `prepare` made of rows with these labels, shape (n,): ascending, above all that are there. `n` is
-        how many rows were prepared; the labels of those without any text are passed over."""
+        """Adds prepared rows. `labels`, shape (n,), are those of all n prepared rows, ascending and above all present
+        ones; labels of rows without text are ignored."""
         labels = labels[batch.places]
         if not len(labels):
             return
@@ -188,7 +188,7 @@ class InvertedIndex:
             self._seal()
 
     def remove(self, labels: Labels) -> None:
-        """Masks these labels; those that are not here are passed over."""
+        """Masks these labels; unknown labels are ignored."""
         labels = np.sort(labels)
         labels = labels[starts(labels)]
         for part in self._parts:
@@ -197,14 +197,14 @@ class InvertedIndex:
             self._length -= int(part.lengths[rows].sum(dtype=np.float64))
 
     def keep_only(self, labels: Labels) -> None:
-        """Masks every label but these, which ascend."""
+        """Masks all labels except these, which ascend."""
         alive = self.alive
         self.remove(alive[~np.isin(alive, labels, assume_unique=True)])
 
     # --- merging ----------------------------------------------------------------------------------------------------
 
     def merge_due(self) -> MergePlan | None:
-        """The next merge, or None: nothing is due, or a plan is out that was neither adopted nor given up."""
+        """The next merge; None if nothing is due, or if the last plan was neither adopted nor discarded."""
         if self._plan is not None:
             return None
         start = stop = 0
@@ -217,19 +217,19 @@ class InvertedIndex:
         return None
 
     def adopt(self, plan: MergePlan) -> None:
-        """Puts the result of a plan that has run in the place of its sources."""
+        """Replaces the sources of a plan that has run by its result."""
         assert plan is self._plan
         assert plan.merged is not None
         self._plan, merged = None, plan.merged
-        gone = [segment.rows.labels[alive & ~segment.rows.alive] for segment, alive in plan.sources]
-        merged.remove(np.concatenate(gone))
+        removed = [segment.rows.labels[alive & ~segment.rows.alive] for segment, alive in plan.sources]
+        merged.remove(np.concatenate(removed))
         at = self._segments.index(plan.sources[0][0])
-        assert self._segments[at : at + len(gone)] == [segment for segment, _ in plan.sources]
-        self._segments[at : at + len(gone)] = [merged] if len(merged.rows) else []
+        assert self._segments[at : at + len(removed)] == [segment for segment, _ in plan.sources]
+        self._segments[at : at + len(removed)] = [merged] if len(merged.rows) else []
         self._merge_small()
 
-    def give_up(self, plan: MergePlan) -> None:
-        """Forgets a plan that will not be adopted."""
+    def discard(self, plan: MergePlan) -> None:
+        """Discards a plan that will not be adopted."""
         assert plan is self._plan
         self._plan = None
 
@@ -251,7 +251,7 @@ class InvertedIndex:
             self._segments[start:] = [plan.merged]
 
     def _mergeable(self, first: int, end: int, postings_max: float = math.inf) -> int:
-        """Where the segments begin, from `first` on, that are to be merged with the one before `end`."""
+        """The first segment, from `first` on, to merge with the segment before `end`."""
         if first >= end:
             return end
         start, size = end - 1, self._segments[end - 1].size
@@ -265,7 +265,7 @@ class InvertedIndex:
     # --- snapshots --------------------------------------------------------------------------------------------------
 
     def freeze(self) -> Frozen:
-        """What is here now, unchanged by what comes."""
+        """An immutable copy of the current state."""
         sources: list[tuple[Segment, Bools]] = [(each, each.rows.alive.copy()) for each in self._segments]
         if len(self._tail.rows):
             tail = self._tail.sealed()
@@ -277,13 +277,13 @@ class InvertedIndex:
 
     @classmethod
     def restore(cls, arrays: Mapping[str, npt.NDArray[Any]], ranking: Bm25Parameters | None = None) -> InvertedIndex:
-        """An index of `Frozen.arrays`. Raises ValueError if they contradict each other or were made with other
+        """Restores an index from `Frozen.arrays`. Raises ValueError if they are inconsistent, or were made with other
         weights."""
         made = cls(ranking)
         _check(arrays, made.ranking.weights)
         made._vocabulary = term_dictionary.decode(arrays["terms"], arrays["term_places"])
         if len(made._vocabulary) != len(arrays["offsets"]) - 1:
-            raise ValueError("its terms are not those of its postings")
+            raise ValueError("its terms do not match its postings")
         if len(arrays["labels"]):
             terms = np.arange(len(made._vocabulary), dtype=np.int32)
             its = (arrays[name] for name in ("offsets", "rows", "counts"))
@@ -293,7 +293,7 @@ class InvertedIndex:
         return made
 
     def terms_of(self, labels: Labels) -> dict[int, dict[str, int]]:
-        """Of these labels' rows that are here and sealed: label -> term -> count. For checks: it goes through all
+        """The rows of these labels that are in segments: label -> term -> count. Slow, for checks: it reads all
         postings."""
         terms = self._vocabulary.terms
         found: dict[int, dict[str, int]] = {}
@@ -312,8 +312,8 @@ class InvertedIndex:
     # --- searching --------------------------------------------------------------------------------------------------
 
     def search(self, query: TermQuery, k: int, selection: Selection | None = None) -> tuple[Floats, Labels]:
-        """The k best rows of those that are alive and that the selection lets through: scores and labels of shape
-        (m,), best first, equal scores by ascending label; m <= k, since only rows that the query matches are found."""
+        """The k best living rows that match the query and the selection: scores and labels of shape (m,), m <= k, best
+        first, equal scores by ascending label."""
         best = Best(k)
         looked_up = self._look_up(query) if k > 0 else None
         if looked_up is None:
@@ -327,8 +327,8 @@ class InvertedIndex:
         return best.scores, best.labels
 
     def _look_up(self, query: TermQuery) -> tuple[list[list[Postings]], Scale, list[int]] | None:
-        """By part, the postings of the terms that are in a living row, rare ones first; and the places of those among
-        them that are required. None if no row can be found."""
+        """By part, the postings of the terms that are in a living row, rare terms first; and the places of the required
+        terms among them. None if no row can match."""
         required = set(chain.from_iterable(query.required))
         words, prefixes = [*required.union(query.words)], [*set(query.prefixes)]
         ids = self._numbers(words)
@@ -358,18 +358,18 @@ class InvertedIndex:
         return [[its[place] for *_, place in terms] for its in found], scale, must
 
     def _numbers(self, terms: Sequence[str]) -> Ids:
-        """The terms' numbers; -1 for those that are in no row."""
+        """The numbers of terms; -1 for unknown terms."""
         numbers = map(self._vocabulary.find, terms)
         return np.array([-1 if number is None else number for number in numbers], np.int32)
 
     def _expanded(self, prefix: str) -> Ids:
-        """The numbers of the terms that begin with it, ascending; of very many, those in the most living rows, equally
-        frequent ones by name."""
+        """The numbers of the terms that begin with `prefix`, ascending. Of very many terms, those in the most living
+        rows, equally frequent ones by name."""
         ids = self._vocabulary.beginning_with(prefix)
         if len(ids) <= _PREFIX_TERMS_MAX:
             return ids
         parts = self._parts
-        # Dead rows count in `sizes`, so they are bounds: terms are counted exactly until no other can be among them.
+        # `sizes` include dead rows, so they are upper bounds: terms are counted until no other can be among the best.
         sizes = sum((part.sizes(ids) for part in parts), np.zeros(len(ids), np.int64))
         order = np.argsort(-sizes, kind="stable")
         ids, sizes = ids[order], sizes[order]
@@ -400,7 +400,7 @@ def _check(arrays: Mapping[str, npt.NDArray[Any]], weights: Weights) -> None:
         "terms": np.uint8, "term_places": np.int64, "weights": np.int64,
     }  # fmt: skip
     if arrays.keys() != dtypes.keys() or any(arrays[name].dtype != dtype for name, dtype in dtypes.items()):
-        raise ValueError("it does not hold the arrays of an inverted index")
+        raise ValueError("it does not have the arrays of an inverted index")
     if arrays["weights"].tolist() != list(weights):
         raise ValueError("its counts were made with other weights of title and text")
     labels, lengths, offsets, rows, counts = (
@@ -421,8 +421,8 @@ def _check(arrays: Mapping[str, npt.NDArray[Any]], weights: Weights) -> None:
         and counts.min(initial=1) >= 1
     )
     if not sound:
-        raise ValueError("its arrays contradict each other")
+        raise ValueError("its arrays are inconsistent")
     ascending = np.diff(rows) > 0
     ascending[offsets[1:-1] - 1] = True  # from one term to the next
     if not ascending.all():
-        raise ValueError("its postings contradict each other")
+        raise ValueError("its postings are inconsistent")

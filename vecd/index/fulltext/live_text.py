@@ -1,14 +1,14 @@
-"""LiveText: a library's full text as a part of its LiveIndex, searchable while it changes.
+"""LiveText: the full text of a library as part of its LiveIndex, searchable while it changes.
 
-It has the LiveIndex's owner: one thread at a time (the strand), which gives it every write in the order of the commits.
-So the vectors and the words of one search are of the same moment. What takes longer than a slice is done aside, and its
-result is handed to the strand by `call`:
+It has the owner of the LiveIndex: one thread at a time (the strand), which applies every write in commit order. So the
+vectors and the terms of one search show the same state. Long tasks run in the background, and hand their result to the
+strand with `call`:
 
-- loading, begun by the first search for words: what a snapshot holds, and the rest from the store. Writes that come
-  meanwhile wait here and are applied on top; those that the load saw are passed over by their seq.
-- merging segments and saving snapshots (inverted_index.py says what a merge does).
+- loading, started by the first full-text search: from the snapshot and the store. Writes that are posted during a load
+  are queued and applied afterwards; those that the load has read are skipped by their seq.
+- merging segments (inverted_index.py) and saving snapshots.
 
-An index of a library that was empty when its LiveIndex was made needs no load.
+A library that was empty when its LiveIndex was made needs no load.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from .segments import TermCounts
 
 log = logging.getLogger("vecd.index")
 
-#: Rows that came since the last snapshot before the next one is worth it: so many, and this share of all.
+#: The number of new rows for the next snapshot: at least so many, and this share of all.
 _SAVE_ROWS_MIN, _SAVE_SHARE = 5_000, 0.1
-#: The same when the daemon stops.
+#: The minimum when the daemon stops.
 _SAVE_ROWS_AT_STOP = 1_000
-#: Chunks of one write whose words are made on the strand, in some 20 ms.
-_MADE_AT_ONCE = 2_000
+#: Chunks of one write whose terms are computed on the strand, in about 20 ms.
+_COMPUTED_AT_ONCE = 2_000
 
 
 @dataclass(slots=True)
 class _Pending:
-    """A write that came while the index was being loaded."""
+    """A write that was posted during a load."""
 
     seq: int
     labels: Labels
@@ -50,7 +50,7 @@ class _Pending:
 
 
 class LiveText:
-    """On the strand, but for `describe` and `save`."""
+    """The full text of one library. Methods run on the strand, except `describe` and `save`."""
 
     def __init__(
         self,
@@ -60,20 +60,20 @@ class LiveText:
         call: Callable[[Callable[[], Any]], Any],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """`call` has the strand do something; `failed` is called, on any thread, when the text cannot be loaded."""
+        """`call` runs a function on the strand; `failed` is called, on any thread, when the text cannot be loaded."""
         self._source = source
         self._loaders, self._builders = loaders, builders
         self._call, self._failed = call, failed
         self._index: InvertedIndex | None = None
-        self._seq = 0  # what is here stands for the log up to here
+        self._seq = 0  # the index includes the log up to here
         self._loading = False
-        self._pending: list[_Pending] = []  # while it is being loaded
-        self._aside: str | None = None
-        self._plan: MergePlan | None = None  # the merge that is due, or goes on
-        self._rows = 0  # that ever were in the index, so that what is new since a snapshot can be counted
+        self._pending: list[_Pending] = []  # during a load
+        self._running: str | None = None  # the task in the background
+        self._plan: MergePlan | None = None  # the merge that is due or running
+        self._rows = 0  # ever added, to count the new ones since a snapshot
         self._saved_rows = 0
         self._closed = False
-        self._damage: str | None = None  # what was wrong with the snapshot that was found
+        self._damage: str | None = None  # why the snapshot could not be used
         self._left_out: Labels = np.empty(0, np.int64)  # chunks that the last load found damaged, or deleted since
 
     @property
@@ -82,29 +82,29 @@ class LiveText:
 
     @property
     def labels(self) -> Labels | None:
-        """Of all chunks that are alive and have words, ascending; None if it is not loaded."""
+        """The labels of all living chunks with terms, ascending; None if it is not loaded."""
         return None if self._index is None else self._index.alive
 
     @property
     def busy(self) -> bool:
-        """Whether something goes on aside."""
-        return self._aside is not None or self._loading
+        """Whether a task runs in the background."""
+        return self._running is not None or self._loading
 
     def begin_empty(self, seq: int) -> None:
-        """The library has no chunks as of that seq."""
+        """Starts with an empty index: the library has no chunks as of that seq."""
         self._index, self._seq = InvertedIndex(), seq
 
     def want(self) -> None:
-        """Begins to load it, if nobody has yet."""
+        """Starts to load it, unless it is loaded or loading."""
         if self._index is None and not self._loading:
             self._loading = True
             self._submit(self._loaders, self._load)
 
     def write(self, seq: int, labels: Labels, words: TermCounts | Callable[[], TermCounts], removed: Labels) -> None:
-        """What one commit did: the chunks that came, and their words; the labels that went. Many words that still have
-        to be made are not made here, where searches wait: all is loaded again aside."""
+        """Applies one commit: the labels and terms of added chunks, and the removed labels. If the terms of many chunks
+        must still be computed, searches would wait for that here; instead the index is loaded again."""
         if callable(words) and self._index is not None:
-            if len(labels) > _MADE_AT_ONCE:
+            if len(labels) > _COMPUTED_AT_ONCE:
                 self._index = self._plan = None
                 self.want()
             else:
@@ -116,19 +116,19 @@ class LiveText:
             self._pending.append(_Pending(seq, labels, words, removed))
 
     def search(self, query: TermQuery, k: int, selection: Selection | None) -> tuple[Floats, Labels]:
-        """The k best chunks that have a word of the query: scores (BM25) and labels of shape (m,), best first."""
+        """The k best chunks for a query: BM25 scores and labels of shape (m,), best first."""
         assert self._index is not None
         return self._index.search(query, k, selection)
 
     def due(self) -> bool:
-        """Whether something is to begin in the background; `begin` begins it."""
-        if self._index is None or self._aside is not None or self._closed:
+        """Whether a background task is due; `begin` starts it."""
+        if self._index is None or self._running is not None or self._closed:
             return False
         self._plan = self._plan or self._index.merge_due()
         return self._plan is not None or self._save_due(max(_SAVE_ROWS_MIN, int(_SAVE_SHARE * self._saved_rows)))
 
     def begin(self) -> None:
-        """Begins what is due."""
+        """Starts the task that is due."""
         if self._plan is not None:
             self._begin("merging", partial(self._merge, self._plan))
         else:
@@ -147,17 +147,15 @@ class LiveText:
             "segments": index.segments,
             "dead": index.dead,
             "memory_bytes": index.memory_bytes,
-            "maintenance": self._aside,
+            "maintenance": self._running,
         }
 
     def close(self) -> None:
-        """Begins nothing any more."""
+        """No task starts any more."""
         self._closed = True
 
     def save(self) -> None:
-        """Keeps it for the next start, if there is enough new in it. Only when the strands have ended.
-
-        Raises OSError."""
+        """Saves a snapshot if enough is new. Call only after the strands have ended. Raises OSError."""
         if self._save_due(_SAVE_ROWS_AT_STOP) and (save := self.saving()) is not None:
             save()
 
@@ -173,8 +171,8 @@ class LiveText:
         self._seq = seq
 
     def _adopt(self, index: InvertedIndex, seq: int, saved_rows: int) -> None:
-        if unmade := [write for write in self._pending if write.seq > seq and callable(write.words)]:
-            self._submit(self._loaders, lambda: self._make(unmade, index, seq, saved_rows))
+        if uncomputed := [write for write in self._pending if write.seq > seq and callable(write.words)]:
+            self._submit(self._loaders, lambda: self._compute(uncomputed, index, seq, saved_rows))
             return
         self._seq, self._loading = seq, False
         self._rows = len(index)
@@ -187,19 +185,19 @@ class LiveText:
         self._index = index
 
     def _begin(self, what: str, work: Callable[[], None]) -> None:
-        self._aside = what
+        self._running = what
         self._submit(self._builders, work)
 
     def saving(self) -> Callable[[], int] | None:
-        """What writes a snapshot of it as it is now, for any thread, and returns its chunks; None if the last one has
-        nothing less, or none can be kept. It raises OSError."""
+        """A function, for any thread, that saves a snapshot of the current state and returns its chunks; None if
+        nothing is new or no snapshot can be stored. It raises OSError."""
         if self._index is None or not self._save_due(1):
             return None
         return partial(self._save, self._index.freeze(), self._seq, self._rows, len(self._index), self._left_out)
 
     def _begin_saving(self) -> None:
         if (save := self.saving()) is not None:
-            self._begin("saving", partial(self._save_aside, save, self._rows))
+            self._begin("saving", partial(self._save_in_background, save, self._rows))
 
     def _submit(self, pool: Executor, work: Callable[[], None]) -> None:
         try:
@@ -208,18 +206,18 @@ class LiveText:
             self._closed = True
 
     def _adopt_merged(self, plan: MergePlan) -> None:
-        self._aside = None
+        self._running = None
         if self._index is not None and plan is self._plan:
             self._plan = None
             self._index.adopt(plan)
 
     def _ended(self) -> None:
-        self._aside = None
+        self._running = None
 
     def _save_due(self, rows: int) -> bool:
         return self._index is not None and self._source.text_path is not None and self._rows - self._saved_rows >= rows
 
-    # --- aside ------------------------------------------------------------------------------------------------------
+    # --- in the background --------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
         try:
@@ -241,7 +239,7 @@ class LiveText:
             return
         self._call(lambda: self._adopt(index, seq, saved))
 
-    def _make(self, writes: list[_Pending], index: InvertedIndex, seq: int, saved_rows: int) -> None:
+    def _compute(self, writes: list[_Pending], index: InvertedIndex, seq: int, saved_rows: int) -> None:
         try:
             for write in writes:
                 write.words = write.words() if callable(write.words) else write.words
@@ -251,14 +249,14 @@ class LiveText:
             self._call(lambda: self._adopt(index, seq, saved_rows))
 
     def _restored(self, stored: StoredText) -> tuple[InvertedIndex, Labels] | None:
-        """What the snapshot holds, and the chunks that it lacks because they are damaged in the store; None if there is
-        no snapshot that can be used."""
+        """The index of the snapshot, and the chunks that it lacks because they are damaged in the store; None if there
+        is no snapshot that can be used."""
         path = self._source.text_path
         if path is None:
             return None
         try:
             about, arrays = snapshot_file.load(path)
-            seq = about.pop("seq", 0)  # earlier versions did not keep it
+            seq = about.pop("seq", 0)  # earlier versions did not store it
             left_out = np.intersect1d(np.array(about.pop("left_out", []), np.int64), stored.labels)
             if about != self._source.text_identity:
                 log.info("text analysed again", extra={"file": path.name})
@@ -272,11 +270,11 @@ class LiveText:
         except FileNotFoundError:
             return None
         except (snapshot_file.UnusableSnapshot, ValueError, OSError) as error:
-            aside = path.with_name(path.name + ".damaged")
+            renamed = path.with_name(path.name + ".damaged")
             with contextlib.suppress(OSError):
-                path.replace(aside)
-            self._damage = f"the snapshot {error}; it is set aside as {aside}"
-            log.warning("snapshot of text unusable", extra={"file": str(aside), "error": str(error)})
+                path.replace(renamed)
+            self._damage = f"the snapshot {error}; it was renamed to {renamed}"
+            log.warning("snapshot of text unusable", extra={"file": str(renamed), "error": str(error)})
             return None
 
     def _merge(self, plan: MergePlan) -> None:
@@ -287,12 +285,12 @@ class LiveText:
         else:
             self._call(lambda: self._adopt_merged(plan))
 
-    def _save_aside(self, save: Callable[[], int], rows: int) -> None:
+    def _save_in_background(self, save: Callable[[], int], rows: int) -> None:
         try:
             save()
         except Exception as error:
             log.error("snapshot of text not saved", exc_info=error)
-            self._saved_rows = rows  # not again before there is as much more
+            self._saved_rows = rows  # do not try again before there are as many new rows
         self._call(self._ended)
 
     def _save(self, frozen: Frozen, seq: int, rows: int, chunks: int, left_out: Labels) -> int:
@@ -307,7 +305,7 @@ class LiveText:
 
 
 def _spot_check(index: InvertedIndex, stored: StoredText) -> None:
-    """Raises UnusableSnapshot if the index's rows are not the store's."""
+    """Raises UnusableSnapshot if the rows of the index differ from those in the store."""
     labels = stored.labels[: np.searchsorted(stored.labels, index.last_label, "right")]
     labels = labels[snapshot_file.spots(len(labels))]
     ours = index.terms_of(labels)
@@ -316,4 +314,4 @@ def _spot_check(index: InvertedIndex, stored: StoredText) -> None:
         for row, term, count in zip(batch.rows.tolist(), batch.terms.tolist(), batch.counts.tolist(), strict=True):
             theirs[int(its_labels[batch.places[row]])][batch.vocabulary[term]] = count
         if {label: ours[label] for label in its_labels.tolist() if label in ours} != theirs:
-            raise snapshot_file.UnusableSnapshot("is of another state of the store: its texts differ")
+            raise snapshot_file.UnusableSnapshot("belongs to another state of the store: its texts differ")

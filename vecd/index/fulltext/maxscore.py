@@ -1,19 +1,19 @@
-"""MaxScore: the k best rows of one part of an inverted index by BM25, exact, without scoring every row.
+"""MaxScore: exact top-k search by BM25 in one part of an inverted index, without scoring every row.
 
 The score of a row is the sum, over the query's terms, of
 
     w * count / (count + k1 * (1 - b + b * length / average length))    w = (k1 + 1) * ln(1 + (N - n + 0.5) / (n + 0.5))
 
-N is how many rows are alive, n how many of them have the term. Terms come rare to common. A term's share is at most
-that of its highest count in its shortest row. What the terms that are left can add, in sum, is compared with the k-th
-best score so far:
+N is the number of living rows, n the number of those with the term. Terms are processed from rare to common. The
+contribution of a term is at most that of its highest count in its shortest row. The sum of these bounds over the
+remaining terms is compared with the k-th best score so far:
 
-    as long as they could lift a row that has none of the terms before, all rows of the next term are scored
-    after that, the terms are looked up for the rows that can still be among the best, which become ever fewer
+    while a row without any earlier term could still be among the best, all rows of the next term are scored
+    after that, each term is looked up only for the rows that can still be among the best
 
-Scores are float32. A row's shares are computed and added in the order of the terms whichever way it is reached, so
-that its score is the same to the last bit. Source: Turtle and Flood, "Query evaluation: strategies and optimizations"
-(1995), on whole arrays instead of one row at a time.
+Scores are float32. The contributions to a row are always added in the order of the terms, so its score is the same to
+the last bit. Source: Turtle and Flood, "Query evaluation: strategies and optimizations" (1995), on whole arrays instead
+of one row at a time.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from .segments import LOOKUP_POSTINGS, Counts, Postings, Segment, Tail, starts
 
 Places = npt.NDArray[np.intp]  # rows, as numpy indexes
 
-#: What a bound keeps out is at least this share below the k-th score: sums of float32 are exact enough for it.
+#: A row is excluded only if its bound is below the k-th score by this fraction, which exceeds float32 rounding.
 _SLACK = 1e-4
 _TINY = np.finfo(np.float32).tiny  # every score is above it
-#: Rows touched, as a share of all, from which on going over all of them is cheaper than sorting those.
+#: The share of scored rows from which a scan of all rows is cheaper than sorting the scored ones.
 _SCANNED_SHARE = 1 / 32
 
 
 class Scale(NamedTuple):
-    """BM25's numbers for one query."""
+    """The precomputed factors of BM25 for one query."""
 
     weights: list[np.float32]  # w of each term
     fixed: np.float32  # k1 * (1 - b)
@@ -46,8 +46,8 @@ class Scale(NamedTuple):
 
 
 def scale(living: Sequence[int], rows: int, length: int, k1: float, b: float, unit: int) -> Scale:
-    """`living`: in how many rows each term is; `rows` and their total `length`; `unit`: the count of one occurrence in
-    a text."""
+    """`living`: the number of living rows with each term; `rows` and their total `length`; `unit`: the count of one
+    occurrence in a text."""
     weights = [(k1 + 1) * math.log1p((rows - each + 0.5) / (each + 0.5)) for each in living]
     return Scale(
         [np.float32(each) for each in weights],
@@ -57,7 +57,7 @@ def scale(living: Sequence[int], rows: int, length: int, k1: float, b: float, un
 
 
 class Best:
-    """The k best of all parts so far."""
+    """The k best rows of all parts so far."""
 
     def __init__(self, k: int) -> None:
         self.k = k
@@ -65,8 +65,8 @@ class Best:
         self.labels: Labels = np.empty(0, np.int64)
 
     @property
-    def bar(self) -> float:
-        """The k-th score; a row below it is not among the best. 0 if there are not k yet."""
+    def threshold(self) -> float:
+        """The k-th score, or 0 if there are fewer than k. A row with a lower score is not among the best."""
         return float(self.scores[-1]) if len(self.scores) == self.k else 0.0
 
     def add(self, scores: Floats, labels: Labels) -> None:
@@ -76,7 +76,7 @@ class Best:
 
 
 class Scan:
-    """One query in one part. `scratch`: float32 zeros, one for each row; they are zeros again afterwards."""
+    """One query in one part. `scratch`: float32 zeros, one per row; zero again afterwards."""
 
     def __init__(
         self,
@@ -89,16 +89,16 @@ class Scan:
     ) -> None:
         self._part, self._postings, self._scale, self._allowed = part, postings, scale, allowed
         self._scratch, self._best = scratch, best
-        self._bar = best.bar
+        self._threshold = best.threshold
         bounds = [self._bound(place) for place in range(len(postings))]
-        #: What the terms from this one on can add to a row.
+        #: By term, the maximum that it and the later terms can add to a row.
         self._rest = [sum(bounds[place:]) for place in range(len(bounds) + 1)]
 
     def run(self, must: Sequence[int]) -> None:
-        """Adds what it finds to the best. `must`: the terms that a row has to have."""
+        """Adds the rows that it finds to the best. `must`: the terms that a row must contain."""
         if self._rest[0] < self._least:
             return
-        rows, place = self._given(must), 0
+        rows, place = self._candidates(must), 0
         if rows is None:
             rows, scores, place = self._score_all()
         else:
@@ -109,11 +109,11 @@ class Scan:
 
     @property
     def _least(self) -> float:
-        """What a row needs at least to be among the best."""
-        return self._bar * (1 - _SLACK)
+        """The minimum score of a row to be among the best."""
+        return self._threshold * (1 - _SLACK)
 
-    def _given(self, must: Sequence[int]) -> Places | None:
-        """The only rows that can be found, if it is known which, and they are few beside the postings."""
+    def _candidates(self, must: Sequence[int]) -> Places | None:
+        """The only rows that can match, if they are known and few compared with the postings; else None."""
         mask = self._allowed.mask
         if must:
             rarest, *others = sorted((self._postings[place] for place in must), key=lambda each: len(each.rows))
@@ -127,8 +127,8 @@ class Scan:
         return None
 
     def _score_all(self) -> tuple[Places, Floats, int]:
-        """Scores all rows of the first terms, as long as the rest can lift a row that has none of them. Returns the
-        rows that can be among the best, ascending, their scores, and how many terms that were."""
+        """Scores all rows of the first terms, while a row without any of them could be among the best. Returns the rows
+        that can be among the best, ascending, their scores, and the number of terms."""
         mask = self._allowed.mask
         scratch = self._scratch[: self._part.rows.count]
         touched: list[Places] = []
@@ -136,20 +136,20 @@ class Scan:
         try:
             while place < len(self._postings) and self._rest[place] >= self._least:
                 postings = self._postings[place]
-                # numpy indexes with its own integers: converted once, not at each use.
+                # numpy indexes with intp: converted once, not at each use.
                 rows, counts = postings.rows.astype(np.intp), postings.counts
                 if mask is not None:
                     keep = mask.take(rows)
                     rows, counts = rows[keep], counts[keep]
-                scores = self._shares(place, counts, self._norms(rows))
+                scores = self._contributions(place, counts, self._norms(rows))
                 if count:
                     scores += scratch.take(rows)
                 scratch[rows] = scores
                 touched.append(rows)
                 count += len(rows)
                 place += 1
-                if 0 < self._rest[place] < self._rest[0] / 2:  # no row has more yet than the terms before can add
-                    self._raise_bar(scores)
+                if 0 < self._rest[place] < self._rest[0] / 2:  # scores are high enough for a useful threshold
+                    self._raise_threshold(scores)
             least = max(np.float32(self._least - self._rest[place]), _TINY)
             if count > _SCANNED_SHARE * len(scratch):
                 found = (scratch >= least).nonzero()[0]
@@ -166,15 +166,15 @@ class Scan:
                     scratch[rows] = 0
 
     def _look_up(self, rows: Places, scores: Floats, place: int) -> tuple[Places, Floats]:
-        """Adds what the terms from `place` on have for these rows, which ascend; drops those that cannot be among the
-        best."""
+        """Adds the contributions of the terms from `place` on to these rows, which ascend; drops rows that cannot be
+        among the best."""
         norms = self._norms(rows)
         for at in range(place, len(self._postings)):
             postings = self._postings[at]
             if not len(postings.rows):
                 continue
-            scores += self._shares(at, self._counts(postings, rows), norms)
-            self._raise_bar(scores)
+            scores += self._contributions(at, self._counts(postings, rows), norms)
+            self._raise_threshold(scores)
             least = np.float32(self._least - self._rest[at + 1])
             if least > 0:
                 keep = (scores >= least).nonzero()[0]
@@ -187,19 +187,19 @@ class Scan:
         found = (scores >= max(np.float32(self._least), _TINY)).nonzero()[0]
         rows, scores = rows.take(found), scores.take(found)
         if len(rows) > k:
-            bar = np.partition(scores, len(scores) - k)[len(scores) - k]
-            above, equal = (scores > bar).nonzero()[0], (scores == bar).nonzero()[0]
+            kth = np.partition(scores, len(scores) - k)[len(scores) - k]
+            above, equal = (scores > kth).nonzero()[0], (scores == kth).nonzero()[0]
             keep = np.concatenate((above, equal[: k - len(above)]))  # rows ascend
             rows, scores = rows[keep], scores[keep]
         self._best.add(scores, self._part.rows.labels[rows])
 
-    def _raise_bar(self, scores: Floats) -> None:
-        """Takes into account that rows have these scores at least."""
+    def _raise_threshold(self, scores: Floats) -> None:
+        """Raises the threshold to the k-th of these scores, which are lower bounds."""
         k = self._best.k
-        if self._bar:
-            scores = scores[scores > self._bar]
+        if self._threshold:
+            scores = scores[scores > self._threshold]
         if len(scores) >= k:
-            self._bar = max(self._bar, float(np.partition(scores, len(scores) - k)[len(scores) - k]))
+            self._threshold = max(self._threshold, float(np.partition(scores, len(scores) - k)[len(scores) - k]))
 
     def _counts(self, postings: Postings, rows: Places) -> Counts:
         return self._part.counts_of(postings, rows)
@@ -210,15 +210,15 @@ class Scan:
         norms += self._scale.fixed
         return norms
 
-    def _shares(self, place: int, counts: Counts, norms: Floats) -> Floats:
-        shares = counts.astype(np.float32)
-        below = shares + norms
-        shares *= self._scale.weights[place]
-        shares /= below
-        return shares
+    def _contributions(self, place: int, counts: Counts, norms: Floats) -> Floats:
+        scores = counts.astype(np.float32)
+        divisors = scores + norms
+        scores *= self._scale.weights[place]
+        scores /= divisors
+        return scores
 
     def _bound(self, place: int) -> float:
-        """The highest share that the term can have in a row."""
+        """The highest contribution of the term to a row."""
         count, length = np.float32(self._postings[place].count_max), np.float32(self._postings[place].length_min)
         if not count:
             return 0.0

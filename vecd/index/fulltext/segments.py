@@ -1,15 +1,15 @@
-"""The pieces of an inverted index: term counts of new rows, the tail that takes them, and immutable segments.
+"""The parts of an inverted index: batches of new rows, the tail that collects them, and immutable segments.
 
-A *posting* says that a term occurs in a row, and how often. An occurrence in the title counts for more than one in the
-text: a posting's *count* is the sum of the weights of its occurrences, at most 255, and a row's *length* is the sum of
-the weights of all its terms.
+A *posting* is a term, a row and a count. The *count* is the sum of the weights of the term's occurrences in the row, at
+most 255: an occurrence in the title weighs more than one in the text. The *length* of a row is the sum of the weights
+of all its terms.
 
-    TermCounts    what `prepare` makes of lists of terms; knows no index, so any thread can make it
-    Tail     rows as they came, one row's postings after the other's; a search compares all its terms
-    Segment  postings by term (CSR): a term's rows ascend, and one term's postings stand together
+    TermCounts  the terms of a batch, from `prepare`; independent of an index, so any thread can make it
+    Tail        postings by row, in insertion order; a search compares all its terms
+    Segment     postings by term (CSR): the postings of a term are adjacent, and its rows ascend
 
-Rules: a segment's arrays never change; only rows are masked, and what is remembered about masked rows. So `merge` may
-read segments on another thread, given copies of their masks. Not thread-safe otherwise.
+Rules: the arrays of a segment never change; only masks and caches do. So `merge` may read segments on another thread,
+given copies of their masks. Not thread-safe otherwise.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ Terms = Sequence[str] | None
 N = TypeVar("N", bound=np.generic)
 
 _COUNT_MAX = 255
-#: Postings of one step of a merge: what it allocates beside its result stays small.
+#: Postings of one step of a merge; bounds its temporary memory.
 _SLAB_POSTINGS = 1 << 20
-#: Sets of numbers are united in a bitmap if it has at most so many times as many bits as they have members.
+#: Sets are merged in a bitmap if it has at most so many times as many bits as they have members.
 _BITMAP_SHARE = 16
-#: A term in more than this share of the rows gets its counts as an array over all rows, at its first lookup.
+#: A term in more than this share of the rows gets a dense array of counts, at its first lookup.
 _DENSE_SHARE = 1 / 8
-#: Looking up one row among a term's rows takes as long as going over so many of them.
+#: Looking up one row among the rows of a term takes as long as scanning so many of them.
 LOOKUP_POSTINGS = 16
 
 
 class Weights(NamedTuple):
-    """What one occurrence of a term counts; positive integers, so that counts and lengths are exact."""
+    """The weight of one occurrence of a term; positive integers, so that counts and lengths are exact."""
 
     title: int = 2
     text: int = 1
 
 
 class Postings(NamedTuple):
-    """One term's, or those of several terms as if they were one. `rows`, int32, ascend; `counts`, uint8, are their
-    counts; `living` is how many of the rows are alive."""
+    """The postings of a term, or of several terms as if they were one. `rows`, int32, ascend; `counts`, uint8, are
+    their counts; `living` is the number of living rows."""
 
     rows: Ids
     counts: Counts
@@ -62,9 +62,9 @@ class Postings(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TermCounts:
-    """Rows to add. `places`: which of the prepared rows they are, ascending; rows without any text are left out.
+    """Rows to add. `places`: their places among the prepared rows, ascending; rows without text are left out.
 
-    Its postings go by row: `rows` (ascending), `terms` (numbers of `vocabulary`) and `counts`.
+    The postings are by row: `rows` (ascending), `terms` (numbers of `vocabulary`) and `counts`.
     """
 
     vocabulary: list[str]
@@ -75,7 +75,7 @@ class TermCounts:
     counts: Counts
 
     def only(self, kept: Sequence[int]) -> TermCounts:
-        """Those of these prepared rows, ascending, as if no others had been prepared."""
+        """Only these prepared rows, ascending, as if no others had been prepared."""
         wanted = np.asarray(kept, np.int64)
         chosen = np.isin(self.places, wanted)
         numbers = np.cumsum(chosen) - 1
@@ -96,10 +96,10 @@ def prepare(
     weights: Weights = Weights(),
     forms: Sequence[Sequence[str]] | None = None,
 ) -> TermCounts:
-    """The terms of each row's title and text, as an index adds them. A pure function, for any thread.
+    """Counts the terms of each row's title and text, for `InvertedIndex.add`. A pure function, for any thread.
 
-    A row with neither (None twice) is left out. One with empty lists is a row that no search finds. `forms` are further
-    terms of each row that searches can find and that do not count for its length.
+    A row with neither (None twice) is left out. A row with empty lists is added, but no search finds it. `forms` are
+    additional terms of each row that do not count for its length.
     """
     numbers: defaultdict[str, int] = defaultdict()
     numbers.default_factory = numbers.__len__
@@ -115,7 +115,7 @@ def prepare(
             sizes = np.fromiter(map(len, its), np.int64, len(its))
         terms = np.fromiter(map(numbers.__getitem__, chain.from_iterable(its)), np.int64, int(sizes.sum()))
         found.append((np.repeat(np.arange(len(its)), sizes), terms))
-    # One number for each occurrence: row, term, whether it is in the title. Sorted, what belongs together is adjacent.
+    # One number per occurrence: row, term, whether it is in the title. Sorted, occurrences of a posting are adjacent.
     title, text = (rows * len(numbers) + terms for rows, terms in found)
     keys = np.concatenate((2 * title + 1, 2 * text))
     keys.sort()
@@ -135,7 +135,7 @@ def prepare(
 
 
 class Tail:
-    """The last rows that came. A search goes over all of its postings, so it is kept short."""
+    """The newest rows. A search reads all of its postings, so it is kept short."""
 
     def __init__(self, postings: int) -> None:
         self.rows = Rows()
@@ -154,15 +154,15 @@ class Tail:
         return self.rows.memory_bytes + 4 * self.rows.count + 9 * self.postings
 
     def add(self, labels: Labels, batch: TermCounts, terms: Ids) -> None:
-        """`terms`: the batch's, by their numbers in the index."""
+        """`terms`: those of the batch, by their numbers in the index."""
         rows, postings = self.rows.count, self.postings
         self.rows.append(labels)
-        self._lengths = _room(self._lengths, self.rows.count)
+        self._lengths = _grown(self._lengths, self.rows.count)
         self._lengths[rows : self.rows.count] = batch.lengths
         self.postings += len(terms)
-        self._rows = _room(self._rows, self.postings)
-        self._terms = _room(self._terms, self.postings)
-        self._counts = _room(self._counts, self.postings)
+        self._rows = _grown(self._rows, self.postings)
+        self._terms = _grown(self._terms, self.postings)
+        self._counts = _grown(self._counts, self.postings)
         np.add(batch.rows, np.int32(rows), out=self._rows[postings : self.postings])
         self._terms[postings : self.postings] = terms
         self._counts[postings : self.postings] = batch.counts
@@ -193,7 +193,7 @@ class Tail:
         return _looked_up(postings, rows)
 
     def sealed(self) -> Segment:
-        """A segment of the rows that are alive."""
+        """A segment of the living rows."""
         count = self.postings
         rows, terms, counts = self._rows[:count], self._terms[:count], self._counts[:count]
         alive = self.rows.alive
@@ -208,7 +208,7 @@ class Tail:
 
 
 class Segment:
-    """Postings by term. `terms` ascend, each has postings: those from its entry of `offsets` up to the next."""
+    """Postings by term. `terms` ascend; the postings of each are those from its entry of `offsets` to the next."""
 
     def __init__(self, labels: Labels, lengths: Floats, terms: Ids, offsets: Labels, rows: Ids, counts: Counts) -> None:
         self.rows = Rows(len(labels))
@@ -218,7 +218,7 @@ class Segment:
         self.offsets = offsets
         self.posting_rows = rows
         self.posting_counts = counts
-        # By term, what bounds its share in a row's score: its highest count, and the length of its shortest row.
+        # By term, the bounds of its contribution to a score: its highest count, and the length of its shortest row.
         self._count_max: Counts = np.empty(len(terms), np.uint8)
         self._length_min: Floats = np.empty(len(terms), np.float32)
         for first, last in _slabs(offsets):
@@ -227,7 +227,9 @@ class Segment:
             np.maximum.reduceat(counts[start:stop], inside, out=self._count_max[first:last])
             np.minimum.reduceat(lengths.take(rows[start:stop]), inside, out=self._length_min[first:last])
         self._removed: Ids = np.empty(0, np.int32)  # rows, in the order in which they were masked
-        self._dead: dict[int, tuple[int, int]] = {}  # of a term: how many of `_removed` it has seen, and has
+        self._dead: dict[
+            int, tuple[int, int]
+        ] = {}  # by term: how many of `_removed` were examined, and how many of its rows are dead
         self._dense: dict[int, Counts] = {}
 
     @property
@@ -236,7 +238,7 @@ class Segment:
 
     @property
     def size(self) -> int:
-        """What a merge of it costs."""
+        """The cost of merging it."""
         return max(self.postings, self.rows.count)
 
     @property
@@ -279,7 +281,7 @@ class Segment:
         return _united(self, self.posting_rows[at], self.posting_counts[at])
 
     def counts_of(self, postings: Postings, rows: npt.NDArray[np.intp]) -> Counts:
-        """The counts of these rows; 0 for those that the term is not in."""
+        """The counts of these rows; 0 for rows without the term."""
         if postings.place is None or len(postings.rows) <= _DENSE_SHARE * self.rows.count:
             return _looked_up(postings, rows)
         dense = self._dense.get(postings.place)
@@ -289,7 +291,7 @@ class Segment:
         return dense.take(rows)
 
     def _ranges(self, terms: Ids) -> tuple[Labels, Labels, Labels]:
-        """Of each term: its place, and where its postings begin and end."""
+        """For each term: its place, and the begin and end of its postings."""
         if not len(self.terms):
             nothing = np.zeros(len(terms), np.int64)
             return nothing, nothing, nothing
@@ -298,7 +300,7 @@ class Segment:
         return places, begins, np.where(self.terms[places] == terms, self.offsets[places + 1], begins)
 
     def _dead_among(self, place: int, rows: Ids) -> int:
-        """How many of a term's rows are masked. What is known is kept; only rows masked since then are looked for."""
+        """How many rows of a term are masked. Cached; only rows that were masked since are looked up."""
         if not len(self._removed):
             return 0
         seen, dead = self._dead.get(place, (0, 0))
@@ -314,8 +316,8 @@ class Segment:
 
 
 def merge(sources: Sequence[tuple[Segment, Bools]]) -> Segment:
-    """One segment of the rows of several that these masks say are alive. The segments' labels ascend from one to the
-    next. Any thread, as long as nobody changes the masks."""
+    """Merges the living rows of several segments, as given by these masks. The labels ascend from segment to segment.
+    Any thread, as long as the masks do not change."""
     parts = [_living(segment, alive) for segment, alive in sources]
     terms, places = _union([segment.terms for segment, _ in sources])
     sizes = np.zeros(len(terms), np.int64)
@@ -349,7 +351,7 @@ def merge(sources: Sequence[tuple[Segment, Bools]]) -> Segment:
 
 
 def _union(sets: Sequence[Ids]) -> tuple[Ids, list[npt.NDArray[np.integer]]]:
-    """What is in any of these ascending sets, ascending; and where the members of each set are in it."""
+    """The union of ascending sets, ascending; and the places of the members of each set in it."""
     every = np.concatenate(sets)
     last = int(every.max(initial=-1))
     if last > _BITMAP_SHARE * len(every):
@@ -363,7 +365,7 @@ def _union(sets: Sequence[Ids]) -> tuple[Ids, list[npt.NDArray[np.integer]]]:
 
 
 def _living(segment: Segment, alive: Bools) -> tuple[Ids, Counts, Labels]:
-    """A segment's postings without those of masked rows, the others renumbered; and how many each term has left."""
+    """The postings of living rows, with the rows renumbered; and the number of them for each term."""
     sizes = np.diff(segment.offsets)
     if alive.all():
         return segment.posting_rows, segment.posting_counts, sizes
@@ -374,7 +376,7 @@ def _living(segment: Segment, alive: Bools) -> tuple[Ids, Counts, Labels]:
 
 
 def _renumbered(kept: Bools) -> Ids:
-    """The new number of each that is kept, when the others are left out."""
+    """The new number of each kept element when the others are removed."""
     return np.cumsum(kept, dtype=np.int32) - np.int32(1)
 
 
@@ -394,7 +396,7 @@ def _postings(part: Tail | Segment, rows: Ids, counts: Counts) -> Postings:
 
 
 def common(part: Tail | Segment, terms: Sequence[Postings]) -> Postings:
-    """The rows that have all of the terms, as if these were one; it occurs in a row as often as the rarest of them."""
+    """The postings of several terms as one term, which a row contains if it contains all; its count is the lowest."""
     fewest = min(terms, key=lambda each: len(each.rows))
     counts = fewest.counts.copy()
     for each in terms:
@@ -405,7 +407,7 @@ def common(part: Tail | Segment, terms: Sequence[Postings]) -> Postings:
 
 
 def _united(part: Tail | Segment, rows: Ids, counts: Counts) -> Postings:
-    """Postings of several terms, in any order, as if they were of one."""
+    """Merges postings of several terms, in any order, as if they were one term."""
     summed = np.zeros(part.rows.count, np.uint32)
     np.add.at(summed, rows, counts.astype(np.uint32))
     found = summed.nonzero()[0]
@@ -423,14 +425,14 @@ def _looked_up(postings: Postings, rows: npt.NDArray[np.intp]) -> Counts:
 
 
 def starts(ordered: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Where each run of equal numbers begins."""
+    """The start of each run of equal numbers."""
     if not len(ordered):
         return np.empty(0, np.int64)
     return np.concatenate((np.zeros(1, np.int64), (ordered[1:] != ordered[:-1]).nonzero()[0] + 1))
 
 
 def _slabs(offsets: Labels) -> Iterator[tuple[int, int]]:
-    """Ranges of terms, each of about as many postings; a range is never empty."""
+    """Ranges of terms with about the same number of postings each; no range is empty."""
     if len(offsets) > 1:
         cuts = np.searchsorted(offsets, np.arange(0, int(offsets[-1]), _SLAB_POSTINGS), "right") - 1
         cuts = np.append(np.minimum(cuts, len(offsets) - 2), len(offsets) - 1)
@@ -438,8 +440,8 @@ def _slabs(offsets: Labels) -> Iterator[tuple[int, int]]:
         yield from zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
 
 
-def _room(array: npt.NDArray[N], count: int) -> npt.NDArray[N]:
-    """The array, or a longer one that begins with it, with room for `count`."""
+def _grown(array: npt.NDArray[N], count: int) -> npt.NDArray[N]:
+    """The array, or a longer copy with space for `count` elements."""
     if count <= len(array):
         return array
     grown = np.empty(max(count, 2 * len(array)), array.dtype)

@@ -1,12 +1,12 @@
-"""TermDictionary: numbers the terms of an inverted index from 0, in the order of their arrival.
+"""TermDictionary: numbers the terms of an inverted index, from 0 in insertion order.
 
-It finds a term's number, and the numbers of all terms that begin with a prefix. For the second, terms are kept in
-sorted runs. A few thousand new terms make a run, and runs of about the same size are merged up to a maximum: so no
-single call sorts much, and a prefix costs two binary searches a run.
+It looks up the number of a term, and the numbers of all terms with a prefix. For prefixes, terms are kept in sorted
+runs. A few thousand new terms make a run, and runs of similar size are merged up to a maximum: no single call sorts
+much, and a prefix costs two binary searches per run.
 
-Rules: numbers never change, and a term stays until a restart, also when no row has it any more. The dict holds only
-strings and integers and the runs are tuples, so Python's garbage collector does not go over them. Not thread-safe: the
-index that owns it is an actor.
+Rules: numbers never change, and a term remains until a restart, even if no row has it any more. The dict has only
+strings and integers, and the runs are tuples, so Python's garbage collector does not traverse them. Not thread-safe:
+the index that owns it is an actor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Ids = npt.NDArray[np.int32]
 
 _RUN_TERMS_MIN = 2_048
 _RUN_TERMS_MAX = 16_384
-#: What a term takes beside its string and its entry in the dict: an integer object, two pointers, its number in a run.
+#: Memory of a term besides its string and its dict entry: an integer object, two pointers, its number in a run.
 _TERM_BYTES = 28 + 8 + 8 + 4
 _ERRORS = "surrogatepass"  # a term is any Python string
 
@@ -43,7 +43,7 @@ class TermDictionary:
 
     @property
     def terms(self) -> list[str]:
-        """All terms; a term's place is its number."""
+        """All terms; the place of a term is its number."""
         return list(self._names)
 
     @property
@@ -88,7 +88,7 @@ class TermDictionary:
 
 
 def encode(terms: Sequence[str], used: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The terms that are `used`, as UTF-8 bytes one after the other, and where each begins, and the end."""
+    """The terms that are `used`: their concatenated UTF-8 bytes, and the offset of each, and the end."""
     pieces = [term.encode("utf-8", _ERRORS) for term in compress(terms, used.tolist())]
     offsets = np.zeros(len(pieces) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)), out=offsets[1:])
@@ -96,12 +96,12 @@ def encode(terms: Sequence[str], used: npt.NDArray[np.bool_]) -> tuple[npt.NDArr
 
 
 def decode(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> TermDictionary:
-    """Raises ValueError for what `encode` cannot have made."""
+    """The inverse of `encode`. Raises ValueError for arrays that `encode` cannot have made."""
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
-        raise ValueError("the places of its terms contradict each other")
+        raise ValueError("the offsets of its terms are inconsistent")
     raw, places = data.tobytes(), offsets.tolist()
     made = TermDictionary()
     made.number([raw[a:b].decode("utf-8", _ERRORS) for a, b in pairwise(places)])
     if len(made) != len(places) - 1:
-        raise ValueError("a term is there twice")
+        raise ValueError("a term occurs twice")
     return made

@@ -1,1 +1,1 @@
-"""Index structures in this process: one kind a file, and what they share."""
+"""Index structures in this process: one kind per file, and their shared parts."""

@@ -1,11 +1,11 @@
-"""DistinctVectors: which rows hold the same vector, so that a graph links each distinct vector once.
+"""DistinctVectors: finds rows with equal vectors, so that a graph has one node per distinct vector.
 
 A *node* is a distinct vector; each row belongs to one node. Nodes are numbered in the order of their first rows. Equal
-vectors are found by a hash of their bytes and compared byte by byte. Two vectors with the same 64-bit hash and
-different bytes may stay unmerged, which costs a node and no answer.
+vectors are found by a hash of their bytes and compared byte by byte. In rare cases, hash
+collisions prevent a merge of equal vectors: this costs a node, but no hit.
 
-Memory is 8 bytes a row and 16 to 24 bytes a node, and 8 bytes for each row that is not the first of its node. Not
-thread-safe: the structure that owns it is.
+Memory: 8 bytes per row, 16 to 24 bytes per node, and 8 bytes for each row that is not the first of its node. Not
+thread-safe.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy.typing as npt
 from ..rows import Bools, Labels
 
 _Codes = npt.NDArray[Any]
-#: Rows that are hashed at once: the products of their words stay in the processor's cache.
+#: Rows that are hashed at a time: their products fit in the CPU cache.
 _HASHED_AT_ONCE = 1_024
 _TABLE_SLOTS_MIN = 1_024
-#: Of the table's slots, those that may be taken.
+#: The maximum load of the hash table.
 _LOAD_MAX = 0.5
-#: Slots that are looked at for one vector. Vectors whose hashes collide more often than this are not merged.
+#: The maximum number of probes per vector. Vectors with longer probe sequences are not merged.
 _PROBES_MAX = 64
 
 
@@ -57,16 +57,16 @@ class DistinctVectors:
         self._hashes = _Grown(np.uint64)  # by node
         self._others: Labels = np.empty(0, np.int64)  # node << 32 | row of all rows but the first, ascending
         self._table: npt.NDArray[np.int32] = np.full(_TABLE_SLOTS_MIN, -1, np.int32)  # nodes, by open addressing
-        self._random = np.random.default_rng()  # another one in each process: collisions cannot be prepared
+        self._random = np.random.default_rng()  # a different seed in each process: collisions cannot be prepared
         self._factors: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
 
     @property
     def nodes(self) -> int:
-        """How many distinct vectors there are."""
+        """The number of distinct vectors."""
         return self._first.count
 
     @property
-    def any(self) -> bool:
+    def has_duplicates(self) -> bool:
         """Whether a node has more than one row."""
         return len(self._others) > 0
 
@@ -81,15 +81,15 @@ class DistinctVectors:
         return sum(array.nbytes for array in arrays)
 
     def add(self, codes: _Codes, stored: _Codes) -> Bools:
-        """Adds rows. `codes`, shape (n, d), are their vectors; `stored`, shape (nodes, d), those of the nodes so far.
+        """Adds rows. `codes`, shape (n, d), are their vectors; `stored`, shape (nodes, d), those of the present nodes.
 
-        Returns which rows are the first of a new node: the caller stores these, in their order.
+        Returns which rows are the first of a new node: the caller stores these, in this order.
         """
         hashes = self._hashed(codes)
         nodes = self._found(hashes, codes, stored)
         unknown = np.flatnonzero(nodes < 0)
         new = np.zeros(len(codes), np.bool_)
-        if len(set(hashes[unknown].tolist())) == len(unknown):  # mostly so; np.unique would take longer than a node
+        if len(set(hashes[unknown].tolist())) == len(unknown):  # usual; np.unique takes longer
             new[unknown] = True
             nodes[unknown] = self.nodes + np.arange(len(unknown))
         else:
@@ -113,14 +113,14 @@ class DistinctVectors:
         return new
 
     def restore(self, node_of: npt.NDArray[np.int32], stored: _Codes) -> None:
-        """Takes over the node of each row, for stored vectors of shape (nodes, d); there must be no rows yet.
+        """Restores the node of each row, for stored vectors of shape (nodes, d); there must be no rows yet.
 
         Raises ValueError unless nodes are numbered in the order of their first rows and each has one.
         """
         highest = np.maximum.accumulate(node_of) if len(node_of) else node_of
         steps = np.diff(highest, prepend=-1)
         if node_of.min(initial=0) < 0 or steps.max(initial=0) > 1 or int(steps.sum()) != len(stored):
-            raise ValueError("its rows do not belong to its vectors")
+            raise ValueError("its rows do not match its vectors")
         rows = np.arange(len(node_of), dtype=np.int64)
         self._node_of.append(node_of)
         self._first.append(rows[steps == 1])
@@ -130,13 +130,13 @@ class DistinctVectors:
         self._enter(0)
 
     def find(self, code: _Codes, stored: _Codes) -> int | None:
-        """The node with this vector, shape (d,)."""
+        """The node with this vector, shape (d,); None if there is none."""
         node = int(self._found(self._hashed(code[None]), code[None], stored)[0])
         return None if node < 0 else node
 
     def mask(self, rows: Bools) -> Bools:
-        """By node, whether one of its rows is in a mask of rows."""
-        if not self.any:
+        """By node, whether a mask of rows contains one of its rows."""
+        if not self.has_duplicates:
             return rows
         found = np.zeros(self.nodes, np.bool_)
         found[self.node_of[rows]] = True
@@ -165,7 +165,7 @@ class DistinctVectors:
     # --- the table --------------------------------------------------------------------------------------------------
 
     def _hashed(self, codes: _Codes) -> npt.NDArray[np.uint64]:
-        """Multiply-shift: the words of a vector times random odd factors (Dietzfelbinger and others, 1997)."""
+        """Multiply-shift hashing: the words of a vector times random odd factors (Dietzfelbinger and others, 1997)."""
         words = codes.view(np.uint16 if codes.dtype.itemsize == 2 else np.uint32)
         if len(self._factors) != words.shape[1]:
             self._factors = self._random.integers(0, 2**63, words.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
@@ -176,11 +176,11 @@ class DistinctVectors:
         return hashes
 
     def _slots(self, hashes: npt.NDArray[np.uint64]) -> Labels:
-        """Where each hash is looked for first: its highest bits, which all words have mixed into."""
+        """The first slot of each hash: its highest bits, which depend on all words."""
         return (hashes >> np.uint64(65 - len(self._table).bit_length())).astype(np.int64)
 
     def _found(self, hashes: npt.NDArray[np.uint64], codes: _Codes, stored: _Codes) -> Labels:
-        """The nodes that hold these vectors, -1 where none does."""
+        """The nodes with these vectors, -1 for none."""
         found = np.full(len(codes), -1, np.int64)
         pending, slots = np.arange(len(codes)), self._slots(hashes)
         for _ in range(_PROBES_MAX):
@@ -196,7 +196,7 @@ class DistinctVectors:
         return found
 
     def _enter(self, start: int) -> None:
-        """Enters the nodes from this one on into the table; all of them if it must grow."""
+        """Inserts the nodes from `start` on into the table; all of them if it must grow."""
         if self.nodes > _LOAD_MAX * len(self._table):
             self._table = np.full(1 << (int(self.nodes / _LOAD_MAX) - 1).bit_length(), -1, np.int32)
             start = 0
@@ -206,6 +206,6 @@ class DistinctVectors:
             if not len(nodes):
                 break
             free = self._table[slots] < 0
-            self._table[slots[free]] = nodes[free]  # of several that want it, the last gets it
+            self._table[slots[free]] = nodes[free]  # if several nodes hash to a slot, the last one gets it
             left = self._table[slots] != nodes
             nodes, slots = nodes[left], (slots[left] + 1) & (len(self._table) - 1)

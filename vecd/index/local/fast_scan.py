@@ -1,8 +1,8 @@
-"""FastScanCodes: 4-bit product quantisation codes in faiss's fast-scan lists, scanned whole, on several cores if many.
+"""FastScanCodes: 4-bit product quantization codes in faiss's fast-scan lists, scanned completely, on several cores.
 
-The rows are spread over *shards*, each a list of its own, so that one search of many rows can use several cores. faiss
-itself shares work out by queries only. A shard is an inverted-file index with one list, because faiss's plain fast-scan
-index takes no selector of rows.
+The rows are distributed over *shards*, each a separate list, so that one search of many rows can use several cores:
+faiss parallelizes over queries only. A shard is an inverted-file index with one list, because faiss's plain fast-scan
+index does not support a selector of rows.
 """
 
 from __future__ import annotations
@@ -20,26 +20,25 @@ from ..rows import Allowed, Floats, Labels
 
 T = TypeVar("T")
 
-#: More shards cost each search more calls than further cores gain.
+#: With more shards, the additional calls per search cost more than the additional cores gain.
 _SHARDS_MAX: Final = 4
-#: Bytes of codes from which on one query is shared out to several cores: below, waking a thread costs as much as it
-#: saves.
+#: Bytes of codes from which one query uses several cores: below, waking a thread costs as much as it saves.
 _SHARED_BYTES: Final = 16 << 20
 
 
 class FastScanCodes:
-    """FastScanCodes of rows with `pieces` pieces of `width` components, 4 bits each. Not thread-safe."""
+    """Codes of rows with `subvectors` subvectors of `width` components, 4 bits each. Not thread-safe."""
 
-    def __init__(self, pieces: int, width: int, *, by_distance: bool) -> None:
-        """`by_distance`: rows are compared by squared distance, otherwise by inner product."""
+    def __init__(self, subvectors: int, width: int, *, by_distance: bool) -> None:
+        """`by_distance`: compares rows by squared distance, otherwise by inner product."""
         self._by_distance = by_distance
-        self._bytes = pieces // 2
+        self._bytes = subvectors // 2
         self._count = 0
         metric = faiss().METRIC_L2 if by_distance else faiss().METRIC_INNER_PRODUCT
-        self._quantizer: Any = faiss().IndexFlat(pieces * width, metric)
-        self._quantizer.add(np.zeros((1, pieces * width), np.float32))
+        self._quantizer: Any = faiss().IndexFlat(subvectors * width, metric)
+        self._quantizer.add(np.zeros((1, subvectors * width), np.float32))
         self._shards = [
-            faiss().IndexIVFPQFastScan(self._quantizer, pieces * width, 1, pieces, 4, metric)
+            faiss().IndexIVFPQFastScan(self._quantizer, subvectors * width, 1, subvectors, 4, metric)
             for _ in range(min(native.CORES, _SHARDS_MAX))
         ]
         for shard in self._shards:
@@ -50,7 +49,7 @@ class FastScanCodes:
         return self._count * self._bytes
 
     def train(self, sample: Floats) -> None:
-        """Learns the centroids of each piece; vectors of shape (n, pieces * width)."""
+        """Learns the centroids of each subvector; vectors of shape (n, subvectors * width)."""
         first, *others = self._shards
         first.pq.train(sample)
         first.is_trained = True
@@ -60,7 +59,7 @@ class FastScanCodes:
             shard.is_trained = True
 
     def add(self, vectors: Floats) -> Floats:
-        """Adds rows, which are numbered on; returns their squared errors, shape (n,)."""
+        """Adds rows with the next numbers; returns their squared quantization errors, shape (n,)."""
         shard = min(self._shards, key=lambda each: int(each.ntotal))
         shard.add_with_ids(vectors, np.arange(self._count, self._count + len(vectors), dtype=np.int64))
         self._count += len(vectors)
@@ -81,7 +80,7 @@ class FastScanCodes:
 
         first, *others = self._shards
         if others and len(queries) == 1 and self.nbytes >= _SHARED_BYTES:
-            waiting = [_begun(scan, shard) for shard in others]
+            waiting = [_submit(scan, shard) for shard in others]
             parts = [scan(first), *(each.result() for each in waiting)]
         else:
             parts = [scan(shard) for shard in self._shards if shard.ntotal]
@@ -94,8 +93,8 @@ class FastScanCodes:
         return np.take_along_axis(estimates, order, 1), np.take_along_axis(rows, order, 1)
 
 
-def _begun(scan: Callable[[Any], T], shard: Any) -> Future[T]:
-    """Scans a shard on another thread, or here if there is none."""
+def _submit(scan: Callable[[Any], T], shard: Any) -> Future[T]:
+    """Scans a shard on another thread, or on this one if there is none."""
     try:
         return _threads().submit(scan, shard)
     except RuntimeError:  # the system gives no thread
@@ -106,5 +105,5 @@ def _begun(scan: Callable[[Any], T], shard: Any) -> Future[T]:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """The threads beside the caller's that scan shards; each on one core."""
+    """The additional threads that scan shards, one core each."""
     return ThreadPoolExecutor(_SHARDS_MAX - 1, "vecd-codes", initializer=native.one_core)

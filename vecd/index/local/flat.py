@@ -1,7 +1,7 @@
-"""Flat: exact search. A matrix in blocks, scanned whole. It is an index kind of its own, and the tail of the others.
+"""Flat: exact search by a scan of all vectors, stored in blocks. It is an index kind, and the tail of all others.
 
-Rules: labels ascend from block to block. Growing allocates a block and never copies what is there. A removed row is
-masked; a block with a fifth of its rows dead is packed. Not thread-safe: a LiveIndex owns it.
+Rules: labels ascend from block to block. Growing allocates a block and never copies existing rows. A removed row is
+masked; a block with a fifth of its rows dead is compacted. Not thread-safe: a LiveIndex owns it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DEAD_SHARE_MAX = 0.2
 
 
 class _Block:
-    """Up to FLAT_BLOCK_ROWS rows. Memory that no row has touched yet is not resident."""
+    """Up to FLAT_BLOCK_ROWS rows. Memory of unused rows is not resident."""
 
     __slots__ = ("matrix", "rows")
 
@@ -33,7 +33,7 @@ class _Block:
 
     @property
     def worn(self) -> bool:
-        """Whether it has so many dead rows that packing it pays."""
+        """Whether it has so many dead rows that compaction pays."""
         return self.rows.dead > _DEAD_SHARE_MAX * self.rows.count
 
     def append(self, labels: Labels, vectors: Floats) -> None:
@@ -65,7 +65,7 @@ class Flat:
 
     @property
     def memory_bytes(self) -> int:
-        """What the rows in use take."""
+        """The memory of the rows in use."""
         return sum(block.vectors.nbytes + block.rows.memory_bytes for block in self._blocks)
 
     @property
@@ -90,12 +90,12 @@ class Flat:
             start = stop
 
     def remove(self, labels: Labels) -> None:
-        """Masks these labels; those that are not here are passed over."""
+        """Masks these labels; unknown labels are ignored."""
         for block in self._blocks:
             block.rows.remove(labels)
 
     def take(self, count: int) -> tuple[Labels, Floats]:
-        """Takes out the first rows, up to `count`, dead ones as well; returns those of them that are alive."""
+        """Removes up to `count` rows from the front, dead ones included; returns the living ones."""
         if not self._blocks:
             return np.empty(0, np.int64), np.empty((0, self.dimension), np.float32)
         block = self._blocks[0]
@@ -108,7 +108,7 @@ class Flat:
         return labels, vectors
 
     def drop_through(self, label: int) -> None:
-        """Forgets all rows up to this label (inclusive)."""
+        """Removes all rows up to this label (inclusive)."""
         while self._blocks and self._blocks[0].rows.last_label <= label:
             del self._blocks[0]
         if self._blocks:
@@ -117,17 +117,17 @@ class Flat:
 
     @property
     def worn(self) -> bool:
-        """Whether a block has so many dead rows that packing it pays."""
+        """Whether a block has so many dead rows that compaction pays."""
         return any(block.worn for block in self._blocks)
 
     def maintain(self) -> bool:
-        """One slice of maintenance: packs one block with many dead rows. True if there may be more to do."""
+        """Compacts one block with many dead rows. Returns whether there may be more to do."""
         worn = next((at for at, block in enumerate(self._blocks) if block.worn), None)
         if worn is not None:
-            self._pack(worn)
+            self._compact(worn)
         return worn is not None
 
-    def _pack(self, at: int) -> None:
+    def _compact(self, at: int) -> None:
         block = self._blocks[at]
         alive = block.rows.alive
         labels, vectors = block.rows.labels[alive], block.vectors[alive]
@@ -152,7 +152,7 @@ class Flat:
         return np.concatenate(found) if found else np.empty((0, self.dimension), np.float32)
 
     def search(self, queries: Floats, k: int, selection: Selection | None = None) -> tuple[Floats, Labels]:
-        """The k best of each query: scores and labels of shape (n, min(k, rows that may be found)), in no order."""
+        """The k best of each query: scores and labels of shape (n, min(k, matching rows)), in no order."""
         scores, labels = [np.empty((len(queries), 0), np.float32)], [np.empty((len(queries), 0), np.int64)]
         for block in self._blocks:
             allowed = block.rows.allowed(selection)
@@ -162,4 +162,4 @@ class Flat:
         return np.concatenate(scores, axis=1), np.concatenate(labels, axis=1)
 
 
-KIND: Final = IndexKind("every vector is compared; exact", exact=True)
+KIND: Final = IndexKind("a scan of all vectors; exact", exact=True)

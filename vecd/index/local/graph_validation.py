@@ -1,4 +1,4 @@
-"""Validates the arrays of a graph from a snapshot before native code reads them."""
+"""Validates the arrays of a graph from a snapshot, before native code uses them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DTYPES: Final[dict[str, type[np.generic]]] = {
 def check(
     arrays: Mapping[str, npt.NDArray[Any]], links_below: npt.NDArray[Any], dimension: int, component_bytes: int
 ) -> None:
-    """Raises ValueError unless the arrays, which have DTYPES, make one graph that can be walked.
+    """Raises ValueError unless the arrays, which have DTYPES, form a valid graph.
 
-    `links_below`: by level, how many links a node has on all levels below it.
+    `links_below`: by level, the number of links of a node on all levels below it.
     """
     labels, levels, offsets, neighbors = (arrays[name] for name in ("labels", "levels", "offsets", "neighbors"))
     count = len(levels)
@@ -44,11 +44,11 @@ def check(
         and level == levels.max() - 1 == levels[entry] - 1
     )
     if not sound:
-        raise ValueError("its arrays contradict each other")
-    # A link on a level leads to a node that has that level: the walk reads there.
+        raise ValueError("its arrays are inconsistent")
+    # A link on a level must lead to a node that has this level: faiss reads the links there.
     for at in range(1, int(level) + 1):
         here = (levels > at).nonzero()[0]
         first, last = int(links_below[at]), int(links_below[at + 1])
         linked = neighbors[offsets[here].astype(np.int64)[:, None] + np.arange(first, last)]
         if (levels[linked[linked >= 0]] <= at).any():
-            raise ValueError("a link leads to a level that is not there")
+            raise ValueError("a link leads to a level that does not exist")

@@ -1,9 +1,9 @@
-"""KD-tree: exact search that leaves out whole halves of space (Bentley, 1975). Worth it up to some 20 dimensions; above
-that nothing can be left out, and a scan is faster.
+"""k-d tree: exact search that prunes half-spaces (Bentley, 1975). Useful up to about 20 dimensions; above that nothing
+can be pruned, and a scan is faster.
 
-scipy's tree, on which scikit-learn stands: scikit-learn's own holds the interpreter lock while it is built (0.6 s for
-200,000 x 8), and every thread of the daemon would stand still. It cannot grow; LiveIndex builds a new one aside when
-enough has come. Dead and filtered rows are passed over by asking for more neighbours until enough are left.
+scipy's tree, not scikit-learn's, which holds the interpreter lock during its build (0.6 s for 200,000 x 8) and would
+block all threads of the daemon. It cannot grow; LiveIndex builds a new one in the background when enough rows were
+added. To skip dead and filtered rows, a search asks for more neighbours.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ..kind import IndexKind, Parameter
 from ..rows import Allowed, Floats, Labels, Rows
 from ..structure import Effort, Spec
 
-#: Asking for more than this share of all rows, a scan is faster.
+#: For more neighbours than this share of all rows, a scan is faster.
 _ASK_SHARE_MAX = 0.02
 
 
 class KdTree:
-    """A tree over a matrix of float64, which scipy needs, beside the float32 that scores are made of."""
+    """A tree over a float64 matrix, which scipy needs, besides the float32 vectors for scores."""
 
     grows = False
 
@@ -58,8 +58,8 @@ class KdTree:
         self._pages = []
         points = self._matrix.astype(np.float64)
         if self._spec.metric == "cosine":
-            # A row of zeros has a cosine of 0 to everything, and so should be as far as a right angle is: with one more
-            # component, of 1 where all others are 0, it is.
+            # A row of zeros has a cosine of 0 to all vectors, so its distance must be that of a right angle. An extra
+            # component does this: 1 for rows of zeros, 0 for all others.
             points = np.hstack((points, ~points.any(axis=1, keepdims=True)))
         self._tree = cKDTree(points, self._spec.parameters["leaf_size"], balanced_tree=False, compact_nodes=False)
 
@@ -71,7 +71,7 @@ class KdTree:
             scores, rows = brute_force.nearest(self._matrix, queries, k, allowed, self._spec.space)
             return scores, self.rows.labels[rows]
         points = np.pad(queries, ((0, 0), (0, self._tree.m - self._spec.dimension)))
-        _, near = self._tree.query(points, np.arange(1, asked + 1))  # by the numbers wanted: always (n, asked)
+        _, near = self._tree.query(points, np.arange(1, asked + 1))  # by ranks: the shape is (n, asked)
         scores, labels = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         for place, rows in enumerate(near):
             found = rows if allowed.mask is None else rows[allowed.mask[rows]]
@@ -95,10 +95,10 @@ class KdTree:
 
 
 KIND: Final = IndexKind(
-    "a tree of halved spaces; exact, and fast for few dimensions",
+    "a k-d tree; exact, and fast for few dimensions",
     KdTree,
     rows_min=1_024,
     exact=True,
     parameters={"leaf_size": Parameter(32, "vectors in a leaf", 1, 4_096)},
-    refuses={"dot": "a tree finds what is near, and the largest inner product need not be"},
+    refuses={"dot": "a tree finds near vectors, and the largest inner product need not be near"},
 )

@@ -1,14 +1,14 @@
-"""LSH: each vector is a code of bits, one a random hyperplane (Charikar, 2002, "Similarity estimation techniques from
-rounding algorithms"); the codes nearest to the query's by Hamming distance are compared exactly: for each query as many
-as it needs (rerank_misses.py), or all vectors, where that is cheaper.
+"""LSH: locality-sensitive hashing with random hyperplanes, one bit each (Charikar, 2002, "Similarity estimation
+techniques from rounding algorithms"). The vectors whose codes are nearest to the query's by Hamming distance are
+compared exactly: as many as each query needs (rerank_misses.py), or all vectors where that is cheaper.
 
-How the bits come to stand for each metric's notion of near:
+The meaning of a bit depends on the metric:
 
-- cosine: on which side of a hyperplane through the origin. Two vectors differ in a share of bits that is their angle.
-- l2: the hyperplane goes through a vector of the data instead, so that what is near is on the same side of most.
-- dot: vectors get one component more, which brings all to one length; then as cosine (Neyshabur and Srebro, 2015, "On
-  symmetric and asymmetric LSHs for inner product search"). The larger that length, the less of a code is left for the
-  vector, so that it is not the longest one's: the few that are longer are always compared exactly. When later ones make
+- cosine: the side of a hyperplane through the origin. The fraction of differing bits is proportional to the angle.
+- l2: the side of a hyperplane through a vector of the data, so that near vectors are on the same side of most.
+- dot: one additional component brings all vectors to the same length; then as cosine (Neyshabur and Srebro, 2015, "On
+  symmetric and asymmetric LSHs for inner product search"). The larger this length, the less of a code depends on the
+  vector, so it is less than the maximum: the few longer vectors are always compared exactly. When later vectors make
   them many, the structure is worn.
 
 The hyperplanes are drawn from a fixed seed: the same rows make the same index.
@@ -29,15 +29,15 @@ from ..rows import Allowed, Floats, Labels, Rows
 from ..structure import Effort, Spec
 from .rerank_misses import expected_misses
 
-#: Candidates that are compared exactly, at least; and by default for each hit that is wanted.
+#: Candidates that are compared exactly: the minimum, and the default per hit.
 _CANDIDATES_MIN, _CANDIDATES_PER_HIT = 500, 20
-#: Microseconds of a search on one core for a code looked at, and for a candidate compared.
+#: Microseconds of a search on one core per scanned code, and per compared candidate.
 _CODE_US, _CANDIDATE_US = 0.005, 0.6
-#: What a code's bytes cost to look at, relative to the 512 bits that _CODE_US was measured with.
+#: The length of the codes with which _CODE_US was measured.
 _BITS_MEASURED = 512
-#: By how much the candidates grow, and the share of the misses permitted that one query may be expected to have.
+#: The growth factor of the candidates, and the share of the permitted misses that one query may be expected to have.
 _GROWTH, _MISSES_SHARE = 8, 0.5
-#: For dot: the share of rows that are too long for their codes when the structure is new, and when it is worn.
+#: For dot: the share of rows that are too long for their codes in a new structure, and in a worn one.
 _LONGER_SHARE, _WORN_SHARE = 0.05, 0.15
 _SEED = 20_020_519
 
@@ -48,16 +48,15 @@ class Lsh:
     grows = True
 
     def __init__(self, spec: Spec) -> None:
-
         self.rows = Rows()
         self._spec = spec
         self._bits = int(spec.parameters["bits"])
         self._codes: Any = faiss().IndexBinaryFlat(self._bits)
-        self._matrix: Floats = np.empty((0, spec.dimension), np.float32)  # with room to grow
-        self._planes: Floats | None = None  # shape (dimension, bits), drawn when the first rows are here
+        self._matrix: Floats = np.empty((0, spec.dimension), np.float32)  # with spare rows
+        self._planes: Floats | None = None  # shape (dimension, bits), drawn with the first rows
         self._offsets: Floats = np.zeros(self._bits, np.float32)
-        self._length = 0.0  # for dot: what all vectors are brought to
-        self._longer: Labels = np.empty(0, np.int64)  # for dot: the rows that are longer than that, ascending
+        self._length = 0.0  # for dot: the common length of all vectors
+        self._longer: Labels = np.empty(0, np.int64)  # for dot: the rows that are longer, ascending
 
     @property
     def memory_bytes(self) -> int:
@@ -135,7 +134,7 @@ class Lsh:
         self, queries: Floats, left: Labels, candidates: int, allowed: Allowed, missed_max: float, scores: Floats,
         rows: Labels,
     ) -> npt.NDArray[np.bool_]:  # fmt: skip
-        """Answers the queries `left`, if comparing so many candidates exactly is enough; says which it answered."""
+        """Answers those of the queries `left` for which so many candidates are enough; returns which it answered."""
         parameters = faiss().SearchParameters(sel=allowed.selector)
         differing, near = self._codes.search(self._coded(queries[left], stored=False), candidates, params=parameters)
         answered = np.zeros(len(left), np.bool_)
@@ -158,13 +157,12 @@ class Lsh:
         return answered
 
     def _missed(self, differing: npt.NDArray[np.int32], distances: Floats, k: int) -> float:
-        """How many of the k nearest are to be expected among the rows that were not compared. `differing` are the bits
-        in which the codes differ from the query's, ascending; stretched by the line that fits the distances best, they
-        are estimates of these."""
+        """The expected number of the k nearest among the rows that were not compared. `differing` are the Hamming
+        distances to the query, ascending; a linear fit to the exact distances makes them estimates."""
         bits = differing.astype(np.float32)
         spread = float(bits.std())
         if not spread:
-            return math.inf  # the codes tell none of these apart
+            return math.inf  # the codes do not distinguish these rows
         slope = float(np.mean((bits - bits.mean()) * (distances - distances.mean()))) / spread**2
         if slope <= 0:
             return math.inf
@@ -172,8 +170,8 @@ class Lsh:
         expected = expected_misses(estimates, distances, k, float((distances - estimates).std()))
         if self._spec.metric != "dot":
             return expected
-        # Lengths differ, so inner products are not spread normally about their estimates: a few are much larger. If
-        # the outer half of what was compared has some of the k nearest, those beyond it have, too.
+        # Lengths differ, so inner products are not normally distributed around their estimates: a few are much larger.
+        # If the outer half of the candidates has some of the k nearest, so have the rows beyond it.
         kth = np.partition(distances, k - 1)[k - 1]
         return max(expected, float(np.count_nonzero(distances[len(distances) // 2 :] <= kth)) / 2)
 
@@ -195,9 +193,9 @@ class Lsh:
 
 
 KIND: Final = IndexKind(
-    "random hyperplanes make a code of bits of each vector; approximate",
+    "bit codes from random hyperplanes; approximate",
     Lsh,
     rows_min=16_384,
     train_rows=16_384,
-    parameters={"bits": Parameter(512, "hyperplanes", 64, 8_192, step=8)},
+    parameters={"bits": Parameter(512, "bits of a code", 64, 8_192, step=8)},
 )

@@ -1,23 +1,22 @@
-"""PQ: short codes of all vectors are scanned whole, and the rows that look best are compared exactly.
+"""PQ: product quantization. A search scans short codes of all vectors, and compares the best candidates exactly.
 
-A vector is rotated, cut into pieces of a few components, and each piece is replaced by the number of the nearest of 16
-centroids (product quantisation; Jégou, Douze and Schmid, 2011, "Product Quantization for Nearest Neighbor Search").
-faiss scans such 4-bit codes with SIMD table look-ups ("fast scan"; André, Kermarrec and Le Scouarnec, 2015). A code has
-no links to others, so an added row is an append, a deleted or filtered row is a mask, and copies do no harm.
+A vector is rotated and split into subvectors of a few components, and each subvector is replaced by the number of the
+nearest of 16 centroids (Jégou, Douze and Schmid, 2011, "Product Quantization for Nearest Neighbor Search"). faiss scans
+such 4-bit codes with SIMD table lookups ("fast scan"; André, Kermarrec and Le Scouarnec, 2015). Codes are independent
+of each other, so adding a row is an append, deleting or filtering a row is a mask, and duplicates do no harm.
 
-How many rows are compared exactly is decided for each query, by what the comparison shows (rerank_misses.py). If more
-of the nearest are expected among the others than the wanted recall permits, eight times as many are compared, until
-a scan of the vectors themselves is cheaper. So a query that the codes describe badly costs more, and is answered right
-all the same.
+The number of candidates is decided for each query, from the exact comparisons (rerank_misses.py). If more misses are
+expected than the target recall permits, eight times as many candidates are compared, until a scan of all vectors is
+cheaper. So a query that the codes approximate badly takes longer, but meets the recall.
 
-Cosine is compared as Euclidean distance: for vectors of length 1 the order is the same. Distances do not change when
-the mean of the vectors is subtracted, which leaves only the differences to be coded: vectors that all lie in a narrow
-cone are coded as well as any others. For `dot` the mean is subtracted from the vectors alone, which adds the same to
-every score of a query.
+Cosine is compared as Euclidean distance: for vectors of length 1 the order is the same. Subtracting the mean of the
+vectors does not change distances, and only the differences are encoded: vectors in a narrow cone are approximated as
+well as any others. For `dot` the mean is subtracted from the stored vectors only, which shifts all scores of a query by
+the same amount.
 
-A few rows fit the codes much worse than the rest (vectors of extreme length, rows that came after the data drifted).
-Their estimates say nothing, so these `outliers` are always compared exactly; when there are many, the structure is worn
-and is trained again.
+A few rows have a much larger quantization error than the rest (vectors of extreme length, rows added after the data
+drifted). Their estimates are useless, so these `outliers` are always compared exactly. When there are many, the
+structure is worn, and is trained again.
 """
 
 from __future__ import annotations
@@ -36,31 +35,31 @@ from .fast_scan import FastScanCodes
 from .growable_matrix import GrowableMatrix
 from .rerank_misses import expected_misses
 
-#: Up to so many dimensions a code has 4 bits for each component: few pieces tell few rows apart, and cost little.
+#: Up to so many dimensions a code has 4 bits per component: with few subvectors, more bits are needed and cheap.
 _DIMENSION_SMALL: Final = 64
 
-#: The first R, at least and for each hit that is wanted, and by how much it grows.
+#: The initial number of candidates: the minimum, and per hit; and its growth factor.
 _CANDIDATES_MIN, _CANDIDATES_PER_HIT, _GROWTH = 256, 4, 8
-#: The share of the misses that the promised recall permits which a single query may be expected to have.
+#: The share of the permitted misses that one query may be expected to have.
 _MISSES_SHARE = 0.5
-#: Microseconds of a search: for one piece of one row's code, for a row compared exactly, and for each call.
-_PIECE_US, _CANDIDATE_US, _CALL_US = 0.00004, 0.3, 50.0
+#: Microseconds of a search: per subvector of a scanned code, per compared candidate, and per call.
+_SUBVECTOR_US, _CANDIDATE_US, _CALL_US = 0.00004, 0.3, 50.0
 
-#: A row is an outlier if its squared error is so many times the mean of the rows of the build...
+#: A row is an outlier if its squared error exceeds so many times the mean of the build...
 _OUTLIER_ERROR = 4.0
-#: ...and if it is among this share of them; rows that come later are held against the same error.
+#: ...and the row is among this share with the largest errors. Rows that are added later have the same threshold.
 _OUTLIER_SHARE = 0.01
-#: From this share of outliers on the structure is worn.
+#: The share of outliers from which the structure is worn.
 _WORN_SHARE = 0.05
-#: Rows that are taken in at once: bounds what rotated and decoded copies take.
+#: Rows that are added at a time: bounds the memory of rotated and decoded copies.
 _EXTEND_ROWS = 8_192
-#: Of a piece: a 4-bit number tells them apart.
+#: Centroids per subvector: a 4-bit number.
 _CENTROIDS: Final = 16
 _SEED: Final = 20_110_101
 
 
 class Pq:
-    """FastScanCodes of `bits` bits a component, and the vectors themselves as float32."""
+    """Codes of `bits` bits per component, and the vectors as float32."""
 
     grows = True
 
@@ -71,10 +70,10 @@ class Pq:
         self._by_distance = spec.metric != "dot"
         self._matrix = GrowableMatrix(spec.dimension)
         bits = int(spec.parameters["bits"]) or (4 if spec.dimension <= _DIMENSION_SMALL else 2)
-        width = 4 // bits  # components of a piece
-        self._pieces = -(-spec.dimension // width)
-        self._rotation, self._mean = self._rotate(self._pieces * width), np.zeros(spec.dimension, np.float32)
-        self._codes = FastScanCodes(self._pieces, width, by_distance=self._by_distance)
+        width = 4 // bits  # components of a subvector
+        self._subvectors = -(-spec.dimension // width)
+        self._rotation, self._mean = self._rotate(self._subvectors * width), np.zeros(spec.dimension, np.float32)
+        self._codes = FastScanCodes(self._subvectors, width, by_distance=self._by_distance)
         self._outliers: list[int] = []  # row numbers, ascending
         self._error_mean = 0.0  # squared, of the rows of the build
         self._error_max = math.inf  # of a row that is not an outlier, squared
@@ -89,7 +88,7 @@ class Pq:
         return len(self._outliers) > max(_CANDIDATES_MIN, _WORN_SHARE * self.rows.count)
 
     def _rotate(self, size: int) -> Floats:
-        """A random rotation, shape (dimension, size): it spreads what a vector holds evenly over its pieces."""
+        """A random rotation, shape (dimension, size): it spreads information evenly over the subvectors."""
         random = np.random.default_rng(_SEED).standard_normal((size, size))
         orthogonal: npt.NDArray[np.float64] = np.linalg.qr(random)[0]
         return np.ascontiguousarray(orthogonal[: self.dimension]).astype(np.float32)
@@ -148,7 +147,7 @@ class Pq:
     def _pays(self, candidates: int, allowed: Allowed) -> bool:
         """Whether so many candidates cost less than a scan of the vectors."""
         count = self.rows.count
-        ours = _CALL_US + _PIECE_US * self._pieces * count + _CANDIDATE_US * (candidates + len(self._outliers))
+        ours = _CALL_US + _SUBVECTOR_US * self._subvectors * count + _CANDIDATE_US * (candidates + len(self._outliers))
         return candidates < allowed.count and ours < brute_force.cost_us(allowed, count)
 
     def _rotated_queries(self, queries: Floats) -> Floats:
@@ -161,7 +160,7 @@ class Pq:
         self, queries: Floats, rotated: Floats, left: Labels, candidates: int, allowed: Allowed, missed_max: float,
         scores: Floats, rows: Labels,
     ) -> npt.NDArray[np.bool_]:  # fmt: skip
-        """Answers the queries `left`, if comparing so many candidates exactly is enough; says which it answered."""
+        """Answers those of the queries `left` for which so many candidates are enough; returns which it answered."""
         estimates, near = self._codes.search(rotated[left], candidates, allowed)
         outliers = self._allowed_outliers(allowed)
         answered = np.zeros(len(left), np.bool_)
@@ -185,20 +184,20 @@ class Pq:
         return answered
 
     def _deviation(self, query: Floats, distance: float) -> float:
-        """How far estimates are off where rows have that distance, if they are coded as well as all rows are on the
-        average: an error of any direction, seen from the query's."""
+        """The expected deviation of estimates at this distance, for rows with the mean quantization error in a random
+        direction."""
         error = math.sqrt(self._error_mean / len(self._mean))
         if not self._by_distance:
             return error * math.sqrt(float(query @ query))
         return 2 * error * math.sqrt(max(distance, self._error_mean, 0.0))
 
     def _distances(self, query: Floats, exact: Floats) -> Floats:
-        """What the codes estimate, of exact scores: squared distances, or negated products with the centred rows."""
+        """Converts exact scores to what codes estimate: squared distances, or negated products with centred rows."""
         if self._space == "l2":
             return -exact
         if not self._by_distance:
             return float(query @ self._mean) - exact
-        return 1 + float(query @ query) - 2 * exact  # rows of length 1, but for rows of zeros, which score 0 anyway
+        return 1 + float(query @ query) - 2 * exact  # rows have length 1, except rows of zeros, which score 0 anyway
 
     def _allowed_outliers(self, allowed: Allowed) -> Labels:
         outliers = np.array(self._outliers, np.int64)
@@ -216,13 +215,13 @@ class Pq:
 
 
 KIND: Final = IndexKind(
-    "short codes of all vectors are scanned, and the best rows compared exactly, as many as a query needs",
+    "product quantization: a scan of short codes, and an exact comparison of the best candidates; approximate",
     Pq,
     rows_min=16_384,  # up to there an exact scan is as fast (tests/bench/kinds.py); so for all kinds
     train_rows=16_384,
     parameters={
         "bits": Parameter(
-            0, "bits of a code for each component; 0: 4 up to 64 dimensions, 2 above", choices=(0, 1, 2, 4)
+            0, "bits of a code per dimension; 0 means 4 up to 64 dimensions and 2 above", choices=(0, 1, 2, 4)
         )
     },
 )

@@ -1,4 +1,4 @@
-"""The kinds of job: one visible table. Adding a kind is one file and one entry here."""
+"""The table of job kinds. Adding a kind is one file and one entry here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ assert all(name == kind.name for name, kind in KINDS.items())
 
 
 def find(name: str) -> JobKind:
-    """Raises VecError `unsupported` with the nearest kind there is."""
+    """Raises VecError `unsupported`, with the nearest known kind."""
     if name not in KINDS:
         close = nearest(name, list(KINDS))
         hint = f"did you mean {close!r}?" if close else f"kinds: {', '.join(KINDS)}"

@@ -1,8 +1,8 @@
-"""backup: copies the store, as of one moment, while the daemon runs.
+"""backup: writes a consistent copy of the store, while reads and writes continue.
 
-SQLite's online backup, a bounded number of pages a step, on a connection that reads at one moment all the while. The
-copy is a store of its own: its log has no id yet and is given one when it is first opened, so that a cursor of the
-original is foreign to it; and it holds no jobs to do. The file is in its place when it is whole and on disk.
+It uses SQLite's online backup, a bounded number of pages per step, in one read transaction. The copy is a separate
+store: its log gets a new id when it is first opened, so that it refuses cursors of the original; and it has no pending
+jobs. The file appears when it is complete and durable.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 
 class Backup(JobKind):
-    """A crash begins it anew: the moment is gone."""
+    """Starts over after a crash, because the read transaction is lost."""
 
     name = "backup"
     what = "copy the store to a file"
     unit = "pages"
-    params: ClassVar[Mapping[str, Param]] = {"path": Param("the file; what is there is replaced", str, required=True)}
+    params: ClassVar[Mapping[str, Param]] = {
+        "path": Param("the file to write; replaced if it exists", str, required=True)
+    }
     running_max = 1
     begins_again = True
 
@@ -38,7 +40,7 @@ class Backup(JobKind):
     def steps(self, run: Run) -> Steps:
         at = run.checkpoint
         if at is None:
-            at = files.begun(run.engine, run.job)
+            at = files.first_checkpoint(run.engine, run.job)
             yield Step(at)
         made, place = Path(at["file"]), Path(at["place"])
         files.clear(made)
@@ -50,10 +52,10 @@ class Backup(JobKind):
             if run.stopping():
                 yield Step()
             whole = made.lstat()
-            files.target(run.engine, self.name, at["place"])  # as it is now
+            files.target(run.engine, self.name, at["place"])  # the path may have changed since
             files.put_in_place(made, place, files.identity(whole))
         finally:
-            files.clear(made)  # the next attempt cannot go on with it
+            files.clear(made)  # the next attempt cannot resume it
         return {"path": run.params["path"], "bytes": whole.st_size, "seq": seq}
 
     def abandon(self, engine: Engine, job: Job) -> None:

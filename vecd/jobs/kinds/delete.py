@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Delete(JobKind):
-    """A transaction a step. What matches when an attempt begins is deleted, unless somebody changes it meanwhile. A
-    filter that names a field that no document has fails the job."""
+    """One transaction per step. Deletes the documents that match when an attempt begins, unless they change later. A
+    filter with a field that no document has fails the job."""
 
     name = "delete"
-    what = "delete the documents that filters let through"
+    what = "delete the documents that match filters"
     unit = "documents"
     library = "required"
     frees = True
-    params: ClassVar[Mapping[str, Param]] = {"where": Param("filters, all of which must hold", list, required=True)}
+    params: ClassVar[Mapping[str, Param]] = {"where": Param("filters; a document must match all", list, required=True)}
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         expressions.parse(tuple(params["where"]))
@@ -33,7 +33,7 @@ class Delete(JobKind):
         engine, name = run.engine, run.job.library
         assert name is not None
         library = engine.database.catalogue.find(name)
-        # A later attempt may find that the fields have gone with the documents that were deleted before it.
+        # In a later attempt, fields may be missing because the documents with them were deleted.
         first = run.checkpoint is None
         found = documents.versions(engine, library, expressions.parse(tuple(run.params["where"])), sure=first)
         before, start = run.count("deleted"), 0

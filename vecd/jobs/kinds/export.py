@@ -1,9 +1,9 @@
-"""export: writes a library's documents to a file of NDJSON that `vec ingest` reads.
+"""export: writes the documents of a library as NDJSON, which `vec ingest` reads.
 
-The file is of one moment: the state when the job began. A page of documents is a step; the checkpoint has that moment,
-the last id, and how long the file is on disk, so what a crash has left behind that is cut off. The moment can be read
-again after a restart, unless the log has been trimmed past it; then the file begins again, with a new moment. With gzip
-a step is a member of its own: gzip files one behind the other are one.
+The file is consistent: it has the state at the seq at which the job began. Each step writes a page of documents; the
+checkpoint has that seq, the last id, and the durable length of the file, so that a resumed job truncates the rest. The
+state can be read again after a restart, unless the log has been trimmed past the seq; then the export starts over with
+a new one. With gzip each step is a separate member: concatenated gzip members are one file.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 
 
 class Export(JobKind):
-    """Documents in the order of their ids."""
+    """Writes documents in the order of their ids."""
 
     name = "export"
-    what = "write a library's documents to a file, as NDJSON"
+    what = "write the documents of a library to a file, as NDJSON"
     unit = "documents"
     library = "required"
     begins_again = True
     params: ClassVar[Mapping[str, Param]] = {
-        "path": Param("the file; what is there is replaced", str, required=True),
-        "gzip": Param("whether it is packed; if its name ends in .gz unless set", bool),
-        "vectors": Param("whether each document brings its vectors; those without a text always do", bool),
-        "where": Param("filters, all of which must hold", list),
+        "path": Param("the file to write; replaced if it exists", str, required=True),
+        "gzip": Param("whether to compress the file; default: if its name ends in .gz", bool),
+        "vectors": Param("whether to include vectors; documents without text always have them", bool),
+        "where": Param("filters; a document must match all", list),
     }
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
@@ -57,17 +57,17 @@ class Export(JobKind):
 
     def steps(self, run: Run) -> Steps:
         at = run.checkpoint
-        if at is None or "file" not in at:  # nothing is done yet, or an older version did it
-            at = files.begun(run.engine, run.job)
+        if at is None or "file" not in at:  # a new job, or the checkpoint of an older version
+            at = files.first_checkpoint(run.engine, run.job)
             yield Step(at)
         made, place = Path(at["file"]), Path(at["place"])
         while True:
             if at.get("whole") is None:
                 at = yield from _written(run, made, at)
-            files.target(run.engine, self.name, at["place"])  # as it is now
+            files.target(run.engine, self.name, at["place"])  # the path may have changed since
             if files.put_in_place(made, place, at["whole"]):
                 break
-            at = _named(at)  # somebody removed it between its last checkpoint and the rename
+            at = _named(at)  # it was removed between the last checkpoint and the rename
         return {"path": run.params["path"], "documents": at["documents"], "bytes": at["bytes"], "seq": at["seq"]}
 
     def abandon(self, engine: Engine, job: Job) -> None:
@@ -81,23 +81,23 @@ class Export(JobKind):
 
 
 def _written(run: Run, made: Path, at: dict[str, Any]) -> Generator[Step, Future[None] | None, dict[str, Any]]:
-    """Writes the file, from a checkpoint on; returns the checkpoint with which it is whole and on disk."""
-    packed = run.params["gzip"]
+    """Writes the file from a checkpoint on; returns the checkpoint of the complete, durable file."""
+    compressed = run.params["gzip"]
     with contextlib.ExitStack() as stack:
         fd = reopen(made)
         if fd is None:
-            made.unlink(missing_ok=True)  # it is not ours
+            made.unlink(missing_ok=True)  # not created by this run
             fd = create(made)
         file = stack.enter_context(open(fd, "wb"))
-        kept = os.fstat(fd).st_size >= at.get("bytes", 0)
-        at, listed, library = _begun(stack, run, at if kept else _named(at))
+        complete = os.fstat(fd).st_size >= at.get("bytes", 0)
+        at, listed, library = _begun(stack, run, at if complete else _named(at))
         own = bool(run.params.get("vectors")) or library.embedder == "none"
         total = library.documents
         file.truncate(at["bytes"])
         file.seek(at["bytes"])
         while page := _page(run.engine, listed):
             lines = b"".join(_line(each, own) for each in page)
-            file.write(gzip.compress(lines, 6, mtime=0) if packed else lines)
+            file.write(gzip.compress(lines, 6, mtime=0) if compressed else lines)
             file.flush()
             os.fsync(fd)
             done = at["documents"] + len(page)
@@ -110,19 +110,19 @@ def _written(run: Run, made: Path, at: dict[str, Any]) -> Generator[Step, Future
 
 
 def _named(at: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint of a file that is named, and not begun."""
+    """The checkpoint of a file that has a name, but no content."""
     return {"place": at["place"], "file": at["file"]}
 
 
 def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any]) -> tuple[dict[str, Any], Listing, Library]:
-    """The checkpoint to go on from, the documents behind it, and the library. The view that they are read in is open
-    until the stack ends. A checkpoint with names alone is the beginning."""
+    """The checkpoint to resume from, the documents after it, and the library. The read view is open until the stack
+    exits. A checkpoint with names only starts over."""
     engine, where = run.engine, expressions.parse(tuple(run.params.get("where", ())))
     listed: Listing
     if "seq" in at:
         view = stack.enter_context(engine.views.reopen(at["seq"], at["label"], limits.EXPORT_VIEW_S))
         if view is not None:
-            library = view.catalogue.by_id[at["library_id"]]  # there was no trim since, so it is there even if deleted
+            library = view.catalogue.by_id[at["library_id"]]  # not trimmed, so it exists even if deleted
             everything = AllDocuments(view, library.library_id, at["after"])
             listed = MatchingDocuments(everything, where) if where else everything
             return at, listed, library
@@ -137,7 +137,7 @@ def _begun(stack: contextlib.ExitStack, run: Run, at: dict[str, Any]) -> tuple[d
         "after": "",
         "bytes": 0,
         "documents": 0,
-        "whole": None,  # the identity of the file when it is
+        "whole": None,  # the identity of the complete file
     }
     return at, listed, library
 
@@ -150,7 +150,7 @@ def _page(engine: Engine, listed: Listing) -> list[store.Document]:
 
 
 def _line(document: store.Document, own: bool) -> bytes:
-    """A document as `vec ingest` takes it: one chunk a text, or a vector."""
+    """A document as `vec ingest` accepts it: one text or vector per chunk."""
     line: dict[str, Any] = {"id": document.id}
     if document.title is not None:
         line["title"] = document.title

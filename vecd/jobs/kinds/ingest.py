@@ -1,8 +1,8 @@
-"""ingest: writes documents from files, as `vec ingest` does, inside the daemon.
+"""ingest: writes documents from NDJSON files inside the daemon, as `vec ingest` does from a client.
 
-A step is a batch of lines; the checkpoint is the file and the byte behind them, and commits with the documents that
-they hold. So each line is applied once, whatever happens; a document that is refused is in the job's log. Files are
-read where they lie; what came through a pipe has been put aside in the data folder (the spool), and goes with the job.
+Each step writes a batch of lines; the checkpoint, the file and the byte offset after them, is committed with their
+documents. So each line is applied exactly once; rejected documents are in the job's log. Files are read in place; input
+from a pipe was copied to the spool in the data folder, and is deleted with the job.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from .kind import JobKind, Param, Run, Step, Steps
 if TYPE_CHECKING:
     from ...engine.engine import Engine
 
-#: While nothing is written, the job gives a sign of life, and can be stopped, so often.
-_SIGN_S = 0.1
+#: While nothing is written, the job yields at this interval, so that it reports progress and can be stopped.
+_YIELD_S = 0.1
 
 _STATUSES = ("added", "updated", "unchanged", "deleted", "failed")
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Documents, the lines that they come from, and lines that are none."""
+    """Documents with their lines, and rejected lines."""
 
     documents: list[Any] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
@@ -73,7 +73,7 @@ class _Batch:
         return True
 
     def refused_with(self, prepared: PreparedBatch) -> list[tuple[Line, VecError]]:
-        """The lines that a prepared batch refuses, and those up to its end that are no documents, in their order."""
+        """The lines of rejected documents of a prepared batch, and the invalid lines up to its end, in order."""
         start = self.lines[prepared.start - 1].number if prepared.start else 0
         whole = prepared.stop == len(self.documents)
         found = [pair for pair in self.refused if pair[0].number > start]
@@ -83,7 +83,7 @@ class _Batch:
         return sorted(found, key=lambda pair: pair[0].number)
 
     def last(self, prepared: PreparedBatch, below: int | None) -> Line | None:
-        """The last line that a prepared batch covers, below a number if one is given; None if there is none."""
+        """The last line of a prepared batch, below a line number if given; None if there is none."""
         lines = self.lines[: prepared.stop]
         if prepared.stop == len(self.documents):
             lines = sorted([*lines, *(line for line, _ in self.refused)], key=lambda line: line.number)
@@ -91,7 +91,7 @@ class _Batch:
 
 
 class Ingest(JobKind):
-    """Files one after the other. `names` are what they are called in messages."""
+    """Ingests files in sequence. `names` are their names in messages."""
 
     name = "ingest"
     what = "write documents from NDJSON files"
@@ -100,9 +100,9 @@ class Ingest(JobKind):
     library_default = DEFAULT
     in_flight = 2
     params: ClassVar[Mapping[str, Param]] = {
-        "files": Param("NDJSON files, also gzipped; absolute paths", list, required=True),
-        "names": Param("what they are called in messages; as they are unless set", list),
-        "strict": Param("whether it ends at the first line that is refused", bool),
+        "files": Param("NDJSON files, optionally gzipped; absolute paths", list, required=True),
+        "names": Param("names of the files in messages; default: their paths", list),
+        "strict": Param("whether to stop at the first rejected line", bool),
     }
 
     def find_library(self, engine: Engine, library: str) -> None:
@@ -143,7 +143,7 @@ class Ingest(JobKind):
                 while True:
                     library = find(run.engine, run.job.library or DEFAULT)
                     if library.dimension is None and pending is not None:
-                        pending.result()  # the first vector sets it
+                        pending.result()  # the first vector sets the dimension
                         library = find(run.engine, library.name)
                     prepared = prepare(run.engine, library, batch.documents, stop, strict)
                     stop = prepared.stop
@@ -158,14 +158,14 @@ class Ingest(JobKind):
                         WriteDocuments(library, [prepared.batch], len(refused)),
                         done=done + batch.read,
                         total=sum(sizes),
-                        lines=[_told(line, error) for line, error in refused],
+                        lines=[_log_line(line, error) for line, error in refused],
                     )
                     if strict and refused:
                         line, error = refused[0]
                         raise VecError(error.code, f"{line.file}:{line.number}: {error.message}", error.hint)
                     if stop == len(batch.documents):
                         break
-        yield Step()  # the result counts what is on disk
+        yield Step()  # the result has the counts of durable steps
         return {**{status: run.count(status) for status in _STATUSES}, "seq": seq if run.seq is None else run.seq}
 
     def forget(self, engine: Engine, job: Job) -> None:
@@ -177,7 +177,7 @@ class Ingest(JobKind):
         folder = spool_folder(engine)
         needed = {path for job in jobs for path in job.params["files"]}
         for path in folder.glob("*"):
-            if str(path) not in needed and not _held(path):
+            if str(path) not in needed and not _is_locked(path):
                 path.unlink(missing_ok=True)
 
 
@@ -186,10 +186,10 @@ def spool_folder(engine: Engine) -> Path:
 
 
 def spool_file(engine: Engine) -> dict[str, Any]:
-    """A place for input on its way to a job: `{"path","bytes_max","free_bytes_min"}`. Blocks.
+    """A new file for the input of a job: `{"path","bytes_max","free_bytes_min"}`. Blocks.
 
-    The process that makes the file holds a lock (flock) on it until the job has been submitted. It stops when the files
-    in the folder have `bytes_max` bytes together, or when less than `free_bytes_min` bytes of the disk are free.
+    The process that writes the file holds a lock (flock) on it until the job is submitted. It stops when the files in
+    the folder exceed `bytes_max` bytes in total, or when less than `free_bytes_min` bytes of the disk are free.
     """
     private_folder(spool_folder(engine))
     path = spool_folder(engine) / f"{secrets.token_hex(8)}.ndjson"
@@ -201,9 +201,9 @@ def spool_file(engine: Engine) -> dict[str, Any]:
 
 
 def open_file(path: str, store: Path) -> Any:
-    """A regular file, open for reading. Raises VecError `invalid_request`.
+    """Opens a regular file for reading. Raises VecError `invalid_request`.
 
-    Not one of the store's: SQLite's locks on a file end when the process closes any descriptor of it.
+    Refuses files of the store: SQLite's locks on a file end when the process closes any descriptor of it.
     """
     try:
         place = resolve(path)
@@ -211,7 +211,7 @@ def open_file(path: str, store: Path) -> Any:
             raise OSError(errno.EPERM, "it is the daemon's store")
         return open(open_regular(place), "rb", buffering=0)
     except OSError as error:
-        hint = "vec ingest --background copies pipes and the like for the job" if error.errno == errno.EINVAL else None
+        hint = "vec ingest --background copies pipes and devices for the job" if error.errno == errno.EINVAL else None
         raise VecError(
             Code.INVALID_REQUEST, f"cannot read {path:.300} ({error.strerror})", hint, field="files", file=path
         ) from error
@@ -229,8 +229,8 @@ def _size(path: str, store: Path) -> int:
         return os.fstat(file.fileno()).st_size
 
 
-def _held(path: Path) -> bool:
-    """Whether somebody is writing it just now."""
+def _is_locked(path: Path) -> bool:
+    """Whether a process is writing the file."""
     try:
         with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -242,29 +242,29 @@ def _held(path: Path) -> bool:
 
 
 def _batches(path: str, store: Path, name: str, offset: int, line: int, strict: bool) -> Iterator[_Batch]:
-    """The lines of a file behind the line `line`, which ends at the byte `offset` (of what is unpacked).
+    """The lines of a file after the line `line`, which ends at the byte `offset` of the uncompressed file.
 
-    An empty batch comes every _SIGN_S while nothing else does, so that the job can be stopped however much of its input
-    is blank, skipped or one long line.
+    While there is nothing else, it yields an empty batch every _YIELD_S, so that the job can be stopped in input that
+    is blank, skipped, or one long line.
     """
     with open_file(path, store) as file:
         batch = _Batch()
         unreadable: VecError | None = None
-        sign_at = time.monotonic() + _SIGN_S
+        yield_at = time.monotonic() + _YIELD_S
         try:
-            for each in split(name, _behind(_pausing(unzipped(name, _pieces(file))), offset), line, offset):
-                if time.monotonic() >= sign_at:
+            for each in split(name, _after(_pausing(unzipped(name, _pieces(file))), offset), line, offset):
+                if time.monotonic() >= yield_at:
                     yield _Batch(read=file.tell())
-                    sign_at = time.monotonic() + _SIGN_S
+                    yield_at = time.monotonic() + _YIELD_S
                 if each is None or not batch.take(each):
                     continue
                 if batch.full or (strict and batch.refused):
                     batch.read = file.tell()
                     yield batch
                     batch = _Batch()
-                    sign_at = time.monotonic() + _SIGN_S
+                    yield_at = time.monotonic() + _YIELD_S
         except VecError as error:
-            unreadable = error  # what came before that is as good as any other
+            unreadable = error  # the lines before it are valid
         batch.read = file.tell()
         if not batch.empty:
             yield batch
@@ -278,14 +278,14 @@ def _pieces(file: Any) -> Iterator[bytes | None]:
 
 
 def _pausing(pieces: Iterator[bytes | None]) -> Iterator[bytes | None]:
-    """The pieces, and after each a None, which reaches the reader of the lines also where there is no end of a line."""
+    """The pieces, each followed by None, which is passed on even if a piece has no end of a line."""
     for piece in pieces:
         yield piece
         yield None
 
 
-def _behind(pieces: Iterator[bytes | None], offset: int) -> Iterator[bytes | None]:
-    """What stands behind the first `offset` bytes."""
+def _after(pieces: Iterator[bytes | None], offset: int) -> Iterator[bytes | None]:
+    """The data after the first `offset` bytes."""
     for piece in pieces:
         if piece is None or not offset:
             yield piece
@@ -296,6 +296,6 @@ def _behind(pieces: Iterator[bytes | None], offset: int) -> Iterator[bytes | Non
             offset = 0
 
 
-def _told(line: Line, error: VecError) -> str:
+def _log_line(line: Line, error: VecError) -> str:
     hint = f"; {error.hint}" if error.hint else ""
     return f"{line.file}:{line.number}: {error.message}{hint} ({error.code})"

@@ -1,9 +1,8 @@
-"""JobKind: the base class of job kinds. A name, params that are checked when a job is submitted, and a generator of
-steps.
+"""JobKind: the interface of a kind of job: its name, its parameters, and a generator of steps.
 
-What a step yields, an effect and a checkpoint, is committed in one transaction. Between two steps the job may have to
-stop; then the generator is closed. When the job is taken up again, `steps` begins again with the last checkpoint. So a
-step is small (a fraction of a second), and a checkpoint says all that the next step needs.
+Each yielded step, an effect and a checkpoint, is committed in one transaction. The job may be stopped between two
+steps; then the generator is closed. When the job resumes, `steps` is called again with the last checkpoint. So a step
+is short (a fraction of a second), and a checkpoint has all that the next step needs.
 
     def steps(self, run):
         at = run.checkpoint or {"after": ""}
@@ -28,14 +27,14 @@ from ..effects import Effect, EffectResult
 if TYPE_CHECKING:
     from ...engine.engine import Engine
 
-#: What comes back from a `yield`: done when the step is on disk, with the outcome of its effect. (None for a step that
-#: writes nothing.)
+#: The result of a `yield`: a future that is done when the step is durable, with the outcome of its effect. (None for a
+#: step that writes nothing.)
 Steps = Generator["Step", "Future[EffectResult] | None", dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One param of a kind, for checking and for telling."""
+    """One parameter of a kind."""
 
     what: str
     type: type  # str, int, float, bool, list (of strings)
@@ -47,11 +46,11 @@ class Param:
 
 @dataclass(slots=True)
 class Step:
-    """One step: what it writes, and the checkpoint behind it, in one transaction. A step with neither waits until the
-    steps before it are on disk, reports progress, and lets the job be stopped.
+    """One step: an effect, and the checkpoint after it, committed in one transaction. A step with neither waits until
+    all earlier steps are durable, reports progress, and allows the job to stop.
 
-    The checkpoint is JSON; with None the last one stays. If the effect counts something, the checkpoint is a map, and
-    gets the sum of the counts over all steps as `counts`, and as `seq` the log's head that the effect reports.
+    The checkpoint is JSON; with None the last one remains. If the effect has counts, the checkpoint is a map, and gets
+    the sum of the counts over all steps as `counts`, and the head of the log that the effect reports as `seq`.
     """
 
     checkpoint: Any = None
@@ -63,14 +62,14 @@ class Step:
 
 @dataclass(slots=True)
 class Run:
-    """One attempt, as its kind sees it."""
+    """One attempt, for its kind."""
 
     engine: Engine
     job: Job
-    stopping: Callable[[], bool]  # whether the job is to stop; for what waits within a step
-    forget: Callable[[Iterable[Job]], None]  # lets other jobs' kinds forget them; see JobKind.forget
+    stopping: Callable[[], bool]  # whether the job must stop; for waits within a step
+    forget: Callable[[Iterable[Job]], None]  # calls JobKind.forget for other jobs
     counts: Counter[str] = field(init=False)  # of all committed steps; see `count`
-    seq: int | None = field(init=False)  # the log's head behind the last effect that reported it
+    seq: int | None = field(init=False)  # the head of the log after the last effect that reported it
 
     def __post_init__(self) -> None:
         kept = self.checkpoint
@@ -78,7 +77,7 @@ class Run:
         self.seq = kept.get("seq") if isinstance(kept, dict) else None
 
     def committed(self, outcome: EffectResult) -> None:
-        """A step is on disk."""
+        """A step is durable."""
         self.counts.update(outcome.counts)
         self.seq = self.seq if outcome.seq is None else outcome.seq
 
@@ -87,16 +86,16 @@ class Run:
         return self.job.params
 
     def count(self, name: str) -> int:
-        """What the effects of all committed steps have counted under a name, of all attempts."""
+        """The sum of a count over all committed steps of all attempts."""
         return self.counts[name]
 
     @property
     def checkpoint(self) -> Any:
-        """The last one, of this or an earlier attempt, when this attempt began; None if there was none."""
+        """The last checkpoint when this attempt began; None if there was none."""
         return self.job.checkpoint
 
 
-#: Who makes the attempts of a kind: threads of the daemon, workers outside it, or both.
+#: Which workers run a kind: threads of the daemon, workers outside it, or both.
 Runs = Literal["inside", "outside", "anywhere"]
 
 
@@ -104,22 +103,22 @@ class JobKind:
     """One kind of job."""
 
     name: ClassVar[str]
-    what: ClassVar[str]  # it does, in a line
+    what: ClassVar[str]  # its purpose, in one line
     params: ClassVar[Mapping[str, Param]] = {}
     unit: ClassVar[str] = "steps"  # of its progress
-    library: ClassVar[str] = "none"  # whether it works on one: none, optional, required
-    library_default: ClassVar[str | None] = None  # the one that it works on if none is named
+    library: ClassVar[str] = "none"  # whether it has one: none, optional, required
+    library_default: ClassVar[str | None] = None  # the default library
     attempts_max: ClassVar[int] = 5  # before it is dead
     backoff_max_s: ClassVar[float] = 300.0
-    running_max: ClassVar[int | None] = None  # of this kind at once
-    library_max: ClassVar[int | None] = 1  # of this kind in one library at once
-    begins_again: ClassVar[bool] = False  # a retry by hand starts without the checkpoint: see abandon
-    frees: ClassVar[bool] = False  # it makes room: with a full disk it is submitted and begun all the same
-    in_flight: ClassVar[int] = 0  # steps that may be on their way to the disk while the next one is made
-    runs: ClassVar[Runs] = "inside"  # who makes its attempts
+    running_max: ClassVar[int | None] = None  # jobs of this kind at once
+    library_max: ClassVar[int | None] = 1  # jobs of this kind in one library at once
+    begins_again: ClassVar[bool] = False  # a retry by a user starts without the checkpoint: see abandon
+    frees: ClassVar[bool] = False  # it frees space: it is submitted and started even if the disk is full
+    in_flight: ClassVar[int] = 0  # uncommitted steps allowed while the next one runs
+    runs: ClassVar[Runs] = "inside"  # where it runs
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
-        """The params as they are kept. What `params` says has been checked. Raises VecError."""
+        """The parameters to store. They were already checked against `params`. Raises VecError."""
         return params
 
     def brief(self, params: Mapping[str, Any]) -> bool:
@@ -127,29 +126,29 @@ class JobKind:
         return False
 
     def steps(self, run: Run) -> Steps:
-        """Runs in a thread of the daemon, and may block there. Returns the result. Raises VecError, or any other
-        exception for a bug. A kind that runs outside only has no steps here."""
+        """Runs in a thread of the daemon, and may block. Returns the result. Raises VecError, or any other exception
+        for a bug. A kind that runs outside the daemon only has no steps here."""
         raise NotImplementedError(self.name)
         yield
 
     def forget(self, engine: Engine, job: Job) -> None:
-        """The job has completed or is no more: what it has put aside may go. May be called again."""
+        """The job has completed or was deleted: removes its files. May be called again."""
 
     def abandon(self, engine: Engine, job: Job) -> None:
-        """The job has ended without completing: removes what its checkpoint names outside the store, if a retry cannot
-        use it (`begins_again`). Comes before the end can be seen where a worker ends the job, and soon after it
-        otherwise. May be called again, also while a retry runs."""
+        """The job has ended without completing: removes the files that its checkpoint names, if a retry cannot use them
+        (`begins_again`). Called before the end is visible if a worker ends the job, and soon after it otherwise. May be
+        called again, also while a retry runs."""
 
     def tidy(self, engine: Engine, jobs: Iterable[Job]) -> None:
-        """At the daemon's start: what none of these jobs needs may go. They are all that there are of the kind."""
+        """At the daemon's start: removes files that none of these jobs needs. They are all jobs of the kind."""
 
     def checked(self, engine: Engine, library: str | None, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The params of a job that is to be submitted. Raises VecError `invalid_request` or `not_found`."""
+        """Validates the parameters of a job to submit. Raises VecError `invalid_request` or `not_found`."""
         if library is None and self.library == "required":
             raise VecError(Code.INVALID_REQUEST, f"a job {self.name!r} needs a library", field="library")
         if library is not None:
             if self.library == "none":
-                raise VecError(Code.INVALID_REQUEST, f"a job {self.name!r} works on no library", field="library")
+                raise VecError(Code.INVALID_REQUEST, f"a job {self.name!r} cannot have a library", field="library")
             self.find_library(engine, library)
         for name, value in params.items():
             if name not in self.params:
@@ -178,16 +177,18 @@ class JobKind:
             right = False
         if param.type is list and right:
             right = all(isinstance(each, str) for each in value)
-        told = wanted.get(param.type, "a list of strings")
+        expected = wanted.get(param.type, "a list of strings")
         if param.choices:
-            right, told = right and value in param.choices, f"one of {', '.join(param.choices)}"
+            right, expected = right and value in param.choices, f"one of {', '.join(param.choices)}"
         elif right and param.type in (int, float):
             low, high = param.low, param.high
-            # What has no bounds of its own must still be a number that the store can hold.
+            # Without bounds it must still be a number that the store can represent.
             right = (-(2**62) if low is None else low) <= value <= (2**62 if high is None else high)
-            told += "" if low is None else f" from {low:,}"
-            told += "" if high is None else f" to {high:,}"
+            expected += "" if low is None else f" from {low:,}"
+            expected += "" if high is None else f" to {high:,}"
         if not right:
             raise VecError(
-                Code.INVALID_REQUEST, f"{self.name}: the param {name!r} must be {told}, not {value!r:.60}", field=name
+                Code.INVALID_REQUEST,
+                f"{self.name}: the param {name!r} must be {expected}, not {value!r:.60}",
+                field=name,
             )

@@ -1,5 +1,4 @@
-"""noop: does nothing, in a given number of steps. For trying out queues, schedules, alerts, and how fast all that
-is."""
+"""noop: does nothing, in a number of steps. For tests and benchmarks of queues, schedules and alerts."""
 
 from __future__ import annotations
 
@@ -12,14 +11,14 @@ from .kind import JobKind, Param, Run, Step, Steps
 
 
 class Noop(JobKind):
-    """Counts to `steps`, taking `seconds` for each; fails at the end if it is to."""
+    """Counts to `steps`, with `seconds` for each; then fails if `fail` is given."""
 
     name = "noop"
-    what = "do nothing, for trying things out"
+    what = "do nothing, for tests"
     params: ClassVar[Mapping[str, Param]] = {
-        "steps": Param("how many steps, each with a checkpoint", int, low=0, high=1_000_000),
-        "seconds": Param("how long each takes", float, low=0, high=3_600),
-        "fail": Param("the error that it ends with", str),
+        "steps": Param("the number of steps, each with a checkpoint", int, low=0, high=1_000_000),
+        "seconds": Param("the duration of a step", float, low=0, high=3_600),
+        "fail": Param("the error to fail with", str),
     }
     library = "optional"
     library_max = None
@@ -36,7 +35,7 @@ class Noop(JobKind):
             while (left := until - time.monotonic()) > 0 and not run.stopping():
                 time.sleep(min(left, 0.05))
             if run.stopping():
-                yield Step()  # it was not done
+                yield Step()  # stops here
             yield Step(number, done=number, total=count)
         if "fail" in run.params:
             raise VecError(Code.INTERNAL, run.params["fail"])

@@ -1,11 +1,10 @@
-"""Output files of jobs: written under a temporary name, renamed when complete and on disk, and never a file of the
-daemon's own.
+"""Output files of jobs: written under a temporary name, and renamed when they are complete and durable. Never one of
+the daemon's own files.
 
 Rules:
-- The name of an unfinished file is in the job's checkpoint (under `file`) before the file exists, so it is found
-  whatever happens.
-- The name is random and belongs to one run of the job, from its submission or a retry to its end. Whoever removes a
-  run's file late cannot hit the file of a later run.
+- The temporary name is in the job's checkpoint (as `file`) before the file exists, so the file can always be found.
+- The name is random and belongs to one run of the job, from its submission or a retry to its end. So a late removal
+  cannot hit the file of a later run.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ if TYPE_CHECKING:
 
 
 def target(engine: Engine, kind: str, path: str) -> Path:
-    """The place of a job's file, all symlinks followed. Raises VecError `invalid_request` for a path at which no file
-    can or may be made. Checked when the job is submitted and when it runs: what is at a path may change."""
+    """Resolves the path of an output file, with all symbolic links. Raises VecError `invalid_request` for a path at
+    which a file cannot or must not be created. Called when the job is submitted and when it runs: the path may
+    change."""
     try:
         return _target(engine, path)
     except OSError as error:
@@ -39,21 +39,21 @@ def target(engine: Engine, kind: str, path: str) -> Path:
 
 def _target(engine: Engine, path: str) -> Path:
     if not os.path.isabs(path):
-        raise OSError(errno.EINVAL, "it is not absolute, and the daemon has a working folder of its own")
+        raise OSError(errno.EINVAL, "it is not absolute, and the daemon has another working folder")
     place = resolve(path, write=True)
     folder = place.parent
     if not folder.is_dir():
-        raise OSError(errno.ENOENT, f"there is no folder {folder}")
+        raise OSError(errno.ENOENT, f"the folder {folder} does not exist")
     status = check_regular(place)
     if _is_own(engine.settings, place, status):
-        raise OSError(errno.EINVAL, "it is among the daemon's own files")
+        raise OSError(errno.EINVAL, "it is one of the daemon's own files")
     if not os.access(folder, os.W_OK):
-        raise OSError(errno.EACCES, f"the folder {folder} may not be written to")
+        raise OSError(errno.EACCES, f"the folder {folder} is not writable")
     return place
 
 
 def _is_own(settings: Settings, place: Path, status: os.stat_result | None) -> bool:
-    """Whether a place is in the data folder, or directly in another folder of the daemon, or is another name of a file
+    """Whether a path is in the data folder, directly in another folder of the daemon, or a hard link to a file
     there."""
     data = file_id(settings.data)
     above = [file_id(folder) for folder in place.parents]
@@ -76,9 +76,9 @@ def _files(data: Path, others: Iterable[Path]) -> Iterator[Path]:
             yield from each.iterdir()
 
 
-def begun(engine: Engine, job: Job) -> dict[str, Any]:
-    """The first checkpoint of a run: its place, and the name of the file until it is whole, beside the place, so that
-    the rename stays in one file system. Raises VecError `invalid_request`."""
+def first_checkpoint(engine: Engine, job: Job) -> dict[str, Any]:
+    """The first checkpoint of a run: the target, and the temporary file in the same folder, so that the rename does not
+    cross file systems. Raises VecError `invalid_request`."""
     place = target(engine, job.kind, job.params["path"])
     return {"place": str(place), "file": str(new_name(place.parent, f"{job.kind}-{job.job_id}"))}
 
@@ -90,15 +90,15 @@ def remove(job: Job) -> None:
 
 
 def clear(made: Path) -> None:
-    """Removes an unfinished file, and what SQLite keeps beside it: a journal that a crash has left would be played into
-    the next copy. Raises OSError."""
+    """Removes an unfinished file, and SQLite's files beside it: a journal from a crash would be replayed into the next
+    copy. Raises OSError."""
     for suffix in ("", "-journal", "-wal", "-shm"):
         made.with_name(made.name + suffix).unlink(missing_ok=True)
 
 
 def tidy(jobs: Iterable[Job]) -> None:
-    """At the daemon's start: removes what jobs that ended without completing could not remove before the daemon died.
-    A retry begins with another file."""
+    """At the daemon's start: removes the files of jobs that ended without completing, if a crash prevented that. A
+    retry starts with another file."""
     for job in jobs:
         if job.state in UNDONE:
             with contextlib.suppress(OSError):  # the folder may be on a file system that is not mounted
@@ -106,14 +106,14 @@ def tidy(jobs: Iterable[Job]) -> None:
 
 
 def identity(status: os.stat_result) -> list[int]:
-    """What a file keeps when it is renamed; as JSON, for a checkpoint."""
+    """Identifies a file across a rename; JSON, for a checkpoint."""
     return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
 def put_in_place(made: Path, path: Path, known: list[int]) -> bool:
-    """Renames a file that is on disk, and makes the rename durable. Doing it again does nothing.
+    """Renames a durable file, and makes the rename durable. Idempotent.
 
-    Returns false if the file with the identity `known` is at neither place. Raises OSError.
+    Returns false if the file with the identity `known` is at neither path. Raises OSError.
     """
     if _is(made, known):
         rename(made, path)

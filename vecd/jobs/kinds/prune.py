@@ -15,17 +15,17 @@ _AT_ONCE = 500
 
 
 class Prune(JobKind):
-    """What failed or died stays until somebody drops it."""
+    """Failed and dead jobs remain until a user drops them."""
 
     name = "prune"
-    what = "forget jobs that completed or were cancelled, by age and count"
+    what = "delete completed and cancelled jobs, by age and count"
     unit = "jobs"
     frees = True
     params: ClassVar[Mapping[str, Param]] = {
         "keep_s": Param(
-            "those younger than so many seconds are kept; a week unless set", float, low=0, high=limits.SECONDS_MAX
+            "keep jobs that ended within so many seconds; default: a week", float, low=0, high=limits.SECONDS_MAX
         ),
-        "keep": Param("so many are kept; 10,000 unless set", int, low=0, high=2**62),
+        "keep": Param("the number of jobs to keep; default: 10,000", int, low=0, high=2**62),
     }
     running_max = 1
 
@@ -36,8 +36,8 @@ class Prune(JobKind):
         while True:
             written = yield Step({}, PruneJobs(before_us, keep, _AT_ONCE), done=pruned)
             assert written is not None
-            gone: list[Job] = written.result().value
-            run.forget(gone)
-            pruned += len(gone)
-            if len(gone) < _AT_ONCE:
+            deleted: list[Job] = written.result().value
+            run.forget(deleted)
+            pruned += len(deleted)
+            if len(deleted) < _AT_ONCE:
                 return {"pruned": pruned}

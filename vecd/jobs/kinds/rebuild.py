@@ -1,4 +1,4 @@
-"""rebuild: rebuilds a library's index, also as another kind or with other parameters."""
+"""rebuild: rebuilds the index of a library, optionally as another kind or with other parameters."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .kind import JobKind, Param, Run, Step, Steps
 if TYPE_CHECKING:
     from ...engine.engine import Engine
 
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
 def _parameters() -> dict[str, Param]:
-    """The parameters of all kinds of index; several kinds may have one of the same name."""
+    """The parameters of all kinds of index; several kinds may share a name."""
     described: dict[str, list[str]] = {}
     types: dict[str, type] = {}
     for kind, about in INDEXES.items():
@@ -29,17 +29,15 @@ def _parameters() -> dict[str, Param]:
 
 
 class Rebuild(JobKind):
-    """One step: an index is whole, or not there. Reads and writes go on meanwhile."""
+    """One step, because a build has no checkpoints. Reads and writes continue."""
 
     name = "rebuild"
-    what = "build a library's index anew"
+    what = "rebuild the index of a library"
     unit = "vectors"
     library = "required"
     params: ClassVar[Mapping[str, Param]] = {
-        "index": Param("the kind of index; as it is unless set", str),
-        "recall": Param(
-            "the recall that searches are to have; alone, nothing is built", float, low=limits.RECALL_MIN, high=1
-        ),
+        "index": Param("the kind of index; default: the current kind", str),
+        "recall": Param("the promised recall; if set alone, nothing is built", float, low=limits.RECALL_MIN, high=1),
         **_parameters(),
     }
 
@@ -51,22 +49,22 @@ class Rebuild(JobKind):
     def steps(self, run: Run) -> Steps:
         engine, name = run.engine, run.job.library
         assert name is not None
-        given_up: list[bool] = []
+        cancelled: list[bool] = []
         rebuild = libraries.begin_rebuild(
             engine, name, run.params.get("index"), _parameters_of(run.params), run.params.get("recall"),
-            lambda: bool(given_up) or run.stopping(),
+            lambda: bool(cancelled) or run.stopping(),
         )  # fmt: skip
         try:
             while True:
                 try:
-                    return rebuild.report.result(_LOOK_S)
+                    return rebuild.report.result(_POLL_S)
                 except concurrent.futures.TimeoutError:
                     share, total = rebuild.share_built(), rebuild.library().chunks
                     yield Step(done=None if share is None else int(share * total), total=total)
         finally:
-            given_up.append(True)
+            cancelled.append(True)
 
 
 def _parameters_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the index."""
+    """The parameters of the index."""
     return {key: value for key, value in params.items() if key not in ("index", "recall")}

@@ -1,13 +1,12 @@
-"""reembed: moves a library to another embedder, or to chunks of another length.
+"""reembed: changes the embedder of a library, or the length of its chunks.
 
-New chunks and vectors are made beside the old ones, a few documents a step; what comes meanwhile is caught up with.
-Then one transaction puts them all in the old ones' places: a search before it finds the old ones, the next one the new.
-Reads go on all the time, and writes wait for that one transaction: 4.5 s for 100,000 documents, of the 43 s that all of
-it takes (tests/bench/reembed.py). For those who watch, each document is updated.
+New chunks and vectors (drafts) are computed beside the old ones, a few documents per step, including documents that are
+written in the meantime. One transaction then replaces all old ones: a search before it finds the old ones, the next one
+the new. Reads continue, and writes wait only for this transaction: 4.5 s for 100,000 documents, of 43 s in total
+(tests/bench/reembed.py). Watches see an update of each document.
 
-A text that was cut into chunks is put together again from them, with an empty line where it was cut; a document of
-several texts is not told from it. Vectors that somebody brought are replaced, but for chunks without a text, which keep
-theirs.
+A text that was split into chunks is joined again from them, with an empty line between chunks; so are the texts of a
+document with several texts. Vectors that were ingested are replaced, except those of chunks without a text.
 """
 
 from __future__ import annotations
@@ -39,15 +38,17 @@ Make = Callable[[list[ReembedSource]], dict[int, Drafted]]
 
 
 class Reembed(JobKind):
-    """Drafts are kept as they are made, so a crash costs one step."""
+    """Drafts are stored after each step, so a crash costs one step."""
 
     name = "reembed"
-    what = "give a library another embedder, or chunks of another length"
+    what = "change the embedder of a library, or the length of its chunks"
     unit = "documents"
     library = "required"
     params: ClassVar[Mapping[str, Param]] = {
-        "embedder": Param("the new one; as it is unless set", str),
-        "chunk_chars": Param("characters of a chunk; as it is unless set", int, low=50, high=limits.CHUNK_CHARS_MAX),
+        "embedder": Param("the new embedder; default: the current one", str),
+        "chunk_chars": Param(
+            "characters of a chunk; default: the current value", int, low=50, high=limits.CHUNK_CHARS_MAX
+        ),
     }
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
@@ -57,9 +58,9 @@ class Reembed(JobKind):
         if (wanted.embedder, wanted.chunk_chars) == (found.embedder, found.chunk_chars):
             raise VecError(
                 Code.INVALID_REQUEST,
-                f"library {library!r} has the embedder {found.embedder!r} and chunks of {found.chunk_chars:,}"
-                " characters already",
-                "give another embedder or chunk_chars",
+                f"library {library!r} already has the embedder {found.embedder!r} and chunks of {found.chunk_chars:,}"
+                " characters",
+                "use another embedder or chunk_chars",
                 field="embedder",
             )
         return params
@@ -68,7 +69,7 @@ class Reembed(JobKind):
         engine, name = run.engine, run.job.library
         assert name is not None
         at = run.checkpoint or {"after": -1}
-        switched: int | None = at.get("switched")  # as earlier versions kept it
+        switched: int | None = at.get("switched")  # as earlier versions stored it
         if "switched" in run.counts:
             switched = run.count("switched")
         if switched is None:
@@ -88,7 +89,7 @@ class Reembed(JobKind):
 
 
 def _wanted(library: Library, params: Mapping[str, Any]) -> Library:
-    """The library as it is to be. Raises VecError `unsupported`."""
+    """The library with the new settings. Raises VecError `unsupported`."""
     embedder = params.get("embedder", library.embedder)
     dimension = embedders.dimension_of(embedder)
     if dimension is None:
@@ -105,7 +106,7 @@ def _wanted(library: Library, params: Mapping[str, Any]) -> Library:
 
 
 def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[ReembedSource]) -> dict[int, Drafted]:
-    """Drafts of these documents, by label: one call of the embedder. Raises VecError."""
+    """Drafts of these documents, by label, with one call of the embedder. Raises VecError."""
     embedder = engine.embedder(wanted.embedder)
     assert embedder is not None
     texts = {each.label: _chunks(library, wanted, each) for each in sources}
@@ -123,7 +124,7 @@ def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[Ree
 
 
 def _chunks(library: Library, wanted: Library, source: ReembedSource) -> list[str | None]:
-    """The texts of its chunks to be; those without a text stay as they are."""
+    """The texts of its new chunks; a document with a chunk without text keeps its chunks."""
     texts = [text for text in source.texts if text is not None]
     if wanted.chunk_chars == library.chunk_chars or len(texts) < len(source.texts):
         return source.texts
@@ -139,7 +140,7 @@ def _chunks(library: Library, wanted: Library, source: ReembedSource) -> list[st
 
 
 def _recalled(engine: Engine, job_id: int) -> dict[int, Drafted]:
-    """The drafts that earlier attempts have made. Blocks."""
+    """The stored drafts of earlier attempts. Blocks."""
     drafts: dict[int, Drafted] = {}
     with engine.database.read_transaction() as db:
         while page := store.kept(db, job_id, max(drafts, default=-1), limits.REEMBED_DOCUMENTS):
@@ -166,11 +167,11 @@ def _caught_up(
 
 def _cleaned(job_id: int) -> Generator[Step, Future[EffectResult] | None, None]:
     """Deletes the drafts."""
-    gone = 1
-    while gone:
+    deleted = 1
+    while deleted:
         written = yield Step(effect=ForgetDrafts(job_id))
         assert written is not None
-        gone = written.result().value
+        deleted = written.result().value
 
 
 # --- effects --------------------------------------------------------------------------------------------------------
@@ -194,8 +195,8 @@ class KeepDrafts(Effect):
 
 @dataclass(frozen=True, slots=True)
 class SwitchDrafts(Effect):
-    """Puts the drafts in the documents' places. The value is how many there were; None, and nothing is done, if too
-    many documents have been added meanwhile."""
+    """Replaces the documents' chunks by the drafts. The value is their number; None, and nothing is done, if too many
+    documents have been added in the meantime."""
 
     library: Library
     wanted: Library
@@ -215,7 +216,7 @@ class SwitchDrafts(Effect):
 
 @dataclass(frozen=True, slots=True)
 class ForgetDrafts(Effect):
-    """Deletes a bounded number of a job's drafts. The value is how many."""
+    """Deletes a bounded number of drafts of a job. The value is their number."""
 
     job_id: int
     frees: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""snapshot: saves the indexes in memory to files, so that a start after a crash need not build them."""
+"""snapshot: saves index snapshots, so that a start after a crash need not rebuild the indexes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import ClassVar
 from ...engine import libraries
 from .kind import JobKind, Run, Step, Steps
 
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
 class Snapshot(JobKind):
-    """A library a step; all of them, unless one is named. What has not been loaded has nothing new to save."""
+    """Saves one library per step; all libraries by default. An index that is not loaded has nothing new to save."""
 
     name = "snapshot"
     what = "save the indexes that are in memory"
@@ -33,7 +33,7 @@ class Snapshot(JobKind):
             try:
                 while True:
                     try:
-                        rows = future.result(_LOOK_S)
+                        rows = future.result(_POLL_S)
                         break
                     except concurrent.futures.TimeoutError:
                         yield Step(done=number, total=len(wanted))

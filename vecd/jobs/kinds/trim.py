@@ -1,4 +1,4 @@
-"""trim: deletes the log's oldest events, as `vec trim` does, and the rows that only they referred to."""
+"""trim: deletes the oldest events of the log, as `vec trim` does, and data that only they refer to."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class Trim(JobKind):
-    """One step moves the horizon; the others free what is behind it."""
+    """One step moves the horizon of the log; the others free space."""
 
     name = "trim"
-    what = "let go of the log's oldest events"
+    what = "delete the oldest events of the log"
     unit = "rows"
     running_max: ClassVar[int | None] = 1
     frees = True
     params: ClassVar[Mapping[str, Param]] = {
-        "keep_age_s": Param("seconds of the log that are kept", float, low=0, high=limits.SECONDS_MAX),
-        "keep_count": Param("events of it", int, low=0, high=2**62),
-        "keep_bytes": Param("bytes of it", int, low=0, high=2**62),
-        "past_consumers": Param("whether it goes past what consumers have not seen", bool),
+        "keep_age_s": Param("keep events of so many seconds", float, low=0, high=limits.SECONDS_MAX),
+        "keep_count": Param("keep so many events", int, low=0, high=2**62),
+        "keep_bytes": Param("keep so many bytes of events", int, low=0, high=2**62),
+        "past_consumers": Param("whether to trim past the slowest consumer", bool),
     }
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,18 @@
-"""vacuum: deletes rows behind the log's horizon, and returns the space to the file system."""
+"""vacuum: deletes trimmed data, and returns its space to the file system."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from ..effects import DeleteTrimmed, GiveBackPages
+from ..effects import DeleteTrimmed, ReleasePages
 from .kind import JobKind, Run, Step, Steps
 
 
 class Vacuum(JobKind):
-    """After a trim the daemon does this by itself; this is for what a crash may have left."""
+    """The daemon does this automatically after a trim; this job is for data that remains after a crash."""
 
     name = "vacuum"
-    what = "delete what was trimmed away, and give its space back"
+    what = "delete trimmed data, and return its space to the file system"
     unit = "rows"
     frees = True
     running_max: ClassVar[int | None] = 1
@@ -22,9 +22,10 @@ class Vacuum(JobKind):
 
 
 def reclaimed(run: Run) -> Steps:
-    """The steps of a vacuum, each short. A later attempt goes on with whatever is left, so the checkpoint is empty."""
+    """The steps of a vacuum, each short. A later attempt continues with the remaining data, so the checkpoint is
+    empty."""
     found = {"rows": 0, "pages": 0}
-    for what, effect in (("rows", DeleteTrimmed()), ("pages", GiveBackPages())):
+    for what, effect in (("rows", DeleteTrimmed()), ("pages", ReleasePages())):
         while True:
             written = yield Step({}, effect, done=found["rows"])
             assert written is not None

@@ -1,8 +1,8 @@
-"""verify: checks that the store, the log and the indexes agree with each other.
+"""verify: checks that the store, the log and the indexes are consistent.
 
-A bounded part a step, each in a read transaction of its own; nothing is kept from one attempt to the next. Reads and
-writes go on. If something is wrong the job fails, with what was found in its error and in its log. Rows that an earlier
-version wrote have no checksums yet; they get them here.
+Each step checks a bounded part in its own read transaction; attempts have no checkpoint. Reads and writes continue. If
+there are problems, the job fails; they are in its error and its log. Rows that an earlier version wrote without
+checksums get them here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Verify(JobKind):
     running_max: ClassVar[int | None] = 1
     attempts_max: ClassVar[int] = 2
     params: ClassVar[Mapping[str, Param]] = {
-        "mb_per_s": Param("how fast documents are read; as fast as the disk gives them unless set", float, low=0.01),
+        "mb_per_s": Param("megabytes of documents to read per second; default: no limit", float, low=0.01),
     }
 
     def steps(self, run: Run) -> Steps:
@@ -55,7 +55,7 @@ class Verify(JobKind):
         for table in tables:
             with engine.database.read_transaction() as db:
                 problems.add(integrity.integrity(db, table))
-            yield Step(done=0, total=total, lines=problems.fresh())
+            yield Step(done=0, total=total, lines=problems.take_new())
         while True:
             with engine.database.read_transaction() as db:
                 head = events.head(db)
@@ -63,7 +63,7 @@ class Verify(JobKind):
                 if replayed.seq >= head:
                     problems.add(integrity.log_against_tables(db, replayed))
                     break
-            yield Step(done=replayed.seq, total=max(total, replayed.seq), lines=problems.fresh())
+            yield Step(done=replayed.seq, total=max(total, replayed.seq), lines=problems.take_new())
         done, documents, chunks = replayed.seq, 0, 0
         after: int | None = -1
         pace = _Pace(run)
@@ -72,7 +72,7 @@ class Verify(JobKind):
                 looked = integrity.documents(db, engine.database.catalogue, after, limits.VERIFY_ROWS)
             problems.add(looked.problems)
             documents, chunks, after = documents + looked.documents, chunks + looked.chunks, looked.last
-            step = Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
+            step = Step(done=done + documents, total=max(total, done + documents), lines=problems.take_new())
             if looked.unsummed:
                 step.checkpoint, step.effect = {}, AddChecksums(looked.unsummed)
             yield step
@@ -82,45 +82,45 @@ class Verify(JobKind):
             with engine.database.read_transaction() as db:
                 problems.add(integrity.counts(db, library))
             problems.add(_index(engine, library))
-            if place % _LIBRARIES_A_STEP == 0 or problems.news:
-                yield Step(done=done + documents, total=max(total, done + documents), lines=problems.fresh())
+            if place % _LIBRARIES_A_STEP == 0 or problems.has_new:
+                yield Step(done=done + documents, total=max(total, done + documents), lines=problems.take_new())
         if problems.count:
             raise VecError(
                 Code.DAMAGED,
-                f"{problems.count:,} problems were found: {problems.told[0]}",
+                f"{problems.count:,} problems were found: {problems.reported[0]}",
                 f"vec jobs logs {run.job.job_id} has them; delete the damaged documents and write them again, or"
                 " restore a backup; vec library rebuild for an index",
-                problems=problems.told,
+                problems=problems.reported,
             )
         found = {"libraries": len(wanted), "documents": documents, "chunks": chunks}
         return {**found, "events": replayed.seq, "problems": 0}
 
 
 class _Problems:
-    """What has been found; only the first ones are told."""
+    """The problems found; only the first ones are reported."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self._logged = 0
 
     def add(self, problems: list[str]) -> None:
         self.count += len(problems)
-        self.told += problems[: limits.PROBLEMS_REPORTED - len(self.told)]
+        self.reported += problems[: limits.PROBLEMS_REPORTED - len(self.reported)]
 
     @property
-    def news(self) -> bool:
-        """Whether there are some that have not been logged yet."""
-        return len(self.told) > self._logged
+    def has_new(self) -> bool:
+        """Whether some have not been logged yet."""
+        return len(self.reported) > self._logged
 
-    def fresh(self) -> list[str]:
-        """Those that have not been logged yet."""
-        fresh, self._logged = self.told[self._logged :], len(self.told)
-        return fresh
+    def take_new(self) -> list[str]:
+        """The problems that have not been logged yet."""
+        new, self._logged = self.reported[self._logged :], len(self.reported)
+        return new
 
 
 class _Pace:
-    """Reads no more than the job's `mb_per_s`."""
+    """Limits the read rate to `mb_per_s`."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -128,7 +128,7 @@ class _Pace:
         self._at = time.monotonic()
 
     def rest(self, size: int) -> None:
-        """So many bytes have been read. Waits until they may have been."""
+        """Waits after `size` bytes were read, as the rate requires."""
         if not self._bytes_per_s:
             return
         self._at = max(self._at, time.monotonic() - 1.0) + size / self._bytes_per_s
@@ -137,8 +137,8 @@ class _Pace:
 
 
 def _index(engine: Engine, library: Library) -> list[str]:
-    """Whether the index in memory, if there is one, holds the library's living chunks: those that lived before it was
-    asked and still do, and no others than those that lived before or after, or came meanwhile."""
+    """The problems of the index in memory, if there is one. It must have all chunks that are alive before and after the
+    check, and no others than those alive before or after, or added during it."""
     live = engine.indexes.loaded(library)
     if live is None or not live.ready:
         return []
@@ -149,20 +149,20 @@ def _index(engine: Engine, library: Library) -> list[str]:
     )
     for what, read, held in checks:
         before = _read(engine, library, read)
-        # A reader sees a commit before the index hears of it. Once a later one is through, the index has heard of it.
+        # Readers see a commit before the index does. After a later commit, the index has applied it.
         engine.database.submit(lambda tx: None).result()
-        there = held().result()
-        if there is None:  # not in memory
+        indexed = held().result()
+        if indexed is None:  # not in memory
             continue
         after = _read(engine, library, read)
         newest = int(before[-1]) if len(before) else -1
-        missing = np.setdiff1d(np.intersect1d(before, after), there)
+        missing = np.setdiff1d(np.intersect1d(before, after), indexed)
         missing = np.setdiff1d(missing, engine.damage.labels(library))  # these have been reported already
-        beyond = np.setdiff1d(there[there <= newest], np.union1d(before, after))
+        beyond = np.setdiff1d(indexed[indexed <= newest], np.union1d(before, after))
         if len(missing):
             problems.append(f"library {library.name}: its index lacks {len(missing):,} {what}")
         if len(beyond):
-            problems.append(f"library {library.name}: its index holds {len(beyond):,} {what} that were deleted")
+            problems.append(f"library {library.name}: its index has {len(beyond):,} {what} that were deleted")
     return problems
 
 

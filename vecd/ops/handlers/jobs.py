@@ -115,7 +115,7 @@ async def wait(call: Call) -> dict[str, Any]:
         one=fields.flag("any"),
         timeout_s=fields.optional_seconds("timeout_s"),
         every_s=None if every_s is None else max(every_s, limits.JOBS_EVERY_S),
-        room=call.wait_for_room,
+        before_read=call.wait_for_room,
     )
     reason = "done"
     try:

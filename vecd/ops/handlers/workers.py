@@ -46,7 +46,7 @@ async def checkpoint(call: Call) -> dict[str, Any]:
         attempt,
         step=_number(fields, "step"),
         value=fields.raw("checkpoint"),
-        effect=fields.mapping("effect") or None,
+        effect=None if fields.raw("effect") is None else fields.mapping("effect"),
         lines=fields.optional_texts("lines", count_max=limits.JOB_LINES) or (),
         **_progress(fields),
     )
@@ -83,9 +83,9 @@ def _progress(fields: Fields) -> dict[str, int | None]:
 
 def _error(fields: Fields) -> tuple[VecError | None, bool | None]:
     """The error that an attempt ended with, and whether another attempt may help: None: as its code says."""
-    body = fields.mapping("error")
-    if not body:
+    if fields.raw("error") is None:
         return None, None
+    body = fields.mapping("error")
     message, retryable = body.get("message"), body.get("retryable")
     if not isinstance(message, str) or not isinstance(retryable, bool | None):
         raise VecError(
