@@ -111,7 +111,7 @@ def runtime(name: str) -> Callable[[Path], Mapping[str, str | None]]:
     return make
 
 
-GONE = "working folder does not exist any more"
+GONE = "working folder no longer exists"
 CASES = {
     # homes
     "the lock of another user": Case(["status"], 2, r"Permission denied.*\(invalid_settings\)", theirs, nobody=True),
