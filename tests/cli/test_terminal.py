@@ -57,8 +57,8 @@ SEEN = {
     "library list": (["library", "list"], r"default +2 +2 +256 +cosine +pq +hash +\d"),
     "library show": (
         ["library", "show", "default"],
-        r"(?s)^library +default, created .*^holds +2 documents, 2 chunks$.*^embedder +hash, .*^vectors +256 dimensions, "
-        r"cosine$.*^index +pq \(bits 0\)$",
+        r"(?s)^library +default, created .*^holds +2 documents, 2 chunks$.*^embedder +hash, .*^vectors +256 "
+        r"dimensions, cosine$.*^index +pq \(bits 0\)$",
     ),
     "library rebuild": (
         ["library", "rebuild", "default"],

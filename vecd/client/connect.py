@@ -28,13 +28,19 @@ def connect(
     named = os.fspath(socket_path) if socket_path is not None else None
     settings = locate(socket=named)
     sock = find_daemon(settings)
-    if sock is None:
-        load(socket=named)  # what a daemon would refuse is said here, and not in its log
-        if not spawn or os.environ.get("VEC_NO_SPAWN", "") not in ("", "0"):
-            raise VecError(
-                Code.NO_DAEMON,
-                f"no daemon listens on {settings.socket}",
-                "start it with `vec daemon start`, or remove --no-spawn and VEC_NO_SPAWN",
-            )
-        sock = spawn_daemon(settings, notice)
-    return Client(sock, timeout_s=timeout_s, data=None if settings.named else settings.data)
+    spawns = spawn and os.environ.get("VEC_NO_SPAWN", "") in ("", "0")
+    data = None if settings.named else settings.data
+    if sock is not None:
+        try:
+            return Client(sock, timeout_s=timeout_s, data=data)
+        except VecError as error:
+            if error.code != Code.CONNECTION_LOST or not spawns:
+                raise  # otherwise the daemon died after it had accepted the connection
+    load(socket=named)  # what a daemon would refuse is said here, and not in its log
+    if not spawns:
+        raise VecError(
+            Code.NO_DAEMON,
+            f"no daemon listens on {settings.socket}",
+            "start it with `vec daemon start`, or remove --no-spawn and VEC_NO_SPAWN",
+        )
+    return Client(spawn_daemon(settings, notice), timeout_s=timeout_s, data=data)

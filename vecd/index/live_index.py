@@ -303,9 +303,10 @@ class LiveIndex:
                 self._answer(searches)
             idle = not (writes or calls or searches)
             self._calm = self._calm and not writes and not calls
+            retries = maintenance.retries  # before the decision, so that a pause that ends in between is not missed
             more = not self._calm and (maintenance.decide().due if hurried else maintenance.advance(idle=idle))
             more = more or (self._text.ready and bool(self._without_text))
-            self._calm = not more and not maintenance.rests and not maintenance.retries
+            self._calm = not more and not maintenance.rests and not retries
         except Exception as error:
             self._fail(error, [*(search.future for search in searches), *(call.future for call in calls)])
             return
