@@ -44,7 +44,8 @@ class Subject:
     def __init__(self, collection: Collection, spec: Spec, folder: Path, rows_min: int, seed: int) -> None:
         self.collection = collection
         self.spec = spec
-        self.tuning = Tuning(rows_min=rows_min, save_rows_at_stop=1)
+        # Searches follow one another within milliseconds, as under load; `settle` waits until they have paused.
+        self.tuning = Tuning(rows_min=rows_min, save_rows_at_stop=1, quiet_s=0.05)
         self._source = MemorySource(spec, folder / f"{collection.name}-{spec.kind}-{spec.metric}")
         self._random: Random = np.random.default_rng(seed)
         self._written: list[Floats] = []
