@@ -134,7 +134,7 @@ def absolute(text: str, where: str) -> Path:
     except OSError as error:
         raise VecError(
             Code.SETTINGS,
-            f"{where} is the relative path {text!r}, but the working folder does not exist any more ({error.strerror})",
+            f"{where} is the relative path {text!r}, but the working folder no longer exists ({error.strerror})",
             "change to another folder, or use an absolute path",
         ) from error
 
