@@ -48,12 +48,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs"},
     "server": {*SHARED, "wire", "unixsocket", "ops"},
     "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"},
+    "http": {*SHARED, "logs", "process", "unixsocket", "data_lock", "wire", "client"},
     "restore": {*SHARED, "data_lock", "store"},
     "__main__": {"daemon"},
 }
 
 #: What the command line may know of vecd.
-CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery"}
+CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery", "http"}
 #: Tables of names that its options list; they load nothing that they name (tests/cli/test_startup.py).
 CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders"}
 
@@ -63,9 +64,12 @@ ONLY_IN: dict[str, set[str]] = {
     "apsw.unicode": {"text"},
     "Stemmer": {"text"},
     "sqlite3": set(),
-    "socket": {"unixsocket", "client", "server", "daemon"},
-    "asyncio": {"write_order", "feed", "engine", "jobs", "ops", "server", "daemon"},
-    "uvloop": {"daemon"},
+    "socket": {"unixsocket", "client", "server", "daemon", "http"},
+    "asyncio": {"client", "write_order", "feed", "engine", "jobs", "ops", "server", "daemon", "http"},
+    "uvloop": {"daemon", "http"},
+    "starlette": {"http"},
+    "uvicorn": {"http"},
+    "websockets": {"client", "http"},
     "numpy": {"store", "index", "filters", "text", "feed", "engine", "jobs"},
     "faiss": {"index"},
     "scipy": {"index"},
