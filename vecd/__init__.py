@@ -29,7 +29,7 @@ table, and checks it):
     ops/                what a request means, whatever transport brought it: one table, one handler for each op
     server/             the transport on a Unix socket: listener, sessions
     daemon logs         wires it all together: start, stop, signals; structured log lines
-    http/               the gateway: HTTP, server-sent events and WebSockets; a process of its own, a client of the socket
+    http/               the gateway for HTTP and WebSockets; a process of its own, and a client of the socket
     restore             puts a backup in the place of the store
 
 An op, an index kind, an embedder, a job kind or a transport is one file and one entry in a visible table.
