@@ -355,3 +355,12 @@ HELLO_S: Final = 10.0
 SILENCE_S: Final = HEARTBEAT_S + 1
 #: How long this check waits for an answer.
 PROBE_S: Final = 5.0
+
+# --- the gateway ----------------------------------------------------------------------------------------------------
+#: Body of a request that is read as a whole: as much as a frame, so that its documents fit one request to the daemon.
+HTTP_BODY_BYTES_MAX: Final = FRAME_BYTES_MAX
+#: How long a connection without a request stays open: longer than proxies keep theirs (nginx: 60 s), so that they close
+#: first and no request meets a closing connection.
+HTTP_IDLE_S: Final = 75
+#: How long uvicorn waits for connections to close after their streams have ended.
+HTTP_CLOSE_S: Final = 2

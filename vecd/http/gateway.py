@@ -1,0 +1,27 @@
+"""What all requests of the gateway share."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..settings import Settings
+from .settings import HttpSettings
+
+if TYPE_CHECKING:
+    from .stand_in import DaemonPool
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One process of `vec serve`."""
+
+    settings: Settings  # of the instance: where the daemon is
+    http: HttpSettings
+    pool: DaemonPool
+    fan_out: Any = None
+    access: Any = None
+    metrics: Any = None
+    #: Set when the gateway begins to stop: streams send their last event and end.
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
