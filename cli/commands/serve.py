@@ -23,12 +23,10 @@ def serve(
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Serve HTTP and WebSockets, until it is stopped by a signal."""
-    from vecd import logs
     from vecd.http.__main__ import serve as serve_http
     from vecd.settings import load
 
     settings = load(socket=socket)
-    logs.set_up("warning" if settings.log_level == "info" else settings.log_level, None)
     output = Output(json)
 
     def ready(urls: object) -> None:

@@ -17,6 +17,7 @@ from .. import limits
 from ..errors import Code, VecError, nearest
 from ..wire.vectors import pack_vector, unpack_vector
 from .endpoint import JSON, Endpoint, Parameter
+from .schemas import resolved
 
 if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
@@ -65,7 +66,8 @@ class Call:
                 raise VecError(Code.INVALID_REQUEST, "the request has no body", "send a JSON object")
             return {}
         found = parse_object(data)
-        check_keys(found, body.schema.get("properties", {}), body.schema.get("required", ()))
+        schema = resolved(body.schema)
+        check_keys(found, schema["properties"], schema.get("required", ()))
         return found
 
     async def body_bytes(self, bytes_max: int) -> bytes:

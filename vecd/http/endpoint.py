@@ -4,18 +4,15 @@ labels of the metrics are made of."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from .schemas import Schema
 
 if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.websockets import WebSocket
 
-    from .call import Call
-    from .gateway import Gateway
-
-#: JSON Schema (2020-12), as OpenAPI 3.1 has it.
-Schema = Mapping[str, Any]
 Scope = Literal["open", "read", "write", "admin"]
 
 JSON = "application/json"
@@ -61,7 +58,7 @@ class Endpoint:
 
     method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str  # with names in braces: /v1/libraries/{library}
-    handler: Callable[[Call], Awaitable[Response]]
+    handler: Callable[[Any], Awaitable[Response]]  # of a Call (call.py)
     scope: Scope
     summary: str
     tag: str
@@ -69,7 +66,6 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     op: str | None = None  # the daemon's op that does the work, if there is one
-    errors: tuple[str, ...] = field(default=())  # codes that this endpoint answers with besides the common ones
 
     @property
     def library(self) -> bool:
@@ -82,5 +78,5 @@ class SocketEndpoint:
     """A WebSocket endpoint. The handler accepts the connection, and checks what each message may do."""
 
     path: str
-    handler: Callable[[WebSocket, Gateway], Awaitable[None]]
+    handler: Callable[[WebSocket, Any], Awaitable[None]]  # and a Gateway (gateway.py)
     summary: str

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..settings import Settings
+from .endpoint import Endpoint
 from .settings import HttpSettings
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class Gateway:
     settings: Settings  # of the instance: where the daemon is
     http: HttpSettings
     pool: DaemonPool
+    endpoints: tuple[Endpoint, ...] = ()  # all of them, for an endpoint that describes the others
     fan_out: Any = None
     access: Any = None
     metrics: Any = None

@@ -532,3 +532,9 @@ COMPONENTS: Final[dict[str, Schema]] = {
     ),
     "Health": record({"status": enum("ok", "unavailable")}, {"detail": STRING}),
 }
+
+
+def resolved(schema: Schema) -> Schema:
+    """The schema itself, or the component that it refers to."""
+    found = COMPONENTS[schema["$ref"].removeprefix(_PREFIX)] if "$ref" in schema else schema
+    return dict(found)

@@ -28,6 +28,7 @@ from .app import make_app
 from .gateway import Gateway
 from .settings import DEFAULT_LISTEN, Address, HttpSettings, parse_address
 from .stand_in import DaemonPool
+from .table import ENDPOINTS
 
 _LOOK_S = 0.02
 
@@ -153,7 +154,7 @@ async def _serve(
     lifeline: int | None,
 ) -> None:
     loop = asyncio.get_running_loop()
-    gateway = Gateway(settings, http, DaemonPool(settings, spawn=spawn))
+    gateway = Gateway(settings, http, DaemonPool(settings, spawn=spawn), ENDPOINTS)
     await gateway.pool.request("ping")
     server = _Server(_config(gateway))
 
@@ -169,7 +170,8 @@ async def _serve(
     serving = loop.create_task(server.serve(sockets))
     await _first(serving, server.listening.wait())
     if serving.done():
-        return await serving
+        await serving
+        return
     ready([_url(address, sock, bool(http.tls_cert)) for address, sock in zip(addresses, sockets, strict=True)])
     await _first(serving, gateway.stopping.wait())
     if lifeline is not None:

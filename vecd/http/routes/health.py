@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from ..call import Call, json_answer
 from ..endpoint import Answer, Endpoint
-from ..schemas import STRING, obj
+from ..schemas import ref
 
 
 async def healthz(call: Call) -> Response:
@@ -16,6 +16,6 @@ async def healthz(call: Call) -> Response:
 ENDPOINTS = (
     Endpoint(
         "GET", "/healthz", healthz, "open", "Whether the gateway runs.", "health",
-        {200: Answer("It does.", obj({"status": STRING}))},
+        {200: Answer("It does.", ref("Health"))},
     ),
 )  # fmt: skip
