@@ -28,7 +28,8 @@ def make_app(gateway: Gateway) -> ASGIApp:
     """The application of one gateway."""
     routes: list[BaseRoute] = [_route(gateway, each) for each in ENDPOINTS]
     routes += [WebSocketRoute(each.path, _socket(gateway, each)) for each in SOCKETS]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug})
+    return gateway.metrics.measured(app)
 
 
 def _route(gateway: Gateway, endpoint: Endpoint) -> Route:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..settings import Settings
 from .endpoint import Endpoint
+from .metrics import Metrics
 from .settings import HttpSettings
 
 if TYPE_CHECKING:
@@ -24,6 +25,6 @@ class Gateway:
     endpoints: tuple[Endpoint, ...] = ()  # all of them, for an endpoint that describes the others
     fan_out: Any = None
     access: Any = None
-    metrics: Any = None
+    metrics: Metrics = field(default_factory=Metrics)
     #: Set when the gateway begins to stop: streams send their last event and end.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
