@@ -25,9 +25,9 @@ from ..errors import Code, VecError
 from ..settings import Settings
 from ..unixsocket import is_listening
 from .app import make_app
+from .daemon_pool import DaemonPool
 from .gateway import Gateway
 from .settings import DEFAULT_LISTEN, Address, HttpSettings, parse_address
-from .stand_in import DaemonPool
 from .table import ENDPOINTS
 
 _LOOK_S = 0.02
