@@ -37,6 +37,8 @@ COMMANDS = {
     "backup": "backup",
     "restore": "restore",
     "status": "status",
+    "serve": "serve",
+    "keys": "keys",
     "daemon": "daemon",
     "demo": "demo",
     "help": "help",

@@ -362,7 +362,7 @@ KEYS_MAX: Final = 1_000
 KEYS_BYTES_MAX: Final = 4 * MIB
 #: A key's name is typed by people and appears in logs.
 KEY_NAME_CHARS_MAX: Final = 64
-#: How often the gateway checks whether the file of keys has changed, and ends what revoked or expired keys have open.
+#: How often the gateway looks for streams and WebSockets whose key has expired or was revoked, and ends them.
 KEYS_LOOK_S: Final = 1.0
 #: How long a ticket may be used, once: a page requests it and then opens its stream at once.
 TICKET_S: Final = 30.0
@@ -379,12 +379,8 @@ HEAD_BYTES_MAX: Final = 64 * KIB
 HEADERS_MAX: Final = 100
 #: How long a client may take from its first byte, or its connection, to the end of its headers, and a TLS handshake.
 HEAD_S: Final = 10.0
-#: How long a connection may be idle between two requests. A browser keeps a few open; a proxy reuses them within this.
-KEEP_ALIVE_S: Final = 75.0
 #: Requests that a client may send before the first is answered. Few clients do; the others wait in the kernel.
 PIPELINE_MAX: Final = 16
-#: One JSON body: as large as a frame, which carries it to the daemon.
-BODY_BYTES_MAX: Final = FRAME_BYTES_MAX
 #: Bytes of the JSON bodies that are being received or handled, over all requests; beyond it, requests get 429.
 BODIES_BYTES_MAX: Final = 128 * MIB
 #: A JSON body must arrive at FRAME_BYTES_S_MIN, after this time.
@@ -414,3 +410,11 @@ FRAMES_AT_ONCE_BYTES: Final = 16 * KIB
 TLS_FILE_BYTES_MAX: Final = MIB
 #: How often the gateway checks whether the files of its certificate have changed: they are renewed every few weeks.
 TLS_LOOK_S: Final = 10.0
+# --- the gateway ----------------------------------------------------------------------------------------------------
+#: Body of a request that is read as a whole: as much as a frame, so that its documents fit one request to the daemon.
+HTTP_BODY_BYTES_MAX: Final = FRAME_BYTES_MAX
+#: How long a connection without a request stays open: longer than proxies keep theirs (nginx: 60 s), so that they close
+#: first and no request meets a closing connection.
+HTTP_IDLE_S: Final = 75
+#: How long uvicorn waits for connections to close after their streams have ended.
+HTTP_CLOSE_S: Final = 2

@@ -1,9 +1,9 @@
 """Who may do what: the outermost ASGI middleware of the gateway, for HTTP and WebSockets.
 
-It checks, in this order: the proxy, the Host header, the origin and CORS (hosts.py), the form of the URL, and the key or
-ticket (keys.py, tickets.py). Behind it, `scope["state"]["principal"]` says who asks; the endpoint that a request is routed
-to then checks its scope and its library, on the same parsed path that its handler gets. So no check depends on how a path
-is written.
+It checks, in this order: the proxy, the Host header, the origin and CORS (hosts.py), the form of the URL, and the key
+or ticket (keys.py, tickets.py). Behind it, `scope["state"]["principal"]` says who asks; the endpoint that a request is
+routed to then checks its scope and its library, on the same parsed path that its handler gets. So no check depends on
+how a path is written.
 
 Rules:
 - A request without a key is nobody's: only endpoints with the scope `open` answer it. Where there is no file of keys, a
@@ -20,7 +20,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlencode
 
 import orjson
@@ -29,7 +29,8 @@ from .. import limits
 from ..errors import Code, VecError
 from . import keys as api_keys
 from .hosts import Hosts, Peer, is_loopback
-from .keys import SCOPES, Key, KeyFile, Ring
+from .keys import Key, KeyFile, Ring
+from .principal import ANYONE, NOBODY, Principal
 from .problems import problem, problem_answer
 from .tickets import Tickets
 
@@ -49,53 +50,6 @@ _EXPOSED: Final = b"retry-after, location, content-disposition"
 _KEY_PARAMETERS: Final = frozenset(("key", "api_key", "apikey", "token", "access_token", "authorization"))
 #: How long telling a client why its stream ends may take.
 _LAST_WORD_S: Final = 1.0
-
-
-class Principal(NamedTuple):
-    """Who asks, and what that allows."""
-
-    name: str  # of the key; `anyone` where no key is needed; `nobody` where one is needed and none was presented
-    scopes: frozenset[str]
-    libraries: frozenset[str] | None  # None: all
-    key: Key | None = None
-
-    def check(self, scope: str, library: str | None = None) -> None:
-        """Raises VecError `unauthorized` or `forbidden` if a request of that scope, on that library, is not allowed.
-        Without a library, the request concerns all; one of scope `read` or `write` must look at `libraries` itself."""
-        if scope == "open":
-            return
-        if not self.scopes:
-            raise VecError(
-                Code.UNAUTHORIZED,
-                "this request needs a key",
-                "send the header 'Authorization: Bearer KEY'; 'vec keys create' makes a key",
-            )
-        if scope not in self.scopes:
-            raise VecError(
-                Code.FORBIDDEN,
-                f"the key {self.name!r} may not do this: it needs the scope {scope}",
-                f"use a key that 'vec keys create --scope {scope}' made",
-                scope=scope,
-            )
-        if self.libraries is None:
-            return
-        if library is None and scope == "admin":
-            raise VecError(
-                Code.FORBIDDEN,
-                f"the key {self.name!r} is for some libraries only, and this request concerns all",
-                "use a key that was made without --library",
-            )
-        if library is not None and library not in self.libraries:
-            raise VecError(
-                Code.FORBIDDEN,
-                f"the key {self.name!r} is not for the library {library!r:.140}",
-                f"use a key that was made with --library {library:.140}, or for all libraries",
-                library=library,
-            )
-
-
-ANYONE: Final = Principal("anyone", frozenset(SCOPES), None)
-NOBODY: Final = Principal("nobody", frozenset(), None)
 
 
 class _Open:
@@ -121,7 +75,6 @@ class Access:
         self._keys, self._now = keys, now
         self._ring = keys.ring()
         self._failure: str | None = None
-        self._looked = time.monotonic()
         self._open: dict[bytes, set[_Open]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -146,13 +99,8 @@ class Access:
     # --- keys ---------------------------------------------------------------------------------------------------------
 
     def ring(self) -> Ring | None:
-        """The keys, at most KEYS_LOOK_S old. If the file becomes unusable, the keys read last remain."""
-        if time.monotonic() - self._looked >= limits.KEYS_LOOK_S:
-            self._look()
-        return self._ring
-
-    def _look(self) -> None:
-        self._looked = time.monotonic()
+        """The keys as they are now, which costs a call of the system, about a microsecond. If the file becomes
+        unusable, the keys read last remain."""
         try:
             self._ring = self._keys.ring()
         except VecError as error:
@@ -161,16 +109,16 @@ class Access:
             self._failure = str(error)
         else:
             self._failure = None
+        return self._ring
 
     async def watch(self) -> None:
         """Ends what keys have open that are no longer valid; runs as long as the gateway."""
         while True:
             await asyncio.sleep(limits.KEYS_LOOK_S)
-            self._look()
             self._end_invalid()
 
     def _end_invalid(self) -> None:
-        now, ring = self._now(), self._ring
+        now, ring = self._now(), self.ring()
         for held in list(self._open.values()):
             for each in list(held):
                 key = each.principal.key
@@ -310,8 +258,8 @@ def _check_url(scope: Scope) -> None:
             raise VecError(
                 Code.INVALID_REQUEST,
                 "the URL has a key: URLs are logged and remembered",
-                "send the header 'Authorization: Bearer KEY'; where that is not possible, as in a browser's EventSource "
-                "and WebSocket, POST /v1/tickets and use ?ticket=. Revoke a key that was in a URL",
+                "revoke it, and send keys in the header 'Authorization: Bearer KEY'; for a browser's EventSource and "
+                "WebSocket, which cannot, POST /v1/tickets and use ?ticket=",
             )
 
 
@@ -335,7 +283,7 @@ def _take_ticket(scope: Scope) -> str | None:
     if b"ticket" not in query:
         return None
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    tickets = [value for name, value in pairs if name == "ticket"]
+    tickets: list[str] = [value for name, value in pairs if name == "ticket"]
     if not tickets:
         return None
     scope["query_string"] = urlencode([pair for pair in pairs if pair[0] != "ticket"]).encode()
@@ -351,7 +299,10 @@ def _with_headers(scope: Scope, send: Send, origin: str | None, entry: _Open | N
         return send
     extra = list(_SAFE)
     if origin is not None:
-        extra += [(b"access-control-allow-origin", origin.encode("latin-1")), (b"access-control-expose-headers", _EXPOSED)]
+        extra += [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-expose-headers", _EXPOSED),
+        ]
     extra.append((b"vary", b"origin"))
 
     async def sending(message: Message) -> None:
@@ -369,8 +320,7 @@ def _with_headers(scope: Scope, send: Send, origin: str | None, entry: _Open | N
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: VecError) -> None:
     """Answers with a problem; a WebSocket handshake too."""
     log.debug("refused", extra={"code": error.code, "error": error.message, "client": (scope.get("client") or "?")[0]})
-    headers = {"www-authenticate": "Bearer"} if error.code == Code.UNAUTHORIZED else None
-    answer = problem_answer(error, 415 if isinstance(error, _Unsupported) else None, headers)
+    answer = problem_answer(error, 415 if isinstance(error, _Unsupported) else None)
     await answer(scope, receive, send)
 
 
@@ -430,8 +380,3 @@ async def _last_word(entry: _Open, receive: Receive) -> None:
             elif entry.media_type.startswith(b"text/event-stream"):
                 event = b"event: error\ndata: " + orjson.dumps(problem(entry.ended)) + b"\n\n"
                 await entry.send({"type": "http.response.body", "body": event, "more_body": False})
-
-
-def ticket_answer(access: Access, principal: Principal) -> dict[str, Any]:
-    """The answer to POST /v1/tickets."""
-    return {"ticket": access.tickets.issue(principal), "expires_in_s": limits.TICKET_S}

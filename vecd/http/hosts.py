@@ -1,8 +1,8 @@
 """Which host names, origins and proxies the gateway trusts: pure checks on the headers of a request.
 
 Against DNS rebinding: a web page may let its own name point to 127.0.0.1, and then is, for the browser, of the same
-origin as the gateway. It cannot change the Host header, which has its name. So only `localhost`, literal addresses, which
-no one can rebind, and the names in `allow_hosts` are answered.
+origin as the gateway. It cannot change the Host header, which has its name. So only `localhost`, literal addresses,
+which no one can rebind, and the names in `allow_hosts` are answered.
 
 Against other sites' pages: a browser sends WebSocket handshakes, and simple POSTs, to any address, and says in Origin
 whose page it is. A request with an Origin that is neither our own nor in `allow_origins` is refused, before it does
@@ -172,8 +172,8 @@ def _last(headers: Headers, wanted: bytes) -> str | None:
 
 
 def _same_host(origin: str, peer: Peer) -> bool:
-    """Whether an origin has the host and the port of the request. The scheme may differ: a proxy that ends TLS and is not
-    trusted leaves us with http."""
+    """Whether an origin has the host and the port of the request. The scheme may differ: a proxy that ends TLS and is
+    not trusted leaves us with http."""
     try:
         parts = urlsplit(origin)
     except ValueError:
@@ -201,7 +201,9 @@ def _host_setting(text: str) -> str:
             "write names as they stand in URLs, without scheme and port: vec.example.org, or *.example.org",
         )
     if name.partition(":")[2].isdigit():
-        raise VecError(Code.SETTINGS, f"[http] allow_hosts: {text!r:.100} has a port", "write the name without the port")
+        raise VecError(
+            Code.SETTINGS, f"[http] allow_hosts: {text!r:.100} has a port", "write the name without the port"
+        )
     return name
 
 

@@ -4,11 +4,11 @@ Rules:
 - A key is `vec_`, 32 random base62 characters (190 bits) and six of their CRC-32. The check characters find a key that
   was copied badly, and let secret scanners recognise a leaked one without asking us.
 - Only the SHA-256 of a key is stored. A slow hash (bcrypt, Argon2) protects passwords, which can be guessed; 190 random
-  bits cannot be guessed at any rate, and a slow hash would cost every request milliseconds, which is a way to attack us.
+  bits cannot be guessed at any rate, and a slow hash would cost every request milliseconds, a way to attack us.
 - A presented key is looked up by its hash. What such a lookup reveals by its timing is the hash of what the caller
   sent, which helps nobody to find a key; the hashes are then compared in constant time.
-- Where the file exists, every request needs a key, also if the file is empty, damaged or unreadable: revoking the last
-  key must not open the gateway.
+- Where the file exists, every request needs a key, also if it holds none: revoking the last key must not open the
+  gateway.
 - A lock file beside it makes a change of the file atomic between processes; readers need no lock, because the file is
   replaced as a whole.
 """
@@ -187,7 +187,7 @@ class KeyFile:
             keys[name] = key
         return key, secret
 
-    def keys(self) -> tuple[Key, ...]:
+    def entries(self) -> tuple[Key, ...]:
         """All keys, the oldest first. Raises VecError `invalid_settings`."""
         ring = self.ring()
         return ring.keys if ring is not None else ()
@@ -217,7 +217,7 @@ class KeyFile:
             status = self._status()
             keys = {key.name: key for key in (self._parse(status) if status is not None else ())}
             yield keys
-            entries = [
+            written = [
                 {
                     "name": key.name,
                     "sha256": key.digest.hex(),
@@ -228,7 +228,7 @@ class KeyFile:
                 }
                 for key in keys.values()
             ]
-            replace(self.path, json.dumps({"version": _VERSION, "keys": entries}, indent=1).encode() + b"\n")
+            replace(self.path, json.dumps({"version": _VERSION, "keys": written}, indent=1).encode() + b"\n")
         except OSError as error:
             raise self._refused(error) from error
         finally:

@@ -1,10 +1,10 @@
 """Tickets: a short-lived stand-in for a key, for browsers, whose EventSource and WebSocket cannot send a header.
 
 Rules:
-- A ticket is in a URL, and URLs are logged, remembered and shared. So it works once, within TICKET_S, and only to open a
-  stream or a WebSocket (GET).
-- It has the rights of the key that requested it, and ends with it: what a ticket opened is closed when the key expires or
-  is revoked.
+- A ticket is in a URL, and URLs are logged, remembered and shared. So it works once, within TICKET_S, and only to open
+  a stream or a WebSocket (GET).
+- It has the rights of the key that requested it, and ends with it: what a ticket opened is closed when the key expires
+  or is revoked.
 - Tickets are in memory only, as their SHA-256.
 """
 
@@ -22,7 +22,7 @@ from ..errors import Code, VecError
 from .keys import digest_of
 
 if TYPE_CHECKING:
-    from .access import Principal
+    from .principal import Principal
 
 PREFIX: Final = "vet_"
 #: What a ticket looks like, wherever it stands.
