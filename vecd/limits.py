@@ -418,3 +418,9 @@ HTTP_BODY_BYTES_MAX: Final = FRAME_BYTES_MAX
 HTTP_IDLE_S: Final = 75
 #: How long uvicorn waits for connections to close after their streams have ended.
 HTTP_CLOSE_S: Final = 2
+#: How long the daemon's figures are kept for `/metrics`: several scrapers cost it no more than one.
+METRICS_AGE_S: Final = 1.0
+#: How long `/readyz` and `/metrics` wait for the daemon: less than the usual time-out of a scrape (10 s).
+READY_S: Final = 2.0
+#: Libraries, and consumers, that have metrics of their own: each costs its scraper a handful of time series.
+METRICS_LABELS_MAX: Final = 100

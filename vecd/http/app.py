@@ -30,7 +30,7 @@ def make_app(gateway: Gateway) -> ASGIApp:
     routes: list[BaseRoute] = [_route(gateway, each) for each in ENDPOINTS]
     routes += [WebSocketRoute(each.path, _socket(gateway, each)) for each in SOCKETS]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug})
-    return AccessMiddleware(app, gateway.access)
+    return gateway.metrics.measured(AccessMiddleware(app, gateway.access))
 
 
 def _route(gateway: Gateway, endpoint: Endpoint) -> Route:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..settings import Settings
 from .access import Access
 from .endpoint import Endpoint
+from .metrics import Metrics
 from .settings import HttpSettings
 
 if TYPE_CHECKING:
@@ -25,6 +26,6 @@ class Gateway:
     access: Access
     endpoints: tuple[Endpoint, ...] = ()  # all of them, for an endpoint that describes the others
     fan_out: Any = None
-    metrics: Any = None
+    metrics: Metrics = field(default_factory=Metrics)
     #: Set when the gateway begins to stop: streams send their last event and end.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -114,6 +114,7 @@ _IN_MEMORY = record(
         "memory_bytes": COUNT,
         "maintenance": nullable(STRING),
         "damage": MAP,
+        "damaged": COUNT,
         "text": record(
             {"state": enum("unloaded", "loading", "ready", "failed")},
             {
