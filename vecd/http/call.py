@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from .gateway import Gateway
+    from .principal import Principal
 
 _TRUTHS = {"true": True, "1": True, "": True, "false": False, "0": False}
 
@@ -37,7 +38,7 @@ class Call:
     request: Request
     gateway: Gateway
     endpoint: Endpoint
-    principal: Any
+    principal: Principal
     path: dict[str, str]
     query: dict[str, Any]
 
@@ -48,17 +49,24 @@ class Call:
     @property
     def restricted(self) -> bool:
         """Whether the principal may use some libraries only."""
-        return self.principal is not None and self.principal.libraries is not None
+        return self.principal.libraries is not None
 
     def check(self, scope: str, library: Any) -> None:
         """Raises VecError `forbidden` if the principal lacks the scope, or may not use this library, which is not in
-        the path. None: it takes a principal for all libraries."""
-        if self.principal is not None:
-            self.principal.check(scope, library if isinstance(library, str) else None)
+        the path. None: the request concerns all libraries."""
+        named = library if isinstance(library, str) else None
+        self.principal.check(scope, named)
+        if named is None and self.restricted:
+            raise VecError(
+                Code.FORBIDDEN,
+                f"the key {self.principal.name!r} is for some libraries only, and this request concerns all",
+                "name a library, or use a key that was made without --library",
+            )
 
     def sees(self, library: str | None) -> bool:
         """Whether the principal may know of something that belongs to this library (None: to all)."""
-        return not self.restricted or library in self.principal.libraries
+        allowed = self.principal.libraries
+        return allowed is None or library in allowed
 
     async def collect(self, op: str, key: str, **fields: Any) -> dict[str, Any]:
         """The daemon's answer with a list `key`, also if it comes in parts. Raises VecError."""

@@ -97,7 +97,7 @@ class IngestStream:
     async def parts(self) -> AsyncGenerator[bytes, None]:
         """The answer. Never raises a VecError."""
         began = time.monotonic()
-        tasks = [
+        tasks: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(each) for each in (self._read(), self._take_answers(), self._stop_with_gateway())
         ]
         try:

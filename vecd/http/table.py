@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from .endpoint import Endpoint, SocketEndpoint
-from .routes import consumers, documents, health, ingest, instance, jobs, libraries, schedules, search
+from .routes import consumers, documents, health, ingest, instance, jobs, libraries, schedules, search, tickets
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *health.ENDPOINTS,
@@ -17,6 +17,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *jobs.ENDPOINTS,
     *schedules.ENDPOINTS,
     *instance.ENDPOINTS,
+    *tickets.ENDPOINTS,
 )
 
 SOCKETS: Final[tuple[SocketEndpoint, ...]] = ()

@@ -13,7 +13,7 @@ _CONSUMER = {200: Answer("The consumer.", ref("Consumer"))}
 
 
 async def list_(call: Call) -> Response:
-    return json_answer(await call.daemon("consumers.list"))
+    return json_answer(await call.collect("consumers.list", "consumers"))
 
 
 async def ack(call: Call) -> Response:
@@ -23,11 +23,13 @@ async def ack(call: Call) -> Response:
 
 
 async def reset(call: Call) -> Response:
+    call.check("write", None)
     body = await call.json_body()
     return json_answer(await call.daemon("consumers.reset", consumer=call.path["consumer"], to=body["to"]))
 
 
 async def delete(call: Call) -> Response:
+    call.check("write", None)
     return json_answer(await call.daemon("consumers.delete", consumer=call.path["consumer"]))
 
 

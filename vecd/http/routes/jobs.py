@@ -117,6 +117,7 @@ async def drop(call: Call) -> Response:
 
 async def _change(call: Call, op: str) -> Response:
     job = await _job(call)
+    call.check("write", job["library"])
     answer = await call.daemon(op, job_ids=[job["job_id"]])
     return json_answer(job_body(answer["jobs"][0]))
 

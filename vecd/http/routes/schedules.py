@@ -16,7 +16,7 @@ _NAME = Parameter("schedule", "path", STRING, "The name of a schedule.", require
 
 
 async def list_(call: Call) -> Response:
-    answer = await call.daemon("schedule.list")
+    answer = await call.collect("schedule.list", "schedules")
     answer["schedules"] = [each for each in answer["schedules"] if call.sees(each["library"])]
     return json_answer(answer)
 
@@ -29,18 +29,20 @@ async def add(call: Call) -> Response:
 
 async def run(call: Call) -> Response:
     schedule = await _schedule(call)
+    check_submit(call, schedule["kind"], schedule["library"])
     return submitted(await call.daemon("schedule.run", name=schedule["name"]))
 
 
 async def remove(call: Call) -> Response:
     schedule = await _schedule(call)
+    check_submit(call, schedule["kind"], schedule["library"])
     return json_answer(await call.daemon("schedule.remove", name=schedule["name"]))
 
 
 async def _schedule(call: Call) -> dict[str, Any]:
     """The schedule that the path names. Raises VecError `not_found`, also for one that the principal may not see."""
     name = call.path["schedule"]
-    for each in (await call.daemon("schedule.list"))["schedules"]:
+    for each in (await call.collect("schedule.list", "schedules"))["schedules"]:
         if each["name"] == name and call.sees(each["library"]):
             return dict(each)
     raise VecError(Code.NOT_FOUND, f"there is no schedule {name!r:.200}")
