@@ -37,6 +37,7 @@ COMMANDS = {
     "backup": "backup",
     "restore": "restore",
     "status": "status",
+    "serve": "serve",
     "daemon": "daemon",
     "demo": "demo",
     "help": "help",

@@ -360,3 +360,18 @@ PROBE_S: Final = 5.0
 KEEPALIVE_IDLE_S: Final = 15
 KEEPALIVE_EVERY_S: Final = 5
 KEEPALIVE_TRIES: Final = 3
+
+# --- the gateway ----------------------------------------------------------------------------------------------------
+#: Body of a request that is read as a whole: as much as a frame, so that its documents fit one request to the daemon.
+HTTP_BODY_BYTES_MAX: Final = FRAME_BYTES_MAX
+#: How long a connection without a request stays open: longer than proxies keep theirs (nginx: 60 s), so that they close
+#: first and no request meets a closing connection.
+HTTP_IDLE_S: Final = 75
+#: How long uvicorn waits for connections to close after their streams have ended.
+HTTP_CLOSE_S: Final = 2
+#: How long the daemon's figures are kept for `/metrics`: several scrapers cost it no more than one.
+METRICS_AGE_S: Final = 1.0
+#: How long `/readyz` and `/metrics` wait for the daemon: less than the usual time-out of a scrape (10 s).
+READY_S: Final = 2.0
+#: Libraries, and consumers, that have metrics of their own: each costs its scraper a handful of time series.
+METRICS_LABELS_MAX: Final = 100

@@ -40,6 +40,9 @@ TUNABLES: dict[str, type] = {
 }
 
 
+#: The table of the configuration file that the gateway reads (http/settings.py).
+HTTP_TABLE = "http"
+
 #: Tunables whose values may have a unit.
 _UNITS: dict[str, Callable[[str], float]] = {"keep_age": duration_s, "keep_bytes": size_bytes}
 
@@ -228,30 +231,40 @@ def _socket_name(paths: Mapping[str, Path]) -> str:
     return f"vecd-{zlib.crc32(os.fsencode(os.path.realpath(paths['data']))):08x}.sock"
 
 
-def _tunables(env: Mapping[str, str], config: Path) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def config_table(config: Path) -> dict[str, Any]:
+    """The configuration file, parsed; empty if there is none. Raises VecError `invalid_settings`."""
     try:
         text = read_small(config, limits.MIB).decode()
     except FileNotFoundError:
-        text = ""
+        return {}
     except (OSError, UnicodeDecodeError) as error:
         if not (os.path.exists(config) and os.path.samefile(config, os.devnull)):  # /dev/null means: no settings
             why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8, at byte {error.start}"
             raise VecError(Code.SETTINGS, f"cannot read the configuration file {config} ({why})") from error
-        text = ""
-    if text:
-        import tomllib
+        return {}
+    if not text:
+        return {}
+    import tomllib
 
-        try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise VecError(Code.SETTINGS, f"{config} is not valid TOML: {error}") from error
-        for key, value in table.items():
-            if key not in TUNABLES:
-                close = nearest(key, TUNABLES)
-                hint = f"did you mean {close!r}?" if close else f"known settings: {', '.join(TUNABLES)}"
-                raise VecError(Code.SETTINGS, f"{config}: unknown setting {key!r}", hint)
-            values[key] = _typed(key, value, f"{config}: {key}")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise VecError(Code.SETTINGS, f"{config} is not valid TOML: {error}") from error
+    if not isinstance(table.get(HTTP_TABLE, {}), dict):
+        raise VecError(Code.SETTINGS, f"{config}: {HTTP_TABLE} must be a table", f"write it as [{HTTP_TABLE}]")
+    return table
+
+
+def _tunables(env: Mapping[str, str], config: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in config_table(config).items():
+        if key == HTTP_TABLE:
+            continue
+        if key not in TUNABLES:
+            close = nearest(key, TUNABLES)
+            hint = f"did you mean {close!r}?" if close else f"known settings: {', '.join(TUNABLES)}"
+            raise VecError(Code.SETTINGS, f"{config}: unknown setting {key!r}", hint)
+        values[key] = _typed(key, value, f"{config}: {key}")
     for key in TUNABLES:
         if raw := env.get(f"VEC_{key.upper()}"):
             values[key] = _typed(key, raw, f"VEC_{key.upper()}")

@@ -1,0 +1,178 @@
+"""One request to an endpoint: its parameters, checked against the endpoint's row, its body, and the way to the daemon.
+
+A parameter or a key of a JSON body that the endpoint does not have is refused: a typing error must not be ignored. What
+a value means, the daemon checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from starlette.responses import Response
+
+from .. import limits
+from ..errors import Code, VecError, nearest
+from ..wire.vectors import pack_vector, unpack_vector
+from .endpoint import JSON, Endpoint, Parameter
+from .schemas import resolved
+
+if TYPE_CHECKING:
+    from starlette.datastructures import QueryParams
+    from starlette.requests import Request
+
+    from .gateway import Gateway
+
+_TRUTHS = {"true": True, "1": True, "": True, "false": False, "0": False}
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that has been let in. `path` and `query` have the parameters that were given, as their schemas say."""
+
+    request: Request
+    gateway: Gateway
+    endpoint: Endpoint
+    principal: Any
+    path: dict[str, str]
+    query: dict[str, Any]
+
+    async def daemon(self, op: str, **fields: Any) -> dict[str, Any]:
+        """The daemon's answer. Fields that are None are left out. Raises VecError."""
+        return await self.gateway.pool.request(op, **fields)
+
+    def check_library(self, library: Any) -> None:
+        """Raises VecError `forbidden` if the principal may not use this library, which the path does not name."""
+        if self.principal is not None:
+            self.principal.check(self.endpoint.scope, library)
+
+    def sees(self, library: str | None) -> bool:
+        """Whether the principal may know of this library."""
+        allowed = None if self.principal is None else self.principal.libraries
+        return allowed is None or library in allowed
+
+    async def json_body(self) -> dict[str, Any]:
+        """The body, a JSON object with keys of the endpoint's schema; `{}` if there is none and none is required.
+
+        Raises VecError `invalid_request`, or `too_large` above HTTP_BODY_BYTES_MAX.
+        """
+        body = self.endpoint.body
+        assert body is not None
+        data = await self.body_bytes(limits.HTTP_BODY_BYTES_MAX)
+        if not data.strip():
+            if body.required:
+                raise VecError(Code.INVALID_REQUEST, "the request has no body", "send a JSON object")
+            return {}
+        found = parse_object(data)
+        schema = resolved(body.schema)
+        check_keys(found, schema["properties"], schema.get("required", ()))
+        return found
+
+    async def body_bytes(self, bytes_max: int) -> bytes:
+        """The whole body. Raises VecError `too_large` above `bytes_max`."""
+        pieces, size = [], 0
+        async for piece in self.request.stream():
+            size += len(piece)
+            if size > bytes_max:
+                raise VecError(
+                    Code.TOO_LARGE,
+                    f"the body exceeds {bytes_max:,} bytes",
+                    "stream documents as NDJSON to /v1/libraries/{library}/documents/stream",
+                )
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """The bytes as a JSON object. Raises VecError `invalid_request`."""
+    try:
+        found = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise VecError(Code.INVALID_REQUEST, f"the body is not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise VecError(Code.INVALID_REQUEST, "the body must be a JSON object")
+    return found
+
+
+def check_keys(found: Mapping[str, Any], known: Mapping[str, Any], required: Any = ()) -> None:
+    """Raises VecError `invalid_request` for a key that is not known, or a required one that is missing."""
+    for key in found:
+        if key not in known:
+            close = nearest(key, known)
+            hint = f"did you mean {close!r}?" if close else f"known keys: {', '.join(known)}"
+            raise VecError(Code.INVALID_REQUEST, f"unknown key {key!r:.80}", hint, field=key[:80])
+    for key in required:
+        if found.get(key) is None:
+            raise VecError(Code.INVALID_REQUEST, f"{key!r} is missing", field=key)
+
+
+def read_query(parameters: tuple[Parameter, ...], given: QueryParams) -> dict[str, Any]:
+    """The query's parameters, parsed. Raises VecError `invalid_request`, naming the parameter."""
+    known = {each.name: each for each in parameters if each.where == "query"}
+    found: dict[str, Any] = {}
+    for name, text in given.multi_items():
+        parameter = known.get(name)
+        if parameter is None:
+            close = nearest(name, known)
+            hint = f"did you mean {close!r}?" if close else f"known parameters: {', '.join(known) or 'none'}"
+            raise VecError(Code.INVALID_REQUEST, f"unknown parameter {name!r:.80}", hint, field=name[:80])
+        kind = parameter.schema.get("type")
+        if kind == "array":
+            found.setdefault(name, []).append(text)
+            continue
+        if name in found:
+            raise VecError(Code.INVALID_REQUEST, f"the parameter {name!r} is given twice", field=name)
+        found[name] = _parsed(name, text, kind)
+    for name, parameter in known.items():
+        if parameter.required and name not in found:
+            raise VecError(Code.INVALID_REQUEST, f"the parameter {name!r} is missing", field=name)
+    return found
+
+
+def _parsed(name: str, text: str, kind: Any) -> Any:
+    try:
+        if kind == "integer":
+            return int(text) if text.lstrip("-").isdecimal() and len(text) < 25 else int("")
+        if kind == "number":
+            return float(text)
+        if kind == "boolean":
+            return _TRUTHS[text.lower()]
+    except (ValueError, KeyError):
+        wanted = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}[str(kind)]
+        raise VecError(
+            Code.INVALID_REQUEST, f"the parameter {name!r} must be {wanted}, not {text!r:.80}", field=name
+        ) from None
+    return text
+
+
+def packed(vector: Any) -> bytes | None:
+    """A vector of a JSON body in wire format. Raises VecError `invalid_request`."""
+    if vector is None:
+        return None
+    try:
+        return pack_vector(vector)
+    except VecError as error:
+        raise VecError(Code.INVALID_REQUEST, error.message, error.hint, field="vector") from error
+
+
+def filters(where: Any) -> Any:
+    """The filters of a JSON body: a string, or a list of strings, all of which must match."""
+    return [where] if isinstance(where, str) else where
+
+
+def dumps(body: Any) -> bytes:
+    """A part of an answer as JSON; packed vectors become lists of numbers."""
+    return orjson.dumps(body, default=_listed)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return unpack_vector(value)
+    raise TypeError
+
+
+def json_answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON response."""
+    return Response(dumps(body), status, dict(headers or {}), JSON)

@@ -1,0 +1,541 @@
+"""The component schemas of the OpenAPI document: JSON Schema (2020-12) for what requests and answers contain.
+
+A pure table: no Starlette, no I/O. Endpoints refer to an entry with `ref("Library")`. The keys are those of
+vec-protocol(7). Objects in answers are open: a client ignores keys that it does not know.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from .. import limits
+
+Schema = dict[str, Any]
+
+_PREFIX = "#/components/schemas/"
+
+
+def ref(name: str) -> Schema:
+    """A reference to a component."""
+    return {"$ref": _PREFIX + name}
+
+
+def nullable(schema: Schema) -> Schema:
+    """The schema, or null."""
+    if isinstance(schema.get("type"), str) and "enum" not in schema:
+        return {**schema, "type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def array(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items, **more}
+
+
+def enum(*values: str) -> Schema:
+    return {"type": "string", "enum": list(values)}
+
+
+def record(
+    required: dict[str, Schema],
+    optional: dict[str, Schema] | None = None,
+    /,
+    description: str = "",
+    **more: Any,
+) -> Schema:
+    """An object with these keys. Others are allowed, unless `more` has `additionalProperties`."""
+    made: Schema = {"type": "object", "properties": {**required, **(optional or {})}}
+    if required:
+        made["required"] = list(required)
+    if description:
+        made["description"] = description
+    return {**made, **more}
+
+
+def extended(name: str, required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
+    """A component with more keys."""
+    return {"allOf": [ref(name), record(required, optional)]}
+
+
+STRING: Final[Schema] = {"type": "string"}
+BOOLEAN: Final[Schema] = {"type": "boolean"}
+NUMBER: Final[Schema] = {"type": "number"}
+INTEGER: Final[Schema] = {"type": "integer"}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+SECONDS: Final[Schema] = {"type": "number", "minimum": 0}
+MAP: Final[Schema] = {"type": "object"}
+TIME: Final[Schema] = {"type": "string", "format": "date-time", "description": "RFC 3339, UTC."}
+VECTOR: Final[Schema] = {
+    "type": "array",
+    "items": {"type": "number"},
+    "minItems": 1,
+    "maxItems": limits.DIMENSION_MAX,
+    "description": "A vector: its components, as many as the library has dimensions.",
+}
+#: One filter or several; in a query string the parameter is repeated.
+WHERE: Final[Schema] = {
+    "anyOf": [STRING, array(STRING, maxItems=limits.FILTERS_MAX)],
+    "description": "One filter, or a list of filters that must all match; vec-search(1) describes the language.",
+    "examples": ["year >= 2020 and tags in (ops, 'back up')"],
+}
+CURSOR: Final[Schema] = {
+    "type": "string",
+    "description": "A position in the log: the log's id, a colon, and the sequence number of the last event before it.",
+    "examples": ["77d5d23b47fbedfa:42"],
+}
+JOB_STATUS: Final[Schema] = enum("pending", "running", "completed", "failed", "cancelled", "dead")
+
+_UNIT_INTERVAL: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+_RECALL: Schema = {"type": "number", "minimum": limits.RECALL_MIN, "maximum": 1}
+_METRIC: Schema = enum("cosine", "dot", "l2")
+_INDEX: Schema = enum("pq", "hnsw", "flat", "lsh", "kdtree")
+_NAME: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": limits.NAME_BYTES_MAX,
+    "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+}
+_ID: Schema = {"type": "string", "minLength": 1, "maxLength": limits.ID_BYTES_MAX}
+_KEY: Schema = {"type": "string", "maxLength": limits.JOB_KEY_CHARS_MAX}
+_JOB_ID: Schema = {"type": "integer", "minimum": 0}
+_WARNINGS: Schema = array(STRING, description="Messages for people, for example that no document has a field.")
+
+_ERROR = record(
+    {"code": STRING, "message": STRING},
+    {"hint": STRING},
+    "An error inside an answer: a stable code, what happened and, often, what to do.",
+)
+_IN_MEMORY = record(
+    {"state": enum("unloaded", "loading", "ready", "failed")},
+    {
+        "vectors": COUNT,
+        "structure": COUNT,
+        "tail": COUNT,
+        "dead": COUNT,
+        "memory_bytes": COUNT,
+        "maintenance": nullable(STRING),
+        "damage": MAP,
+        "damaged": COUNT,
+        "text": record(
+            {"state": enum("unloaded", "loading", "ready", "failed")},
+            {
+                "chunks": COUNT,
+                "segments": COUNT,
+                "dead": COUNT,
+                "memory_bytes": COUNT,
+                "maintenance": nullable(STRING),
+                "damage": MAP,
+            },
+            "The full-text index.",
+        ),
+    },
+    "The index in memory; an unloaded one has only a state.",
+)
+_LIBRARY = {
+    "name": _NAME,
+    "dimension": nullable(COUNT),
+    "metric": _METRIC,
+    "index": _INDEX,
+    "parameters": MAP,
+    "embedder": nullable(STRING),
+    "chunk_chars": COUNT,
+    "language": STRING,
+    "documents": COUNT,
+    "chunks": COUNT,
+    "created_at": TIME,
+    "recall": record(
+        {"promise": _UNIT_INTERVAL, "met": nullable(BOOLEAN), "own": nullable(MAP)},
+        {"probe": nullable(MAP)},
+        "The promised recall, whether it is met (null: not known), and what was measured.",
+    ),
+    "memory": _IN_MEMORY,
+}
+_DOCUMENT_KEYS = {"id": _ID, "title": nullable(STRING), "metadata": MAP}
+_COUNTS = {"added": COUNT, "updated": COUNT, "unchanged": COUNT, "deleted": COUNT, "failed": COUNT}
+_PROGRESS = record(
+    {
+        "done": COUNT,
+        "total": nullable(COUNT),
+        "rate": nullable(NUMBER),
+        "left_s": nullable(NUMBER),
+        "unit": STRING,
+    },
+    description="How far a job is; rate is in units per second.",
+)
+_JOB = {
+    "job_id": _JOB_ID,
+    "kind": STRING,
+    "library": nullable(STRING),
+    "status": JOB_STATUS,
+    "priority": INTEGER,
+    "attempt": COUNT,
+    "progress": nullable(_PROGRESS),
+    "created_at": TIME,
+    "started_at": nullable(TIME),
+    "completed_at": nullable(TIME),
+    "result": nullable(MAP),
+    "error": nullable(ref("Error")),
+    "schedule": nullable(STRING),
+}
+_QUEUE = {
+    **dict.fromkeys(JOB_STATUS["enum"], COUNT),
+    "workers": COUNT,
+    "paused": array(STRING, description="Kinds of job; the empty string means all."),
+}
+_SCHEDULED = {
+    "kind": {"type": "string", "minLength": 1},
+    "params": MAP,
+    "library": nullable(STRING),
+    "priority": {"type": "integer", "minimum": -limits.PRIORITY_MAX, "maximum": limits.PRIORITY_MAX},
+    "timeout_s": nullable({"type": "number", "minimum": 0, "maximum": limits.JOB_SECONDS_MAX}),
+}
+_MISSED = enum("skip", "once", "all")
+_CRON: Schema = {"type": "string", "maxLength": 1_000, "examples": ["0 3 * * *"]}
+
+COMPONENTS: Final[dict[str, Schema]] = {
+    "Problem": record(
+        {
+            "type": {"type": "string", "examples": ["urn:vec:error:not_found"]},
+            "title": STRING,
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "detail": STRING,
+            "code": {"type": "string", "examples": ["not_found"]},
+        },
+        {"hint": STRING, "instance": STRING, "field": STRING, "library": nullable(STRING), "oldest": CURSOR},
+        "An error (RFC 9457). `code` is stable, and one of vec-protocol(7); `hint` says what to do. An error can have "
+        "more keys, such as `oldest` of `compacted`.",
+    ),
+    "Error": _ERROR,
+    "Library": record(_LIBRARY, {"seq": COUNT}, "A library, its index and its recall; vec-library(1) explains them."),
+    "Libraries": record({"libraries": array(ref("Library"))}, description="All libraries, by name."),
+    "NewLibrary": record(
+        {"name": _NAME},
+        {
+            "dimension": nullable({"type": "integer", "minimum": 1, "maximum": limits.DIMENSION_MAX}),
+            "metric": _METRIC,
+            "index": nullable(_INDEX),
+            "params": {**MAP, "description": "Parameters of the index; missing ones have their defaults."},
+            "embedder": nullable(enum("wordllama", "hash", "none")),
+            "chunk_chars": nullable({"type": "integer", "minimum": 50, "maximum": limits.CHUNK_CHARS_MAX}),
+            "recall": nullable(_RECALL),
+            "language": nullable(STRING),
+        },
+        "What `vec library create` takes.",
+        examples=[{"name": "notes"}, {"name": "points", "embedder": "none", "dimension": 2, "metric": "l2"}],
+    ),
+    "Rebuild": record(
+        {},
+        {"index": nullable(_INDEX), "params": MAP, "recall": nullable(_RECALL)},
+        "The new kind, parameters or promise. Without `index` and `params`, but with `recall`, nothing is built.",
+        examples=[{"index": "hnsw", "params": {"m": 32}}],
+    ),
+    "Rebuilt": extended("Library", {"vectors": COUNT, "seconds": SECONDS, "seq": COUNT}),
+    "DeletedLibrary": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}),
+    "NewDocument": record(
+        {},
+        {
+            "id": _ID,
+            "title": nullable({"type": "string", "maxLength": limits.TITLE_BYTES_MAX}),
+            "text": STRING,
+            "texts": array(STRING, maxItems=limits.DOCUMENT_CHUNKS_MAX),
+            "vector": VECTOR,
+            "vectors": array(VECTOR, maxItems=limits.DOCUMENT_CHUNKS_MAX),
+            "metadata": MAP,
+        },
+        "A document, as in vec-ingest(1), with `text`, `texts`, `vector` or `vectors`. Without an `id`, the id is a "
+        "hash of the other keys.",
+        examples=[
+            {"id": "logs", "text": "rotate the logs every night", "metadata": {"year": 2026}},
+            {"title": "Doc 1", "texts": ["chunk1", "chunk2"]},
+        ],
+    ),
+    "Deletion": record(
+        {"op": {"const": "delete"}, "id": _ID},
+        description="In a batch or stream: deletes the document.",
+    ),
+    "Document": record(
+        {
+            **_DOCUMENT_KEYS,
+            "chunks": array(record({"chunk_id": STRING, "text": nullable(STRING)}, {"vector": VECTOR})),
+        },
+        {"seq": COUNT},
+        "A document with its chunks, in their order.",
+    ),
+    "DocumentSummary": record(
+        {**_DOCUMENT_KEYS, "chunks": COUNT}, description="A document of a listing; `chunks` is their number."
+    ),
+    "ListEnd": record(
+        {"seq": COUNT},
+        {"warnings": _WARNINGS},
+        "The last line of a listing: the last event whose changes it includes.",
+    ),
+    "Documents": record(
+        {"documents": array(nullable(ref("Document")))},
+        {"seq": COUNT},
+        "The documents in the order of the ids; null for a missing one.",
+    ),
+    "Ids": record(
+        {"ids": array(STRING, maxItems=limits.IDS_MAX)},
+        {"vectors": BOOLEAN},
+        examples=[{"ids": ["logs", "cats"]}],
+    ),
+    "Selection": {
+        "type": "object",
+        "description": "Either the ids of documents, or filters.",
+        "properties": {"ids": array(STRING, maxItems=limits.IDS_MAX), "where": WHERE},
+        "examples": [{"ids": ["logs"]}, {"where": "year < 2020"}],
+    },
+    "Deleted": record(
+        {"deleted": COUNT, "missing": COUNT, "missing_ids": array(STRING), "seq": COUNT},
+        description="How many documents were deleted, and which did not exist.",
+    ),
+    "Batch": record(
+        {"documents": array({"anyOf": [ref("NewDocument"), ref("Deletion")]}, maxItems=limits.BATCH_DOCUMENTS_MAX)},
+        {"strict": {**BOOLEAN, "description": "Write only the documents before the first rejected one."}},
+        examples=[{"documents": [{"id": "logs", "text": "rotate the logs every night"}]}],
+    ),
+    "Ingested": record(
+        {**_COUNTS, "seq": COUNT, "errors": array(ref("BatchError"))},
+        {
+            "documents": array(
+                record(
+                    {
+                        "index": COUNT,
+                        "id": STRING,
+                        "status": enum("added", "updated", "unchanged", "deleted"),
+                        "seq": nullable(COUNT),
+                    }
+                )
+            )
+        },
+        "The outcome of a batch: counts, the head of the log after the write, and the rejected documents.",
+    ),
+    "BatchError": extended("Error", {"index": COUNT}),
+    "Count": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}, {"warnings": _WARNINGS}),
+    "Search": record(
+        {},
+        {
+            "query": nullable({"type": "string", "maxLength": limits.QUERY_CHARS_MAX}),
+            "vector": nullable(VECTOR),
+            "k": {"type": "integer", "minimum": 1, "maximum": limits.HITS_MAX, "default": 10},
+            "mode": {**enum("auto", "vector", "text", "hybrid"), "default": "auto"},
+            "where": WHERE,
+            "group_by": nullable(enum("document", "chunk")),
+            "min_score": nullable(NUMBER),
+            "recall": nullable(_RECALL),
+            "ef": nullable({"type": "integer", "minimum": 1, "maximum": limits.EF_MAX}),
+            "exact": BOOLEAN,
+            "explain": BOOLEAN,
+        },
+        "What `vec search` takes: a `query`, or a `vector`.",
+        examples=[{"query": "log rotation", "k": 3}, {"query": "cats", "where": "lang = en", "explain": True}],
+    ),
+    "Hit": record(
+        {
+            "rank": {"type": "integer", "minimum": 1},
+            "score": NUMBER,
+            "document_id": STRING,
+            "chunk_id": STRING,
+            "title": nullable(STRING),
+            "text": nullable(STRING),
+            "metadata": MAP,
+        },
+        {"explain": record({"vector": nullable(ref("Placing")), "text": nullable(ref("Placing"))})},
+        "A document with its best chunk, or a chunk.",
+    ),
+    "Placing": record({"rank": COUNT, "score": NUMBER}, description="Where one of the two searches placed a hit."),
+    "Hits": record(
+        {"hits": array(ref("Hit"))},
+        {"warnings": _WARNINGS, "explain": {**MAP, "description": "How reliable the answer is; see vec-search(1)."}},
+        "The hits, best first.",
+    ),
+    "Consumer": record(
+        {
+            "name": STRING,
+            "cursor": CURSOR,
+            "seq": COUNT,
+            "lag": COUNT,
+            "holder": nullable(STRING),
+            "created_at": TIME,
+            "acked_at": nullable(TIME),
+        },
+        description="A named cursor that the daemon keeps; `lag` counts the events after it.",
+    ),
+    "Consumers": record({"consumers": array(ref("Consumer"))}, description="All consumers, by name."),
+    "Ack": record({"cursor": CURSOR}, description="Everything up to this cursor (inclusive) has been processed."),
+    "Reset": record(
+        {"to": STRING},
+        description="A position: `beginning`, `now`, a cursor, an RFC 3339 time, or an age such as `-15m`.",
+        examples=[{"to": "beginning"}],
+    ),
+    "Job": record(_JOB, {"existing": BOOLEAN}, "A background job; vec-jobs(1) explains the keys."),
+    "JobDetails": extended(
+        "Job",
+        {
+            "params": MAP,
+            "ready_at": nullable(TIME),
+            "after": array(_JOB_ID),
+            "unique": nullable(STRING),
+            "lock": nullable(STRING),
+            "timeout_s": nullable(NUMBER),
+            "cancelling": BOOLEAN,
+            "failures": COUNT,
+            "crashes": COUNT,
+            "checkpoint": nullable(MAP),
+            "attempts": array(
+                record(
+                    {
+                        "attempt": COUNT,
+                        "started_at": TIME,
+                        "ended_at": nullable(TIME),
+                        "outcome": nullable(STRING),
+                        "error": nullable(ref("Error")),
+                    },
+                    {"worker": nullable(STRING)},
+                )
+            ),
+        },
+    ),
+    "Jobs": record({"jobs": array(ref("Job"))}, description="Jobs, newest first."),
+    "JobLog": record(
+        {"lines": array(record({"line": COUNT, "time": TIME, "text": STRING}))},
+        description="Up to 500 lines of a job's log.",
+    ),
+    "Queue": record({**_QUEUE, "jobs": array(ref("Job"))}, description="The queue of jobs, and the running ones."),
+    "NewJob": record(
+        {"kind": _SCHEDULED["kind"]},
+        {
+            **{name: schema for name, schema in _SCHEDULED.items() if name != "kind"},
+            "delay_s": nullable({"type": "number", "minimum": 0, "maximum": limits.JOB_SECONDS_MAX}),
+            "after": nullable(array(_JOB_ID, maxItems=limits.JOB_IDS_MAX)),
+            "unique": nullable(_KEY),
+            "lock": nullable(_KEY),
+        },
+        "What `vec jobs submit` takes.",
+        examples=[{"kind": "rebuild", "library": "notes"}, {"kind": "verify"}],
+    ),
+    "Submitted": record(
+        {"job_id": _JOB_ID, "status": {"const": "submitted"}, "status_url": STRING},
+        description="A job has been submitted, and is on disk.",
+        examples=[{"job_id": 7, "status": "submitted", "status_url": "/v1/jobs/7"}],
+    ),
+    "Schedule": record(
+        {
+            "name": STRING,
+            "cron": STRING,
+            "zone": STRING,
+            "missed": _MISSED,
+            **_SCHEDULED,
+            "kind": STRING,
+            "priority": INTEGER,
+            "next_at": nullable(TIME),
+            "last_job": nullable(_JOB_ID),
+            "error": nullable({}),
+        },
+        description="A schedule of jobs; `error` is why the last one could not be submitted.",
+    ),
+    "Schedules": record({"schedules": array(ref("Schedule"))}, description="All schedules, by name."),
+    "NewSchedule": record(
+        {"name": {"type": "string", "minLength": 1}, "cron": _CRON, "kind": _SCHEDULED["kind"]},
+        {
+            "zone": STRING,
+            "missed": _MISSED,
+            **{name: schema for name, schema in _SCHEDULED.items() if name != "kind"},
+            "replace": {**BOOLEAN, "description": "Replace a schedule with this name."},
+        },
+        examples=[{"name": "nightly", "cron": "0 3 * * *", "kind": "verify"}],
+    ),
+    "Trim": record(
+        {},
+        {
+            "keep_age_s": nullable(SECONDS),
+            "keep_count": nullable(COUNT),
+            "keep_bytes": nullable(COUNT),
+            "past_consumers": BOOLEAN,
+            "wait": BOOLEAN,
+        },
+        "What to keep of the log: at least one of the three limits.",
+        examples=[{"keep_count": 100_000}],
+    ),
+    "Trimmed": record(
+        {
+            "trimmed": COUNT,
+            "oldest": CURSOR,
+            "held_by": nullable(STRING),
+            "bytes": COUNT,
+            "free_bytes": COUNT,
+        },
+        description="How many events were deleted, and the cursor before the oldest one.",
+    ),
+    "Status": record(
+        {
+            "version": STRING,
+            "pid": COUNT,
+            "socket": STRING,
+            "data": STRING,
+            "log": STRING,
+            "seq": COUNT,
+            "oldest": CURSOR,
+            "uptime_s": SECONDS,
+            "memory_bytes": COUNT,
+            "watchers": COUNT,
+            "libraries": array(ref("Library")),
+            "connections": COUNT,
+            "jobs": record(_QUEUE),
+        },
+        description="The daemon's state; vec-status(1) explains the keys.",
+    ),
+    "Event": record(
+        {"library_id": nullable(STRING), "seq": COUNT, "at": TIME},
+        {"document_id": STRING},
+        "The `data` of an event, with the keys of its type; vec-events(7) describes the types. In a stream, the type "
+        "stands in the field `event`, and the cursor in `id`.",
+        examples=[
+            {
+                "library_id": "default",
+                "document_id": "logs",
+                "seq": 42,
+                "at": "2026-11-28T09:00:00.000000Z",
+                "title": None,
+                "chunks": 1,
+                "chunk_ids": ["logs#0"],
+            }
+        ],
+    ),
+    "IngestLine": {
+        "description": "A line of a streamed ingest: the outcome of a document, or, as the last line, the summary.",
+        "anyOf": [ref("IngestedLine"), ref("FailedLine"), ref("ProcessingLine"), ref("IngestSummary")],
+    },
+    "IngestedLine": record(
+        {
+            "status": {"const": "completed"},
+            "id": STRING,
+            "title": nullable(STRING),
+            "result": enum("added", "updated", "unchanged", "deleted"),
+            "seq": nullable(COUNT),
+        },
+        description="The document is on disk, searchable, and in the log.",
+    ),
+    "FailedLine": record(
+        {"status": {"const": "failed"}, "line": COUNT, "error": ref("Error")},
+        {"id": nullable(STRING)},
+        description="The line was rejected; the others are not affected.",
+    ),
+    "ProcessingLine": record({"status": {"const": "processing"}}, description="With `progress=true`."),
+    "IngestSummary": record({"status": {"const": "summary"}, **_COUNTS}, {"seq": nullable(COUNT)}),
+    "NewTicket": record(
+        {},
+        description="Nothing is required; the ticket has the rights of the key, or fewer.",
+    ),
+    "Ticket": record(
+        {"ticket": STRING, "expires_at": TIME},
+        {"expires_in_s": SECONDS},
+        "A short-lived substitute for a key in a URL: `?ticket=`.",
+    ),
+    "Health": record({"status": enum("ok", "unavailable")}, {"detail": STRING}),
+}
+
+
+def resolved(schema: Schema) -> Schema:
+    """The schema itself, or the component that it refers to."""
+    found = COMPONENTS[schema["$ref"].removeprefix(_PREFIX)] if "$ref" in schema else schema
+    return dict(found)

@@ -1,0 +1,216 @@
+"""Serves the application: its own sockets and signals around uvicorn, and an orderly end.
+
+Rules: a socket is bound before the daemon is asked for anything, and listens when the application is ready. At the end
+no connection is accepted any more, requests that have been received are answered, and streams send their last event,
+within `drain_s`; only then uvicorn is asked to exit, which would cut WebSockets off. A second signal ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import stat
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import uvicorn
+
+from .. import limits
+from ..errors import Code, VecError
+from ..settings import Settings
+from ..unixsocket import is_listening
+from .app import make_app
+from .gateway import Gateway
+from .settings import DEFAULT_LISTEN, Address, HttpSettings, parse_address
+from .stand_in import DaemonPool
+from .table import ENDPOINTS
+
+_LOOK_S = 0.02
+
+
+def run(
+    settings: Settings,
+    http: HttpSettings,
+    *,
+    spawn: bool = True,
+    ready: Callable[[Sequence[str]], None] = lambda urls: None,
+    lifeline: int | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, or until the descriptor `lifeline` ends. Calls `ready` with the URLs of all
+    listeners. Raises VecError if it cannot begin."""
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        new_event_loop = importlib.import_module("uvloop").new_event_loop
+    addresses = http.listen or (parse_address(DEFAULT_LISTEN, "the default"),)
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(_bound(each)) for each in addresses]
+        runner = stack.enter_context(asyncio.Runner(loop_factory=new_event_loop))
+        runner.run(_serve(settings, http, addresses, sockets, spawn, ready, lifeline))
+
+
+@contextlib.contextmanager
+def _bound(address: Address) -> Iterator[socket.socket]:
+    """A socket bound to the address, not listening yet. Raises VecError `invalid_settings` or `busy`."""
+    made: socket.socket | None = None
+    try:
+        if address.path:
+            _clear(address.path)
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            made.bind(address.path)
+            os.chmod(address.path, 0o600)
+        else:
+            family, kind, proto, _, where = socket.getaddrinfo(
+                address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            made = socket.socket(family, kind, proto)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.bind(where)
+    except OSError as error:
+        if made is not None:
+            made.close()
+        raise VecError(
+            Code.SETTINGS,
+            f"cannot listen on {address.url()} ({error.strerror or error})",
+            "use another address: --listen, or listen in the table [http] of config.toml",
+        ) from error
+    made.setblocking(False)
+    try:
+        yield made
+    finally:
+        made.close()
+        if address.path:
+            with contextlib.suppress(OSError):
+                os.unlink(address.path)
+
+
+def _clear(path: str) -> None:
+    """Removes a socket file on which no process listens. Raises VecError, OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise VecError(Code.SETTINGS, f"{path} exists and is not a socket", "remove it, or use another path")
+        if is_listening(path):
+            raise VecError(Code.BUSY, f"another process listens on {path}", "stop it, or use another path")
+        os.unlink(path)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its signal handlers, on our sockets: those of the Unix domain have no TLS."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> Any:
+            made: Any = self.config.http_protocol_class
+            return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        self.servers = []
+        backlog = self.config.backlog
+        for each in sockets or ():
+            if each.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(protocol, sock=each, backlog=backlog)
+            else:
+                server = await loop.create_server(protocol, sock=each, ssl=self.config.ssl, backlog=backlog)
+            self.servers.append(server)
+        self.started = True
+        self.listening.set()
+
+    async def end_streams(self, drain_s: float) -> None:
+        """Accepts no more connections and no more requests, and waits until what has been received is answered."""
+        for server in self.servers:
+            server.close()
+        deadline = asyncio.get_running_loop().time() + drain_s
+        while asyncio.get_running_loop().time() < deadline:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, self.config.http_protocol_class):
+                    connection.shutdown()  # one that is idle closes; another closes when it has answered
+            if not self.server_state.tasks:
+                break
+            await asyncio.sleep(_LOOK_S)
+
+
+async def _serve(
+    settings: Settings,
+    http: HttpSettings,
+    addresses: Sequence[Address],
+    sockets: list[socket.socket],
+    spawn: bool,
+    ready: Callable[[Sequence[str]], None],
+    lifeline: int | None,
+) -> None:
+    loop = asyncio.get_running_loop()
+    gateway = Gateway(settings, http, DaemonPool(settings, spawn=spawn), ENDPOINTS)
+    await gateway.pool.request("ping")
+    server = _Server(_config(gateway))
+
+    def stop() -> None:
+        if gateway.stopping.is_set():
+            server.force_exit = server.should_exit = True
+        gateway.stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    if lifeline is not None:
+        loop.add_reader(lifeline, stop)
+    serving = loop.create_task(server.serve(sockets))
+    await _first(serving, server.listening.wait())
+    if serving.done():
+        await serving
+        return
+    ready([_url(address, sock, bool(http.tls_cert)) for address, sock in zip(addresses, sockets, strict=True)])
+    await _first(serving, gateway.stopping.wait())
+    if lifeline is not None:
+        loop.remove_reader(lifeline)
+    if not serving.done():
+        await server.end_streams(settings.drain_s)
+        server.should_exit = True
+    await serving
+    await gateway.pool.close()
+
+
+async def _first(task: asyncio.Task[None], other: Coroutine[Any, Any, Any]) -> None:
+    """Waits until one of the two is done."""
+    waiting = asyncio.ensure_future(other)
+    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+def _url(address: Address, sock: socket.socket, tls: bool) -> str:
+    real = address if address.path else replace(address, port=sock.getsockname()[1])
+    return real.url("https" if tls else "http")
+
+
+def _config(gateway: Gateway) -> uvicorn.Config:
+    http = gateway.http
+    return uvicorn.Config(
+        make_app(gateway),
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=limits.FRAME_BYTES_MAX,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=limits.LISTEN_BACKLOG,
+        timeout_keep_alive=limits.HTTP_IDLE_S,
+        timeout_graceful_shutdown=limits.HTTP_CLOSE_S,
+        ssl_certfile=http.tls_cert or None,
+        ssl_keyfile=http.tls_key or None,
+    )

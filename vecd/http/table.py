@@ -1,0 +1,16 @@
+"""All endpoints of the gateway, by path."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .endpoint import Endpoint, SocketEndpoint
+from .routes import health, libraries, search
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    *health.ENDPOINTS,
+    *libraries.ENDPOINTS,
+    *search.ENDPOINTS,
+)
+
+SOCKETS: Final[tuple[SocketEndpoint, ...]] = ()
