@@ -367,6 +367,8 @@ HTTP_BODY_BYTES_MAX: Final = FRAME_BYTES_MAX
 #: How long a connection without a request stays open: longer than proxies keep theirs (nginx: 60 s), so that they close
 #: first and no request meets a closing connection.
 HTTP_IDLE_S: Final = 75
+#: How often an open WebSocket is pinged: proxies close connections that are silent for a minute.
+WEBSOCKET_PING_S: Final = 20
 #: How long uvicorn waits for connections to close after their streams have ended.
 HTTP_CLOSE_S: Final = 2
 #: How long the daemon's figures are kept for `/metrics`: several scrapers cost it no more than one.

@@ -431,7 +431,11 @@ def _refused(address: Address, failed: Exception) -> VecError:
         return VecError(
             Code.SETTINGS, f"{address.url} redirects to {location}", "use that address, with wss:// for https://"
         )
-    hint = {401: "set VEC_KEY, or VEC_KEY_FILE to a file with the key", 404: "use the address of `vec serve`"}
+    hint = {
+        401: "set VEC_KEY, or VEC_KEY_FILE to a file with the key",
+        403: "check the address and the key",
+        404: "use the address of `vec serve`",
+    }
     code = _STATUSES.get(status, Code.NO_DAEMON if status >= 500 else Code.SETTINGS)
     return VecError(code, f"{address.url} answered {status} {response.reason_phrase}", hint.get(status))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from . import websocket
 from .endpoint import Endpoint, SocketEndpoint
 from .routes import health, libraries, search
 
@@ -13,4 +14,4 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *search.ENDPOINTS,
 )
 
-SOCKETS: Final[tuple[SocketEndpoint, ...]] = ()
+SOCKETS: Final[tuple[SocketEndpoint, ...]] = websocket.ENDPOINTS
