@@ -38,6 +38,7 @@ COMMANDS = {
     "restore": "restore",
     "status": "status",
     "serve": "serve",
+    "keys": "keys",
     "daemon": "daemon",
     "demo": "demo",
     "help": "help",

@@ -31,7 +31,8 @@ class Code:
     FRAME_TOO_LARGE: Final = "frame_too_large"  # a frame over the limit; the connection ends
     UNSUPPORTED: Final = "unsupported"  # an op, an index kind or an embedder that this version lacks
     VERSION_MISMATCH: Final = "version_mismatch"  # client and daemon speak different protocol versions
-    FORBIDDEN: Final = "forbidden"  # a peer of another user
+    FORBIDDEN: Final = "forbidden"  # a peer of another user, or a key that does not allow the request
+    UNAUTHORIZED: Final = "unauthorized"  # over HTTP: no key, or one that is unknown, revoked or expired
     STALLED: Final = "stalled"  # a peer that does not answer, read, or finish its frame; the connection ends
     BUSY: Final = "busy"  # a limit of the whole daemon is reached; try again later
     SHUTTING_DOWN: Final = "shutting_down"  # the daemon is stopping; try again later

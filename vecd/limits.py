@@ -361,6 +361,60 @@ KEEPALIVE_IDLE_S: Final = 15
 KEEPALIVE_EVERY_S: Final = 5
 KEEPALIVE_TRIES: Final = 3
 
+# --- the gateway: who may, and what a hostile client may cost ---------------------------------------------------------
+#: Keys of one instance, and bytes of their file: every request that presents a key finds it in memory.
+KEYS_MAX: Final = 1_000
+KEYS_BYTES_MAX: Final = 4 * MIB
+#: A key's name is typed by people and appears in logs.
+KEY_NAME_CHARS_MAX: Final = 64
+#: How often the gateway looks for streams and WebSockets whose key has expired or was revoked, and ends them.
+KEYS_LOOK_S: Final = 1.0
+#: How long a ticket may be used, once: a page requests it and then opens its stream at once.
+TICKET_S: Final = 30.0
+#: Unused tickets, of all keys and of one: each takes a few hundred bytes until it expires.
+TICKETS_MAX: Final = 10_000
+TICKETS_OF_ONE_MAX: Final = 1_000
+#: Seconds for which a browser may remember the answer to a CORS preflight.
+PREFLIGHT_S: Final = 600
+#: Names in an X-Forwarded-For header: one per proxy.
+FORWARDED_MAX: Final = 20
+#: The request line and the headers, and the number of headers. A cursor, a filter or a token takes a few KB; larger
+#: input goes into a body.
+HEAD_BYTES_MAX: Final = 64 * KIB
+HEADERS_MAX: Final = 100
+#: How long a client may take from its first byte, or its connection, to the end of its headers, and a TLS handshake.
+HEAD_S: Final = 10.0
+#: Requests that a client may send before the first is answered. Few clients do; the others wait in the kernel.
+PIPELINE_MAX: Final = 16
+#: Bytes of the JSON bodies that are being received or handled, over all requests; beyond it, requests get 429.
+BODIES_BYTES_MAX: Final = 128 * MIB
+#: A JSON body must arrive at FRAME_BYTES_S_MIN, after this time.
+BODY_S: Final = 10.0
+#: What a client may still send, and how long, after its request was answered without reading all of it. Without this, a
+#: client that is still sending gets a reset and never sees the answer.
+LINGER_BYTES: Final = 4 * MIB
+LINGER_S: Final = 5.0
+#: How long a connection that is closed may take to deliver its last bytes.
+CLOSE_S: Final = 10.0
+#: TCP connections at once. Each costs about 20 KiB, and one file descriptor, and up to one more to the daemon.
+HTTP_CONNECTIONS_MAX: Final = 8_192
+#: Descriptors of the gateway's own: listeners, log, and the pool of connections to the daemon.
+HTTP_OWN_DESCRIPTORS: Final = 128
+#: Connections of one address, except of this machine and of trusted proxies: an office behind one address, with a few
+#: streams for each person.
+CONNECTIONS_OF_ADDRESS_MAX: Final = 512
+#: Requests, streams and WebSockets of one key that are open at once.
+OPEN_OF_KEY_MAX: Final = 1_024
+#: Seconds after which a client that was refused for a limit should try again.
+RETRY_AFTER_S: Final = 1
+#: Fragments of one WebSocket message: a client that sends a stream of fragments sends messages instead.
+FRAGMENTS_MAX: Final = 1_024
+#: Bytes of a WebSocket's input that are parsed at once: a frame may take two bytes, and costs some hundred in memory.
+FRAMES_AT_ONCE_BYTES: Final = 16 * KIB
+#: The longest path of a certificate's or key's file content: a chain has a few KB each.
+TLS_FILE_BYTES_MAX: Final = MIB
+#: How often the gateway checks whether the files of its certificate have changed: they are renewed every few weeks.
+TLS_LOOK_S: Final = 10.0
 # --- the gateway ----------------------------------------------------------------------------------------------------
 #: Body of a request that is read as a whole: as much as a frame, so that its documents fit one request to the daemon.
 HTTP_BODY_BYTES_MAX: Final = FRAME_BYTES_MAX

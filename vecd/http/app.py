@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from ..errors import Code, VecError
+from .access import AccessMiddleware
 from .call import Call, read_query
 from .endpoint import Endpoint, SocketEndpoint
 from .gateway import Gateway
@@ -29,15 +30,14 @@ def make_app(gateway: Gateway) -> ASGIApp:
     routes: list[BaseRoute] = [_route(gateway, each) for each in ENDPOINTS]
     routes += [WebSocketRoute(each.path, _socket(gateway, each)) for each in SOCKETS]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug})
-    return gateway.metrics.measured(app)
+    return gateway.metrics.measured(AccessMiddleware(app, gateway.access))
 
 
 def _route(gateway: Gateway, endpoint: Endpoint) -> Route:
     async def answer(request: Request) -> Response:
         try:
-            principal = request.scope.get("state", {}).get("principal")
-            if principal is not None and endpoint.scope != "open":
-                principal.check(endpoint.scope, request.path_params.get("library"))
+            principal = request.scope["state"]["principal"]
+            principal.check(endpoint.scope, request.path_params.get("library"))
             query = read_query(endpoint.parameters, request.query_params)
             return await endpoint.handler(Call(request, gateway, endpoint, principal, request.path_params, query))
         except VecError as error:
@@ -64,7 +64,12 @@ async def _http_error(request: Request, error: Any) -> Response:
     wanted = VecError(
         codes.get(error.status_code, Code.INVALID_REQUEST), what.get(error.status_code, error.detail), hint
     )
-    return problem_answer(wanted, error.status_code, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # Starlette knows the methods of one route; a path may have several
+        route = getattr(request.scope.get("route"), "path", None)
+        methods = {each.method for each in ENDPOINTS if each.path == route}
+        headers["allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+    return problem_answer(wanted, error.status_code, headers)
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from .gateway import Gateway
+    from .principal import Principal
 
 _TRUTHS = {"true": True, "1": True, "": True, "false": False, "0": False}
 
@@ -35,7 +36,7 @@ class Call:
     request: Request
     gateway: Gateway
     endpoint: Endpoint
-    principal: Any
+    principal: Principal
     path: dict[str, str]
     query: dict[str, Any]
 
@@ -45,12 +46,11 @@ class Call:
 
     def check_library(self, library: Any) -> None:
         """Raises VecError `forbidden` if the principal may not use this library, which the path does not name."""
-        if self.principal is not None:
-            self.principal.check(self.endpoint.scope, library)
+        self.principal.check(self.endpoint.scope, library)
 
     def sees(self, library: str | None) -> bool:
         """Whether the principal may know of this library."""
-        allowed = None if self.principal is None else self.principal.libraries
+        allowed = self.principal.libraries
         return allowed is None or library in allowed
 
     async def json_body(self) -> dict[str, Any]:

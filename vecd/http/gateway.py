@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..settings import Settings
+from .access import Access
 from .endpoint import Endpoint
 from .metrics import Metrics
 from .settings import HttpSettings
 
 if TYPE_CHECKING:
-    from .stand_in import DaemonPool
+    from .daemon_pool import DaemonPool
 
 
 @dataclass(slots=True)
@@ -22,9 +23,9 @@ class Gateway:
     settings: Settings  # of the instance: where the daemon is
     http: HttpSettings
     pool: DaemonPool
+    access: Access
     endpoints: tuple[Endpoint, ...] = ()  # all of them, for an endpoint that describes the others
     fan_out: Any = None
-    access: Any = None
     metrics: Metrics = field(default_factory=Metrics)
     #: Set when the gateway begins to stop: streams send their last event and end.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

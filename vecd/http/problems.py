@@ -23,6 +23,7 @@ STATUS: Final[dict[str, int]] = {
     Code.INVALID_CURSOR: 422,
     Code.DIMENSION_MISMATCH: 422,
     Code.UNSUPPORTED: 422,
+    Code.UNAUTHORIZED: 401,
     Code.FORBIDDEN: 403,
     Code.NOT_FOUND: 404,
     Code.EXISTS: 409,
@@ -73,6 +74,8 @@ def problem_answer(error: VecError, status: int | None = None, headers: dict[str
     """The response for an error."""
     body = problem(error, status)
     headers = dict(headers or {})
+    if body["status"] == 401:
+        headers.setdefault("www-authenticate", "Bearer")
     if body["status"] in (429, 503) and error.code in RETRYABLE:
         headers.setdefault("retry-after", str(RETRY_AFTER_S))
     return Response(orjson.dumps(body), body["status"], headers, PROBLEM)

@@ -24,10 +24,13 @@ from .. import limits
 from ..errors import Code, VecError
 from ..settings import Settings
 from ..unixsocket import is_listening
+from .access import Access
 from .app import make_app
+from .daemon_pool import DaemonPool
 from .gateway import Gateway
+from .hosts import Hosts
+from .keys import KeyFile
 from .settings import DEFAULT_LISTEN, Address, HttpSettings, parse_address
-from .stand_in import DaemonPool
 from .table import ENDPOINTS
 
 _LOOK_S = 0.02
@@ -154,7 +157,9 @@ async def _serve(
     lifeline: int | None,
 ) -> None:
     loop = asyncio.get_running_loop()
-    gateway = Gateway(settings, http, DaemonPool(settings, spawn=spawn), ENDPOINTS)
+    access = Access(KeyFile.of(settings), Hosts(http.allow_hosts, http.allow_origins, http.trusted_proxies))
+    access.check_start((each.url(), each.loopback) for each in addresses)
+    gateway = Gateway(settings, http, DaemonPool(settings, spawn=spawn), access, ENDPOINTS)
     await gateway.pool.request("ping")
     server = _Server(_config(gateway))
 
@@ -167,6 +172,7 @@ async def _serve(
         loop.add_signal_handler(number, stop)
     if lifeline is not None:
         loop.add_reader(lifeline, stop)
+    watching = loop.create_task(access.watch())
     serving = loop.create_task(server.serve(sockets))
     await _first(serving, server.listening.wait())
     if serving.done():
@@ -180,6 +186,7 @@ async def _serve(
         await server.end_streams(settings.drain_s)
         server.should_exit = True
     await serving
+    watching.cancel()
     await gateway.pool.close()
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from ..errors import Code, VecError, nearest
@@ -103,8 +102,3 @@ def _typed(key: str, value: Any, where: str) -> Any:
     if key == "listen":
         return tuple(parse_address(each, where) for each in items)
     return tuple(items)
-
-
-def keys_file(settings: Settings) -> Path:
-    """The file with the hashes of the keys."""
-    return settings.config.parent / "keys.json"

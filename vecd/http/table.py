@@ -6,12 +6,13 @@ from typing import Final
 
 from . import websocket
 from .endpoint import Endpoint, SocketEndpoint
-from .routes import health, libraries, search
+from .routes import health, libraries, search, tickets
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *health.ENDPOINTS,
     *libraries.ENDPOINTS,
     *search.ENDPOINTS,
+    *tickets.ENDPOINTS,
 )
 
 SOCKETS: Final[tuple[SocketEndpoint, ...]] = websocket.ENDPOINTS
