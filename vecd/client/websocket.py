@@ -38,6 +38,9 @@ SUBPROTOCOL: Final = "vec.msgpack"
 PATH: Final = "/v1/ws"
 _SCHEMES: Final = {"ws": False, "wss": True, "http": False, "https": True}
 _KEY_BYTES_MAX: Final = 4_096
+_KEY_HINT: Final = (
+    "set VEC_KEY to the key, or VEC_KEY_FILE to a file with it; 'vec keys create' on the server makes one"
+)
 
 #: A close code -> the error that it means, if the reason names no other.
 _CLOSE_CODES: Final = {
@@ -46,9 +49,10 @@ _CLOSE_CODES: Final = {
     1009: Code.FRAME_TOO_LARGE,
     1012: Code.SHUTTING_DOWN,
     1013: Code.BUSY,
+    4401: Code.UNAUTHORIZED,
 }
 #: An HTTP status of a refused handshake -> the error that it means, if the body names no other.
-_STATUSES: Final = {401: Code.FORBIDDEN, 403: Code.FORBIDDEN, 404: Code.SETTINGS, 429: Code.BUSY}
+_STATUSES: Final = {401: Code.UNAUTHORIZED, 403: Code.FORBIDDEN, 404: Code.SETTINGS, 429: Code.BUSY}
 
 
 class Address(NamedTuple):
@@ -75,7 +79,7 @@ class Address(NamedTuple):
             raise VecError(
                 Code.SETTINGS,
                 "the URL of a gateway must not contain a key: other users can see it in the list of processes",
-                "set VEC_KEY, or VEC_KEY_FILE to a file with the key",
+                _KEY_HINT,
             )
         if parts.scheme not in _SCHEMES or not parts.hostname or parts.query or parts.fragment:
             raise VecError(
@@ -451,7 +455,7 @@ def _problem(response: Response) -> VecError | None:
         code, detail = str(body["code"]), str(body["detail"])
     except (ValueError, KeyError, TypeError):
         return None
-    hint = body.get("hint")
+    hint = _KEY_HINT if code == Code.UNAUTHORIZED else body.get("hint")
     return VecError(code, detail, str(hint) if hint else None)
 
 
@@ -460,7 +464,8 @@ def _closed(code: int, reason: str) -> VecError | None:
     code: `stalled: the daemon …`."""
     name, colon, text = reason.partition(": ")
     if colon and name.isascii() and name.replace("_", "").isalpha():
-        return VecError(name, text)
+        again = "the outcome of unanswered requests is unknown; it is safe to send them again"
+        return VecError(name, text, again if name == Code.CONNECTION_LOST else None)
     if code in _CLOSE_CODES:
         return VecError(_CLOSE_CODES[code], f"the gateway closed the connection: {reason or f'code {code}'}")
     return None

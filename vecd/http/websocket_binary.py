@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from starlette.websockets import WebSocketDisconnect
 
 from .. import limits
+from ..client.connect import may_spawn, start
 from ..client.discovery import find_daemon
-from ..client.spawn import spawn_daemon
 from ..errors import Code, VecError
 from ..wire.frames import FrameDecoder, frame_header
 from ..wire.messages import decode, encode, parse_reply, parse_request
@@ -132,12 +132,16 @@ class DaemonFrames(asyncio.Protocol):
 
 
 def _find(gateway: Gateway) -> socket.socket:
-    return find_daemon(gateway.settings) or spawn_daemon(gateway.settings)
+    settings = gateway.settings
+    return find_daemon(settings) or start(settings, gateway.pool.spawns and may_spawn(), lambda text: None)
 
 
 async def serve(websocket: WebSocket, gateway: Gateway) -> None:
     """Serves one WebSocket whose client offers the subprotocol."""
+    principal = websocket.scope.get("state", {}).get("principal")
     try:
+        if principal is not None and not principal.scopes:
+            principal.check("read")  # nobody gets no connection to the daemon
         if gateway.stopping.is_set():
             raise VecError(Code.SHUTTING_DOWN, "the gateway is stopping", "try again later")
         daemon = await DaemonFrames.connect(gateway)
@@ -146,7 +150,6 @@ async def serve(websocket: WebSocket, gateway: Gateway) -> None:
         return
     try:
         await websocket.accept(SUBPROTOCOL)
-        principal = websocket.scope.get("state", {}).get("principal")
         await _relay(websocket.receive, websocket.send, daemon, principal, gateway)
     finally:
         daemon.close()
