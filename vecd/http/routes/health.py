@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +62,10 @@ async def _figures(gateway: Gateway) -> dict[str, Any]:
 async def _whole(client: AsyncClient, op: str, key: str) -> dict[str, Any]:
     """The daemon's answer with a list `key`, also if it comes in parts. Raises VecError."""
     found: list[Any] = []
-    async with aclosing(client.submit(op).parts()) as parts:
-        async for reply in parts:
-            if reply.kind == "items":
-                found += reply.body
-            else:
-                return {key: found, **reply.body}
-    raise AssertionError("a stream has an end")
+    pending = client.submit(op)
+    while (reply := await pending.next()) is not None and reply.kind == "items":
+        found += reply.body
+    return {key: found, **(reply.body if reply is not None else {})}
 
 
 def _disk(store: Path) -> dict[str, int] | None:
