@@ -47,6 +47,11 @@ class WorkingTime:
 class Attempt:
     """A running attempt: its worker, its progress, and whether it must stop."""
 
+    __slots__ = (
+        "_begun", "_deadline", "_done_before", "_ends", "_time", "done", "entry", "finishing", "job", "kind", "lease_s",
+        "stop", "total", "worker",
+    )  # fmt: skip
+
     def __init__(self, entry: QueuedJob, worker: str, time: WorkingTime, lease_s: float | None = None) -> None:
         """`lease_s` is None for a thread of the daemon, which has no lease."""
         self.entry = entry

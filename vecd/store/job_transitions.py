@@ -19,8 +19,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
@@ -65,8 +64,7 @@ class Repeated(Exception):
     """The attempt has committed this checkpoint already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """The end of an attempt. `state` is pending if another attempt follows, at `ready_us` or later."""
 
     job: Job
