@@ -249,7 +249,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "text": STRING,
             "texts": array(STRING, maxItems=limits.DOCUMENT_CHUNKS_MAX),
             "vector": VECTOR,
-            "vectors": array(VECTOR, maxItems=limits.DOCUMENT_CHUNKS_MAX),
+            "vectors": array(VECTOR),
             "metadata": MAP,
         },
         "A document, as in vec-ingest(1), with `text`, `texts`, `vector` or `vectors`. Without an `id`, the id is a "
