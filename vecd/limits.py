@@ -406,7 +406,7 @@ RETRY_AFTER_S: Final = 1
 FRAGMENTS_MAX: Final = 1_024
 #: Bytes of a WebSocket's input that are parsed at once: a frame may take two bytes, and costs some hundred in memory.
 FRAMES_AT_ONCE_BYTES: Final = 16 * KIB
-#: The longest path of a certificate's or key's file content: a chain has a few KB each.
+#: Bytes of a certificate's or a key's file: a chain has a few KB.
 TLS_FILE_BYTES_MAX: Final = MIB
 #: How often the gateway checks whether the files of its certificate have changed: they are renewed every few weeks.
 TLS_LOOK_S: Final = 10.0
