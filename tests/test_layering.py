@@ -174,7 +174,7 @@ def test_the_imports_are_found() -> None:
     for where, what in [
         ("vecd.client.connection", "vecd.errors"),  # from ..errors import …
         ("vecd.client.connection", "vecd.limits"),  # from .. import limits
-        ("vecd.client.connection", "vecd"),  # from .. import __version__
+        ("vecd.client.greeting", "vecd"),  # from .. import __version__
         ("vecd.ops.handlers.get", "vecd.engine.documents"),  # from ...engine import documents as verbs
         ("vecd.daemon", "vecd.engine.engine"),  # inside a function
         ("vecd.daemon", "uvloop"),  # import_module

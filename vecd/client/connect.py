@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+from pathlib import Path
 
 from ..errors import Code, VecError
-from ..settings import load, locate
+from ..settings import Settings, load, locate
 from .client import Client
 from .discovery import find_daemon
 from .spawn import Notice, spawn_daemon
@@ -28,8 +30,8 @@ def connect(
     named = os.fspath(socket_path) if socket_path is not None else None
     settings = locate(socket=named)
     sock = find_daemon(settings)
-    spawns = spawn and os.environ.get("VEC_NO_SPAWN", "") in ("", "0")
-    data = None if settings.named else settings.data
+    spawns = spawn and may_spawn()
+    data = data_of(settings)
     if sock is not None:
         try:
             return Client(sock, timeout_s=timeout_s, data=data)
@@ -37,10 +39,25 @@ def connect(
             if error.code != Code.CONNECTION_LOST or not spawns:
                 raise  # otherwise the daemon died after it had accepted the connection
     load(socket=named)  # what a daemon would refuse is said here, and not in its log
+    return Client(start(settings, spawns, notice), timeout_s=timeout_s, data=data)
+
+
+def may_spawn() -> bool:
+    """Whether the environment lets a client start a daemon."""
+    return os.environ.get("VEC_NO_SPAWN", "") in ("", "0")
+
+
+def data_of(settings: Settings) -> Path | None:
+    """The data folder that the daemon on the instance's socket must serve; None if a socket was named: then any."""
+    return None if settings.named else settings.data
+
+
+def start(settings: Settings, spawns: bool, notice: Notice = lambda text: None) -> socket.socket:
+    """A socket connected to a daemon that is started now. Raises VecError `no_daemon` unless `spawns`."""
     if not spawns:
         raise VecError(
             Code.NO_DAEMON,
             f"no daemon listens on {settings.socket}",
             "start it with `vec daemon start`, or remove --no-spawn and VEC_NO_SPAWN",
         )
-    return Client(spawn_daemon(settings, notice), timeout_s=timeout_s, data=data)
+    return spawn_daemon(settings, notice)

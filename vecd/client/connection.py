@@ -22,17 +22,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .. import __version__, limits
-from ..data_lock import folder_id
-from ..durable_files import printable_path
+from .. import limits
 from ..errors import Code, VecError
 from ..unixsocket import bound_reads, peer_pid
 from ..wire.frames import FrameDecoder
-from ..wire.messages import ReplyMessage, check_protocol, decode, encode, hello, parse_reply
+from ..wire.messages import ReplyMessage, decode, encode, parse_reply
 from .discovery import is_serving, stalled_error
+from .greeting import HELLO, check_answer, lost_error
 
 _RECEIVE_BYTES = 256 * limits.KIB
-_HELLO = encode(hello(f"vec {__version__}"))
 
 
 class Pending:
@@ -103,8 +101,7 @@ class Connection:
         self.on_warnings: Callable[[list[str]], None] = lambda warnings: None
         try:
             answer = self._hello()
-            if data is not None:
-                _check_data(answer, data)
+            check_answer(answer, data)
         except BaseException:
             self.close()
             raise
@@ -115,10 +112,9 @@ class Connection:
     def _hello(self) -> dict[str, Any]:
         patience, self._timeout_s = self._timeout_s, min(self._timeout_s or limits.HELLO_S, limits.HELLO_S)
         pending = self._pending[0] = Pending(self, 0)
-        self._send(_HELLO)
+        self._send(HELLO)
         answer = pending.result()
         self._timeout_s = patience
-        check_protocol(answer.get("protocol"), who="daemon")
         return answer
 
     # --- any op -----------------------------------------------------------------------------------------------------
@@ -255,7 +251,7 @@ class Connection:
     def check_daemon(self) -> None:
         """Call it after SILENCE_S without a byte. Raises VecError `stalled` if the daemon is not at work; then the
         connection is lost."""
-        if self._lost is None and not is_serving(self._socket, _HELLO, limits.PROBE_S):
+        if self._lost is None and not is_serving(self._socket, HELLO, limits.PROBE_S):
             self._lose(None, stalled_error(peer_pid(self._socket), limits.SILENCE_S + limits.PROBE_S))
         if self._lost is not None:
             raise self._lost
@@ -283,26 +279,4 @@ class Connection:
     def _lose(self, cause: Exception | None, said: VecError | None = None) -> None:
         """The connection has ended, with a reason that the daemon gave or without one."""
         if self._lost is None:
-            self._lost = said or VecError(
-                Code.CONNECTION_LOST,
-                "the connection to the daemon was lost" + (f" ({cause})" if cause else ""),
-                "the outcome of unanswered requests is unknown; it is safe to send them again",
-            )
-            self._lost.__cause__ = cause
-
-
-def _check_data(answer: dict[str, Any], data: Path) -> None:
-    """Raises VecError `invalid_settings` if the daemon that said hello serves another folder than `data`."""
-    served, name = answer.get("data"), answer.get("data_id")
-    if not isinstance(served, str):
-        return  # a daemon of an older version
-    try:
-        ours = folder_id(data)
-    except OSError:
-        ours = None
-    if ours != name and served != printable_path(data):
-        raise VecError(
-            Code.SETTINGS,
-            f"the daemon on this home's socket serves the data in {served}, but this home's data is in {data}",
-            "use one socket per home: set VEC_HOME or XDG_RUNTIME_DIR for each, or set VEC_SOCKET",
-        )
+            self._lost = said or lost_error(cause)

@@ -98,13 +98,21 @@ def is_serving(sock: socket.socket, hello: bytes, patience_s: float) -> bool:
     It is not if its process is stopped, or if a second connection, which says `hello`, gets no byte of an answer within
     `patience_s` seconds. If that is unknown, it counts as true: the kernel reports a process that has ended.
     """
-    pid = peer_pid(sock)
+    try:
+        address = sock.getpeername()
+    except OSError:
+        return True
+    return is_answering(address, peer_pid(sock), hello, patience_s)
+
+
+def is_answering(address: str | bytes, pid: int | None, hello: bytes, patience_s: float) -> bool:
+    """The same for the daemon with this pid (None: unknown) that listens on this Unix socket."""
     if pid is not None and is_stopped(pid):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as second:
         try:
             bound_waits(second, patience_s)
-            second.connect(sock.getpeername())
+            second.connect(address)
             second.sendall(hello)
             second.recv(1)
         except BlockingIOError:

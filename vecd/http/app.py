@@ -64,7 +64,12 @@ async def _http_error(request: Request, error: Any) -> Response:
     wanted = VecError(
         codes.get(error.status_code, Code.INVALID_REQUEST), what.get(error.status_code, error.detail), hint
     )
-    return problem_answer(wanted, error.status_code, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # Starlette knows the methods of one route; a path may have several
+        route = getattr(request.scope.get("route"), "path", None)
+        methods = {each.method for each in ENDPOINTS if each.path == route}
+        headers["allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+    return problem_answer(wanted, error.status_code, headers)
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from .metrics import Metrics
 from .settings import HttpSettings
 
 if TYPE_CHECKING:
-    from .stand_in import DaemonPool
+    from .daemon_pool import DaemonPool
 
 
 @dataclass(slots=True)

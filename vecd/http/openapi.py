@@ -33,7 +33,7 @@ TAGS: Final = {
     "jobs": "Background jobs.",
     "schedules": "Jobs at certain times.",
     "daemon": "Status, backup, and the log's retention.",
-    "access": "Tickets.",
+    "tickets": "For clients that cannot send a key in a header.",
     "health": "For supervisors and monitoring.",
 }
 
@@ -96,6 +96,7 @@ OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
 #: What any request can meet that goes to the daemon, or needs a key.
 _COMMON: Final = (
     Code.INVALID_REQUEST,
+    Code.UNAUTHORIZED,
     Code.FORBIDDEN,
     Code.BUSY,
     Code.NO_DAEMON,

@@ -22,6 +22,8 @@ def ref(name: str) -> Schema:
 
 def nullable(schema: Schema) -> Schema:
     """The schema, or null."""
+    if "null" in schema.get("type", ()) or {"type": "null"} in schema.get("anyOf", ()):
+        return schema
     if isinstance(schema.get("type"), str) and "enum" not in schema:
         return {**schema, "type": [schema["type"], "null"]}
     return {"anyOf": [schema, {"type": "null"}]}
@@ -49,6 +51,15 @@ def record(
     if description:
         made["description"] = description
     return {**made, **more}
+
+
+def closed(
+    required: dict[str, Schema], optional: dict[str, Schema] | None = None, /, description: str = "", **more: Any
+) -> Schema:
+    """The body of a request: an object with these keys and no others, so that a typing error is not ignored. An
+    optional key may be null, which counts as missing."""
+    nulls = {name: nullable(schema) for name, schema in (optional or {}).items()}
+    return record(required, nulls, description, additionalProperties=False, **more)
 
 
 def extended(name: str, required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
@@ -207,7 +218,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Error": _ERROR,
     "Library": record(_LIBRARY, {"seq": COUNT}, "A library, its index and its recall; vec-library(1) explains them."),
     "Libraries": record({"libraries": array(ref("Library"))}, description="All libraries, by name."),
-    "NewLibrary": record(
+    "NewLibrary": closed(
         {"name": _NAME},
         {
             "dimension": nullable({"type": "integer", "minimum": 1, "maximum": limits.DIMENSION_MAX}),
@@ -222,7 +233,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "What `vec library create` takes.",
         examples=[{"name": "notes"}, {"name": "points", "embedder": "none", "dimension": 2, "metric": "l2"}],
     ),
-    "Rebuild": record(
+    "Rebuild": closed(
         {},
         {"index": nullable(_INDEX), "params": MAP, "recall": nullable(_RECALL)},
         "The new kind, parameters or promise. Without `index` and `params`, but with `recall`, nothing is built.",
@@ -230,7 +241,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     ),
     "Rebuilt": extended("Library", {"vectors": COUNT, "seconds": SECONDS, "seq": COUNT}),
     "DeletedLibrary": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}),
-    "NewDocument": record(
+    "NewDocument": closed(
         {},
         {
             "id": _ID,
@@ -248,7 +259,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             {"title": "Doc 1", "texts": ["chunk1", "chunk2"]},
         ],
     ),
-    "Deletion": record(
+    "Deletion": closed(
         {"op": {"const": "delete"}, "id": _ID},
         description="In a batch or stream: deletes the document.",
     ),
@@ -273,7 +284,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"seq": COUNT},
         "The documents in the order of the ids; null for a missing one.",
     ),
-    "Ids": record(
+    "Ids": closed(
         {"ids": array(STRING, maxItems=limits.IDS_MAX)},
         {"vectors": BOOLEAN},
         examples=[{"ids": ["logs", "cats"]}],
@@ -281,6 +292,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Selection": {
         "type": "object",
         "description": "Either the ids of documents, or filters.",
+        "additionalProperties": False,
+        "oneOf": [{"required": ["ids"]}, {"required": ["where"]}],
         "properties": {"ids": array(STRING, maxItems=limits.IDS_MAX), "where": WHERE},
         "examples": [{"ids": ["logs"]}, {"where": "year < 2020"}],
     },
@@ -288,7 +301,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"deleted": COUNT, "missing": COUNT, "missing_ids": array(STRING), "seq": COUNT},
         description="How many documents were deleted, and which did not exist.",
     ),
-    "Batch": record(
+    "Batch": closed(
         {"documents": array({"anyOf": [ref("NewDocument"), ref("Deletion")]}, maxItems=limits.BATCH_DOCUMENTS_MAX)},
         {"strict": {**BOOLEAN, "description": "Write only the documents before the first rejected one."}},
         examples=[{"documents": [{"id": "logs", "text": "rotate the logs every night"}]}],
@@ -311,7 +324,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     ),
     "BatchError": extended("Error", {"index": COUNT}),
     "Count": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}, {"warnings": _WARNINGS}),
-    "Search": record(
+    "Search": closed(
         {},
         {
             "query": nullable({"type": "string", "maxLength": limits.QUERY_CHARS_MAX}),
@@ -327,6 +340,10 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "explain": BOOLEAN,
         },
         "What `vec search` takes: a `query`, or a `vector`.",
+        anyOf=[
+            {"required": ["query"], "properties": {"query": STRING}},
+            {"required": ["vector"], "properties": {"vector": {"type": "array"}}},
+        ],
         examples=[{"query": "log rotation", "k": 3}, {"query": "cats", "where": "lang = en", "explain": True}],
     ),
     "Hit": record(
@@ -361,8 +378,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
         description="A named cursor that the daemon keeps; `lag` counts the events after it.",
     ),
     "Consumers": record({"consumers": array(ref("Consumer"))}, description="All consumers, by name."),
-    "Ack": record({"cursor": CURSOR}, description="Everything up to this cursor (inclusive) has been processed."),
-    "Reset": record(
+    "Ack": closed({"cursor": CURSOR}, description="Everything up to this cursor (inclusive) has been processed."),
+    "Reset": closed(
         {"to": STRING},
         description="A position: `beginning`, `now`, a cursor, an RFC 3339 time, or an age such as `-15m`.",
         examples=[{"to": "beginning"}],
@@ -401,7 +418,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         description="Up to 500 lines of a job's log.",
     ),
     "Queue": record({**_QUEUE, "jobs": array(ref("Job"))}, description="The queue of jobs, and the running ones."),
-    "NewJob": record(
+    "NewJob": closed(
         {"kind": _SCHEDULED["kind"]},
         {
             **{name: schema for name, schema in _SCHEDULED.items() if name != "kind"},
@@ -434,7 +451,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         description="A schedule of jobs; `error` is why the last one could not be submitted.",
     ),
     "Schedules": record({"schedules": array(ref("Schedule"))}, description="All schedules, by name."),
-    "NewSchedule": record(
+    "NewSchedule": closed(
         {"name": {"type": "string", "minLength": 1}, "cron": _CRON, "kind": _SCHEDULED["kind"]},
         {
             "zone": STRING,
@@ -444,7 +461,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         },
         examples=[{"name": "nightly", "cron": "0 3 * * *", "kind": "verify"}],
     ),
-    "Trim": record(
+    "Trim": closed(
         {},
         {
             "keep_age_s": nullable(SECONDS),
@@ -454,6 +471,10 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "wait": BOOLEAN,
         },
         "What to keep of the log: at least one of the three limits.",
+        anyOf=[
+            {"required": [name], "properties": {name: {"type": "number"}}}
+            for name in ("keep_age_s", "keep_count", "keep_bytes")
+        ],
         examples=[{"keep_count": 100_000}],
     ),
     "Trimmed": record(
@@ -522,7 +543,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     ),
     "ProcessingLine": record({"status": {"const": "processing"}}, description="With `progress=true`."),
     "IngestSummary": record({"status": {"const": "summary"}, **_COUNTS}, {"seq": nullable(COUNT)}),
-    "NewTicket": record(
+    "NewTicket": closed(
         {},
         description="Nothing is required; the ticket has the rights of the key, or fewer.",
     ),

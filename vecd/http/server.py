@@ -26,11 +26,11 @@ from ..settings import Settings
 from ..unixsocket import is_listening
 from .access import Access
 from .app import make_app
+from .daemon_pool import DaemonPool
 from .gateway import Gateway
 from .hosts import Hosts
 from .keys import KeyFile
 from .settings import DEFAULT_LISTEN, Address, HttpSettings, parse_address
-from .stand_in import DaemonPool
 from .table import ENDPOINTS
 
 _LOOK_S = 0.02

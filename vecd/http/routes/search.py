@@ -6,12 +6,15 @@ from typing import Any
 
 from starlette.responses import Response
 
+from ... import limits
 from ..call import Call, filters, json_answer, packed
 from ..endpoint import Answer, Body, Endpoint, Parameter
 from ..parameters import LIBRARY, WHERE
-from ..schemas import COMPONENTS, ref
+from ..schemas import COMPONENTS, Schema, ref
 
 _WANTED = COMPONENTS["Search"]["properties"]
+_RECALL: Schema = {"type": "number", "minimum": limits.RECALL_MIN, "maximum": 1}
+_EF: Schema = {"type": "integer", "minimum": 1, "maximum": limits.EF_MAX}
 _PARAMETERS = (
     Parameter("query", "query", {"type": "string"}, "A text.", required=True),
     Parameter("k", "query", _WANTED["k"], "The maximum number of hits."),
@@ -19,8 +22,18 @@ _PARAMETERS = (
     WHERE,
     Parameter("group_by", "query", {"type": "string", "enum": ["document", "chunk"]}, "What a hit is."),
     Parameter("min_score", "query", {"type": "number"}, "Omit hits with a lower score."),
-    Parameter("recall", "query", {"type": "number"}, "The target recall of an approximate search."),
-    Parameter("ef", "query", {"type": "integer"}, "The effort of an approximate search; overrides recall."),
+    Parameter(
+        "recall",
+        "query",
+        _RECALL,
+        "The target recall of an approximate search.",
+    ),
+    Parameter(
+        "ef",
+        "query",
+        _EF,
+        "The effort of an approximate search; overrides recall.",
+    ),
     Parameter("exact", "query", {"type": "boolean"}, "Compare the query with every vector."),
     Parameter("explain", "query", {"type": "boolean"}, "Say how each hit was found."),
 )
