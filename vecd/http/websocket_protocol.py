@@ -68,7 +68,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.handshake_initiated:
             super().data_received(data)  # the whole head
             if not self.handshake_initiated:  # websockets has bounds of its own for it
-                self.transport.write(b"HTTP/1.1 431 Headers Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+                self.transport.write(
+                    b"HTTP/1.1 431 Headers Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+                )
                 self.transport.close()
             return
         size = limits.FRAMES_AT_ONCE_BYTES
