@@ -393,8 +393,10 @@ LINGER_S: Final = 5.0
 CLOSE_S: Final = 10.0
 #: TCP connections at once. Each costs about 20 KiB, and one file descriptor, and up to one more to the daemon.
 HTTP_CONNECTIONS_MAX: Final = 8_192
+#: The largest value of a numeric setting of the gateway.
+HTTP_NUMBER_MAX: Final = 1_000_000
 #: Descriptors of the gateway's own: listeners, log, and the pool of connections to the daemon.
-HTTP_OWN_DESCRIPTORS: Final = 128
+HTTP_OWN_DESCRIPTORS: Final = 64
 #: Connections of one address, except of this machine and of trusted proxies: an office behind one address, with a few
 #: streams for each person.
 CONNECTIONS_OF_ADDRESS_MAX: Final = 512

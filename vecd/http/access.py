@@ -69,11 +69,18 @@ class Open:
 class Access:
     """The keys, tickets and checks of one gateway."""
 
-    def __init__(self, keys: KeyFile, hosts: Hosts, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        keys: KeyFile,
+        hosts: Hosts,
+        open_max: int = limits.OPEN_OF_KEY_MAX,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         """Raises VecError `invalid_settings` if the file of keys cannot be used."""
         self.hosts = hosts
         self.tickets = Tickets()
-        self._keys, self._now = keys, now
+        self._keys, self._open_max, self._now = keys, open_max, now
         self._ring = keys.ring()
         self._failure: str | None = None
         self._open: dict[bytes, set[Open]] = {}
@@ -165,10 +172,10 @@ class Access:
         held = self._open.get(digest)
         if held is None:
             held = self._open[digest] = set()
-        elif principal.key is not None and len(held) >= limits.OPEN_OF_KEY_MAX:
+        elif principal.key is not None and len(held) >= self._open_max:
             raise VecError(
                 Code.BUSY,
-                f"the key {principal.name!r} has {limits.OPEN_OF_KEY_MAX:,} requests, streams and WebSockets open",
+                f"the key {principal.name!r} has {self._open_max:,} requests, streams and WebSockets open",
                 "close some, or use another key",
             )
         entry = Open(scope, send, principal)

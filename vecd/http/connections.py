@@ -30,6 +30,7 @@ import uvicorn
 from .. import limits
 from ..errors import Code, VecError
 from .hosts import Hosts, is_loopback
+from .settings import HttpSettings
 
 log = logging.getLogger("vecd.http.connections")
 
@@ -62,8 +63,11 @@ class Connection:
 class Connections:
     """All connections of one gateway."""
 
-    def __init__(self, hosts: Hosts, stall_s: float = limits.STALL_S, connections_max: int | None = None) -> None:
-        self.connections_max = connections_max or _connections_max()
+    def __init__(self, hosts: Hosts, http: HttpSettings, stall_s: float) -> None:
+        """Raises VecError `invalid_settings` if there are too few file descriptors."""
+        self.connections_max = _connections_max(http.connections)
+        self.head_s = http.head_s
+        self._of_address_max = http.connections_per_address
         self.refused: Counter[str] = Counter()  # by reason
         self.pending_bytes = 0  # of incomplete WebSocket messages
         self._hosts, self._stall_s = hosts, stall_s
@@ -78,11 +82,11 @@ class Connections:
         """Counts a new connection; or returns why it is refused."""
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) else None
-        if self._of_address[address or ""] >= limits.CONNECTIONS_OF_ADDRESS_MAX and self._is_bounded(address):
+        if self._of_address[address or ""] >= self._of_address_max and self._is_bounded(address):
             self.refused["address"] += 1
             return VecError(
                 Code.BUSY,
-                f"the address {address} has {limits.CONNECTIONS_OF_ADDRESS_MAX:,} connections open",
+                f"the address {address} has {self._of_address_max:,} connections open",
                 "close some, or try again later",
             )
         if len(self._all) >= self.connections_max:
@@ -201,7 +205,7 @@ class Handshake(asyncio.Protocol):
         try:
             loop = asyncio.get_running_loop()
             tls = await loop.start_tls(
-                transport, self, self._context(), server_side=True, ssl_handshake_timeout=limits.HEAD_S
+                transport, self, self._context(), server_side=True, ssl_handshake_timeout=self._connections.head_s
             )
         except (OSError, ssl.SSLError, asyncio.CancelledError):  # plain HTTP, a scanner, or a client that left
             self._connections.remove(transport)
@@ -223,18 +227,18 @@ class Handshake(asyncio.Protocol):
             self._connections.remove(self._transport)
 
 
-def _connections_max() -> int:
-    """As many connections as there are file descriptors for, two for each. Raises the soft limit of descriptors.
+def _connections_max(wanted: int) -> int:
+    """As many connections as wanted, or as there are file descriptors for, two for each. Raises the soft limit.
 
     Raises VecError `invalid_settings` if there are too few.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * limits.HTTP_CONNECTIONS_MAX + limits.HTTP_OWN_DESCRIPTORS
-    if soft < wanted:
+    needed = 2 * wanted + limits.HTTP_OWN_DESCRIPTORS
+    if soft < needed:
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    count = min(limits.HTTP_CONNECTIONS_MAX, (soft - limits.HTTP_OWN_DESCRIPTORS) // 2)
+    count = min(wanted, (soft - limits.HTTP_OWN_DESCRIPTORS) // 2)
     if count < 1:
         raise VecError(
             Code.SETTINGS,

@@ -104,7 +104,7 @@ class HttpProtocol(HttpToolsProtocol):
     # --- the clock ----------------------------------------------------------------------------------------------------
 
     def overdue(self, now: float) -> bool:
-        if self._head_since is not None and now - self._head_since > limits.HEAD_S:
+        if self._head_since is not None and now - self._head_since > self._shared.head_s:
             return True
         return self._linger_since is not None and now - self._linger_since > limits.LINGER_S
 
@@ -112,7 +112,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._linger_since is not None or not self._in_message:
             self.transport.close()
             return
-        what = f"the headers were not complete within {limits.HEAD_S:g} s"
+        what = f"the headers were not complete within {self._shared.head_s:g} s"
         self._refuse(408, VecError(Code.TIMEOUT, what, "send the request at once"))
 
     # --- the parser's callbacks ---------------------------------------------------------------------------------------

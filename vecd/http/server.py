@@ -172,12 +172,12 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     hosts = Hosts(http.allow_hosts, http.allow_origins, http.trusted_proxies)
-    access = Access(KeyFile.of(settings), hosts)
+    access = Access(KeyFile.of(settings), hosts, http.requests_per_key)
     access.check_start((each.url(), each.loopback) for each in addresses)
     gateway = Gateway(settings, http, DaemonPool(settings, spawn=spawn), access, ENDPOINTS)
     await gateway.pool.request("ping")
     certificate = Certificate(http.tls_cert, http.tls_key) if http.tls_cert or http.tls_key else None
-    connections = Connections(hosts, settings.stall_s)
+    connections = Connections(hosts, http, settings.stall_s)
     server = _Server(_config(gateway, connections), certificate)
 
     def stop() -> None:
