@@ -426,3 +426,7 @@ METRICS_AGE_S: Final = 1.0
 READY_S: Final = 2.0
 #: Libraries, and consumers, that have metrics of their own: each costs its scraper a handful of time series.
 METRICS_LABELS_MAX: Final = 100
+#: How long a request may wait for a job: proxies give up on an answer after 60 s.
+HTTP_WAIT_S_MAX: Final = 50.0
+#: Jobs of one list over HTTP, which is one JSON document.
+HTTP_JOBS_MAX: Final = 1_000

@@ -116,10 +116,8 @@ def _parsed_number(text: str, where: str) -> float:
 def _typed(key: str, value: Any, where: str) -> Any:
     if key in _NUMBERS:
         kind = _NUMBERS[key]
-        good = (
-            isinstance(value, (int, float)) and not isinstance(value, bool) and (kind is float or value == int(value))
-        )
-        if not good or not 0 < value <= limits.HTTP_NUMBER_MAX:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 < value <= limits.HTTP_NUMBER_MAX or (kind is int and value != int(value)):
             what = "a whole number" if kind is int else "a number of seconds"
             raise VecError(
                 Code.SETTINGS, f"{where} must be {what} above 0, up to {limits.HTTP_NUMBER_MAX:,}, not {value!r:.80}"
