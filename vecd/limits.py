@@ -355,6 +355,11 @@ HELLO_S: Final = 10.0
 SILENCE_S: Final = HEARTBEAT_S + 1
 #: How long this check waits for an answer.
 PROBE_S: Final = 5.0
+#: TCP keepalive of a client's WebSocket: whether the other host is still there is checked after so many seconds without
+#: data, then every so many, and after so many checks without an answer the connection has ended: half a minute in all.
+KEEPALIVE_IDLE_S: Final = 15
+KEEPALIVE_EVERY_S: Final = 5
+KEEPALIVE_TRIES: Final = 3
 
 # --- the gateway: who may, and what a hostile client may cost ---------------------------------------------------------
 #: Keys of one instance, and bytes of their file: every request that presents a key finds it in memory.
@@ -418,6 +423,8 @@ HTTP_BODY_BYTES_MAX: Final = FRAME_BYTES_MAX
 #: How long a connection without a request stays open: longer than proxies keep theirs (nginx: 60 s), so that they close
 #: first and no request meets a closing connection.
 HTTP_IDLE_S: Final = 75
+#: How often an open WebSocket is pinged: proxies close connections that are silent for a minute.
+WEBSOCKET_PING_S: Final = 20
 #: How long uvicorn waits for connections to close after their streams have ended.
 HTTP_CLOSE_S: Final = 2
 #: How long the daemon's figures are kept for `/metrics`: several scrapers cost it no more than one.

@@ -238,6 +238,10 @@ def _config(gateway: Gateway, connections: Connections) -> Config:
         ws=WebSocketProtocol,
         ws_max_size=limits.FRAME_BYTES_MAX,
         ws_per_message_deflate=False,
+        # Keeps proxies from closing a silent connection. A late answer ends nothing: it waits behind what a slow reader
+        # has not read yet.
+        ws_ping_interval=limits.WEBSOCKET_PING_S,
+        ws_ping_timeout=None,
         lifespan="off",
         log_config=None,
         access_log=False,

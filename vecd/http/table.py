@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from . import websocket
 from .endpoint import Endpoint, SocketEndpoint
 from .routes import consumers, documents, health, ingest, instance, jobs, libraries, schedules, search, tickets
 
@@ -20,4 +21,4 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *tickets.ENDPOINTS,
 )
 
-SOCKETS: Final[tuple[SocketEndpoint, ...]] = ()
+SOCKETS: Final[tuple[SocketEndpoint, ...]] = websocket.ENDPOINTS
