@@ -6,6 +6,7 @@ a value means, the daemon checks.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ..errors import Code, VecError, nearest
 from ..wire import strict_json
 from ..wire.vectors import pack_vector, unpack_vector
 from .endpoint import JSON, Endpoint, Parameter
+from .problems import Refusal
 from .schemas import resolved
 
 if TYPE_CHECKING:
@@ -103,18 +105,39 @@ class Call:
         return found
 
     async def body_bytes(self, bytes_max: int) -> bytes:
-        """The whole body. Raises VecError `too_large` above `bytes_max`."""
-        pieces, size = [], 0
-        async for piece in self.request.stream():
-            size += len(piece)
-            if size > bytes_max:
-                raise VecError(
-                    Code.TOO_LARGE,
-                    f"the body exceeds {bytes_max:,} bytes",
-                    "stream documents as NDJSON to /v1/libraries/{library}/documents/stream",
-                )
-            pieces.append(piece)
+        """The whole body. Raises VecError: `too_large` above `bytes_max`, `busy` if others hold too much, `stalled` if
+        it does not arrive in time."""
+        length = self.request.headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > bytes_max:
+            raise _too_large(bytes_max)
+        pieces: list[bytes] = []
+        size = 0
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(limits.BODY_S) as timeout:
+                async for piece in self.request.stream():
+                    size += len(piece)
+                    if size > bytes_max:
+                        raise _too_large(bytes_max)
+                    self.gateway.access.hold(self.request.scope["state"]["open"], len(piece))
+                    pieces.append(piece)
+                    timeout.reschedule(began + limits.BODY_S + size / limits.FRAME_BYTES_S_MIN)
+        except TimeoutError:
+            raise Refusal(
+                408,
+                Code.STALLED,
+                f"the body arrived too slowly: {size:,} bytes",
+                "send it at once, or stream documents",
+            ) from None
         return b"".join(pieces)
+
+
+def _too_large(bytes_max: int) -> VecError:
+    return VecError(
+        Code.TOO_LARGE,
+        f"the body exceeds {bytes_max:,} bytes",
+        "stream documents as NDJSON to /v1/libraries/{library}/documents/stream",
+    )
 
 
 def parse_object(data: bytes, exact: bool = False) -> dict[str, Any]:
