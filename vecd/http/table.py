@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from . import pages
 from .endpoint import Endpoint, SocketEndpoint
 from .routes import health, libraries, search, tickets
 
@@ -12,6 +13,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *libraries.ENDPOINTS,
     *search.ENDPOINTS,
     *tickets.ENDPOINTS,
+    *pages.ENDPOINTS,
 )
 
 SOCKETS: Final[tuple[SocketEndpoint, ...]] = ()
