@@ -113,7 +113,7 @@ def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     tags: set[str] = set()
     for endpoint in endpoints:
-        paths.setdefault(endpoint.path.replace(":path}", "}"), {})[endpoint.method.lower()] = _operation(endpoint)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
         tags.add(endpoint.tag)
     return {
         "openapi": "3.1.0",
