@@ -19,6 +19,7 @@ from tests.support.instance import ROOT, Instance, ndjson
 
 PICTURE = ROOT / "man" / "live-page.png"
 QUERY = "rotate the logs before the disk is full"
+NARROW = {"width": 360, "height": 780}
 WIDE = {"width": 1360, "height": 860}
 
 #: Runbooks of an imaginary team: title, topic, text.
@@ -52,9 +53,14 @@ NOTES = (
 
 def notes() -> list[dict[str, Any]]:
     return [
-        {"id": f"runbook-{number:02}", "title": title, "text": text, "metadata": {"topic": topic, "year": 2024 + number % 3}}
+        {
+            "id": f"runbook-{number:02}",
+            "title": title,
+            "text": text,
+            "metadata": {"topic": topic, "year": 2024 + number % 3},
+        }
         for number, (title, topic, text) in enumerate(NOTES, 1)
-    ]  # fmt: skip
+    ]
 
 
 def tickets(count: int) -> list[dict[str, Any]]:
@@ -110,8 +116,9 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--all"]:
         folder = Path(arguments[1])
         for scheme in ("light", "dark"):
+            narrow = {"viewport": NARROW, "device_scale_factor": 2}
             shots.append((folder / f"wide-{scheme}.png", {"viewport": WIDE, "color_scheme": scheme}))
-            shots.append((folder / f"phone-{scheme}.png", {"viewport": {"width": 360, "height": 780}, "color_scheme": scheme, "device_scale_factor": 2}))  # fmt: skip
+            shots.append((folder / f"phone-{scheme}.png", {**narrow, "color_scheme": scheme}))
     else:
         shots.append((Path(arguments[0]) if arguments else PICTURE, {"viewport": WIDE, "color_scheme": "light"}))
     with Instance() as instance, Gateway(instance) as gateway, launched() as browser:
