@@ -398,8 +398,10 @@ LINGER_S: Final = 5.0
 CLOSE_S: Final = 10.0
 #: TCP connections at once. Each costs about 20 KiB, and one file descriptor, and up to one more to the daemon.
 HTTP_CONNECTIONS_MAX: Final = 8_192
+#: The largest value of a numeric setting of the gateway.
+HTTP_NUMBER_MAX: Final = 1_000_000
 #: Descriptors of the gateway's own: listeners, log, and the pool of connections to the daemon.
-HTTP_OWN_DESCRIPTORS: Final = 128
+HTTP_OWN_DESCRIPTORS: Final = 64
 #: Connections of one address, except of this machine and of trusted proxies: an office behind one address, with a few
 #: streams for each person.
 CONNECTIONS_OF_ADDRESS_MAX: Final = 512
@@ -411,7 +413,7 @@ RETRY_AFTER_S: Final = 1
 FRAGMENTS_MAX: Final = 1_024
 #: Bytes of a WebSocket's input that are parsed at once: a frame may take two bytes, and costs some hundred in memory.
 FRAMES_AT_ONCE_BYTES: Final = 16 * KIB
-#: The longest path of a certificate's or key's file content: a chain has a few KB each.
+#: Bytes of a certificate's or a key's file: a chain has a few KB.
 TLS_FILE_BYTES_MAX: Final = MIB
 #: How often the gateway checks whether the files of its certificate have changed: they are renewed every few weeks.
 TLS_LOOK_S: Final = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import websocket
+from . import pages, websocket
 from .endpoint import Endpoint, SocketEndpoint
 from .routes import consumers, documents, health, ingest, instance, jobs, libraries, schedules, search, tickets
 
@@ -19,6 +19,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *schedules.ENDPOINTS,
     *instance.ENDPOINTS,
     *tickets.ENDPOINTS,
+    *pages.ENDPOINTS,
 )
 
 SOCKETS: Final[tuple[SocketEndpoint, ...]] = websocket.ENDPOINTS
