@@ -127,7 +127,7 @@ def test_the_curl_line_of_the_design_streams_ten_thousand_documents_and_all_are_
     assert {each["id"] for each in listed} == {each["id"] for each in told}
     assert end["documents"] == 10_000
     for n in range(0, 10_000, 997):
-        wanted = {"query": f"number{n}", "k": 1, "mode": "text"}
+        wanted: dict[str, str | int] = {"query": f"number{n}", "k": 1, "mode": "text"}
         found = http.get(f"/v1/libraries/{library}/search", params=wanted)
         (hit,) = found.raise_for_status().json()["hits"]
         assert hit["metadata"] == {"n": n}
@@ -193,7 +193,7 @@ class Sender:
 @pytest.fixture
 def duplex(gateway: Gateway, library: str) -> Iterator[tuple[subprocess.Popen[bytes], Any, Any]]:
     """curl, sending what is written to its stdin as it comes."""
-    command = ["curl", "-sSN", "-X", "POST", "-T", "-", "-H", "Expect:"]
+    command = ["curl", "-sSN", "-X", "POST", "-T", ".", "-H", "Expect:", "-m", "60"]
     url = f"{gateway.url}/v1/libraries/{library}/documents/stream?progress=true"
     with subprocess.Popen([*command, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         try:
