@@ -297,9 +297,16 @@ def put_lines(instance: Instance, library: str, lines: str) -> None:
     instance.vec("ingest", "-l", library, stdin=lines)
 
 
+def is_past_snapshot(instance: Instance, consumer: str) -> bool:
+    with instance.connect() as client:
+        cursors = {each["name"]: each["cursor"] for each in client.consumers()}
+    return "@" not in cursors.get(consumer, "@")
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes of a session in /proc")
 def test_a_mirror_by_command_killed_as_a_whole_at_random_ends_up_equal(instance: Instance) -> None:
-    """Nothing of the pipe outlives a kill: neither the watch nor the ingest that it ran."""
+    """Nothing of the pipe outlives a kill: neither the watch nor the ingest that it ran. It is killed in the snapshot,
+    which begins again, and then in the events, where a batch that was committed too early would be missing."""
     seed = seed_of("command")
     numbers = random.Random(seed)
     source, mirror = fresh(instance), fresh(instance)
@@ -307,9 +314,11 @@ def test_a_mirror_by_command_killed_as_a_whole_at_random_ends_up_equal(instance:
              "--exec", f"vec ingest -l {mirror} --no-spawn > /dev/null"]  # fmt: skip
     with Writers(instance, source, seed, once=True) as writers:
         writers.wait_for_more(10)
-        for _ in range(6):
+        for turn in range(6):
             with running(instance, *watch, start_new_session=True) as watcher:
                 watching(instance, 1)
+                if turn >= 2:
+                    until(lambda: is_past_snapshot(instance, f"to-{mirror}"), "the end of the snapshot")
                 writers.wait_for_more(numbers.randrange(1, 20))
                 kill_all(watcher.pid)
                 watcher.wait()
