@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..settings import Settings
 from .access import Access
@@ -14,6 +14,7 @@ from .settings import HttpSettings
 
 if TYPE_CHECKING:
     from .daemon_pool import DaemonPool
+    from .fan_out import FanOut
 
 
 @dataclass(slots=True)
@@ -23,9 +24,9 @@ class Gateway:
     settings: Settings  # of the instance: where the daemon is
     http: HttpSettings
     pool: DaemonPool
+    fan_out: FanOut
     access: Access
     endpoints: tuple[Endpoint, ...] = ()  # all of them, for an endpoint that describes the others
-    fan_out: Any = None
     metrics: Metrics = field(default_factory=Metrics)
     #: Set when the gateway begins to stop: streams send their last event and end.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from .endpoint import Endpoint, SocketEndpoint
-from .routes import health, libraries, search, tickets
+from .routes import events, health, libraries, search, tickets
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *health.ENDPOINTS,
     *libraries.ENDPOINTS,
     *search.ENDPOINTS,
+    *events.ENDPOINTS,
     *tickets.ENDPOINTS,
 )
 
