@@ -440,3 +440,7 @@ STREAM_RETRY_MS: Final = 1_000
 STREAM_RETRY_ERROR_MS: Final = 30_000
 #: Stopping: how long a stream may take to send its last event.
 STREAM_END_S: Final = 2.0
+#: How long a request may wait for a job: proxies give up on an answer after 60 s.
+HTTP_WAIT_S_MAX: Final = 50.0
+#: Jobs of one list over HTTP, which is one JSON document.
+HTTP_JOBS_MAX: Final = 1_000

@@ -13,7 +13,6 @@ from vecd.errors import Code, VecError
 
 from .. import main, options
 from ..output import Output
-from ..pipeline import STATUSES, Pipeline
 from ..progress import Progress
 
 app = options.command()
@@ -58,6 +57,10 @@ def ingest(
             job = spool.submit(client, paths, library, strict)
         output.one({"job_id": job["job_id"]}, f"job {job['job_id']}")
         return
+    from vecd.wire.ingest_batch import STATUSES
+
+    from ..pipeline import Pipeline
+
     progress = Progress(paths)
     run = Pipeline(
         lambda: options.open_client(socket, no_spawn), library, output, progress,

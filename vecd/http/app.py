@@ -45,7 +45,8 @@ def _route(gateway: Gateway, endpoint: Endpoint) -> Route:
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
 
-    return Route(endpoint.path, answer, methods=[endpoint.method], name=endpoint.path)
+    path = endpoint.path.replace("{document}", "{document:path}")  # an id may have slashes
+    return Route(path, answer, methods=[endpoint.method], name=endpoint.path)
 
 
 def _socket(gateway: Gateway, endpoint: SocketEndpoint) -> Callable[[WebSocket], Awaitable[None]]:

@@ -7,6 +7,7 @@ a value means, the daemon checks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from starlette.responses import Response
 
 from .. import limits
 from ..errors import Code, VecError, nearest
+from ..wire import strict_json
 from ..wire.vectors import pack_vector, unpack_vector
 from .endpoint import JSON, Endpoint, Parameter
 from .schemas import resolved
@@ -44,17 +46,47 @@ class Call:
         """The daemon's answer. Fields that are None are left out. Raises VecError."""
         return await self.gateway.pool.request(op, **fields)
 
-    def check_library(self, library: Any) -> None:
-        """Raises VecError `forbidden` if the principal may not use this library, which the path does not name."""
-        self.principal.check(self.endpoint.scope, library)
+    @property
+    def restricted(self) -> bool:
+        """Whether the principal may use some libraries only."""
+        return self.principal.libraries is not None
+
+    def check(self, scope: str, library: Any) -> None:
+        """Raises VecError `forbidden` if the principal lacks the scope, or may not use this library, which is not in
+        the path. None: the request concerns all libraries."""
+        named = library if isinstance(library, str) else None
+        self.principal.check(scope, named)
+        if named is None and self.restricted:
+            raise VecError(
+                Code.FORBIDDEN,
+                f"the key {self.principal.name!r} is for some libraries only, and this request concerns all",
+                "name a library, or use a key that was made without --library",
+            )
 
     def sees(self, library: str | None) -> bool:
-        """Whether the principal may know of this library."""
+        """Whether the principal may know of something that belongs to this library (None: to all)."""
         allowed = self.principal.libraries
         return allowed is None or library in allowed
 
-    async def json_body(self) -> dict[str, Any]:
-        """The body, a JSON object with keys of the endpoint's schema; `{}` if there is none and none is required.
+    async def collect(self, op: str, key: str, **fields: Any) -> dict[str, Any]:
+        """The daemon's answer with a list `key`, also if it comes in parts. Raises VecError."""
+        found: list[Any] = []
+        async with (
+            self.gateway.pool.connection() as client,
+            aclosing(client.submit(op, **fields).parts()) as replies,
+        ):
+            async for reply in replies:
+                if reply.kind == "result":
+                    return dict(reply.body)
+                if reply.kind == "items":
+                    found += reply.body
+                else:
+                    return {key: found, **reply.body}
+        raise VecError(Code.PROTOCOL_ERROR, "the daemon's answer has no end")
+
+    async def json_body(self, *, exact: bool = False) -> dict[str, Any]:
+        """The body, a JSON object with keys of the endpoint's schema; `{}` if there is none and none is required. With
+        `exact`, a value that parsing would change (an integer beyond 64 bits, a duplicate key) is refused.
 
         Raises VecError `invalid_request`, or `too_large` above HTTP_BODY_BYTES_MAX.
         """
@@ -65,7 +97,7 @@ class Call:
             if body.required:
                 raise VecError(Code.INVALID_REQUEST, "the request has no body", "send a JSON object")
             return {}
-        found = parse_object(data)
+        found = parse_object(data, exact)
         schema = resolved(body.schema)
         check_keys(found, schema["properties"], schema.get("required", ()))
         return found
@@ -85,10 +117,10 @@ class Call:
         return b"".join(pieces)
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
-    """The bytes as a JSON object. Raises VecError `invalid_request`."""
+def parse_object(data: bytes, exact: bool = False) -> dict[str, Any]:
+    """The bytes as a JSON object. Raises VecError `invalid_request`, or with `exact` `invalid_document`."""
     try:
-        found = orjson.loads(data)
+        found = strict_json.loads(data) if exact else orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise VecError(Code.INVALID_REQUEST, f"the body is not JSON ({error})") from error
     if not isinstance(found, dict):

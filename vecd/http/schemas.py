@@ -275,9 +275,17 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {**_DOCUMENT_KEYS, "chunks": COUNT}, description="A document of a listing; `chunks` is their number."
     ),
     "ListEnd": record(
-        {"seq": COUNT},
+        {"status": {"const": "summary"}, "documents": COUNT, "seq": COUNT},
         {"warnings": _WARNINGS},
         "The last line of a listing: the last event whose changes it includes.",
+    ),
+    "ListLine": {
+        "description": "A line of a listing: a document, or, as the last line, the summary.",
+        "anyOf": [ref("DocumentSummary"), ref("ListEnd"), ref("FailedEnd")],
+    },
+    "Written": record(
+        {"id": STRING, "status": enum("added", "updated", "unchanged"), "seq": COUNT},
+        description="What a write of one document did; `seq` is the head of the log after it.",
     ),
     "Documents": record(
         {"documents": array(nullable(ref("Document")))},
@@ -304,6 +312,10 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Batch": closed(
         {"documents": array({"anyOf": [ref("NewDocument"), ref("Deletion")]}, maxItems=limits.BATCH_DOCUMENTS_MAX)},
         {"strict": {**BOOLEAN, "description": "Write only the documents before the first rejected one."}},
+        examples=[{"documents": [{"id": "logs", "text": "rotate the logs every night"}]}],
+    ),
+    "AsyncBatch": closed(
+        {"documents": array({"anyOf": [ref("NewDocument"), ref("Deletion")]})},
         examples=[{"documents": [{"id": "logs", "text": "rotate the logs every night"}]}],
     ),
     "Ingested": record(
@@ -365,6 +377,19 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"warnings": _WARNINGS, "explain": {**MAP, "description": "How reliable the answer is; see vec-search(1)."}},
         "The hits, best first.",
     ),
+    "HitLine": {
+        "description": "A line of a streamed search: a hit, or, as the last line, the summary.",
+        "anyOf": [ref("Hit"), ref("SearchEnd"), ref("FailedEnd")],
+    },
+    "SearchEnd": record(
+        {"status": {"const": "summary"}, "hits": COUNT},
+        {"warnings": _WARNINGS, "explain": MAP},
+        "The last line of a streamed search.",
+    ),
+    "FailedEnd": record(
+        {"status": {"const": "failed"}, "error": ref("Error")},
+        description="The last line of a stream that could not be completed.",
+    ),
     "Consumer": record(
         {
             "name": STRING,
@@ -379,6 +404,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     ),
     "Consumers": record({"consumers": array(ref("Consumer"))}, description="All consumers, by name."),
     "Ack": closed({"cursor": CURSOR}, description="Everything up to this cursor (inclusive) has been processed."),
+    "Acked": record({"consumer": STRING, "cursor": CURSOR}),
     "Reset": closed(
         {"to": STRING},
         description="A position: `beginning`, `now`, a cursor, an RFC 3339 time, or an age such as `-15m`.",
@@ -477,6 +503,10 @@ COMPONENTS: Final[dict[str, Schema]] = {
         ],
         examples=[{"keep_count": 100_000}],
     ),
+    "Backup": closed(
+        {"path": {"type": "string", "description": "An absolute path on the server; an existing file is replaced."}},
+        examples=[{"path": "/var/backups/vec.db"}],
+    ),
     "Trimmed": record(
         {
             "trimmed": COUNT,
@@ -529,6 +559,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "IngestedLine": record(
         {
             "status": {"const": "completed"},
+            "line": COUNT,
             "id": STRING,
             "title": nullable(STRING),
             "result": enum("added", "updated", "unchanged", "deleted"),
@@ -541,8 +572,15 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"id": nullable(STRING)},
         description="The line was rejected; the others are not affected.",
     ),
-    "ProcessingLine": record({"status": {"const": "processing"}}, description="With `progress=true`."),
-    "IngestSummary": record({"status": {"const": "summary"}, **_COUNTS}, {"seq": nullable(COUNT)}),
+    "ProcessingLine": record(
+        {"status": {"const": "processing"}, "line": COUNT, "id": nullable(STRING)},
+        description="With `progress=true`: the document has been sent to the daemon.",
+    ),
+    "IngestSummary": record(
+        {"status": {"const": "summary"}, **_COUNTS, "seq": COUNT, "elapsed_s": SECONDS},
+        {"error": ref("Error")},
+        "The last line; `error` is why the body was not read to its end.",
+    ),
     "NewTicket": closed(
         {},
         description="Nothing is required; the ticket has the rights of the key, or fewer.",

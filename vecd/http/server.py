@@ -27,6 +27,7 @@ from ..unixsocket import is_listening
 from .access import Access
 from .app import make_app
 from .daemon_pool import DaemonPool
+from .fan_out import FanOut
 from .gateway import Gateway
 from .hosts import Hosts
 from .keys import KeyFile
@@ -159,7 +160,8 @@ async def _serve(
     loop = asyncio.get_running_loop()
     access = Access(KeyFile.of(settings), Hosts(http.allow_hosts, http.allow_origins, http.trusted_proxies))
     access.check_start((each.url(), each.loopback) for each in addresses)
-    gateway = Gateway(settings, http, DaemonPool(settings, spawn=spawn), access, ENDPOINTS)
+    pool = DaemonPool(settings, spawn=spawn)
+    gateway = Gateway(settings, http, pool, FanOut(pool, settings), access, ENDPOINTS)
     await gateway.pool.request("ping")
     server = _Server(_config(gateway))
 
@@ -182,11 +184,13 @@ async def _serve(
     await _first(serving, gateway.stopping.wait())
     if lifeline is not None:
         loop.remove_reader(lifeline)
+    gateway.fan_out.stop()
     if not serving.done():
         await server.end_streams(settings.drain_s)
         server.should_exit = True
     await serving
     watching.cancel()
+    await gateway.fan_out.close()
     await gateway.pool.close()
 
 

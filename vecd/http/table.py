@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from .endpoint import Endpoint, SocketEndpoint
-from .routes import events, health, libraries, search, tickets
+from .routes import consumers, documents, events, health, ingest, instance, jobs, libraries, schedules, search, tickets
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *health.ENDPOINTS,
     *libraries.ENDPOINTS,
+    *ingest.ENDPOINTS,
+    *documents.ENDPOINTS,
     *search.ENDPOINTS,
     *events.ENDPOINTS,
+    *consumers.ENDPOINTS,
+    *jobs.ENDPOINTS,
+    *schedules.ENDPOINTS,
+    *instance.ENDPOINTS,
     *tickets.ENDPOINTS,
 )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.responses import Response
 
 from ...errors import Code, VecError
@@ -33,28 +31,33 @@ async def stream(call: Call) -> Response:
 
 async def _subscribe(call: Call, position: str) -> Subscription:
     query = call.query
-    wanted: list[str] = query.get("library_id", [])
+    wanted: set[str] = set(query.get("library_id", ()))
     for library in wanted:
-        call.check_library(library)
-    allowed = None if call.principal is None else call.principal.libraries
-    if not wanted and allowed is not None:
-        wanted = sorted(allowed)
-    start = Start(
-        position,
-        snapshot=query.get("snapshot", False),
-        on_gap=query.get("on_gap", "fail"),
-        consumer=query.get("consumer"),
-    )
-    selection = Selection(
-        libraries=tuple(sorted(set(wanted))),
-        types=tuple(sorted(set(query.get("type", ())))),
-        where=tuple(query.get("where", ())),
-        payload=query.get("payload", False),
-        replaced=query.get("replaced", True),
-        vectors=query.get("vectors", False),
-    )
-    follow: Any = query.get("follow", True)
-    return await call.gateway.fan_out.subscribe(selection, start, follow=follow)
+        call.check("read", library)
+    if query.get("consumer") is not None:
+        call.check("write", None)  # it is created, held, and keeps events from being trimmed
+    implied = not wanted and call.restricted
+    if implied:
+        wanted = set(call.principal.libraries or ())
+    start = Start(position, query.get("snapshot", False), query.get("on_gap", "fail"), query.get("consumer"))
+    while True:
+        selection = Selection(
+            libraries=tuple(sorted(wanted)),
+            types=tuple(sorted(set(query.get("type", ())))),
+            where=tuple(query.get("where", ())),
+            payload=query.get("payload", False),
+            replaced=query.get("replaced", True),
+            vectors=query.get("vectors", False),
+        )
+        try:
+            return await call.gateway.fan_out.subscribe(selection, start, follow=query.get("follow", True))
+        except VecError as error:
+            # A key may name libraries that do not exist yet.
+            if error.code != Code.NOT_FOUND or not implied or error.details.get("library") not in wanted:
+                raise
+            wanted.discard(error.details["library"])
+            if not wanted:
+                raise
 
 
 _PARAMETERS = (
