@@ -355,6 +355,11 @@ HELLO_S: Final = 10.0
 SILENCE_S: Final = HEARTBEAT_S + 1
 #: How long this check waits for an answer.
 PROBE_S: Final = 5.0
+#: TCP keepalive of a client's WebSocket: whether the other host is still there is checked after so many seconds without
+#: data, then every so many, and after so many checks without an answer the connection has ended: half a minute in all.
+KEEPALIVE_IDLE_S: Final = 15
+KEEPALIVE_EVERY_S: Final = 5
+KEEPALIVE_TRIES: Final = 3
 
 # --- the gateway: who may, and what a hostile client may cost ---------------------------------------------------------
 #: Keys of one instance, and bytes of their file: every request that presents a key finds it in memory.
@@ -393,8 +398,10 @@ LINGER_S: Final = 5.0
 CLOSE_S: Final = 10.0
 #: TCP connections at once. Each costs about 20 KiB, and one file descriptor, and up to one more to the daemon.
 HTTP_CONNECTIONS_MAX: Final = 8_192
+#: The largest value of a numeric setting of the gateway.
+HTTP_NUMBER_MAX: Final = 1_000_000
 #: Descriptors of the gateway's own: listeners, log, and the pool of connections to the daemon.
-HTTP_OWN_DESCRIPTORS: Final = 128
+HTTP_OWN_DESCRIPTORS: Final = 64
 #: Connections of one address, except of this machine and of trusted proxies: an office behind one address, with a few
 #: streams for each person.
 CONNECTIONS_OF_ADDRESS_MAX: Final = 512
@@ -406,7 +413,7 @@ RETRY_AFTER_S: Final = 1
 FRAGMENTS_MAX: Final = 1_024
 #: Bytes of a WebSocket's input that are parsed at once: a frame may take two bytes, and costs some hundred in memory.
 FRAMES_AT_ONCE_BYTES: Final = 16 * KIB
-#: The longest path of a certificate's or key's file content: a chain has a few KB each.
+#: Bytes of a certificate's or a key's file: a chain has a few KB.
 TLS_FILE_BYTES_MAX: Final = MIB
 #: How often the gateway checks whether the files of its certificate have changed: they are renewed every few weeks.
 TLS_LOOK_S: Final = 10.0
@@ -416,6 +423,8 @@ HTTP_BODY_BYTES_MAX: Final = FRAME_BYTES_MAX
 #: How long a connection without a request stays open: longer than proxies keep theirs (nginx: 60 s), so that they close
 #: first and no request meets a closing connection.
 HTTP_IDLE_S: Final = 75
+#: How often an open WebSocket is pinged: proxies close connections that are silent for a minute.
+WEBSOCKET_PING_S: Final = 20
 #: How long uvicorn waits for connections to close after their streams have ended.
 HTTP_CLOSE_S: Final = 2
 #: How long the daemon's figures are kept for `/metrics`: several scrapers cost it no more than one.

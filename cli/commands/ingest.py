@@ -52,6 +52,8 @@ def ingest(
                 "--ack cannot be combined with --background",
                 "vec jobs logs prints the rejected lines",
             )
+        what = "--background gives the daemon files of its own machine"
+        options.only_local(socket, what, "ingest without --background: the documents are sent over the connection")
         with options.open_client(socket, no_spawn) as client:
             client.count(library)  # reports a missing library before any input is read
             job = spool.submit(client, paths, library, strict)

@@ -114,6 +114,7 @@ _ERROR = record(
     {"code": STRING, "message": STRING},
     {"hint": STRING},
     "An error inside an answer: a stable code, what happened and, often, what to do.",
+    additionalProperties=True,
 )
 _IN_MEMORY = record(
     {"state": enum("unloaded", "loading", "ready", "failed")},
@@ -214,6 +215,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"hint": STRING, "instance": STRING, "field": STRING, "library": nullable(STRING), "oldest": CURSOR},
         "An error (RFC 9457). `code` is stable, and one of vec-protocol(7); `hint` says what to do. An error can have "
         "more keys, such as `oldest` of `compacted`.",
+        additionalProperties=True,
     ),
     "Error": _ERROR,
     "Library": record(_LIBRARY, {"seq": COUNT}, "A library, its index and its recall; vec-library(1) explains them."),
@@ -249,7 +251,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "text": STRING,
             "texts": array(STRING, maxItems=limits.DOCUMENT_CHUNKS_MAX),
             "vector": VECTOR,
-            "vectors": array(VECTOR, maxItems=limits.DOCUMENT_CHUNKS_MAX),
+            "vectors": array(VECTOR),
             "metadata": MAP,
         },
         "A document, as in vec-ingest(1), with `text`, `texts`, `vector` or `vectors`. Without an `id`, the id is a "
@@ -301,8 +303,11 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "type": "object",
         "description": "Either the ids of documents, or filters.",
         "additionalProperties": False,
-        "oneOf": [{"required": ["ids"]}, {"required": ["where"]}],
-        "properties": {"ids": array(STRING, maxItems=limits.IDS_MAX), "where": WHERE},
+        "oneOf": [
+            {"required": ["ids"], "properties": {"ids": {"type": "array"}}},
+            {"required": ["where"], "properties": {"where": WHERE}},
+        ],
+        "properties": {"ids": nullable(array(STRING, maxItems=limits.IDS_MAX)), "where": nullable(WHERE)},
         "examples": [{"ids": ["logs"]}, {"where": "year < 2020"}],
     },
     "Deleted": record(
@@ -334,7 +339,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
         },
         "The outcome of a batch: counts, the head of the log after the write, and the rejected documents.",
     ),
-    "BatchError": extended("Error", {"index": COUNT}),
+    "BatchError": record(
+        {"index": COUNT, "code": STRING, "message": STRING},
+        {"hint": STRING},
+        "Why a document was rejected; `index` is its place in the batch, from 0.",
+        additionalProperties=True,
+    ),
     "Count": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}, {"warnings": _WARNINGS}),
     "Search": closed(
         {},
@@ -580,10 +590,6 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"status": {"const": "summary"}, **_COUNTS, "seq": COUNT, "elapsed_s": SECONDS},
         {"error": ref("Error")},
         "The last line; `error` is why the body was not read to its end.",
-    ),
-    "NewTicket": closed(
-        {},
-        description="Nothing is required; the ticket has the rights of the key, or fewer.",
     ),
     "Ticket": record(
         {"ticket": STRING, "expires_at": TIME},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from . import pages, websocket
 from .endpoint import Endpoint, SocketEndpoint
 from .routes import consumers, documents, events, health, ingest, instance, jobs, libraries, schedules, search, tickets
 
@@ -19,6 +20,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *schedules.ENDPOINTS,
     *instance.ENDPOINTS,
     *tickets.ENDPOINTS,
+    *pages.ENDPOINTS,
 )
 
-SOCKETS: Final[tuple[SocketEndpoint, ...]] = ()
+SOCKETS: Final[tuple[SocketEndpoint, ...]] = websocket.ENDPOINTS
