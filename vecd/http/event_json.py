@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Final
 
-from .call import dumps
+from .json_bytes import dumps
 
 #: Types whose data names the document `id`.
 _DOCUMENTS: Final = ("document.", "snapshot.document")

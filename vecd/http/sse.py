@@ -23,9 +23,9 @@ from starlette.responses import Response
 
 from .. import limits
 from ..errors import Code, VecError
-from .call import dumps
 from .endpoint import EVENTS
 from .fan_out import Batch, FanOut, Subscription
+from .json_bytes import dumps
 from .problems import problem
 
 if TYPE_CHECKING:
