@@ -53,9 +53,11 @@ def seconds(text: str | None) -> float | None:
     return float(text) if text.replace(".", "", 1).isdecimal() else duration_s(text)
 
 
-def params_of(given: list[str] | None, where: list[str] | None) -> dict[str, Any]:
+def params_of(given: list[str] | None, where: list[str] | None, socket: str | None) -> dict[str, Any]:
     """Parses the parameters of a job. A value is JSON if it parses as JSON; otherwise it is a string."""
     import json
+
+    from . import options
 
     params: dict[str, Any] = {}
     for each in given or ():
@@ -66,8 +68,8 @@ def params_of(given: list[str] | None, where: list[str] | None) -> dict[str, Any
             params[name] = json.loads(value)
         except ValueError:
             params[name] = value
-    for name in ("path",):  # the daemon has another working folder
-        if isinstance(params.get(name), str):
+    for name in ("path",):  # the daemon has another working folder; behind a gateway, perhaps another machine
+        if isinstance(params.get(name), str) and not options.remote(socket):
             params[name] = absolute(params[name])
     if where:
         params["where"] = where

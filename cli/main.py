@@ -44,6 +44,9 @@ COMMANDS = {
     "help": "help",
 }
 
+#: Commands for the instance of this machine, which a gateway does not offer.
+LOCAL_COMMANDS = ("restore", "daemon", "serve", "keys")
+
 FAILED, USAGE, PARTLY, NOT_FOUND, HISTORY_LOST = 1, 2, 3, 4, 5
 NO_DAEMON, TRY_AGAIN, TIMED_OUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 69, 75, 124, 130, 141, 143
 
@@ -221,11 +224,35 @@ app = typer.Typer(
 
 @app.callback()
 def _vec(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
+    connect: Annotated[
+        str | None,
+        typer.Option("--connect", help="Use the daemon behind the gateway at this URL: wss://HOST.", metavar="URL"),
+    ] = None,
+    key_file: Annotated[
+        str | None, typer.Option("--key-file", help="The file with the key for the gateway.", metavar="FILE")
+    ] = None,
+    ca_file: Annotated[
+        str | None,
+        typer.Option("--ca-file", help="Trust the certificates in this PEM file, for the gateway.", metavar="FILE"),
+    ] = None,
 ) -> None:
-    pass
+    # In the environment, so that a `vec` that --exec runs uses the same gateway.
+    if connect is not None:
+        os.environ["VEC_CONNECT"] = connect
+    if key_file is not None:
+        os.environ["VEC_KEY_FILE"] = key_file
+        os.environ.pop("VEC_KEY", None)
+    if ca_file is not None:
+        os.environ["VEC_CA_FILE"] = ca_file
+    if ctx.invoked_subcommand in LOCAL_COMMANDS and not {"--help", "-h"} & set(sys.argv):
+        from .options import only_local
+
+        hint = "run it on the machine of the daemon, without --connect and VEC_CONNECT"
+        only_local(None, f"'vec {ctx.invoked_subcommand}' is for the instance of this machine", hint)
 
 
 def main() -> None:

@@ -43,12 +43,28 @@ def finite(value: float | None) -> float | None:
 
 
 def open_client(socket: str | None, no_spawn: bool) -> Client:
-    """Connects as --socket and --no-spawn request. Raises VecError."""
+    """Connects as --socket, --no-spawn and --connect request. Raises VecError."""
     from vecd.client import connect
 
     client = connect(socket, spawn=not no_spawn, notice=say)
     client.on_warnings = _warn
     return client
+
+
+def remote(socket: str | None) -> bool:
+    """Whether `open_client(socket, …)` connects to a gateway, which may be on another machine."""
+    from vecd.client.connect import gateway_url
+
+    return gateway_url(socket) is not None
+
+
+def only_local(socket: str | None, what: str, hint: str) -> None:
+    """Refuses what a gateway cannot do. Raises VecError `invalid_request`."""
+    from vecd.client.connect import gateway_url
+    from vecd.errors import Code, VecError
+
+    if (url := gateway_url(socket)) is not None:
+        raise VecError(Code.INVALID_REQUEST, f"{what}, and --connect or VEC_CONNECT names the gateway {url}", hint)
 
 
 def _warn(warnings: list[str]) -> None:

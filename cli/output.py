@@ -117,12 +117,9 @@ def one_line(text: str) -> str:
 
 def size(count: int) -> str:
     """A number of bytes with a binary unit, as "1.5 MiB"."""
-    amount, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if amount < 1024 or unit == "TiB":
-            break
-        amount /= 1024
-    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+    from vecd.units import size_text
+
+    return size_text(count)
 
 
 def plural(count: int, noun: str) -> str:

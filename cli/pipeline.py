@@ -1,6 +1,6 @@
 """The ingest pipeline: reads lines, sends batches of documents, and processes acknowledgements in order.
 
-Several batches are in flight, so that reading, preparing and committing overlap; at most _WINDOW of them, so that
+Several batches are in flight, so that reading, preparing and committing overlap; at most WINDOW of them, so that
 memory is bounded on endless input. A batch is sent when it is full, or when the input pauses. If the connection is
 lost, unacknowledged batches are sent again, which is safe because writing the same document twice changes nothing.
 """
@@ -13,11 +13,11 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from vecd import limits
 from vecd.errors import Code, VecError
+from vecd.wire.ingest_batch import IDLE_S, STATUSES, WINDOW, IngestBatch, Outcome, Place
 
 from . import input_lines
 from .output import Output
@@ -27,42 +27,14 @@ if TYPE_CHECKING:
     from vecd.client import Client, Pending
     from vecd.wire.ndjson import Line
 
-#: Batches in flight: one being prepared, one being committed, one in transit, and one spare.
-_WINDOW = 4
-#: Bytes of input of one batch, so that its frame stays well below the protocol's limit.
-_BATCH_BYTES_MAX = limits.FRAME_BYTES_MAX // 4
-#: An incomplete batch is sent after this time without input.
-_IDLE_S = 0.05
 #: The time to wait for batches in flight after Ctrl-C. vec-ingest(1) says 5 seconds.
 _GRACE_S = 4.5
 _RECONNECTS_MAX = 6
-
-#: The outcomes of a document, in the order of the summary.
-STATUSES = ("added", "updated", "unchanged", "deleted", "failed")
 
 
 class _GraceOverError(BaseException):
     """The time to wait after Ctrl-C has expired. A signal handler raises this, wherever the program is blocked: on an
     answer, on the daemon's input, or on the reader of the output."""
-
-
-class Place(NamedTuple):
-    """The location of a line: its index in the whole input (from 0), its file, and its number in the file (from 1)."""
-
-    order: int
-    file: str
-    number: int
-
-
-@dataclass(slots=True)
-class IngestBatch:
-    """Documents of one request, and the rejected lines between them."""
-
-    documents: list[Any] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)  # of the documents
-    refused: list[tuple[Place, VecError]] = field(default_factory=list)  # lines that are not valid documents
-    size: int = 0  # bytes of input
-    pending: Pending | None = None
 
 
 class _Interrupted(Exception):
@@ -172,9 +144,9 @@ class Pipeline:
         poll.register(self._wake_read, select.POLLIN)
         if self._flying:
             poll.register(self._client, select.POLLIN)
-        idle = bool(self._batch.documents or self._batch.refused)
+        idle = not self._batch.empty
         silence_s = limits.SILENCE_S if self._flying else None
-        wait_s = _IDLE_S if idle else silence_s
+        wait_s = IDLE_S if idle else silence_s
         ready = {each for each, _ in poll.poll(None if wait_s is None else wait_s * 1000)}
         if not ready and not idle:
             self._client.check_daemon()
@@ -187,24 +159,12 @@ class Pipeline:
     # --- a line -----------------------------------------------------------------------------------------------------
 
     def _add(self, line: Line) -> None:
-        size = len(line.data or b"")
-        if self._batch.documents and self._batch.size + size > _BATCH_BYTES_MAX:
+        if not self._batch.has_room(line):
             self._send()
-        place = Place(self._lines, line.file, line.number)
-        self._lines += 1
-        try:
-            document = input_lines.document(line)
-        except VecError as error:
-            self._batch.refused.append((place, error))
-            if self._strict or len(self._batch.refused) >= self._batch_documents:
-                self._send()
+        order, self._lines = self._lines, self._lines + 1
+        if not self._batch.add(line, order):
             return
-        if document is None:
-            return
-        self._batch.documents.append(document)
-        self._batch.places.append(place)
-        self._batch.size += size
-        if len(self._batch.documents) >= self._batch_documents:
+        if self._batch.is_full(self._batch_documents) or (self._strict and self._batch.refused):
             self._send()
 
     # --- a batch ----------------------------------------------------------------------------------------------------
@@ -212,9 +172,9 @@ class Pipeline:
     def _send(self) -> None:
         """Sends the current batch, after waiting for the oldest acknowledgement if the window is full."""
         batch, self._batch = self._batch, IngestBatch()
-        if not batch.documents and not batch.refused:
+        if batch.empty:
             return
-        while len(self._flying) >= (1 if self._strict else _WINDOW):
+        while len(self._flying) >= (1 if self._strict else WINDOW):
             self._take()
         if self._stopped:
             return
@@ -251,18 +211,10 @@ class Pipeline:
         """Sends a batch that does not fit in one frame as two halves; rejects a single document."""
         assert self._flying[-1] is batch
         if len(batch.documents) == 1:
-            batch.refused.append((batch.places[0], error))
-            batch.documents, batch.places = [], []
+            batch.refuse(error)
             return
         self._flying.pop()
-        middle = len(batch.documents) // 2
-        last = batch.places[middle - 1]
-        early = [pair for pair in batch.refused if pair[0] < last]
-        late = [pair for pair in batch.refused if pair[0] > last]
-        for half in (
-            IngestBatch(batch.documents[:middle], batch.places[:middle], early),
-            IngestBatch(batch.documents[middle:], batch.places[middle:], late),
-        ):
+        for half in batch.halves():
             self._flying.append(half)
             self._submit(half)
 
@@ -323,10 +275,7 @@ class Pipeline:
     # --- an answer --------------------------------------------------------------------------------------------------
 
     def _tell(self, batch: IngestBatch, answer: dict[str, Any]) -> None:
-        refused = list(batch.refused)
-        for told in answer.get("errors", ()):
-            refused.append((batch.places[told.pop("index")], VecError.from_wire(told)))
-        refused.sort(key=lambda pair: pair[0])
+        refused = batch.errors(answer)
         if self._strict:
             del refused[1:]
         for status in STATUSES[:-1]:
@@ -342,23 +291,27 @@ class Pipeline:
         self._progress.advance(self.counts, batch.size)
 
     def _tell_each(self, batch: IngestBatch, answer: dict[str, Any], refused: list[tuple[Place, VecError]]) -> None:
-        ids = {place: document.get("id") for place, document in zip(batch.places, batch.documents, strict=True)}
-        told = []
-        for place, error in refused:
-            given = ids.get(place)
-            its_id = given if isinstance(given, str) else None
-            told.append((place, {"id": its_id, "status": "failed", "error": error.to_wire()}))
-        for outcome in answer.get("documents", ()):
-            body = {key: outcome[key] for key in ("id", "status", "seq") if outcome[key] is not None}
-            told.append((batch.places[outcome["index"]], body))
-        told.sort(key=lambda pair: pair[0])
         self._output.objects(
             (
-                {**({"file": place.file} if self._name_files else {}), "line": place.number, **body}
-                for place, body in told
+                {
+                    **({"file": each.place.file} if self._name_files else {}),
+                    "line": each.place.number,
+                    **_acknowledged(each),
+                }
+                for each in batch.outcomes(answer, refused)
             ),
             flush=True,
         )
+
+
+def _acknowledged(found: Outcome) -> dict[str, Any]:
+    if found.error is not None:
+        given = found.document.get("id") if found.document is not None else None
+        return {
+            "id": given if isinstance(given, str) else None, "status": "failed", "error": found.error.to_wire()
+        }  # fmt: skip
+    assert found.outcome is not None
+    return {key: found.outcome[key] for key in ("id", "status", "seq") if found.outcome[key] is not None}
 
 
 def _end_grace(number: int, frame: object) -> None:

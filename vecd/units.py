@@ -38,6 +38,16 @@ def size_bytes(text: str) -> int:
     return int(min(float(match[1]), 1e15) * base ** (_POWERS[match[2].lower()] if match[2] else 0))
 
 
+def size_text(count: int) -> str:
+    """A number of bytes with a binary unit, as "1.5 MiB"."""
+    amount, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+
+
 @lru_cache(1_024)  # the events of one transaction have the same time
 def format_time(time_us: int) -> str:
     """RFC 3339 in UTC with microseconds: `2026-11-23T19:10:31.123456Z`."""

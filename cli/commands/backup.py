@@ -20,5 +20,7 @@ def backup(
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Copy the store to a file while the daemon runs."""
+    hint = "run it there; or submit the job with a path there: vec jobs submit backup -p path=/PATH --wait"
+    options.only_local(socket, "'vec backup' writes a file on the machine of the daemon", hint)
     found = jobs.run(socket, no_spawn, "backup", {"path": jobs.absolute(file)})
     Output(json).one(found, f"{found['path']}: {size(found['bytes'])}, log up to event {found['seq']:,}")

@@ -13,7 +13,6 @@ from vecd.errors import Code, VecError
 
 from .. import main, options
 from ..output import Output
-from ..pipeline import STATUSES, Pipeline
 from ..progress import Progress
 
 app = options.command()
@@ -53,11 +52,17 @@ def ingest(
                 "--ack cannot be combined with --background",
                 "vec jobs logs prints the rejected lines",
             )
+        what = "--background gives the daemon files of its own machine"
+        options.only_local(socket, what, "ingest without --background: the documents are sent over the connection")
         with options.open_client(socket, no_spawn) as client:
             client.count(library)  # reports a missing library before any input is read
             job = spool.submit(client, paths, library, strict)
         output.one({"job_id": job["job_id"]}, f"job {job['job_id']}")
         return
+    from vecd.wire.ingest_batch import STATUSES
+
+    from ..pipeline import Pipeline
+
     progress = Progress(paths)
     run = Pipeline(
         lambda: options.open_client(socket, no_spawn), library, output, progress,

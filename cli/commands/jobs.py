@@ -77,7 +77,7 @@ def submit(
 ) -> None:
     """Submit a job."""
     output = Output(json)
-    params = common.params_of(param, where)
+    params = common.params_of(param, where, socket)
     with options.open_client(socket, no_spawn) as client:
         job = client.submit_job(
             kind, params, library=library, priority=priority, delay_s=common.seconds(delay), after=after,

@@ -54,7 +54,7 @@ def add(
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Add a schedule."""
-    params = common.params_of(param, where)
+    params = common.params_of(param, where, socket)
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
             "schedule.add", name=name, cron=cron, kind=kind, params=params, library=library, zone=zone,

@@ -175,7 +175,7 @@ def watch(
             start,
             asked,
             reconnects=not no_reconnect,
-            was_stopped=lambda: data_lock.was_stopped(settings.locate(socket=socket)),
+            was_stopped=lambda: not options.remote(socket) and data_lock.was_stopped(settings.locate(socket=socket)),
             enders=[(handler.signals.fileno(), select.POLLIN)] if handler is not None else [_unread_stdout()],
         )
         with contextlib.closing(feed):

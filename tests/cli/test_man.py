@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,10 @@ import typer
 
 from vecd import daemon, limits, settings
 from vecd.errors import Code
+from vecd.http.endpoint import Endpoint
+from vecd.http.problems import STATUS
+from vecd.http.settings import HttpSettings
+from vecd.http.table import ENDPOINTS
 from vecd.index.kinds import DEFAULT, KINDS
 from vecd.jobs.kinds import KINDS as JOBS
 from vecd.ops.table import OPS
@@ -112,7 +117,7 @@ def root_options() -> set[str]:
 
 
 def test_every_command_has_a_man_page_and_every_page_a_subject() -> None:
-    subjects = {"vec-protocol.7", "vec-events.7", "vec-guarantees.7"}
+    subjects = {"vec-protocol.7", "vec-events.7", "vec-guarantees.7", "vec-http.7"}
     assert set(PAGES) == {"vec.1", "vecd.8", *subjects, *(f"vec-{name}.1" for name in COMMANDS)}
 
 
@@ -236,7 +241,7 @@ def commands_at_prompts(name: str) -> Iterator[list[str]]:
 
 def test_every_command_page_has_examples() -> None:
     for name in PAGES:
-        assert list(commands_at_prompts(name)) or name in ("vec-protocol.7", "vec-guarantees.7"), name
+        assert list(commands_at_prompts(name)) or name in ("vec-protocol.7", "vec-guarantees.7", "vec-http.7"), name
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -345,7 +350,7 @@ def test_every_state_of_a_job_stands_in_vec_jobs() -> None:
 
 
 def test_every_setting_stands_in_vecd_8_with_its_default(tmp_path: Path) -> None:
-    listed = items(section("vecd.8", "CONFIGURATION"), "Va")
+    listed = items(section("vecd.8", "CONFIGURATION").split(".Ss ")[0], "Va")
     assert set(listed) == set(settings.TUNABLES)
     defaults = settings.load({"VEC_HOME": str(tmp_path)})
     for key, text in listed.items():
@@ -407,6 +412,78 @@ def test_the_limits_of_the_protocol_are_those_of_the_program() -> None:
         "characters of a key of parameters": limits.KEY_CHARS_MAX,
         "characters of a string in an error": limits.ERROR_CHARS_MAX,
     }
+
+
+# --- HTTP -----------------------------------------------------------------------------------------------------------
+
+
+def routes() -> dict[str, str]:
+    """The items of vec-http(7), ROUTES: `METHOD /path` -> scope and text."""
+    listed = re.findall(
+        r"^\.It Li (\w+ /\S*) (Pq Cm \w+)\n((?:(?!\.It |\.El).*\n)*)", section("vec-http.7", "ROUTES"), re.M
+    )
+    assert len(dict.fromkeys(route for route, _, _ in listed)) == len(listed)
+    return {route: f"{scope}\n{text}" for route, scope, text in listed}
+
+
+def test_every_route_stands_in_vec_http_with_its_scope() -> None:
+    served = {f"{each.method} {each.path}": each for each in ENDPOINTS}
+    # Pages and their files are for people.
+    expected = {route: f"Pq Cm {each.scope}" for route, each in served.items() if each.tag != "pages"}
+    assert expected.items() <= {route: text.split("\n")[0] for route, text in routes().items()}.items()
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda each: f"{each.method} {each.path}")
+def test_every_parameter_of_a_route_stands_in_vec_http(endpoint: Endpoint) -> None:
+    text = routes().get(f"{endpoint.method} {endpoint.path}", "")
+    if "/search/stream" in endpoint.path:
+        text += routes()["GET /v1/libraries/{library}/search"]
+    if "/events/" in endpoint.path:
+        text += section("vec-http.7", "EVENTS")
+    asked = {each.name for each in endpoint.parameters if each.where != "path"}
+    assert {name.lower() for name in asked} <= {word.lower() for word in behind(text, "Va")}
+
+
+def test_every_status_of_an_error_stands_in_vec_http_with_its_codes() -> None:
+    listed = items(section("vec-http.7", "PROBLEMS"), "")
+    told = {int(status): behind(text, "Er") for status, text in listed.items() if behind(text, "Er")}
+    by_status: dict[int, set[str]] = {}
+    for code, status in STATUS.items():
+        by_status.setdefault(status, set()).add(code)
+    by_status.pop(500, None)  # any other code
+    assert told == by_status
+
+
+def test_every_package_of_the_gateway_stands_in_vec_http_with_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    names = {re.match(r"[\w-]+", each)[0] for each in project["optional-dependencies"]["http"]}  # type: ignore[index]
+    assert set(items(section("vec-http.7", "DEPENDENCIES"), "")) == names
+
+
+def test_the_limits_of_vec_http_are_those_of_the_program() -> None:
+    listed = re.findall(r"^\.It ([\d,]+) Ta (.*)", section("vec-http.7", "LIMITS"), re.M)
+    assert {what: int(number.replace(",", "")) for number, what in listed} == {
+        "bytes of a JSON body": limits.HTTP_BODY_BYTES_MAX,
+        "bytes of the request line and the headers": limits.HEAD_BYTES_MAX,
+        "headers of a request": limits.HEADERS_MAX,
+        "seconds to send the headers": limits.HEAD_S,
+        "connections": limits.HTTP_CONNECTIONS_MAX,
+        "connections of one address of another machine": limits.CONNECTIONS_OF_ADDRESS_MAX,
+        "requests, streams and WebSockets of one key": limits.OPEN_OF_KEY_MAX,
+        "seconds to use a ticket": limits.TICKET_S,
+    }
+
+
+def test_every_setting_of_the_gateway_stands_in_vecd_8_with_its_default() -> None:
+    text = section("vecd.8", "The table [http]", "Ss")
+    heads = re.findall(r"^\.It Va (.*)", text, re.M)
+    assert [name for head in heads for name in head.split(" , ")] == [each.name for each in fields(HttpSettings)]
+    for each in fields(HttpSettings):
+        if isinstance(each.default, (int, float)):
+            assert f"default: {each.default:g}." in items(text, "Va")[each.name].replace("\n", " "), each.name
+
+
+# --- form -----------------------------------------------------------------------------------------------------------
 
 
 def test_mandoc_has_nothing_to_complain_about() -> None:

@@ -47,6 +47,8 @@ STATUS_MODULES = {
     "vecd.client.connect",
     "vecd.client.connection",
     "vecd.client.discovery",
+    "vecd.client.greeting",
+    "vecd.client.transport",
     "vecd.client.spawn",
     "vecd.client.watch",
     "vecd.data_lock",

@@ -7,13 +7,14 @@ import itertools
 import random
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from tests.support.instance import Instance
 from vecd.engine.engine import Engine
 from vecd.errors import Code, VecError
 from vecd.jobs import due_times, operations
@@ -344,3 +345,11 @@ def test_run_now_submits_beside_the_times_and_waits_for_its_own_like(tmp_path: P
         assert refusal.value.code == "not_found"
 
     world(tmp_path, test)
+
+
+def test_an_instance_of_the_tests_is_far_from_the_times_of_its_upkeep() -> None:
+    with Instance() as instance:
+        instance.start()
+        with instance.connect() as client:
+            due = [datetime.fromisoformat(each["next_at"]) for each in client.schedules()]
+    assert min(due) - datetime.now(UTC) > timedelta(minutes=50)

@@ -62,8 +62,6 @@ class Daemon:
         self.instance = instance
         self.process = instance.start()
         self.client = instance.connect()
-        for name in ("upkeep.prune", "upkeep.snapshot", "upkeep.vacuum"):  # they would write to the log
-            self.client.request("schedule.remove", name=name)
 
     def end(self, how: signal.Signals) -> None:
         """Ends the daemon, and starts it again."""

@@ -23,7 +23,7 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 
@@ -68,7 +68,7 @@ class AsyncPending:
             raise VecError(Code.PROTOCOL_ERROR, "the daemon answered with a stream where one result was expected")
         return dict(reply.body)
 
-    async def parts(self) -> AsyncIterator[ReplyMessage]:
+    async def parts(self) -> AsyncGenerator[ReplyMessage, None]:
         """The replies as they come: any number of `items`, then one `end` (or a single `result`). Leaving the iterator
         early (aclose) cancels the request."""
         try:

@@ -106,13 +106,7 @@ class Client(Connection):
                 given, strict, texts=True
             )  # half a surrogate pair somewhere: looked for only if there is one
             frame = self._frame("ingest", library=library, documents=batch.documents, strict=strict or None)
-        answer = self._submit(frame).result()
-        if batch.refused and not (strict and answer["errors"]):
-            refused = [{**error, "index": batch.places[error["index"]]} for error in answer["errors"]]
-            refused += [{"index": place, **error.to_wire()} for place, error in batch.refused]
-            answer["errors"] = sorted(refused, key=lambda error: error["index"])
-            answer["failed"] += len(batch.refused)
-        return answer
+        return batch.complete(self._submit(frame).result(), strict)
 
     def search(
         self,
@@ -449,10 +443,7 @@ def explained(answer: dict[str, Any]) -> list[dict[str, Any]]:
 def _packed(documents: list[dict[str, Any]], strict: bool, *, texts: bool = False) -> Packed:
     """The documents as they travel; of a strict batch, those before the first that cannot."""
     batch = pack_all(documents, texts=texts)
-    if not strict or not batch.refused:
-        return batch
-    count = sum(place < batch.refused[0][0] for place in batch.places)
-    return Packed(batch.documents[:count], batch.places[:count], batch.refused[:1])
+    return batch.before_refused() if strict else batch
 
 
 def _filters(where: str | Sequence[str]) -> list[str] | None:

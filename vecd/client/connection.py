@@ -13,7 +13,6 @@ stuck lasts longer than that check.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import time
 from collections import deque
@@ -24,13 +23,9 @@ from typing import Any, Self
 
 from .. import limits
 from ..errors import Code, VecError
-from ..unixsocket import bound_reads, peer_pid
-from ..wire.frames import FrameDecoder
 from ..wire.messages import ReplyMessage, decode, encode, parse_reply
-from .discovery import is_serving, stalled_error
 from .greeting import HELLO, check_answer, lost_error
-
-_RECEIVE_BYTES = 256 * limits.KIB
+from .transport import ConnectionEndedError, SocketTransport, Transport
 
 
 class Pending:
@@ -83,17 +78,13 @@ class Pending:
 class Connection:
     """A connection that has said hello: requests go out, replies come in. `Client` adds a method for each op."""
 
-    def __init__(self, sock: socket.socket, *, timeout_s: float | None = None, data: Path | None = None) -> None:
-        """Says hello. With `data`, refuses a daemon that serves another data folder. Raises VecError."""
-        self._socket = sock
-        self._socket.setblocking(True)
-        bound_reads(sock, limits.SILENCE_S)
+    def __init__(
+        self, transport: socket.socket | Transport, *, timeout_s: float | None = None, data: Path | None = None
+    ) -> None:
+        """Says hello, over a connected Unix socket or any other transport. With `data`, refuses a daemon that serves
+        another data folder. Raises VecError."""
+        self._transport: Transport = SocketTransport(transport) if isinstance(transport, socket.socket) else transport
         self._timeout_s = timeout_s
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
-        self._arriving = memoryview(bytearray(_RECEIVE_BYTES))  # reused: a new one for each message costs page faults
-        self._decoder = FrameDecoder()
-        self._unsent: deque[memoryview] = deque()
         self._pending: dict[int, Pending] = {}
         self._number = 0
         self._lost: VecError | None = None
@@ -157,11 +148,11 @@ class Connection:
             for reply in pages:
                 yield from reply.body if reply.kind == "items" else reply.body.get(key, ())
 
-    # --- the socket -------------------------------------------------------------------------------------------------
+    # --- the transport ----------------------------------------------------------------------------------------------
 
     def fileno(self) -> int:
         """For select and poll: readable when `pump` has something to read."""
-        return self._socket.fileno()
+        return self._transport.fileno()
 
     def pump(self) -> None:
         """Reads what has arrived, without waiting. Raises VecError `connection_lost`."""
@@ -191,7 +182,7 @@ class Connection:
         self._timeout_s = timeout_s
 
     def close(self) -> None:
-        self._socket.close()
+        self._transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -201,80 +192,62 @@ class Connection:
 
     def abandon(self, pending: Pending) -> None:
         """Cancels a request: the daemon is asked to stop, and replies that still arrive are ignored."""
-        if self._pending.pop(pending.number, None) is not None and self._lost is None and self._socket.fileno() >= 0:
+        if self._pending.pop(pending.number, None) is not None and self._lost is None and not self._transport.closed:
             self.submit("cancel", target=pending.number)
 
     def _send(self, frame: bytes) -> None:
-        self._unsent.append(memoryview(frame))
-        self.wait_for(lambda: not self._unsent)
+        self._transport.send(frame)
+        self.wait_for(lambda: not self._transport.unsent)
 
     def _step(self, wait_s: float | None) -> None:
         """Sends and receives what can be, waiting up to `wait_s` for either to be possible."""
         if self._lost is not None:
             raise self._lost
+        transport = self._transport
         try:
-            if self._unsent:
-                self._write()
-                if not self._unsent:
+            if transport.unsent:
+                transport.write()
+                if not transport.unsent:
                     return  # progress; a caller that only sends must not wait for an answer
-            if wait_s is None and not self._unsent:
-                # The socket blocks, up to SILENCE_S: one system call, where poll and recv would be two.
-                if not self._read(0):
-                    self.check_daemon()
-                return
-            self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
-            bound_s = limits.SILENCE_S if wait_s is None else min(wait_s, limits.SILENCE_S)
-            if self._poll.poll(0 if bound_s == 0 else max(1, int(bound_s * 1000))):
-                self._read(socket.MSG_DONTWAIT)
-            elif bound_s == limits.SILENCE_S:
-                self.check_daemon()
+            if wait_s is None and not transport.unsent:
+                payloads = transport.read(wait=True)
+                silent = payloads is None
+            else:
+                bound_s = limits.SILENCE_S if wait_s is None else min(wait_s, limits.SILENCE_S)
+                if transport.poll(bound_s):
+                    payloads, silent = transport.read(wait=False), False
+                else:
+                    payloads, silent = None, bound_s == limits.SILENCE_S
+        except ConnectionEndedError as end:
+            self._lose(None, end.said)
         except (OSError, ValueError) as error:
             self._lose(error)
+        else:
+            if payloads:
+                self._take(payloads)
+            elif silent:
+                self.check_daemon()
         if self._lost is not None:
             raise self._lost
-
-    def _write(self) -> None:
-        while self._unsent:
-            try:
-                sent = self._socket.send(self._unsent[0], socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            except BrokenPipeError:
-                # The daemon has closed the connection; its last message may still be there to read.
-                self._unsent.clear()
-                return
-            if sent == len(self._unsent[0]):
-                self._unsent.popleft()
-            else:
-                self._unsent[0] = self._unsent[0][sent:]
 
     def check_daemon(self) -> None:
         """Call it after SILENCE_S without a byte. Raises VecError `stalled` if the daemon is not at work; then the
         connection is lost."""
-        if self._lost is None and not is_serving(self._socket, HELLO, limits.PROBE_S):
-            self._lose(None, stalled_error(peer_pid(self._socket), limits.SILENCE_S + limits.PROBE_S))
+        if self._lost is None and not self._transport.is_serving(HELLO):
+            self._lose(None, self._transport.stalled(limits.SILENCE_S + limits.PROBE_S))
         if self._lost is not None:
             raise self._lost
 
-    def _read(self, flags: int) -> bool:
-        """Reads what has arrived; false if nothing has."""
-        try:
-            count = self._socket.recv_into(self._arriving, _RECEIVE_BYTES, flags)
-        except BlockingIOError:
-            return False
-        if not count:
-            self._lose(None)
-            return True
-        for payload in self._decoder.feed(self._arriving[:count]):
+    def _take(self, payloads: list[bytes]) -> None:
+        for payload in payloads:
             reply = parse_reply(decode(payload))
             if reply.id is None:
                 self._lose(None, VecError.from_wire(reply.body))
-                return True
+                return
             if (pending := self._pending.get(reply.id)) is not None:
                 pending._take(reply)
                 if pending.done:
                     del self._pending[reply.id]
-        return True
 
     def _lose(self, cause: Exception | None, said: VecError | None = None) -> None:
         """The connection has ended, with a reason that the daemon gave or without one."""

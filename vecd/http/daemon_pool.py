@@ -35,14 +35,14 @@ class DaemonPool:
     def __init__(self, settings: Settings, *, spawn: bool = True) -> None:
         """`spawn`: whether a request may start a daemon if none runs."""
         self._settings = settings
-        self._spawn = spawn
+        self.spawns = spawn
         self._idle: list[AsyncClient] = []
         self._open: set[AsyncClient] = set()  # whose sockets are not closed yet
         self._closed = False
 
     async def connect(self, *, spawn: bool = True) -> AsyncClient:
         """A new connection, which the caller closes. Raises VecError."""
-        client = await AsyncClient.connect(self._settings, spawn=self._spawn and spawn)
+        client = await AsyncClient.connect(self._settings, spawn=self.spawns and spawn)
         self._open.add(client)
         client.closed.add_done_callback(lambda _: self._open.discard(client))
         return client

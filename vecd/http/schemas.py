@@ -114,6 +114,7 @@ _ERROR = record(
     {"code": STRING, "message": STRING},
     {"hint": STRING},
     "An error inside an answer: a stable code, what happened and, often, what to do.",
+    additionalProperties=True,
 )
 _IN_MEMORY = record(
     {"state": enum("unloaded", "loading", "ready", "failed")},
@@ -200,6 +201,9 @@ _SCHEDULED = {
     "timeout_s": nullable({"type": "number", "minimum": 0, "maximum": limits.JOB_SECONDS_MAX}),
 }
 _MISSED = enum("skip", "once", "all")
+_BATCH_ITEM: Schema = {
+    "anyOf": [ref("NewDocument"), ref("Deletion"), {"description": "Anything else gets an error of its own."}]
+}
 _CRON: Schema = {"type": "string", "maxLength": 1_000, "examples": ["0 3 * * *"]}
 
 COMPONENTS: Final[dict[str, Schema]] = {
@@ -214,6 +218,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"hint": STRING, "instance": STRING, "field": STRING, "library": nullable(STRING), "oldest": CURSOR},
         "An error (RFC 9457). `code` is stable, and one of vec-protocol(7); `hint` says what to do. An error can have "
         "more keys, such as `oldest` of `compacted`.",
+        additionalProperties=True,
     ),
     "Error": _ERROR,
     "Library": record(_LIBRARY, {"seq": COUNT}, "A library, its index and its recall; vec-library(1) explains them."),
@@ -249,7 +254,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "text": STRING,
             "texts": array(STRING, maxItems=limits.DOCUMENT_CHUNKS_MAX),
             "vector": VECTOR,
-            "vectors": array(VECTOR, maxItems=limits.DOCUMENT_CHUNKS_MAX),
+            "vectors": array(VECTOR),
             "metadata": MAP,
         },
         "A document, as in vec-ingest(1), with `text`, `texts`, `vector` or `vectors`. Without an `id`, the id is a "
@@ -275,9 +280,17 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {**_DOCUMENT_KEYS, "chunks": COUNT}, description="A document of a listing; `chunks` is their number."
     ),
     "ListEnd": record(
-        {"seq": COUNT},
+        {"status": {"const": "summary"}, "documents": COUNT, "seq": COUNT},
         {"warnings": _WARNINGS},
         "The last line of a listing: the last event whose changes it includes.",
+    ),
+    "ListLine": {
+        "description": "A line of a listing: a document, or, as the last line, the summary.",
+        "anyOf": [ref("DocumentSummary"), ref("ListEnd"), ref("FailedEnd")],
+    },
+    "Written": record(
+        {"id": STRING, "status": enum("added", "updated", "unchanged"), "seq": COUNT},
+        description="What a write of one document did; `seq` is the head of the log after it.",
     ),
     "Documents": record(
         {"documents": array(nullable(ref("Document")))},
@@ -293,8 +306,11 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "type": "object",
         "description": "Either the ids of documents, or filters.",
         "additionalProperties": False,
-        "oneOf": [{"required": ["ids"]}, {"required": ["where"]}],
-        "properties": {"ids": array(STRING, maxItems=limits.IDS_MAX), "where": WHERE},
+        "oneOf": [
+            {"required": ["ids"], "properties": {"ids": {"type": "array"}}},
+            {"required": ["where"], "properties": {"where": WHERE}},
+        ],
+        "properties": {"ids": nullable(array(STRING, maxItems=limits.IDS_MAX)), "where": nullable(WHERE)},
         "examples": [{"ids": ["logs"]}, {"where": "year < 2020"}],
     },
     "Deleted": record(
@@ -302,8 +318,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
         description="How many documents were deleted, and which did not exist.",
     ),
     "Batch": closed(
-        {"documents": array({"anyOf": [ref("NewDocument"), ref("Deletion")]}, maxItems=limits.BATCH_DOCUMENTS_MAX)},
+        {"documents": array(_BATCH_ITEM, maxItems=limits.BATCH_DOCUMENTS_MAX)},
         {"strict": {**BOOLEAN, "description": "Write only the documents before the first rejected one."}},
+        examples=[{"documents": [{"id": "logs", "text": "rotate the logs every night"}]}],
+    ),
+    "AsyncBatch": closed(
+        {"documents": array(_BATCH_ITEM)},
         examples=[{"documents": [{"id": "logs", "text": "rotate the logs every night"}]}],
     ),
     "Ingested": record(
@@ -322,7 +342,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
         },
         "The outcome of a batch: counts, the head of the log after the write, and the rejected documents.",
     ),
-    "BatchError": extended("Error", {"index": COUNT}),
+    "BatchError": record(
+        {"index": COUNT, "code": STRING, "message": STRING},
+        {"hint": STRING},
+        "Why a document was rejected; `index` is its place in the batch, from 0.",
+        additionalProperties=True,
+    ),
     "Count": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}, {"warnings": _WARNINGS}),
     "Search": closed(
         {},
@@ -365,6 +390,19 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"warnings": _WARNINGS, "explain": {**MAP, "description": "How reliable the answer is; see vec-search(1)."}},
         "The hits, best first.",
     ),
+    "HitLine": {
+        "description": "A line of a streamed search: a hit, or, as the last line, the summary.",
+        "anyOf": [ref("Hit"), ref("SearchEnd"), ref("FailedEnd")],
+    },
+    "SearchEnd": record(
+        {"status": {"const": "summary"}, "hits": COUNT},
+        {"warnings": _WARNINGS, "explain": MAP},
+        "The last line of a streamed search.",
+    ),
+    "FailedEnd": record(
+        {"status": {"const": "failed"}, "error": ref("Error")},
+        description="The last line of a stream that could not be completed.",
+    ),
     "Consumer": record(
         {
             "name": STRING,
@@ -379,6 +417,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     ),
     "Consumers": record({"consumers": array(ref("Consumer"))}, description="All consumers, by name."),
     "Ack": closed({"cursor": CURSOR}, description="Everything up to this cursor (inclusive) has been processed."),
+    "Acked": record({"consumer": STRING, "cursor": CURSOR}),
     "Reset": closed(
         {"to": STRING},
         description="A position: `beginning`, `now`, a cursor, an RFC 3339 time, or an age such as `-15m`.",
@@ -477,6 +516,10 @@ COMPONENTS: Final[dict[str, Schema]] = {
         ],
         examples=[{"keep_count": 100_000}],
     ),
+    "Backup": closed(
+        {"path": {"type": "string", "description": "An absolute path on the server; an existing file is replaced."}},
+        examples=[{"path": "/var/backups/vec.db"}],
+    ),
     "Trimmed": record(
         {
             "trimmed": COUNT,
@@ -529,6 +572,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "IngestedLine": record(
         {
             "status": {"const": "completed"},
+            "line": COUNT,
             "id": STRING,
             "title": nullable(STRING),
             "result": enum("added", "updated", "unchanged", "deleted"),
@@ -541,11 +585,14 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"id": nullable(STRING)},
         description="The line was rejected; the others are not affected.",
     ),
-    "ProcessingLine": record({"status": {"const": "processing"}}, description="With `progress=true`."),
-    "IngestSummary": record({"status": {"const": "summary"}, **_COUNTS}, {"seq": nullable(COUNT)}),
-    "NewTicket": closed(
-        {},
-        description="Nothing is required; the ticket has the rights of the key, or fewer.",
+    "ProcessingLine": record(
+        {"status": {"const": "processing"}, "line": COUNT, "id": nullable(STRING)},
+        description="With `progress=true`: the document has been sent to the daemon.",
+    ),
+    "IngestSummary": record(
+        {"status": {"const": "summary"}, **_COUNTS, "seq": COUNT, "elapsed_s": SECONDS},
+        {"error": ref("Error")},
+        "The last line; `error` is why the body was not read to its end.",
     ),
     "Ticket": record(
         {"ticket": STRING, "expires_at": TIME},

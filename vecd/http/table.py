@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
+from . import pages, websocket
 from .endpoint import Endpoint, SocketEndpoint
-from .routes import health, libraries, search, tickets
+from .routes import consumers, documents, events, health, ingest, instance, jobs, libraries, schedules, search, tickets
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *health.ENDPOINTS,
     *libraries.ENDPOINTS,
+    *ingest.ENDPOINTS,
+    *documents.ENDPOINTS,
     *search.ENDPOINTS,
+    *events.ENDPOINTS,
+    *consumers.ENDPOINTS,
+    *jobs.ENDPOINTS,
+    *schedules.ENDPOINTS,
+    *instance.ENDPOINTS,
     *tickets.ENDPOINTS,
+    *pages.ENDPOINTS,
 )
 
-SOCKETS: Final[tuple[SocketEndpoint, ...]] = ()
+SOCKETS: Final[tuple[SocketEndpoint, ...]] = websocket.ENDPOINTS

@@ -66,6 +66,24 @@ class Packed(NamedTuple):
     places: list[int]  # position of each in the input
     refused: list[tuple[int, VecError]]  # (position, error) of the others
 
+    def before_refused(self) -> Packed:
+        """The documents before the first that was refused, and that one's error."""
+        if not self.refused:
+            return self
+        count = sum(place < self.refused[0][0] for place in self.places)
+        return Packed(self.documents[:count], self.places[:count], self.refused[:1])
+
+    def complete(self, answer: dict[str, Any], strict: bool) -> dict[str, Any]:
+        """The answer of an ingest of these documents, with their positions in the input, and with the documents that
+        were refused here."""
+        for each in (*answer["errors"], *answer.get("documents", ())):
+            each["index"] = self.places[each["index"]]
+        if self.refused and not (strict and answer["errors"]):
+            answer["errors"] += [{"index": place, **error.to_wire()} for place, error in self.refused]
+            answer["errors"].sort(key=lambda error: int(error["index"]))
+            answer["failed"] += len(self.refused)
+        return answer
+
 
 def pack_all(documents: Iterable[Any], *, texts: bool = False) -> Packed:
     """Packs documents; a refused one does not affect the others. With `texts`, also refuses strings that cannot be

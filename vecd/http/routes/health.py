@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import Response
 
 from ... import limits
+from ...client.aio import AsyncClient
 from ...errors import Code, VecError
 from .. import openapi
 from ..call import Call, json_answer
@@ -28,7 +29,8 @@ async def readyz(call: Call) -> Response:
         raise VecError(Code.SHUTTING_DOWN, "the gateway is stopping")
     try:
         async with asyncio.timeout(limits.READY_S):
-            await call.gateway.pool.request("ping")
+            async with call.gateway.pool.connection(spawn=False, new=True) as client:
+                await client.request("ping")
     except TimeoutError:
         raise VecError(Code.STALLED, f"the daemon does not answer within {limits.READY_S:g} s") from None
     return json_answer({"status": "ok"})
@@ -49,11 +51,21 @@ async def _figures(gateway: Gateway) -> dict[str, Any]:
     disk = await asyncio.to_thread(_disk, gateway.settings.store)
     try:
         async with asyncio.timeout(limits.READY_S):
-            status = await gateway.pool.request("status")
-            consumers = (await gateway.pool.request("consumers.list"))["consumers"]
+            async with gateway.pool.connection(spawn=False, new=True) as client:
+                status = await _whole(client, "status", "libraries")
+                consumers = (await _whole(client, "consumers.list", "consumers"))["consumers"]
     except (VecError, TimeoutError):
         return {"disk": disk}
     return {"status": status, "consumers": consumers, "disk": disk}
+
+
+async def _whole(client: AsyncClient, op: str, key: str) -> dict[str, Any]:
+    """The daemon's answer with a list `key`, also if it comes in parts. Raises VecError."""
+    found: list[Any] = []
+    pending = client.submit(op)
+    while (reply := await pending.next()) is not None and reply.kind == "items":
+        found += reply.body
+    return {key: found, **(reply.body if reply is not None else {})}
 
 
 def _disk(store: Path) -> dict[str, int] | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
 
 from ... import limits
 from ..call import Call, filters, json_answer, packed
-from ..endpoint import Answer, Body, Endpoint, Parameter
+from ..endpoint import NDJSON, Answer, Body, Endpoint, Parameter
 from ..parameters import LIBRARY, WHERE
 from ..schemas import COMPONENTS, Schema, ref
+from ..streams import begun, lines, list_answer, summary
 
 _WANTED = COMPONENTS["Search"]["properties"]
 _RECALL: Schema = {"type": "number", "minimum": limits.RECALL_MIN, "maximum": 1}
@@ -45,23 +49,60 @@ def _fields(call: Call, wanted: dict[str, Any]) -> dict[str, Any]:
     return {"library": call.path["library"], "vector": vector, "where": where, **wanted}
 
 
-async def by_query(call: Call) -> Response:
-    return json_answer(await call.daemon("search", **_fields(call, call.query)))
+async def search(call: Call) -> Response:
+    return await _search(call, call.query)
 
 
-async def by_body(call: Call) -> Response:
-    return json_answer(await call.daemon("search", **_fields(call, await call.json_body())))
+async def search_body(call: Call) -> Response:
+    return await _search(call, await call.json_body())
+
+
+async def _search(call: Call, wanted: dict[str, Any]) -> Response:
+    fields = _fields(call, wanted)
+    k = fields.get("k", 0)
+    if isinstance(k, int) and k > limits.PAGE_ITEMS:
+        return await list_answer(call, "search", "hits", **fields)
+    return json_answer(await call.daemon("search", **fields))
+
+
+async def stream(call: Call) -> Response:
+    """The query parameters, or a body."""
+    wanted = dict(call.query) or await call.json_body()
+    fields = _fields(call, wanted)
+
+    async def hits() -> AsyncGenerator[bytes, None]:
+        found, about = 0, {}
+        async with (
+            call.gateway.pool.connection() as client,
+            aclosing(client.submit("search", **fields).parts()) as replies,
+        ):
+            async for reply in replies:
+                page = reply.body if reply.kind == "items" else reply.body.pop("hits", [])
+                if page:
+                    found += len(page)
+                    yield lines(page)
+                if reply.kind != "items":
+                    about = reply.body
+        yield summary(hits=found, **about)
+
+    return await begun(hits())
 
 
 _FOUND = {200: Answer("The hits, best first.", ref("Hits"))}
 
 ENDPOINTS = (
     Endpoint(
-        "GET", "/v1/libraries/{library}/search", by_query, "read", "Search by a text.", "search",
+        "GET", "/v1/libraries/{library}/search", search, "read", "Search by a text.", "search",
         _FOUND, (LIBRARY, *_PARAMETERS), op="search",
     ),
     Endpoint(
-        "POST", "/v1/libraries/{library}/search", by_body, "read", "Search by a text or a vector.", "search",
+        "POST", "/v1/libraries/{library}/search", search_body, "read", "Search by a text or a vector.", "search",
         _FOUND, (LIBRARY,), Body(ref("Search")), op="search",
+    ),
+    Endpoint(
+        "POST", "/v1/libraries/{library}/search/stream", stream, "read", "Stream the hits of a search.", "search",
+        {200: Answer("A hit a line, best first; the last line is the summary.", ref("HitLine"), NDJSON)},
+        (LIBRARY, *(replace(each, required=False) for each in _PARAMETERS)),
+        Body(ref("Search"), "What to search for, unless the query string says so.", required=False), op="search",
     ),
 )  # fmt: skip

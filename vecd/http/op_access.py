@@ -1,0 +1,124 @@
+"""What a principal needs for each op of the daemon, where a client names the op itself: over a WebSocket.
+
+The table is complete (tests/http/test_websocket_access.py): an op that is not in it is refused to a principal that may
+not do everything. A key for some libraries can do what names one of them; what concerns all libraries, or work that
+does not say which library it is for, is refused to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from ..errors import Code, VecError
+from .endpoint import Scope
+
+#: How an op names its libraries: in `library`, which is `default` if missing; in `library`, where missing means none in
+#: particular; in the list `libraries`, where missing means all; always all; or none, because it touches no data.
+Names = Literal["library", "any library", "libraries", "all", "none"]
+
+#: Kinds of job whose parameters name files of the server. (A tuple: what a client names need not be hashable.)
+PATH_KINDS: Final = ("backup", "export", "ingest")
+
+
+@dataclass(frozen=True, slots=True)
+class OpAccess:
+    """What an op needs."""
+
+    scope: Scope
+    names: Names = "all"
+
+
+OPS: Final[dict[str, OpAccess]] = {
+    "hello": OpAccess("open", "none"),
+    "ping": OpAccess("read", "none"),
+    "status": OpAccess("read"),
+    "shutdown": OpAccess("admin"),
+    "cancel": OpAccess("read", "none"),
+    "library.create": OpAccess("write", "library"),
+    "library.list": OpAccess("read"),
+    "library.show": OpAccess("read", "library"),
+    "library.rebuild": OpAccess("write", "library"),
+    "library.delete": OpAccess("write", "library"),
+    "ingest": OpAccess("write", "library"),
+    "delete": OpAccess("write", "library"),
+    "get": OpAccess("read", "library"),
+    "list": OpAccess("read", "library"),
+    "count": OpAccess("read", "library"),
+    "search": OpAccess("read", "library"),
+    "watch": OpAccess("read", "libraries"),
+    "ack": OpAccess("write"),
+    "flush": OpAccess("read"),
+    "trim": OpAccess("admin"),
+    "consumers.list": OpAccess("read"),
+    "consumers.reset": OpAccess("write"),
+    "consumers.delete": OpAccess("write"),
+    "jobs.spool": OpAccess("admin"),
+    "jobs.submit": OpAccess("write", "any library"),
+    "jobs.status": OpAccess("read"),
+    "jobs.list": OpAccess("read", "any library"),
+    "jobs.show": OpAccess("read"),
+    "jobs.logs": OpAccess("read"),
+    "jobs.wait": OpAccess("read"),
+    "jobs.cancel": OpAccess("write"),
+    "jobs.retry": OpAccess("write"),
+    "jobs.drop": OpAccess("write"),
+    "jobs.pause": OpAccess("admin"),
+    "jobs.resume": OpAccess("admin"),
+    "jobs.claim": OpAccess("write"),
+    "jobs.heartbeat": OpAccess("write"),
+    "jobs.checkpoint": OpAccess("write"),
+    "jobs.finish": OpAccess("write"),
+    "jobs.workers": OpAccess("read"),
+    "schedule.add": OpAccess("write", "any library"),
+    "schedule.list": OpAccess("read"),
+    "schedule.run": OpAccess("write"),
+    "schedule.remove": OpAccess("write"),
+}
+
+
+def may_do_everything(principal: Any) -> bool:
+    """Whether no request of this principal needs a check."""
+    return principal is None or ("admin" in principal.scopes and _rest(principal) and principal.libraries is None)
+
+
+def _rest(principal: Any) -> bool:
+    return {"read", "write"} <= set(principal.scopes)
+
+
+def check_op(principal: Any, op: str, fields: Mapping[str, Any]) -> None:
+    """Raises VecError `forbidden` or `unauthorized` if the principal may not send this request."""
+    if may_do_everything(principal):
+        return
+    access = OPS.get(op)
+    if access is None:
+        raise VecError(Code.UNSUPPORTED, f"this gateway does not know the operation {op!r:.80}", "upgrade it")
+    scope: Scope = access.scope
+    # A consumer belongs to the whole log: a watch that holds one may move it.
+    if op == "watch" and fields.get("consumer") is not None:
+        scope = "write"
+    if op in ("jobs.submit", "schedule.add") and fields.get("kind") in PATH_KINDS:
+        scope = "admin"
+    libraries = _libraries(access.names, fields)
+    if not libraries:
+        principal.check(scope, None)
+        if principal.libraries is not None and access.names != "none":
+            raise VecError(
+                Code.FORBIDDEN,
+                f"the key {principal.name!r} is for some libraries only, and {op!r} without one concerns all",
+                "name a library, or use a key that was made without --library",
+            )
+    for library in libraries:
+        principal.check(scope, library)
+
+
+def _libraries(names: Names, fields: Mapping[str, Any]) -> list[str]:
+    """The libraries that a request names; whatever else it has there, the daemon refuses."""
+    if names == "libraries":
+        given = fields.get("libraries")
+        return [str(each) for each in given] if isinstance(given, (list, tuple)) else []
+    library = fields.get("library") if names in ("library", "any library") else None
+    if library is None:
+        return ["default"] if names == "library" else []
+    return [str(library)]
