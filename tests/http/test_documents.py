@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -190,29 +191,31 @@ class Sender:
             yield piece
 
 
-@pytest.fixture
-def duplex(gateway: Gateway, library: str) -> Iterator[tuple[subprocess.Popen[bytes], Any, Any]]:
-    """curl, sending what is written to its stdin as it comes."""
-    command = ["curl", "-sSN", "-X", "POST", "-T", ".", "-H", "Expect:", "-m", "60"]
-    url = f"{gateway.url}/v1/libraries/{library}/documents/stream?progress=true"
-    with subprocess.Popen([*command, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
-        try:
-            yield process, process.stdin, process.stdout
-        finally:
-            process.kill()
+def test_outcomes_come_while_the_body_goes_on(gateway: Gateway, library: str) -> None:
+    address = httpx.URL(gateway.url)
+    with socket.create_connection((address.host, address.port or 0), PATIENCE_S) as connection:
+        connection.sendall(
+            f"POST /v1/libraries/{library}/documents/stream?progress=true HTTP/1.1\r\nHost: {address.host}\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        answer = connection.makefile("rb")
 
+        def send(piece: bytes) -> None:
+            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
 
-def test_outcomes_come_while_the_body_goes_on(duplex: tuple[subprocess.Popen[bytes], Any, Any]) -> None:
-    process, body, answer = duplex
-    for n in range(3):
-        body.write(b'{"id":"d%d","te' % n)  # a chunk may end anywhere
-        body.write(b'xt":"x"}\n')
-        told = json.loads(answer.readline()), json.loads(answer.readline())
-        assert [(each["status"], each["id"]) for each in told] == [("processing", f"d{n}"), ("completed", f"d{n}")]
-        assert told[1]["line"] == n + 1
-    body.close()
-    assert counts(json.loads(answer.readline())) == {"added": 3}
-    assert process.wait(PATIENCE_S) == 0
+        def told() -> dict[str, Any]:
+            while not (line := answer.readline()).startswith(b"{"):
+                assert line, "the answer ended"
+            return dict(json.loads(line))
+
+        for n in range(3):
+            send(b'{"id":"d%d","te' % n)  # a chunk may end anywhere
+            send(b'xt":"x"}\n')
+            assert [(each["status"], each["id"], each["line"]) for each in (told(), told())] == [
+                ("processing", f"d{n}", n + 1), ("completed", f"d{n}", n + 1),
+            ]  # fmt: skip
+        send(b"")
+        assert counts(told()) == {"added": 3}
 
 
 def test_a_daemon_that_is_killed_in_the_middle_loses_and_doubles_nothing() -> None:
