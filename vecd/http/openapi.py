@@ -37,6 +37,9 @@ TAGS: Final = {
     "health": "For supervisors and monitoring.",
 }
 
+#: The tag of endpoints that a browser shows.
+PAGES: Final = "pages"
+
 #: What the daemon's ops can refuse, beyond what any request can meet (vec-protocol(7), OPERATIONS).
 OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
     "library.create": (Code.EXISTS, Code.UNSUPPORTED, Code.DISK_FULL),
@@ -109,10 +112,12 @@ _WITH_BODY: Final = (Code.TOO_LARGE,)
 
 
 def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """The OpenAPI document of these endpoints."""
+    """The OpenAPI document of these endpoints, without the pages for people."""
     paths: dict[str, dict[str, Any]] = {}
     tags: set[str] = set()
     for endpoint in endpoints:
+        if endpoint.tag == PAGES:
+            continue
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
         tags.add(endpoint.tag)
     return {

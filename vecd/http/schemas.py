@@ -201,6 +201,9 @@ _SCHEDULED = {
     "timeout_s": nullable({"type": "number", "minimum": 0, "maximum": limits.JOB_SECONDS_MAX}),
 }
 _MISSED = enum("skip", "once", "all")
+_BATCH_ITEM: Schema = {
+    "anyOf": [ref("NewDocument"), ref("Deletion"), {"description": "Anything else gets an error of its own."}]
+}
 _CRON: Schema = {"type": "string", "maxLength": 1_000, "examples": ["0 3 * * *"]}
 
 COMPONENTS: Final[dict[str, Schema]] = {
@@ -315,12 +318,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
         description="How many documents were deleted, and which did not exist.",
     ),
     "Batch": closed(
-        {"documents": array({"anyOf": [ref("NewDocument"), ref("Deletion")]}, maxItems=limits.BATCH_DOCUMENTS_MAX)},
+        {"documents": array(_BATCH_ITEM, maxItems=limits.BATCH_DOCUMENTS_MAX)},
         {"strict": {**BOOLEAN, "description": "Write only the documents before the first rejected one."}},
         examples=[{"documents": [{"id": "logs", "text": "rotate the logs every night"}]}],
     ),
     "AsyncBatch": closed(
-        {"documents": array({"anyOf": [ref("NewDocument"), ref("Deletion")]})},
+        {"documents": array(_BATCH_ITEM)},
         examples=[{"documents": [{"id": "logs", "text": "rotate the logs every night"}]}],
     ),
     "Ingested": record(
