@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -214,7 +215,7 @@ def test_a_job_shows_its_state_and_is_cancelled_and_retried_by_button(
 @browsing
 def test_hostile_content_is_shown_as_text(browser: Browser, gateway: Gateway, instance: Instance, library: str) -> None:
     script = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">"
-    documents = [
+    documents: list[dict[str, Any]] = [
         {"id": script, "title": script, "text": f"needle {script}", "metadata": {script: script}},
         {"id": "long", "title": "w" * 2_000, "text": "needle " + "x" * 3_000},
         {"id": "rtl", "title": "\u202eמבחן", "text": "needle مرحبا بالعالم \u202e 👩‍👩‍👧 needle"},
