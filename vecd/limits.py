@@ -398,8 +398,10 @@ LINGER_S: Final = 5.0
 CLOSE_S: Final = 10.0
 #: TCP connections at once. Each costs about 20 KiB, and one file descriptor, and up to one more to the daemon.
 HTTP_CONNECTIONS_MAX: Final = 8_192
+#: The largest value of a numeric setting of the gateway.
+HTTP_NUMBER_MAX: Final = 1_000_000
 #: Descriptors of the gateway's own: listeners, log, and the pool of connections to the daemon.
-HTTP_OWN_DESCRIPTORS: Final = 128
+HTTP_OWN_DESCRIPTORS: Final = 64
 #: Connections of one address, except of this machine and of trusted proxies: an office behind one address, with a few
 #: streams for each person.
 CONNECTIONS_OF_ADDRESS_MAX: Final = 512
@@ -411,7 +413,7 @@ RETRY_AFTER_S: Final = 1
 FRAGMENTS_MAX: Final = 1_024
 #: Bytes of a WebSocket's input that are parsed at once: a frame may take two bytes, and costs some hundred in memory.
 FRAMES_AT_ONCE_BYTES: Final = 16 * KIB
-#: The longest path of a certificate's or key's file content: a chain has a few KB each.
+#: Bytes of a certificate's or a key's file: a chain has a few KB.
 TLS_FILE_BYTES_MAX: Final = MIB
 #: How often the gateway checks whether the files of its certificate have changed: they are renewed every few weeks.
 TLS_LOOK_S: Final = 10.0
@@ -431,6 +433,22 @@ METRICS_AGE_S: Final = 1.0
 READY_S: Final = 2.0
 #: Libraries, and consumers, that have metrics of their own: each costs its scraper a handful of time series.
 METRICS_LABELS_MAX: Final = 100
+#: Pages of the log that are read at once for streams that are behind, and the events and approximate bytes of one: a
+#: client that never reads keeps one page in memory.
+CATCH_UPS: Final = 16
+CATCH_UP_EVENTS: Final = 256
+CATCH_UP_BYTES: Final = 256 * KIB
+#: How long a new stream waits for a daemon that is being restarted.
+SUBSCRIBE_S: Final = 10.0
+#: Bytes of a stream that are written at once: what waits for a slow client beside the transport's own buffer.
+STREAM_PIECE_BYTES: Final = 32 * KIB
+#: After so long without an event, a stream sends a comment, so that proxies do not cut it (nginx: after 60 s).
+STREAM_SILENCE_S: Final = 15.0
+#: Milliseconds after which EventSource reconnects; and after an error that a reconnect does not remove.
+STREAM_RETRY_MS: Final = 1_000
+STREAM_RETRY_ERROR_MS: Final = 30_000
+#: Stopping: how long a stream may take to send its last event.
+STREAM_END_S: Final = 2.0
 #: How long a request may wait for a job: proxies give up on an answer after 60 s.
 HTTP_WAIT_S_MAX: Final = 50.0
 #: Jobs of one list over HTTP, which is one JSON document.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -326,15 +327,9 @@ def test_what_concerns_all_libraries_is_not_for_a_key_of_some() -> None:
     NOBODY.check("open")
 
 
-def test_one_key_has_a_bounded_number_of_requests_open(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import asyncio
-
-    from vecd import limits
-
-    monkeypatch.setattr(limits, "OPEN_OF_KEY_MAX", 3)
-
+def test_one_key_has_a_bounded_number_of_requests_open(tmp_path: Any) -> None:
     async def run() -> None:
-        access = Access(KeyFile(tmp_path / "keys.json"), Hosts())
+        access = Access(KeyFile(tmp_path / "keys.json"), Hosts(), 3)
         one = Principal("one", frozenset(("read",)), None, Key("one", b"1", frozenset(("read",)), None, 0.0, None))
 
         async def send(message: Any) -> None: ...

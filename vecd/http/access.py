@@ -31,7 +31,7 @@ from . import keys as api_keys
 from .hosts import Hosts, Peer, is_loopback
 from .keys import Key, KeyFile, Ring
 from .principal import ANYONE, NOBODY, Principal
-from .problems import problem, problem_answer
+from .problems import Refusal, problem, problem_answer
 from .tickets import Tickets
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ _KEY_PARAMETERS: Final = frozenset(("key", "api_key", "apikey", "token", "access
 _LAST_WORD_S: Final = 1.0
 
 
-class _Open:
+class Open:
     """A request, a stream or a WebSocket that is being served."""
 
-    __slots__ = ("ended", "media_type", "principal", "scope", "send", "started", "task")
+    __slots__ = ("body_bytes", "ended", "media_type", "principal", "scope", "send", "started", "task")
 
     def __init__(self, scope: Scope, send: Send, principal: Principal) -> None:
         self.scope, self.send, self.principal = scope, send, principal
@@ -63,19 +63,28 @@ class _Open:
         self.started = False
         self.media_type = b""
         self.ended: VecError | None = None
+        self.body_bytes = 0  # of a body that is held as a whole
 
 
 class Access:
     """The keys, tickets and checks of one gateway."""
 
-    def __init__(self, keys: KeyFile, hosts: Hosts, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        keys: KeyFile,
+        hosts: Hosts,
+        open_max: int = limits.OPEN_OF_KEY_MAX,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         """Raises VecError `invalid_settings` if the file of keys cannot be used."""
         self.hosts = hosts
         self.tickets = Tickets()
-        self._keys, self._now = keys, now
+        self._keys, self._open_max, self._now = keys, open_max, now
         self._ring = keys.ring()
         self._failure: str | None = None
-        self._open: dict[bytes, set[_Open]] = {}
+        self._open: dict[bytes, set[Open]] = {}
+        self._bodies_bytes = 0
         self._ending: set[asyncio.Task[None]] = set()
 
     def check_start(self, listens: Iterable[tuple[str, bool]]) -> None:
@@ -157,23 +166,31 @@ class Access:
         reachable = server is not None and server[1] is not None and not is_loopback(server[0])
         return ANYONE if ring is None and peer.local and not reachable else NOBODY
 
-    def enter(self, scope: Scope, send: Send, principal: Principal) -> _Open:
+    def enter(self, scope: Scope, send: Send, principal: Principal) -> Open:
         """Registers a request. Raises VecError `busy` if its key has too many open."""
         digest = principal.key.digest if principal.key is not None else b""
         held = self._open.get(digest)
         if held is None:
             held = self._open[digest] = set()
-        elif principal.key is not None and len(held) >= limits.OPEN_OF_KEY_MAX:
+        elif principal.key is not None and len(held) >= self._open_max:
             raise VecError(
                 Code.BUSY,
-                f"the key {principal.name!r} has {limits.OPEN_OF_KEY_MAX:,} requests, streams and WebSockets open",
+                f"the key {principal.name!r} has {self._open_max:,} requests, streams and WebSockets open",
                 "close some, or use another key",
             )
-        entry = _Open(scope, send, principal)
+        entry = Open(scope, send, principal)
         held.add(entry)
         return entry
 
-    def leave(self, entry: _Open) -> None:
+    def hold(self, entry: Open, count: int) -> None:
+        """Counts bytes of a body that are held until the request ends. Raises VecError `busy` beyond the bound."""
+        if self._bodies_bytes + count > limits.BODIES_BYTES_MAX:
+            raise VecError(Code.BUSY, "too many large requests at once", "try again later, or stream the documents")
+        self._bodies_bytes += count
+        entry.body_bytes += count
+
+    def leave(self, entry: Open) -> None:
+        self._bodies_bytes -= entry.body_bytes
         digest = entry.principal.key.digest if entry.principal.key is not None else b""
         held = self._open[digest]
         held.discard(entry)
@@ -202,7 +219,7 @@ class AccessMiddleware:
         except VecError as error:
             await _refuse(scope, receive, _with_headers(scope, send, origin, None), error)
             return
-        scope["state"]["principal"] = principal
+        scope["state"].update(principal=principal, open=entry)
         try:
             await self._app(scope, receive, _with_headers(scope, send, origin, entry))
         except asyncio.CancelledError:
@@ -227,16 +244,13 @@ class AccessMiddleware:
         _check_url(scope)
         for name, value in headers:
             if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-                raise _Unsupported(
+                raise Refusal(
+                    415,
                     Code.UNSUPPORTED,
                     f"bodies in the encoding {value.decode('latin-1')!r:.40} are not supported",
                     "send the body without compression",
                 )
         return origin
-
-
-class _Unsupported(VecError):
-    """Refused with 415."""
 
 
 def _check_url(scope: Scope) -> None:
@@ -293,7 +307,7 @@ def _take_ticket(scope: Scope) -> str | None:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def _with_headers(scope: Scope, send: Send, origin: str | None, entry: _Open | None) -> Send:
+def _with_headers(scope: Scope, send: Send, origin: str | None, entry: Open | None) -> Send:
     """`send`, with the headers that every answer has."""
     if scope["type"] == "websocket":
         return send
@@ -320,8 +334,7 @@ def _with_headers(scope: Scope, send: Send, origin: str | None, entry: _Open | N
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: VecError) -> None:
     """Answers with a problem; a WebSocket handshake too."""
     log.debug("refused", extra={"code": error.code, "error": error.message, "client": (scope.get("client") or "?")[0]})
-    answer = problem_answer(error, 415 if isinstance(error, _Unsupported) else None)
-    await answer(scope, receive, send)
+    await problem_answer(error)(scope, receive, send)
 
 
 def _is_preflight(scope: Scope) -> bool:
@@ -355,7 +368,7 @@ def _ended(key: Key | None, now: float) -> VecError:
     return VecError(Code.UNAUTHORIZED, f"the key {key.name!r} {what}", "'vec keys create' makes a new one")
 
 
-async def _end(entry: _Open) -> None:
+async def _end(entry: Open) -> None:
     """Ends a request whose key has ended. A WebSocket gets its close code first, because its handler, when it is
     cancelled, may send another."""
     assert entry.ended is not None
@@ -367,7 +380,7 @@ async def _end(entry: _Open) -> None:
         entry.task.cancel()
 
 
-async def _last_word(entry: _Open, receive: Receive) -> None:
+async def _last_word(entry: Open, receive: Receive) -> None:
     """Tells the client of a cancelled HTTP request why it ends. A stream of events ends with an event. Any other answer
     that has begun is cut off, because a proper end would say that it is complete."""
     assert entry.ended is not None

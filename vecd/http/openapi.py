@@ -32,7 +32,7 @@ TAGS: Final = {
     "consumers": "Named cursors that the daemon keeps.",
     "jobs": "Background jobs.",
     "schedules": "Jobs at certain times.",
-    "daemon": "Status, backup, and the log's retention.",
+    "instance": "Status, backup, and the log's retention.",
     "tickets": "For clients that cannot send a key in a header.",
     "health": "For supervisors and monitoring.",
 }
@@ -113,7 +113,7 @@ def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     tags: set[str] = set()
     for endpoint in endpoints:
-        paths.setdefault(endpoint.path.replace(":path}", "}"), {})[endpoint.method.lower()] = _operation(endpoint)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
         tags.add(endpoint.tag)
     return {
         "openapi": "3.1.0",
@@ -183,7 +183,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 def _body(body: Body) -> dict[str, Any]:
     made: dict[str, Any] = {
         "required": body.required,
-        "content": {media_type: {"schema": _content(body.schema, media_type)} for media_type in body.media_types},
+        "content": {media_type: {"schema": _sent(body.schema, media_type)} for media_type in body.media_types},
     }
     if body.description:
         made["description"] = body.description
@@ -195,6 +195,13 @@ def _answer(answer: Answer) -> dict[str, Any]:
     if answer.schema is not None:
         made["content"] = {answer.media_type: {"schema": _content(answer.schema, answer.media_type)}}
     return made
+
+
+def _sent(schema: Schema, media_type: str) -> Schema:
+    """The schema of a request's body. Any lines are accepted; each gets an outcome of its own."""
+    if media_type != NDJSON:
+        return _content(schema, media_type)
+    return {"description": "One JSON object per line.", "x-item-schema": dict(schema)}
 
 
 def _content(schema: Schema, media_type: str) -> Schema:

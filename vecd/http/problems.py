@@ -51,6 +51,14 @@ STATUS: Final[dict[str, int]] = {
 RETRY_AFTER_S: Final = 1
 
 
+class Refusal(VecError):
+    """An error that has a status of its own, instead of the one of its code."""
+
+    def __init__(self, status: int, code: str, message: str, hint: str | None = None, /, **details: Any) -> None:
+        super().__init__(code, message, hint, **details)
+        self.status = status
+
+
 def status_of(code: str) -> int:
     """The HTTP status of an error code."""
     return STATUS.get(code, 500)
@@ -63,7 +71,7 @@ def problem(error: VecError, status: int | None = None) -> dict[str, Any]:
     return {
         "type": f"urn:vec:error:{code}",
         "title": code.replace("_", " "),
-        "status": status or status_of(code),
+        "status": status or (error.status if isinstance(error, Refusal) else status_of(code)),
         "detail": message,
         "code": code,
         **{key: value for key, value in wire.items() if key not in ("type", "title", "status", "detail")},

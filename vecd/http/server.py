@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import logging
 import os
 import signal
 import socket
 import stat
+import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,16 +24,22 @@ import uvicorn
 
 from .. import limits
 from ..errors import Code, VecError
+from ..logs import ReopeningHandler
 from ..settings import Settings
 from ..unixsocket import is_listening
 from .access import Access
 from .app import make_app
+from .connections import Config, Connections, Handshake
 from .daemon_pool import DaemonPool
+from .fan_out import FanOut
 from .gateway import Gateway
 from .hosts import Hosts
+from .http_protocol import HttpProtocol
 from .keys import KeyFile
 from .settings import DEFAULT_LISTEN, Address, HttpSettings, parse_address
 from .table import ENDPOINTS
+from .tls import Certificate
+from .websocket_protocol import WebSocketProtocol
 
 _LOOK_S = 0.02
 
@@ -106,8 +114,11 @@ def _clear(path: str) -> None:
 class _Server(uvicorn.Server):
     """uvicorn, without its signal handlers, on our sockets: those of the Unix domain have no TLS."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    config: Config
+
+    def __init__(self, config: Config, certificate: Certificate | None) -> None:
         super().__init__(config)
+        self._certificate = certificate
         self.listening = asyncio.Event()
 
     @contextlib.contextmanager
@@ -118,9 +129,12 @@ class _Server(uvicorn.Server):
         await self.lifespan.startup()
         loop = asyncio.get_running_loop()
 
-        def protocol() -> Any:
-            made: Any = self.config.http_protocol_class
-            return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        def protocol() -> HttpProtocol:
+            return HttpProtocol(self.config, self.server_state, self.lifespan.state)
+
+        def handshake() -> Handshake:
+            assert self._certificate is not None
+            return Handshake(self.config.connections, self._certificate.context, protocol)
 
         self.servers = []
         backlog = self.config.backlog
@@ -128,7 +142,8 @@ class _Server(uvicorn.Server):
             if each.family == socket.AF_UNIX:
                 server = await loop.create_unix_server(protocol, sock=each, backlog=backlog)
             else:
-                server = await loop.create_server(protocol, sock=each, ssl=self.config.ssl, backlog=backlog)
+                served = protocol if self._certificate is None else handshake
+                server = await loop.create_server(served, sock=each, backlog=backlog)
             self.servers.append(server)
         self.started = True
         self.listening.set()
@@ -140,7 +155,7 @@ class _Server(uvicorn.Server):
         deadline = asyncio.get_running_loop().time() + drain_s
         while asyncio.get_running_loop().time() < deadline:
             for connection in list(self.server_state.connections):
-                if isinstance(connection, self.config.http_protocol_class):
+                if isinstance(connection, HttpProtocol):
                     connection.shutdown()  # one that is idle closes; another closes when it has answered
             if not self.server_state.tasks:
                 break
@@ -157,11 +172,15 @@ async def _serve(
     lifeline: int | None,
 ) -> None:
     loop = asyncio.get_running_loop()
-    access = Access(KeyFile.of(settings), Hosts(http.allow_hosts, http.allow_origins, http.trusted_proxies))
+    hosts = Hosts(http.allow_hosts, http.allow_origins, http.trusted_proxies)
+    access = Access(KeyFile.of(settings), hosts, http.requests_per_key)
     access.check_start((each.url(), each.loopback) for each in addresses)
-    gateway = Gateway(settings, http, DaemonPool(settings, spawn=spawn), access, ENDPOINTS)
+    pool = DaemonPool(settings, spawn=spawn)
+    gateway = Gateway(settings, http, pool, FanOut(pool, settings), access, ENDPOINTS)
     await gateway.pool.request("ping")
-    server = _Server(_config(gateway))
+    certificate = Certificate(http.tls_cert, http.tls_key) if http.tls_cert or http.tls_key else None
+    connections = Connections(hosts, http, settings.stall_s)
+    server = _Server(_config(gateway, connections), certificate)
 
     def stop() -> None:
         if gateway.stopping.is_set():
@@ -170,23 +189,28 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    if not sys.stderr.isatty():  # at a terminal, it means that the terminal is gone
+        loop.add_signal_handler(signal.SIGHUP, _hang_up, certificate)
     if lifeline is not None:
         loop.add_reader(lifeline, stop)
-    watching = loop.create_task(access.watch())
+    watching = [loop.create_task(each.watch()) for each in (access, connections, certificate) if each is not None]
     serving = loop.create_task(server.serve(sockets))
     await _first(serving, server.listening.wait())
     if serving.done():
         await serving
         return
-    ready([_url(address, sock, bool(http.tls_cert)) for address, sock in zip(addresses, sockets, strict=True)])
+    ready([_url(address, sock, certificate is not None) for address, sock in zip(addresses, sockets, strict=True)])
     await _first(serving, gateway.stopping.wait())
     if lifeline is not None:
         loop.remove_reader(lifeline)
+    gateway.fan_out.stop()
     if not serving.done():
         await server.end_streams(settings.drain_s)
         server.should_exit = True
     await serving
-    watching.cancel()
+    for task in watching:
+        task.cancel()
+    await gateway.fan_out.close()
     await gateway.pool.close()
 
 
@@ -202,12 +226,20 @@ def _url(address: Address, sock: socket.socket, tls: bool) -> str:
     return real.url("https" if tls else "http")
 
 
-def _config(gateway: Gateway) -> uvicorn.Config:
-    http = gateway.http
-    return uvicorn.Config(
+def _hang_up(certificate: Certificate | None) -> None:
+    """Reopens the log, which another program may have moved, and reads a new certificate."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, ReopeningHandler):
+            handler.reopen()
+    if certificate is not None:
+        certificate.reload()
+
+
+def _config(gateway: Gateway, connections: Connections) -> Config:
+    config = Config(
         make_app(gateway),
-        http="httptools",
-        ws="websockets-sansio",
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
         ws_max_size=limits.FRAME_BYTES_MAX,
         ws_per_message_deflate=False,
         # Keeps proxies from closing a silent connection. A late answer ends nothing: it waits behind what a slow reader
@@ -222,6 +254,6 @@ def _config(gateway: Gateway) -> uvicorn.Config:
         backlog=limits.LISTEN_BACKLOG,
         timeout_keep_alive=limits.HTTP_IDLE_S,
         timeout_graceful_shutdown=limits.HTTP_CLOSE_S,
-        ssl_certfile=http.tls_cert or None,
-        ssl_keyfile=http.tls_key or None,
     )
+    config.connections = connections
+    return config

@@ -8,11 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from .. import limits
 from ..errors import Code, VecError, nearest
 from ..settings import Settings, absolute, config_table
 
 DEFAULT_LISTEN = "127.0.0.1:8000"
 _LOOPBACK = ("localhost", "::1")
+_NUMBERS: dict[str, type] = {
+    "connections": int,
+    "connections_per_address": int,
+    "requests_per_key": int,
+    "head_s": float,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,10 @@ class HttpSettings:
     tls_cert: str = ""  # PEM file with the certificate and its chain
     tls_key: str = ""  # PEM file with the private key
     trusted_proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* headers count
+    connections: int = limits.HTTP_CONNECTIONS_MAX  # TCP connections at once
+    connections_per_address: int = limits.CONNECTIONS_OF_ADDRESS_MAX  # the same of one address of another machine
+    requests_per_key: int = limits.OPEN_OF_KEY_MAX  # requests, streams and WebSockets of one key at once
+    head_s: float = limits.HEAD_S  # how long a client may take for the headers of a request
 
 
 def parse_address(text: str, where: str) -> Address:
@@ -84,14 +95,34 @@ def load(settings: Settings, listen: Sequence[str] = (), environ: Mapping[str, s
         values[key] = _typed(key, value, where)
     for key in known:
         if raw := env.get(f"VEC_HTTP_{key.upper()}"):
+            where = f"VEC_HTTP_{key.upper()}"
+            if key in _NUMBERS:
+                values[key] = _typed(key, _parsed_number(raw, where), where)
+                continue
             text = raw if key.startswith("tls_") else [each.strip() for each in raw.split(",") if each.strip()]
-            values[key] = _typed(key, text, f"VEC_HTTP_{key.upper()}")
+            values[key] = _typed(key, text, where)
     if listen:
         values["listen"] = _typed("listen", list(listen), "--listen")
     return replace(HttpSettings(), **values)
 
 
+def _parsed_number(text: str, where: str) -> float:
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise VecError(Code.SETTINGS, f"{where} must be a number, not {text!r:.80}") from None
+
+
 def _typed(key: str, value: Any, where: str) -> Any:
+    if key in _NUMBERS:
+        kind = _NUMBERS[key]
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 < value <= limits.HTTP_NUMBER_MAX or (kind is int and value != int(value)):
+            what = "a whole number" if kind is int else "a number of seconds"
+            raise VecError(
+                Code.SETTINGS, f"{where} must be {what} above 0, up to {limits.HTTP_NUMBER_MAX:,}, not {value!r:.80}"
+            )
+        return kind(value)
     if key.startswith("tls_"):
         if not isinstance(value, str):
             raise VecError(Code.SETTINGS, f"{where} must be a path, not {value!r}")

@@ -1,0 +1,148 @@
+"""WebSockets on one connection: uvicorn's protocol on websockets' sans-I/O core, with bounds for what it reads.
+
+websockets bounds the bytes of a message; uvicorn reads the next message when the application has taken the last. Added:
+- what is parsed at once: FRAMES_AT_ONCE_BYTES. A frame may be two bytes long and costs some hundred in memory;
+- the fragments of a message: FRAGMENTS_MAX. Empty ones cost no bytes of the message, and there may be any number;
+- the bytes of incomplete messages over all connections: BODIES_BYTES_MAX; and their time, by STALL_S and
+  FRAME_BYTES_S_MIN;
+- no reading while the client does not read: every ping is answered with a pong, and they would pile up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.frames import Frame
+
+from .. import limits
+from .connections import Config
+
+#: Close codes of RFC 6455 and its registry.
+_POLICY, _TOO_BIG, _TRY_AGAIN = 1008, 1009, 1013
+#: Incomplete messages up to this size always have space.
+_SMALL_BYTES = 64 * limits.KIB
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """One connection."""
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._shared = config.connections
+        self._held: deque[bytes] = deque()  # received, and not parsed yet
+        self._pending_bytes = 0  # of an incomplete message
+        self._pending_since: float | None = None
+        self._fragments_bytes = 0
+        self._choked = False  # the client does not read
+
+    # --- the connection -----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._shared.serve(transport, self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._shared.remove(self.transport)
+        self._shared.pending_bytes -= self._pending_bytes
+        self._pending_bytes = 0
+        self._held.clear()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._choked = True
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._choked = False
+        self._read_on()
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if not self.handshake_initiated:
+            super().data_received(data)  # the whole head
+            if not self.handshake_initiated:  # websockets has bounds of its own for it
+                self.transport.write(
+                    b"HTTP/1.1 431 Headers Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+                )
+                self.transport.close()
+            return
+        size = limits.FRAMES_AT_ONCE_BYTES
+        self._held.extend(data[start : start + size] for start in range(0, len(data), size))
+        self._parse()
+
+    async def receive(self) -> Any:
+        message = await self.queue.get()
+        if self.queue.empty():
+            self._parse()
+        return message
+
+    def _parse(self) -> None:
+        """Parses what is held until there is a message for the application."""
+        while self._held and self.queue.empty() and not self.transport.is_closing():
+            super().data_received(self._held.popleft())
+            self._count()
+        if self._held:
+            self.read_paused = True
+            self.transport.pause_reading()
+        elif self.queue.empty():
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if self._choked or self._held or not self.queue.empty() or self.transport.is_closing():
+            return
+        self.read_paused = False
+        self.transport.resume_reading()
+
+    def _count(self) -> None:
+        pending = len(self.conn.reader.buffer) + self._fragments_bytes
+        self._shared.pending_bytes += pending - self._pending_bytes
+        self._pending_bytes = pending
+        if not pending:
+            self._pending_since = None
+        elif self._pending_since is None:
+            self._pending_since = time.monotonic()
+        if pending > _SMALL_BYTES and self._shared.pending_bytes > limits.BODIES_BYTES_MAX:
+            self._fail(_TRY_AGAIN, "too many large messages at once")
+
+    def handle_text(self, event: Frame) -> None:
+        self._begin(event)
+        super().handle_text(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        self._begin(event)
+        super().handle_bytes(event)
+
+    def _begin(self, event: Frame) -> None:
+        self._fragments_bytes = 0 if event.fin else len(event.data)
+
+    def handle_cont(self, event: Frame) -> None:
+        self._fragments_bytes = 0 if event.fin else self._fragments_bytes + len(event.data)
+        super().handle_cont(event)
+        if len(self.frames) > limits.FRAGMENTS_MAX:
+            self._fail(_TOO_BIG, f"over {limits.FRAGMENTS_MAX:,} fragments")
+
+    # --- the clock ----------------------------------------------------------------------------------------------------
+
+    def overdue(self, now: float) -> bool:
+        if self._pending_since is None or self._choked:
+            return False
+        return now - self._pending_since > limits.STALL_S + self._pending_bytes / limits.FRAME_BYTES_S_MIN
+
+    def expire(self) -> None:
+        self._fail(_POLICY, "the rest of a message did not arrive in time")
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Closes the connection with a close frame."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.frames = []
+        self._held.clear()
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
