@@ -41,10 +41,11 @@ from ..client.aio import AsyncClient, AsyncPending
 from ..errors import Code, VecError
 from ..wire import strict_json
 from . import websocket_binary
-from .call import dumps, filters
+from .call import filters
 from .closing import UNSUPPORTED_DATA, close
 from .endpoint import SocketEndpoint
 from .fan_out import Batch, Selection, Start, Subscription
+from .json_bytes import dumps
 from .op_access import check_op
 from .problems import problem, problem_answer
 from .websocket_actions import ACTIONS, Action, Request, read
@@ -123,6 +124,11 @@ class Session:
         except VecError as error:
             with contextlib.suppress(*_GONE):
                 await close(self._websocket.send, error, UNSUPPORTED_DATA)
+        except Exception as bug:
+            log.error("a WebSocket failed", exc_info=bug)
+            with contextlib.suppress(*_GONE):
+                said = VecError(Code.INTERNAL, "this is a bug; the gateway's log has the traceback")
+                await close(self._websocket.send, said)
         finally:
             tasks = [reading, stopping, *self._answering, *(task for _, task in self._subscriptions.values())]
             for task in tasks:

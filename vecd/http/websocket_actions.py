@@ -54,7 +54,7 @@ def read(message: Any, table: dict[str, Action], path_library: str | None, other
         )
     keys = others[name] if action is None else action.keys
     has_library = action is None or action.library
-    known_keys = dict.fromkeys((*_COMMON, *keys, *(("library",) if has_library else ())))
+    known_keys: dict[str, Body] = {key: {} for key in (*_COMMON, *keys, *(("library",) if has_library else ()))}
     check_keys(message, known_keys, () if action is None else action.required)
     library = message.get("library")
     if library is not None and not isinstance(library, str):
