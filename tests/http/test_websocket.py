@@ -110,10 +110,10 @@ def test_every_action_answers_with_the_id_that_was_given(gateway: Gateway, libra
             assert [each and each["id"] for each in got["documents"]] == ["d1", None]
             assert (await ws.ask("delete", ids=["d1"]))["deleted"] == 1
             assert library in [each["name"] for each in (await ws.ask("libraries"))["libraries"]]
-            job = await ws.ask("submit_job", kind="verify")
+            job = await ws.ask("submit_job", kind="rebuild")
             assert job["status_url"] == f"/v1/jobs/{job['job_id']}"
             shown = await ws.ask("job", job_id=job["job_id"])
-            assert shown["job"]["kind"] == "verify"
+            assert shown["job"]["kind"] == "rebuild"
             assert shown["job"]["status"] in ("pending", "running", "completed")
             assert "jobs" in await ws.ask("queue")
             await ws.send("ping", id=7.5)
