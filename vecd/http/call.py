@@ -19,8 +19,9 @@ from starlette.responses import Response
 from .. import limits
 from ..errors import Code, VecError, nearest
 from ..wire import strict_json
-from ..wire.vectors import pack_vector, unpack_vector
+from ..wire.vectors import pack_vector
 from .endpoint import JSON, Endpoint, Parameter
+from .json_bytes import dumps
 from .problems import Refusal
 from .schemas import resolved
 
@@ -208,7 +209,8 @@ def read_query(parameters: tuple[Parameter, ...], given: QueryParams) -> dict[st
             close = nearest(name, known)
             hint = f"did you mean {close!r}?" if close else f"known parameters: {', '.join(known) or 'none'}"
             raise VecError(Code.INVALID_REQUEST, f"unknown parameter {name!r:.80}", hint, field=name[:80])
-        kind = parameter.schema.get("type")
+        kinds = parameter.schema.get("type")
+        kind = next((each for each in kinds if each != "null"), None) if isinstance(kinds, list) else kinds
         if kind == "array":
             found.setdefault(name, []).append(text)
             continue
@@ -251,17 +253,6 @@ def packed(vector: Any) -> bytes | None:
 def filters(where: Any) -> Any:
     """The filters of a JSON body: a string, or a list of strings, all of which must match."""
     return [where] if isinstance(where, str) else where
-
-
-def dumps(body: Any) -> bytes:
-    """A part of an answer as JSON; packed vectors become lists of numbers."""
-    return orjson.dumps(body, default=_listed)
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return unpack_vector(value)
-    raise TypeError
 
 
 def json_answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

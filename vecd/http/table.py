@@ -6,7 +6,7 @@ from typing import Final
 
 from . import pages, websocket
 from .endpoint import Endpoint, SocketEndpoint
-from .routes import consumers, documents, health, ingest, instance, jobs, libraries, schedules, search, tickets
+from .routes import consumers, documents, events, health, ingest, instance, jobs, libraries, schedules, search, tickets
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *health.ENDPOINTS,
@@ -14,6 +14,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *ingest.ENDPOINTS,
     *documents.ENDPOINTS,
     *search.ENDPOINTS,
+    *events.ENDPOINTS,
     *consumers.ENDPOINTS,
     *jobs.ENDPOINTS,
     *schedules.ENDPOINTS,
