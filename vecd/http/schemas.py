@@ -29,6 +29,14 @@ def nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+def not_null(schema: Schema) -> Schema:
+    """The schema without null, which a query cannot express."""
+    if "anyOf" in schema:
+        (schema,) = (each for each in schema["anyOf"] if each != {"type": "null"})
+    kinds = schema["type"]
+    return {**schema, "type": next(kind for kind in kinds if kind != "null") if isinstance(kinds, list) else kinds}
+
+
 def array(items: Schema, **more: Any) -> Schema:
     return {"type": "array", "items": items, **more}
 
