@@ -30,11 +30,12 @@ def nullable(schema: Schema) -> Schema:
 
 
 def not_null(schema: Schema) -> Schema:
-    """The schema without null, which a query cannot express."""
-    if "anyOf" in schema:
-        (schema,) = (each for each in schema["anyOf"] if each != {"type": "null"})
-    kinds = schema["type"]
-    return {**schema, "type": next(kind for kind in kinds if kind != "null") if isinstance(kinds, list) else kinds}
+    """The schema without null: a parameter in a URL is a text, or missing."""
+    if isinstance(kinds := schema.get("type"), list):
+        (kind,) = [each for each in kinds if each != "null"]
+        return {**schema, "type": kind}
+    choices = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    return choices[0] if len(choices) == 1 else schema
 
 
 def array(items: Schema, **more: Any) -> Schema:
@@ -551,6 +552,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "memory_bytes": COUNT,
             "watchers": COUNT,
             "libraries": array(ref("Library")),
+            "http": nullable(record({"pid": nullable(COUNT), "listen": array(STRING)})),
             "connections": COUNT,
             "jobs": record(_QUEUE),
         },
