@@ -13,7 +13,7 @@ from .. import __version__
 from ..errors import Code
 from .endpoint import EVENTS, JSON, NDJSON, PROBLEM, Answer, Body, Endpoint, Parameter
 from .problems import status_of
-from .schemas import COMPONENTS, STRING, Schema, ref
+from .schemas import COMPONENTS, STRING, Schema, not_null, ref
 
 ABOUT: Final = """\
 Libraries of documents, their vectors, and a log of every change. vec-http(7) is the manual.
@@ -181,7 +181,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "in": parameter.where,
         "required": parameter.required or parameter.where == "path",
         "description": parameter.description,
-        "schema": dict(parameter.schema),
+        "schema": not_null(dict(parameter.schema)),
     }
 
 
