@@ -209,7 +209,8 @@ def read_query(parameters: tuple[Parameter, ...], given: QueryParams) -> dict[st
             close = nearest(name, known)
             hint = f"did you mean {close!r}?" if close else f"known parameters: {', '.join(known) or 'none'}"
             raise VecError(Code.INVALID_REQUEST, f"unknown parameter {name!r:.80}", hint, field=name[:80])
-        kind = parameter.schema.get("type")
+        kinds = parameter.schema.get("type")
+        kind = next((each for each in kinds if each != "null"), None) if isinstance(kinds, list) else kinds
         if kind == "array":
             found.setdefault(name, []).append(text)
             continue

@@ -23,7 +23,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import uvicorn
 
@@ -192,8 +192,8 @@ class Handshake(asyncio.Protocol):
         self._transport: asyncio.BaseTransport | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, made)  # uvloop's is no subclass
         if self._connections.admit(transport) is not None:
             transport.abort()  # an answer would take a handshake
             return

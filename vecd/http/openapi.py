@@ -13,7 +13,7 @@ from .. import __version__
 from ..errors import Code
 from .endpoint import EVENTS, JSON, NDJSON, PROBLEM, Answer, Body, Endpoint, Parameter
 from .problems import status_of
-from .schemas import COMPONENTS, STRING, Schema, ref
+from .schemas import COMPONENTS, STRING, Schema, not_null, ref
 
 ABOUT: Final = """\
 Libraries of documents, their vectors, and a log of every change. vec-http(7) is the manual.
@@ -36,6 +36,9 @@ TAGS: Final = {
     "tickets": "For clients that cannot send a key in a header.",
     "health": "For supervisors and monitoring.",
 }
+
+#: The tag of endpoints that a browser shows.
+PAGES: Final = "pages"
 
 #: What the daemon's ops can refuse, beyond what any request can meet (vec-protocol(7), OPERATIONS).
 OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
@@ -109,10 +112,12 @@ _WITH_BODY: Final = (Code.TOO_LARGE,)
 
 
 def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """The OpenAPI document of these endpoints."""
+    """The OpenAPI document of these endpoints, without the pages for people."""
     paths: dict[str, dict[str, Any]] = {}
     tags: set[str] = set()
     for endpoint in endpoints:
+        if endpoint.tag == PAGES:
+            continue
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
         tags.add(endpoint.tag)
     return {
@@ -176,7 +181,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "in": parameter.where,
         "required": parameter.required or parameter.where == "path",
         "description": parameter.description,
-        "schema": dict(parameter.schema),
+        "schema": not_null(dict(parameter.schema)),
     }
 
 

@@ -29,6 +29,15 @@ def nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+def not_null(schema: Schema) -> Schema:
+    """The schema without null: a parameter in a URL is a text, or missing."""
+    if isinstance(kinds := schema.get("type"), list):
+        (kind,) = [each for each in kinds if each != "null"]
+        return {**schema, "type": kind}
+    choices = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    return choices[0] if len(choices) == 1 else schema
+
+
 def array(items: Schema, **more: Any) -> Schema:
     return {"type": "array", "items": items, **more}
 
@@ -543,6 +552,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "memory_bytes": COUNT,
             "watchers": COUNT,
             "libraries": array(ref("Library")),
+            "http": nullable(record({"pid": nullable(COUNT), "listen": array(STRING)})),
             "connections": COUNT,
             "jobs": record(_QUEUE),
         },
