@@ -43,6 +43,9 @@ class Served(Protocol):
     def overdue(self, now: float) -> bool:
         """Whether its client has been too slow; called once a second."""
 
+    def abort(self) -> None:
+        """Cuts the connection, which is not read or not closed by its client."""
+
     def expire(self) -> None:
         """Closes the connection because of that, with an answer if that is possible."""
 
@@ -58,6 +61,12 @@ class Connection:
         self.served: Served | None = None  # None during a TLS handshake
         self.closing_since: float | None = None
         self.unread, self.unread_since = 0, 0.0  # bytes that the client has not read, and since when there are as many
+
+    def abort(self) -> None:
+        if self.served is not None:
+            self.served.abort()
+        else:
+            self.transport.abort()
 
 
 class Connections:
@@ -147,7 +156,7 @@ class Connections:
                     self._look(connection, now)
                 except Exception:
                     log.exception("a connection could not be checked")
-                    connection.transport.abort()
+                    connection.abort()
 
     def _look(self, connection: Connection, now: float) -> None:
         transport = connection.transport
@@ -155,14 +164,14 @@ class Connections:
             if connection.closing_since is None:
                 connection.closing_since = now
             elif now - connection.closing_since > limits.CLOSE_S:
-                transport.abort()
+                connection.abort()
             return
         unread = transport.get_write_buffer_size()
         if unread == 0 or unread != connection.unread:
             connection.unread, connection.unread_since = unread, now
         elif now - connection.unread_since > self._stall_s:
             self.refused["stalled"] += 1
-            transport.abort()
+            connection.abort()
             return
         if connection.served is not None and connection.served.overdue(now):
             self.refused["overdue"] += 1
