@@ -2,8 +2,8 @@
 # `make check` is what CI runs.
 
 PYTHON ?= python3
-# Tests wait for daemons more than they compute: one process more than a small machine has cores.
-WORKERS ?= 3
+# A third of the time of tests is waiting for daemons: twice as many processes as a small machine has cores.
+WORKERS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 

@@ -433,6 +433,22 @@ METRICS_AGE_S: Final = 1.0
 READY_S: Final = 2.0
 #: Libraries, and consumers, that have metrics of their own: each costs its scraper a handful of time series.
 METRICS_LABELS_MAX: Final = 100
+#: Pages of the log that are read at once for streams that are behind, and the events and approximate bytes of one: a
+#: client that never reads keeps one page in memory.
+CATCH_UPS: Final = 16
+CATCH_UP_EVENTS: Final = 256
+CATCH_UP_BYTES: Final = 256 * KIB
+#: How long a new stream waits for a daemon that is being restarted.
+SUBSCRIBE_S: Final = 10.0
+#: Bytes of a stream that are written at once: what waits for a slow client beside the transport's own buffer.
+STREAM_PIECE_BYTES: Final = 32 * KIB
+#: After so long without an event, a stream sends a comment, so that proxies do not cut it (nginx: after 60 s).
+STREAM_SILENCE_S: Final = 15.0
+#: Milliseconds after which EventSource reconnects; and after an error that a reconnect does not remove.
+STREAM_RETRY_MS: Final = 1_000
+STREAM_RETRY_ERROR_MS: Final = 30_000
+#: Stopping: how long a stream may take to send its last event.
+STREAM_END_S: Final = 2.0
 #: How long a request may wait for a job: proxies give up on an answer after 60 s.
 HTTP_WAIT_S_MAX: Final = 50.0
 #: Jobs of one list over HTTP, which is one JSON document.

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from vecd import daemon, limits, settings
 from vecd.errors import Code
 from vecd.http.endpoint import Endpoint
 from vecd.http.problems import STATUS
+from vecd.http.settings import HttpSettings
 from vecd.http.table import ENDPOINTS
 from vecd.index.kinds import DEFAULT, KINDS
 from vecd.jobs.kinds import KINDS as JOBS
@@ -348,7 +350,7 @@ def test_every_state_of_a_job_stands_in_vec_jobs() -> None:
 
 
 def test_every_setting_stands_in_vecd_8_with_its_default(tmp_path: Path) -> None:
-    listed = items(section("vecd.8", "CONFIGURATION"), "Va")
+    listed = items(section("vecd.8", "CONFIGURATION").split(".Ss ")[0], "Va")
     assert set(listed) == set(settings.TUNABLES)
     defaults = settings.load({"VEC_HOME": str(tmp_path)})
     for key, text in listed.items():
@@ -425,15 +427,15 @@ def routes() -> dict[str, str]:
 
 
 def test_every_route_stands_in_vec_http_with_its_scope() -> None:
-    served = {f"{each.method} {each.path}".replace(":path}", "}"): each for each in ENDPOINTS}
+    served = {f"{each.method} {each.path}": each for each in ENDPOINTS}
     # Pages and their files are for people.
     expected = {route: f"Pq Cm {each.scope}" for route, each in served.items() if each.tag != "pages"}
-    assert expected.items() <= {route: text.split("\n")[0] for route, text in routes().items()}.items()
+    assert {route: text.split("\n")[0] for route, text in routes().items()} == expected
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda each: f"{each.method} {each.path}")
 def test_every_parameter_of_a_route_stands_in_vec_http(endpoint: Endpoint) -> None:
-    text = routes().get(f"{endpoint.method} {endpoint.path}".replace(":path}", "}"), "")
+    text = routes().get(f"{endpoint.method} {endpoint.path}", "")
     if "/search/stream" in endpoint.path:
         text += routes()["GET /v1/libraries/{library}/search"]
     if "/events/" in endpoint.path:
@@ -470,6 +472,15 @@ def test_the_limits_of_vec_http_are_those_of_the_program() -> None:
         "requests, streams and WebSockets of one key": limits.OPEN_OF_KEY_MAX,
         "seconds to use a ticket": limits.TICKET_S,
     }
+
+
+def test_every_setting_of_the_gateway_stands_in_vecd_8_with_its_default() -> None:
+    text = section("vecd.8", "The table [http]", "Ss")
+    heads = re.findall(r"^\.It Va (.*)", text, re.M)
+    assert [name for head in heads for name in head.split(" , ")] == [each.name for each in fields(HttpSettings)]
+    for each in fields(HttpSettings):
+        if isinstance(each.default, (int, float)):
+            assert f"default: {each.default:g}." in items(text, "Va")[each.name].replace("\n", " "), each.name
 
 
 # --- form -----------------------------------------------------------------------------------------------------------

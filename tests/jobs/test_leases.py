@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from tests.support.instance import ROOT, Instance
 from tests.support.waiting import until
-from vecd.client import Client
+from vecd.client import Client, Pending
 from vecd.errors import VecError
 
 LEASE_S = 1.0
@@ -174,7 +175,7 @@ def test_a_step_whose_documents_cannot_be_written_moves_no_checkpoint(client: Cl
     assert [(each["index"], each["error"]["code"]) for each in answer["refused"]] == [(0, "dimension_mismatch")]
     assert client.job(job_id)["checkpoint"]["counts"]["failed"] == 1
     assert error_of(client.checkpoint_job, job_id, 1, 1, {}, effect={"type": "sql"}) == "invalid_request"
-    assert error_of(client.checkpoint_job, job_id, 1, 7, {"number": 8}) == "lease_lost"  # a step before it is missing
+    assert error_of(client.checkpoint_job, job_id, 1, 7, {"number": 8}) == "invalid_request"  # not the next step
     assert client.job(job_id)["checkpoint"]["number"] == 1
     client.finish_job(job_id, 1, error={"code": "invalid_document", "message": "one was refused", "retryable": False})
     assert client.job(job_id)["state"] == "failed"
@@ -328,3 +329,91 @@ def test_workers_are_listed_with_their_job_and_what_is_left_of_their_lease(clien
     assert 0 < found["lease_left_s"] <= 20
     client.finish_job(job_id, 1, result={})
     assert not [each for each in client.workers() if each["worker"] == "listed"]
+
+
+def test_a_job_goes_to_the_worker_that_has_waited_longest_for_its_kind(
+    instance: Instance, client: Client, library: str
+) -> None:
+    other_client = instance.connect()
+
+    def waiting(name: str, *kinds: str) -> Pending:
+        connection = other_client if name == "gone" else client
+        pending = connection.submit("jobs.claim", worker=name, kinds=list(kinds), wait_s=30.0)
+        until(lambda: name in [each["worker"] for each in client.workers() if each["job_id"] is None])
+        return pending
+
+    noop, first = waiting("noop", "noop"), waiting("first", "elsewhere")
+    waiting("gone", "elsewhere")
+    second, both = waiting("second", "elsewhere"), waiting("both", "elsewhere", "noop")
+    other_client.close()
+    until(lambda: "gone" not in [each["worker"] for each in client.workers()])
+    jobs = [submit(client, library, 1) for _ in range(3)]
+    assert [each.result()["job"]["job_id"] for each in (first, second, both)] == jobs
+    assert [each["worker"] for each in client.workers() if each["job_id"] is None] == ["noop"]
+    other = client.submit_job("noop")["job_id"]
+    assert noop.result()["job"]["job_id"] == other
+    for job_id in (*jobs, other):
+        client.finish_job(job_id, 1, result={})
+
+
+def test_a_worker_that_waits_gets_a_delayed_job_when_it_is_due(client: Client, library: str) -> None:
+    waiting = client.submit("jobs.claim", worker="w", kinds=["elsewhere"], wait_s=30.0)
+    job_id = client.submit_job("elsewhere", {"steps": 1}, library=library, delay_s=0.3)["job_id"]
+    assert waiting.result()["job"]["job_id"] == job_id
+    client.finish_job(job_id, 1, result={})
+
+
+def test_workers_that_wait_are_answered_when_the_daemon_stops() -> None:
+    with Instance() as own:
+        daemon = own.start(module="tests.jobs.vecd")
+        with own.connect() as client:
+            pending = [
+                client.submit("jobs.claim", worker=str(each), kinds=["elsewhere"], wait_s=60.0) for each in range(20)
+            ]
+            until(lambda: len([each for each in client.workers() if each["job_id"] is None]) == 20)
+            daemon.terminate()
+            assert [each.result()["job"] for each in pending] == [None] * 20
+        assert daemon.wait(30) == 0
+
+
+def test_the_time_limit_of_an_attempt_outside_goes_on_when_the_daemon_starts_again() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        daemon = own.start(module="tests.jobs.vecd")
+        with own.connect() as client:
+            client.request("library.create", library="notes", embedder="none", index="flat", dimension=4)
+            job_id = client.submit_job("elsewhere", {"steps": 1}, library="notes", timeout_s=3_600)["job_id"]
+            assert client.claim_job("w", ["elsewhere"], lease_s=30) is not None
+        daemon.kill()
+        daemon.wait()
+        store = sqlite3.connect(own.settings.store)  # as if it had begun an hour ago
+        with store:
+            store.execute("UPDATE jobs SET started_us = started_us - 3600000000 WHERE job_id = ?", (job_id,))
+        store.close()
+        own.start(module="tests.jobs.vecd")
+        with own.connect() as client:
+            assert client.heartbeat_job(job_id, 1)["stop"] == "timeout"
+
+
+def test_a_wrong_step_is_refused_with_the_right_one(client: Client, library: str) -> None:
+    job_id = submit(client, library, 3)
+    assert client.claim_job("w", ["elsewhere"]) is not None
+    client.checkpoint_job(job_id, 1, 0, {"number": 1})
+    client.checkpoint_job(job_id, 1, 1, {"number": 2})
+    for wrong in (0, 3, 7):
+        with pytest.raises(VecError, match=f"next 'step' is 2, not {wrong}") as refused:
+            client.checkpoint_job(job_id, 1, wrong, {"number": 9})
+        assert (refused.value.code, refused.value.details["steps"]) == ("invalid_request", 2)
+    assert client.request("jobs.show", job_id=job_id)["checkpoint"] == {"number": 2}
+    client.finish_job(job_id, 1, result={})
+
+
+def test_the_log_has_the_end_of_a_job_that_was_waited_for(client: Client) -> None:
+    heads = {}
+    for _ in range(200):
+        job_id = client.submit_job("noop")["job_id"]
+        client.wait_for_jobs([job_id])
+        heads[job_id] = client.status()["seq"]
+    events = client.watch("beginning", types=["job.completed"], follow=False)
+    ends = {each["data"]["job_id"]: each["seq"] for each in events if each["data"]["job_id"] in heads}
+    assert ends.keys() == heads.keys()
+    assert [job_id for job_id, end in ends.items() if end > heads[job_id]] == []

@@ -199,6 +199,19 @@ def test_an_unknown_op_is_answered_and_the_connection_lives(instance: Instance) 
         assert peer.answer(3) == {"id": 3, "result": {}}
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["before the id", "after the id"])
+def test_a_map_with_keys_that_are_not_strings_is_answered_and_the_connection_lives(
+    instance: Instance, before: bool
+) -> None:
+    odd, number = {"params": {"a": [{1: "one"}]}}, {"id": 1}
+    with Peer(instance) as peer:
+        request = {"op": "jobs.submit", "kind": "noop", **(odd if before else number), **(number if before else odd)}
+        peer.send(encode(request) + frame("ping", 2))
+        assert peer.answer(1)["error"]["code"] == Code.INVALID_REQUEST
+        assert "key that is not a string" in peer.answer(1)["error"]["message"]
+        assert peer.answer(2) == {"id": 2, "result": {}}
+
+
 def test_unknown_keys_are_ignored(instance: Instance) -> None:
     with Peer(instance) as peer:
         peer.send(frame("ping", 1, from_the_future={"a": [1, None]}))

@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support import fork_server
 from vecd.client import Client
 from vecd.client.discovery import connect_socket
 from vecd.settings import Settings, locate
 
-BIN = Path(sys.executable).parent
+BIN = fork_server.BIN
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -49,15 +50,8 @@ class Instance:
         self, *arguments: str, stdin: str | bytes | None = None, status: int | None = 0, timeout_s: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Runs `vec` to its end; asserts its exit status, unless `status` is None."""
-        done = subprocess.run(
-            [BIN / "vec", *arguments],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            env=self.environment,
-            timeout=timeout_s,
-            check=False,
-        )
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        done = fork_server.run(arguments, data, self.environment, timeout_s)
         out, err = done.stdout.decode(), done.stderr.decode()
         assert status is None or done.returncode == status, f"exit {done.returncode}\n{out[-2000:]}\n{err[-2000:]}"
         return subprocess.CompletedProcess(done.args, done.returncode, out, err)

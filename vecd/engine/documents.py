@@ -105,7 +105,7 @@ async def listing(engine: Engine, view: ReadView, name: str, where: Filter) -> t
     if not where:
         return AllDocuments(view, library.library_id), []
     selection = await _select(engine, library, where)
-    await _published(engine, selection.seq)
+    await published(engine, selection.seq)
     return await engine.read(_picked, engine, view, selection), _warnings(selection)
 
 
@@ -158,7 +158,7 @@ async def count(engine: Engine, name: str, where: Filter) -> dict[str, Any]:
         matching = selection.matching
         documents, chunks = int(np.count_nonzero(matching)), int(selection.chunks[matching].sum())
         seq = max(seq, selection.seq)
-        await _published(engine, seq)
+        await published(engine, seq)
         warnings = _warnings(selection)
     answer = {"library": library.name, "documents": documents, "chunks": chunks, "seq": seq}
     return {**answer, "warnings": warnings} if warnings else answer
@@ -175,7 +175,7 @@ def _selected(engine: Engine, library: Library, where: Filter) -> DocumentSelect
         return engine.attribute_cache.load(library, attributes, where)
 
 
-async def _published(engine: Engine, seq: int) -> None:
+async def published(engine: Engine, seq: int) -> None:
     """Waits until the head is at least `seq`: a selection may include a commit that is just being published, and no
     answer may have a seq that the log does not have yet."""
     if seq > engine.database.head:

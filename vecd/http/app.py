@@ -28,7 +28,7 @@ log = logging.getLogger("vecd.http")
 def make_app(gateway: Gateway) -> ASGIApp:
     """The application of one gateway."""
     routes: list[BaseRoute] = [_route(gateway, each) for each in ENDPOINTS]
-    routes += [WebSocketRoute(each.path, _socket(gateway, each)) for each in SOCKETS]
+    routes += [WebSocketRoute(each.path, _socket(gateway, each), name=each.path) for each in SOCKETS]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug})
     return gateway.metrics.measured(AccessMiddleware(app, gateway.access))
 
@@ -46,6 +46,9 @@ def _route(gateway: Gateway, endpoint: Endpoint) -> Route:
             return Response(status_code=499)  # nobody reads it
 
     path = endpoint.path.replace("{document}", "{document:path}")  # an id may have slashes
+    for each in endpoint.parameters:
+        if each.where == "path" and each.schema.get("type") == "integer":
+            path = path.replace(f"{{{each.name}}}", f"{{{each.name}:int}}")
     return Route(path, answer, methods=[endpoint.method], name=endpoint.path)
 
 
@@ -67,7 +70,7 @@ async def _http_error(request: Request, error: Any) -> Response:
     )
     headers = dict(error.headers or {})
     if error.status_code == 405:  # Starlette knows the methods of one route; a path may have several
-        route = getattr(request.scope.get("route"), "path", None)
+        route = getattr(request.scope.get("route"), "name", None)
         methods = {each.method for each in ENDPOINTS if each.path == route}
         headers["allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
     return problem_answer(wanted, error.status_code, headers)

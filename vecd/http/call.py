@@ -7,10 +7,11 @@ a value means, the daemon checks.
 from __future__ import annotations
 
 import asyncio
+import reprlib
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from starlette.responses import Response
@@ -18,8 +19,9 @@ from starlette.responses import Response
 from .. import limits
 from ..errors import Code, VecError, nearest
 from ..wire import strict_json
-from ..wire.vectors import pack_vector, unpack_vector
+from ..wire.vectors import pack_vector
 from .endpoint import JSON, Endpoint, Parameter
+from .json_bytes import dumps
 from .problems import Refusal
 from .schemas import resolved
 
@@ -161,6 +163,40 @@ def check_keys(found: Mapping[str, Any], known: Mapping[str, Any], required: Any
     for key in required:
         if found.get(key) is None:
             raise VecError(Code.INVALID_REQUEST, f"{key!r} is missing", field=key)
+    for key, value in found.items():
+        if value is not None:
+            check_value(repr(key), key, value, known[key])
+
+
+#: JSON Schema's types, as Python has them and as an error names them.
+_TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
+    "string": ((str,), "a string"),
+    "integer": ((int,), "a whole number"),
+    "number": ((int, float), "a number"),
+    "boolean": ((bool,), "true or false"),
+    "array": ((list,), "a list"),
+    "object": ((dict,), "an object"),
+}
+
+
+def check_value(what: str, name: str, value: Any, schema: Mapping[str, Any]) -> None:
+    """Checks a value against its schema's type, choices and bounds. Lists and objects are the daemon's to check.
+
+    Raises VecError `invalid_request`."""
+    kinds = schema.get("type", ())
+    known = [_TYPES[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "null"]
+    # A bool is an int to Python, and not a number to JSON.
+    if known and not any(isinstance(value, types) and (type(value) is not bool or bool in types) for types, _ in known):
+        raise VecError(Code.INVALID_REQUEST, f"{what} must be {known[0][1]}, not {reprlib.repr(value):.80}", field=name)
+    if "enum" in schema and value not in schema["enum"]:
+        choices = ", ".join(map(str, schema["enum"]))
+        raise VecError(
+            Code.INVALID_REQUEST, f"{what} cannot be {reprlib.repr(value):.80}", f"it is one of: {choices}", field=name
+        )
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        bounds = f"from {low} to {high}" if low is not None and high is not None else f"at least {low}"
+        raise VecError(Code.INVALID_REQUEST, f"{what} must be {bounds}, not {value}", field=name)
 
 
 def read_query(parameters: tuple[Parameter, ...], given: QueryParams) -> dict[str, Any]:
@@ -173,13 +209,15 @@ def read_query(parameters: tuple[Parameter, ...], given: QueryParams) -> dict[st
             close = nearest(name, known)
             hint = f"did you mean {close!r}?" if close else f"known parameters: {', '.join(known) or 'none'}"
             raise VecError(Code.INVALID_REQUEST, f"unknown parameter {name!r:.80}", hint, field=name[:80])
-        kind = parameter.schema.get("type")
+        kinds = parameter.schema.get("type")
+        kind = next((each for each in kinds if each != "null"), None) if isinstance(kinds, list) else kinds
         if kind == "array":
             found.setdefault(name, []).append(text)
             continue
         if name in found:
             raise VecError(Code.INVALID_REQUEST, f"the parameter {name!r} is given twice", field=name)
         found[name] = _parsed(name, text, kind)
+        check_value(f"the parameter {name!r}", name, found[name], parameter.schema)
     for name, parameter in known.items():
         if parameter.required and name not in found:
             raise VecError(Code.INVALID_REQUEST, f"the parameter {name!r} is missing", field=name)
@@ -215,17 +253,6 @@ def packed(vector: Any) -> bytes | None:
 def filters(where: Any) -> Any:
     """The filters of a JSON body: a string, or a list of strings, all of which must match."""
     return [where] if isinstance(where, str) else where
-
-
-def dumps(body: Any) -> bytes:
-    """A part of an answer as JSON; packed vectors become lists of numbers."""
-    return orjson.dumps(body, default=_listed)
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return unpack_vector(value)
-    raise TypeError
 
 
 def json_answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -15,6 +15,7 @@ from .settings import HttpSettings
 
 if TYPE_CHECKING:
     from .daemon_pool import DaemonPool
+    from .fan_out import FanOut
 
 T = TypeVar("T")
 
@@ -26,9 +27,9 @@ class Gateway:
     settings: Settings  # of the instance: where the daemon is
     http: HttpSettings
     pool: DaemonPool
+    fan_out: FanOut
     access: Access
     endpoints: tuple[Endpoint, ...] = ()  # all of them, for an endpoint that describes the others
-    fan_out: Any = None
     metrics: Metrics = field(default_factory=Metrics)
     #: Set when the gateway begins to stop: streams send their last event and end.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

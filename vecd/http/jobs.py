@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from starlette.responses import Response
 
 from .call import Call, json_answer
-
-#: Kinds of job with parameters that name files of the server.
-PATH_KINDS: Final = frozenset(("backup", "export", "ingest"))
+from .op_access import PATH_KINDS
 
 
 def job_body(job: dict[str, Any]) -> dict[str, Any]:
@@ -26,4 +24,4 @@ def submitted(job: dict[str, Any]) -> Response:
 def check_submit(call: Call, kind: Any, library: Any) -> None:
     """Raises VecError `forbidden` if the principal may not submit such a job: one that names files needs admin, and one
     that works on no library, or on the default one, the right to all."""
-    call.check(("admin" if kind in PATH_KINDS else "write"), library)
+    call.check("admin" if kind in PATH_KINDS else "write", library)

@@ -208,8 +208,9 @@ def _size(message: Message) -> int:
 
 
 def _route(scope: Scope) -> str:
-    path = getattr(scope.get("route"), "path", None)
-    return path.replace(":path}", "}") if isinstance(path, str) else _NO_ROUTE
+    """The path of the endpoint, by which its route is named (app.py)."""
+    name = getattr(scope.get("route"), "name", None)
+    return name if isinstance(name, str) else _NO_ROUTE
 
 
 def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:

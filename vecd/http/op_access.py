@@ -18,8 +18,8 @@ from .endpoint import Scope
 #: particular; in the list `libraries`, where missing means all; always all; or none, because it touches no data.
 Names = Literal["library", "any library", "libraries", "all", "none"]
 
-#: Kinds of job whose parameters name files of the server.
-PATH_KINDS: Final = frozenset(("backup", "export", "ingest"))
+#: Kinds of job whose parameters name files of the server. (A tuple: what a client names need not be hashable.)
+PATH_KINDS: Final = ("backup", "export", "ingest")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from .. import __version__
 from ..errors import Code
 from .endpoint import EVENTS, JSON, NDJSON, PROBLEM, Answer, Body, Endpoint, Parameter
 from .problems import status_of
-from .schemas import COMPONENTS, STRING, Schema, ref
+from .schemas import COMPONENTS, STRING, Schema, not_null, ref
 
 ABOUT: Final = """\
 Libraries of documents, their vectors, and a log of every change. vec-http(7) is the manual.
@@ -32,10 +32,13 @@ TAGS: Final = {
     "consumers": "Named cursors that the daemon keeps.",
     "jobs": "Background jobs.",
     "schedules": "Jobs at certain times.",
-    "daemon": "Status, backup, and the log's retention.",
+    "instance": "Status, backup, and the log's retention.",
     "tickets": "For clients that cannot send a key in a header.",
     "health": "For supervisors and monitoring.",
 }
+
+#: The tag of endpoints that a browser shows.
+PAGES: Final = "pages"
 
 #: What the daemon's ops can refuse, beyond what any request can meet (vec-protocol(7), OPERATIONS).
 OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
@@ -109,11 +112,13 @@ _WITH_BODY: Final = (Code.TOO_LARGE,)
 
 
 def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """The OpenAPI document of these endpoints."""
+    """The OpenAPI document of these endpoints, without the pages for people."""
     paths: dict[str, dict[str, Any]] = {}
     tags: set[str] = set()
     for endpoint in endpoints:
-        paths.setdefault(endpoint.path.replace(":path}", "}"), {})[endpoint.method.lower()] = _operation(endpoint)
+        if endpoint.tag == PAGES:
+            continue
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
         tags.add(endpoint.tag)
     return {
         "openapi": "3.1.0",
@@ -176,14 +181,14 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "in": parameter.where,
         "required": parameter.required or parameter.where == "path",
         "description": parameter.description,
-        "schema": dict(parameter.schema),
+        "schema": not_null(dict(parameter.schema)),
     }
 
 
 def _body(body: Body) -> dict[str, Any]:
     made: dict[str, Any] = {
         "required": body.required,
-        "content": {media_type: {"schema": _content(body.schema, media_type)} for media_type in body.media_types},
+        "content": {media_type: {"schema": _sent(body.schema, media_type)} for media_type in body.media_types},
     }
     if body.description:
         made["description"] = body.description
@@ -195,6 +200,13 @@ def _answer(answer: Answer) -> dict[str, Any]:
     if answer.schema is not None:
         made["content"] = {answer.media_type: {"schema": _content(answer.schema, answer.media_type)}}
     return made
+
+
+def _sent(schema: Schema, media_type: str) -> Schema:
+    """The schema of a request's body. Any lines are accepted; each gets an outcome of its own."""
+    if media_type != NDJSON:
+        return _content(schema, media_type)
+    return {"description": "One JSON object per line.", "x-item-schema": dict(schema)}
 
 
 def _content(schema: Schema, media_type: str) -> Schema:

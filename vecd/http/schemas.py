@@ -29,6 +29,15 @@ def nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+def not_null(schema: Schema) -> Schema:
+    """The schema without null: a parameter in a URL is a text, or missing."""
+    if isinstance(kinds := schema.get("type"), list):
+        (kind,) = [each for each in kinds if each != "null"]
+        return {**schema, "type": kind}
+    choices = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    return choices[0] if len(choices) == 1 else schema
+
+
 def array(items: Schema, **more: Any) -> Schema:
     return {"type": "array", "items": items, **more}
 
@@ -114,6 +123,7 @@ _ERROR = record(
     {"code": STRING, "message": STRING},
     {"hint": STRING},
     "An error inside an answer: a stable code, what happened and, often, what to do.",
+    additionalProperties=True,
 )
 _IN_MEMORY = record(
     {"state": enum("unloaded", "loading", "ready", "failed")},
@@ -200,6 +210,9 @@ _SCHEDULED = {
     "timeout_s": nullable({"type": "number", "minimum": 0, "maximum": limits.JOB_SECONDS_MAX}),
 }
 _MISSED = enum("skip", "once", "all")
+_BATCH_ITEM: Schema = {
+    "anyOf": [ref("NewDocument"), ref("Deletion"), {"description": "Anything else gets an error of its own."}]
+}
 _CRON: Schema = {"type": "string", "maxLength": 1_000, "examples": ["0 3 * * *"]}
 
 COMPONENTS: Final[dict[str, Schema]] = {
@@ -214,6 +227,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"hint": STRING, "instance": STRING, "field": STRING, "library": nullable(STRING), "oldest": CURSOR},
         "An error (RFC 9457). `code` is stable, and one of vec-protocol(7); `hint` says what to do. An error can have "
         "more keys, such as `oldest` of `compacted`.",
+        additionalProperties=True,
     ),
     "Error": _ERROR,
     "Library": record(_LIBRARY, {"seq": COUNT}, "A library, its index and its recall; vec-library(1) explains them."),
@@ -249,7 +263,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "text": STRING,
             "texts": array(STRING, maxItems=limits.DOCUMENT_CHUNKS_MAX),
             "vector": VECTOR,
-            "vectors": array(VECTOR, maxItems=limits.DOCUMENT_CHUNKS_MAX),
+            "vectors": array(VECTOR),
             "metadata": MAP,
         },
         "A document, as in vec-ingest(1), with `text`, `texts`, `vector` or `vectors`. Without an `id`, the id is a "
@@ -301,8 +315,11 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "type": "object",
         "description": "Either the ids of documents, or filters.",
         "additionalProperties": False,
-        "oneOf": [{"required": ["ids"]}, {"required": ["where"]}],
-        "properties": {"ids": array(STRING, maxItems=limits.IDS_MAX), "where": WHERE},
+        "oneOf": [
+            {"required": ["ids"], "properties": {"ids": {"type": "array"}}},
+            {"required": ["where"], "properties": {"where": WHERE}},
+        ],
+        "properties": {"ids": nullable(array(STRING, maxItems=limits.IDS_MAX)), "where": nullable(WHERE)},
         "examples": [{"ids": ["logs"]}, {"where": "year < 2020"}],
     },
     "Deleted": record(
@@ -310,12 +327,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
         description="How many documents were deleted, and which did not exist.",
     ),
     "Batch": closed(
-        {"documents": array({"anyOf": [ref("NewDocument"), ref("Deletion")]}, maxItems=limits.BATCH_DOCUMENTS_MAX)},
+        {"documents": array(_BATCH_ITEM, maxItems=limits.BATCH_DOCUMENTS_MAX)},
         {"strict": {**BOOLEAN, "description": "Write only the documents before the first rejected one."}},
         examples=[{"documents": [{"id": "logs", "text": "rotate the logs every night"}]}],
     ),
     "AsyncBatch": closed(
-        {"documents": array({"anyOf": [ref("NewDocument"), ref("Deletion")]})},
+        {"documents": array(_BATCH_ITEM)},
         examples=[{"documents": [{"id": "logs", "text": "rotate the logs every night"}]}],
     ),
     "Ingested": record(
@@ -334,7 +351,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
         },
         "The outcome of a batch: counts, the head of the log after the write, and the rejected documents.",
     ),
-    "BatchError": extended("Error", {"index": COUNT}),
+    "BatchError": record(
+        {"index": COUNT, "code": STRING, "message": STRING},
+        {"hint": STRING},
+        "Why a document was rejected; `index` is its place in the batch, from 0.",
+        additionalProperties=True,
+    ),
     "Count": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}, {"warnings": _WARNINGS}),
     "Search": closed(
         {},
@@ -580,10 +602,6 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"status": {"const": "summary"}, **_COUNTS, "seq": COUNT, "elapsed_s": SECONDS},
         {"error": ref("Error")},
         "The last line; `error` is why the body was not read to its end.",
-    ),
-    "NewTicket": closed(
-        {},
-        description="Nothing is required; the ticket has the rights of the key, or fewer.",
     ),
     "Ticket": record(
         {"ticket": STRING, "expires_at": TIME},

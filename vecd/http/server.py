@@ -31,6 +31,7 @@ from .access import Access
 from .app import make_app
 from .connections import Config, Connections, Handshake
 from .daemon_pool import DaemonPool
+from .fan_out import FanOut
 from .gateway import Gateway
 from .hosts import Hosts
 from .http_protocol import HttpProtocol
@@ -174,7 +175,8 @@ async def _serve(
     hosts = Hosts(http.allow_hosts, http.allow_origins, http.trusted_proxies)
     access = Access(KeyFile.of(settings), hosts, http.requests_per_key)
     access.check_start((each.url(), each.loopback) for each in addresses)
-    gateway = Gateway(settings, http, DaemonPool(settings, spawn=spawn), access, ENDPOINTS)
+    pool = DaemonPool(settings, spawn=spawn)
+    gateway = Gateway(settings, http, pool, FanOut(pool, settings), access, ENDPOINTS)
     await gateway.pool.request("ping")
     certificate = Certificate(http.tls_cert, http.tls_key) if http.tls_cert or http.tls_key else None
     connections = Connections(hosts, http, settings.stall_s)
@@ -201,12 +203,14 @@ async def _serve(
     await _first(serving, gateway.stopping.wait())
     if lifeline is not None:
         loop.remove_reader(lifeline)
+    gateway.fan_out.stop()
     if not serving.done():
         await server.end_streams(settings.drain_s)
         server.should_exit = True
     await serving
     for task in watching:
         task.cancel()
+    await gateway.fan_out.close()
     await gateway.pool.close()
 
 

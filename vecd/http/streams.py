@@ -18,8 +18,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..errors import VecError
-from .call import Call, dumps
+from .call import Call
 from .endpoint import JSON, NDJSON
+from .json_bytes import dumps
 
 #: Asks proxies not to collect an answer before they pass it on (nginx).
 UNBUFFERED: Final = {"x-accel-buffering": "no", "cache-control": "no-store"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import websocket
+from . import pages, websocket
 from .endpoint import Endpoint, SocketEndpoint
-from .routes import consumers, documents, health, ingest, instance, jobs, libraries, schedules, search, tickets
+from .routes import consumers, documents, events, health, ingest, instance, jobs, libraries, schedules, search, tickets
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *health.ENDPOINTS,
@@ -14,11 +14,13 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *ingest.ENDPOINTS,
     *documents.ENDPOINTS,
     *search.ENDPOINTS,
+    *events.ENDPOINTS,
     *consumers.ENDPOINTS,
     *jobs.ENDPOINTS,
     *schedules.ENDPOINTS,
     *instance.ENDPOINTS,
     *tickets.ENDPOINTS,
+    *pages.ENDPOINTS,
 )
 
 SOCKETS: Final[tuple[SocketEndpoint, ...]] = websocket.ENDPOINTS

@@ -40,6 +40,7 @@ from .kinds.kind import JobKind, Step
 from .leases import CANCELLED, PAUSED, STOPPED, Attempt, WorkingTime
 from .queue import Queue, QueuedJob
 from .retry_policy import stopped
+from .waiting_workers import Claim, WaitingWorker, WaitingWorkers
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -71,7 +72,7 @@ class Dispatcher:
         self._abandoned: list[Job] = []  # ended without completing; their files must be removed
         self._closing = False
         self._idle = 0  # threads that wait for a job
-        self._listeners: dict[Callable[[], None], str] = {}  # waiting workers outside: wake -> name
+        self._waiting = WaitingWorkers()  # outside the daemon
 
     def open(self) -> None:
         """Loads the jobs from the store, and ends attempts that were lost with the last daemon. Raises VecError."""
@@ -90,9 +91,9 @@ class Dispatcher:
                 kind.tidy(self._engine, store.of_kind(db, kind.name))
 
     def _resume_outside(self, job: Job) -> None:
-        """Resumes a job that a worker outside the daemon holds: its lease starts again."""
+        """Resumes a job that a worker outside the daemon holds: its lease starts again; its time limit does not."""
         attempt = Attempt(_entry(job), job.worker or "", self._time, job.lease_s or limits.LEASE_S)
-        attempt.begin(job)
+        attempt.begin(job, 0.0 if job.started_us is None else max(0.0, (wall_us() - job.started_us) / 1e6))
         if job.cancelling:
             attempt.stop = CANCELLED
         elif self._queue.paused & {"", job.kind}:
@@ -127,13 +128,15 @@ class Dispatcher:
                     self._counts[job.state] += 1
                 if job is not None and job.state == store.PENDING:
                     self._queue.put(_entry(job))
-                    self._notify_one()
+                    if self._idle:
+                        self._condition.notify()
                 elif change.before == store.PENDING:
                     self._queue.remove(change.job_id)
                 if job is not None and job.state in store.UNDONE and job.checkpoint is not None:
                     self._abandoned.append(job)
                 if job is not None and job.cancelling and (attempt := self._attempts.get(change.job_id)) is not None:
                     attempt.stop = CANCELLED
+            self._serve()
 
     def with_wrong_due_time(self) -> dict[int, int]:
         """The delayed jobs whose due time in the store is wrong, because the wall clock was set; each with its due time
@@ -187,27 +190,30 @@ class Dispatcher:
         """The running attempts by job id, with their workers; then the waiting workers outside."""
         with self._condition:
             attempts = [each for _, each in sorted(self._attempts.items())]
-            waiting = sorted(self._listeners.values())
+            waiting = sorted(each.name for each in self._waiting)
         found = [_described(each) for each in attempts if each.job is not None]
         no_job = dict.fromkeys(("job_id", "kind", "library", "attempt", "started_at", "lease_left_s", "stop"))
         return found + [{"worker": name, **no_job} for name in waiting]
 
     # --- the four functions of a worker -----------------------------------------------------------------------------
 
-    def claim(self, worker: str, kinds: Iterable[str], lease_s: float) -> Future[Job | None] | None:
+    def claim(self, worker: str, kinds: Iterable[str], lease_s: float) -> Claim | None:
         """Starts an attempt of a worker outside the daemon at the next job of these kinds; None if there is none that
         may run, or if the daemon stops. A result of None means that the job was cancelled before the claim."""
-        wanted = frozenset(kinds)
         with self._condition:
-            entry = None if self._closing else self._queue.take(steady_us(), wanted.__contains__)
-            if entry is None:
-                return None
-            attempt = self._attempts[entry.job_id] = Attempt(entry, worker, self._time, lease_s)
-            future = self._engine.database.submit(
-                partial(transitions.claim, job_id=entry.job_id, worker=worker, lease_s=lease_s),
-                frees=_frees(entry),
-                sender=self,
-            )
+            self._serve()  # those that came before
+            return self._claim(worker, frozenset(kinds), lease_s)
+
+    def _claim(self, worker: str, kinds: frozenset[str], lease_s: float) -> Claim | None:
+        entry = None if self._closing else self._queue.take(steady_us(), kinds.__contains__)
+        if entry is None:
+            return None
+        attempt = self._attempts[entry.job_id] = Attempt(entry, worker, self._time, lease_s)
+        future = self._engine.database.submit(
+            partial(transitions.claim, job_id=entry.job_id, worker=worker, lease_s=lease_s),
+            frees=_frees(entry),
+            sender=self,
+        )
         future.add_done_callback(partial(self._claimed, attempt))
         return future
 
@@ -296,19 +302,29 @@ class Dispatcher:
 
     # --- waiting for jobs: workers outside --------------------------------------------------------------------------
 
-    def listen(self, worker: str, wake: Callable[[], None]) -> None:
-        """`wake` is called, from any thread, whenever there may be a job to claim."""
+    def wait_for_job(self, worker: WaitingWorker) -> None:
+        """The worker gets the next job of its kinds, after those that came before it; then its `claim` is set."""
         with self._condition:
-            self._listeners[wake] = worker
+            self._waiting.add(worker)
+            self._serve()
+            if self._closing:
+                worker.wake()
 
-    def unlisten(self, wake: Callable[[], None]) -> None:
+    def stop_waiting(self, worker: WaitingWorker) -> Claim | None:
+        """The worker waits no longer. Returns the claim that it was given, if any."""
         with self._condition:
-            self._listeners.pop(wake, None)
+            self._waiting.remove(worker)
+            return worker.claim
 
-    def next_due_s(self) -> float:
-        """The seconds until the next check for a due job, at most."""
+    def serve_due(self) -> float | None:
+        """Gives delayed jobs that are due to workers that wait; returns the seconds until the next call, None while no
+        worker waits."""
         with self._condition:
-            due_us = self._queue.next_us()
+            self._serve()
+            return self._next_due_s() if self._waiting else None
+
+    def _next_due_s(self) -> float:
+        due_us = self._queue.next_us()
         return _WAIT_S_MAX if due_us is None else min(_WAIT_S_MAX, max(0.0, (due_us - steady_us()) / 1e6))
 
     # --- the daemon's own threads -----------------------------------------------------------------------------------
@@ -415,16 +431,22 @@ class Dispatcher:
 
     def _notify_one(self) -> None:
         """There may be a job to take."""
+        self._serve()
         if self._idle:
             self._condition.notify()
-        for wake in self._listeners:
-            wake()
 
     def _notify(self) -> None:
-        """There may be several jobs to take."""
+        """There may be several jobs to take, or the daemon stops."""
+        self._serve()
         self._condition.notify_all()
-        for wake in self._listeners:
-            wake()
+        if self._closing:
+            for worker in self._waiting:
+                worker.wake()
+
+    def _serve(self) -> None:
+        """Gives jobs to the workers outside that wait."""
+        if self._waiting:
+            self._waiting.serve(lambda worker: self._claim(worker.name, worker.kinds, worker.lease_s))
 
 
 def lease_lost(job_id: int, number: int) -> VecError:

@@ -7,6 +7,7 @@ an answer repeats its request: a checkpoint or an end that was committed before 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ import orjson
 from .. import limits
 from ..errors import Code, VecError
 from ..store import jobs as store
-from ..store.job_transitions import Ending, Repeated, Superseded
+from ..store.job_transitions import Ending, OutOfOrder, Repeated, Superseded
 from ..store.jobs import Job
 from . import kinds, operations
 from .dispatcher import lease_lost
@@ -25,6 +26,7 @@ from .jobs import Jobs
 from .kinds.kind import Step
 from .leases import Attempt
 from .retry_policy import failed, stopped
+from .waiting_workers import Claim, WaitingWorker
 
 T = TypeVar("T")
 
@@ -48,39 +50,43 @@ async def claim(
                 f"kinds that workers can claim: {claimable}",
                 field="kinds",
             )
+    deadline = asyncio.get_running_loop().time() + wait_s
+    while True:
+        begun = jobs.dispatcher.claim(worker, wanted, lease_s)
+        if begun is None:
+            begun = await _wait_for_claim(jobs, worker, frozenset(wanted), lease_s, deadline)
+        if begun is None:
+            return None
+        try:
+            job = await _committed(begun)
+        except asyncio.CancelledError:  # the worker gets the job if it is still connected
+            job = await _committed(begun)
+        if job is not None:
+            jobs.leases.wake()
+            return _claimed(job)
+        # it was cancelled before the claim
+
+
+async def _wait_for_claim(
+    jobs: Jobs, name: str, kinds: frozenset[str], lease_s: float, deadline: float
+) -> Claim | None:
+    """The claim of a worker that waits for its turn; None at the deadline, if its request is cancelled, or if the
+    daemon stops."""
     loop = asyncio.get_running_loop()
-    changed = asyncio.Event()
-    deadline = loop.time() + wait_s
+    if (left_s := deadline - loop.time()) <= 0:
+        return None
+    woken = asyncio.Event()
 
     def wake() -> None:
-        loop.call_soon_threadsafe(changed.set)
+        loop.call_soon_threadsafe(woken.set)
 
-    dispatcher = jobs.dispatcher
-    dispatcher.listen(worker, wake)
-    try:
-        while True:
-            changed.clear()  # before the claim
-            begun = dispatcher.claim(worker, wanted, lease_s)
-            if begun is not None:
-                try:
-                    job = await _committed(begun)
-                except asyncio.CancelledError:  # the worker gets the job if it is still connected
-                    job = await _committed(begun)
-                if job is not None:
-                    jobs.leases.wake()
-                    return _claimed(job)
-                continue  # it was cancelled before the claim
-            left_s = deadline - loop.time()
-            if left_s <= 0 or dispatcher.closing:
-                return None
-            try:
-                await asyncio.wait_for(changed.wait(), min(left_s, dispatcher.next_due_s()))
-            except TimeoutError:
-                continue
-            except asyncio.CancelledError:
-                return None
-    finally:
-        dispatcher.unlisten(wake)
+    worker = WaitingWorker(name, kinds, lease_s, wake)
+    jobs.dispatcher.wait_for_job(worker)
+    jobs.due.wake()
+    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+        await asyncio.wait_for(woken.wait(), left_s)
+    # Whatever ended the wait, it may have been given a job just now.
+    return jobs.dispatcher.stop_waiting(worker)
 
 
 def _claimed(job: Job) -> dict[str, Any]:
@@ -147,6 +153,14 @@ async def checkpoint(
         counts = outcome.counts
     except Repeated:
         repeated = True
+    except OutOfOrder as error:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"job {job_id} has {error.steps} checkpoints, so the next 'step' is {error.steps}, not {step}",
+            "send the steps in order; one that failed must be sent again before later ones",
+            field="step",
+            steps=error.steps,
+        ) from None
     except Superseded:
         raise lease_lost(job_id, number) from None
     attempt.extend()

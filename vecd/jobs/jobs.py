@@ -32,6 +32,7 @@ class Jobs:
         self.dispatcher = Dispatcher(engine)
         self.threads = WorkerThreads(engine, self.dispatcher, workers)
         self.leases = Periodic("leases", self._expire_leases, TICK_S)
+        self.due = Periodic("due jobs", self._serve_due, TICK_S)  # for workers outside that wait
         self._loop: asyncio.AbstractEventLoop
         self._lock = threading.Lock()  # guards _awaited
         self._awaited: dict[int, set[asyncio.Event]] = {}  # by job
@@ -47,11 +48,13 @@ class Jobs:
         start."""
         self.threads.start()
         self.leases.start()
+        self.due.start()
 
     async def stop(self) -> None:
         """Starts no more jobs; running ones stop after their current step."""
         self.dispatcher.close()
         await self.leases.stop()
+        await self.due.stop()
 
     def close(self) -> None:
         """Waits for the current steps. Blocks."""
@@ -91,9 +94,14 @@ class Jobs:
             await self.engine.read(self.dispatcher.abandon_ended)
         return TICK_S if leased else None
 
+    async def _serve_due(self) -> float | None:
+        return self.dispatcher.serve_due()
+
     def _changed(self, changes: list[JobChange]) -> None:
         """On the writer's thread, after a commit."""
         self.dispatcher.apply(changes)
+        if any(change.job is not None and change.job.ready_us for change in changes):
+            self._loop.call_soon_threadsafe(self.due.wake)
         with self._lock:
             if not self._awaited:
                 return

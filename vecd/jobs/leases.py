@@ -7,7 +7,8 @@ they carry the number of its attempt (the fencing number; Kleppmann, 2016, "How 
 Leases are measured in the daemon's working time (WorkingTime), and are not stored:
 - Setting the wall clock does not end or extend a lease.
 - While the machine sleeps, or the daemon is stopped (SIGSTOP), it cannot receive a heartbeat: this time does not count.
-- When the daemon starts, the leases of jobs that run outside start again: their workers may still be running.
+- When the daemon starts, the leases of jobs that run outside start again: their workers may still be running. The time
+  limit of an attempt (`timeout_s`) does not start again: it counts from the attempt's start, by the wall clock.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class WorkingTime:
 class Attempt:
     """A running attempt: its worker, its progress, and whether it must stop."""
 
+    __slots__ = (
+        "_begun", "_deadline", "_done_before", "_ends", "_time", "done", "entry", "finishing", "job", "kind", "lease_s",
+        "stop", "total", "worker",
+    )  # fmt: skip
+
     def __init__(self, entry: QueuedJob, worker: str, time: WorkingTime, lease_s: float | None = None) -> None:
         """`lease_s` is None for a thread of the daemon, which has no lease."""
         self.entry = entry
@@ -64,11 +70,12 @@ class Attempt:
         self._deadline: float | None = None
         self._done_before = 0
 
-    def begin(self, job: Job) -> None:
-        """The claim is durable."""
+    def begin(self, job: Job, ago_s: float = 0.0) -> None:
+        """The claim is durable since `ago_s` seconds, in an earlier daemon unless that is 0. The time limit counts from
+        then."""
         self.job = job
         self._begun = _now()
-        self._deadline = None if job.timeout_s is None else self._begun + job.timeout_s
+        self._deadline = None if job.timeout_s is None else self._begun + job.timeout_s - ago_s
         self.done, self.total, self._done_before = job.done, job.total, job.done or 0
         if self.lease_s is not None:
             self._ends = self._time.now + self.lease_s

@@ -11,7 +11,9 @@ from typing import Any
 import orjson
 
 from .. import limits
+from ..engine.documents import published
 from ..errors import Code, VecError, nearest
+from ..store import events
 from ..store import job_transitions as transitions
 from ..store import jobs as store
 from ..store.jobs import Job, NewJob
@@ -87,7 +89,7 @@ async def _ended(jobs: Jobs, job_id: int, deadline: float) -> bool:
     with jobs.awaiting([job_id]) as moved:
         while True:
             moved.clear()  # before reading: a move during the read wakes us again
-            if not any(job.cancelling for job in await jobs.engine.read(_these, jobs, [job_id])):
+            if not any(job.cancelling for job in await _these(jobs, [job_id])):
                 return True
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0:
@@ -107,7 +109,7 @@ def overview(jobs: Jobs) -> dict[str, Any]:
 
 async def status(jobs: Jobs) -> dict[str, Any]:
     """The overview, and the running jobs."""
-    running = await jobs.engine.read(_these, jobs, jobs.dispatcher.running)
+    running = await _these(jobs, jobs.dispatcher.running)
     return {**overview(jobs), "jobs": [described(jobs, job) for job in running if job.state == store.RUNNING]}
 
 
@@ -182,7 +184,7 @@ async def wait(
             if before_read is not None:
                 await before_read()
             moved.clear()  # before reading: a move during the read wakes us again
-            found = await jobs.engine.read(_these, jobs, ids)
+            found = await _these(jobs, ids)
             if missing := set(ids) - {job.job_id for job in found}:
                 raise VecError(Code.NOT_FOUND, f"job {min(missing)} does not exist", job_id=min(missing))
             yield [described(jobs, job) for job in found]
@@ -222,9 +224,16 @@ def described(jobs: Jobs, job: Job) -> dict[str, Any]:
     }
 
 
-def _these(jobs: Jobs, job_ids: Sequence[int]) -> list[Job]:
-    with jobs.engine.database.read_transaction() as db:
-        return store.find_many(db, job_ids)
+async def _these(jobs: Jobs, job_ids: Sequence[int]) -> list[Job]:
+    """The jobs with these ids, as of a commit that the rest of the daemon has seen."""
+
+    def read() -> tuple[list[Job], int]:
+        with jobs.engine.database.read_transaction() as db:
+            return store.find_many(db, job_ids), events.head(db)
+
+    found, seq = await jobs.engine.read(read)
+    await published(jobs.engine, seq)
+    return found
 
 
 # --- changing -------------------------------------------------------------------------------------------------------
@@ -239,7 +248,7 @@ async def cancel(jobs: Jobs, job_ids: Sequence[int]) -> list[dict[str, Any]]:
         deadline = asyncio.get_running_loop().time() + limits.CANCEL_WAIT_S
         while True:
             moved.clear()
-            found = await jobs.engine.read(_these, jobs, job_ids)
+            found = await _these(jobs, job_ids)
             left_s = deadline - asyncio.get_running_loop().time()
             if not any(job.state == store.RUNNING for job in found) or left_s <= 0:
                 return [described(jobs, job) for job in found]

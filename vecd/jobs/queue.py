@@ -16,8 +16,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 #: The number of jobs of a kind that may run at once: in total, and in one library; None: no bound.
 Limits = Callable[[str], tuple[int | None, int | None]]
@@ -29,8 +28,7 @@ _ALL: Final[Resource] = ("all",)
 _SUSPECT: Final[Resource] = ("suspect",)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class QueuedJob:
+class QueuedJob(NamedTuple):
     """A job in the queue."""
 
     job_id: int
@@ -147,6 +145,9 @@ class Queue:
 
     def _next_kind(self, wants: Wants | None) -> str | None:
         """The kind of the best ready job of the wanted kinds."""
+        if len(self._ready) == 1:
+            (kind,) = self._ready
+            return kind if wants is None or wants(kind) else None
         kinds = [kind for kind in self._ready if wants is None or wants(kind)]
         if len(kinds) > 1:
             return min(kinds, key=lambda kind: self._ready[kind][0])

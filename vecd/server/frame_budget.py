@@ -120,7 +120,7 @@ def decode_at_once(payload: bytes) -> Decoded:
     try:
         return decode_request(payload)
     except VecError as error:
-        return Undecoded(error, request_id(payload) if error.code == Code.TOO_LARGE else None)
+        return Undecoded(error, request_id(payload) if error.code != Code.PROTOCOL_ERROR else None)
     except Exception as error:  # no memory, for instance
         log.error("a frame cannot be decoded", exc_info=error, extra={"bytes": len(payload)})
         return Undecoded(VecError(Code.INTERNAL, f"a frame cannot be decoded: {type(error).__name__}"))

@@ -19,8 +19,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
@@ -61,12 +60,19 @@ class Superseded(Exception):
     """The attempt no longer holds the job."""
 
 
+class OutOfOrder(Superseded):
+    """The attempt holds the job, which has `steps` checkpoints, not as many as the attempt says."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(f"the job has {steps} checkpoints")
+        self.steps = steps
+
+
 class Repeated(Exception):
     """The attempt has committed this checkpoint already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """The end of an attempt. `state` is pending if another attempt follows, at `ready_us` or later."""
 
     job: Job
@@ -146,15 +152,17 @@ def check_fence(tx: Transaction, job_id: int, attempt: int, number: int) -> Any:
     The attempt number is the fencing token: it grows with each claim, so an attempt that has lost its job can write
     nothing more. The number of checkpoints keeps steps in order: if one cannot be written, neither can later ones.
 
-    Raises Superseded, or Repeated if this checkpoint was committed before.
+    Raises Superseded, OutOfOrder, or Repeated if this checkpoint was committed before.
     """
     row = tx.db.execute(
         "SELECT steps, checkpoint FROM jobs WHERE job_id = ? AND attempt = ? AND state = 'running'", (job_id, attempt)
     ).fetchone()
     if row is not None and row[0] == number + 1:
         raise Repeated
-    if row is None or row[0] != number:
+    if row is None:
         raise Superseded
+    if row[0] != number:
+        raise OutOfOrder(row[0])
     return loaded(row[1])
 
 

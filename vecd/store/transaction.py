@@ -50,8 +50,7 @@ class Change:
     dropped: bool = False  # the whole library is deleted
 
 
-@dataclass(frozen=True, slots=True)
-class JobChange:
+class JobChange(NamedTuple):
     """A transition of a job: from a state (None: the job is new) to its current row (None: the job is deleted)."""
 
     job_id: int

@@ -143,11 +143,22 @@ class _Meter:
 def decode_request(payload: bytes) -> tuple[Request, int]:
     """The request in a frame's payload, and its approximate bytes in memory.
 
-    Raises VecError `protocol_error`; or `too_large`, in which case `request_id` returns the id to answer.
+    Raises VecError `protocol_error`; or `too_large` or `invalid_request`, for which `request_id` returns the id to
+    answer.
     """
     meter = _Meter(len(payload), limits.REQUEST_BYTES_MAX)
     hooks = {"list_hook": meter.made_list, "object_hook": meter.made_map}
-    return parse_request(decode(payload, **hooks)), meter.total
+    try:
+        message = decode(payload, **hooks)
+    except VecError as error:
+        if "strict_map_key" in str(error.__cause__):  # msgpack has no class for it
+            raise VecError(
+                Code.INVALID_REQUEST,
+                "a map in the request has a key that is not a string",
+                'send strings as keys, for example {"1": "a"} and not {1: "a"}',
+            ) from error
+        raise
+    return parse_request(message), meter.total
 
 
 def request_id(payload: bytes) -> int | None:

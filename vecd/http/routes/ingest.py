@@ -74,7 +74,9 @@ async def _documents(call: Call) -> AsyncGenerator[bytes, None]:
     yield b"".join([orjson.dumps(each) + b"\n" for each in given])
 
 
-_DOCUMENTS = Body(ref("NewDocument"), "A document a line, as for `vec ingest`; can be gzipped.", (NDJSON,))
+_DOCUMENTS = Body(
+    ref("NewDocument"), "A document a line, as for `vec ingest`; can be gzipped.", (NDJSON,), required=False
+)
 
 ENDPOINTS = (
     Endpoint(

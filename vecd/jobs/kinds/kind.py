@@ -9,12 +9,11 @@ is short (a fraction of a second), and a checkpoint has all that the next step n
         while page := read(at["after"]):
             at = {"after": page[-1].id}
             yield Step(at, DeleteVersions(library, page))
-        return {"deleted": run.counts["deleted"]}
+        return {"deleted": run.count("deleted")}
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -68,17 +67,18 @@ class Run:
     job: Job
     stopping: Callable[[], bool]  # whether the job must stop; for waits within a step
     forget: Callable[[Iterable[Job]], None]  # calls JobKind.forget for other jobs
-    counts: Counter[str] = field(init=False)  # of all committed steps; see `count`
+    counts: dict[str, int] = field(init=False)  # of all committed steps; see `count`
     seq: int | None = field(init=False)  # the head of the log after the last effect that reported it
 
     def __post_init__(self) -> None:
         kept = self.checkpoint
-        self.counts = Counter(kept.get("counts") if isinstance(kept, dict) else None)
+        self.counts = dict(kept.get("counts", {})) if isinstance(kept, dict) else {}
         self.seq = kept.get("seq") if isinstance(kept, dict) else None
 
     def committed(self, outcome: EffectResult) -> None:
         """A step is durable."""
-        self.counts.update(outcome.counts)
+        for name, count in outcome.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
         self.seq = self.seq if outcome.seq is None else outcome.seq
 
     @property
@@ -87,7 +87,7 @@ class Run:
 
     def count(self, name: str) -> int:
         """The sum of a count over all committed steps of all attempts."""
-        return self.counts[name]
+        return self.counts.get(name, 0)
 
     @property
     def checkpoint(self) -> Any:
