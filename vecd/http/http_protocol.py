@@ -41,6 +41,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = self._head_count = 0
         self._in_message = False  # from the first byte of a request to the last of its body
         self._in_body = False
+        self._body_came = False  # a piece of a body, in the data that is being parsed
         self._silent_bytes = 0  # of chunk headers and trailers since the last piece of a body
         self._linger_since: float | None = None
         self._linger_bytes = 0
@@ -68,7 +69,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         in_head, in_body = self._head_since is not None and self._in_message, self._in_body
-        silent = self._silent_bytes
+        self._body_came = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -88,7 +89,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > limits.HEAD_BYTES_MAX:
                 self._refuse_head()
-        elif in_body and self._in_body and self._silent_bytes == silent:
+        elif in_body and self._in_body and not self._body_came:
             self._silent_bytes += len(data)
             if self._silent_bytes > limits.HEAD_BYTES_MAX:
                 self._refuse(400, VecError(Code.INVALID_REQUEST, "the headers of a chunk are too long"))
@@ -177,7 +178,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._reject(400, VecError(Code.INVALID_REQUEST, what, "send one of the two"))
 
     def on_body(self, body: bytes) -> None:
-        self._silent_bytes = 0
+        self._silent_bytes, self._body_came = 0, True
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -72,16 +72,17 @@ export async function send(method, path, { json, body, type, signal, withKey } =
     setConnection('down');
     throw new Problem({ code: 'unreachable', detail: 'The gateway does not answer.' });
   }
+  const current = secret === key; // the answer to an older key says nothing about this one
   if (response.ok) {
-    setConnection('up');
+    if (current) setConnection('up');
     return response;
   }
   const problem = new Problem({ status: response.status, detail: response.statusText, ...(await readJson(response)) });
   if (response.status === 401) {
-    if (withKey === undefined) setConnection('unauthorized', problem.text);
+    if (current) setConnection('unauthorized', problem.text);
   } else if (DAEMON_GONE.has(problem.code)) {
     setConnection('no_daemon', problem.text);
-  } else {
+  } else if (current) {
     setConnection('up');
   }
   throw problem;

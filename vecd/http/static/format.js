@@ -18,7 +18,7 @@ export function bytes(value) {
 }
 
 export function seconds(value) {
-  if (value < 10) return `${value.toFixed(1)} s`;
+  if (value < 10 && !Number.isInteger(value)) return `${value.toFixed(1)} s`;
   if (value < 120) return `${Math.round(value)} s`;
   if (value < 7200) return `${Math.round(value / 60)} min`;
   return `${Math.round(value / 3600)} h`;

@@ -7,6 +7,9 @@ const TOKEN = /[\p{L}\p{N}\p{M}'’]+|\p{Extended_Pictographic}/gu;
 const UNSPACED = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}]/u;
 const ENDINGS = /(?:ations?|ings?|edly|ed|ies|es|ers?|ly|s)$/;
 
+// Marked only where the query has no other words: they are in every text.
+const COMMON = new Set('a an and are as at be by for from in is it of on or that the this to was with'.split(' '));
+
 const fold = (word) =>
   word.normalize('NFKD').replace(/\p{M}+/gu, '').toLowerCase().replaceAll('ß', 'ss').replace(/['’]s?$/, '');
 
@@ -21,7 +24,9 @@ export function matcher(query) {
   const stems = new Set();
   const prefixes = [];
   const pairs = new Set();
-  for (const { 0: token, index } of query.matchAll(TOKEN)) {
+  const tokens = [...query.matchAll(TOKEN)];
+  const rare = tokens.filter(({ 0: token }) => !COMMON.has(token.toLowerCase()));
+  for (const { 0: token, index } of rare.length ? rare : tokens) {
     const word = fold(token);
     if (UNSPACED.test(token)) addPairs(token, pairs);
     else if (query[index + token.length] === '*') prefixes.push(word);
