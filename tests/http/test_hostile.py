@@ -3,7 +3,6 @@ answered, and the gateway's memory is bounded."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import gzip
 import os
@@ -11,7 +10,6 @@ import re
 import resource
 import select
 import socket
-import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -314,17 +312,6 @@ def test_an_endless_body_ends(raw: Raw, path: str) -> None:
     assert raw.flood(b"10000\r\n" + b" " * 65_536 + b"\r\n", 500 * MIB) < 100 * MIB
 
 
-def test_a_line_of_100_mb_is_refused_and_costs_no_more_than_the_largest_line(gateway: Gateway, raw: Raw) -> None:
-    before = memory(gateway)
-    raw.send(head("POST", "/v1/libraries/notes/documents/stream", "Content-Type: application/x-ndjson", CHUNKED))
-    raw.send(b'5\r\n{"a":\r\n')
-    raw.flood_until_answered(b"10000\r\n" + b"1" * 65_536 + b"\r\n", 100 * MIB)
-    assert memory(gateway) - before < GROWTH_BYTES_MAX
-    raw.send(b"0\r\n\r\n")
-    answer = raw.rest()
-    assert b"bytes" in answer, answer[-500:]
-
-
 def test_a_body_that_stops_is_answered_in_time(gateway: Gateway) -> None:
     """Half a chunk, half a length, nothing: many at the same time."""
     starts = [
@@ -370,16 +357,6 @@ def test_bodies_that_are_held_at_the_same_time_are_bounded(gateway: Gateway) -> 
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
-
-
-def test_clients_that_never_read_cost_little_and_are_closed(gateway: Gateway) -> None:
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Raw(gateway, receive_buffer=4_096)) for _ in range(50)]
-        for client in clients:
-            client.send(head("GET", "/v1/libraries/notes/documents") * 4)
-        answered(gateway)
-        for client in clients:  # what is buffered may be read; then the connection ends in the middle
-            assert until(lambda client=client: not client.send(b"\r\n"), "it is closed") is True  # type: ignore[misc]
 
 
 def test_a_flood_of_pipelined_requests_is_bounded(gateway: Gateway) -> None:
@@ -438,30 +415,6 @@ def file_limit(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_thousands_of_idle_connections_against_a_low_file_limit_keep_nobody_out() -> None:
-    environment = {**ENVIRONMENT, "VEC_HTTP_HEAD_S": "60"}
-    with Instance(environment) as instance:
-        instance.vec("status")
-        prefix = ["prlimit", "--nofile=200:200"]
-        command = [*prefix, os.path.join(os.path.dirname(os.sys.executable), "vec"), "serve", "--listen", "127.0.0.1:0"]  # type: ignore[attr-defined]
-        process = subprocess.Popen(command, env=instance.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            url = httpx.URL(__import__("json").loads(process.stdout.readline())["url"])
-            with contextlib.ExitStack() as stack, file_limit(4_096):
-                for number in range(2_000):
-                    idle = stack.enter_context(socket.socket())
-                    idle.connect((url.host, url.port))
-                    if number % 200 == 0:
-                        assert httpx.get(f"{url}/v1/libraries", timeout=20).status_code == 200
-                assert httpx.get(f"{url}/v1/libraries", timeout=20).status_code == 200
-        finally:
-            process.terminate()
-            _, said = process.communicate(timeout=PATIENCE_S)
-        assert b"Traceback" not in said
-
-
 def test_one_key_and_one_client_cannot_take_all_connections() -> None:
     environment = {**ENVIRONMENT, "VEC_HTTP_CONNECTIONS": "20", "VEC_HTTP_REQUESTS_PER_KEY": "5"}
     with Instance(environment) as instance:
@@ -484,144 +437,6 @@ def test_one_key_and_one_client_cannot_take_all_connections() -> None:
             _, other = KeyFile.of(instance.settings).create("other", "read")
             answer = httpx.get(f"{gateway.url}/v1/libraries", headers={"authorization": f"Bearer {other}"})
             assert answer.status_code == 200
-
-
-# --- WebSockets -------------------------------------------------------------------------------------------------------
-
-
-def handshake(gateway: Gateway, *headers: str) -> Raw:
-    made = Raw(gateway)
-    nonce = base64.b64encode(os.urandom(16)).decode()
-    wanted = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {nonce}")
-    wanted += ("Sec-WebSocket-Protocol: vec.msgpack",)
-    made.send(head("GET", "/v1/ws", *wanted, *headers))
-    return made
-
-
-@pytest.fixture
-def opened(gateway: Gateway) -> Iterator[Raw]:
-    with handshake(gateway) as made:
-        assert made.status() == 101
-        yield made
-
-
-def frame(opcode: int, data: bytes, final: bool = True, announced: int | None = None) -> bytes:
-    """A frame, masked with zeros."""
-    size = len(data) if announced is None else announced
-    first = bytes(((0x80 if final else 0) | opcode,))
-    if size < 126:
-        return first + bytes((0x80 | size,)) + bytes(4) + data
-    if size < 65_536:
-        return first + b"\xfe" + struct.pack("!H", size) + bytes(4) + data
-    return first + b"\xff" + struct.pack("!Q", size) + bytes(4) + data
-
-
-def close_code(answer: bytes) -> int | None:
-    """The code of the close frame with which an answer ends."""
-    at = answer.rfind(b"\x88")
-    return struct.unpack("!H", answer[at + 2 : at + 4])[0] if at >= 0 and len(answer) >= at + 4 else None
-
-
-def test_a_frame_that_is_announced_as_huge_is_refused(opened: Raw) -> None:
-    opened.send(frame(1, b"x" * 1_000, announced=1 << 40))
-    assert close_code(opened.rest()) == 1009
-
-
-def test_an_endless_fragmented_message_is_refused(opened: Raw) -> None:
-    opened.send(frame(2, b"x", final=False))
-    assert opened.flood(frame(0, b"x" * 60_000, final=False), 200 * MIB) < 64 * MIB
-    assert close_code(opened.rest()) in (1009, None)
-
-
-def test_endless_empty_fragments_are_refused(opened: Raw) -> None:
-    opened.send(frame(2, b"", final=False))
-    assert opened.flood(frame(0, b"", final=False) * 10_000, 64 * MIB) < 32 * MIB
-    assert close_code(opened.rest()) in (1009, None)
-
-
-def test_a_flood_of_pings_of_a_client_that_does_not_read_is_bounded(gateway: Gateway) -> None:
-    with handshake(gateway) as client:
-        assert client.status() == 101
-        client.socket.settimeout(2)
-        client.flood(frame(9, b"p" * 100) * 1_000, 100 * MIB)
-        answered(gateway)
-
-
-def test_a_flood_of_tiny_messages_is_bounded(gateway: Gateway) -> None:
-    with handshake(gateway) as client:
-        assert client.status() == 101
-        client.socket.settimeout(2)
-        client.flood(frame(2, b"{}") * 30_000, 50 * MIB)
-        answered(gateway)
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"\x81\x05hello",  # not masked
-        frame(3, b""),  # a reserved opcode
-        b"\xf1" + frame(1, b"x")[1:],  # reserved bits
-        frame(9, b"x" * 126),  # a large ping
-        frame(0, b"x"),  # a continuation of nothing
-        frame(1, b"\xff\xfe"),  # not UTF-8
-        b"GET / HTTP/1.1\r\n\r\n",
-    ],
-)
-def test_what_is_not_a_frame_ends_the_connection(opened: Raw, sent: bytes) -> None:
-    opened.send(sent)
-    assert close_code(opened.rest()) in (1002, 1003, 1007, 1008)
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        (("Origin: https://evil.example",), 403),
-        (("Origin: null",), 403),
-        (("Authorization: Bearer vec_x",), 401),
-        (("Sec-WebSocket-Version: 7",), 400),
-        ((f"X-A: {'a' * 20_000}",), 431),
-    ],
-)
-def test_a_handshake_that_is_not_allowed_gets_a_status(gateway: Gateway, headers: tuple[str, ...], status: int) -> None:
-    with handshake(gateway, *headers) as client:
-        assert client.status() == status
-
-
-def test_a_compressed_websocket_is_not_negotiated(gateway: Gateway) -> None:
-    with handshake(gateway, "Sec-WebSocket-Extensions: permessage-deflate") as client:
-        read = b""
-        while b"\r\n\r\n" not in read:
-            read += client.socket.recv(4_096)
-        assert b"101" in read[:20]
-        assert b"permessage-deflate" not in read
-
-
-def test_the_end_of_a_key_ends_what_it_has_open() -> None:
-    with Instance(ENVIRONMENT) as instance:
-        file = KeyFile.of(instance.settings)
-        _, staying = file.create("staying", "write")
-        _, revoked = file.create("revoked", "write")
-        _, expiring = file.create("expiring", "write", expires_s=4.0)
-        instance.vec("library", "create", "notes")
-        with Gateway(instance) as gateway, contextlib.ExitStack() as stack:
-            opened: dict[str, tuple[Raw, Raw]] = {}
-            for name, secret in (("staying", staying), ("revoked", revoked), ("expiring", expiring)):
-                header = f"Authorization: Bearer {secret}"
-                client = stack.enter_context(handshake(gateway, header))
-                assert client.status() == 101
-                stream = stack.enter_context(Raw(gateway))
-                stream.send(head("POST", "/v1/libraries/notes/documents/stream", header, CHUNKED))
-                opened[name] = client, stream
-            file.revoke("revoked")
-            for name in ("revoked", "expiring"):
-                client, stream = opened[name]
-                answer = client.rest()
-                assert close_code(answer) == 4401
-                assert name.encode() in answer
-                stream.rest()
-            client, _ = opened["staying"]
-            client.send(frame(9, b"hello"))
-            assert client.socket.recv(100) == b"\x8a\x05hello"
 
 
 def test_no_attack_is_logged_with_a_traceback(gateway: Gateway) -> None:
