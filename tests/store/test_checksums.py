@@ -191,18 +191,20 @@ def test_an_index_is_built_without_a_damaged_vector_and_its_snapshot_is_used(ins
     assert daemon.wait(60) == 0
     for path in (instance.settings.data / "indexes").glob("*"):
         path.unlink()
-    flip(instance, vectors[700].tobytes())
+    held = instance.settings.store.read_bytes()
+    bad = next(n for n in range(700, 1_499) if held.count(vectors[n].tobytes()) == 1)  # not across two pages
+    flip(instance, vectors[bad].tobytes())
     daemon = instance.start()
     with instance.connect() as client:
         client.request("library.rebuild", library="many")
-        found = list(client.search(vector=vectors[700].tolist(), library="many", k=2_000, exact=True))
-        assert {hit["document_id"] for hit in found} == {str(n) for n in range(1_500)} - {"700"}
+        found = list(client.search(vector=vectors[bad].tolist(), library="many", k=2_000, exact=True))
+        assert {hit["document_id"] for hit in found} == {str(n) for n in range(1_500)} - {str(bad)}
         client.request("shutdown")
     assert daemon.wait(60) == 0
     instance.start()
     with instance.connect() as client:
-        assert next(client.search(vector=vectors[701].tolist(), library="many", k=1))["document_id"] == "701"
-        assert client.delete(["700"], "many")["deleted"] == 1
+        assert next(client.search(vector=vectors[bad + 1].tolist(), library="many", k=1))["document_id"] == str(bad + 1)
+        assert client.delete([str(bad)], "many")["deleted"] == 1
         assert client.count("many")["documents"] == 1_499
         assert len(list(client.search(vector=vectors[7].tolist(), library="many", k=2_000, exact=True))) == 1_499
     assert not list((instance.settings.data / "indexes").glob("*.damaged"))
