@@ -47,7 +47,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine"},
     "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs"},
     "server": {*SHARED, "wire", "unixsocket", "ops"},
-    "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"},
+    "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"}
+    | {"gateway_process", "http"},
+    "gateway_process": {*SHARED, "process"},
     "http": {*SHARED, "logs", "process", "unixsocket", "data_lock", "wire", "client"},
     "restore": {*SHARED, "data_lock", "store"},
     "__main__": {"daemon"},
@@ -65,7 +67,8 @@ ONLY_IN: dict[str, set[str]] = {
     "Stemmer": {"text"},
     "sqlite3": set(),
     "socket": {"unixsocket", "client", "server", "daemon", "http"},
-    "asyncio": {"client", "write_order", "feed", "engine", "jobs", "ops", "server", "daemon", "http"},
+    "asyncio": {"client", "write_order", "feed", "engine", "jobs", "ops", "server", "daemon", "http"}
+    | {"gateway_process"},
     "uvloop": {"daemon", "http"},
     "starlette": {"http"},
     "uvicorn": {"http"},

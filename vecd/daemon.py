@@ -29,12 +29,14 @@ from . import __version__, limits, logs
 from .data_lock import READY, STOPPING, DataLock, folder_id
 from .durable_files import printable_path
 from .errors import Code, VecError
+from .http.settings import load as load_http
 from .process import detach, open_standard_streams, reset_priority_and_limits, reset_signals
 from .resources import check_descriptors, own_descriptors, save_address_space
 from .settings import Settings, load, private_folder
 from .unixsocket import is_listening
 
 if TYPE_CHECKING:
+    from .gateway_process import GatewayProcess
     from .ops.service import Service
     from .server.listener import Listener
 
@@ -69,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     unchanged = reset_priority_and_limits() if arguments.fresh else {}
     try:
         settings = load(socket=arguments.socket)
+        load_http(settings)
         if arguments.log_level:
             settings = settings._replace(log_level=arguments.log_level)
         if arguments.workers:
@@ -185,13 +188,17 @@ async def _serve(
     jobs.open(loop)
     scheduler = Scheduler(jobs)
     about = {"data": printable_path(settings.data), "data_id": folder_id(settings.data)}
-    listener = await _listen(settings, Service(jobs, scheduler, stop.set, about))
+    service = Service(jobs, scheduler, stop.set, about)
+    gateway = _gateway(settings, reopening)
+    if gateway is not None:
+        service.gateway_status = gateway.status
+    listener = await _listen(settings, service)
     keeper = loop.create_task(listener.keep_bound(keep_lock))
     trimming = Periodic("retention", partial(engine.feed.retention.keep_trimmed, settings), limits.RETENTION_EVERY_S)
     trimming.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reopening.reopen if reopening else lambda: None)
+    loop.add_signal_handler(signal.SIGHUP, _reopen, reopening, gateway)
     gc.freeze()  # objects that exist now are permanent: collections can skip them
     log.info("ready", extra={"version": __version__, "pid": os.getpid(), "socket": str(settings.socket)})
     lock.socket = listener.path or lock.socket
@@ -199,6 +206,8 @@ async def _serve(
     _report_ready(ready_fd)
     jobs.start()
     scheduler.start()
+    if gateway is not None:
+        gateway.start()
     await stop.wait()
     keeper.cancel()
     lock.tell(STOPPING)
@@ -212,7 +221,7 @@ async def _serve(
     _notify("STOPPING=1")
     engine.indexes.stop_building()
     await scheduler.stop()
-    await jobs.stop()
+    await asyncio.gather(jobs.stop(), *([gateway.stop()] if gateway is not None else []))
     await listener.drain(settings.drain_s)
     await trimming.stop()
     await asyncio.to_thread(jobs.close)
@@ -221,6 +230,23 @@ async def _serve(
     listener.unbind()
     log.info("stopped")
     return _EX_IOERR if failures else 0
+
+
+def _gateway(settings: Settings, reopening: logs.ReopeningHandler | None) -> GatewayProcess | None:
+    """The gateway, if the configuration asks for one. Raises VecError `invalid_settings`."""
+    if not load_http(settings).listen:
+        return None
+    from .gateway_process import GatewayProcess
+
+    return GatewayProcess(settings, Path(reopening.baseFilename) if reopening else None)
+
+
+def _reopen(reopening: logs.ReopeningHandler | None, gateway: GatewayProcess | None) -> None:
+    """Handles SIGHUP: logrotate has moved the log."""
+    if reopening is not None:
+        reopening.reopen()
+        if gateway is not None:
+            gateway.reopen_log()
 
 
 def _report_ready(ready_fd: int | None) -> None:

@@ -52,7 +52,8 @@ def set_up(level: str, file: Path | None) -> ReopeningHandler | None:
         handler = reopening = ReopeningHandler(file, encoding="utf-8", delay=False)
     handler.setFormatter(Logfmt())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # at lower levels it logs which library it loads
+    for name in ("faiss", "uvicorn"):  # at lower levels they log what we log ourselves, or nobody asks for
+        logging.getLogger(name).setLevel(logging.WARNING)
     return reopening
 
 

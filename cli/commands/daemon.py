@@ -76,15 +76,16 @@ def status(json: options.Json = False, socket: options.Socket = None) -> None:
         started_at = started.isoformat(timespec="seconds").replace("+00:00", "Z")
         found = {
             "running": True, "state": "ready", "pid": body["pid"], "socket": body["socket"], "started_at": started_at,
-            "uptime_s": body["uptime_s"],
+            "uptime_s": body["uptime_s"], "http": (body.get("http") or {}).get("listen"),
         }  # fmt: skip
-        Output(json).one(found, f"vecd is running, pid {body['pid']}, since {started_at}\nsocket  {body['socket']}")
+        told = f"vecd is running, pid {body['pid']}, since {started_at}\nsocket  {body['socket']}"
+        Output(json).one(found, told + "".join(f"\nhttp    {url}" for url in found["http"] or ()))
         return
     held = _holder(settings)
     state = (held.state or "starting") if held is not None else "stopped"
     found = {
         "running": held is not None, "state": state, "pid": held and held.pid, "socket": (held and held.socket) or None,
-        "started_at": None, "uptime_s": None,
+        "started_at": None, "uptime_s": None, "http": None,
     }  # fmt: skip
     if held is None:
         Output(json).one(found, "vecd is not running")

@@ -31,6 +31,8 @@ def show(output: Output, body: dict[str, Any]) -> None:
     hours, seconds = divmod(int(body["uptime_s"]), 3600)
     print(f"vecd {body['version']}, pid {body['pid']}, up {hours}:{seconds // 60:02}:{seconds % 60:02}")
     print(f"socket       {body['socket']}")
+    if (gateway := body.get("http")) is not None:
+        print(f"http         {' '.join(gateway['listen']) or 'not ready; see vec daemon logs'}")
     print(f"data         {body['data']}")
     kept = body["seq"] - int(body["oldest"].partition(":")[2])
     print(f"log          {body['log']}, {body['seq']:,} events" + (f", {kept:,} kept" if kept < body["seq"] else ""))

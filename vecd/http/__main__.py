@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,10 +31,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     try:
         settings = load_settings(socket=arguments.socket)
-        logs.set_up(settings.log_level, Path(arguments.log_file) if arguments.log_file else None)
-        serve(settings, arguments.listen, ready=_tell, lifeline=arguments.lifeline_fd)
+        reopening = logs.set_up(settings.log_level, Path(arguments.log_file) if arguments.log_file else None)
+        signal.signal(signal.SIGHUP, lambda *_: reopening.reopen() if reopening else None)
+
+        def ready(urls: Sequence[str]) -> None:
+            log.info("ready", extra={"version": __version__, "pid": os.getpid(), "listen": " ".join(urls)})
+            if arguments.ready_fd is not None:
+                with open(arguments.ready_fd, "w", encoding="utf-8") as pipe:
+                    pipe.writelines(f"{url}\n" for url in urls)
+
+        serve(settings, arguments.listen, spawn=not arguments.no_spawn, ready=ready, lifeline=arguments.lifeline_fd)
     except (VecError, OSError) as error:
-        log.critical("cannot start", extra={"error": str(error)})
+        log.critical("the gateway cannot start", extra={"error": str(error)})
         retry = isinstance(error, VecError) and error.retryable
         sys.exit(_EX_TEMPFAIL if retry else _EX_CONFIG)
 
@@ -52,15 +61,13 @@ def serve(settings: Settings, listen: Sequence[str], **options: Any) -> None:
     server.run(settings, configured, **options)
 
 
-def _tell(urls: Sequence[str]) -> None:
-    log.info("ready", extra={"version": __version__, "pid": os.getpid(), "listen": " ".join(urls)})
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m vecd.http", description="The HTTP gateway of vecd.")
     parser.add_argument("--listen", action="append", default=[], metavar="ADDRESS", help="HOST:PORT or unix:PATH")
     parser.add_argument("--socket", metavar="PATH", help="the daemon's socket")
     parser.add_argument("--log-file", metavar="PATH", help="log to this file instead of stderr")
+    parser.add_argument("--no-spawn", action="store_true", help="do not start a daemon if none is running")
+    parser.add_argument("--ready-fd", type=int, metavar="FD", help="write the URLs to this descriptor when it is ready")
     parser.add_argument("--lifeline-fd", type=int, metavar="FD", help="stop when this descriptor ends")
     return parser
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import httptools
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from .. import limits
@@ -41,9 +41,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = self._head_count = 0
         self._in_message = False  # from the first byte of a request to the last of its body
         self._in_body = False
+        self._body_came = False  # a piece of a body, in the data that is being parsed
         self._silent_bytes = 0  # of chunk headers and trailers since the last piece of a body
         self._linger_since: float | None = None
         self._linger_bytes = 0
+        self._running: RequestResponseCycle | None = None  # `cycle` is the one that was received last
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
@@ -67,7 +69,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         in_head, in_body = self._head_since is not None and self._in_message, self._in_body
-        silent = self._silent_bytes
+        self._body_came = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -87,7 +89,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > limits.HEAD_BYTES_MAX:
                 self._refuse_head()
-        elif in_body and self._in_body and self._silent_bytes == silent:
+        elif in_body and self._in_body and not self._body_came:
             self._silent_bytes += len(data)
             if self._silent_bytes > limits.HEAD_BYTES_MAX:
                 self._refuse(400, VecError(Code.INVALID_REQUEST, "the headers of a chunk are too long"))
@@ -114,6 +116,19 @@ class HttpProtocol(HttpToolsProtocol):
             return
         what = f"the headers were not complete within {self._shared.head_s:g} s"
         self._refuse(408, VecError(Code.TIMEOUT, what, "send the request at once"))
+
+    def abort(self) -> None:
+        """Cuts the connection. What is being answered is told first: uvloop raises if it writes afterwards."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        for cycle, _ in self.pipeline:
+            cycle.disconnected = True
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self.flow.resume_writing()
+        self.transport.abort()
 
     # --- the parser's callbacks ---------------------------------------------------------------------------------------
 
@@ -151,6 +166,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._silent_bytes = 0
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _check_framing(self) -> None:
         encodings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
         lengths = [value for name, value in self.headers if name == b"content-length"]
@@ -159,7 +178,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._reject(400, VecError(Code.INVALID_REQUEST, what, "send one of the two"))
 
     def on_body(self, body: bytes) -> None:
-        self._silent_bytes = 0
+        self._silent_bytes, self._body_came = 0, True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -176,7 +195,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.abort()  # an earlier request is being answered
+            self.abort()  # an earlier request is being answered
             return
         self._shared.busy(self.transport)
         super().handle_websocket_upgrade()
@@ -203,7 +222,7 @@ class HttpProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if self.pipeline or cycle.response_started or not cycle.more_body:
-                self.transport.abort()
+                self.abort()
                 return
             cycle.disconnected = True  # its own body is wrong
             cycle.message_event.set()

@@ -552,6 +552,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "memory_bytes": COUNT,
             "watchers": COUNT,
             "libraries": array(ref("Library")),
+            "http": nullable(record({"pid": nullable(COUNT), "listen": array(STRING)})),
             "connections": COUNT,
             "jobs": record(_QUEUE),
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..engine.engine import Engine
 from ..jobs.jobs import Jobs
@@ -22,5 +23,7 @@ class Service:
         self.scheduler = scheduler
         self.stop = stop
         self.about = dict(about or {})
+        #: The status of the gateway that the daemon runs; None if it runs none.
+        self.gateway_status: Callable[[], dict[str, Any] | None] = lambda: None
         self.budget = Budget()
         self.connections = 0  # open, over all transports, which count them here

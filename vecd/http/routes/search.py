@@ -13,16 +13,17 @@ from ... import limits
 from ..call import Call, filters, json_answer, packed
 from ..endpoint import NDJSON, Answer, Body, Endpoint, Parameter
 from ..parameters import LIBRARY, WHERE
-from ..schemas import COMPONENTS, Schema, ref
+from ..schemas import Schema, enum, ref
 from ..streams import begun, lines, list_answer, summary
 
-_WANTED = COMPONENTS["Search"]["properties"]
+_K: Schema = {"type": "integer", "minimum": 1, "maximum": limits.HITS_MAX, "default": 10}
+_MODE: Schema = {**enum("auto", "vector", "text", "hybrid"), "default": "auto"}
 _RECALL: Schema = {"type": "number", "minimum": limits.RECALL_MIN, "maximum": 1}
 _EF: Schema = {"type": "integer", "minimum": 1, "maximum": limits.EF_MAX}
 _PARAMETERS = (
     Parameter("query", "query", {"type": "string"}, "A text.", required=True),
-    Parameter("k", "query", _WANTED["k"], "The maximum number of hits."),
-    Parameter("mode", "query", _WANTED["mode"], "How to search."),
+    Parameter("k", "query", _K, "The maximum number of hits."),
+    Parameter("mode", "query", _MODE, "How to search."),
     WHERE,
     Parameter("group_by", "query", {"type": "string", "enum": ["document", "chunk"]}, "What a hit is."),
     Parameter("min_score", "query", {"type": "number"}, "Omit hits with a lower score."),

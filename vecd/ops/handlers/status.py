@@ -14,4 +14,9 @@ def ping(call: Call) -> dict[str, Any]:
 
 
 def status(call: Call) -> dict[str, Any]:
-    return {**operations.status(call.engine), "connections": call.service.connections, "jobs": jobs.overview(call.jobs)}
+    return {
+        **operations.status(call.engine),
+        "http": call.service.gateway_status(),
+        "connections": call.service.connections,
+        "jobs": jobs.overview(call.jobs),
+    }
