@@ -245,10 +245,13 @@ def _process(started_s: float) -> Iterator[Family]:
 
 
 def daemon_families(
-    status: Mapping[str, Any] | None, consumers: Iterable[Mapping[str, Any]] = (), disk: Mapping[str, int] | None = None
+    status: Mapping[str, Any] | None,
+    consumers: Iterable[Mapping[str, Any]] | None = (),
+    disk: Mapping[str, int] | None = None,
 ) -> Iterator[Family]:
     """The daemon's metrics from its answers to `status` and `consumers.list`; without a status, the daemon is down.
-    `disk` has the bytes of the store (`store`), and the file system's `free` and `total`."""
+    Without `consumers`, who asks may not see them. `disk` has the bytes of the store (`store`), and the file system's
+    `free` and `total`."""
     yield Family("vec_daemon_up", "gauge", "1 if the daemon answers.").add(0 if status is None else 1)
     if disk is not None:
         yield Family("vec_store_bytes", "gauge", "Size of the store and its write-ahead log.").add(disk["store"])
@@ -272,7 +275,8 @@ def daemon_families(
     yield jobs
     yield Family("vec_job_workers", "gauge", "Threads for background jobs.").add(status["jobs"]["workers"])
     yield from _library_families(status["libraries"])
-    yield from _consumer_families(list(consumers), head)
+    if consumers is not None:
+        yield from _consumer_families(list(consumers), head)
 
 
 def _library_families(libraries: list[Mapping[str, Any]]) -> Iterator[Family]:

@@ -85,17 +85,22 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _parse(self) -> None:
         """Parses what is held until there is a message for the application."""
-        while self._held and self.queue.empty() and not self.transport.is_closing():
+        while self._held and self._wants_more and not self.transport.is_closing():
             super().data_received(self._held.popleft())
             self._count()
         if self._held:
             self.read_paused = True
             self.transport.pause_reading()
-        elif self.queue.empty():
+        elif self._wants_more:
             self._read_on()
 
+    @property
+    def _wants_more(self) -> bool:
+        """Whether the application has taken the last message; or closes, and the client's answer to that is awaited."""
+        return self.close_sent or self.queue.empty()
+
     def _read_on(self) -> None:
-        if self._choked or self._held or not self.queue.empty() or self.transport.is_closing():
+        if self._choked or self._held or not self._wants_more or self.transport.is_closing():
             return
         self.read_paused = False
         self.transport.resume_reading()
@@ -137,6 +142,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def expire(self) -> None:
         self._fail(_POLICY, "the rest of a message did not arrive in time")
+
+    def abort(self) -> None:
+        self.disconnected = True
+        self.writable.set()
+        self.transport.abort()
 
     def _fail(self, code: int, reason: str) -> None:
         """Closes the connection with a close frame."""

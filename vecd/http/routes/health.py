@@ -39,7 +39,7 @@ async def readyz(call: Call) -> Response:
 async def metrics(call: Call) -> Response:
     figures = await call.gateway.metrics.figures(lambda: _figures(call.gateway))
     status = figures.get("status")
-    consumers = figures.get("consumers", ()) if call.principal.libraries is None else ()
+    consumers = figures.get("consumers", ()) if call.principal.libraries is None else None
     if status is not None:
         status = {**status, "libraries": [each for each in status["libraries"] if call.sees(each["name"])]}
     shown = [*call.gateway.metrics.families(), *daemon_families(status, consumers, figures.get("disk"))]
