@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +14,7 @@ import pytest
 
 from tests.support.gateway import Gateway
 from tests.support.instance import Instance, ndjson
-from tests.support.running import fresh, ids_in, numbered, peak_bytes
+from tests.support.running import fresh, numbered, peak_bytes
 from tests.support.waiting import PATIENCE_S, until
 
 
@@ -169,28 +166,6 @@ def test_a_stream_to_a_library_that_does_not_exist_is_refused_with_404(http: htt
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-class Sender:
-    """A body that goes on until the test ends it."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes | None] = []
-        self._there = threading.Condition()
-
-    def send(self, piece: bytes | None) -> None:
-        with self._there:
-            self._pieces.append(piece)
-            self._there.notify()
-
-    def __iter__(self) -> Iterator[bytes]:
-        while True:
-            with self._there:
-                assert self._there.wait_for(lambda: self._pieces, PATIENCE_S)
-                piece = self._pieces.pop(0)
-            if piece is None:
-                return
-            yield piece
-
-
 def test_outcomes_come_while_the_body_goes_on(gateway: Gateway, library: str) -> None:
     address = httpx.URL(gateway.url)
     with socket.create_connection((address.host, address.port or 0), PATIENCE_S) as connection:
@@ -216,35 +191,6 @@ def test_outcomes_come_while_the_body_goes_on(gateway: Gateway, library: str) ->
             ]  # fmt: skip
         send(b"")
         assert counts(told()) == {"added": 3}
-
-
-def test_a_daemon_that_is_killed_in_the_middle_loses_and_doubles_nothing() -> None:
-    with Instance({"VEC_EMBEDDER": "hash"}) as own, Gateway(own) as gateway:
-        library = fresh(own)
-        sender = Sender()
-
-        def body() -> Iterator[bytes]:
-            yield from sender
-
-        for start in range(0, 4_000, 500):
-            sender.send(ndjson(numbered(500, start)).encode())
-        with httpx.stream(
-            "POST", f"{gateway.url}/v1/libraries/{library}/documents/stream", content=body(), timeout=PATIENCE_S
-        ) as answer:
-            lines = answer.iter_lines()
-            told = [json.loads(next(lines))]
-            pid = own.pid()
-            assert pid is not None
-            os.kill(pid, signal.SIGKILL)
-            for start in range(4_000, 6_000, 500):
-                sender.send(ndjson(numbered(500, start)).encode())
-            sender.send(None)
-            told += [json.loads(line) for line in lines]
-        *told, summary = told
-        assert "error" not in summary
-        assert [each["line"] for each in told] == list(range(1, 6_001))
-        assert {each["status"] for each in told} == {"completed"}
-        assert ids_in(own, library) == [each["id"] for each in numbered(6_000)]
 
 
 def test_memory_stays_flat_however_long_the_body_is(gateway: Gateway, http: httpx.Client, library: str) -> None:
