@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 
 from tests.support.gateway import Gateway
@@ -36,3 +38,33 @@ def test_a_parameter_or_key_that_does_not_exist_is_refused(http: httpx.Client, l
 
 def test_curl_gets_an_answer(gateway: Gateway) -> None:
     assert gateway.curl("/healthz") == b'{"status":"ok"}'
+
+
+def test_a_search_in_a_url_takes_what_a_search_in_a_body_takes(http: httpx.Client, library: str) -> None:
+    documents = [{"id": name, "text": f"rotate the logs {name}"} for name in "abc"]
+    assert http.post(f"/v1/libraries/{library}/documents", json={"documents": documents}).json()["added"] == 3
+    wanted: dict[str, Any] = {
+        "query": "logs",
+        "k": 2,
+        "mode": "hybrid",
+        "group_by": "document",
+        "min_score": 0,
+        "explain": True,
+    }
+    of_body = http.post(f"/v1/libraries/{library}/search", json=wanted)
+    of_url = http.get(f"/v1/libraries/{library}/search", params={**wanted, "explain": "true"})
+    assert (of_url.status_code, len(of_url.json()["hits"])) == (200, 2)
+    assert of_url.json()["hits"] == of_body.json()["hits"]
+
+
+def test_every_parameter_of_a_query_has_one_type(http: httpx.Client) -> None:
+    paths = http.get("/openapi.json").json()["paths"]
+    parameters = [
+        each
+        for path in paths.values()
+        for operation in path.values()
+        if isinstance(operation, dict)
+        for each in operation.get("parameters", ())
+    ]
+    assert len(parameters) > 30
+    assert [each["name"] for each in parameters if not isinstance(each["schema"].get("type"), str)] == []

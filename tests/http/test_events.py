@@ -234,11 +234,12 @@ def test_reconnecting_after_any_number_of_events_misses_and_repeats_none(
     seen: list[Sent] = []
     total = sum(2 * (n % 7 + 1) for n in range(60))
     take = 1
-    while len(seen) < total:
-        with stream(gateway.url, cursor, library_id=library) as opened:
-            seen += opened.take(min(take, total - len(seen)))
-            cursor = str(opened.cursor)
-        take = take % 23 + 1
+    with stream(gateway.url, library_id=library):  # which keeps the shared watch going
+        while len(seen) < total:
+            with stream(gateway.url, cursor, library_id=library) as opened:
+                seen += opened.take(min(take, total - len(seen)))
+                cursor = str(opened.cursor)
+            take = take % 23 + 1
     writing.join()
     assert seen == whole(gateway.url, before, library_id=library)
     assert len({each.id for each in seen}) == total

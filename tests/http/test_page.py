@@ -199,17 +199,27 @@ def test_a_websocket_opens_from_the_page_and_is_accepted(browser: Browser, gatew
 
 
 @browsing
-def test_a_job_shows_its_state_and_is_cancelled_and_retried_by_button(
-    browser: Browser, gateway: Gateway, instance: Instance, library: str
+def test_a_job_shows_its_progress_and_is_cancelled_and_retried_by_button(
+    browser: Browser, gateway: Gateway, instance: Instance
 ) -> None:
-    (job,) = instance.objects("jobs", "submit", "--json", "-l", library, "--delay", "1h", "rebuild")
+    steps = ("-p", "steps=1000", "-p", "seconds=0.05")
+    (job,) = instance.objects("jobs", "submit", "--json", *steps, "noop")
     with opened(browser, gateway.url) as (page, _):
         row = page.locator(f"#job-list li[data-job='{job['job_id']}']")
-        expect(row.locator(".badge")).to_have_text("pending")
+        bar = row.locator("progress")
+        expect(row.locator(".badge")).to_have_text("running")
+        expect(row.locator(".note")).to_contain_text("of 1,000")
+        before = float(bar.get_attribute("value") or 0)
+        until(lambda: float(bar.get_attribute("value") or 0) > before, "progress")
         row.get_by_role("button", name="Cancel").click()
         expect(row.locator(".badge")).to_have_text("cancelled")
+        expect(bar).to_be_hidden()
         row.get_by_role("button", name="Retry").click()
-        expect(row.locator(".badge")).to_have_text(re.compile("pending|running|completed"))
+        expect(row.locator(".badge")).to_have_text("running")
+        row.get_by_role("button", name="Cancel").click()
+        expect(row.locator(".badge")).to_have_text("cancelled")
+        row.get_by_role("button", name="Remove").click()
+        expect(row).to_have_count(0)
 
 
 @browsing

@@ -156,9 +156,12 @@ def _python() -> Iterator[Text]:
 
 def _docstrings(parts: tuple[str, ...], path: Path) -> Iterator[Text]:
     content = path.read_text("utf-8", "replace")
+    if '"""' not in content:
+        return
     for match in re.finditer(r'(?:def|class) (\w+)[^"\']{0,200}?:\s+[rR]?("""(?:.*?)""")', content, re.DOTALL):
+        literal = match[2]
         try:
-            text = ast.literal_eval(match[2])
+            text = ast.literal_eval(literal) if "\\" in literal else literal[3:-3]
         except (SyntaxError, ValueError):
             continue
         yield Text(f"{'.'.join(parts)}.{match[1]}", _cut(str(text)), parts[0])

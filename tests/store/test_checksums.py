@@ -191,18 +191,20 @@ def test_an_index_is_built_without_a_damaged_vector_and_its_snapshot_is_used(ins
     assert daemon.wait(60) == 0
     for path in (instance.settings.data / "indexes").glob("*"):
         path.unlink()
-    flip(instance, vectors[700].tobytes())
+    held = instance.settings.store.read_bytes()
+    bad = next(n for n in range(700, 1_499) if held.count(vectors[n].tobytes()) == 1)  # not across two pages
+    flip(instance, vectors[bad].tobytes())
     daemon = instance.start()
     with instance.connect() as client:
         client.request("library.rebuild", library="many")
-        found = list(client.search(vector=vectors[700].tolist(), library="many", k=2_000, exact=True))
-        assert {hit["document_id"] for hit in found} == {str(n) for n in range(1_500)} - {"700"}
+        found = list(client.search(vector=vectors[bad].tolist(), library="many", k=2_000, exact=True))
+        assert {hit["document_id"] for hit in found} == {str(n) for n in range(1_500)} - {str(bad)}
         client.request("shutdown")
     assert daemon.wait(60) == 0
     instance.start()
     with instance.connect() as client:
-        assert next(client.search(vector=vectors[701].tolist(), library="many", k=1))["document_id"] == "701"
-        assert client.delete(["700"], "many")["deleted"] == 1
+        assert next(client.search(vector=vectors[bad + 1].tolist(), library="many", k=1))["document_id"] == str(bad + 1)
+        assert client.delete([str(bad)], "many")["deleted"] == 1
         assert client.count("many")["documents"] == 1_499
         assert len(list(client.search(vector=vectors[7].tolist(), library="many", k=2_000, exact=True))) == 1_499
     assert not list((instance.settings.data / "indexes").glob("*.damaged"))
@@ -302,3 +304,33 @@ def test_every_flipped_bit_changes_a_checksum(bit: int) -> None:
     assert checksums.bad_vector(bytes(changed), sums[:8])
     assert checksums.first_bad_text(["a text", None], sums) is None
     assert checksums.first_bad_text(["a text", ""], sums) == 1
+
+
+@pytest.mark.parametrize("damaged", [b'{"colour":"yellow#}', b'{"colour":"yello\xff"}'], ids=["no JSON", "no UTF-8"])
+def test_a_document_whose_metadata_cannot_be_decoded_matches_no_filter_and_the_others_do(
+    instance: Instance, damaged: bytes
+) -> None:
+    held = instance.settings.store.read_bytes()
+    assert held.count(b'{"colour":"yellow"}') == 1
+    instance.settings.store.write_bytes(held.replace(b'{"colour":"yellow"}', damaged))
+    instance.start()
+    with instance.connect() as client:
+        warnings: list[str] = []
+        client.on_warnings = warnings.extend
+        for where in ("colour = green", "colour != yellow"):
+            for mode in ("text", "vector"):
+                found = client.search("nothing happens first part", mode=mode, where=where)
+                assert [hit["document_id"] for hit in found] == ["good"]
+                assert len(warnings) == 1
+                assert "'bad' of library 'default' is damaged" in warnings[0]
+                warnings.clear()
+            assert [document["id"] for document in client.documents(where=where)] == ["good"]
+            assert client.count(where=where)["documents"] == 1
+            assert len(warnings) == 2
+            assert all("'bad'" in warning and "matches no filter" in warning for warning in warnings)
+            warnings.clear()
+        assert client.delete(where="colour != red")["deleted"] == 1
+        client.delete(["bad"])
+        client.ingest(DOCUMENTS)
+        assert client.count(where="colour = yellow")["documents"] == 1
+        assert warnings == []

@@ -15,6 +15,7 @@ from ..store import documents, events
 from ..store.catalogue import Library
 from ..store.database import Database
 from ..store.transaction import Change, Commit
+from .damage import METADATA, Damage
 from .library_registry import LibraryRegistry
 
 log = logging.getLogger("vecd.filters")
@@ -23,8 +24,9 @@ log = logging.getLogger("vecd.filters")
 class AttributeCache:
     """Attributes by library. Any thread."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, damage: Damage) -> None:
         self._database = database
+        self._damage = damage
         self._registry: LibraryRegistry[Attributes] = LibraryRegistry(lambda library: Attributes(), self._apply)
         self._users: dict[int, int] = {}  # by library id: uses of its Attributes that go on; the registry's lock guards
 
@@ -58,10 +60,10 @@ class AttributeCache:
         """The documents that match the filter now. Within `hold` of the same filter. Blocks."""
 
         def read() -> tuple[int, Iterator[DocumentRow]]:
-            return events.head(db), map(DocumentRow._make, documents.fields(db, library.library_id))
+            return events.head(db), map(DocumentRow._make, documents.fields(db, library.library_id, left_out))
 
         if self.lacks(attributes, where):
-            with self._database.read_transaction() as db:
+            with self._damage.collecting(METADATA) as left_out, self._database.read_transaction() as db:
                 attributes.load(_fields(where), read)
             log.info("attributes loaded", extra={"library": library.name, "fields": len(attributes.fields)})
         return attributes.select(where)

@@ -21,9 +21,11 @@ from .library_registry import LibraryRegistry
 log = logging.getLogger("vecd.engine")
 
 #: The parts of a chunk. Without its vector a chunk is still found by its words; without its text it is no hit at all.
-#: A damaged title, id or metadata of a document counts as the text of the chunk that was read.
+#: A damaged title, id or metadata of a document counts as the text of the chunk that was read. A document that cannot
+#: be decoded matches no filter.
 TEXT: Final = "text"
 VECTOR: Final = "vector"
+METADATA: Final = "metadata"
 
 #: The error about each damaged part, by the chunk's label and the part.
 _Parts = dict[tuple[int, str], VecError]

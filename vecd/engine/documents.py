@@ -22,6 +22,7 @@ from ..store.documents import Document, DocumentBatch, Entry, Outcome
 from ..store.transaction import Transaction
 from ..write_order import WriteSlot
 from . import ingest
+from .damage import METADATA
 from .engine import Engine
 from .libraries import find
 from .prepare import NO_VECTORS
@@ -29,6 +30,9 @@ from .read_views import AllDocuments, DocumentsByLabel, Listing, ReadView
 
 if TYPE_CHECKING:
     import apsw
+
+#: Documents with damaged metadata that the warnings of an answer name.
+_DAMAGE_SHOWN = 3
 
 #: A document as it was found: id, and the digest of its content.
 Version = tuple[str, str]
@@ -106,11 +110,17 @@ async def listing(engine: Engine, view: ReadView, name: str, where: Filter) -> t
         return AllDocuments(view, library.library_id), []
     selection = await _select(engine, library, where)
     await published(engine, selection.seq)
-    return await engine.read(_picked, engine, view, selection), _warnings(selection)
+    return await engine.read(_picked, engine, view, selection), _warnings(engine, library, selection)
 
 
-def _warnings(selection: DocumentSelection) -> list[str]:
-    return [warning.sentence for warning in selection.warnings]
+def _warnings(engine: Engine, library: Library, selection: DocumentSelection) -> list[str]:
+    damaged = [f"{error.message}; it matches no filter ({error.hint})" for error in _unfiltered(engine, library)]
+    return [*(warning.sentence for warning in selection.warnings), *damaged]
+
+
+def _unfiltered(engine: Engine, library: Library) -> list[VecError]:
+    """Some of the documents that no filter can be evaluated on, because their metadata is damaged."""
+    return engine.damage.errors(library, METADATA)[:_DAMAGE_SHOWN]
 
 
 def refuse_warnings(selection: DocumentSelection) -> None:
@@ -159,7 +169,7 @@ async def count(engine: Engine, name: str, where: Filter) -> dict[str, Any]:
         documents, chunks = int(np.count_nonzero(matching)), int(selection.chunks[matching].sum())
         seq = max(seq, selection.seq)
         await published(engine, seq)
-        warnings = _warnings(selection)
+        warnings = _warnings(engine, library, selection)
     answer = {"library": library.name, "documents": documents, "chunks": chunks, "seq": seq}
     return {**answer, "warnings": warnings} if warnings else answer
 

@@ -48,7 +48,7 @@ class Engine:
         self.database = Database(settings.store, self._committed, self._storage_failed, self._published)
         self.damage = Damage(self.database)
         self.indexes = Indexes(self.database, self.damage, settings.data / "indexes")
-        self.attribute_cache = AttributeCache(self.database)
+        self.attribute_cache = AttributeCache(self.database, self.damage)
         self.hit_cache = HitCache(self.database, self.damage)
         self.views = ReadViews(self.database, self._view_released)
         self.vacuum = Vacuum(self.database, self.views)

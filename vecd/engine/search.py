@@ -39,7 +39,7 @@ from ..store.catalogue import Library
 from ..text import embedders
 from ..text.analysis import TextQuery, analyzer, holds_phrase
 from .batch_executor import QueuedRequest
-from .damage import TEXT, VECTOR
+from .damage import METADATA, TEXT, VECTOR
 from .engine import Engine
 from .hit_cache import SCORE_DIGITS, Explained, Ranking
 from .libraries import find
@@ -184,7 +184,8 @@ def damage_warnings(engine: Engine, query: Query) -> list[str]:
     if library is None:
         return []
     by_words_only = query.mode == "text" or (query.vector is None and not embedders.embeds(library.embedder))
-    damage = engine.damage.errors(library, *((TEXT,) if by_words_only else (TEXT, VECTOR)))
+    parts = (TEXT, *(() if by_words_only else (VECTOR,)), *((METADATA,) if query.where else ()))
+    damage = engine.damage.errors(library, *parts)
     shown = [f"{error.message}; the search leaves it out ({error.hint})" for error in damage[:_DAMAGE_SHOWN]]
     more = len(damage) - len(shown)
     return [*shown, *([f"{more:,} more documents are damaged and left out"] if more else [])]

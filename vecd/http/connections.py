@@ -43,6 +43,9 @@ class Served(Protocol):
     def overdue(self, now: float) -> bool:
         """Whether its client has been too slow; called once a second."""
 
+    def abort(self) -> None:
+        """Cuts the connection, which is not read or not closed by its client."""
+
     def expire(self) -> None:
         """Closes the connection because of that, with an answer if that is possible."""
 
@@ -59,6 +62,12 @@ class Connection:
         self.closing_since: float | None = None
         self.unread, self.unread_since = 0, 0.0  # bytes that the client has not read, and since when there are as many
 
+    def abort(self) -> None:
+        if self.served is not None:
+            self.served.abort()
+        else:
+            self.transport.abort()
+
 
 class Connections:
     """All connections of one gateway."""
@@ -71,9 +80,9 @@ class Connections:
         self.refused: Counter[str] = Counter()  # by reason
         self.pending_bytes = 0  # of incomplete WebSocket messages
         self._hosts, self._stall_s = hosts, stall_s
-        self._all: dict[asyncio.BaseTransport, Connection] = {}
+        self._all: dict[asyncio.Transport, Connection] = {}
         self._of_address: Counter[str] = Counter()
-        self._idle: dict[asyncio.BaseTransport, None] = {}  # the one that has been idle longest first
+        self._idle: dict[asyncio.Transport, None] = {}  # the one that has been idle longest first
 
     def __len__(self) -> int:
         return len(self._all)
@@ -94,7 +103,6 @@ class Connections:
                 self.refused["connections"] += 1
                 return VecError(Code.BUSY, f"{len(self._all):,} connections are open, the limit", "try again later")
             oldest = next(iter(self._idle))
-            assert isinstance(oldest, asyncio.Transport)
             self.refused["idle"] += 1
             self.remove(oldest)
             oldest.abort()
@@ -106,28 +114,28 @@ class Connections:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return None
 
-    def serve(self, transport: asyncio.BaseTransport, served: Served) -> None:
+    def serve(self, transport: asyncio.Transport, served: Served) -> None:
         """Sets the protocol of an admitted connection."""
         if (connection := self._all.get(transport)) is not None:
             connection.served = served
 
-    def replace(self, transport: asyncio.BaseTransport, tls: asyncio.Transport) -> None:
+    def replace(self, transport: asyncio.Transport, tls: asyncio.Transport) -> None:
         """Puts the TLS transport in the place of the one below it."""
         if (connection := self._all.pop(transport, None)) is not None:
             connection.transport = tls
             self._all[tls] = connection
         self.busy(transport)
 
-    def idle(self, transport: asyncio.BaseTransport) -> None:
+    def idle(self, transport: asyncio.Transport) -> None:
         """Notes that a connection waits for a request."""
         if transport in self._all:
             self._idle[transport] = None
 
-    def busy(self, transport: asyncio.BaseTransport) -> None:
+    def busy(self, transport: asyncio.Transport) -> None:
         """Notes that a connection has a request, or is a WebSocket."""
         self._idle.pop(transport, None)
 
-    def remove(self, transport: asyncio.BaseTransport) -> None:
+    def remove(self, transport: asyncio.Transport) -> None:
         """Notes that a connection is closed."""
         self._idle.pop(transport, None)
         connection = self._all.pop(transport, None)
@@ -147,7 +155,7 @@ class Connections:
                     self._look(connection, now)
                 except Exception:
                     log.exception("a connection could not be checked")
-                    connection.transport.abort()
+                    connection.abort()
 
     def _look(self, connection: Connection, now: float) -> None:
         transport = connection.transport
@@ -155,14 +163,14 @@ class Connections:
             if connection.closing_since is None:
                 connection.closing_since = now
             elif now - connection.closing_since > limits.CLOSE_S:
-                transport.abort()
+                connection.abort()
             return
         unread = transport.get_write_buffer_size()
         if unread == 0 or unread != connection.unread:
             connection.unread, connection.unread_since = unread, now
         elif now - connection.unread_since > self._stall_s:
             self.refused["stalled"] += 1
-            transport.abort()
+            connection.abort()
             return
         if connection.served is not None and connection.served.overdue(now):
             self.refused["overdue"] += 1
@@ -189,17 +197,17 @@ class Handshake(asyncio.Protocol):
     ) -> None:
         self._connections, self._context, self._make = connections, context, make
         self._early: list[bytes] = []  # what arrived between the end of the handshake and `_start`'s next step
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def connection_made(self, made: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, made)  # uvloop's is no subclass
-        if self._connections.admit(transport) is not None:
-            transport.abort()  # an answer would take a handshake
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        below = cast("asyncio.Transport", transport)  # uvloop's have no common base with asyncio's
+        if self._connections.admit(below) is not None:
+            below.abort()  # an answer would take a handshake
             return
-        self._transport = transport
-        self._connections.idle(transport)
-        self._task = asyncio.ensure_future(self._start(transport))
+        self._transport = below
+        self._connections.idle(below)
+        self._task = asyncio.ensure_future(self._start(below))
 
     async def _start(self, transport: asyncio.Transport) -> None:
         try:

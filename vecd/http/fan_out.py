@@ -521,16 +521,18 @@ class SharedSubscription(Subscription):
         assert channel is not None
         seq = seq_of(self.cursor)
         number, beats = channel.number_behind(seq), channel.beats
-        first = True
         while number >= channel.first:
             if number < channel.end:
                 batch = channel.ring[number - channel.first]
-                yield batch.behind(seq) if first else batch
-                number, first = number + 1, False
+                number += 1
+                if batch.seq > seq:  # pages may have been ahead of the channel
+                    yield batch.behind(seq)
+                    seq = batch.seq
             elif channel.beats != beats:
                 beats = channel.beats
                 # Nothing that it wants lies before the channel's position.
-                cursor = channel.cursor if seq_of(channel.cursor) > seq_of(self.cursor) else self.cursor
+                cursor = channel.cursor if seq_of(channel.cursor) > seq else self.cursor
+                seq = max(seq, seq_of(cursor))
                 yield Batch((), cursor, head=seq_of(channel.cursor))
             elif channel.error is not None:
                 return
@@ -604,9 +606,13 @@ class ConsumerSubscription(Subscription):
                     while (reply := await self._pending.next()) is not None and reply.kind == "items":
                         failures = 0
                         # A consumer begins at what it has acknowledged, also after the daemon was restarted.
-                        batch = batch_of(reply).behind(self._seen) if self._seen else batch_of(reply)
+                        batch = batch_of(reply)
+                        if self._seen:
+                            if batch.seq < self._seen or (batch.events and batch.seq == self._seen):
+                                continue
+                            batch = batch.behind(self._seen)
                         if batch.events and "@" not in batch.cursor:
-                            self._seen = max(self._seen, batch.seq)
+                            self._seen = batch.seq
                         self.cursor = batch.cursor
                         yield batch
                         self._owner.check()

@@ -18,7 +18,7 @@ from typing import Any
 
 import httptools
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from .. import limits
@@ -45,6 +45,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._silent_bytes = 0  # of chunk headers and trailers since the last piece of a body
         self._linger_since: float | None = None
         self._linger_bytes = 0
+        self._running: RequestResponseCycle | None = None  # `cycle` is the one that was received last
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
@@ -116,6 +117,19 @@ class HttpProtocol(HttpToolsProtocol):
         what = f"the headers were not complete within {self._shared.head_s:g} s"
         self._refuse(408, VecError(Code.TIMEOUT, what, "send the request at once"))
 
+    def abort(self) -> None:
+        """Cuts the connection. What is being answered is told first: uvloop raises if it writes afterwards."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        for cycle, _ in self.pipeline:
+            cycle.disconnected = True
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self.flow.resume_writing()
+        self.transport.abort()
+
     # --- the parser's callbacks ---------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
@@ -152,6 +166,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._silent_bytes = 0
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _check_framing(self) -> None:
         encodings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
         lengths = [value for name, value in self.headers if name == b"content-length"]
@@ -177,7 +195,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.abort()  # an earlier request is being answered
+            self.abort()  # an earlier request is being answered
             return
         self._shared.busy(self.transport)
         super().handle_websocket_upgrade()
@@ -204,7 +222,7 @@ class HttpProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if self.pipeline or cycle.response_started or not cycle.more_body:
-                self.transport.abort()
+                self.abort()
                 return
             cycle.disconnected = True  # its own body is wrong
             cycle.message_event.set()

@@ -143,6 +143,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def expire(self) -> None:
         self._fail(_POLICY, "the rest of a message did not arrive in time")
 
+    def abort(self) -> None:
+        self.disconnected = True
+        self.writable.set()
+        self.transport.abort()
+
     def _fail(self, code: int, reason: str) -> None:
         """Closes the connection with a close frame."""
         if self.close_sent or self.transport.is_closing():

@@ -444,8 +444,12 @@ def libraries_of(db: apsw.Connection, labels: list[int]) -> dict[int, int]:
     return dict(found)
 
 
-def fields(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str, str | None, dict[str, Any]]]:
-    """All current documents of a library by label: label, chunks, id, title, metadata.
+#: The attributes of a document: label, chunks, id, title, metadata.
+AttributeRow = tuple[int, int, str, str | None, dict[str, Any]]
+
+
+def fields(db: apsw.Connection, library_id: int, left_out: LeftOut) -> Iterator[AttributeRow]:
+    """All current documents of a library by label. Those that cannot be decoded are left out.
 
     A page is one statement with one row of JSON, because every row is a step (see __init__.py).
     """
@@ -457,15 +461,35 @@ def fields(db: apsw.Connection, library_id: int) -> Iterator[tuple[int, int, str
     waiting: list[int] = sorted(orjson.loads(labels))
     start, count = 0, 16
     while start < len(waiting):
-        packed: str = db.execute(
-            "SELECT group_concat('[' || label || ',' || documents.chunks || ',' || json_quote(documents.id) || ','"
-            " || json_quote(title) || ',' || metadata || ']', ',') FROM json_each(?) AS wanted"
+        page = waiting[start : start + count]
+        # As bytes: damaged text may not be UTF-8.
+        packed: bytes = db.execute(
+            "SELECT CAST(group_concat('[' || label || ',' || documents.chunks || ',' || json_quote(documents.id) || ','"
+            " || json_quote(title) || ',' || metadata || ']', ',') AS BLOB) FROM json_each(?) AS wanted"
             " CROSS JOIN documents ON label = wanted.value",
-            (_json(waiting[start : start + count]),),
+            (_json(page),),
         ).get
         start += count
         count = max(1, min(limits.COLUMNS_PAGE_DOCUMENTS, count * limits.COLUMNS_PAGE_BYTES // len(packed), 2 * count))
-        yield from orjson.loads(f"[{packed}]")
+        try:
+            rows = orjson.loads(b"[%b]" % packed)
+        except orjson.JSONDecodeError:
+            rows = _decodable(db, page, left_out)
+        yield from rows
+
+
+def _decodable(db: apsw.Connection, labels: list[int], left_out: LeftOut) -> Iterator[AttributeRow]:
+    """One by one, because at least one of them cannot be decoded."""
+    rows: list[Any] = db.execute(
+        f"SELECT {_OUTLINE} FROM json_each(?) AS wanted CROSS JOIN documents ON label = wanted.value", (_json(labels),)
+    ).fetchall()
+    for label, packed_id, title, metadata, chunks, _ in rows:
+        try:
+            yield (
+                label, chunks, packed_id.decode(), None if title is None else title.decode(), orjson.loads(metadata),
+            )  # fmt: skip
+        except (UnicodeDecodeError, orjson.JSONDecodeError):
+            left_out(label, checksums.damaged(db, label, "its id, title or metadata"))
 
 
 def by_id(db: apsw.Connection, labels: list[int]) -> list[int]:
