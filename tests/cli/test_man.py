@@ -25,6 +25,8 @@ from vecd.http.endpoint import Endpoint
 from vecd.http.problems import STATUS
 from vecd.http.settings import HttpSettings
 from vecd.http.table import ENDPOINTS
+from vecd.http.websocket import _OTHERS as OTHERS
+from vecd.http.websocket_actions import ACTIONS
 from vecd.index.kinds import DEFAULT, KINDS
 from vecd.jobs.kinds import KINDS as JOBS
 from vecd.ops.table import OPS
@@ -35,7 +37,7 @@ from vecd.text.languages import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 MAN = ROOT / "man"
-PAGES = sorted(path.name for path in MAN.iterdir())
+PAGES = sorted(path.name for path in MAN.iterdir() if path.suffix[1:].isdigit())
 
 # mypy knows cli/ by its folder's name; it is imported by the name that it is installed under.
 main: Any = importlib.import_module("vec_cli.main")
@@ -442,6 +444,18 @@ def test_every_parameter_of_a_route_stands_in_vec_http(endpoint: Endpoint) -> No
         text += section("vec-http.7", "EVENTS")
     asked = {each.name for each in endpoint.parameters if each.where != "path"}
     assert {name.lower() for name in asked} <= {word.lower() for word in behind(text, "Va")}
+
+
+def test_every_action_of_a_websocket_stands_in_vec_http_with_its_keys() -> None:
+    listed: dict[str, str] = {}
+    for head, text in re.findall(
+        r"^\.It Cm (.*)\n((?:(?!\.It |\.El).*\n)*)", section("vec-http.7", "WEBSOCKETS").split(".Ss ")[0], re.M
+    ):
+        listed |= dict.fromkeys(head.split(" , "), text)
+    known = {**{name: action.keys for name, action in ACTIONS.items()}, **OTHERS}
+    assert set(listed) == set(known)
+    for name, keys in known.items():
+        assert set(keys) <= behind(listed[name], "Va"), name
 
 
 def test_every_status_of_an_error_stands_in_vec_http_with_its_codes() -> None:

@@ -85,6 +85,7 @@ OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "consumers.delete": (Code.NOT_FOUND, Code.CONSUMER_HELD),
     "jobs.submit": (Code.NOT_FOUND, Code.UNSUPPORTED, Code.INVALID_FILTER, Code.DISK_FULL),
+    "jobs.list": (Code.UNSUPPORTED,),
     "jobs.show": (Code.NOT_FOUND,),
     "jobs.wait": (Code.NOT_FOUND,),
     "jobs.logs": (Code.NOT_FOUND,),
