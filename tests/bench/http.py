@@ -1,9 +1,12 @@
-"""The gateway beside the socket: streaming ingest by curl against `vec ingest`, the gateway's memory on that body, and
-searches over keep-alive against searches through the socket. Both sides alternate in one run: the ratios count.
+"""The gateway beside the Unix socket, in the same run: a search, and the ingest of a stream. SECONDS as the argument:
+about how long each side of an ingest takes (default 10).
 
-Wanted: ready vectors at 0.7 of the rate of `vec ingest` or more, texts at 0.8; memory flat; a median search at most 1.6
-times the socket's.
-`python -m tests.bench.http [VECTORS [TEXTS]]` shortens it.
+Wanted: the median of a search over HTTP keep-alive at most 1.6 times the socket's, over a WebSocket at most 1.3 times;
+ingest of ready vectors at no less than 0.7 times the rate of `vec ingest`, of texts at no less than 0.8 times; a
+gateway that does not grow with the stream.
+
+The searches take turns, one of each kind at a time, so that all see the same machine. An ingest is the whole command,
+`vec ingest` or `curl -T -`, of the same file into a fresh library; the first pair decides the size and does not count.
 """
 
 from __future__ import annotations
@@ -12,142 +15,163 @@ import http.client
 import json
 import statistics
 import subprocess
-import tempfile
-import threading
+import sys
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any
+from urllib.parse import urlsplit
 
-from tests.bench.measure import clustered, resident_bytes, sentences, sizes, told
+import orjson
+from websockets.sync.client import connect as connect_websocket
+
+from tests.bench.measure import clustered, sentences
 from tests.support.gateway import Gateway
-from tests.support.instance import Instance
+from tests.support.instance import BIN, Instance
+from vecd.client import connect
 
-_VECTORS, _TEXTS, _PAIRS, _DIMENSION = 200_000, 200_000, 3, 256
-_MIB: Final = 1 << 20
+_SEARCHES, _LIBRARY_DOCUMENTS = 1_500, 5_000
+_FIRST_DOCUMENTS, _PAIRS = 4_000, 3
 
 
 def main() -> None:
-    given = sizes(_VECTORS, _TEXTS)
-    vectors, texts = given[0], given[-1]
-    with tempfile.TemporaryDirectory() as folder:
-        for kind, count in (("vectors", vectors), ("texts", texts)):
-            path = Path(folder) / f"{kind}.ndjson"
-            _write(path, kind, count)
-            _ingest(path, kind, count)
-    _search(min(10_000, vectors))
-
-
-def _write(path: Path, kind: str, count: int) -> None:
-    """A body of `count` documents, with ready vectors or with texts to embed."""
-    texts = sentences(count)
-    with path.open("w", encoding="ascii") as file:
-        for start in range(0, count, 10_000):
-            some = texts[start : start + 10_000]
-            rows = clustered(len(some), _DIMENSION, start).tolist() if kind == "vectors" else [None] * len(some)
-            for place, (text, row) in enumerate(zip(some, rows, strict=True)):
-                vector = "" if row is None else f', "vector": [{", ".join(f"{x:.6f}" for x in row)}]'
-                file.write(f'{{"id": "doc-{start + place}", "text": {json.dumps(text)}{vector}}}\n')
-
-
-def _ingest(path: Path, kind: str, count: int) -> None:
-    print(f"  ingest of {count:,} {kind}, {path.stat().st_size / _MIB:,.0f} MiB of NDJSON")
-    ratios = []
-    for turn in range(_PAIRS):
-        rates: dict[str, float] = {}
-        for side in ("curl", "vec") if turn % 2 else ("vec", "curl"):
-            with Instance() as instance:
-                instance.start()
-                embedder = {"embedder": "none", "dimension": _DIMENSION} if kind == "vectors" else {"embedder": "hash"}
-                with instance.connect() as client:
-                    client.request("library.create", library="bench", **embedder)
-                    took_s, memory = _by_curl(instance, path) if side == "curl" else (_by_vec(instance, path), "")
-                    assert client.count("bench")["documents"] == count
-            rates[side] = count / took_s
-            print(f"    {side}: {rates[side]:,.0f} documents/s in {took_s:.1f} s{memory}", flush=True)
-        ratios.append(rates["curl"] / rates["vec"])
-    print(f"    over HTTP: {statistics.median(ratios):.2f} of the rate of vec ingest ({_listed(ratios)})", flush=True)
-
-
-def _by_vec(instance: Instance, path: Path) -> float:
-    """Seconds."""
-    started = time.perf_counter()
-    with path.open("rb") as body:
-        process = instance.spawn("ingest", "-", "--library", "bench", stdin=body, stdout=subprocess.DEVNULL)
-        assert process.wait() == 0
-    return time.perf_counter() - started
-
-
-def _by_curl(instance: Instance, path: Path) -> tuple[float, str]:
-    """Seconds, and what the gateway's memory did."""
-    with Gateway(instance) as gateway:
-        url = f"{gateway.url}/v1/libraries/bench/documents/stream"
-        idle = peak = resident_bytes(gateway.process.pid)
-        ended = threading.Event()
-
-        def watch() -> None:
-            nonlocal peak
-            while not ended.wait(0.1):
-                peak = max(peak, resident_bytes(gateway.process.pid))
-
-        watching = threading.Thread(target=watch)
-        watching.start()
-        started = time.perf_counter()
-        command = ["curl", "--silent", "--show-error", "--no-buffer", "-X", "POST", "--upload-file", str(path), url]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-        took_s = time.perf_counter() - started
-        ended.set()
-        watching.join()
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert summary["status"] == "summary", summary
-    assert not summary["failed"], summary
-    return took_s, f"; the gateway {idle / _MIB:.0f} MiB idle, {peak / _MIB:.0f} at most"
-
-
-def _search(count: int) -> None:
-    """Searches by a text and by a vector, one after the other: a search over HTTP, one through the socket, …"""
-    texts = sentences(count)
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[0].endswith("http.py") else 10.0
     with Instance() as instance:
         instance.start()
-        with instance.connect() as client, Gateway(instance) as gateway:
-            client.request("library.create", library="bench", embedder="hash")
-            for start in range(0, count, 1_000):
-                some = texts[start : start + 1_000]
-                client.ingest([{"id": str(start + place), "text": text} for place, text in enumerate(some)], "bench")
-            host = gateway.url.removeprefix("http://")
-            connection = http.client.HTTPConnection(host)
-
-            def over_http(query: str, mode: str) -> None:
-                body = json.dumps({"query": query, "mode": mode})
-                connection.request("POST", "/v1/libraries/bench/search", body, {"content-type": "application/json"})
-                answer = json.loads(connection.getresponse().read())
-                assert answer["hits"]
-
-            def by_socket(query: str, mode: str) -> None:
-                assert list(client.search(query, library="bench", mode=mode))
-
-            sides = ("HTTP", over_http), ("socket", by_socket)
-            print(f"  search of {count:,} documents, alternated")
-            for mode in ("vector", "text", "hybrid"):
-                taken: dict[str, list[float]] = {"HTTP": [], "socket": []}
-                for turn, query in enumerate(texts[:600]):
-                    for name, search in sides if turn % 2 else reversed(sides):
-                        started = time.perf_counter()
-                        search(query, mode)
-                        if turn >= 50:
-                            taken[name].append((time.perf_counter() - started) * 1e3)
-                medians = {name: statistics.median(each) for name, each in taken.items()}
-                for name, each in taken.items():
-                    print(f"    {mode}, {name}: {told(sorted(each))}")
-                print(
-                    f"    {mode}: HTTP takes {medians['HTTP'] / medians['socket']:.2f} times the socket's median,"
-                    f" {medians['HTTP'] - medians['socket']:.3f} ms more",
-                    flush=True,
-                )
-            connection.close()
+        with Gateway(instance) as gateway:
+            _searches(instance, gateway)
+            for what, lines in (("ready vectors", _vectors), ("texts", _texts)):
+                _ingest(instance, gateway, what, lines, seconds)
 
 
-def _listed(ratios: list[float]) -> str:
-    return ", ".join(f"{each:.2f}" for each in ratios)
+def _searches(instance: Instance, gateway: Gateway) -> None:
+    queries = sentences(_SEARCHES)
+    with instance.connect() as client:
+        client.create_library("search")
+        client.ingest(
+            [{"id": str(row), "text": text} for row, text in enumerate(sentences(_LIBRARY_DOCUMENTS))], "search"
+        )
+    parts = urlsplit(gateway.url)
+    keep_alive = http.client.HTTPConnection(parts.hostname or "", parts.port)
+    path = f"{gateway.websocket_url}/v1/libraries/search/ws"
+    with (
+        instance.connect() as unix,
+        connect(gateway.websocket_url) as binary,
+        connect_websocket(path, compression=None) as websocket,
+    ):
+
+        def over_http(query: str) -> Any:
+            body = orjson.dumps({"query": query, "k": 10})
+            keep_alive.request("POST", "/v1/libraries/search/search", body, {"content-type": "application/json"})
+            return orjson.loads(keep_alive.getresponse().read())["hits"]
+
+        def over_websocket(query: str) -> Any:
+            websocket.send(orjson.dumps({"action": "search", "query": query, "k": 10}), text=True)
+            return orjson.loads(websocket.recv())["hits"]
+
+        ways: dict[str, Callable[[str], Any]] = {
+            "socket": lambda query: list(unix.search(query, library="search")),
+            "HTTP keep-alive": over_http,
+            "WebSocket, JSON": over_websocket,
+            "WebSocket, vec.msgpack": lambda query: list(binary.search(query, library="search")),
+        }
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for number, query in enumerate(queries):
+            for name in list(ways)[number % 4 :] + list(ways)[: number % 4]:
+                started = time.perf_counter()
+                hits = ways[name](query)
+                times[name].append(time.perf_counter() - started)
+                assert len(hits) == 10
+    keep_alive.close()
+    base = statistics.median(times["socket"])
+    for name, each in times.items():
+        p99 = sorted(each)[-len(each) // 100]
+        print(
+            f"  search, {name}: median {statistics.median(each) * 1e3:.2f} ms, p99 {p99 * 1e3:.1f} ms,"
+            f" {statistics.median(each) / base:.2f} times the socket's median",
+            flush=True,
+        )
+
+
+def _vectors(count: int) -> Sequence[bytes]:
+    texts = sentences(count)
+    return [
+        orjson.dumps({"id": f"doc-{row}", "text": texts[row], "vector": vector}, option=orjson.OPT_SERIALIZE_NUMPY)
+        for row, vector in enumerate(clustered(count))
+    ]
+
+
+def _texts(count: int) -> Sequence[bytes]:
+    return [
+        orjson.dumps({"title": f"Document {row}", "texts": [f"{text} ({row})", f"chunk two of {row}, {text[:40]}"]})
+        for row, text in enumerate(sentences(count))
+    ]
+
+
+def _ingest(
+    instance: Instance, gateway: Gateway, what: str, lines: Callable[[int], Sequence[bytes]], seconds: float
+) -> None:
+    path, count = instance.home / "bench.ndjson", _FIRST_DOCUMENTS
+    ratios = []
+    for pair in range(_PAIRS + 1):
+        path.write_bytes(b"\n".join(lines(count)) + b"\n")
+        order = (_by_vec, _by_curl) if pair % 2 else (_by_curl, _by_vec)
+        before = _resident_mib(gateway.process.pid)
+        taken = {way: _timed(instance, gateway, way, path, count) for way in order}
+        grown = _resident_mib(gateway.process.pid) - before
+        ratio = taken[_by_vec] / taken[_by_curl]
+        if pair:
+            ratios.append(ratio)
+            print(
+                f"  ingest of {count:,} {what}: vec ingest {count / taken[_by_vec]:,.0f} documents/s, over HTTP"
+                f" {count / taken[_by_curl]:,.0f}, {ratio:.2f} times; the gateway grew by {grown:.1f} MiB of"
+                f" {path.stat().st_size / 2**20:.0f} MiB",
+                flush=True,
+            )
+        else:
+            count = int(count * max(1.0, seconds / max(taken.values())))
+    print(f"  ingest of {what}: median {statistics.median(ratios):.2f} times, least {min(ratios):.2f}", flush=True)
+
+
+Way = Callable[[Instance, Gateway, Path], None]
+
+
+def _timed(instance: Instance, gateway: Gateway, way: Way, path: Path, count: int) -> float:
+    with instance.connect() as client:
+        client.create_library("ingest", dimension=256)
+        started = time.perf_counter()
+        way(instance, gateway, path)
+        taken_s = time.perf_counter() - started
+        assert client.count("ingest")["documents"] == count
+        client.delete_library("ingest")
+    return taken_s
+
+
+def _by_vec(instance: Instance, gateway: Gateway, path: Path) -> None:
+    with path.open("rb") as lines:
+        subprocess.run(
+            [BIN / "vec", "ingest", "--library", "ingest"],
+            stdin=lines, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=instance.environment, check=True,
+        )  # fmt: skip
+
+
+def _by_curl(instance: Instance, gateway: Gateway, path: Path) -> None:
+    with path.open("rb") as lines, subprocess.Popen(
+        [
+            "curl", "-sS", "-X", "POST", f"{gateway.url}/v1/libraries/ingest/documents/stream", "-T", "-",
+            "-H", "Content-Type: application/x-ndjson",
+        ],
+        stdin=lines, stdout=subprocess.PIPE,
+    ) as curl:  # fmt: skip
+        assert curl.stdout is not None
+        (last,) = deque(curl.stdout, 1)
+    assert json.loads(last)["failed"] == 0
+
+
+def _resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
 
 
 if __name__ == "__main__":
