@@ -485,7 +485,7 @@ def test_thousands_of_idle_connections_against_a_low_file_limit_keep_nobody_out(
     with Instance(environment) as instance:
         instance.vec("status")
         prefix = ["prlimit", "--nofile=200:200"]
-        command = [*prefix, BIN / "vec", "serve", "--listen", "127.0.0.1:0"]
+        command = [*prefix, str(BIN / "vec"), "serve", "--listen", "127.0.0.1:0"]
         process = subprocess.Popen(command, env=instance.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             assert process.stdout is not None
@@ -536,8 +536,8 @@ def handshake(
 ) -> Raw:
     made = Raw(gateway, receive_buffer)
     nonce = base64.b64encode(os.urandom(16)).decode()
-    wanted = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {nonce}")
-    wanted += (f"Sec-WebSocket-Protocol: {protocol}",) if protocol else ()
+    wanted = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {nonce}"]
+    wanted += [f"Sec-WebSocket-Protocol: {protocol}"] if protocol else []
     made.send(head("GET", "/v1/ws", *wanted, *headers))
     return made
 
