@@ -398,7 +398,7 @@ def test_bodies_that_are_held_at_the_same_time_are_bounded(gateway: Gateway) -> 
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["events", "subscription", "pipelined"])
+@pytest.mark.parametrize("kind", ["events", "subscription"])
 def test_clients_that_never_read_cost_little_and_are_cut_off(gateway: Gateway, kind: str) -> None:
     """STALL_S after the last byte that the kernel took, although the stream has more to send."""
     before = memory(gateway)
