@@ -9,6 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from tests.support.gateway import Gateway
 from tests.support.instance import Instance
@@ -331,6 +334,36 @@ def test_a_damaged_file_of_keys_is_an_error_of_the_start_and_not_of_a_running_ga
 
 
 # --- principals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_the_end_of_a_key_ends_the_streams_and_websockets_it_has_open(guarded: Gateway, how: str) -> None:
+    """Within seconds. What another key has open goes on."""
+    staying = key(guarded, f"staying-{how}")
+    ending = key(guarded, how, expires_s=4.0 if how == "expired" else None)
+    url = f"{guarded.websocket_url}/v1/ws"
+    with (
+        connect(url, additional_headers=staying) as other,
+        connect(url, additional_headers=ending) as messages,
+        connect(url, additional_headers=ending, subprotocols=[Subprotocol("vec.msgpack")]) as frames,
+        httpx.stream("GET", f"{guarded.url}/v1/events/stream", headers=ending, timeout=20) as events,
+    ):
+        messages.send('{"action": "subscribe", "id": 1}')
+        assert json.loads(messages.recv(PATIENCE_S))["status"] == "ok"
+        assert events.status_code == 200
+        if how == "revoked":
+            KeyFile.of(guarded.instance.settings).revoke(how)
+        for each in (messages, frames):
+            with pytest.raises(ConnectionClosed) as caught:
+                list(each)
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 4401
+            assert f"the key '{how}' {'has expired' if how == 'expired' else 'was revoked'}" in caught.value.rcvd.reason
+        last = "".join(events.iter_text()).strip().split("\n\n")[-1]
+        assert "event: error\ndata: " in last
+        assert '"code":"unauthorized"' in last
+        other.send('{"action": "ping", "id": 1}')
+        assert json.loads(other.recv(PATIENCE_S))["status"] == "ok"
 
 
 def test_what_concerns_all_libraries_is_not_for_a_key_of_some() -> None:
