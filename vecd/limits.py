@@ -442,8 +442,6 @@ CATCH_UP_BYTES: Final = 256 * KIB
 SUBSCRIBE_S: Final = 10.0
 #: Bytes of a stream that are written at once: what waits for a slow client beside the transport's own buffer.
 STREAM_PIECE_BYTES: Final = 32 * KIB
-#: After so long without an event, a stream sends a comment, so that proxies do not cut it (nginx: after 60 s).
-STREAM_SILENCE_S: Final = 15.0
 #: Milliseconds after which EventSource reconnects; and after an error that a reconnect does not remove.
 STREAM_RETRY_MS: Final = 1_000
 STREAM_RETRY_ERROR_MS: Final = 30_000

@@ -9,6 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from tests.support.gateway import Gateway
 from tests.support.instance import Instance
@@ -116,6 +119,23 @@ def test_no_spelling_of_a_path_gets_around_the_check(guarded: Gateway, path: str
 def test_what_is_not_a_key_is_refused_and_not_repeated(client: httpx.Client, sent: str) -> None:
     answer = client.get("/healthz", headers=[(b"authorization", sent.encode("latin-1"))])  # also where none is needed
     assert code(answer) == (401, "unauthorized")
+
+
+def test_a_key_for_one_library_changes_nothing_that_belongs_to_all_or_to_another(
+    guarded: Gateway, client: httpx.Client
+) -> None:
+    mine, everybody = key(guarded, "w-notes", "write", "notes"), key(guarded, "w-all", "write")
+    schedule = {"name": "nightly", "kind": "rebuild", "library": "mail", "cron": "0 0 * * *"}
+    assert client.post("/v1/schedules", headers=everybody, json=schedule).status_code == 201
+    stolen = {**schedule, "library": "notes", "replace": True}
+    assert code(client.post("/v1/schedules", headers=mine, json=stolen)) == (403, "forbidden")
+    kept = {each["name"]: each for each in client.get("/v1/schedules", headers=everybody).json()["schedules"]}
+    assert kept["nightly"]["library"] == "mail"
+    assert client.delete("/v1/schedules/nightly", headers=everybody).status_code == 200
+
+    cursor = {"cursor": "beginning"}
+    assert code(client.post("/v1/consumers/c/ack", headers=mine, json=cursor)) == (403, "forbidden")
+    assert code(client.get("/v1/consumers", headers=mine)) == (403, "forbidden")
 
 
 def test_an_expired_and_a_revoked_key_are_refused(guarded: Gateway, client: httpx.Client) -> None:
@@ -314,6 +334,36 @@ def test_a_damaged_file_of_keys_is_an_error_of_the_start_and_not_of_a_running_ga
 
 
 # --- principals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_the_end_of_a_key_ends_the_streams_and_websockets_it_has_open(guarded: Gateway, how: str) -> None:
+    """Within seconds. What another key has open goes on."""
+    staying = key(guarded, f"staying-{how}")
+    ending = key(guarded, how, expires_s=4.0 if how == "expired" else None)
+    url = f"{guarded.websocket_url}/v1/ws"
+    with (
+        connect(url, additional_headers=staying) as other,
+        connect(url, additional_headers=ending) as messages,
+        connect(url, additional_headers=ending, subprotocols=[Subprotocol("vec.msgpack")]) as frames,
+        httpx.stream("GET", f"{guarded.url}/v1/events/stream", headers=ending, timeout=20) as events,
+    ):
+        messages.send('{"action": "subscribe", "id": 1}')
+        assert json.loads(messages.recv(PATIENCE_S))["status"] == "ok"
+        assert events.status_code == 200
+        if how == "revoked":
+            KeyFile.of(guarded.instance.settings).revoke(how)
+        for each in (messages, frames):
+            with pytest.raises(ConnectionClosed) as caught:
+                list(each)
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 4401
+            assert f"the key '{how}' {'has expired' if how == 'expired' else 'was revoked'}" in caught.value.rcvd.reason
+        last = "".join(events.iter_text()).strip().split("\n\n")[-1]
+        assert "event: error\ndata: " in last
+        assert '"code":"unauthorized"' in last
+        other.send('{"action": "ping", "id": 1}')
+        assert json.loads(other.recv(PATIENCE_S))["status"] == "ok"
 
 
 def test_what_concerns_all_libraries_is_not_for_a_key_of_some() -> None:

@@ -65,11 +65,21 @@ def test_a_strict_batch_ends_before_the_first_bad_document(http: httpx.Client, v
     assert http.get(f"/v1/libraries/{vectors}/documents/c").status_code == 404
 
 
-def test_a_value_that_json_parsers_change_is_refused(http: httpx.Client, library: str) -> None:
-    body = b'{"documents":[{"id":"a","text":"x","metadata":{"n":99999999999999999999}}]}'
-    answer = http.post(f"/v1/libraries/{library}/documents", content=body)
-    assert (answer.status_code, answer.json()["path"]) == (422, "documents[0].metadata.n")
-    assert http.get(f"/v1/libraries/{library}/count").json()["documents"] == 0
+def test_a_value_that_json_parsers_change_costs_its_document_and_no_other(http: httpx.Client, library: str) -> None:
+    body = b"""{"documents":[{"id":"a","text":"x"},{"id":"b","text":"x","metadata":{"n":99999999999999999999}},
+        {"id":"c","text":"x","text":"y"},{"id":"d","text":"y"},99999999999999999999]}"""
+    answer = http.post(f"/v1/libraries/{library}/documents", content=body).json()
+    assert [(each["index"], each.get("id"), each["field"]) for each in answer["errors"][:2]] == [
+        (1, "b", "metadata"), (2, "c", "text"),
+    ]  # fmt: skip
+    assert (answer["added"], answer["failed"], answer["errors"][0]["path"]) == (2, 3, "metadata.n")
+    assert [each["id"] for each in answer["documents"]] == ["a", "d"]
+    one = http.put(
+        f"/v1/libraries/{library}/documents/b", content=b'{"text":"x","metadata":{"n":99999999999999999999}}'
+    )
+    assert (one.status_code, one.json()["path"]) == (422, "metadata.n")
+    twice = http.post(f"/v1/libraries/{library}/documents", content=b'{"documents":[],"documents":[]}')
+    assert (twice.status_code, twice.json()["field"]) == (422, "documents")
 
 
 def test_documents_are_listed_got_and_deleted_by_filter(http: httpx.Client, library: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -404,30 +406,65 @@ def test_a_client_that_never_reads_costs_little_and_gets_everything_when_it_read
 
 def test_a_thousand_streams_with_few_files(own: Instance) -> None:
     """The gateway raises its soft limit; the daemon sees one connection for all."""
-    with own.connect() as client:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with own.connect() as client, contextlib.ExitStack() as stack:
         client.create_library("notes")
-        limit = ["prlimit", "--nofile=1024:4096"]
-        with Gateway(own) as gateway:
-            subprocess.run([*limit, "--pid", str(gateway.process.pid)], check=True)
-            open_streams: list[socket.socket] = []
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # the gateway inherits it
+        gateway = stack.enter_context(Gateway(own))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4_096, hard), hard))
+        streams = [stack.enter_context(raw_stream(gateway, "type=document.added")) for _ in range(1_000)]
+        for each in streams:
+            assert each.recv(64).startswith(b"HTTP/1.1 200")
+        assert client.status()["connections"] < 60
+        write(own, "notes", ["a"])
+        for each in streams:
+            got = b""
+            while b'"document_id":"a"' not in got:
+                piece = each.recv(65536)
+                assert piece
+                got += piece
+        for each in streams:
+            each.close()
+        # The files of the streams that have ended are free again.
+        until(lambda: httpx.get(f"{gateway.url}/healthz").status_code == 200)
+
+
+def test_the_last_events_of_bursts_arrive_without_a_heartbeat() -> None:
+    """A lost wake-up would show as a wait for the next heartbeat, which never comes here."""
+    with Instance({"VEC_HEARTBEAT_S": "3600"}) as instance:
+        instance.start()
+        with instance.connect() as client, Gateway(instance) as gateway, contextlib.ExitStack() as stack:
+            client.create_library("notes", embedder="none", dimension=2)
+            opened = [stack.enter_context(stream(gateway.url, type="document.added")) for _ in range(10)]
+            for burst in range(40):
+                wanted = [f"{burst}-{number}" for number in range(burst % 7 + 1)]
+                for document in wanted:
+                    client.ingest([{"id": document, "vector": [1, 2]}], "notes")
+                for each in opened:
+                    assert [sent.data["document_id"] for sent in each.take(len(wanted))] == wanted
+
+
+def test_a_stream_that_is_late_gets_many_events_in_one_piece(own: Instance) -> None:
+    with own.connect() as client:
+        client.create_library("notes", embedder="none", dimension=2)
+        with Gateway(own) as gateway, raw_stream(gateway, "type=document.added") as sock:
+            got = b""
+            while b"\nid: " not in got:  # it has begun
+                got += sock.recv(65_536)
+            os.kill(gateway.process.pid, signal.SIGSTOP)
             try:
-                for _ in range(1_000):
-                    open_streams.append(raw_stream(gateway, "type=document.added"))
-                for each in open_streams[:850]:
-                    assert each.recv(64).startswith(b"HTTP/1.1 200")
-                assert client.status()["connections"] < 60
-                write(own, "notes", ["a"])
-                for each in open_streams[:850]:
-                    got = b""
-                    while b'"document_id":"a"' not in got:
-                        piece = each.recv(65536)
-                        assert piece
-                        got += piece
+                for number in range(200):
+                    client.ingest([{"id": str(number), "vector": [1, 2]}], "notes")
             finally:
-                for each in open_streams:
-                    each.close()
-            # The files of the streams that have ended are free again.
-            until(lambda: httpx.get(f"{gateway.url}/healthz").status_code == 200)
+                os.kill(gateway.process.pid, signal.SIGCONT)
+            got = b""
+            while b'"document_id":"199"' not in got:
+                piece = sock.recv(65_536)
+                assert piece
+                got += piece
+    assert re.findall(rb'"document_id":"(\d+)"', got) == [b"%d" % number for number in range(200)]
+    assert len(re.findall(rb"(?m)^[0-9a-f]+\r$", got)) < 50  # chunks
 
 
 # --- who may --------------------------------------------------------------------------------------------------------

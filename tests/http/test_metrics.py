@@ -125,3 +125,19 @@ def test_a_suspended_daemon_is_not_ready_and_the_gateway_still_lives() -> None:
 
             until(lambda: http.get("/readyz").status_code == 200, "the daemon's answer")
             until(lambda: Sample("vec_daemon_up", {}, 1) in scrape(http), "the daemon's figures")
+
+
+def test_monitoring_does_not_start_a_daemon_that_was_stopped_on_purpose() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as instance:
+        daemon = instance.start()
+        with Gateway(instance) as gateway, httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as http:
+            assert http.get("/readyz").status_code == 200
+            instance.vec("daemon", "stop")
+            daemon.wait(PATIENCE_S)
+            answer = http.get("/readyz")
+            assert (answer.status_code, answer.json()["code"]) == (503, "no_daemon")
+            until(lambda: Sample("vec_daemon_up", {}, 0) in scrape(http), "figures without a daemon")
+            assert instance.pid() is None
+
+            http.get("/v1/libraries").raise_for_status()  # a request of a user starts it
+            until(lambda: http.get("/readyz").status_code == 200, "the daemon's answer")

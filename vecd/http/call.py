@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +20,7 @@ from .. import limits
 from ..errors import Code, VecError, nearest
 from ..wire import strict_json
 from ..wire.vectors import pack_vector
-from .endpoint import JSON, Endpoint, Parameter
+from .endpoint import JSON, Body, Endpoint, Parameter
 from .json_bytes import dumps
 from .problems import Refusal
 from .schemas import resolved
@@ -101,10 +101,26 @@ class Call:
             if body.required:
                 raise VecError(Code.INVALID_REQUEST, "the request has no body", "send a JSON object")
             return {}
-        found = parse_object(data, exact)
-        schema = resolved(body.schema)
-        check_keys(found, schema["properties"], schema.get("required", ()))
+        found = _object(data, strict_json.loads if exact else orjson.loads)
+        _check_body(body, found)
         return found
+
+    async def json_documents(self) -> tuple[dict[str, Any], dict[int, VecError]]:
+        """The body, a JSON object with a list `documents`, and the errors, by position, of documents that parsing would
+        change. Raises VecError as `json_body`."""
+        body = self.endpoint.body
+        assert body is not None
+        data = await self.body_bytes(limits.HTTP_BODY_BYTES_MAX)
+        refused: dict[int, VecError] = {}
+
+        def parse(data: bytes) -> Any:
+            nonlocal refused
+            value, refused = strict_json.loads_items(data, "documents")
+            return value
+
+        found = _object(data, parse)
+        _check_body(body, found)
+        return found, refused
 
     async def body_bytes(self, bytes_max: int) -> bytes:
         """The whole body. Raises VecError: `too_large` above `bytes_max`, `busy` if others hold too much, `stalled` if
@@ -142,15 +158,21 @@ def _too_large(bytes_max: int) -> VecError:
     )
 
 
-def parse_object(data: bytes, exact: bool = False) -> dict[str, Any]:
-    """The bytes as a JSON object. Raises VecError `invalid_request`, or with `exact` `invalid_document`."""
+def _object(data: bytes, parse: Callable[[bytes], Any]) -> dict[str, Any]:
+    """The bytes as a JSON object. Raises VecError `invalid_request`, and what `parse` raises."""
     try:
-        found = strict_json.loads(data) if exact else orjson.loads(data)
+        found = parse(data)
     except orjson.JSONDecodeError as error:
         raise VecError(Code.INVALID_REQUEST, f"the body is not JSON ({error})") from error
     if not isinstance(found, dict):
         raise VecError(Code.INVALID_REQUEST, "the body must be a JSON object")
     return found
+
+
+def _check_body(body: Body, found: Mapping[str, Any]) -> None:
+    """Checks the keys of a parsed body against its schema. Raises VecError `invalid_request`."""
+    schema = resolved(body.schema)
+    check_keys(found, schema["properties"], schema.get("required", ()))
 
 
 def check_keys(found: Mapping[str, Any], known: Mapping[str, Any], required: Any = ()) -> None:

@@ -9,7 +9,9 @@ Rules:
 - At the bound, the connection that has been idle longest is closed for a new one. So a client that opens connections
   and does nothing cannot keep others out.
 - Once a second, each connection says whether it has been waiting for its client for too long (`overdue`).
-- What a transport could not deliver within CLOSE_S after it was closed is dropped.
+- A client that reads nothing of its answer for STALL_S is cut off, also while the connection closes; and so is one that
+  has not read the rest within CLOSE_S. It is cut off with a reset: after a plain close, the kernel would keep what is
+  unread, some megabytes, for minutes.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import logging
 import resource
 import socket
 import ssl
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +38,8 @@ from .settings import HttpSettings
 log = logging.getLogger("vecd.http.connections")
 
 _LOOK_S = 1.0
+#: SO_LINGER of 0 s: close(2) resets the connection.
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Served(Protocol):
@@ -63,6 +68,10 @@ class Connection:
         self.unread, self.unread_since = 0, 0.0  # bytes that the client has not read, and since when there are as many
 
     def abort(self) -> None:
+        with contextlib.suppress(OSError):
+            made = self.transport.get_extra_info("socket")
+            if made is not None and self.address is not None:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         if self.served is not None:
             self.served.abort()
         else:
@@ -159,18 +168,18 @@ class Connections:
 
     def _look(self, connection: Connection, now: float) -> None:
         transport = connection.transport
-        if transport.is_closing():
-            if connection.closing_since is None:
-                connection.closing_since = now
-            elif now - connection.closing_since > limits.CLOSE_S:
-                connection.abort()
-            return
         unread = transport.get_write_buffer_size()
         if unread == 0 or unread != connection.unread:
             connection.unread, connection.unread_since = unread, now
         elif now - connection.unread_since > self._stall_s:
             self.refused["stalled"] += 1
             connection.abort()
+            return
+        if transport.is_closing():
+            if connection.closing_since is None:
+                connection.closing_since = now
+            elif now - connection.closing_since > limits.CLOSE_S:
+                connection.abort()
             return
         if connection.served is not None and connection.served.overdue(now):
             self.refused["overdue"] += 1

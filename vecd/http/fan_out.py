@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, islice
 from typing import Any, Final
 
 from .. import limits
@@ -324,6 +325,7 @@ class Channel:
         self.users = 0
         self.beats = 0  # heartbeats so far
         self.error: VecError | None = None  # why it has ended
+        self._joined: tuple[int, int, Batch] | None = None  # the last answer of `next_from`, and its numbers
         self._waiting: list[asyncio.Future[None]] = []
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -335,6 +337,30 @@ class Channel:
     def number_behind(self, seq: int) -> int:
         """The number of the first batch with events behind the seq; the ring must reach back to it."""
         return self.first + bisect_right(self.ring, seq, key=lambda batch: batch.seq)
+
+    def next_from(self, number: int) -> tuple[int, Batch]:
+        """What the ring has from that batch on, up to limits.STREAM_PIECE_BYTES or one batch, as one; and the number
+        behind it. So a subscriber that is late pays for one piece, not for each batch, and catches up. Subscribers are
+        late together, so the last answer is kept for the next one."""
+        if self._joined is None or self._joined[0] != number or self._joined[1] != self.end:
+            self._joined = number, self.end, self._join(number)
+        batch = self._joined[2]
+        return self.number_behind(batch.seq), batch
+
+    def _join(self, number: int) -> Batch:
+        first = self.ring[number - self.first]
+        found, size = [first], len(first.sse)
+        for batch in islice(self.ring, number + 1 - self.first, None):
+            size += len(batch.sse)
+            if size > limits.STREAM_PIECE_BYTES:
+                break
+            found.append(batch)
+        if len(found) == 1:
+            return first
+        last = found[-1]
+        joined = Batch(tuple(chain.from_iterable(each.events for each in found)), last.cursor, first.after, last.head)
+        joined.sse = b"".join([each.sse for each in found])
+        return joined
 
     async def changed(self) -> None:
         """Waits for the next batch, heartbeat or end."""
@@ -360,6 +386,7 @@ class Channel:
         self._task.cancel()
         self._count(-self.ring_bytes)
         self.ring.clear()
+        self._joined = None
 
     async def close(self) -> None:
         self.cancel()
@@ -523,8 +550,7 @@ class SharedSubscription(Subscription):
         number, beats = channel.number_behind(seq), channel.beats
         while number >= channel.first:
             if number < channel.end:
-                batch = channel.ring[number - channel.first]
-                number += 1
+                number, batch = channel.next_from(number)
                 if batch.seq > seq:  # pages may have been ahead of the channel
                     yield batch.behind(seq)
                     seq = batch.seq

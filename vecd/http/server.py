@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -86,11 +87,7 @@ def _bound(address: Address) -> Iterator[socket.socket]:
     except OSError as error:
         if made is not None:
             made.close()
-        raise VecError(
-            Code.SETTINGS,
-            f"cannot listen on {address.url()} ({error.strerror or error})",
-            "use another address: --listen, or listen in the table [http] of config.toml",
-        ) from error
+        raise _not_bound(address, error) from error
     made.setblocking(False)
     try:
         yield made
@@ -99,6 +96,13 @@ def _bound(address: Address) -> Iterator[socket.socket]:
         if address.path:
             with contextlib.suppress(OSError):
                 os.unlink(address.path)
+
+
+def _not_bound(address: Address, error: OSError) -> VecError:
+    hint = "use another address: --listen, or listen in the table [http] of config.toml"
+    if error.errno == errno.EADDRINUSE:
+        hint = f"another process listens there, maybe the gateway that vecd runs: see `vec status`. Stop it, or {hint}"
+    return VecError(Code.SETTINGS, f"cannot listen on {address.url()} ({error.strerror or error})", hint)
 
 
 def _clear(path: str) -> None:

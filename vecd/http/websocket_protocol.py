@@ -5,11 +5,13 @@ websockets bounds the bytes of a message; uvicorn reads the next message when th
 - the fragments of a message: FRAGMENTS_MAX. Empty ones cost no bytes of the message, and there may be any number;
 - the bytes of incomplete messages over all connections: BODIES_BYTES_MAX; and their time, by STALL_S and
   FRAME_BYTES_S_MIN;
-- no reading while the client does not read: every ping is answered with a pong, and they would pile up.
+- no reading while the client does not read: every ping is answered with a pong, and they would pile up;
+- no log lines for what a client does wrong, which would fill a disk.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from typing import Any
@@ -25,6 +27,15 @@ from .connections import Config
 _POLICY, _TOO_BIG, _TRY_AGAIN = 1008, 1009, 1013
 #: Incomplete messages up to this size always have space.
 _SMALL_BYTES = 64 * limits.KIB
+#: What uvicorn logs as errors although it is the client's: text that is not UTF-8, and a handshake that is refused.
+_OF_CLIENTS = ("Invalid UTF-8 sequence received", "ASGI callable returned without completing handshake")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_OF_CLIENTS)
+
+
+logging.getLogger("uvicorn.error").addFilter(_is_ours)
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

@@ -7,7 +7,8 @@ only refuse the whole message.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .. import limits
@@ -85,12 +86,17 @@ class Packed(NamedTuple):
         return answer
 
 
-def pack_all(documents: Iterable[Any], *, texts: bool = False) -> Packed:
+def pack_all(
+    documents: Iterable[Any], *, texts: bool = False, refused: Mapping[int, VecError] = MappingProxyType({})
+) -> Packed:
     """Packs documents; a refused one does not affect the others. With `texts`, also refuses strings that cannot be
-    encoded as UTF-8: for one of them, msgpack would refuse all documents."""
+    encoded as UTF-8: for one of them, msgpack would refuse all documents. `refused` has errors by position, of
+    documents that the parser has refused."""
     packed = Packed([], [], [])
     for place, document in enumerate(documents):
         try:
+            if place in refused:
+                raise refused[place]
             found = pack_document(document)
             if texts and (refusal := next(refusals(found, texts=True), None)) is not None:
                 raise refusal

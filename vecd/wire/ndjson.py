@@ -73,7 +73,7 @@ def unzipped(name: str, pieces: Iterator[bytes | None]) -> Iterator[bytes | None
 
 def split(name: str, pieces: Iterator[bytes | None], number: int = 0, offset: int = 0) -> Iterator[Line | None]:
     """Splits input into lines. The input begins after line `number`, at `offset` bytes of the file."""
-    rest, skipping = b"", False
+    rest, skipping = bytearray(), False  # a long line may come in many short pieces
     for piece in pieces:
         if piece is None:
             yield None
@@ -84,16 +84,18 @@ def split(name: str, pieces: Iterator[bytes | None], number: int = 0, offset: in
         for line in whole:
             number += 1
             end += len(line) + 1
-            yield _line(name, number, rest + line if not skipping else None, end)
-            rest, skipping = b"", False
+            data = bytes(rest + line) if rest else line
+            yield _line(name, number, None if skipping else data, end)
+            if rest or skipping:
+                rest, skipping = bytearray(), False
         offset += len(tail)
         if skipping:
             continue
         rest += tail
         if len(rest) > limits.LINE_BYTES_MAX:
-            rest, skipping = b"", True
+            rest, skipping = bytearray(), True
     if rest or skipping:
-        yield _line(name, number + 1, None if skipping else rest, offset)
+        yield _line(name, number + 1, None if skipping else bytes(rest), offset)
 
 
 def _line(name: str, number: int, data: bytes | None, end: int) -> Line:

@@ -52,12 +52,29 @@ def loads(data: bytes) -> Any:
     return value
 
 
+def loads_items(data: bytes, key: str) -> tuple[Any, dict[int, VecError]]:
+    """Parses a JSON text that is an object with a list `key`. What `loads` would refuse is, within an item of the list,
+    the error of this item. Returns the value, and the errors by position. Raises what `loads` raises for the rest."""
+    import orjson
+
+    value = orjson.loads(data)
+    keys, large = _count(value)
+    refused: dict[int, VecError] = {}
+    if large or not _has_each_key_once(data, keys):
+        for path, each in _inexact(data):
+            if len(path) < 2 or path[0] != key or not isinstance(path[1], int):
+                raise _refusal(path, each)
+            refused.setdefault(path[1], _refusal(path[2:], each))
+    return value, refused
+
+
 def check(data: bytes, keys: int, large: bool) -> None:
     """Refuses a text if its parsed value has lost something. `keys` is the number of keys of the value, and `large`
     whether one of its floats may have been an integer beyond 64 bits. Raises VecError `invalid_document`, naming the
     place."""
     if large or not _has_each_key_once(data, keys):
-        _parse_slowly(data)
+        for path, each in _inexact(data):
+            raise _refusal(path, each)
 
 
 def _has_each_key_once(data: bytes, keys: int) -> bool:
@@ -92,8 +109,9 @@ def _count(value: Any) -> tuple[int, bool]:
     return keys, large
 
 
-def _parse_slowly(data: bytes) -> None:
-    """Parses the text with the standard library's parser, which reports all keys and all digits."""
+def _inexact(data: bytes) -> Iterator[tuple[tuple[str | int, ...], _TooLarge | _Twice]]:
+    """The places of all values that parsing has changed, from the standard library's parser, which reports all keys and
+    all digits."""
 
     def pairs(found: list[tuple[str, Any]]) -> Any:
         made = dict(found)
@@ -112,16 +130,20 @@ def _parse_slowly(data: bytes) -> None:
     except (RecursionError, ValueError) as error:
         raise VecError(Code.INVALID_DOCUMENT, f"not valid JSON ({error})") from error
     for path, each in _places(value):
-        if isinstance(each, _TooLarge):
-            raise integer_refused(path, each.digits)
-        if isinstance(each, _Twice):
-            where = f"in '{name_of(path)}'" if path else "in the object"
-            raise VecError(
-                Code.INVALID_DOCUMENT,
-                f"the key {each.key!r:.100} occurs twice {where}",
-                "remove one of them",
-                field=str(path[0]) if path else each.key,
-            )
+        if isinstance(each, (_TooLarge, _Twice)):
+            yield path, each
+
+
+def _refusal(path: tuple[str | int, ...], found: _TooLarge | _Twice) -> VecError:
+    if isinstance(found, _TooLarge):
+        return integer_refused(path, found.digits)
+    where = f"in '{name_of(path)}'" if path else "in the object"
+    return VecError(
+        Code.INVALID_DOCUMENT,
+        f"the key {found.key!r:.100} occurs twice {where}",
+        "remove one of them",
+        field=str(path[0]) if path else found.key,
+    )
 
 
 def not_finite(text: str) -> tuple[str, str] | None:

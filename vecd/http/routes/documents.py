@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Any
 
 from starlette.responses import Response
@@ -21,16 +22,18 @@ _VECTORS = Parameter("vectors", "query", {"type": "boolean"}, "Include the vecto
 
 
 async def write(call: Call) -> Response:
-    body = await call.json_body(exact=True)
+    body, refused = await call.json_documents()
     given, strict = body["documents"], bool(body.get("strict"))
     if not isinstance(given, list):
         raise VecError(Code.INVALID_REQUEST, "'documents' must be a list", field="documents")
-    return json_answer(await _write(call, given, strict))
+    return json_answer(await _write(call, given, strict, refused))
 
 
-async def _write(call: Call, given: list[Any], strict: bool) -> dict[str, Any]:
-    """Writes documents; the answer of the op `ingest`, with the outcome of each."""
-    batch = pack_all(given)
+async def _write(
+    call: Call, given: list[Any], strict: bool, refused: Mapping[int, VecError] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Writes documents; the answer of the op `ingest`, with the outcome of each. `refused` has errors of the parser."""
+    batch = pack_all(given, refused=refused)
     if strict:
         batch = batch.before_refused()
     answer = await call.daemon(
