@@ -18,11 +18,6 @@ from tests.support.gateway import Gateway
 from tests.support.instance import Instance
 from tests.support.waiting import PATIENCE_S, until
 
-#: Remove it with the fault.
-RACE = pytest.mark.xfail(
-    reason="a ClientHello that arrives before start_tls is lost, and the handshake ends", strict=False
-)
-
 
 class Files:
     """A certificate for 127.0.0.1 and its key, which `issue` replaces."""
@@ -96,7 +91,6 @@ def on_disk(files: Files) -> bytes:
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-@RACE
 def test_https_answers_a_client_that_verifies_the_certificate(gateway: Gateway, files: Files) -> None:
     assert gateway.url.startswith("https://127.0.0.1:")
     with httpx.Client(base_url=gateway.url, verify=files.trusting(), timeout=PATIENCE_S) as client:
@@ -107,13 +101,11 @@ def test_https_answers_a_client_that_verifies_the_certificate(gateway: Gateway, 
         assert client.delete("/v1/libraries/notes/documents/a").status_code == 200
 
 
-@RACE
 def test_a_client_that_does_not_trust_the_certificate_does_not_connect(gateway: Gateway) -> None:
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(f"{gateway.url}/healthz", timeout=PATIENCE_S)
 
 
-@RACE
 def test_wss_answers(gateway: Gateway, files: Files) -> None:
     with connect(f"{gateway.websocket_url}/v1/ws", ssl=files.trusting(), open_timeout=PATIENCE_S) as client:
         assert gateway.websocket_url.startswith("wss://")
@@ -121,7 +113,6 @@ def test_wss_answers(gateway: Gateway, files: Files) -> None:
         assert '"status":"ok"' in client.recv(PATIENCE_S)
 
 
-@RACE
 @pytest.mark.parametrize(("version", "allowed"), [("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)])
 def test_versions_before_tls_1_2_are_refused(gateway: Gateway, version: str, allowed: bool) -> None:
     where = ":".join(map(str, address(gateway)))
@@ -135,7 +126,6 @@ def test_versions_before_tls_1_2_are_refused(gateway: Gateway, version: str, all
     assert (done.returncode == 0) == allowed, done.stderr.decode()
 
 
-@RACE
 @pytest.mark.parametrize(
     "sent", [b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b""]
 )
@@ -158,7 +148,6 @@ def test_a_client_that_does_not_finish_the_handshake_is_closed_in_time(
 # --- renewals ---------------------------------------------------------------------------------------------------------
 
 
-@RACE
 def test_a_renewed_certificate_is_used_without_a_restart(instance: Instance, tmp_path: Path) -> None:
     """After SIGHUP at once, and without a signal a few seconds later. A connection that is open stays open, and a
     renewal that is broken leaves the certificate in use."""
@@ -166,7 +155,8 @@ def test_a_renewed_certificate_is_used_without_a_restart(instance: Instance, tmp
     with Gateway(instance, environment=files.environment) as gateway:
         one = on_disk(files)
         assert presented(gateway) == one
-        with httpx.Client(base_url=gateway.url, verify=files.trusting(), timeout=PATIENCE_S) as client:
+        kept = httpx.Limits(keepalive_expiry=None)
+        with httpx.Client(base_url=gateway.url, verify=files.trusting(), limits=kept, timeout=PATIENCE_S) as client:
             assert client.get("/healthz").status_code == 200
 
             files.issue("two")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import resource
 import socket
@@ -195,53 +196,105 @@ class Config(uvicorn.Config):
     connections: Connections
 
 
-class Handshake(asyncio.Protocol):
-    """The protocol of a connection until its TLS handshake is done: admits it, and then hands it to the HTTP protocol.
+class TlsListener:
+    """Accepts connections on a listening socket, and hands them to the HTTP protocol when their TLS handshake is done.
 
-    asyncio would admit it after the handshake, which a client may never finish.
+    A server of asyncio would admit a connection after its handshake, which a client may never finish. And
+    `loop.start_tls` on a connection that has been accepted can come too late: the loop may have read the client's first
+    bytes already.
     """
 
     def __init__(
-        self, connections: Connections, context: Callable[[], ssl.SSLContext], make: Callable[[], asyncio.Protocol]
+        self,
+        connections: Connections,
+        listening: socket.socket,
+        context: Callable[[], ssl.SSLContext],
+        make: Callable[[], asyncio.Protocol],
     ) -> None:
+        """`context` is asked for each connection. `listening` is closed by its owner, after `close`."""
         self._connections, self._context, self._make = connections, context, make
-        self._early: list[bytes] = []  # what arrived between the end of the handshake and `_start`'s next step
-        self._transport: asyncio.Transport | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
+        listening.setblocking(False)
+        self._task = asyncio.get_running_loop().create_task(self._accept(listening))
+
+    def close(self) -> None:
+        """Accepts no more connections, and ends handshakes that are not done."""
+        for task in (self._task, *self._handshakes):
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        """Returns when the tasks have ended, after `close`."""
+        await asyncio.wait((self._task, *self._handshakes))
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, peer = await loop.sock_accept(listening)
+            except OSError as error:  # no file descriptor is left, or the client has left
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    log.error("cannot accept connections", extra={"error": str(error)})
+                    await asyncio.sleep(_LOOK_S)
+                continue
+            task = loop.create_task(self._secure(accepted, peer))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _secure(self, accepted: socket.socket, peer: object) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        arriving = cast("asyncio.Transport", _Arriving(accepted, peer, task))
+        if self._connections.admit(arriving) is not None:
+            accepted.close()  # an answer would take a handshake
+            return
+        self._connections.idle(arriving)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: _Secured(self._connections, arriving, self._make),
+                accepted,
+                ssl=self._context(),
+                ssl_handshake_timeout=self._connections.head_s,
+            )
+        except (OSError, ssl.SSLError):  # plain HTTP, a scanner, or a client that left
+            pass
+        finally:
+            self._connections.remove(arriving)  # unless the handshake is done: then it is not there
+
+
+class _Arriving:
+    """A connection until its TLS handshake is done, with what Connections uses of a transport."""
+
+    def __init__(self, accepted: socket.socket, peer: object, task: asyncio.Task[None]) -> None:
+        self._info = {"socket": accepted, "peername": peer}
+        self._task = task
+
+    def get_extra_info(self, name: str) -> object:
+        return self._info.get(name)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        self._task.cancel()
+
+
+class _Secured(asyncio.Protocol):
+    """Puts the HTTP protocol in its own place when the handshake is done."""
+
+    def __init__(
+        self, connections: Connections, arriving: asyncio.Transport, make: Callable[[], asyncio.Protocol]
+    ) -> None:
+        self._connections, self._arriving, self._make = connections, arriving, make
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        below = cast("asyncio.Transport", transport)  # uvloop's have no common base with asyncio's
-        if self._connections.admit(below) is not None:
-            below.abort()  # an answer would take a handshake
-            return
-        self._transport = below
-        self._connections.idle(below)
-        self._task = asyncio.ensure_future(self._start(below))
-
-    async def _start(self, transport: asyncio.Transport) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-            tls = await loop.start_tls(
-                transport, self, self._context(), server_side=True, ssl_handshake_timeout=self._connections.head_s
-            )
-        except (OSError, ssl.SSLError, asyncio.CancelledError):  # plain HTTP, a scanner, or a client that left
-            self._connections.remove(transport)
-            transport.abort()
-            return
-        assert tls is not None
-        self._connections.replace(transport, tls)
+        tls = cast("asyncio.Transport", transport)  # uvloop's have no common base with asyncio's
+        self._connections.replace(self._arriving, tls)
         protocol = self._make()
         tls.set_protocol(protocol)
         protocol.connection_made(tls)
-        if self._early and not tls.is_closing():
-            protocol.data_received(b"".join(self._early))
-
-    def data_received(self, data: bytes) -> None:
-        self._early.append(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._transport is not None:
-            self._connections.remove(self._transport)
 
 
 def _connections_max(wanted: int) -> int:

@@ -30,7 +30,7 @@ from ..settings import Settings
 from ..unixsocket import is_listening
 from .access import Access
 from .app import make_app
-from .connections import Config, Connections, Handshake
+from .connections import Config, Connections, TlsListener
 from .daemon_pool import DaemonPool
 from .fan_out import FanOut
 from .gateway import Gateway
@@ -136,19 +136,17 @@ class _Server(uvicorn.Server):
         def protocol() -> HttpProtocol:
             return HttpProtocol(self.config, self.server_state, self.lifespan.state)
 
-        def handshake() -> Handshake:
-            assert self._certificate is not None
-            return Handshake(self.config.connections, self._certificate.context, protocol)
-
-        self.servers = []
+        servers: list[Any] = []
         backlog = self.config.backlog
         for each in sockets or ():
             if each.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(protocol, sock=each, backlog=backlog)
+                servers.append(await loop.create_unix_server(protocol, sock=each, backlog=backlog))
+            elif self._certificate is None:
+                servers.append(await loop.create_server(protocol, sock=each, backlog=backlog))
             else:
-                served = protocol if self._certificate is None else handshake
-                server = await loop.create_server(served, sock=each, backlog=backlog)
-            self.servers.append(server)
+                each.listen(backlog)
+                servers.append(TlsListener(self.config.connections, each, self._certificate.context, protocol))
+        self.servers = servers
         self.started = True
         self.listening.set()
 
