@@ -121,6 +121,23 @@ def test_what_is_not_a_key_is_refused_and_not_repeated(client: httpx.Client, sen
     assert code(answer) == (401, "unauthorized")
 
 
+def test_a_key_for_one_library_changes_nothing_that_belongs_to_all_or_to_another(
+    guarded: Gateway, client: httpx.Client
+) -> None:
+    mine, everybody = key(guarded, "w-notes", "write", "notes"), key(guarded, "w-all", "write")
+    schedule = {"name": "nightly", "kind": "rebuild", "library": "mail", "cron": "0 0 * * *"}
+    assert client.post("/v1/schedules", headers=everybody, json=schedule).status_code == 201
+    stolen = {**schedule, "library": "notes", "replace": True}
+    assert code(client.post("/v1/schedules", headers=mine, json=stolen)) == (403, "forbidden")
+    kept = {each["name"]: each for each in client.get("/v1/schedules", headers=everybody).json()["schedules"]}
+    assert kept["nightly"]["library"] == "mail"
+    assert client.delete("/v1/schedules/nightly", headers=everybody).status_code == 200
+
+    cursor = {"cursor": "beginning"}
+    assert code(client.post("/v1/consumers/c/ack", headers=mine, json=cursor)) == (403, "forbidden")
+    assert code(client.get("/v1/consumers", headers=mine)) == (403, "forbidden")
+
+
 def test_an_expired_and_a_revoked_key_are_refused(guarded: Gateway, client: httpx.Client) -> None:
     brief = key(guarded, "brief", expires_s=1.0)
     until(lambda: client.get("/v1/libraries", headers=brief).status_code == 401, "the key expires")

@@ -79,6 +79,12 @@ def test_a_key_for_one_library_reaches_that_library_only() -> None:
     assert allowed(ONE, "cancel", target=1)
 
 
+def test_a_key_for_one_library_replaces_no_schedule() -> None:
+    """It may be another library's."""
+    assert allowed(ONE, "schedule.add", kind="rebuild", library="mine")
+    assert not allowed(ONE, "schedule.add", kind="rebuild", library="mine", replace=True)
+
+
 def test_nobody_may_do_nothing() -> None:
     assert [op for op in OPS if allowed(NOBODY, op)] == ["hello"]
 

@@ -330,7 +330,39 @@ def test_a_document_whose_metadata_cannot_be_decoded_matches_no_filter_and_the_o
             assert all("'bad'" in warning and "matches no filter" in warning for warning in warnings)
             warnings.clear()
         assert client.delete(where="colour != red")["deleted"] == 1
+        assert len(warnings) == 1
+        assert "'bad'" in warnings[0]
+        warnings.clear()
         client.delete(["bad"])
         client.ingest(DOCUMENTS)
         assert client.count(where="colour = yellow")["documents"] == 1
         assert warnings == []
+
+
+@pytest.mark.parametrize("damaged", [b'{"colour":"yellow#}', b'{"colour":"yello\xff"}'], ids=["no JSON", "no UTF-8"])
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_a_watch_goes_past_a_document_whose_metadata_cannot_be_decoded(
+    instance: Instance, damaged: bytes, snapshot: bool
+) -> None:
+    held = instance.settings.store.read_bytes()
+    assert held.count(b'{"colour":"yellow"}') == 1
+    instance.settings.store.write_bytes(held.replace(b'{"colour":"yellow"}', damaged))
+    instance.start()
+    with instance.connect() as client:
+
+        def documents(**options: Any) -> list[tuple[str, Any]]:
+            watched = client.watch(
+                "now" if snapshot else "beginning", libraries=["default"], follow=False, snapshot=snapshot, **options
+            )
+            return [
+                (event["data"]["id"], event["data"].get("omitted")) for event in watched if ".document" in event["type"]
+                or event["type"].startswith("document.")
+            ]  # fmt: skip
+
+        assert documents(where="colour != blue") == [("good", None)]
+        assert documents() == [("good", None), ("bad", None)]
+        assert documents(payload=True) == [("good", None), ("bad", ["document"])]
+        assert documents(where="colour != blue", payload=True) == [("good", None)]
+        client.delete(["bad"])
+        client.ingest([{"id": "late", "text": "after the damage", "metadata": {"colour": "red"}}])
+        assert documents(where="colour != blue") == [("good", None), ("late", None)]

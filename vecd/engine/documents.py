@@ -236,7 +236,7 @@ async def delete(engine: Engine, name: str, ids: list[str], slot: WriteSlot) -> 
 
 
 async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot) -> dict[str, Any]:
-    """Deletes the documents that match a filter: `{"deleted","missing","missing_ids","seq"}`.
+    """Deletes the documents that match a filter: `{"deleted","missing","missing_ids","seq"}`, and perhaps `warnings`.
 
     The filter is applied after all earlier writes of this sender. A document that another sender changes before it is
     deleted stays. Many documents are deleted in several transactions. A filter that names a field that no document
@@ -244,6 +244,7 @@ async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot
     """
     library = await ingest.library_after_writes(engine, name, slot)
     deleted, seq = 0, engine.database.head
+    warnings: list[str] = []
     if library.library_id:
         async with slot:
             behind = engine.database.submit(lambda tx: None, sender=slot.sender)  # the sender's earlier writes
@@ -251,6 +252,7 @@ async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot
             with engine.views.open():
                 selection = await _select(engine, library, where)
                 refuse_warnings(selection)
+                warnings = _warnings(engine, library, selection)
                 found = await engine.read(_versions, engine, selection)
             start = 0
             while page := found[start : start + documents_per_delete(engine)]:
@@ -259,7 +261,8 @@ async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot
                 future = engine.database.submit(work, len(page), frees=True, sender=slot.sender)
                 gone, seq = await asyncio.wrap_future(future)
                 deleted += gone
-    return {"deleted": deleted, "missing": 0, "missing_ids": [], "seq": seq}
+    answer = {"deleted": deleted, "missing": 0, "missing_ids": [], "seq": seq}
+    return {**answer, "warnings": warnings} if warnings else answer
 
 
 def documents_per_delete(engine: Engine) -> int:

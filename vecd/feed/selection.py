@@ -6,11 +6,14 @@ document as it was after the change, and as it was before it, whatever has becom
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import NamedTuple
+
+import orjson
 
 from ..errors import Code, VecError, nearest
 from ..filters import attributes
@@ -109,7 +112,8 @@ def _types_of(row: EventRow) -> Iterator[str]:
 class ChangedDocuments:
     """The documents of some rows, after their changes and before them, as filters see them.
 
-    One instance serves many selections: each field is extracted once for all their filters.
+    One instance serves many selections: each field is extracted once for all their filters. A document whose metadata
+    is damaged so that it cannot be decoded matches no filter.
     """
 
     def __init__(self, selections: Iterable[EventSelection], rows: Iterable[EventRow]) -> None:
@@ -120,8 +124,11 @@ class ChangedDocuments:
                 (row.label, row.added, row.title, row.metadata),
                 (row.old_label, row.removed, row.old_title, row.old_metadata),
             ):
-                if label is not None:
-                    self._by_label[label] = attributes.DocumentRow(label, chunks, row.id or "", title, metadata or "{}")
+                if label is None:
+                    continue
+                with contextlib.suppress(orjson.JSONDecodeError):
+                    decoded = orjson.loads(metadata or "{}")
+                    self._by_label[label] = attributes.DocumentRow(label, chunks, row.id or "", title, decoded)
         self._attributes = attributes.DocumentSet(fields, self._by_label.values())
 
     def passing(self, where: Filter) -> set[int]:

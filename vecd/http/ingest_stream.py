@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator
@@ -28,6 +29,8 @@ from ..errors import Code, VecError
 from ..wire.ingest_batch import BATCH_DOCUMENTS, IDLE_S, STATUSES, WINDOW, IngestBatch, Outcome
 from ..wire.ndjson import Line, split, unzipped
 from .call import Call
+
+log = logging.getLogger("vecd.http")
 
 #: Parts of the answer that wait for the client.
 _OUT_MAX: Final = 2 * WINDOW
@@ -125,8 +128,8 @@ class IngestStream:
             self._fail(error)
             await self._send()
         except Exception as error:
+            log.error("the body of an ingest stream could not be read", exc_info=error)
             self._fail(VecError(Code.INTERNAL, f"an internal error ({error!r:.200})"))
-            raise
         finally:
             self._read_all = True
             self._sent.set()
@@ -253,6 +256,7 @@ class IngestStream:
             while True:
                 while not self._flying:
                     if self._read_all:
+                        await self._out.put(None)
                         return
                     self._sent.clear()
                     await self._sent.wait()
@@ -261,8 +265,12 @@ class IngestStream:
                 self._flying.popleft()
                 self._window.release()
                 await self._out.put(self._tell(batch, answer))
-        finally:
-            await self._out.put(None)
+        except asyncio.CancelledError:
+            raise  # nobody takes parts any more, so another one may wait for ever
+        except Exception as error:
+            log.error("the answers of an ingest stream failed", exc_info=error)
+            self._fail(VecError(Code.INTERNAL, f"an internal error ({error!r:.200})"))
+        await self._out.put(None)
 
     async def _answer(self, batch: IngestBatch) -> dict[str, Any]:
         """The answer to a batch; if there is none, its documents are refused."""

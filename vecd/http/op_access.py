@@ -100,7 +100,9 @@ def check_op(principal: Any, op: str, fields: Mapping[str, Any]) -> None:
         scope = "write"
     if op in ("jobs.submit", "schedule.add") and fields.get("kind") in PATH_KINDS:
         scope = "admin"
-    libraries = _libraries(access.names, fields)
+    # A schedule that is replaced may be another library's.
+    replaces = op == "schedule.add" and bool(fields.get("replace"))
+    libraries = _libraries("all" if replaces else access.names, fields)
     if not libraries:
         principal.check(scope, None)
         if principal.libraries is not None and access.names != "none":

@@ -324,6 +324,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     },
     "Deleted": record(
         {"deleted": COUNT, "missing": COUNT, "missing_ids": array(STRING), "seq": COUNT},
+        {"warnings": _WARNINGS},
         description="How many documents were deleted, and which did not exist.",
     ),
     "Batch": closed(

@@ -53,6 +53,7 @@ from .websocket_actions import ACTIONS, Action, Request, read
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
+    from ..wire.messages import ReplyMessage
     from .gateway import Gateway
 
 log = logging.getLogger("vecd.http")
@@ -94,6 +95,7 @@ class Session:
         self._principal = websocket.scope.get("state", {}).get("principal")
         self._library: str | None = websocket.path_params.get("library")
         self._client: AsyncClient | None = None
+        self._connecting = asyncio.Lock()
         self._places = asyncio.Semaphore(limits.UNANSWERED_MAX)
         self._answering: set[asyncio.Task[None]] = set()
         self._subscriptions: dict[int, tuple[Subscription, asyncio.Task[None]]] = {}
@@ -209,20 +211,24 @@ class Session:
             log.error("an answer failed", exc_info=failed)
 
     async def _connected(self) -> AsyncClient:
-        if self._client is None or self._client.lost is not None:
-            self._client = await self._gateway.pool.connect()
-        return self._client
+        """The one connection to the daemon: a second one would not keep the order of writes."""
+        async with self._connecting:
+            if self._client is None or self._client.lost is not None:
+                self._client = await self._gateway.pool.connect()
+            return self._client
 
     async def _answer_request(self, number: Any, action: Action, request: Request, pending: AsyncPending) -> None:
         again = request.op in _READS
         try:
             while True:
                 try:
-                    await self._answer_parts(number, action, request, pending)
-                    return
+                    first = await pending.next()
                 except VecError as error:
                     if not (again and error.code == Code.CONNECTION_LOST):
                         raise
+                else:  # from here on, a repetition would send parts twice
+                    await self._answer_parts(number, action, request, first, pending)
+                    return
                 again = False
                 pending = (await self._connected()).submit(request.op, **request.fields)
         except VecError as error:
@@ -230,10 +236,14 @@ class Session:
         finally:
             pending.cancel()
 
-    async def _answer_parts(self, number: Any, action: Action, request: Request, pending: AsyncPending) -> None:
-        while (reply := await pending.next()) is not None:
+    async def _answer_parts(
+        self, number: Any, action: Action, request: Request, reply: ReplyMessage | None, pending: AsyncPending
+    ) -> None:
+        """Sends a reply, and those that follow it."""
+        while reply is not None:
             if reply.kind == "items":
                 await self._answer(number, {action.items: reply.body}, "part")
+                reply = await pending.next()
                 continue
             body = request.shape(reply.body)
             if reply.kind == "end" and action.items:

@@ -8,10 +8,11 @@ checksums until a verify job adds them.
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 import apsw
 import numpy as np
@@ -104,3 +105,22 @@ def damaged(db: apsw.Connection, label: int, what: str) -> VecError:
         id=document_id,
         library=library,
     )
+
+
+def packed_rows(packed: bytes) -> list[list[Any]]:
+    """Rows that SQLite packed into one JSON array of arrays, with damaged ones: in a text that is not UTF-8, U+FFFD
+    stands for the wrong bytes, and before the text, so that it is no JSON either."""
+    try:
+        rows: list[list[Any]] = orjson.loads(packed)
+    except orjson.JSONDecodeError:
+        rows = json.loads(packed.decode("utf-8", "surrogateescape"))
+        return [[_replaced(value) if isinstance(value, str) else value for value in row] for row in rows]
+    return rows
+
+
+def _replaced(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "\ufffd" + text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return text

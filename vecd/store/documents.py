@@ -612,8 +612,8 @@ def state(
 
     The seq must not be before the log's horizon.
     """
-    packed: str = db.execute(
-        "SELECT '[' || coalesce(group_concat(line, ','), '') || ']' FROM ("
+    packed: bytes = db.execute(
+        "SELECT CAST('[' || coalesce(group_concat(line, ','), '') || ']' AS BLOB) FROM ("
         "SELECT json_array(label, documents.chunks, documents.library_id, id, title, metadata) AS line"
         " FROM documents CROSS JOIN libraries ON libraries.library_id = documents.library_id"
         " WHERE label > ?2 AND label < coalesce(?5, label + 1) AND (removed_seq IS NULL OR removed_seq > ?1)"
@@ -622,7 +622,7 @@ def state(
         " ORDER BY label LIMIT ?3)",
         (seq, after, count, None if libraries is None else _json(libraries), _first_label_after(db, seq)),
     ).get
-    return [tuple(each) for each in orjson.loads(packed)]
+    return [tuple(each) for each in checksums.packed_rows(packed)]
 
 
 def _first_label_after(db: apsw.Connection, seq: int) -> int | None:
@@ -648,7 +648,9 @@ def _outline(db: apsw.Connection, row: Any) -> tuple[str, str | None, str]:
     try:
         document_id, metadata = packed_id.decode(), packed_metadata.decode()
         title = None if packed_title is None else packed_title.decode()
-    except UnicodeDecodeError:
+        if wanted is None:
+            orjson.loads(metadata)  # no checksum tells whether it can be decoded
+    except (UnicodeDecodeError, orjson.JSONDecodeError):
         pass
     else:
         if wanted is None or wanted == checksums.of_document(document_id, title, metadata, chunks):

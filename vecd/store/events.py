@@ -18,6 +18,7 @@ import apsw
 import orjson
 
 from ..units import format_time
+from . import checksums
 from .transaction import Transaction
 
 LIBRARY_CREATED = 1
@@ -115,8 +116,8 @@ def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False)
     SQLite returns them as one row of JSON, because every row is a step (see __init__.py).
     """
     new_metadata, old_metadata = ("new.metadata", "old.metadata") if metadata else ("NULL", "NULL")
-    packed: str = db.execute(
-        "SELECT '[' || coalesce(group_concat(line, ','), '') || ']' FROM ("
+    packed: bytes = db.execute(
+        "SELECT CAST('[' || coalesce(group_concat(line, ','), '') || ']' AS BLOB) FROM ("
         "SELECT json_array(seq, time_us, type, events.library_id, data, coalesce(new.id, old.id), events.label,"
         f" coalesce(new.chunks, 0), new.title, {new_metadata},"
         f" events.prior, coalesce(old.chunks, 0), old.title, {old_metadata}) AS line"
@@ -125,7 +126,7 @@ def read(db: apsw.Connection, after: int, count: int, *, metadata: bool = False)
         " WHERE seq >= coalesce((SELECT max(seq) FROM events WHERE seq <= ?1 + 1), 0) ORDER BY seq LIMIT ?2)",
         (after, count),
     ).get
-    return [EventRow._make(each) for each in orjson.loads(packed)]
+    return [EventRow._make(each) for each in checksums.packed_rows(packed)]
 
 
 def note_clock_back(db: apsw.Connection, seq: int, now_us: int) -> None:

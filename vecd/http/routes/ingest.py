@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import orjson
@@ -45,10 +45,21 @@ async def batch_async(call: Call) -> Response:
     pieces = _body(call) if "ndjson" in kind or "jsonl" in kind else _documents(call)
     with SpoolFile(await call.daemon("jobs.spool"), "the body") as copy:
         async for piece in pieces:
-            await asyncio.to_thread(copy.write, piece)
-        await asyncio.to_thread(copy.sync)
+            await _on_thread(copy.write, piece)
+        await _on_thread(copy.sync)
         params = {"files": [copy.path], "names": ["batch"]}
         return submitted(await call.daemon("jobs.submit", kind="ingest", params=params, library=library))
+
+
+async def _on_thread(function: Callable[..., None], *arguments: Any) -> None:
+    """Runs what blocks on a thread. A cancelled caller waits for it: a file that is closed while a thread writes to it
+    may have its descriptor reused, by a connection of another client."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait((running,))
+        raise
 
 
 async def _body(call: Call) -> AsyncGenerator[bytes, None]:

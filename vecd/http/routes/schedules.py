@@ -24,6 +24,10 @@ async def list_(call: Call) -> Response:
 async def add(call: Call) -> Response:
     body = await call.json_body()
     check_submit(call, body["kind"], body.get("library"))
+    if body.get("replace"):
+        replaced = await _find(call, body["name"])
+        if replaced is not None:
+            check_submit(call, replaced["kind"], replaced["library"])
     return json_answer(await call.daemon("schedule.add", **body), 201)
 
 
@@ -42,10 +46,16 @@ async def remove(call: Call) -> Response:
 async def _schedule(call: Call) -> dict[str, Any]:
     """The schedule that the path names. Raises VecError `not_found`, also for one that the principal may not see."""
     name = call.path["schedule"]
-    for each in (await call.collect("schedule.list", "schedules"))["schedules"]:
-        if each["name"] == name and call.sees(each["library"]):
-            return dict(each)
-    raise VecError(Code.NOT_FOUND, f"there is no schedule {name!r:.200}")
+    found = await _find(call, name)
+    if found is None or not call.sees(found["library"]):
+        raise VecError(Code.NOT_FOUND, f"there is no schedule {name!r:.200}")
+    return found
+
+
+async def _find(call: Call, name: str) -> dict[str, Any] | None:
+    """The schedule of that name, of any library."""
+    schedules = (await call.collect("schedule.list", "schedules"))["schedules"]
+    return next((each for each in schedules if each["name"] == name), None)
 
 
 ENDPOINTS = (
