@@ -23,7 +23,7 @@ def serve(
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Serve HTTP and WebSockets, until it is stopped by a signal."""
-    from vecd.http.__main__ import serve as serve_http
+    from vecd.http.__main__ import serve_in_foreground
     from vecd.settings import load
 
     settings = load(socket=socket)
@@ -33,4 +33,4 @@ def serve(
         for url in list(urls):  # type: ignore[call-overload]
             output.one({"url": url}, f"listening on {url}")
 
-    serve_http(settings, listen or (), spawn=not no_spawn, ready=ready)
+    serve_in_foreground(settings, listen or (), spawn=not no_spawn, ready=ready)

@@ -47,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_EX_TEMPFAIL if retry else _EX_CONFIG)
 
 
+def serve_in_foreground(settings: Settings, listen: Sequence[str], **options: Any) -> None:
+    """Serves for `vec serve`, and logs to stderr. Raises VecError as `serve` does."""
+    logs.set_up(settings.log_level, None)
+    serve(settings, listen, **options)
+
+
 def serve(settings: Settings, listen: Sequence[str], **options: Any) -> None:
     """Serves as server.run does. Raises VecError, also if the packages of the gateway are not installed."""
     configured = http_settings.load(settings, listen)
