@@ -53,7 +53,7 @@ def test_the_shell_accepts_its_script(shell: str) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("vec se", ["search"]),
+        ("vec se", ["search", "serve"]),
         ("vec library cr", ["create"]),
         ("vec search --mode hy", ["hybrid"]),
         ("vec watch --cursor", ["--cursor-file"]),
@@ -72,7 +72,7 @@ def test_bash_completes_with_the_script() -> None:
         'source "$1"; COMP_WORDS=(vec se); COMP_CWORD=1; _vec_completion vec; echo "${COMPREPLY[@]}"; complete -p vec',
         "bash", script("bash"),
     )  # fmt: skip
-    assert told.splitlines() == ["search", "complete -o default -F _vec_completion vec"]
+    assert told.splitlines() == ["search serve", "complete -o default -F _vec_completion vec"]
 
 
 def test_zsh_completes_at_the_first_tab() -> None:

@@ -319,6 +319,7 @@ def test_daemon_status_says_whether_a_daemon_runs_and_starts_none() -> None:
             "socket": None,
             "started_at": None,
             "uptime_s": None,
+            "http": None,
         }
         assert json.loads(own.vec("daemon", "status", status=69).stdout) == nothing
         assert own.pid() is None

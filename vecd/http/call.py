@@ -159,7 +159,8 @@ def _too_large(bytes_max: int) -> VecError:
 
 
 def _object(data: bytes, parse: Callable[[bytes], Any]) -> dict[str, Any]:
-    """The bytes as a JSON object. Raises VecError `invalid_request`, and what `parse` raises."""
+    """The bytes as a JSON object. Raises VecError `invalid_request` or `too_large`, and what `parse` raises."""
+    strict_json.check_brackets(data)
     try:
         found = parse(data)
     except orjson.JSONDecodeError as error:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 from starlette.responses import Response
 
+from .. import limits
 from ..errors import RETRYABLE, Code, VecError
 from .endpoint import PROBLEM
 
@@ -47,9 +48,6 @@ STATUS: Final[dict[str, int]] = {
     Code.DISK_FULL: 507,
 }
 
-#: Seconds after which a client may try again, if a request may succeed later.
-RETRY_AFTER_S: Final = 1
-
 
 class Refusal(VecError):
     """An error that has a status of its own, instead of the one of its code."""
@@ -85,5 +83,5 @@ def problem_answer(error: VecError, status: int | None = None, headers: dict[str
     if body["status"] == 401:
         headers.setdefault("www-authenticate", "Bearer")
     if body["status"] in (429, 503) and error.code in RETRYABLE:
-        headers.setdefault("retry-after", str(RETRY_AFTER_S))
+        headers.setdefault("retry-after", str(limits.RETRY_AFTER_S))
     return Response(orjson.dumps(body), body["status"], headers, PROBLEM)

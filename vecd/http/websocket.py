@@ -320,8 +320,10 @@ def _note(kind: str, subscription: int, cursor: str, data: dict[str, Any]) -> by
 
 
 def _parsed(text: str) -> dict[str, Any]:
+    data = text.encode()
+    strict_json.check_brackets(data)
     try:
-        message = strict_json.loads(text.encode())
+        message = strict_json.loads(data)
     except orjson.JSONDecodeError as error:
         raise VecError(Code.INVALID_REQUEST, f"the message is not JSON ({error})") from error
     if not isinstance(message, dict):

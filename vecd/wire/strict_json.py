@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from .. import limits
 from ..errors import Code, VecError
 from ..json_values import INTEGER_MAX, INTEGER_MIN, integer_refused, large_float, name_of
 
@@ -39,6 +40,17 @@ class _TooLarge:
 
     def __init__(self, digits: str) -> None:
         self.digits = digits
+
+
+def check_brackets(data: bytes) -> None:
+    """Raises VecError `too_large` for a text whose lists and objects could take much more memory than the text."""
+    count = data.count(b"[") + data.count(b"{")
+    if count > limits.JSON_BRACKETS_MAX:
+        raise VecError(
+            Code.TOO_LARGE,
+            f"the JSON has {count:,} lists and objects, more than {limits.JSON_BRACKETS_MAX:,}",
+            "send less at a time",
+        )
 
 
 def loads(data: bytes) -> Any:
