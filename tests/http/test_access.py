@@ -87,6 +87,9 @@ def test_a_key_for_some_libraries_sees_no_others(guarded: Gateway, client: httpx
     assert code(client.get("/v1/libraries/mail/count", headers=mine)) == (403, "forbidden")
     names = [each["name"] for each in client.get("/v1/libraries", headers=mine).json()["libraries"]]
     assert names == ["notes"]
+    status = client.get("/v1/status", headers=mine).json()
+    assert set(status) == {"version", "log", "seq", "oldest", "uptime_s", "libraries"}
+    assert [each["name"] for each in status["libraries"]] == ["notes"]
 
 
 @pytest.mark.parametrize(

@@ -82,3 +82,24 @@ def test_a_streamed_search_has_the_hits_of_a_search_and_a_summary(http: httpx.Cl
         *streamed, summary = parsed(answer.content)
         assert streamed == hits
         assert (summary["status"], summary["hits"]) == ("summary", 20)
+
+
+def test_a_consumer_is_acknowledged_listed_reset_and_deleted(http: httpx.Client, library: str) -> None:
+    name = f"reader-{library}"
+    at = f"/v1/consumers/{name}"
+    begun = http.get("/v1/events/stream", params={"consumer": name, "from": "beginning", "follow": "false"})
+    assert begun.status_code == 200
+
+    def kept() -> list[tuple[str, int]]:
+        consumers = http.get("/v1/consumers").json()["consumers"]
+        return [(each["cursor"], each["lag"]) for each in consumers if each["name"] == name]
+
+    status = http.get("/v1/status").json()
+    cursor = f"{status['log']}:{status['seq']}"
+    assert http.post(f"{at}/ack", json={"cursor": cursor}).status_code == 200
+    assert kept() == [(cursor, 0)]
+    assert http.post(f"{at}/reset", json={"to": "beginning"}).status_code == 200
+    assert kept() == [(f"{status['log']}:0", status["seq"])]
+    assert http.delete(at).status_code == 200
+    assert kept() == []
+    assert http.delete(at).status_code == 404

@@ -543,21 +543,23 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Status": record(
         {
             "version": STRING,
-            "pid": COUNT,
-            "socket": STRING,
-            "data": STRING,
             "log": STRING,
             "seq": COUNT,
             "oldest": CURSOR,
             "uptime_s": SECONDS,
+            "libraries": array(ref("Library")),
+        },
+        {
+            "pid": COUNT,
+            "socket": STRING,
+            "data": STRING,
             "memory_bytes": COUNT,
             "watchers": COUNT,
-            "libraries": array(ref("Library")),
             "http": nullable(record({"pid": nullable(COUNT), "listen": array(STRING)})),
             "connections": COUNT,
             "jobs": record(_QUEUE),
         },
-        description="The daemon's state; vec-status(1) explains the keys.",
+        description="The daemon's state; vec-status(1) explains the keys. A key for some libraries gets the first six.",
     ),
     "Event": record(
         {"library_id": nullable(STRING), "seq": COUNT, "at": TIME},

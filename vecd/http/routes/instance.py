@@ -10,8 +10,14 @@ from ..jobs import submitted
 from ..schemas import ref
 
 
+#: What a principal that may use some libraries only is told: nothing of the server, and no counts of others' work.
+_OF_LIBRARIES = ("version", "log", "seq", "oldest", "uptime_s", "libraries")
+
+
 async def status(call: Call) -> Response:
     answer = await call.daemon("status")
+    if call.restricted:
+        answer = {key: answer[key] for key in _OF_LIBRARIES}
     answer["libraries"] = [each for each in answer["libraries"] if call.sees(each["name"])]
     return json_answer(answer)
 
