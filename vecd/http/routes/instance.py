@@ -9,7 +9,6 @@ from ..endpoint import Answer, Body, Endpoint
 from ..jobs import submitted
 from ..schemas import ref
 
-
 #: What a principal that may use some libraries only is told: nothing of the server, and no counts of others' work.
 _OF_LIBRARIES = ("version", "log", "seq", "oldest", "uptime_s", "libraries")
 
