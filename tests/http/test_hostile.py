@@ -54,7 +54,8 @@ def bystander(gateway: Gateway) -> Iterator[None]:
     yield
     if gateway.process.poll() is None:  # the last test ends it in order
         answered(gateway)
-        assert memory(gateway) - before < GROWTH_BYTES_MAX
+        # The allocator keeps what bodies took: what is held at a time is bounded, not what is returned to the system.
+        assert memory(gateway) - before < limits.BODIES_BYTES_MAX + GROWTH_BYTES_MAX
     else:
         assert gateway.process.returncode == 0
 
@@ -383,17 +384,24 @@ def test_a_body_that_is_hard_to_parse_is_refused(gateway: Gateway, body: bytes) 
 
 
 def test_bodies_that_are_held_at_the_same_time_are_bounded(gateway: Gateway) -> None:
-    """40 clients send 15 MiB each and do not finish: 600 MiB."""
+    """40 clients send 15 MiB each and do not finish: 600 MiB. Then what they held is free: the same again takes no more
+    memory, and a large body is read."""
     size = 15 * MIB
     before = memory(gateway)
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Raw(gateway)) for _ in range(40)]
-        for client in clients:
-            client.send(head("POST", "/v1/libraries/notes/documents", f"Content-Length: {size + 1}"))
-            client.flood(b"x" * MIB, size)
-        assert memory(gateway) - before < limits.BODIES_BYTES_MAX + GROWTH_BYTES_MAX
-        answered(gateway)
-    until(lambda: memory(gateway) - before < GROWTH_BYTES_MAX, "the memory is free again")
+    for _ in range(2):
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Raw(gateway)) for _ in range(40)]
+            for client in clients:
+                client.send(head("POST", "/v1/libraries/notes/documents", f"Content-Length: {size + 1}"))
+                client.flood(b"x" * MIB, size)
+            assert memory(gateway) - before < limits.BODIES_BYTES_MAX + GROWTH_BYTES_MAX
+            answered(gateway)
+    large = b" " * size + b'{"query":"x"}'
+
+    def is_read() -> bool:
+        return httpx.post(f"{gateway.url}/v1/libraries/notes/search", content=large, timeout=20).status_code == 200
+
+    until(is_read, "a large body is read again")
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
