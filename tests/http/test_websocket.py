@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -19,6 +21,7 @@ from websockets.frames import Close
 from tests.support.gateway import Gateway
 from tests.support.instance import Instance
 from tests.support.waiting import PATIENCE_S
+from vecd import limits
 
 
 class Peer:
@@ -391,6 +394,61 @@ def _frame(text: str) -> bytes:
         if len(data) > 125
         else (bytes([0x81, 0x80 | len(data)]) + bytes(4) + data)
     )
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Gateway]:
+    """A gateway that gives a message one second to arrive."""
+    with Instance({"VEC_EMBEDDER": "hash", "VEC_STALL_S": "1"}) as made, Gateway(made) as gateway:
+        made.vec("status")
+        yield gateway
+
+
+def _receive_answers(sock: socket.socket, count: int) -> None:
+    """Reads as many answers, and no close frame."""
+    read = b""
+    sock.settimeout(PATIENCE_S)
+    while read.count(b'"status":"ok"') < count:
+        data = sock.recv(65_536)
+        assert data
+        assert b"\x88" not in data, data[-200:]
+        read += data
+
+
+def test_time_in_which_the_daemon_is_slow_is_not_the_clients(impatient: Gateway) -> None:
+    """A message that has begun is not overdue while the gateway does not read on."""
+    message = _frame('{"action":"ping"}')
+    count = limits.UNANSWERED_MAX + 10
+    pid = impatient.instance.pid()
+    assert pid is not None
+    with _handshaken(impatient) as sock:
+        sock.sendall(message)
+        _receive_answers(sock, 1)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            sock.sendall(message * count + message[:9])
+            assert not select.select([sock], [], [], 4)[0]  # neither an answer nor a close frame
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        sock.sendall(message[9:])
+        _receive_answers(sock, count + 1)
+
+
+def test_a_client_that_has_always_begun_the_next_message_is_not_overdue(impatient: Gateway) -> None:
+    message = _frame('{"action":"ping"}')
+    with _handshaken(impatient) as sock:
+        sock.sendall(message[:9])
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            sock.sendall(message[9:] + message[:9])
+            _receive_answers(sock, 1)
+
+
+def test_a_message_that_stops_midway_ends_the_connection(impatient: Gateway) -> None:
+    with _handshaken(impatient) as sock:
+        sock.sendall(_frame('{"action":"ping"}')[:9])
+        sock.settimeout(PATIENCE_S)
+        assert sock.recv(1_024)[2:4] == (1008).to_bytes(2, "big")
 
 
 def test_without_a_key_the_handshake_is_refused(own: Instance) -> None:

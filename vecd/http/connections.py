@@ -89,7 +89,8 @@ class Connections:
         self._of_address_max = http.connections_per_address
         self.refused: Counter[str] = Counter()  # by reason
         self.pending_bytes = 0  # of incomplete WebSocket messages
-        self._hosts, self._stall_s = hosts, stall_s
+        self.stall_s = stall_s
+        self._hosts = hosts
         self._all: dict[asyncio.Transport, Connection] = {}
         self._of_address: Counter[str] = Counter()
         self._idle: dict[asyncio.Transport, None] = {}  # the one that has been idle longest first
@@ -172,7 +173,7 @@ class Connections:
         unread = transport.get_write_buffer_size()
         if unread == 0 or unread != connection.unread:
             connection.unread, connection.unread_since = unread, now
-        elif now - connection.unread_since > self._stall_s:
+        elif now - connection.unread_since > self.stall_s:
             self.refused["stalled"] += 1
             connection.abort()
             return

@@ -3,8 +3,8 @@
 websockets bounds the bytes of a message; uvicorn reads the next message when the application has taken the last. Added:
 - what is parsed at once: FRAMES_AT_ONCE_BYTES. A frame may be two bytes long and costs some hundred in memory;
 - the fragments of a message: FRAGMENTS_MAX. Empty ones cost no bytes of the message, and there may be any number;
-- the bytes of incomplete messages over all connections: BODIES_BYTES_MAX; and their time, by STALL_S and
-  FRAME_BYTES_S_MIN;
+- the bytes of incomplete messages over all connections: BODIES_BYTES_MAX; and the time that each takes to arrive, by
+  `stall_s` and FRAME_BYTES_S_MIN, without the time in which the gateway did not read;
 - no reading while the client does not read: every ping is answered with a pong, and they would pile up;
 - no log lines for what a client does wrong, which would fill a disk.
 """
@@ -46,7 +46,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._shared = config.connections
         self._held: deque[bytes] = deque()  # received, and not parsed yet
         self._pending_bytes = 0  # of an incomplete message
-        self._pending_since: float | None = None
+        self._waited_s = 0.0  # for the rest of it, while the connection was read
+        self._counted_until = time.monotonic()  # in _waited_s
         self._fragments_bytes = 0
         self._choked = False  # the client does not read
 
@@ -65,11 +66,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._count_time(time.monotonic())
         self._choked = True
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._count_time(time.monotonic())
         self._choked = False
         self._read_on()
 
@@ -100,6 +103,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().data_received(self._held.popleft())
             self._count()
         if self._held:
+            self._count_time(time.monotonic())
             self.read_paused = True
             self.transport.pause_reading()
         elif self._wants_more:
@@ -113,17 +117,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _read_on(self) -> None:
         if self._choked or self._held or not self._wants_more or self.transport.is_closing():
             return
+        self._count_time(time.monotonic())
         self.read_paused = False
         self.transport.resume_reading()
 
     def _count(self) -> None:
         pending = len(self.conn.reader.buffer) + self._fragments_bytes
         self._shared.pending_bytes += pending - self._pending_bytes
+        if not pending or not self._pending_bytes:
+            self._restart_time()
         self._pending_bytes = pending
-        if not pending:
-            self._pending_since = None
-        elif self._pending_since is None:
-            self._pending_since = time.monotonic()
         if pending > _SMALL_BYTES and self._shared.pending_bytes > limits.BODIES_BYTES_MAX:
             self._fail(_TRY_AGAIN, "too many large messages at once")
 
@@ -144,12 +147,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if len(self.frames) > limits.FRAGMENTS_MAX:
             self._fail(_TOO_BIG, f"over {limits.FRAGMENTS_MAX:,} fragments")
 
+    def send_receive_event_to_app(self) -> None:
+        self._restart_time()  # what is pending from here on belongs to the next message
+        super().send_receive_event_to_app()
+
     # --- the clock ----------------------------------------------------------------------------------------------------
 
     def overdue(self, now: float) -> bool:
-        if self._pending_since is None or self._choked:
-            return False
-        return now - self._pending_since > limits.STALL_S + self._pending_bytes / limits.FRAME_BYTES_S_MIN
+        self._count_time(now)
+        return self._waited_s > self._shared.stall_s + self._pending_bytes / limits.FRAME_BYTES_S_MIN
+
+    def _restart_time(self) -> None:
+        self._waited_s, self._counted_until = 0.0, time.monotonic()
+
+    def _count_time(self, now: float) -> None:
+        """Counts the time since the last call. Called before reading begins or ends, and once a second."""
+        if self._pending_bytes and not (self.read_paused or self._choked):
+            self._waited_s += now - self._counted_until
+        self._counted_until = now
 
     def expire(self) -> None:
         self._fail(_POLICY, "the rest of a message did not arrive in time")
