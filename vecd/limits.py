@@ -407,8 +407,9 @@ HTTP_OWN_DESCRIPTORS: Final = 64
 CONNECTIONS_OF_ADDRESS_MAX: Final = 512
 #: Requests, streams and WebSockets of one key that are open at once.
 OPEN_OF_KEY_MAX: Final = 1_024
-#: Brackets in a JSON body or message: an empty list takes 3 bytes, and 64 once it is parsed, 72 if it is an object.
-JSON_BRACKETS_MAX: Final = 1_000_000
+#: Estimated bytes of the values of a JSON body or message once it is parsed: 8 times the text, which is enough for
+#: vectors of numbers of three characters. Short strings and empty lists would take over 20 times.
+JSON_VALUES_BYTES_MAX: Final = 128 * MIB
 #: Seconds after which a client that was refused for a limit should try again.
 RETRY_AFTER_S: Final = 1
 #: Fragments of one WebSocket message: a client that sends a stream of fragments sends messages instead.

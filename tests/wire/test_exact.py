@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vecd import limits
 from vecd.errors import VecError
 from vecd.wire import strict_json
 
@@ -77,3 +80,40 @@ def test_an_integer_of_many_digits_is_refused_in_few_words() -> None:
         strict_json.loads(b'{"a": ' + b"9" * 300 + b"}")
     assert "(300 digits)" in raised.value.message
     assert len(str(raised.value.hint)) < 200
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["[]", "{}", "[[]]", '{"a":1}', '{"a":[]}', '{"a":{"b":{}}}', '{"a":1,"a":1}', '""', '"ab"', '"\u00fc"', '"\\\\"',
+     '["a","b"]', "1", "999", "1.5", "-0.123456", "1e25", "null", '{"id":"a","vector":[0.25,0.5]}'],
+)  # fmt: skip
+@pytest.mark.parametrize("head", ["[", '{"a":1e25,"b":[', '{"a":99999999999999999999999,"b":['])
+def test_what_passes_the_check_of_its_size_takes_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch, head: str, piece: str
+) -> None:
+    """Also if a number makes the slow parser read the text again, and keep both values."""
+    monkeypatch.setattr(limits, "JSON_VALUES_BYTES_MAX", 2 * limits.MIB)
+    accepted = 0
+    for count in (1 << power for power in range(20)):
+        text = (head + ",".join([piece] * count) + "]" + "}" * head.count("{")).encode()
+        try:
+            strict_json.check_size(text)
+        except VecError as error:
+            assert error.code == "too_large"
+            break
+        accepted = len(text)
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(VecError):
+                strict_json.loads(text)
+            assert tracemalloc.get_traced_memory()[1] < 3 * limits.JSON_VALUES_BYTES_MAX
+        finally:
+            tracemalloc.stop()
+    assert accepted >= 32 * limits.KIB  # the last power of two below what is never checked
+
+
+def test_of_two_inexact_values_the_first_is_named() -> None:
+    number = "9" * 30
+    with pytest.raises(VecError) as raised:
+        strict_json.loads(f'{{"a": [{{"b": {number}}}, {number}], "c": {number}}}'.encode())
+    assert "'a[0].b'" in raised.value.message

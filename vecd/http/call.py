@@ -160,7 +160,7 @@ def _too_large(bytes_max: int) -> VecError:
 
 def _object(data: bytes, parse: Callable[[bytes], Any]) -> dict[str, Any]:
     """The bytes as a JSON object. Raises VecError `invalid_request` or `too_large`, and what `parse` raises."""
-    strict_json.check_brackets(data)
+    strict_json.check_size(data)
     try:
         found = parse(data)
     except orjson.JSONDecodeError as error:

@@ -321,7 +321,7 @@ def _note(kind: str, subscription: int, cursor: str, data: dict[str, Any]) -> by
 
 def _parsed(text: str) -> dict[str, Any]:
     data = text.encode()
-    strict_json.check_brackets(data)
+    strict_json.check_size(data)
     try:
         message = strict_json.loads(data)
     except orjson.JSONDecodeError as error:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from .. import limits
 from ..errors import Code, VecError
@@ -42,13 +42,28 @@ class _TooLarge:
         self.digits = digits
 
 
-def check_brackets(data: bytes) -> None:
-    """Raises VecError `too_large` for a text whose lists and objects could take much more memory than the text."""
-    count = data.count(b"[") + data.count(b"{")
-    if count > limits.JSON_BRACKETS_MAX:
+#: What takes memory once it is parsed, by a character that stands for it, in bytes: an object with a key; a list; a
+#: string, by each of its quotes; a number, or a place in a list or object.
+_COSTS: Final = ((b"{", 232), (b"[", 64), (b'"', 28), (b",", 32))
+
+
+#: Texts up to this size are not checked: their values take some megabytes at most.
+_SMALL_BYTES: Final = 64 * limits.KIB
+
+
+def check_size(data: bytes) -> None:
+    """Raises VecError `too_large` for a text whose values could take more memory than JSON_VALUES_BYTES_MAX.
+
+    An estimate from above, without parsing: characters within strings count too.
+    """
+    if len(data) <= _SMALL_BYTES:
+        return
+    size = sum(data.count(character) * cost for character, cost in _COSTS)
+    if size > limits.JSON_VALUES_BYTES_MAX:
         raise VecError(
             Code.TOO_LARGE,
-            f"the JSON has {count:,} lists and objects, more than {limits.JSON_BRACKETS_MAX:,}",
+            f"the JSON has too many values: they may take {size:,} bytes of memory, more than"
+            f" {limits.JSON_VALUES_BYTES_MAX:,}",
             "send less at a time",
         )
 
@@ -76,7 +91,8 @@ def loads_items(data: bytes, key: str) -> tuple[Any, dict[int, VecError]]:
         for path, each in _inexact(data):
             if len(path) < 2 or path[0] != key or not isinstance(path[1], int):
                 raise _refusal(path, each)
-            refused.setdefault(path[1], _refusal(path[2:], each))
+            if path[1] not in refused:
+                refused[path[1]] = _refusal(path[2:], each)
     return value, refused
 
 
@@ -108,16 +124,18 @@ def _has_each_key_once(data: bytes, keys: int) -> bool:
 def _count(value: Any) -> tuple[int, bool]:
     """The number of keys of a value, at all depths, and whether it has a float that may have been a large integer."""
     keys, large = 0, False
-    waiting = [value]
+    waiting: list[Iterable[Any]] = [(value,)]
     while waiting:
-        each = waiting.pop()
-        if isinstance(each, dict):
-            keys += len(each)
-            waiting += each.values()
-        elif isinstance(each, list):
-            waiting += each
-        elif type(each) is float and large_float(each):
-            large = True
+        for each in waiting.pop():
+            kind = type(each)
+            if kind is float:
+                if large_float(each):
+                    large = True
+            elif kind is dict:
+                keys += len(each)
+                waiting.append(each.values())
+            elif kind is list:
+                waiting.append(each)
     return keys, large
 
 
@@ -141,9 +159,7 @@ def _inexact(data: bytes) -> Iterator[tuple[tuple[str | int, ...], _TooLarge | _
         value = json.loads(data, object_pairs_hook=pairs, parse_int=integer, parse_float=_nothing)
     except (RecursionError, ValueError) as error:
         raise VecError(Code.INVALID_DOCUMENT, f"not valid JSON ({error})") from error
-    for path, each in _places(value):
-        if isinstance(each, (_TooLarge, _Twice)):
-            yield path, each
+    yield from _places(value, (_TooLarge, _Twice))
 
 
 def _refusal(path: tuple[str | int, ...], found: _TooLarge | _Twice) -> VecError:
@@ -169,21 +185,36 @@ def not_finite(text: str) -> tuple[str, str] | None:
         value = json.loads(text, parse_float=number, parse_constant=_NotFinite)
     except (RecursionError, ValueError):
         return None
-    found = [(path, each.digits) for path, each in _places(value) if isinstance(each, _NotFinite)]
-    return (name_of(found[-1][0]), found[-1][1]) if found else None
+    for path, each in _places(value, (_NotFinite,)):
+        return name_of(path), each.digits
+    return None
 
 
 def _nothing(digits: str) -> None:
     return None
 
 
-def _places(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """All values nested in a value, with the path of keys and positions to each."""
-    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
-    while waiting:
-        path, each = waiting.pop()
-        yield path, each
-        if isinstance(each, dict):
-            waiting += (((*path, key), inner) for key, inner in each.items())
-        elif isinstance(each, list):
-            waiting += (((*path, place), inner) for place, inner in enumerate(each))
+def _places(value: Any, kinds: tuple[type, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The values of these types nested in a value, in their order, with the path of keys and positions to each."""
+    if isinstance(value, kinds):
+        yield (), value
+    path: list[str | int] = []
+    entered = [_entries(value)]
+    while entered:
+        for key, each in entered[-1]:
+            if isinstance(each, kinds):
+                yield (*path, key), each
+            elif isinstance(each, (dict, list)):
+                path.append(key)
+                entered.append(_entries(each))
+                break
+        else:
+            entered.pop()
+            if path:
+                path.pop()
+
+
+def _entries(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        return iter(value.items())
+    return iter(enumerate(value if isinstance(value, list) else ()))
