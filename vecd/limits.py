@@ -355,8 +355,8 @@ HELLO_S: Final = 10.0
 SILENCE_S: Final = HEARTBEAT_S + 1
 #: How long this check waits for an answer.
 PROBE_S: Final = 5.0
-#: TCP keepalive of a client's WebSocket: whether the other host is still there is checked after so many seconds without
-#: data, then every so many, and after so many checks without an answer the connection has ended: half a minute in all.
+#: TCP keepalive of a client's WebSocket, which finds a host that is gone: the seconds without data before the first
+#: check, the seconds between checks, and the unanswered checks that end the connection: half a minute in all.
 KEEPALIVE_IDLE_S: Final = 15
 KEEPALIVE_EVERY_S: Final = 5
 KEEPALIVE_TRIES: Final = 3

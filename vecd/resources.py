@@ -65,12 +65,12 @@ def save_address_space() -> None:
 
 
 def own_descriptors(workers: int) -> int:
-    """File descriptors that a daemon with so many workers needs beside its connections."""
+    """File descriptors that a daemon with `workers` job threads needs beside its connections."""
     return limits.OWN_DESCRIPTORS + limits.WORKER_DESCRIPTORS * max(0, workers - limits.WORKERS)
 
 
 def check_descriptors(count: int, workers: int) -> None:
-    """Raises VecError `invalid_settings` if a daemon with so many file descriptors cannot serve a connection."""
+    """Raises VecError `invalid_settings` if a daemon that may open `count` files cannot serve a connection."""
     needed = own_descriptors(workers)
     if count <= needed:
         fewer = ", or use fewer workers (VEC_WORKERS)" if workers > limits.WORKERS else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -29,8 +30,8 @@ def serve(
     settings = load(socket=socket)
     output = Output(json)
 
-    def ready(urls: object) -> None:
-        for url in list(urls):  # type: ignore[call-overload]
+    def ready(urls: Sequence[str]) -> None:
+        for url in urls:
             output.one({"url": url}, f"listening on {url}")
 
     serve_in_foreground(settings, listen or (), spawn=not no_spawn, ready=ready)

@@ -199,6 +199,41 @@ def test_a_websocket_opens_from_the_page_and_is_accepted(browser: Browser, gatew
 
 
 @browsing
+def test_a_browser_searches_writes_and_subscribes_over_a_websocket(
+    browser: Browser, gateway: Gateway, library: str
+) -> None:
+    """The messages of the original design, as they stand."""
+    with opened(browser, gateway.url) as (page, _):
+        got = page.evaluate(
+            """library => new Promise((resolve, reject) => {
+              const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/v1/libraries/${library}/ws`);
+              const got = [];
+              const send = message => socket.send(JSON.stringify(message));
+              socket.onopen = () => send({action: 'subscribe', events: ['document.added']});
+              socket.onerror = () => reject(new Error('refused'));
+              socket.onmessage = ({data}) => {
+                got.push(JSON.parse(data));
+                if (got.length === 1) {
+                  send({action: 'add_document', data: {title: 'New Doc', texts: ['chunk 1', 'machine learning']}});
+                } else if (got.length === 3) {
+                  send({action: 'search', query: 'machine learning', k: 10});
+                } else if (got.length === 4) {
+                  resolve(got);
+                  socket.close();
+                }
+              };
+            })""",
+            library,
+        )
+    assert got[0]["status"] == "ok"
+    (answer,) = (each for each in got[1:3] if "status" in each)
+    (event,) = (each for each in got[1:3] if "event" in each)
+    assert (answer["status"], answer["result"]) == ("ok", "added")
+    assert (event["event"], event["data"]["document_id"]) == ("document.added", answer["id"])
+    assert got[3]["hits"][0]["document_id"] == answer["id"]
+
+
+@browsing
 def test_a_job_shows_its_progress_and_is_cancelled_and_retried_by_button(
     browser: Browser, gateway: Gateway, instance: Instance
 ) -> None:

@@ -42,7 +42,7 @@ class EventSource(Protocol):
         """
 
     def commit(self, cursor: str, events: int) -> None:
-        """All up to `cursor` (inclusive) is done, so many events since the last commit. Durable when it returns.
+        """All up to `cursor` (inclusive) is done: `events` events since the last commit. Durable when it returns.
 
         Raises VecError.
         """

@@ -16,6 +16,7 @@ that was stopped on purpose is waited for. When the gateway stops, subscriptions
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -294,7 +295,7 @@ class FanOut:
             channel.cancel()
 
     def account(self, change: int) -> None:
-        """Rings have grown by so many bytes, or shrunk. The largest ring is cut if all together are too large."""
+        """Rings have grown by `change` bytes, or shrunk. The largest ring is cut if all together are too large."""
         self._ring_bytes += change
         while self._ring_bytes > limits.RINGS_BYTES_MAX:
             largest = max(self._channels.values(), key=lambda each: each.ring_bytes)
@@ -443,8 +444,8 @@ class Channel:
         self.wake()
 
 
-class Subscription:
-    """The events of one client, as they come. Iterate over `batches` once, and close it."""
+class Subscription(ABC):
+    """The events of one client, in the order of the log. Iterate over `batches` once, and close it."""
 
     def __init__(self, owner: FanOut, selection: Selection, start: Start, follow: bool) -> None:
         """FanOut.subscribe makes it."""
@@ -454,17 +455,18 @@ class Subscription:
         self._follow = follow
         self.cursor = start.position  # behind all that was delivered
 
+    @abstractmethod
     async def begin(self, spawn: bool) -> None:
         """Asks the daemon; raises the VecError that it refuses with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batches(self) -> AsyncGenerator[Batch, None]:
         """Batches in order, each event once; batches without events are heartbeats. Ends only without `follow`. Raises
         VecError `shutting_down` when the gateway stops, and what the daemon ends the watch with, as `compacted`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop(self) -> None:
-        """The gateway stops."""
+        """The gateway stops: ends what it waits for."""
 
     def close(self) -> None:
         """Ends the subscription."""
@@ -514,6 +516,9 @@ class SharedSubscription(Subscription):
                         yield found
         finally:
             self.close()
+
+    def stop(self) -> None:
+        """The channel has been woken."""
 
     def close(self) -> None:
         super().close()
@@ -604,6 +609,7 @@ class ConsumerSubscription(Subscription):
 
     async def _watch(self, start: Start, spawn: bool) -> None:
         self._client = await self._owner.pool.connect(spawn=spawn)
+        self._owner.check()
         self._pending = self._client.submit(
             "watch", **{"from": start.position}, snapshot=start.snapshot, on_gap=start.on_gap, consumer=start.consumer,
             follow=self._follow, **self._selection.fields(),

@@ -233,6 +233,11 @@ class Session:
                 pending = (await self._connected()).submit(request.op, **request.fields)
         except VecError as error:
             await self._refuse(number, error)
+        except _GONE:
+            raise
+        except Exception as error:
+            await self._refuse(number, VecError(Code.INTERNAL, f"the answer could not be made: {error!r}"))
+            raise  # it is logged
         finally:
             pending.cancel()
 

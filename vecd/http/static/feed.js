@@ -1,4 +1,4 @@
-// The feed as it happens: one EventSource, opened anew from the last cursor after each loss, so no event is missing and
+// The feed as it happens: one EventSource, opened again from the last cursor after each loss, so no event is missing and
 // none is shown twice. While the feed is paused or the page is hidden, no stream is open; nothing is buffered.
 
 import { call, connection, Problem, setConnection, streamUrl } from './api.js';
@@ -39,7 +39,7 @@ function close() {
   source = null;
 }
 
-/** Begins anew, with the most recent events. */
+/** Begins again, with the most recent events. */
 function restart() {
   cursor = null;
   waiting = [];

@@ -22,9 +22,7 @@ class Prune(JobKind):
     unit = "jobs"
     frees = True
     params: ClassVar[Mapping[str, Param]] = {
-        "keep_s": Param(
-            "keep jobs that ended within so many seconds; default: a week", float, low=0, high=limits.SECONDS_MAX
-        ),
+        "keep_s": Param("seconds to keep a job after its end; default: a week", float, low=0, high=limits.SECONDS_MAX),
         "keep": Param("the number of jobs to keep; default: 10,000", int, low=0, high=2**62),
     }
     running_max = 1

@@ -26,9 +26,9 @@ class Trim(JobKind):
     running_max: ClassVar[int | None] = 1
     frees = True
     params: ClassVar[Mapping[str, Param]] = {
-        "keep_age_s": Param("keep events of so many seconds", float, low=0, high=limits.SECONDS_MAX),
-        "keep_count": Param("keep so many events", int, low=0, high=2**62),
-        "keep_bytes": Param("keep so many bytes of events", int, low=0, high=2**62),
+        "keep_age_s": Param("seconds to keep an event", float, low=0, high=limits.SECONDS_MAX),
+        "keep_count": Param("the number of events to keep", int, low=0, high=2**62),
+        "keep_bytes": Param("the bytes of events to keep", int, low=0, high=2**62),
         "past_consumers": Param("whether to trim past the slowest consumer", bool),
     }
 
