@@ -236,5 +236,5 @@ def test_a_structure_that_is_mostly_dead_is_built_anew_by_itself(client: Client)
     said = memory(client, library)
     assert said["vectors"] == 2_500
     assert said["dead"] <= said["structure"] / 5, "a fifth may be dead"
-    assert {event["reason"] for event in rebuilt(client, library)} <= {"growth", "request", "compaction"}
+    assert {event["reason"] for event in rebuilt(client, library)} <= {"growth", "requested", "compaction"}
     assert len(list(client.search(vector=_VECTORS[0], k=10_000, library=library))) == 2_500

@@ -21,7 +21,7 @@ from tests.support.history import replayed
 from tests.support.waiting import until
 from vecd import limits
 from vecd.errors import VecError
-from vecd.store import documents, events, libraries
+from vecd.store import documents, events, libraries, retention
 from vecd.store.catalogue import Library
 from vecd.store.database import Database, check_sqlite
 from vecd.store.documents import DocumentBatch, Entry
@@ -328,6 +328,27 @@ def test_a_time_in_the_log_is_found_by_halving(database: Database) -> None:
             assert events.seq_at(db, at + 1) >= before
         assert events.seq_at(db, 0) == 0
         assert events.seq_at(db, times[-1][1] + 1) == database.head
+
+
+def test_rows_that_are_trimmed_and_not_deleted_yet_mislead_no_search_by_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is a day ahead for one write. The trim removes its mark, and the vacuum has not removed its row."""
+    hour_us = 3_600_000_000
+    real_us = database.now_us
+    database.submit(lambda tx: libraries.create(tx, PLAN)).result(30)
+    for document_id, ahead in (("before", 0), ("ahead", 24 * hour_us), ("after", 0)):
+        monkeypatch.setattr(database, "now_us", lambda ahead=ahead: real_us() + ahead)
+        write(database, (document_id, 1))
+    horizon = database.head
+    monkeypatch.setattr(database, "now_us", lambda: real_us() + 2 * hour_us)
+    write(database, ("later", 1))
+    database.submit(lambda tx: retention.trim(tx, horizon)).result(30)
+    with database.read_transaction() as db:
+        now_us = real_us() + 4 * hour_us
+        assert events.seq_at(db, now_us - hour_us, now_us) == database.head
+        assert events.seq_at(db, now_us - 3 * hour_us, now_us) == horizon
+        assert events.seq_at(db, 0, now_us) == horizon
 
 
 # --- against a dict ---------------------------------------------------------------------------------------------------

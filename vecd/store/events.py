@@ -163,7 +163,8 @@ def seq_at(db: apsw.Connection, time_us: int, clock_us: int | None = None) -> in
     """The last seq logged before `time_us`, 0 if there is none. `clock_us` is the current time; the default is the
     machine's clock."""
     ages = _Ages(db, time.time_ns() // 1000 if clock_us is None else clock_us)
-    low, high = 0, db.execute("SELECT coalesce(max(seq), 0) FROM events").get
+    # Trimmed rows that the vacuum has not deleted yet may be out of order, because their clock marks are gone.
+    low, high = horizon(db)[0], db.execute("SELECT coalesce(max(seq), 0) FROM events").get
     while low < high:  # the wanted row begins in (low, high]
         middle = (low + high + 1) // 2
         row = db.execute("SELECT seq, time_us FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", (middle,)).get
