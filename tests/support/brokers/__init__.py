@@ -6,6 +6,7 @@ fixtures of them. Nothing here imports a broker's client library.
 
 from .broker import HOST, Broker, free_ports, fresh_name, shared
 from .nats import NatsServer
+from .rabbitmq import RabbitMQ
 from .redis import RedisServer
 
-__all__ = ["HOST", "Broker", "NatsServer", "RedisServer", "free_ports", "fresh_name", "shared"]
+__all__ = ["HOST", "Broker", "NatsServer", "RabbitMQ", "RedisServer", "free_ports", "fresh_name", "shared"]

@@ -15,6 +15,7 @@ import pytest
 
 from .broker import Broker, shared
 from .nats import NatsServer
+from .rabbitmq import RabbitMQ
 from .redis import RedisServer
 
 B = TypeVar("B", bound=Broker)
@@ -59,3 +60,13 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 @pytest.fixture
 def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
     yield from own_broker(NatsServer, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    yield from shared_broker(RabbitMQ, tmp_path_factory)
+
+
+@pytest.fixture
+def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitMQ]:
+    yield from own_broker(RabbitMQ, tmp_path)
