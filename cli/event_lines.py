@@ -9,10 +9,9 @@ from typing import Any
 
 from vecd import limits
 from vecd.errors import Code, VecError
+from vecd.wire.event_lines import event_object, unpack_vectors
 
 from .output import load_orjson
-
-_ORDER = ("seq", "cursor", "type", "library", "time", "data")
 
 
 class EventLines:
@@ -32,10 +31,7 @@ class EventLines:
         return [self._dumps(each) for each in self.objects(events)]
 
     def objects(self, events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for event in events:
-            if self._vectors:
-                _unpack(event["data"])
-            yield {key: event[key] for key in _ORDER}
+        return map(event_object, events)
 
 
 class IngestLines(EventLines):
@@ -81,7 +77,7 @@ class IngestLines(EventLines):
         if has_text:
             line["texts"] = [chunk["text"] for chunk in chunks]
         if self._vectors:
-            _unpack(event["data"])
+            unpack_vectors(event["data"])
             written = self._dumps({**line, "vectors": [chunk["vector"] for chunk in chunks]})
             if len(written) <= limits.LINE_BYTES_MAX:
                 return written
@@ -103,15 +99,3 @@ class IngestLines(EventLines):
 
 def _say(line: str) -> None:
     print(f"vec: {line}", file=sys.stderr, flush=True)
-
-
-def _unpack(data: dict[str, Any]) -> None:
-    """Replaces all packed vectors in an event by lists of numbers."""
-    from vecd.wire.vectors import unpack_vector
-
-    if isinstance(data.get("vector"), bytes):
-        data["vector"] = unpack_vector(data["vector"])
-    for key in ("document", "replaced"):
-        for chunk in (data.get(key) or {}).get("chunks", ()):
-            if isinstance(chunk.get("vector"), bytes):
-                chunk["vector"] = unpack_vector(chunk["vector"])

@@ -16,7 +16,7 @@ import pytest
 import vecd
 
 ROOT = Path(vecd.__file__).parent.parent
-SHARED = {"backoff", "durable_files", "errors", "limits", "resources", "settings", "units", "json_values"}
+SHARED = {"backoff", "durable_files", "errors", "limits", "parameters", "resources", "settings", "units", "json_values"}
 
 #: A layer of vecd (a module or a package) -> the other layers that it may import from, also for type checking only.
 #: `vecd` itself (its version numbers) is open to all.
@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backoff": set(),
     "units": {"errors"},
     "json_values": {"errors", "limits"},
+    "parameters": {"errors", "limits"},
     "resources": {"errors", "limits"},
     "settings": {"durable_files", "errors", "limits", "units"},
     "logs": set(),
@@ -45,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": SHARED,
     "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed"},
     "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine"},
-    "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs"},
+    "connectors": {*SHARED, "logs", "process", "wire", "client", "delivery"},
+    "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs", "connectors"},
     "server": {*SHARED, "wire", "unixsocket", "ops"},
     "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"}
     | {"gateway_process", "http"},
@@ -66,13 +68,17 @@ ONLY_IN: dict[str, set[str]] = {
     "apsw.unicode": {"text"},
     "Stemmer": {"text"},
     "sqlite3": set(),
-    "socket": {"unixsocket", "client", "server", "daemon", "http"},
-    "asyncio": {"client", "write_order", "feed", "engine", "jobs", "ops", "server", "daemon", "http"}
+    "socket": {"unixsocket", "client", "connectors", "server", "daemon", "http"},
+    "asyncio": {"client", "connectors", "write_order", "feed", "engine", "jobs", "ops", "server", "daemon", "http"}
     | {"gateway_process"},
     "uvloop": {"daemon", "http"},
     "starlette": {"http"},
     "uvicorn": {"http"},
     "websockets": {"client", "http"},
+    "redis": {"connectors"},
+    "confluent_kafka": {"connectors"},
+    "aio_pika": {"connectors"},
+    "nats": {"connectors"},
     "numpy": {"store", "index", "filters", "text", "feed", "engine", "jobs"},
     "faiss": {"index"},
     "scipy": {"index"},

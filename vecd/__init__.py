@@ -5,7 +5,7 @@
 Each layer may import from those above it in this list, not from those below (tests/test_layering.py has the exact
 table, and checks it):
 
-    limits errors settings units json_values
+    limits errors settings units json_values parameters
                         every bound with its reason; the one error root, with `retryable`; configuration
     durable_files backoff resources
                         files that are on disk when a call returns; pauses between retries; what the operating system
@@ -24,6 +24,8 @@ table, and checks it):
     text/               text in, chunks and vectors out
     feed/               the log as a feed: cursors, selection, batches, watches, consumers
     delivery/           delivers a feed to something that may fail: batches, retries, dead letters
+    connectors/         relays of the log to brokers, and sources from them; a process of its own, and a client of the
+                        socket; ops may know its pure half (connectors/table.py and what that imports)
     engine/             store, index, text and feed at work: ingest, search, documents, libraries
     jobs/               background jobs: queue, workers, schedules; kinds/ has one file for each kind
     ops/                what a request means, whatever transport brought it: one table, one handler for each op
