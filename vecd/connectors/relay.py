@@ -25,6 +25,7 @@ from ..errors import Code, VecError
 from . import messages, table
 from .definition import RelayDefinition
 from .messages import OutMessage
+from .runner import RETRY_S, RETRY_S_MAX, Connect, Runner
 from .status import Status
 from .stopping import Stopping
 from .transport import MessageSink, Opening
@@ -34,57 +35,24 @@ log = logging.getLogger("vecd.connectors")
 
 #: Messages of a watch in one batch, if they have documents: each is about a MiB then, or one large document.
 _PAYLOAD_MESSAGES: Final = 8
-#: Pauses of the delivery loop while the broker is away.
-_RETRY_S, _RETRY_S_MAX = 0.2, 15.0
-#: Pauses after an error of the configuration, or of the connection to the daemon.
-_AGAIN_S, _AGAIN_S_MAX = 0.5, 30.0
 
 
-class Relay:
+class Relay(Runner):
     """Runs one generation of a relay. Use once, on one thread."""
 
-    def __init__(
-        self, definition: RelayDefinition, connect: Callable[[], Client], status: Status, stop: Stopping
-    ) -> None:
-        self._definition = definition
-        self._connect = connect
-        self._status = status
-        self._stop = stop
-        self._failures = 0  # in a row
+    def __init__(self, definition: RelayDefinition, connect: Connect, status: Status, stop: Stopping) -> None:
+        super().__init__(definition, connect, status, stop)
+        self._relay = definition
 
-    def run(self) -> None:
-        """Returns when `stop` is set."""
-        while not self._stop.is_set():
-            try:
-                self._run()
-            except VecError as error:
-                self._failed(error)
-            except Exception as error:
-                log.error("a relay failed", exc_info=error, extra={"relay": self._definition.name})
-                bug = f"a bug in the relay: {type(error).__name__}: {error}"
-                self._failed(VecError(Code.INTERNAL, bug, "see the daemon's log, and report this bug"))
-
-    def _failed(self, error: VecError) -> None:
-        if self._stop.is_set():
-            return
-        self._failures += 1
-        self._status.failed("failing", error)
-        pause_s = backoff.pause_s(self._failures, _AGAIN_S, _AGAIN_S_MAX) / 2 + _AGAIN_S / 2
-        log.warning(
-            "a relay begins again",
-            extra={"relay": self._definition.name, "error": str(error), "pause_s": round(pause_s, 3)},
-        )
-        self._stop.wait(pause_s)
-
-    def _run(self) -> None:
-        definition = self._definition
+    def run_once(self) -> None:
+        definition = self._relay
         transport = table.transport_of(definition)
-        with self._connect() as client:
+        with self.connect() as client:
             client.set_timeout(limits.STALL_S)
             parameters = {**table.defaults(transport), **definition.parameters}
-            opening = Opening(definition, parse(definition.url), parameters, client.log, self._stop)
+            opening = Opening(definition, parse(definition.url), parameters, client.log, self.stop)
             watch = client.watch_relay(definition.name, definition.generation)
-            source = _RelaySource(client, watch, definition, self._stop)
+            source = _RelaySource(client, watch, definition, self.stop)
             opener = table.load_sink(transport)
             sink = _Sink(lambda: opener(opening))
             options = DeliveryOptions(
@@ -92,21 +60,21 @@ class Relay:
                 age_s=0.0,
                 idle_s=0.0,
                 attempts_max=None,
-                retry_s=_RETRY_S,
-                retry_s_max=_RETRY_S_MAX,
+                retry_s=RETRY_S,
+                retry_s_max=RETRY_S_MAX,
             )
             delivery = Delivery(
                 source,
                 sink,
                 options,
                 encode=lambda events: messages.encode(events, definition.format, client.log),
-                stop=self._stop,
+                stop=self.stop,
                 dead_letters=source,
-                observer=_Report(self._status, self),
+                observer=_Report(self.status, self),
             )
             try:
                 if self._opened(sink):
-                    self._status.connected()
+                    self.status.connected()
                     delivery.run()
             finally:
                 sink.close()
@@ -115,33 +83,16 @@ class Relay:
     def _opened(self, sink: _Sink) -> bool:
         """Opens the sink, however long its broker is away; false if `stop` was set before that."""
         attempt = 1
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             try:
                 sink.open()
                 return True
             except AttemptFailed as failure:
-                pause_s = backoff.pause_s(attempt, _RETRY_S, _RETRY_S_MAX)
+                pause_s = backoff.pause_s(attempt, RETRY_S, RETRY_S_MAX)
                 self.retrying(failure, attempt, pause_s)
-                self._stop.wait(pause_s)
+                self.stop.wait(pause_s)
                 attempt += 1
         return False
-
-    def retrying(self, failure: AttemptFailed, attempt: int, pause_s: float) -> None:
-        """An attempt failed; the next one follows after `pause_s`."""
-        again = f"attempt {attempt:,}; the next one follows"
-        self._status.failed("retrying", VecError(Code.BUSY, failure.reason, again, **failure.details))
-        log.warning(
-            "a relay's attempt failed",
-            extra={"relay": self.name, "reason": failure.reason, "attempt": attempt, "pause_s": round(pause_s, 3)},
-        )
-
-    @property
-    def name(self) -> str:
-        return self._definition.name
-
-    def progressed(self) -> None:
-        """A batch was delivered: the next failure is the first."""
-        self._failures = 0
 
 
 class _RelaySource:
