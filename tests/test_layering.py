@@ -43,8 +43,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text": SHARED,
     "feed": {*SHARED, "store", "filters"},
     "delivery": SHARED,
-    "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed"},
-    "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine"},
+    "workers": {*SHARED, "client", "index", "text"},
+    "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed", "workers"},
+    "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine", "workers"},
     "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs"},
     "server": {*SHARED, "wire", "unixsocket", "ops"},
     "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"}
@@ -56,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 #: What the command line may know of vecd.
-CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery", "http"}
+CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery", "http", "workers"}
 #: Tables of names that its options list; they load nothing that they name (tests/cli/test_startup.py).
 CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders"}
 
@@ -73,7 +74,7 @@ ONLY_IN: dict[str, set[str]] = {
     "starlette": {"http"},
     "uvicorn": {"http"},
     "websockets": {"client", "http"},
-    "numpy": {"store", "index", "filters", "text", "feed", "engine", "jobs"},
+    "numpy": {"store", "index", "filters", "text", "feed", "engine", "jobs", "workers"},
     "faiss": {"index"},
     "scipy": {"index"},
     "tokenizers": {"text"},

@@ -24,6 +24,7 @@ table, and checks it):
     text/               text in, chunks and vectors out
     feed/               the log as a feed: cursors, selection, batches, watches, consumers
     delivery/           delivers a feed to something that may fail: batches, retries, dead letters
+    workers/            texts to vectors in other processes: tasks by lease, and the process `vec worker`
     engine/             store, index, text and feed at work: ingest, search, documents, libraries
     jobs/               background jobs: queue, workers, schedules; kinds/ has one file for each kind
     ops/                what a request means, whatever transport brought it: one table, one handler for each op
