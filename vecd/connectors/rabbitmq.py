@@ -140,6 +140,10 @@ class _RabbitSink:
         self._exchange: AbstractExchange | None = None
         self._loop = LoopThread(f"relay {opening.definition.name}: amqp", opening.stop)
 
+    def open(self) -> None:
+        """Raises AttemptFailed and VecError."""
+        self._loop.call(self._open(), None, "connecting to RabbitMQ")
+
     def deliver(self, batch: DeliveryBatch[OutMessage]) -> None:
         # RabbitMQ closes the channel for a message that is too large, and does not say for which. So the attempts after
         # a failed one publish one message at a time.
@@ -222,8 +226,13 @@ class _RabbitSink:
 
 
 def open_sink(opening: Opening) -> MessageSink:
-    """Connects when the first batch is delivered."""
-    return _RabbitSink(opening)
+    sink = _RabbitSink(opening)
+    try:
+        sink.open()
+    except BaseException:
+        sink.close()
+        raise
+    return sink
 
 
 @contextlib.contextmanager

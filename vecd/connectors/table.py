@@ -42,6 +42,32 @@ def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any
         raise VecError(Code.INVALID_REQUEST, f"the exchange's name exceeds {_AMQP_NAME_BYTES_MAX} bytes", field="url")
 
 
+def _check_webhook(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
+    for name in ("password", "secret", "token"):
+        check_secret(parameters, name)
+    if not url.hosts[0].name or len(url.hosts) > 1 or not url.text.isascii() or " " in url.text:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{url.text!r:.200} cannot be the URL of a webhook",
+            "it has one host, and is ASCII; write %XX for other characters",
+            field="url",
+        )
+    has = {name for name in ("password", "token") if parameters[f"{name}_file"] or parameters[f"{name}_env"]}
+    if "password" in has and url.user is None:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            "there is a password, and no user",
+            "name the user: https://USER@HOST/PATH",
+            field="url",
+        )
+    if "token" in has and url.user is not None:
+        raise VecError(Code.INVALID_REQUEST, "there is a token, and a user", "use one of them", field="url")
+    if has and url.scheme == "http" and not url.is_loopback:
+        raise VecError(
+            Code.INVALID_REQUEST, f"the {has.pop()} would be sent without encryption", "use https://", field="url"
+        )
+
+
 TRANSPORTS: Final[dict[str, Transport]] = {
     "file": Transport(
         name="file",
@@ -70,6 +96,23 @@ TRANSPORTS: Final[dict[str, Transport]] = {
             **TLS,
         },
         check=_check_rabbitmq,
+    ),
+    "webhook": Transport(
+        name="webhook",
+        schemes=("https", "http"),
+        what="an HTTP server, by POST",
+        url="https://[USER@]HOST[:PORT]/PATH",
+        sink="vecd.connectors.webhook:open_sink",
+        parameters={
+            "secret_file": Parameter("the file with the secrets that sign each request, one a line, as base64", str),
+            "secret_env": Parameter("the variable of the daemon's environment with these secrets", str),
+            "token_file": Parameter("the file with a token: Authorization: Bearer TOKEN", str),
+            "token_env": Parameter("the variable of the daemon's environment with the token", str),
+            **TIMEOUT,
+            **PASSWORD,
+            **TLS,
+        },
+        check=_check_webhook,
     ),
 }
 
