@@ -273,6 +273,10 @@ CANCEL_WAIT_S: Final = 5.0
 #: Stopping: how long the current steps of jobs may take.
 JOBS_STOP_S: Final = 10.0
 
+# --- connectors: sources ----------------------------------------------------------------------------------------------
+#: A broker's message as a source takes it: an event with a document of thousands of vectors, as numbers in JSON.
+SOURCE_MESSAGE_BYTES_MAX: Final = 32 * MIB
+
 # --- the store ------------------------------------------------------------------------------------------------------
 #: Rows of one group commit. A larger bound saves fsyncs, and makes the first write of a group wait longer.
 TRANSACTION_ROWS_MAX: Final = 1_024
