@@ -10,7 +10,7 @@ from typing import Any, Final
 from ..errors import Code, VecError, nearest
 from ..parameters import Parameter, check_parameters
 from .definition import Definition, Direction
-from .parameters import PASSWORD, TIMEOUT, TLS, check_paths
+from .parameters import PASSWORD, START, TIMEOUT, TLS, check_paths
 from .secrets import check_secret
 from .transport import OpenSink, OpenSource, Transport
 from .url import Url, parse
@@ -34,12 +34,12 @@ def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any
     if not url.path or url.query:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{url.text!r:.200} names no exchange",
-            "use amqp://HOST/EXCHANGE; a virtual host is a parameter: -p vhost=NAME",
+            f"{url.text!r:.200} names no {'exchange' if direction == 'relay' else 'queue'}",
+            "use amqp://HOST/NAME; a virtual host is a parameter: -p vhost=NAME",
             field="url",
         )
     if len(url.path.encode()) > _AMQP_NAME_BYTES_MAX:
-        raise VecError(Code.INVALID_REQUEST, f"the exchange's name exceeds {_AMQP_NAME_BYTES_MAX} bytes", field="url")
+        raise VecError(Code.INVALID_REQUEST, f"the name exceeds {_AMQP_NAME_BYTES_MAX} bytes", field="url")
 
 
 def _check_webhook(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
@@ -80,17 +80,23 @@ TRANSPORTS: Final[dict[str, Transport]] = {
     "rabbitmq": Transport(
         name="rabbitmq",
         schemes=("amqp", "amqps"),
-        what="an exchange of RabbitMQ",
-        url="amqp://[USER@]HOST[:PORT]/EXCHANGE",
+        what="RabbitMQ: a relay's exchange, a source's queue or stream",
+        url="amqp://[USER@]HOST[:PORT]/NAME",
         sink="vecd.connectors.rabbitmq:open_sink",
+        source="vecd.connectors.rabbitmq:open_source",
         extra="rabbitmq",
         requires="aio_pika",
         parameters={
             "vhost": Parameter("the virtual host", str, default="/"),
             "create": Parameter(
-                "declare the exchange, as a durable topic exchange, if there is none", bool, default=True
+                "a relay declares the exchange, as a durable topic, if it is missing", bool, default=True
             ),
-            "mandatory": Parameter("messages for which no queue is bound are refused", bool, default=True),
+            "mandatory": Parameter("a relay's message that no queue is bound for is refused", bool, default=True),
+            "stream": Parameter("a source reads a stream, each message exactly once", bool, default=False),
+            "exchange": Parameter("a source declares its queue, and binds it to this exchange", str),
+            "binding": Parameter("the routing keys that are bound, with exchange=", str, default="#"),
+            "prefetch": Parameter("messages that a source takes in advance", int, low=1, high=65_535, default=1_000),
+            **START,
             **TIMEOUT,
             **PASSWORD,
             **TLS,
