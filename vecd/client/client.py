@@ -15,11 +15,11 @@ from typing import Any
 from ..errors import Code, VecError
 from ..wire.documents import Packed, pack_all, pack_document
 from ..wire.vectors import pack_vector
-from .connection import Connection
+from .connectors import ConnectorMethods
 from .watch import Watch
 
 
-class Client(Connection):
+class Client(ConnectorMethods):
     """A connection with a method for each op. Use `connect`. One thread, one Client."""
 
     # --- daemon -----------------------------------------------------------------------------------------------------
