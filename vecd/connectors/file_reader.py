@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from .. import limits
 from ..durable_files import open_regular
 from ..errors import Code, VecError
 from .messages import InMessage
@@ -32,10 +33,18 @@ class _FileReader:
         self._size = os.fstat(self._fd).st_size
         latest = opening.parameters["start"] == "latest" and not offsets
         self._offset = self._size if latest else int(offsets.get("", "0"))  # behind what was read, and returned
-        self._rest = b""  # the beginning of a line
+        self._rest = b""  # read, and not returned yet
+        self._lines = self._lines_bytes = 0  # returned
 
     def read(self, count_max: int, wait_s: float) -> Sequence[InMessage]:
         while not (lines := self._complete(count_max)):
+            if len(self._rest) > limits.SOURCE_MESSAGE_BYTES_MAX:
+                raise VecError(
+                    Code.TOO_LARGE,
+                    f"the line of {self._path} behind byte {self._offset:,} is longer than"
+                    f" {limits.SOURCE_MESSAGE_BYTES_MAX:,} bytes",
+                    "the source cannot pass it: correct the file",
+                )
             piece = self._piece()
             if piece:
                 self._rest += piece
@@ -46,6 +55,7 @@ class _FileReader:
         found = []
         for line in lines:
             self._offset += len(line) + 1
+            self._lines, self._lines_bytes = self._lines + 1, self._lines_bytes + len(line) + 1
             if line and not line.isspace():
                 found.append(InMessage("", str(self._offset), line))
         return found
@@ -76,10 +86,9 @@ class _FileReader:
         """A file keeps its lines."""
 
     def lag(self) -> int | None:
-        """The lines in what was read already; the bytes behind it are not counted."""
-        if self._offset + len(self._rest) < self._size:
-            return None
-        return self._rest.count(b"\n")
+        """Those of the unread bytes that are in memory are counted; the others are as long as those read before."""
+        unread = self._size - self._offset - len(self._rest)
+        return self._rest.count(b"\n") + unread * self._lines // max(1, self._lines_bytes)
 
     def pause(self) -> None:
         """A file keeps its lines."""
