@@ -15,6 +15,9 @@ from .secrets import check_secret
 from .transport import OpenSink, OpenSource, Transport
 from .url import Url, parse
 
+#: Bytes of a name in AMQP.
+_AMQP_NAME_BYTES_MAX: Final = 255
+
 
 def _check_file(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
     if url.hosts[0].name or url.user or url.query or not url.path or len(url.hosts) > 1:
@@ -46,6 +49,19 @@ def _check_tls(url: Url, parameters: Mapping[str, Any], scheme: str) -> None:
     """Raises VecError for parameters of TLS with a scheme that does not use it."""
     if url.scheme != scheme and any(parameters[name] is not None for name in TLS):
         raise VecError(Code.INVALID_REQUEST, f"{url.scheme}:// does not use TLS", f"use {scheme}://", field="url")
+
+
+def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
+    check_secret(parameters, "password")
+    if not url.path or url.query:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{url.text!r:.200} names no exchange",
+            "use amqp://HOST/EXCHANGE; a virtual host is a parameter: -p vhost=NAME",
+            field="url",
+        )
+    if len(url.path.encode()) > _AMQP_NAME_BYTES_MAX:
+        raise VecError(Code.INVALID_REQUEST, f"the exchange's name exceeds {_AMQP_NAME_BYTES_MAX} bytes", field="url")
 
 
 TRANSPORTS: Final[dict[str, Transport]] = {
@@ -87,6 +103,26 @@ TRANSPORTS: Final[dict[str, Transport]] = {
             **TIMEOUT,
         },
         check=_check_redis,
+    ),
+    "rabbitmq": Transport(
+        name="rabbitmq",
+        schemes=("amqp", "amqps"),
+        what="an exchange of RabbitMQ",
+        url="amqp://[USER@]HOST[:PORT]/EXCHANGE",
+        sink="vecd.connectors.rabbitmq:open_sink",
+        extra="rabbitmq",
+        requires="aio_pika",
+        parameters={
+            "vhost": Parameter("the virtual host", str, default="/"),
+            "create": Parameter(
+                "declare the exchange, as a durable topic exchange, if there is none", bool, default=True
+            ),
+            "mandatory": Parameter("messages for which no queue is bound are refused", bool, default=True),
+            **TIMEOUT,
+            **PASSWORD,
+            **TLS,
+        },
+        check=_check_rabbitmq,
     ),
 }
 
