@@ -5,7 +5,18 @@ fixtures of them. Nothing here imports a broker's client library.
 """
 
 from .broker import HOST, Broker, free_ports, fresh_name, shared
+from .kafka import KafkaServer, kafka_mock
 from .nats import NatsServer
 from .redis import RedisServer
 
-__all__ = ["HOST", "Broker", "NatsServer", "RedisServer", "free_ports", "fresh_name", "shared"]
+__all__ = [
+    "HOST",
+    "Broker",
+    "KafkaServer",
+    "NatsServer",
+    "RedisServer",
+    "free_ports",
+    "fresh_name",
+    "kafka_mock",
+    "shared",
+]
