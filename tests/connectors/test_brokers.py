@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pika
 import pytest
 
-from tests.support.brokers import NatsServer, RedisServer, shared
+from tests.support.brokers import NatsServer, RabbitMQ, RedisServer, shared
 from tests.support.waiting import until
 
 
@@ -68,3 +70,28 @@ def test_a_broker_ends_when_its_user_is_killed(tmp_path: Path) -> None:
         assert not _gone(pid)
         user.send_signal(signal.SIGKILL)
     until(lambda: _gone(pid), "the end of the server")
+
+
+def test_a_rabbitmq_server_keeps_what_is_persistent_and_leaves_no_process_behind(own_rabbitmq: RabbitMQ) -> None:
+    with contextlib.closing(pika.BlockingConnection(pika.URLParameters(own_rabbitmq.url))) as connection:
+        channel = connection.channel()
+        channel.queue_declare("kept", durable=True)
+        channel.confirm_delivery()
+        channel.basic_publish("", "kept", b"message", pika.BasicProperties(delivery_mode=2))
+    own_rabbitmq.restart(killed=True)
+    with contextlib.closing(pika.BlockingConnection(pika.URLParameters(own_rabbitmq.url))) as connection:
+        assert connection.channel().basic_get("kept")[2] == b"message"
+    processes = _with_home(own_rabbitmq.folder)
+    assert len(processes) >= 2  # the server and its name server
+    own_rabbitmq.stop()
+    assert not _with_home(own_rabbitmq.folder)
+
+
+def _with_home(folder: Path) -> list[int]:
+    """The processes whose variable HOME is the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if f"HOME={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+    return found

@@ -7,6 +7,7 @@ fixtures of them. Nothing here imports a broker's client library.
 from .broker import HOST, Broker, free_ports, fresh_name, shared
 from .kafka import KafkaServer, kafka_mock
 from .nats import NatsServer
+from .rabbitmq import RabbitMQ
 from .redis import RedisServer
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Broker",
     "KafkaServer",
     "NatsServer",
+    "RabbitMQ",
     "RedisServer",
     "free_ports",
     "fresh_name",

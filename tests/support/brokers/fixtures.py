@@ -16,6 +16,7 @@ import pytest
 from .broker import Broker, shared
 from .kafka import KafkaServer, kafka_mock
 from .nats import NatsServer
+from .rabbitmq import RabbitMQ
 from .redis import RedisServer
 
 B = TypeVar("B", bound=Broker)
@@ -77,3 +78,13 @@ def kafka_cluster() -> Iterator[Sequence[str]]:
     """The addresses of three brokers; see what they cannot do in kafka.py."""
     with kafka_mock() as addresses:
         yield addresses
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    yield from shared_broker(RabbitMQ, tmp_path_factory)
+
+
+@pytest.fixture
+def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitMQ]:
+    yield from own_broker(RabbitMQ, tmp_path)
