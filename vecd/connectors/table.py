@@ -56,12 +56,38 @@ def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any
     if not url.path or url.query:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{url.text!r:.200} names no exchange",
-            "use amqp://HOST/EXCHANGE; a virtual host is a parameter: -p vhost=NAME",
+            f"{url.text!r:.200} names no {'exchange' if direction == 'relay' else 'queue'}",
+            "use amqp://HOST/NAME; a virtual host is a parameter: -p vhost=NAME",
             field="url",
         )
     if len(url.path.encode()) > _AMQP_NAME_BYTES_MAX:
-        raise VecError(Code.INVALID_REQUEST, f"the exchange's name exceeds {_AMQP_NAME_BYTES_MAX} bytes", field="url")
+        raise VecError(Code.INVALID_REQUEST, f"the name exceeds {_AMQP_NAME_BYTES_MAX} bytes", field="url")
+
+
+def _check_webhook(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
+    for name in ("password", "secret", "token"):
+        check_secret(parameters, name)
+    if not url.hosts[0].name or len(url.hosts) > 1 or not url.text.isascii() or " " in url.text:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{url.text!r:.200} cannot be the URL of a webhook",
+            "it has one host, and is ASCII; write %XX for other characters",
+            field="url",
+        )
+    has = {name for name in ("password", "token") if parameters[f"{name}_file"] or parameters[f"{name}_env"]}
+    if "password" in has and url.user is None:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            "there is a password, and no user",
+            "name the user: https://USER@HOST/PATH",
+            field="url",
+        )
+    if "token" in has and url.user is not None:
+        raise VecError(Code.INVALID_REQUEST, "there is a token, and a user", "use one of them", field="url")
+    if has and url.scheme == "http" and not url.is_loopback:
+        raise VecError(
+            Code.INVALID_REQUEST, f"the {has.pop()} would be sent without encryption", "use https://", field="url"
+        )
 
 
 TRANSPORTS: Final[dict[str, Transport]] = {
@@ -107,22 +133,45 @@ TRANSPORTS: Final[dict[str, Transport]] = {
     "rabbitmq": Transport(
         name="rabbitmq",
         schemes=("amqp", "amqps"),
-        what="an exchange of RabbitMQ",
-        url="amqp://[USER@]HOST[:PORT]/EXCHANGE",
+        what="RabbitMQ: a relay's exchange, a source's queue or stream",
+        url="amqp://[USER@]HOST[:PORT]/NAME",
         sink="vecd.connectors.rabbitmq:open_sink",
+        source="vecd.connectors.rabbitmq:open_source",
         extra="rabbitmq",
         requires="aio_pika",
         parameters={
             "vhost": Parameter("the virtual host", str, default="/"),
             "create": Parameter(
-                "declare the exchange, as a durable topic exchange, if there is none", bool, default=True
+                "a relay declares the exchange, as a durable topic, if it is missing", bool, default=True
             ),
-            "mandatory": Parameter("messages for which no queue is bound are refused", bool, default=True),
+            "mandatory": Parameter("a relay's message that no queue is bound for is refused", bool, default=True),
+            "stream": Parameter("a source reads a stream, each message exactly once", bool, default=False),
+            "exchange": Parameter("a source declares its queue, and binds it to this exchange", str),
+            "binding": Parameter("the routing keys that are bound, with exchange=", str, default="#"),
+            "prefetch": Parameter("messages that a source takes in advance", int, low=1, high=65_535, default=1_000),
+            **START,
             **TIMEOUT,
             **PASSWORD,
             **TLS,
         },
         check=_check_rabbitmq,
+    ),
+    "webhook": Transport(
+        name="webhook",
+        schemes=("https", "http"),
+        what="an HTTP server, by POST",
+        url="https://[USER@]HOST[:PORT]/PATH",
+        sink="vecd.connectors.webhook:open_sink",
+        parameters={
+            "secret_file": Parameter("the file with the secrets that sign each request, one a line, as base64", str),
+            "secret_env": Parameter("the variable of the daemon's environment with these secrets", str),
+            "token_file": Parameter("the file with a token: Authorization: Bearer TOKEN", str),
+            "token_env": Parameter("the variable of the daemon's environment with the token", str),
+            **TIMEOUT,
+            **PASSWORD,
+            **TLS,
+        },
+        check=_check_webhook,
     ),
 }
 
