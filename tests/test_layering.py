@@ -87,7 +87,7 @@ ONLY_IN: dict[str, set[str]] = {
     "tokenizers": {"text"},
     "semantic_text_splitter": {"text"},
     "wordllama": {"text"},
-    "msgpack": {"wire", "feed", "engine"},
+    "msgpack": {"wire", "feed", "engine", "connectors"},
     "cronsim": {"jobs"},
     "typer": set(),
     "rich": set(),

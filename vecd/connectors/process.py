@@ -41,14 +41,10 @@ class _Running:
         self.definition = definition
         self.status = Status()
         self.stop = Stopping()
-        self._runner = RUNNERS[definition.direction](definition, connect, self.status, self.stop)
+        self.runner = RUNNERS[definition.direction](definition, connect, self.status, self.stop)
         name = f"{definition.direction}-{definition.name}"
-        self.thread = threading.Thread(target=self._runner.run, name=name, daemon=True)
+        self.thread = threading.Thread(target=self.runner.run, name=name, daemon=True)
         self.thread.start()
-
-    def retry(self) -> None:
-        """Some of its dead letters are to be tried again."""
-        self._runner.retry()
 
     def report(self) -> dict[str, Any]:
         about = self.definition
@@ -116,11 +112,12 @@ class ConnectorsProcess:
                 running.stop.close()
                 del self._running[key]
         for key, (wanted, retrying) in self._wanted.items():
-            if key not in self._running:
+            if key in self._running:
+                if retrying:
+                    self._running[key].runner.retry()
+            else:
                 log.info("connector started", extra={wanted.direction: wanted.name, "url": wanted.url})
                 self._running[key] = _Running(wanted, self._connect)
-            if retrying:
-                self._running[key].retry()
 
     def _end(self, running: Any, patience_s: float) -> None:
         until = time.monotonic() + patience_s

@@ -4,7 +4,6 @@ to stop, and keep their status."""
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -31,63 +30,62 @@ class Runner:
     """Runs one generation of a connector. Use once, on one thread."""
 
     def __init__(self, definition: Definition, connect: Connect, status: Status, stop: Stopping) -> None:
-        self.definition = definition
-        self.status = status
-        self.stop = stop
+        self._definition = definition
+        self._status = status
+        self._stop = stop
         self._connect = connect
         self._failures = 0  # in a row
-        self._retry = threading.Event()
 
     def run(self) -> None:
         """Returns when `stop` is set."""
-        while not self.stop.is_set():
+        while not self._stop.is_set():
             try:
-                self.run_once()
+                self._run()
             except AttemptFailed as failure:
-                if not self.stop.is_set():
+                if not self._stop.is_set():
                     self._failures += 1
                     pause_s = backoff.pause_s(self._failures, RETRY_S, RETRY_S_MAX)
                     self.retrying(failure, self._failures, pause_s)
-                    self.stop.wait(pause_s)
+                    self._stop.wait(pause_s)
             except VecError as error:
-                self.failed(error)
+                self._failed(self._explained(error))
             except Exception as error:
                 log.error("a connector failed", exc_info=error, extra=self._about)
-                bug = f"a bug in the {self.definition.direction}: {type(error).__name__}: {error}"
-                self.failed(VecError(Code.INTERNAL, bug, "see the daemon's log, and report this bug"))
+                bug = f"a bug in the {self._definition.direction}: {type(error).__name__}: {error}"
+                self._failed(VecError(Code.INTERNAL, bug, "see the daemon's log, and report this bug"))
 
-    def run_once(self) -> None:
-        """Runs until `stop` is set, or until an error: AttemptFailed if the broker is away, or VecError."""
+    def retry(self) -> None:
+        """Somebody has asked for another attempt at dead letters. Called on another thread."""
         raise NotImplementedError
 
-    def connect(self) -> Client:
-        """A new connection to the daemon. Raises VecError."""
-        return self._connect()
+    def _run(self) -> None:
+        """Runs until `stop` is set, or until an error: AttemptFailed if the broker is away, or VecError."""
+        raise NotImplementedError
 
     def progressed(self) -> None:
         """Something was delivered: the next failure is the first."""
         self._failures = 0
 
-    def failed(self, error: VecError) -> None:
+    def _explained(self, error: VecError) -> VecError:
+        """The error in words for this kind of connector."""
+        return error
+
+    def _failed(self, error: VecError) -> None:
         """Keeps the error, and pauses."""
-        if self.stop.is_set():
+        if self._stop.is_set():
             return
         self._failures += 1
-        self.status.failed("failing", error)
+        self._status.failed("retrying" if error.retryable else "failing", error)
         pause_s = backoff.pause_s(self._failures, _AGAIN_S, _AGAIN_S_MAX) / 2 + _AGAIN_S / 2
         log.warning(
             "a connector begins again", extra={**self._about, "error": str(error), "pause_s": round(pause_s, 3)}
         )
-        self.rest(pause_s)
-
-    def rest(self, pause_s: float) -> None:
-        """Waits, or until it is to stop."""
-        self.stop.wait(pause_s)
+        self._stop.wait(pause_s)
 
     def retrying(self, failure: AttemptFailed, attempt: int, pause_s: float) -> None:
         """An attempt failed; the next one follows after `pause_s`."""
         again = f"attempt {attempt:,}; the next one follows"
-        self.status.failed("retrying", VecError(Code.BUSY, failure.reason, again, **failure.details))
+        self._status.failed("retrying", VecError(Code.BUSY, failure.reason, again, **failure.details))
         log.warning(
             "a connector's attempt failed",
             extra={**self._about, "reason": failure.reason, "attempt": attempt, "pause_s": round(pause_s, 3)},
@@ -95,21 +93,8 @@ class Runner:
 
     @property
     def name(self) -> str:
-        return self.definition.name
+        return self._definition.name
 
     @property
     def _about(self) -> dict[str, str]:
-        return {self.definition.direction: self.definition.name}
-
-    # --- dead letters -----------------------------------------------------------------------------------------------
-
-    def retry(self) -> None:
-        """Some dead letters are to be tried again. Any thread."""
-        self._retry.set()
-
-    def take_retry(self) -> bool:
-        """Whether `retry` was called since the last time."""
-        if not self._retry.is_set():
-            return False
-        self._retry.clear()
-        return True
+        return {self._definition.direction: self._definition.name}

@@ -12,6 +12,7 @@ the reader is paused and the messages stay with the broker.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -60,37 +61,58 @@ class Source(Runner):
     def __init__(self, definition: SourceDefinition, connect: Connect, status: Status, stop: Stopping) -> None:
         super().__init__(definition, connect, status, stop)
         self._source = definition
+        self._retry = threading.Event()
+        self._retry.set()  # somebody may have asked before
 
-    def run_once(self) -> None:
+    def retry(self) -> None:
+        self._retry.set()
+
+    def _run(self) -> None:
         definition = self._source
         decoder = Decoder(definition.mapping, definition.libraries)
         transport = table.transport_of(definition)
-        with self.connect() as client:
+        with self._connect() as client:
             client.set_timeout(limits.STALL_S)
             stored = client.source_offsets(definition.name, definition.generation)
             parameters = {**table.defaults(transport), **definition.parameters}
-            opening = Opening(definition, parse(definition.url), parameters, client.log, self.stop)
+            opening = Opening(definition, parse(definition.url), parameters, client.log, self._stop)
             reader = table.load_source(transport)(opening, stored)
             try:
-                self.status.connected()
-                _Session(self, client, reader, decoder, stored).run()
+                self._status.connected()
+                _Session(self, definition, client, reader, decoder, stored, self._status, self._stop).run()
             finally:
                 reader.close()
+
+    def take_retry(self) -> bool:
+        """Whether dead letters are to be tried again, since the last time."""
+        if not self._retry.is_set():
+            return False
+        self._retry.clear()
+        return True
 
 
 class _Session:
     """A source at work, with one reader and one connection to the daemon."""
 
     def __init__(
-        self, source: Source, client: Client, reader: SourceReader, decoder: Decoder, stored: Mapping[str, str]
+        self,
+        source: Source,
+        definition: SourceDefinition,
+        client: Client,
+        reader: SourceReader,
+        decoder: Decoder,
+        stored: Mapping[str, str],
+        status: Status,
+        stop: Stopping,
     ) -> None:
         self._source = source
-        self._stop = source.stop
+        self._who = definition.name, definition.generation
         self._client = client
         self._reader = reader
         self._decoder = decoder
-        self._who = source.definition.name, source.definition.generation
         self._offsets: dict[str, str] = dict(stored)  # behind all that was sent
+        self._status = status
+        self._stop = stop
         self._sent: deque[_Sent] = deque()
         self._lag_at = 0.0
 
@@ -154,7 +176,7 @@ class _Session:
             self._send_again()
         sent = self._sent.popleft()
         self._reader.committed(sent.batch.offsets)
-        self._source.status.moved(sent.batch.messages)
+        self._status.moved(sent.batch.messages)
         self._source.progressed()
 
     def _result(self, sent: _Sent) -> VecError | None:
@@ -183,7 +205,7 @@ class _Session:
 
     def _rest(self, error: VecError, failures: int) -> bool:
         """Waits while the daemon takes nothing; false if it is to stop."""
-        self._source.status.failed("failing", error)
+        self._status.failed("failing", error)
         until = time.monotonic() + backoff.pause_s(failures, _REFUSED_S, _REFUSED_S_MAX) / 2 + _REFUSED_S / 2
         while not self._stop.is_set():
             left_s = until - time.monotonic()
@@ -199,7 +221,7 @@ class _Session:
         now = time.monotonic()
         if now - self._lag_at >= _LAG_S:
             self._lag_at = now
-            self._source.status.lag = self._reader.lag()
+            self._status.lag = self._reader.lag()
 
     def _retry_letters(self) -> None:
         """Tries again the dead letters that somebody has asked for: each is applied and deleted in one transaction, or
