@@ -44,21 +44,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text": SHARED,
     "feed": {*SHARED, "store", "filters"},
     "delivery": SHARED,
-    "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed"},
-    "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine"},
+    "workers": {*SHARED, "client", "index", "text"},
+    "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed", "workers"},
+    "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine", "workers"},
     "connectors": {*SHARED, "logs", "process", "wire", "client", "delivery"},
     "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs", "connectors"},
     "server": {*SHARED, "wire", "unixsocket", "ops"},
     "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"}
-    | {"gateway_process", "http"},
-    "gateway_process": {*SHARED, "process"},
+    | {"child_process", "connector_process", "http"},
+    "child_process": {*SHARED, "process"},
+    "connector_process": {*SHARED, "child_process"},
     "http": {*SHARED, "logs", "process", "unixsocket", "data_lock", "wire", "client"},
     "restore": {*SHARED, "data_lock", "store"},
     "__main__": {"daemon"},
 }
 
 #: What the command line may know of vecd.
-CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery", "http"}
+CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery", "http", "workers"}
 #: Tables of names that its options list; they load nothing that they name (tests/cli/test_startup.py).
 CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders"}
 
@@ -70,7 +72,7 @@ ONLY_IN: dict[str, set[str]] = {
     "sqlite3": set(),
     "socket": {"unixsocket", "client", "connectors", "server", "daemon", "http"},
     "asyncio": {"client", "connectors", "write_order", "feed", "engine", "jobs", "ops", "server", "daemon", "http"}
-    | {"gateway_process"},
+    | {"child_process", "connector_process"},
     "uvloop": {"daemon", "http"},
     "starlette": {"http"},
     "uvicorn": {"http"},
@@ -79,13 +81,13 @@ ONLY_IN: dict[str, set[str]] = {
     "confluent_kafka": {"connectors"},
     "aio_pika": {"connectors"},
     "nats": {"connectors"},
-    "numpy": {"store", "index", "filters", "text", "feed", "engine", "jobs"},
+    "numpy": {"store", "index", "filters", "text", "feed", "engine", "jobs", "workers"},
     "faiss": {"index"},
     "scipy": {"index"},
     "tokenizers": {"text"},
     "semantic_text_splitter": {"text"},
     "wordllama": {"text"},
-    "msgpack": {"wire", "feed", "engine"},
+    "msgpack": {"wire", "feed", "engine", "connectors"},
     "cronsim": {"jobs"},
     "typer": set(),
     "rich": set(),

@@ -206,6 +206,26 @@ RETENTION_EVERY_S: Final = 60.0
 #: A consumer's name is typed by people and appears in lists.
 CONSUMER_NAME_BYTES_MAX: Final = 128
 
+# --- connectors -----------------------------------------------------------------------------------------------------
+#: Relays, and sources, of one instance: each has a thread and a connection to the daemon.
+CONNECTORS_MAX: Final = 100
+#: Bytes of a connector's definition as JSON: all are sent together.
+CONNECTOR_BYTES_MAX: Final = 64 * KIB
+#: Dead letters of one connector, and the bytes of their bodies; when it has more, it stops until some are dropped.
+DEAD_LETTERS_MAX: Final = 10_000
+DEAD_LETTERS_BYTES_MAX: Final = 64 * MIB
+#: The body of a dead letter; of a longer one only the length is kept.
+DEAD_LETTER_BYTES_MAX: Final = 8 * MIB
+#: Dead letters of one page of a list, and of one commit, and approximate bytes of both.
+DEAD_LETTERS_PAGE: Final = 100
+DEAD_LETTERS_PAGE_BYTES: Final = 8 * MIB
+#: How often the connector process reports the state of its relays and sources.
+CONNECTORS_REPORT_S: Final = 0.5
+#: How often a busy relay stores its position: after a crash it sends again what it sent since.
+RELAY_COMMIT_S: Final = 0.1
+#: How long a connector takes to stop, beyond the time-out of a call to its broker.
+CONNECTORS_STOP_S: Final = 5.0
+
 # --- jobs -----------------------------------------------------------------------------------------------------------
 #: Default and maximum number of threads that run jobs.
 WORKERS: Final = 4
@@ -266,12 +286,29 @@ CLAIM_WAIT_S: Final = 60.0
 WORKER_NAME_CHARS_MAX: Final = 128
 #: Bytes of a checkpoint or a result of a worker outside the daemon, as JSON: they are read with every list.
 JOB_CHECKPOINT_BYTES_MAX: Final = 64 * KIB
+#: Texts and characters of one embedding task: some seconds of a slow embedder, and a frame of at most a few MiB.
+TASK_TEXTS: Final = 256
+TASK_CHARS: Final = 1_000_000
+#: How long a worker may work on one task, however many heartbeats it sends: an embedder that hangs must not keep it.
+TASK_S_MAX: Final = 900.0
+#: Claims of a task that may fail before the daemon embeds it itself.
+TASK_FAILURES_MAX: Final = 3
+#: Batches of tasks that a job keeps in flight: they are in memory, with their vectors.
+TASK_BATCHES_MAX: Final = 64
+#: How long a worker counts as present after its last message: from one task to the next claim, over a slow network.
+WORKER_PRESENT_S: Final = 3.0
+#: Embedders that a worker names in its claim.
+WORKER_EMBEDDERS_MAX: Final = 1_000
 #: Characters of a line that a worker outside the daemon sends for a job's log.
 JOB_LINE_CHARS_MAX: Final = 2_000
 #: How long a cancel waits for the current step before it answers that the job will be cancelled.
 CANCEL_WAIT_S: Final = 5.0
 #: Stopping: how long the current steps of jobs may take.
 JOBS_STOP_S: Final = 10.0
+
+# --- connectors: sources ----------------------------------------------------------------------------------------------
+#: A broker's message as a source takes it: an event with a document of thousands of vectors, as numbers in JSON.
+SOURCE_MESSAGE_BYTES_MAX: Final = 32 * MIB
 
 # --- the store ------------------------------------------------------------------------------------------------------
 #: Rows of one group commit. A larger bound saves fsyncs, and makes the first write of a group wait longer.

@@ -91,6 +91,19 @@ EFFECTS = st.one_of(
 ERRORS = st.one_of(
     st.fixed_dictionaries({"message": TEXTS}, optional={"code": NAMES, "retryable": st.one_of(FLAGS, COUNTS)}), JSON
 )
+#: A relay writes where it is told to: here, to what is no regular file.
+URLS = st.sampled_from(["file:///dev/null", "file:///dev/null/x", "file://host/x", "redis://me:secret@host/x", "x", ""])
+LETTERS = st.one_of(
+    st.fixed_dictionaries(
+        {"position": CURSORS, "code": NAMES, "reason": TEXTS, "attempts": COUNTS, "about": METADATA,
+         "body": st.binary(max_size=20)}
+    ),
+    JSON,
+)  # fmt: skip
+REPORTS = st.fixed_dictionaries(
+    {"direction": st.sampled_from(["relay", "source", "x"]), "name": NAMES, "generation": COUNTS, "state": TEXTS},
+    optional={"error": JSON, "rate": JSON, "lag": JSON},
+)
 
 #: Of each op: its fields.
 FIELDS: dict[str, dict[str, Values]] = {
@@ -147,7 +160,8 @@ FIELDS: dict[str, dict[str, Values]] = {
     "jobs.retry": {"job_ids": JOBS},
     "jobs.drop": {"job_ids": JOBS},
     "jobs.claim": {
-        "worker": NAMES, "kinds": st.lists(KIND, max_size=2), "lease_s": SECONDS,
+        "worker": NAMES, "kinds": st.lists(KIND | st.just("embed"), max_size=2), "lease_s": SECONDS,
+        "embedders": st.lists(NAMES, max_size=2),
         "wait_s": st.sampled_from([0, -1, 0.01, float("nan"), "soon"]),
     },
     "jobs.heartbeat": {"job_id": COUNTS, "attempt": COUNTS, "done": COUNTS, "total": COUNTS},
@@ -157,6 +171,8 @@ FIELDS: dict[str, dict[str, Values]] = {
     },
     "jobs.finish": {"job_id": COUNTS, "attempt": COUNTS, "result": JSON, "error": ERRORS},
     "jobs.workers": {},
+    "tasks.heartbeat": {"task_id": NAMES},
+    "tasks.finish": {"task_id": NAMES, "vectors": st.binary(max_size=16), "error": ERRORS},
     "jobs.pause": {"kinds": st.lists(KIND, max_size=2)},
     "jobs.resume": {"kinds": st.lists(KIND, max_size=2)},
     "schedule.add": {
@@ -168,6 +184,27 @@ FIELDS: dict[str, dict[str, Values]] = {
     "schedule.list": {},
     "schedule.run": {"name": NAMES},
     "schedule.remove": {"name": NAMES},
+    "relay.add": {
+        "name": NAMES, "url": URLS, "parameters": PARAMETERS, "format": st.sampled_from(["vec", "cloudevents", "xml"]),
+        "libraries": st.lists(LIBRARIES, max_size=2), "types": st.lists(TYPES, max_size=2), "where": WHERE,
+        "payload": FLAGS, "vectors": FLAGS, "from": CURSORS, "paused": FLAGS,
+    },
+    "relay.list": {},
+    "relay.show": {"name": NAMES},
+    "relay.pause": {"name": NAMES},
+    "relay.resume": {"name": NAMES},
+    "relay.reset": {"name": NAMES, "to": CURSORS},
+    "relay.remove": {"name": NAMES},
+    "relay.dead": {"name": NAMES, "after": COUNTS, "bodies": FLAGS, "retrying": FLAGS},
+    "relay.retry": {"name": NAMES, "letter_ids": JOBS},
+    "relay.drop": {"name": NAMES, "letter_ids": JOBS},
+    "relay.watch": {"name": NAMES, "generation": COUNTS, "timeout_s": SECONDS},
+    "relay.commit": {
+        "name": NAMES, "generation": COUNTS, "cursor": CURSORS, "dead_letters": st.lists(LETTERS, max_size=2),
+        "letter_ids": JOBS,
+    },
+    "connectors.watch": {},
+    "connectors.report": {"reports": st.lists(st.one_of(REPORTS, JSON), max_size=2)},
 }  # fmt: skip
 
 

@@ -5,13 +5,18 @@ written in the meantime. One transaction then replaces all old ones: a search be
 the new. Reads continue, and writes wait only for this transaction: 4.5 s for 100,000 documents, of 43 s in total
 (tests/bench/reembed.py). Watches see an update of each document.
 
+Several pages of documents are in flight: their texts are embedding tasks, which workers outside the daemon share
+(workers/leased_tasks.py). Drafts are stored in the order of the documents. Without workers, the daemon embeds the texts
+itself, a page at a time.
+
 A text that was split into chunks is joined again from them, with an empty line between chunks; so are the texts of a
 document with several texts. Vectors that were ingested are replaced, except those of chunks without a text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +31,7 @@ from ...store.reembed import Drafted, ReembedSource
 from ...store.transaction import Transaction
 from ...text import embedders
 from ...text.chunking import chunks_of
+from ...workers.leased_tasks import Batch, Vectors
 from ..effects import Effect, EffectResult
 from .kind import JobKind, Param, Run, Step, Steps
 
@@ -33,8 +39,6 @@ if TYPE_CHECKING:
     from ...engine.engine import Engine
 
 _BETWEEN_CHUNKS = "\n\n"
-
-Make = Callable[[list[ReembedSource]], dict[int, Drafted]]
 
 
 class Reembed(JobKind):
@@ -75,10 +79,9 @@ class Reembed(JobKind):
         if switched is None:
             library = engine.database.catalogue.find(name)
             wanted = _wanted(library, run.params)
-            make = partial(_drafts, engine, library, wanted)
             drafts = _recalled(engine, run.job.job_id)
             while switched is None:
-                yield from _caught_up(run, library, make, drafts, at)
+                yield from _caught_up(run, library, wanted, drafts, at)
                 written = yield Step(effect=SwitchDrafts(library, wanted, drafts))
                 assert written is not None
                 switched = written.result().value
@@ -105,22 +108,40 @@ def _wanted(library: Library, params: Mapping[str, Any]) -> Library:
     return replace(library, embedder=embedder, chunk_chars=params.get("chunk_chars", library.chunk_chars))
 
 
+class _Page:
+    """Documents with their new chunks, whose vectors are still to be computed from `texts`."""
+
+    def __init__(self, library: Library, wanted: Library, sources: list[ReembedSource]) -> None:
+        """Raises VecError `invalid_document`."""
+        self._sources = sources
+        self._chunks = {each.label: _chunks(library, wanted, each) for each in sources}
+        self.last = sources[-1].label
+        self.texts = [
+            indexed(each.title, text) or "" for each in sources for text in self._chunks[each.label] if text is not None
+        ]
+
+    def drafts(self, vectors: Vectors | None) -> dict[int, Drafted]:
+        """Drafts of the documents, by label, with the vectors of `texts` (None if there are no texts)."""
+        made = iter(() if vectors is None else vectors.astype("<f4", copy=False))
+        drafts = {}
+        for each in self._sources:
+            chunks = self._chunks[each.label]
+            rows = [each.vectors[place] if text is None else next(made).tobytes() for place, text in enumerate(chunks)]
+            drafts[each.label] = Drafted(chunks, b"".join(rows))
+        return drafts
+
+
+def _embed(engine: Engine, name: str, texts: Sequence[str]) -> Vectors:
+    """Embeds texts in this process. Blocks; raises VecError."""
+    embedder = engine.embedder(name)
+    assert embedder is not None
+    return embedder.embed(texts)
+
+
 def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[ReembedSource]) -> dict[int, Drafted]:
     """Drafts of these documents, by label, with one call of the embedder. Raises VecError."""
-    embedder = engine.embedder(wanted.embedder)
-    assert embedder is not None
-    texts = {each.label: _chunks(library, wanted, each) for each in sources}
-    titled = [(each.title, text) for each in sources for text in texts[each.label] if text is not None]
-    made = iter(embedder.embed([indexed(title, text) or "" for title, text in titled])) if titled else iter(())
-    drafts = {}
-    for each in sources:
-        chunks = texts[each.label]
-        vectors = [
-            each.vectors[place] if text is None else next(made).astype("<f4").tobytes()
-            for place, text in enumerate(chunks)
-        ]
-        drafts[each.label] = Drafted(chunks, b"".join(vectors))
-    return drafts
+    page = _Page(library, wanted, sources)
+    return page.drafts(_embed(engine, wanted.embedder, page.texts) if page.texts else None)
 
 
 def _chunks(library: Library, wanted: Library, source: ReembedSource) -> list[str | None]:
@@ -149,20 +170,40 @@ def _recalled(engine: Engine, job_id: int) -> dict[int, Drafted]:
 
 
 def _caught_up(
-    run: Run, library: Library, make: Make, drafts: dict[int, Drafted], at: dict[str, Any]
+    run: Run, library: Library, wanted: Library, drafts: dict[int, Drafted], at: dict[str, Any]
 ) -> Generator[Step, Future[EffectResult] | None, None]:
     """Drafts of all documents that have been added since; moves the checkpoint `at` on."""
-    database, job_id = run.engine.database, run.job.job_id
-    while True:
-        with database.read_transaction() as db:
-            page = store.sources(db, library.library_id, at["after"], limits.REEMBED_DOCUMENTS)
-        if not page:
-            return
-        made = make(page)
-        drafts |= made
-        at["after"] = page[-1].label
-        total = max(len(drafts), database.catalogue.by_id[library.library_id].documents)
-        yield Step({"after": at["after"]}, KeepDrafts(job_id, made), done=len(drafts), total=total)
+    engine, job_id, name = run.engine, run.job.job_id, wanted.embedder
+    pages: deque[tuple[_Page, Batch]] = deque()  # in flight, in the order of the labels
+    read = at["after"]  # the last label that is in flight
+    try:
+        while True:
+            while len(pages) < engine.tasks.window("reembed", name):
+                with engine.database.read_transaction() as db:
+                    sources = store.sources(db, library.library_id, read, limits.REEMBED_DOCUMENTS)
+                if not sources:
+                    break
+                page = _Page(library, wanted, sources)
+                read = page.last
+                pages.append(
+                    (page, engine.tasks.submit("reembed", name, page.texts, job_id=job_id, library=library.name))
+                )
+            if not pages:
+                return
+            page, batch = pages[0]
+            vectors = batch.result(partial(_embed, engine, name), run.stopping)
+            if vectors is None and page.texts:
+                yield Step()  # stops here
+                continue
+            pages.popleft()
+            made = page.drafts(vectors)
+            drafts |= made
+            at["after"] = page.last
+            total = max(len(drafts), engine.database.catalogue.by_id[library.library_id].documents)
+            yield Step({"after": at["after"]}, KeepDrafts(job_id, made), done=len(drafts), total=total)
+    finally:
+        for _, batch in pages:
+            batch.cancel()
 
 
 def _cleaned(job_id: int) -> Generator[Step, Future[EffectResult] | None, None]:

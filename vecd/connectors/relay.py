@@ -1,0 +1,226 @@
+"""A relay: delivers its events to its transport's sink, and stores the position when the broker has confirmed.
+
+    relay.watch -> RelayFeed -> Delivery -> _Sink -> the transport's sink
+                       |            |
+                       +- relay.commit: position and dead letters
+
+One thread, with a connection to the daemon of its own. After any error that the delivery loop does not retry itself,
+it begins again with a new connection, at the stored position. So every event is sent at least once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from .. import backoff, limits
+from ..client import Client
+from ..delivery import AttemptFailed, Delivery, DeliveryBatch, DeliveryOptions, Observer, Refused
+from ..errors import Code, VecError
+from . import dead_letters, messages, table
+from .definition import RelayDefinition
+from .messages import OutMessage
+from .relay_feed import RelayFeed
+from .status import Status
+from .stopping import Stopping
+from .transport import MessageSink, Opening
+from .url import parse
+
+log = logging.getLogger("vecd.connectors")
+
+#: Messages of a watch in one batch, if they have documents: each is about a MiB then, or one large document.
+_PAYLOAD_MESSAGES: Final = 8
+#: Pauses of the delivery loop while the broker is away.
+_RETRY_S, _RETRY_S_MAX = 0.2, 15.0
+#: Pauses after an error of the configuration, or of the connection to the daemon.
+_AGAIN_S, _AGAIN_S_MAX = 0.5, 30.0
+
+
+class Relay:
+    """Runs one generation of a relay. Use once, on one thread."""
+
+    def __init__(
+        self, definition: RelayDefinition, connect: Callable[[], Client], status: Status, stop: Stopping
+    ) -> None:
+        self._definition = definition
+        self._connect = connect
+        self._status = status
+        self._stop = stop
+        self._failures = 0  # in a row
+        self._retry_at: float | None = 0.0  # when to try dead letters again; None: nobody has asked for it
+
+    def retry(self) -> None:
+        """Somebody has asked for another attempt at dead letters. Any thread."""
+        self._retry_at = 0.0
+
+    def run(self) -> None:
+        """Returns when `stop` is set."""
+        while not self._stop.is_set():
+            try:
+                self._run()
+            except VecError as error:
+                self._failed(self._explained(error))
+            except Exception as error:
+                log.error("a relay failed", exc_info=error, extra={"relay": self._definition.name})
+                bug = f"a bug in the relay: {type(error).__name__}: {error}"
+                self._failed(VecError(Code.INTERNAL, bug, "see the daemon's log, and report this bug"))
+
+    def _explained(self, error: VecError) -> VecError:
+        """What to do about a position that was trimmed, in words for a relay."""
+        if error.code != Code.COMPACTED:
+            return error
+        hint = f"continue with what is left: vec relay reset {self.name} --to beginning"
+        return VecError(error.code, error.message, hint, **error.details)
+
+    def _failed(self, error: VecError) -> None:
+        if self._stop.is_set():
+            return
+        self._failures += 1
+        self._status.failed("retrying" if error.retryable else "failing", error)
+        pause_s = backoff.pause_s(self._failures, _AGAIN_S, _AGAIN_S_MAX) / 2 + _AGAIN_S / 2
+        log.warning(
+            "a relay begins again",
+            extra={"relay": self._definition.name, "error": str(error), "pause_s": round(pause_s, 3)},
+        )
+        self._stop.wait(pause_s)
+
+    def _run(self) -> None:
+        definition = self._definition
+        transport = table.transport_of(definition)
+        with self._connect() as client:
+            client.set_timeout(limits.STALL_S)
+            parameters = {**table.defaults(transport), **definition.parameters}
+            opening = Opening(definition, parse(definition.url), parameters, client.log, self._stop)
+            opener = table.load_sink(transport)
+            sink = _Sink(lambda: opener(opening))
+            feed = RelayFeed(client, definition, self._stop, lambda: self._retry_letters(feed, sink, client.log))
+            options = DeliveryOptions(
+                messages_max=_PAYLOAD_MESSAGES if definition.payload else None,
+                age_s=0.0,
+                idle_s=0.0,
+                attempts_max=None,
+                retry_s=_RETRY_S,
+                retry_s_max=_RETRY_S_MAX,
+            )
+            delivery = Delivery(
+                feed,
+                sink,
+                options,
+                encode=lambda events: messages.encode(events, definition.format, client.log),
+                stop=self._stop,
+                dead_letters=feed,
+                observer=_Report(self._status, self),
+            )
+            try:
+                if self._opened(sink):
+                    self._status.connected()
+                    delivery.run()
+            finally:
+                sink.close()
+            feed.settle()
+
+    def _retry_letters(self, feed: RelayFeed, sink: _Sink, log_id: str) -> None:
+        """Delivers dead letters that are to be tried again. While the broker is away, they wait."""
+        if self._retry_at is None or time.monotonic() < self._retry_at:
+            return
+        self._retry_at = None
+        letters = feed.letters_to_retry()
+        if not letters:
+            return
+        found = [dead_letters.message_of(letter, log_id) for letter in letters]
+        reasons = {place: "its body was too long to be kept" for place, each in enumerate(found) if each is None}
+        places = [place for place, each in enumerate(found) if each is not None]
+        items = [each for each in found if each is not None]
+        try:
+            if items:
+                sink.deliver(DeliveryBatch(items, len(items), items[-1].cursor))
+        except Refused as refused:
+            reasons.update((places[place], reason) for place, reason in refused.reasons.items())
+        except AttemptFailed as failure:
+            self.retrying(failure, 1, _RETRY_S_MAX)
+            self._retry_at = time.monotonic() + _RETRY_S_MAX
+            return
+        again = [{**letters[place], "reason": reason, "attempts": 1} for place, reason in reasons.items()]
+        delivered = [letter["letter_id"] for place, letter in enumerate(letters) if place not in reasons]
+        feed.retried(delivered, again)
+        self._retry_at = 0.0  # there may be more
+
+    def _opened(self, sink: _Sink) -> bool:
+        """Opens the sink, however long its broker is away; false if `stop` was set before that."""
+        attempt = 1
+        while not self._stop.is_set():
+            try:
+                sink.open()
+                return True
+            except AttemptFailed as failure:
+                pause_s = backoff.pause_s(attempt, _RETRY_S, _RETRY_S_MAX)
+                self.retrying(failure, attempt, pause_s)
+                self._stop.wait(pause_s)
+                attempt += 1
+        return False
+
+    def retrying(self, failure: AttemptFailed, attempt: int, pause_s: float) -> None:
+        """An attempt failed; the next one follows after `pause_s`."""
+        again = f"attempt {attempt:,}; the next one follows"
+        self._status.failed("retrying", VecError(Code.BUSY, failure.reason, again, **failure.details))
+        log.warning(
+            "a relay's attempt failed",
+            extra={"relay": self.name, "reason": failure.reason, "attempt": attempt, "pause_s": round(pause_s, 3)},
+        )
+
+    @property
+    def name(self) -> str:
+        return self._definition.name
+
+    def progressed(self) -> None:
+        """A batch was delivered: the next failure is the first."""
+        self._failures = 0
+
+
+class _Sink:
+    """The transport's sink: opened when it is needed, and dropped after any error."""
+
+    def __init__(self, open_: Callable[[], MessageSink]) -> None:
+        self._open = open_
+        self._sink: MessageSink | None = None
+
+    def open(self) -> None:
+        """Opens it before there is anything to deliver, so that `list` shows at once what is wrong."""
+        self._sink = self._open()
+
+    def deliver(self, batch: DeliveryBatch[OutMessage]) -> None:
+        try:
+            if self._sink is None:
+                self._sink = self._open()
+            self._sink.deliver(batch)
+        except (AttemptFailed, VecError):
+            self.close()
+            raise
+
+    def close(self) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.close()
+
+
+class _Report(Observer[OutMessage]):
+    """Keeps the status, and logs what fails."""
+
+    def __init__(self, status: Status, relay: Relay) -> None:
+        self._status = status
+        self._relay = relay
+
+    def delivered(self, batch: DeliveryBatch[OutMessage]) -> None:
+        self._status.moved(len(batch.items))
+        self._relay.progressed()
+
+    def retrying(self, batch: DeliveryBatch[OutMessage], failure: AttemptFailed, pause_s: float) -> None:
+        self._relay.retrying(failure, batch.attempt, pause_s)
+
+    def gave_up(self, batch: DeliveryBatch[OutMessage], failure: AttemptFailed) -> None:
+        log.warning(
+            "a relay has a dead letter",
+            extra={"relay": self._relay.name, "reason": failure.reason, "cursor": batch.items[0].cursor},
+        )
