@@ -126,6 +126,7 @@ def test_every_method_sends_its_op(client: Client, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(client, "_frame", frame)
     given: dict[str, Any] = {"pending": client._pending.setdefault(99, Pending(client, 99)), "documents": []}
+    given |= {"offsets": {}, "expected": {}}
     for op, method in METHODS.items():
         wanted = {
             name: given.get(name, "x" if "str" in str(parameter.annotation) else [])

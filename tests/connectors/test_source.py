@@ -109,7 +109,8 @@ def test_dead_letters_are_applied_once_what_was_wrong_is_corrected(instance: Ins
     instance.vec("library", "delete", "v")
     instance.vec("library", "create", "v", "--embedder", "none", "--dimension", "3")
     instance.vec("source", "retry", "in", "--all")
-    (letter,) = until(lambda: len(found := dead(instance)) == 1 and not found[0]["retrying"] and found, "one letter")
+    until(lambda: [each["retrying"] for each in dead(instance)] == [False], "one letter that is left")
+    (letter,) = dead(instance)
     assert (letter["body"], letter["attempts"]) == ("{", 2)
     assert set(texts(instance, "v")) == {"a"}
     instance.vec("source", "drop", "in", str(letter["letter_id"]))
@@ -129,9 +130,9 @@ def test_each_message_is_applied_once_whatever_is_killed(instance: Instance, tmp
             for pid in until(lambda: connector_pids(instance), "the process"):
                 os.kill(pid, signal.SIGKILL)
         else:
-            pid = instance.pid()
-            assert pid is not None
-            os.kill(pid, signal.SIGKILL)
+            daemon = instance.pid()
+            assert daemon is not None
+            os.kill(daemon, signal.SIGKILL)
             until(lambda: not connector_pids(instance), "the end of the process of a daemon that was killed")
             instance.start()
     caught_up(instance, path)
