@@ -9,6 +9,7 @@ from typing import Any
 
 from vecd import limits
 from vecd.errors import Code, VecError
+from vecd.wire.event_documents import document_form
 from vecd.wire.event_lines import event_object, unpack_vectors
 
 from .output import load_orjson
@@ -67,18 +68,12 @@ class IngestLines(EventLines):
         if document is None:
             self._refuse(its_id, where, "it is too large for a message")
             return None
-        chunks = document["chunks"]
-        line: dict[str, Any] = {"id": its_id}
-        if document["title"] is not None:
-            line["title"] = document["title"]
-        if document["metadata"]:
-            line["metadata"] = document["metadata"]
-        has_text = any(chunk["text"] is not None for chunk in chunks)
-        if has_text:
-            line["texts"] = [chunk["text"] for chunk in chunks]
         if self._vectors:
             unpack_vectors(event["data"])
-            written = self._dumps({**line, "vectors": [chunk["vector"] for chunk in chunks]})
+        line = document_form(document, vectors=self._vectors)
+        vectors, has_text = line.pop("vectors", None), "texts" in line
+        if vectors is not None:
+            written = self._dumps({**line, "vectors": vectors})
             if len(written) <= limits.LINE_BYTES_MAX:
                 return written
             if has_text:

@@ -50,8 +50,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs", "connectors"},
     "server": {*SHARED, "wire", "unixsocket", "ops"},
     "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"}
-    | {"gateway_process", "http"},
-    "gateway_process": {*SHARED, "process"},
+    | {"child_process", "connector_process", "http"},
+    "child_process": {*SHARED, "process"},
+    "connector_process": {*SHARED, "child_process"},
     "http": {*SHARED, "logs", "process", "unixsocket", "data_lock", "wire", "client"},
     "restore": {*SHARED, "data_lock", "store"},
     "__main__": {"daemon"},
@@ -70,7 +71,7 @@ ONLY_IN: dict[str, set[str]] = {
     "sqlite3": set(),
     "socket": {"unixsocket", "client", "connectors", "server", "daemon", "http"},
     "asyncio": {"client", "connectors", "write_order", "feed", "engine", "jobs", "ops", "server", "daemon", "http"}
-    | {"gateway_process"},
+    | {"child_process", "connector_process"},
     "uvloop": {"daemon", "http"},
     "starlette": {"http"},
     "uvicorn": {"http"},

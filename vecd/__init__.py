@@ -30,7 +30,8 @@ table, and checks it):
     jobs/               background jobs: queue, workers, schedules; kinds/ has one file for each kind
     ops/                what a request means, whatever transport brought it: one table, one handler for each op
     server/             the transport on a Unix socket: listener, sessions
-    gateway_process     keeps the gateway running as a child of the daemon
+    child_process connector_process
+                        keep the gateway and the process of the connectors running as children of the daemon
     daemon logs         wires it all together: start, stop, signals; structured log lines
     http/               the gateway for HTTP and WebSockets; a process of its own, and a client of the socket
     restore             puts a backup in the place of the store

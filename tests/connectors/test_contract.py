@@ -1,4 +1,4 @@
-"""URLs, parameters and definitions of connectors: what is accepted, what is refused, and that no error shows a secret."""
+"""URLs, parameters and definitions of connectors: what is accepted, what is refused; no error shows a secret."""
 
 from __future__ import annotations
 

@@ -64,6 +64,7 @@ class SourceDefinition(Definition):
     library: str
     group: str | None = None  # of consumers, at the broker; None: the transport's default
     mapping: Mapping[str, str] = field(default_factory=dict)  # document field -> place in the message
+    libraries: tuple[str, ...] = ()  # of events of another daemon: only theirs; empty: all
 
     @property
     def direction(self) -> Direction:

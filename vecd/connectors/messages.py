@@ -74,6 +74,20 @@ def _message(event: Event, log_id: str, body: bytes, content_type: str) -> OutMe
     data, library, kind = event["data"], event["library"], event["type"]
     document_id = data.get("id") if kind.startswith("document.") else data.get("document_id")
     cursor = event["cursor"] or f"{log_id}:{event['seq']}"
+    return message(event["seq"], cursor, kind, library, document_id, log_id, body, content_type)
+
+
+def message(
+    seq: int,
+    cursor: str,
+    kind: str,
+    library: str | None,
+    document_id: str | None,
+    log_id: str,
+    body: bytes,
+    content_type: str,
+) -> OutMessage:
+    """The message of an event, with its key and its headers."""
     headers = {CURSOR: cursor, TYPE: kind, LOG: log_id}
     key = b""
     if library is not None:
@@ -83,5 +97,5 @@ def _message(event: Event, log_id: str, body: bytes, content_type: str) -> OutMe
             headers[ID] = document_id
             key = f"{library}/{document_id}".encode()
     return OutMessage(
-        event["seq"], cursor, kind, library, document_id, key, body, content_type, headers, kind == "document.deleted"
+        seq, cursor, kind, library, document_id, key, body, content_type, headers, kind == "document.deleted"
     )

@@ -26,6 +26,12 @@ TIMEOUT: Final[Mapping[str, Parameter]] = {
                            low=0.1, high=600.0, default=10.0),
 }  # fmt: skip
 
+#: Of a source whose broker keeps messages that were read.
+START: Final[Mapping[str, Parameter]] = {
+    "start": Parameter("where to begin without a stored offset: with the earliest message that the broker has, or "
+                       "behind the latest", str, choices=("earliest", "latest"), default="earliest"),
+}  # fmt: skip
+
 #: Names of parameters that are paths: the command line makes them absolute, the daemon refuses relative ones.
 PATHS: Final = ("password_file", "secret_file", "ca_file", "cert_file", "key_file")
 

@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ..errors import Code, VecError, nearest
-from ..parameters import check_parameters
+from ..parameters import Parameter, check_parameters
 from .definition import Definition, Direction
-from .parameters import check_paths
+from .parameters import PASSWORD, TIMEOUT, TLS, check_paths
+from .secrets import check_secret
 from .transport import OpenSink, OpenSource, Transport
 from .url import Url, parse
+
+#: Bytes of a name in AMQP.
+_AMQP_NAME_BYTES_MAX: Final = 255
 
 
 def _check_file(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
@@ -25,6 +29,19 @@ def _check_file(direction: Direction, url: Url, parameters: Mapping[str, Any]) -
         )
 
 
+def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
+    check_secret(parameters, "password")
+    if not url.path or url.query:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{url.text!r:.200} names no exchange",
+            "use amqp://HOST/EXCHANGE; a virtual host is a parameter: -p vhost=NAME",
+            field="url",
+        )
+    if len(url.path.encode()) > _AMQP_NAME_BYTES_MAX:
+        raise VecError(Code.INVALID_REQUEST, f"the exchange's name exceeds {_AMQP_NAME_BYTES_MAX} bytes", field="url")
+
+
 TRANSPORTS: Final[dict[str, Transport]] = {
     "file": Transport(
         name="file",
@@ -33,6 +50,26 @@ TRANSPORTS: Final[dict[str, Transport]] = {
         url="file:///PATH",
         sink="vecd.connectors.file_lines:open_sink",
         check=_check_file,
+    ),
+    "rabbitmq": Transport(
+        name="rabbitmq",
+        schemes=("amqp", "amqps"),
+        what="an exchange of RabbitMQ",
+        url="amqp://[USER@]HOST[:PORT]/EXCHANGE",
+        sink="vecd.connectors.rabbitmq:open_sink",
+        extra="rabbitmq",
+        requires="aio_pika",
+        parameters={
+            "vhost": Parameter("the virtual host", str, default="/"),
+            "create": Parameter(
+                "declare the exchange, as a durable topic exchange, if there is none", bool, default=True
+            ),
+            "mandatory": Parameter("messages for which no queue is bound are refused", bool, default=True),
+            **TIMEOUT,
+            **PASSWORD,
+            **TLS,
+        },
+        check=_check_rabbitmq,
     ),
 }
 

@@ -24,6 +24,7 @@ log.console = true
 log.console.level = warning
 vm_memory_high_watermark.absolute = 1GB
 disk_free_limit.absolute = 10MB
+max_message_size = {message_bytes_max}
 """
 
 _TLS: Final = """\
@@ -45,6 +46,8 @@ class RabbitMQ(Broker):
 
     user: ClassVar[str] = "guest"
     password: ClassVar[str] = "guest"
+    #: The largest message that it takes.
+    message_bytes_max: ClassVar[int] = 4 << 20
     certificate: Path | None = None
     key: Path | None = None
 
@@ -64,7 +67,7 @@ class RabbitMQ(Broker):
         return self.ports[1]
 
     def command(self) -> list[str]:
-        text = _CONFIGURATION.format(host=HOST, port=self.port)
+        text = _CONFIGURATION.format(host=HOST, port=self.port, message_bytes_max=self.message_bytes_max)
         if self.certificate is not None:
             text += _TLS.format(host=HOST, port=self.tls_port, certificate=self.certificate, key=self.key)
         (self.folder / "rabbitmq.conf").write_text(text)

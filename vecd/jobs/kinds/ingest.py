@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
 from ...durable_files import open_regular, resolve
-from ...engine.libraries import find
+from ...engine.libraries import find, find_for_writing
 from ...engine.prepare import PreparedBatch, prepare
 from ...errors import Code, VecError
 from ...settings import private_folder
-from ...store.catalogue import DEFAULT
+from ...store.catalogue import DEFAULT, Library
 from ...store.jobs import Job
 from ...wire.ndjson import PIECE_BYTES, Line, document, split, unzipped
 from ..effects import EffectResult, WriteDocuments
@@ -103,10 +103,11 @@ class Ingest(JobKind):
         "files": Param("NDJSON files, optionally gzipped; absolute paths", list, required=True),
         "names": Param("names of the files in messages; default: their paths", list),
         "strict": Param("whether to stop at the first rejected line", bool),
+        "create": Param("whether to create a library that does not exist", bool),
     }
 
-    def find_library(self, engine: Engine, library: str) -> None:
-        find(engine, library)
+    def find_library(self, engine: Engine, library: str, params: Mapping[str, Any]) -> None:
+        _library(engine, library, params, ())
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         files, names = params["files"], params.get("names", params["files"])
@@ -141,10 +142,10 @@ class Ingest(JobKind):
                     continue
                 stop = 0
                 while True:
-                    library = find(run.engine, run.job.library or DEFAULT)
-                    if library.dimension is None and pending is not None:
-                        pending.result()  # the first vector sets the dimension
-                        library = find(run.engine, library.name)
+                    library = _library(run.engine, run.job.library or DEFAULT, run.params, batch.documents[stop:])
+                    if pending is not None and (library.dimension is None or not library.library_id):
+                        pending.result()  # the first document creates the library, the first vector sets the dimension
+                        library = _library(run.engine, library.name, run.params, batch.documents[stop:])
                     prepared = prepare(run.engine, library, batch.documents, stop, strict)
                     stop = prepared.stop
                     refused = batch.refused_with(prepared)
@@ -179,6 +180,11 @@ class Ingest(JobKind):
         for path in folder.glob("*"):
             if str(path) not in needed and not _is_locked(path):
                 path.unlink(missing_ok=True)
+
+
+def _library(engine: Engine, name: str, params: Mapping[str, Any], documents: Iterable[Any]) -> Library:
+    """The library, or the one that these documents are to create. Raises VecError `not_found`."""
+    return find_for_writing(engine, name, documents) if params.get("create") else find(engine, name)
 
 
 def spool_folder(engine: Engine) -> Path:

@@ -25,7 +25,7 @@ from ...errors import Code, VecError
 from ...store import reembed as store
 from ...store.catalogue import Library
 from ...store.documents import indexed
-from ...store.reembed import Drafted, ReembedSource, Replaced
+from ...store.reembed import Drafted, Make, ReembedSource, Replaced
 from ...store.transaction import Transaction, Vectors
 from ...text import embedders
 from ...text.chunking import chunks_of
@@ -171,19 +171,10 @@ def _begun(
     vectors: dict[int, bytes] | None = None
     if wanted.embedder != library.embedder:
         vectors = _recalled(engine, job_id)
-    drafted = len(vectors or ())
     began = False
     while not began:
-        while page := _page(engine, library, at["after"]):
-            made = make(page)
-            if vectors is not None:
-                vectors |= {label: draft.of_present_chunks for label, draft in made.items()}
-            drafted += len(made)
-            at["after"] = page[-1].label
-            total = max(drafted, engine.database.catalogue.by_id[library.library_id].documents)
-            yield Step({"after": at["after"]}, KeepDrafts(job_id, made), done=drafted, total=total)
-        effect = BeginSwitch(library, wanted, job_id, at["after"], vectors)
-        written = yield Step(effect=effect, done=drafted, total=drafted)
+        yield from _caught_up(run, library, make, vectors, at)
+        written = yield Step(effect=BeginSwitch(library, wanted, job_id, at["after"], vectors))
         assert written is not None
         began = written.result().value
 
@@ -197,10 +188,22 @@ def _recalled(engine: Engine, job_id: int) -> dict[int, bytes]:
     return vectors
 
 
-def _page(engine: Engine, library: Library, after: int) -> list[ReembedSource]:
-    """The next documents after that label (exclusive). Blocks."""
-    with engine.database.read_transaction() as db:
-        return store.sources(db, library.library_id, after, limits.REEMBED_DOCUMENTS)
+def _caught_up(
+    run: Run, library: Library, make: Make, vectors: dict[int, bytes] | None, at: dict[str, Any]
+) -> Generator[Step, Future[EffectResult] | None, None]:
+    """Drafts of all documents that have been added since; adds to `vectors`, and moves the checkpoint `at` on."""
+    database, job_id = run.engine.database, run.job.job_id
+    while True:
+        with database.read_transaction() as db:
+            page = store.sources(db, library.library_id, at["after"], limits.REEMBED_DOCUMENTS)
+        if not page:
+            return
+        made = make(page)
+        if vectors is not None:
+            vectors |= {label: draft.of_present_chunks for label, draft in made.items()}
+        at |= {"after": page[-1].label, "drafted": at.get("drafted", 0) + len(made)}
+        total = max(at["drafted"], database.catalogue.by_id[library.library_id].documents)
+        yield Step({**at}, KeepDrafts(job_id, made), done=at["drafted"], total=total)
 
 
 def _replaced(
