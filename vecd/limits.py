@@ -288,6 +288,19 @@ CLAIM_WAIT_S: Final = 60.0
 WORKER_NAME_CHARS_MAX: Final = 128
 #: Bytes of a checkpoint or a result of a worker outside the daemon, as JSON: they are read with every list.
 JOB_CHECKPOINT_BYTES_MAX: Final = 64 * KIB
+#: Texts and characters of one embedding task: some seconds of a slow embedder, and a frame of at most a few MiB.
+TASK_TEXTS: Final = 256
+TASK_CHARS: Final = 1_000_000
+#: How long a worker may work on one task, however many heartbeats it sends: an embedder that hangs must not keep it.
+TASK_S_MAX: Final = 900.0
+#: Claims of a task that may fail before the daemon embeds it itself.
+TASK_FAILURES_MAX: Final = 3
+#: Batches of tasks that a job keeps in flight: they are in memory, with their vectors.
+TASK_BATCHES_MAX: Final = 64
+#: How long a worker counts as present after its last message: from one task to the next claim, over a slow network.
+WORKER_PRESENT_S: Final = 3.0
+#: Embedders that a worker names in its claim.
+WORKER_EMBEDDERS_MAX: Final = 1_000
 #: Characters of a line that a worker outside the daemon sends for a job's log.
 JOB_LINE_CHARS_MAX: Final = 2_000
 #: How long a cancel waits for the current step before it answers that the job will be cancelled.

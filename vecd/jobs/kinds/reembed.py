@@ -8,13 +8,18 @@ each step (store/reembed.py). Reads and writes continue; watches see one update 
 A job that ends within the switch leaves a library that is searched as if all had been replaced. The rest is replaced by
 a retry, or by the next reembed of the library.
 
+Several pages of documents are in flight: their texts are embedding tasks, which workers outside the daemon share
+(workers/leased_tasks.py). Drafts are stored in the order of the documents. Without workers, the daemon embeds the texts
+itself, a page at a time.
+
 A text that was split into chunks is joined again from them, with an empty line between chunks; so are the texts of a
 document with several texts. Vectors that were ingested are replaced, except those of chunks without a text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,10 +30,12 @@ from ...errors import Code, VecError
 from ...store import reembed as store
 from ...store.catalogue import Library
 from ...store.documents import indexed
-from ...store.reembed import Drafted, Make, ReembedSource, Replaced
+from ...store.reembed import Drafted, ReembedSource, Replaced
 from ...store.transaction import Transaction, Vectors
 from ...text import embedders
 from ...text.chunking import chunks_of
+from ...workers.leased_tasks import Batch
+from ...workers.leased_tasks import Vectors as Embedded
 from ..effects import Effect, EffectResult
 from .kind import JobKind, Param, Run, Step, Steps
 
@@ -112,37 +119,57 @@ def _wanted(library: Library, params: Mapping[str, Any]) -> Library:
     return replace(library, embedder=embedder, chunk_chars=params.get("chunk_chars", library.chunk_chars))
 
 
+class _Page:
+    """Documents with their new chunks, whose vectors are still to be computed from `texts`."""
+
+    def __init__(self, library: Library, wanted: Library, sources: list[ReembedSource]) -> None:
+        """Raises VecError `invalid_document`."""
+        self._sources = sources
+        self._chunks = {each.label: _chunks(library, wanted, each) for each in sources}
+        # Searches need the new vectors of a document's present chunks until it is replaced.
+        self._present = {
+            each.label: each.texts
+            for each in sources
+            if wanted.embedder != library.embedder and self._chunks[each.label] != each.texts
+        }
+        self.last = sources[-1].label
+        self.texts = [
+            indexed(each.title, text) or ""
+            for each in sources
+            for text in (*self._chunks[each.label], *self._present.get(each.label, ()))
+            if text is not None
+        ]
+
+    def drafts(self, vectors: Embedded | None) -> dict[int, Drafted]:
+        """Drafts of the documents, by label, with the vectors of `texts` (None if there are no texts)."""
+        made = iter(() if vectors is None else vectors.astype("<f4", copy=False))
+
+        def packed(source: ReembedSource, chunks: list[str | None]) -> bytes:
+            rows = [
+                source.vectors[place] if text is None else next(made).tobytes() for place, text in enumerate(chunks)
+            ]
+            return b"".join(rows)
+
+        drafts = {}
+        for each in self._sources:
+            chunks, present = self._chunks[each.label], self._present.get(each.label)
+            drafts[each.label] = Drafted(
+                chunks, packed(each, chunks), None if present is None else packed(each, present)
+            )
+        return drafts
+
+
+def _embed(engine: Engine, name: str, texts: Sequence[str]) -> Embedded:
+    """Embeds texts in this process. Blocks; raises VecError."""
+    embedder = engine.embedder(name)
+    assert embedder is not None
+    return embedder.embed(texts)
+
+
 def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[ReembedSource]) -> dict[int, Drafted]:
     """Drafts of these documents, by label, with one call of the embedder. Raises VecError."""
-    embedder = engine.embedder(wanted.embedder)
-    assert embedder is not None
-    texts = {each.label: _chunks(library, wanted, each) for each in sources}
-    # Searches need the new vectors of the present chunks until the document is replaced.
-    present = {
-        each.label: each.texts
-        for each in sources
-        if wanted.embedder != library.embedder and texts[each.label] != each.texts
-    }
-    titled = [
-        (each.title, text)
-        for each in sources
-        for text in (*texts[each.label], *present.get(each.label, ()))
-        if text is not None
-    ]
-    made = iter(embedder.embed([indexed(title, text) or "" for title, text in titled])) if titled else iter(())
-
-    def vectors_of(source: ReembedSource, chunks: list[str | None]) -> bytes:
-        return b"".join(
-            source.vectors[place] if text is None else next(made).astype("<f4").tobytes()
-            for place, text in enumerate(chunks)
-        )
-
-    drafts = {}
-    for each in sources:
-        vectors = vectors_of(each, texts[each.label])
-        of_present = vectors_of(each, present[each.label]) if each.label in present else None
-        drafts[each.label] = Drafted(texts[each.label], vectors, of_present)
-    return drafts
+    page = _Page(library, wanted, sources)
+    return page.drafts(_embed(engine, wanted.embedder, page.texts) if page.texts else None)
 
 
 def _chunks(library: Library, wanted: Library, source: ReembedSource) -> list[str | None]:
@@ -166,14 +193,13 @@ def _begun(
 ) -> Generator[Step, Future[EffectResult] | None, None]:
     """Makes drafts of all documents, and begins the switch; moves the checkpoint `at` on."""
     engine, job_id = run.engine, run.job.job_id
-    make = partial(_drafts, engine, library, wanted)
     # What searches compare with once the switch has begun, by label. With the same embedder, vectors remain comparable.
     vectors: dict[int, bytes] | None = None
     if wanted.embedder != library.embedder:
         vectors = _recalled(engine, job_id)
     began = False
     while not began:
-        yield from _caught_up(run, library, make, vectors, at)
+        yield from _caught_up(run, library, wanted, vectors, at)
         written = yield Step(effect=BeginSwitch(library, wanted, job_id, at["after"], vectors))
         assert written is not None
         began = written.result().value
@@ -189,21 +215,41 @@ def _recalled(engine: Engine, job_id: int) -> dict[int, bytes]:
 
 
 def _caught_up(
-    run: Run, library: Library, make: Make, vectors: dict[int, bytes] | None, at: dict[str, Any]
+    run: Run, library: Library, wanted: Library, vectors: dict[int, bytes] | None, at: dict[str, Any]
 ) -> Generator[Step, Future[EffectResult] | None, None]:
     """Drafts of all documents that have been added since; adds to `vectors`, and moves the checkpoint `at` on."""
-    database, job_id = run.engine.database, run.job.job_id
-    while True:
-        with database.read_transaction() as db:
-            page = store.sources(db, library.library_id, at["after"], limits.REEMBED_DOCUMENTS)
-        if not page:
-            return
-        made = make(page)
-        if vectors is not None:
-            vectors |= {label: draft.of_present_chunks for label, draft in made.items()}
-        at |= {"after": page[-1].label, "drafted": at.get("drafted", 0) + len(made)}
-        total = max(at["drafted"], database.catalogue.by_id[library.library_id].documents)
-        yield Step({**at}, KeepDrafts(job_id, made), done=at["drafted"], total=total)
+    engine, job_id, name = run.engine, run.job.job_id, wanted.embedder
+    pages: deque[tuple[_Page, Batch]] = deque()  # in flight, in the order of the labels
+    read = at["after"]  # the last label that is in flight
+    try:
+        while True:
+            while len(pages) < engine.tasks.window("reembed", name):
+                with engine.database.read_transaction() as db:
+                    sources = store.sources(db, library.library_id, read, limits.REEMBED_DOCUMENTS)
+                if not sources:
+                    break
+                page = _Page(library, wanted, sources)
+                read = page.last
+                pages.append(
+                    (page, engine.tasks.submit("reembed", name, page.texts, job_id=job_id, library=library.name))
+                )
+            if not pages:
+                return
+            page, batch = pages[0]
+            embedded = batch.result(partial(_embed, engine, name), run.stopping)
+            if embedded is None and page.texts:
+                yield Step()  # stops here
+                continue
+            pages.popleft()
+            made = page.drafts(embedded)
+            if vectors is not None:
+                vectors |= {label: draft.of_present_chunks for label, draft in made.items()}
+            at |= {"after": page.last, "drafted": at.get("drafted", 0) + len(made)}
+            total = max(at["drafted"], engine.database.catalogue.by_id[library.library_id].documents)
+            yield Step({**at}, KeepDrafts(job_id, made), done=at["drafted"], total=total)
+    finally:
+        for _, batch in pages:
+            batch.cancel()
 
 
 def _replaced(
