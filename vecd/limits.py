@@ -275,10 +275,12 @@ STEP_BYTES: Final = 4 * MIB
 #: leaves free, so that the input can be written to the store.
 SPOOL_BYTES_MAX: Final = 16 * 1024 * MIB
 SPOOL_FREE_BYTES_MIN: Final = 256 * MIB
-#: Documents of one step of a reembed, and documents that may be embedded during its switch, which blocks all writes: a
-#: tenth of a second.
+#: Documents of one step of a reembed, and documents that may be embedded in the transaction that begins its switch: a
+#: few hundredths of a second, in which writes wait.
 REEMBED_DOCUMENTS: Final = 256
-REEMBED_AT_SWITCH: Final = 2_000
+REEMBED_AT_SWITCH: Final = 256
+#: Chunks that one transaction of the switch removes and adds: a few hundredths of a second.
+REEMBED_SWITCH_CHUNKS: Final = 512
 #: Rows of the log, and of documents, that one step of a verify checks.
 VERIFY_ROWS: Final = 5_000
 #: Problems that a verify reports; more are only counted.
