@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +11,7 @@ from vecd.errors import Code, VecError
 
 from . import options
 from .jobs import absolute
-from .output import Output, one_line
+from .output import Output, as_json, one_line
 
 #: Parameters that are paths. (The daemon checks all parameters; vecd.connectors.parameters has the same list.)
 _PATHS = ("password_file", "secret_file", "ca_file", "cert_file", "key_file")
@@ -54,7 +54,19 @@ def state_of(connector: dict[str, Any]) -> str:
     return f"{connector['state']}: {one_line(error['message'])}"
 
 
-def show_letters(output: Output, letters: Sequence[dict[str, Any]]) -> None:
+def show(output: Output, connector: dict[str, Any]) -> None:
+    """Prints a connector: as JSON, or a line for each key that has a value."""
+    lines = []
+    for key, value in connector.items():
+        if key == "error" and value is not None:
+            value = f"{value['message']} ({value['code']})" + (f": {value['hint']}" if value.get("hint") else "")
+        if value not in (None, [], {}, False):
+            shown = value if isinstance(value, str) else as_json(value)
+            lines.append(f"{key.replace('_', ' '):<14}{one_line(shown)}")
+    output.one(connector, "\n".join(lines))
+
+
+def show_letters(output: Output, letters: Iterable[dict[str, Any]]) -> None:
     """Prints dead letters; in JSON, with their bodies as text."""
     if output.json:
         output.objects({**each, "body": each["body"].decode("utf-8", "replace")} for each in letters)
