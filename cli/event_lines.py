@@ -9,10 +9,10 @@ from typing import Any
 
 from vecd import limits
 from vecd.errors import Code, VecError
+from vecd.wire.event_documents import document_form
+from vecd.wire.event_lines import event_object, unpack_vectors
 
 from .output import load_orjson
-
-_ORDER = ("seq", "cursor", "type", "library", "time", "data")
 
 
 class EventLines:
@@ -32,10 +32,7 @@ class EventLines:
         return [self._dumps(each) for each in self.objects(events)]
 
     def objects(self, events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for event in events:
-            if self._vectors:
-                _unpack(event["data"])
-            yield {key: event[key] for key in _ORDER}
+        return map(event_object, events)
 
 
 class IngestLines(EventLines):
@@ -71,18 +68,12 @@ class IngestLines(EventLines):
         if document is None:
             self._refuse(its_id, where, "it is too large for a message")
             return None
-        chunks = document["chunks"]
-        line: dict[str, Any] = {"id": its_id}
-        if document["title"] is not None:
-            line["title"] = document["title"]
-        if document["metadata"]:
-            line["metadata"] = document["metadata"]
-        has_text = any(chunk["text"] is not None for chunk in chunks)
-        if has_text:
-            line["texts"] = [chunk["text"] for chunk in chunks]
         if self._vectors:
-            _unpack(event["data"])
-            written = self._dumps({**line, "vectors": [chunk["vector"] for chunk in chunks]})
+            unpack_vectors(event["data"])
+        line = document_form(document, vectors=self._vectors)
+        vectors, has_text = line.pop("vectors", None), "texts" in line
+        if vectors is not None:
+            written = self._dumps({**line, "vectors": vectors})
             if len(written) <= limits.LINE_BYTES_MAX:
                 return written
             if has_text:
@@ -103,15 +94,3 @@ class IngestLines(EventLines):
 
 def _say(line: str) -> None:
     print(f"vec: {line}", file=sys.stderr, flush=True)
-
-
-def _unpack(data: dict[str, Any]) -> None:
-    """Replaces all packed vectors in an event by lists of numbers."""
-    from vecd.wire.vectors import unpack_vector
-
-    if isinstance(data.get("vector"), bytes):
-        data["vector"] = unpack_vector(data["vector"])
-    for key in ("document", "replaced"):
-        for chunk in (data.get(key) or {}).get("chunks", ()):
-            if isinstance(chunk.get("vector"), bytes):
-                chunk["vector"] = unpack_vector(chunk["vector"])

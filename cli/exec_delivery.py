@@ -112,7 +112,7 @@ class _Command:
         self._command = command
         self._signals = signals
 
-    def deliver(self, batch: DeliveryBatch) -> None:
+    def deliver(self, batch: DeliveryBatch[bytes]) -> None:
         status = self._run(batch)
         if status == 0:
             return
@@ -125,11 +125,11 @@ class _Command:
         shown = os.fsencode(self._command).decode("utf-8", "backslashreplace")
         raise AttemptFailed(f"the command failed with status {status}", command=shown, status=status)
 
-    def _run(self, batch: DeliveryBatch) -> int:
+    def _run(self, batch: DeliveryBatch[bytes]) -> int:
         """The command's exit status, as a shell reports it."""
         environment = {
             "VEC_CURSOR": batch.cursor,
-            "VEC_EVENTS": str(len(batch.lines)),
+            "VEC_EVENTS": str(len(batch.items)),
             "VEC_ATTEMPT": str(batch.attempt),
         }
         try:
@@ -144,25 +144,25 @@ class _Command:
             raise VecError(Code.HANDLER_FAILED, f"the command cannot be run ({error.strerror})") from error
         self._signals.group = process.pid
         try:
-            process.communicate(b"".join(batch.lines))  # it need not read its input
+            process.communicate(b"".join(batch.items))  # it need not read its input
         finally:
             self._signals.group = None
         status = process.returncode
         return status if status >= 0 else 128 - status
 
 
-class _Report(Observer):
+class _Report(Observer[bytes]):
     """Reports failures on stderr."""
 
     def __init__(self, options: DeliveryOptions, dead_letters: DeadLetterFile) -> None:
         self._attempts_max = options.attempts_max
         self._dead_letters = dead_letters
 
-    def retrying(self, batch: DeliveryBatch, failure: AttemptFailed, pause_s: float) -> None:
+    def retrying(self, batch: DeliveryBatch[bytes], failure: AttemptFailed, pause_s: float) -> None:
         _say(f"{failure.reason} (attempt {batch.attempt} of {self._attempts_max}); retry in {pause_s:.1f} s")
 
-    def gave_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
-        tried = f"{plural(batch.attempt, 'attempt')}, {plural(len(batch.lines), 'event')}"
+    def gave_up(self, batch: DeliveryBatch[bytes], failure: AttemptFailed) -> None:
+        tried = f"{plural(batch.attempt, 'attempt')}, {plural(len(batch.items), 'event')}"
         _say(f"{failure.reason} ({tried}); the events are in {printable_path(self._dead_letters.path)}")
 
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "library": "library",
     "watch": "watch",
     "consumers": "consumers",
+    "relay": "relay",
     "trim": "trim",
     "jobs": "jobs",
     "verify": "verify",

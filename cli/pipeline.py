@@ -78,7 +78,8 @@ class Pipeline:
     def run(self, paths: list[str]) -> None:
         """Ingests all files. Raises VecError if it cannot continue; acknowledged documents are counted by then."""
         self._client = self._connect()
-        self._client.count(self._library)  # reports a missing library before any input is read
+        if not self._client.limits.get("create"):
+            self._client.count(self._library)  # reports a missing library before any input is read
         before = signal.signal(signal.SIGINT, self._interrupt)
         alarm_before = signal.signal(signal.SIGALRM, _end_grace)
         try:
@@ -192,6 +193,7 @@ class Pipeline:
             documents=batch.documents,
             strict=self._strict or None,
             detail=self._ack or None,
+            create=True,
         )
 
     def _submit(self, batch: IngestBatch) -> None:
@@ -282,6 +284,8 @@ class Pipeline:
             self.counts[status] += answer.get(status, 0)
         self.counts["failed"] += len(refused)
         self.seq = answer.get("seq", self.seq)
+        if (made := answer.get("created")) is not None and made["name"] != "default":
+            self._progress.say(f"vec: created {_described(made)}")
         for place, error in refused:
             hint = f"; {error.hint}" if error.hint else ""
             self._progress.say(f"vec: {place.file}:{place.number}: {error.message}{hint} ({error.code})")
@@ -302,6 +306,14 @@ class Pipeline:
             ),
             flush=True,
         )
+
+
+def _described(library: dict[str, Any]) -> str:
+    dimension = library["dimension"]
+    vectors = "vectors of any one dimension" if dimension is None else f"{dimension}-dimension vectors"
+    similar = f"; there is also {library['similar']!r}" if library["similar"] else ""
+    about = f"embedder {library['embedder']}, {vectors}, metric {library['metric']}"
+    return f"library {library['name']!r} ({about}){similar}"
 
 
 def _acknowledged(found: Outcome) -> dict[str, Any]:

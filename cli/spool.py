@@ -35,7 +35,8 @@ def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict
             copy = copies.enter_context(SpoolFile(client.spool(), name))
             _copy(path, copy)
             files.append(copy.path)
-        return client.submit_job("ingest", {"files": files, "names": names, "strict": strict or None}, library=library)
+        params = {"files": files, "names": names, "strict": strict or None, "create": True}
+        return client.submit_job("ingest", params, library=library)
 
 
 def _is_shared(path: str) -> bool:

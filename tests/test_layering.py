@@ -16,7 +16,7 @@ import pytest
 import vecd
 
 ROOT = Path(vecd.__file__).parent.parent
-SHARED = {"backoff", "durable_files", "errors", "limits", "resources", "settings", "units", "json_values"}
+SHARED = {"backoff", "durable_files", "errors", "limits", "parameters", "resources", "settings", "units", "json_values"}
 
 #: A layer of vecd (a module or a package) -> the other layers that it may import from, also for type checking only.
 #: `vecd` itself (its version numbers) is open to all.
@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backoff": set(),
     "units": {"errors"},
     "json_values": {"errors", "limits"},
+    "parameters": {"errors", "limits"},
     "resources": {"errors", "limits"},
     "settings": {"durable_files", "errors", "limits", "units"},
     "logs": set(),
@@ -46,11 +47,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": SHARED,
     "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "workers", "feed"},
     "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine"},
-    "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs"},
+    "connectors": {*SHARED, "logs", "process", "wire", "client", "delivery"},
+    "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs", "connectors"},
     "server": {*SHARED, "wire", "unixsocket", "ops"},
     "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"}
-    | {"gateway_process", "http", "workers"},
-    "gateway_process": {*SHARED, "process"},
+    | {"child_process", "connector_process", "http", "workers"},
+    "child_process": {*SHARED, "process"},
+    "connector_process": {*SHARED, "child_process"},
     "http": {*SHARED, "logs", "process", "unixsocket", "data_lock", "wire", "client"},
     "restore": {*SHARED, "data_lock", "store"},
     "__main__": {"daemon"},
@@ -67,13 +70,17 @@ ONLY_IN: dict[str, set[str]] = {
     "apsw.unicode": {"text"},
     "Stemmer": {"text"},
     "sqlite3": set(),
-    "socket": {"unixsocket", "client", "workers", "server", "daemon", "http"},
-    "asyncio": {"client", "write_order", "feed", "engine", "jobs", "ops", "server", "daemon", "http"}
-    | {"gateway_process"},
+    "socket": {"unixsocket", "client", "connectors", "workers", "server", "daemon", "http"},
+    "asyncio": {"client", "connectors", "write_order", "feed", "engine", "jobs", "ops", "server", "daemon", "http"}
+    | {"child_process", "connector_process"},
     "uvloop": {"daemon", "http"},
     "starlette": {"http"},
     "uvicorn": {"http"},
     "websockets": {"client", "http"},
+    "redis": {"connectors", "workers"},
+    "confluent_kafka": {"connectors"},
+    "aio_pika": {"connectors"},
+    "nats": {"connectors"},
     "numpy": {"store", "index", "filters", "text", "workers", "feed", "engine", "jobs"},
     "faiss": {"index"},
     "scipy": {"index"},

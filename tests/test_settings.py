@@ -245,17 +245,17 @@ def test_without_a_file_or_a_variable_the_defaults_hold(tmp_path: Path) -> None:
     assert found.drain_s == limits.DRAIN_S
     assert found.heartbeat_s == limits.HEARTBEAT_S
     assert found.log_level == "info"
-    assert (found.recall, found.language) == (limits.RECALL, "english")
+    assert (found.recall, found.language, found.create) == (limits.RECALL, "english", True)
 
 
 def test_every_tunable_can_stand_in_the_file_and_in_the_environment(tmp_path: Path) -> None:
     file = configured(
         tmp_path,
         'embedder = "hash"\nchunk_chars = 500\nstall_s = 2.5\ndrain_s = 3\nheartbeat_s = 2\n'
-        'log_level = "debug" # and a comment\nworkers = 8\nrecall = 1\nlanguage = "german"\n',
+        'log_level = "debug" # and a comment\nworkers = 8\nrecall = 1\nlanguage = "german"\ncreate = false\n',
     )
     found = load(file)
-    assert found[-9:] == ("hash", 500, 2.5, 3.0, 2.0, "debug", 8, 1.0, "german")
+    assert found[-10:] == ("hash", 500, 2.5, 3.0, 2.0, "debug", 8, 1.0, "german", False)
     beaten = load(
         {
             **file,
@@ -264,12 +264,13 @@ def test_every_tunable_can_stand_in_the_file_and_in_the_environment(tmp_path: Pa
             "VEC_HEARTBEAT_S": "0.5",
             "VEC_LOG_LEVEL": "error",
             "VEC_WORKERS": "2",
+            "VEC_CREATE": "true",
         }
     )
-    assert beaten[-9:] == ("hash", 600, 7.0, 3.0, 0.5, "error", 2, 1.0, "german")
+    assert beaten[-10:] == ("hash", 600, 7.0, 3.0, 0.5, "error", 2, 1.0, "german", True)
     assert {type(value) for value in (found.stall_s, found.drain_s, beaten.stall_s)} == {float}
     others = {"VEC_EMBEDDER": "none", "VEC_DRAIN_S": "0.5", "VEC_RECALL": "0.9", "VEC_LANGUAGE": "none"}
-    assert load({**file, **others})[-9:] == ("none", 500, 2.5, 0.5, 2.0, "debug", 8, 0.9, "none")
+    assert load({**file, **others})[-10:] == ("none", 500, 2.5, 0.5, 2.0, "debug", 8, 0.9, "none", False)
 
 
 def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
 Each layer may import from those above it in this list, not from those below (tests/test_layering.py has the exact
 table, and checks it):
 
-    limits errors settings units json_values
+    limits errors settings units json_values parameters
                         every bound with its reason; the one error root, with `retryable`; configuration
     durable_files backoff resources
                         files that are on disk when a call returns; pauses between retries; what the operating system
@@ -25,11 +25,14 @@ table, and checks it):
     workers/            texts to vectors in other processes, also on other machines
     feed/               the log as a feed: cursors, selection, batches, watches, consumers
     delivery/           delivers a feed to something that may fail: batches, retries, dead letters
+    connectors/         relays of the log to brokers, and sources from them; a process of its own, and a client of the
+                        socket; ops may know its pure half (connectors/table.py and what that imports)
     engine/             store, index, text and feed at work: ingest, search, documents, libraries
     jobs/               background jobs: queue, workers, schedules; kinds/ has one file for each kind
     ops/                what a request means, whatever transport brought it: one table, one handler for each op
     server/             the transport on a Unix socket: listener, sessions
-    gateway_process     keeps the gateway running as a child of the daemon
+    child_process connector_process
+                        keep the gateway and the process of the connectors running as children of the daemon
     daemon logs         wires it all together: start, stop, signals; structured log lines
     http/               the gateway for HTTP and WebSockets; a process of its own, and a client of the socket
     restore             puts a backup in the place of the store

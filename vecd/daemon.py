@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from . import __version__, limits, logs
 from .data_lock import READY, STOPPING, DataLock, folder_id
@@ -37,7 +37,7 @@ from .unixsocket import is_listening
 from .workers.executor_settings import load as load_executor
 
 if TYPE_CHECKING:
-    from .gateway_process import GatewayProcess
+    from .child_process import ChildProcess
     from .ops.service import Service
     from .server.listener import Listener
 
@@ -59,6 +59,12 @@ NATIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 #: How long a new daemon waits for an old one that has closed its socket but not its store.
 _LOCK_WAIT_S = 15.0
+
+
+class Reopens(Protocol):
+    """Something that logs to the daemon's file."""
+
+    def reopen_log(self) -> None: ...
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -164,6 +170,7 @@ async def _serve(
     for name, value in NATIVE_THREADS.items():
         os.environ.setdefault(name, value)
     # Imported here, because a daemon that cannot get its lock does not need numpy.
+    from .connector_process import ConnectorProcess
     from .engine.engine import Engine
     from .jobs.jobs import Jobs
     from .jobs.periodic import Periodic
@@ -194,14 +201,17 @@ async def _serve(
     service = Service(jobs, scheduler, stop.set, about)
     gateway = _gateway(settings, reopening)
     if gateway is not None:
-        service.gateway_status = gateway.status
+        service.gateway_status = lambda: {"pid": gateway.pid, "listen": gateway.said}
+    connectors = ConnectorProcess(settings, _log_file(reopening))
+    service.connectors.on_change = connectors.keep
     listener = await _listen(settings, service)
     keeper = loop.create_task(listener.keep_bound(keep_lock))
     trimming = Periodic("retention", partial(engine.feed.retention.keep_trimmed, settings), limits.RETENTION_EVERY_S)
     trimming.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, _reopen, reopening, gateway)
+    children: list[Reopens] = [connectors] if gateway is None else [connectors, gateway]
+    loop.add_signal_handler(signal.SIGHUP, lambda: _reopen(reopening, children))
     gc.freeze()  # objects that exist now are permanent: collections can skip them
     log.info("ready", extra={"version": __version__, "pid": os.getpid(), "socket": str(settings.socket)})
     lock.socket = listener.path or lock.socket
@@ -211,6 +221,7 @@ async def _serve(
     scheduler.start()
     if gateway is not None:
         gateway.start()
+    await service.connectors.open()
     await stop.wait()
     keeper.cancel()
     lock.tell(STOPPING)
@@ -224,7 +235,7 @@ async def _serve(
     _notify("STOPPING=1")
     engine.indexes.stop_building()
     await scheduler.stop()
-    await asyncio.gather(jobs.stop(), *([gateway.stop()] if gateway is not None else []))
+    await asyncio.gather(jobs.stop(), connectors.stop(), *([gateway.stop()] if gateway is not None else []))
     await listener.drain(settings.drain_s)
     await trimming.stop()
     await asyncio.to_thread(jobs.close)
@@ -235,21 +246,26 @@ async def _serve(
     return _EX_IOERR if failures else 0
 
 
-def _gateway(settings: Settings, reopening: logs.ReopeningHandler | None) -> GatewayProcess | None:
+def _gateway(settings: Settings, reopening: logs.ReopeningHandler | None) -> ChildProcess | None:
     """The gateway, if the configuration asks for one. Raises VecError `invalid_settings`."""
     if not load_http(settings).listen:
         return None
-    from .gateway_process import GatewayProcess
+    from .child_process import ChildProcess
 
-    return GatewayProcess(settings, Path(reopening.baseFilename) if reopening else None)
+    stop_s = settings.drain_s + 2 * limits.HTTP_CLOSE_S
+    return ChildProcess("the gateway", "vecd.http", settings, _log_file(reopening), stop_s=stop_s)
 
 
-def _reopen(reopening: logs.ReopeningHandler | None, gateway: GatewayProcess | None) -> None:
+def _log_file(reopening: logs.ReopeningHandler | None) -> Path | None:
+    return Path(reopening.baseFilename) if reopening else None
+
+
+def _reopen(reopening: logs.ReopeningHandler | None, children: Sequence[Reopens]) -> None:
     """Handles SIGHUP: logrotate has moved the log."""
     if reopening is not None:
         reopening.reopen()
-        if gateway is not None:
-            gateway.reopen_log()
+        for child in children:
+            child.reopen_log()
 
 
 def _report_ready(ready_fd: int | None) -> None:

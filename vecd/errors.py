@@ -42,7 +42,7 @@ class Code:
     EMBEDDER_FAILED: Final = "embedder_failed"  # text could not be turned into vectors
     CANCELLED: Final = "cancelled"  # by a request, or because a job that it waited for did not complete
     CRASHED: Final = "crashed"  # the daemon, or the worker of a job, died while the job ran
-    LEASE_LOST: Final = "lease_lost"  # the job is no longer the worker's: its lease ended, or the job has ended
+    LEASE_LOST: Final = "lease_lost"  # the job, or the connector, is no longer the worker's
     DAMAGED: Final = "damaged"  # stored data fails a checksum or consistency check
     INTERNAL: Final = "internal"  # a bug; the daemon's log has the traceback
     NO_DAEMON: Final = "no_daemon"  # no process listens on the socket

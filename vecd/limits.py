@@ -206,6 +206,26 @@ RETENTION_EVERY_S: Final = 60.0
 #: A consumer's name is typed by people and appears in lists.
 CONSUMER_NAME_BYTES_MAX: Final = 128
 
+# --- connectors -----------------------------------------------------------------------------------------------------
+#: Relays, and sources, of one instance: each has a thread and a connection to the daemon.
+CONNECTORS_MAX: Final = 100
+#: Bytes of a connector's definition as JSON: all are sent together.
+CONNECTOR_BYTES_MAX: Final = 64 * KIB
+#: Dead letters of one connector, and the bytes of their bodies; when it has more, it stops until some are dropped.
+DEAD_LETTERS_MAX: Final = 10_000
+DEAD_LETTERS_BYTES_MAX: Final = 64 * MIB
+#: The body of a dead letter; of a longer one only the length is kept.
+DEAD_LETTER_BYTES_MAX: Final = 8 * MIB
+#: Dead letters of one page of a list, and of one commit, and approximate bytes of both.
+DEAD_LETTERS_PAGE: Final = 100
+DEAD_LETTERS_PAGE_BYTES: Final = 8 * MIB
+#: How often the connector process reports the state of its relays and sources.
+CONNECTORS_REPORT_S: Final = 0.5
+#: How often a busy relay stores its position: after a crash it sends again what it sent since.
+RELAY_COMMIT_S: Final = 0.1
+#: How long a connector takes to stop, beyond the time-out of a call to its broker.
+CONNECTORS_STOP_S: Final = 5.0
+
 # --- jobs -----------------------------------------------------------------------------------------------------------
 #: Default and maximum number of threads that run jobs.
 WORKERS: Final = 4
@@ -313,6 +333,10 @@ JOB_LINE_CHARS_MAX: Final = 2_000
 CANCEL_WAIT_S: Final = 5.0
 #: Stopping: how long the current steps of jobs may take.
 JOBS_STOP_S: Final = 10.0
+
+# --- connectors: sources ----------------------------------------------------------------------------------------------
+#: A broker's message as a source takes it: an event with a document of thousands of vectors, as numbers in JSON.
+SOURCE_MESSAGE_BYTES_MAX: Final = 32 * MIB
 
 # --- the store ------------------------------------------------------------------------------------------------------
 #: Rows of one group commit. A larger bound saves fsyncs, and makes the first write of a group wait longer.

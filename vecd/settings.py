@@ -37,6 +37,7 @@ TUNABLES: dict[str, type] = {
     "workers": int,
     "recall": float,
     "language": str,
+    "create": bool,
 }
 
 
@@ -70,6 +71,7 @@ class Settings(NamedTuple):
     workers: int = limits.WORKERS  # threads for background jobs
     recall: float = limits.RECALL  # target recall of approximate searches; default for new libraries
     language: str = "english"  # of full-text search; default for new libraries
+    create: bool = True  # whether an ingest that asks for it creates a library that does not exist
 
     @property
     def store(self) -> Path:
@@ -280,6 +282,8 @@ def _typed(key: str, value: Any, where: str) -> Any:
             value = _UNITS[key](value)
         except VecError as error:
             raise VecError(Code.SETTINGS, f"{where}: {error.message}", error.hint) from error
+    if wanted is bool:
+        return _flag(value, where)
     try:
         if isinstance(value, bool) or (wanted is str and not isinstance(value, str)):
             raise ValueError
@@ -303,6 +307,13 @@ def _typed(key: str, value: Any, where: str) -> Any:
     elif wanted is float and key != "recall" and not 0 < typed < 86_400:
         raise VecError(Code.SETTINGS, f"{where} must be a number of seconds between 0 and a day, not {value!r}")
     return typed
+
+
+def _flag(value: Any, where: str) -> bool:
+    flag = {"true": True, "false": False}.get(value) if isinstance(value, str) else value
+    if not isinstance(flag, bool):
+        raise VecError(Code.SETTINGS, f"{where} must be true or false, not {value!r}")
+    return flag
 
 
 assert set(TUNABLES) <= set(Settings._fields)

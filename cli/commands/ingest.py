@@ -55,7 +55,8 @@ def ingest(
         what = "--background gives the daemon files of its own machine"
         options.only_local(socket, what, "ingest without --background: the documents are sent over the connection")
         with options.open_client(socket, no_spawn) as client:
-            client.count(library)  # reports a missing library before any input is read
+            if not client.limits.get("create"):
+                client.count(library)  # reports a missing library before any input is read
             job = spool.submit(client, paths, library, strict)
         output.one({"job_id": job["job_id"]}, f"job {job['job_id']}")
         return

@@ -42,6 +42,64 @@ from vecd import limits
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
+# --- a library that does not exist ----------------------------------------------------------------------------------
+
+_CREATED = "vec: created library '%s' (embedder %s, %s-dimension vectors, metric cosine)"
+
+
+def test_the_first_document_creates_the_library_and_a_vector_means_no_embedder(instance: Instance) -> None:
+    texts, vectors = fresh(instance) + "-texts", fresh(instance) + "-vectors"
+    done = instance.vec("ingest", "-l", texts, stdin=ndjson([{"id": "a", "text": "rotate the logs"}]))
+    assert _CREATED % (texts, "hash", 256) in done.stderr
+    done = instance.vec("ingest", "-l", vectors, stdin=ndjson([{"id": "a", "vector": [1, 0, 2], "text": "logs"}]))
+    assert _CREATED % (vectors, "none", 3) in done.stderr
+    again = instance.vec("ingest", "-l", vectors, stdin=ndjson([{"id": "b", "vector": [1, 0, 3]}]))
+    assert again.stderr == ""
+    assert [ids_in(instance, each) for each in (texts, vectors)] == [["a"], ["a", "b"]]
+    (hit,) = instance.objects("search", "-l", texts, "logs")
+    assert hit["document_id"] == "a"
+
+
+def test_only_a_document_that_is_written_creates_a_library(instance: Instance) -> None:
+    name = fresh(instance) + "-new"
+    lines = "not JSON\n" + ndjson([{"op": "delete", "id": "a"}])
+    assert "created" not in instance.vec("ingest", "-l", name, stdin=lines, status=3).stderr
+    assert "created" not in instance.vec("ingest", "-l", name, stdin="").stderr
+    instance.vec("count", "-l", name, status=4)
+    refused = ndjson([{"id": f"x{number}", "text": 5} for number in range(2_000)])
+    done = instance.vec("ingest", "-l", name, stdin=refused + ndjson([{"id": "a", "vector": [1, 2]}]), status=3)
+    assert _CREATED % (name, "none", 2) in done.stderr
+    assert ids_in(instance, name) == ["a"]
+
+
+def test_a_library_whose_name_is_like_another_is_created_and_the_other_is_named(instance: Instance) -> None:
+    name = fresh(instance)
+    mistyped = name + "s"
+    done = instance.vec("ingest", "-l", mistyped, stdin=ndjson([{"id": "a", "text": "logs"}]))
+    assert done.stderr.rstrip().endswith(f"; there is also {name!r}")
+
+
+def test_a_background_ingest_creates_the_library(instance: Instance) -> None:
+    name = fresh(instance) + "-new"
+    lines = ndjson([{"id": str(number), "vector": [number, 1]} for number in range(1_500)])
+    (job,) = instance.objects("ingest", "--background", "-l", name, stdin=lines)
+    (ended,) = instance.objects("jobs", "wait", str(job["job_id"]))
+    assert (ended["state"], ended["result"]["added"]) == ("completed", 1_500)
+    (shown,) = instance.objects("library", "show", name)
+    assert (shown["embedder"], shown["dimension"], shown["documents"]) == ("none", 2, 1_500)
+
+
+def test_two_at_once_create_one_library_and_both_write_into_it(instance: Instance) -> None:
+    name = fresh(instance) + "-new"
+    with running(instance, "ingest", "-l", name) as one, running(instance, "ingest", "-l", name) as two:
+        for process, start in ((one, 0), (two, 1_000)):
+            feed(process, ndjson([{"id": str(start + number), "text": "logs"} for number in range(1_000)]))
+            end_of_input(process)
+        told = [rest_of(process.stderr) for process in (one, two)]
+    assert sum("created library" in each for each in told) == 1
+    assert len(ids_in(instance, name)) == 2_000
+
+
 # --- the summary ----------------------------------------------------------------------------------------------------
 
 

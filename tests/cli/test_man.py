@@ -359,7 +359,8 @@ def test_every_setting_stands_in_vecd_8_with_its_default(tmp_path: Path) -> None
         value = getattr(defaults, key)
         told = re.search(r"default:\s+(?:\.Ql )?(\w+(?:\.\d+)?)", text)
         assert told, key
-        assert told[1] == (f"{value:g}" if isinstance(value, float) else str(value)), key
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        assert told[1] == (shown.lower() if isinstance(value, bool) else shown), key
         for name in ("vec.1", "vecd.8"):
             assert f"VEC_{key.upper()}" in behind(section(name, "ENVIRONMENT"), "Ev")
 

@@ -16,7 +16,13 @@ from vecd import limits
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
-def test_a_library_that_is_not_there_is_exit_4_with_what_to_do(instance: Instance) -> None:
+def test_with_create_false_a_library_that_does_not_exist_is_exit_4_with_what_to_do() -> None:
+    with Instance({"VEC_CREATE": "false"}) as own:
+        own.start()
+        refuses_to_create(own)
+
+
+def refuses_to_create(instance: Instance) -> None:
     name = fresh(instance)
     done = instance.vec("ingest", "-l", "nothing-like-it", stdin=ndjson(numbered(1)), status=4)
     assert "library 'nothing-like-it' does not exist" in done.stderr

@@ -43,6 +43,7 @@ STATUS_MODULES = {
     "vec_cli.output",
     "vecd",
     "vecd.client",
+    "vecd.client.connectors",
     "vecd.client.client",
     "vecd.client.connect",
     "vecd.client.connection",

@@ -12,6 +12,7 @@ import pytest
 from tests.support.instance import Instance
 from vecd.client import Client, Pending
 from vecd.client.connection import Connection
+from vecd.client.connectors import ConnectorMethods
 from vecd.errors import RETRYABLE, Code, VecError
 from vecd.ops.table import OPS
 
@@ -60,6 +61,20 @@ METHODS: dict[str, Callable[..., Any]] = {
     "schedule.list": Client.schedules,
     "schedule.run": Client.run_schedule,
     "schedule.remove": Client.remove_schedule,
+    "relay.add": Client.add_relay,
+    "relay.list": Client.relays,
+    "relay.show": Client.relay,
+    "relay.pause": Client.pause_relay,
+    "relay.resume": Client.resume_relay,
+    "relay.reset": Client.reset_relay,
+    "relay.remove": Client.remove_relay,
+    "relay.dead": Client.relay_dead_letters,
+    "relay.retry": Client.retry_relay_letters,
+    "relay.drop": Client.drop_relay_letters,
+    "relay.watch": Client.watch_relay,
+    "relay.commit": Client.commit_relay,
+    "connectors.watch": Client.watch_connectors,
+    "connectors.report": Client.report_connectors,
 }
 
 
@@ -79,7 +94,8 @@ def client(instance: Instance) -> Iterator[Client]:
 def test_every_op_has_a_method_and_every_method_an_op() -> None:
     assert METHODS.keys() == OPS.keys()
     named = {method.__name__ for method in METHODS.values()}
-    own = {name for name, method in vars(Client).items() if inspect.isfunction(method) and not name.startswith("_")}
+    members = {**vars(ConnectorMethods), **vars(Client)}
+    own = {name for name, method in members.items() if inspect.isfunction(method) and not name.startswith("_")}
     assert own <= named
     assert named - own <= vars(Connection).keys()
 

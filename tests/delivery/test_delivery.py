@@ -90,10 +90,10 @@ class Sink:
 
     def __init__(self, *failures: Exception | None) -> None:
         self.failures = list(failures)
-        self.attempts: list[DeliveryBatch] = []
+        self.attempts: list[DeliveryBatch[bytes]] = []
         self.on_deliver: Callable[[], None] = lambda: None
 
-    def deliver(self, batch: DeliveryBatch) -> None:
+    def deliver(self, batch: DeliveryBatch[bytes]) -> None:
         self.attempts.append(batch)
         self.on_deliver()
         if self.failures and (failure := self.failures.pop(0)) is not None:
@@ -101,30 +101,30 @@ class Sink:
 
     @property
     def seqs(self) -> list[list[int]]:
-        return [[json.loads(line)["seq"] for line in batch.lines] for batch in self.attempts]
+        return [[json.loads(line)["seq"] for line in batch.items] for batch in self.attempts]
 
 
 class Letters:
     """Dead letters in memory."""
 
     def __init__(self) -> None:
-        self.kept: list[tuple[DeliveryBatch, AttemptFailed]] = []
+        self.kept: list[tuple[DeliveryBatch[bytes], AttemptFailed]] = []
 
-    def add(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
+    def add(self, batch: DeliveryBatch[bytes], failure: AttemptFailed) -> None:
         self.kept.append((batch, failure))
 
 
-class Seen(Observer):
+class Seen(Observer[bytes]):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
         self.retries: list[int] = []
         self.given_up: list[str] = []
 
-    def retrying(self, batch: DeliveryBatch, failure: AttemptFailed, pause_s: float) -> None:
+    def retrying(self, batch: DeliveryBatch[bytes], failure: AttemptFailed, pause_s: float) -> None:
         self.retries.append(batch.attempt)
 
-    def gave_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
+    def gave_up(self, batch: DeliveryBatch[bytes], failure: AttemptFailed) -> None:
         self.given_up.append(batch.cursor)
 
 
@@ -346,7 +346,7 @@ def test_any_other_error_ends_the_delivery_before_the_batch(error: Exception) ->
 def test_dead_letters_that_cannot_be_kept_end_the_delivery_before_the_batch() -> None:
     run = Run(EventSource(arrived(event(1))), Sink(FAILED), DeliveryOptions(attempts_max=1))
 
-    def refuse(batch: DeliveryBatch, failure: AttemptFailed) -> None:
+    def refuse(batch: DeliveryBatch[bytes], failure: AttemptFailed) -> None:
         raise VecError(Code.INVALID_REQUEST, "no room")
 
     run.letters.add = refuse  # type: ignore[method-assign]

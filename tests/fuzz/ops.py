@@ -91,6 +91,19 @@ EFFECTS = st.one_of(
 ERRORS = st.one_of(
     st.fixed_dictionaries({"message": TEXTS}, optional={"code": NAMES, "retryable": st.one_of(FLAGS, COUNTS)}), JSON
 )
+#: A relay writes where it is told to: here, to what is no regular file.
+URLS = st.sampled_from(["file:///dev/null", "file:///dev/null/x", "file://host/x", "redis://me:secret@host/x", "x", ""])
+LETTERS = st.one_of(
+    st.fixed_dictionaries(
+        {"position": CURSORS, "code": NAMES, "reason": TEXTS, "attempts": COUNTS, "about": METADATA,
+         "body": st.binary(max_size=20)}
+    ),
+    JSON,
+)  # fmt: skip
+REPORTS = st.fixed_dictionaries(
+    {"direction": st.sampled_from(["relay", "source", "x"]), "name": NAMES, "generation": COUNTS, "state": TEXTS},
+    optional={"error": JSON, "rate": JSON, "lag": JSON},
+)
 
 #: Of each op: its fields.
 FIELDS: dict[str, dict[str, Values]] = {
@@ -168,6 +181,27 @@ FIELDS: dict[str, dict[str, Values]] = {
     "schedule.list": {},
     "schedule.run": {"name": NAMES},
     "schedule.remove": {"name": NAMES},
+    "relay.add": {
+        "name": NAMES, "url": URLS, "parameters": PARAMETERS, "format": st.sampled_from(["vec", "cloudevents", "xml"]),
+        "libraries": st.lists(LIBRARIES, max_size=2), "types": st.lists(TYPES, max_size=2), "where": WHERE,
+        "payload": FLAGS, "vectors": FLAGS, "from": CURSORS, "paused": FLAGS,
+    },
+    "relay.list": {},
+    "relay.show": {"name": NAMES},
+    "relay.pause": {"name": NAMES},
+    "relay.resume": {"name": NAMES},
+    "relay.reset": {"name": NAMES, "to": CURSORS},
+    "relay.remove": {"name": NAMES},
+    "relay.dead": {"name": NAMES, "after": COUNTS, "bodies": FLAGS, "retrying": FLAGS},
+    "relay.retry": {"name": NAMES, "letter_ids": JOBS},
+    "relay.drop": {"name": NAMES, "letter_ids": JOBS},
+    "relay.watch": {"name": NAMES, "generation": COUNTS, "timeout_s": SECONDS},
+    "relay.commit": {
+        "name": NAMES, "generation": COUNTS, "cursor": CURSORS, "dead_letters": st.lists(LETTERS, max_size=2),
+        "letter_ids": JOBS,
+    },
+    "connectors.watch": {},
+    "connectors.report": {"reports": st.lists(st.one_of(REPORTS, JSON), max_size=2)},
 }  # fmt: skip
 
 

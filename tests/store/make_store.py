@@ -24,6 +24,7 @@ def main() -> None:
             client.request("library.create", library="dropped", embedder="hash", index="flat")
             client.request("library.delete", library="dropped")
             client.request("library.rebuild", library="points", index="kdtree", parameters={"leaf_size": 8})
+            client.add_relay("kept", "file:///nowhere/events.ndjson", types=["document.*"], paused=True)
             client.request("shutdown")
         daemon.wait()
         path = Path(__file__).with_name("data") / f"schema-{len(MIGRATIONS)}.db.gz"

@@ -15,11 +15,11 @@ from typing import Any
 from ..errors import Code, VecError
 from ..wire.documents import Packed, pack_all, pack_document
 from ..wire.vectors import pack_vector
-from .connection import Connection
+from .connectors import ConnectorMethods
 from .watch import Watch
 
 
-class Client(Connection):
+class Client(ConnectorMethods):
     """A connection with a method for each op. Use `connect`. One thread, one Client."""
 
     # --- daemon -----------------------------------------------------------------------------------------------------
@@ -86,26 +86,33 @@ class Client(Connection):
     # --- documents --------------------------------------------------------------------------------------------------
 
     def ingest(
-        self, documents: Iterable[dict[str, Any]], library: str = "default", *, strict: bool = False
+        self,
+        documents: Iterable[dict[str, Any]],
+        library: str = "default",
+        *,
+        strict: bool = False,
+        create: bool = False,
     ) -> dict[str, Any]:
         """Writes one batch; returns `{"added","updated","unchanged","deleted","failed","seq","errors"}` once it is
         durable and searchable. Documents are as on the command line; a vector may be a list or a numpy array.
 
         `errors` are the documents that were refused, by the client or the daemon, in their order:
         `{"index","code","message",…}`. The others are written; of a `strict` batch, nothing from the first refused
-        document on is.
+        document on is. With `create`, a library that does not exist is created, and `created` describes it: its
+        embedder is `none` if the first document has a vector.
         """
         given = list(documents)
         batch = _packed(given, strict)
+        fields = {"library": library, "strict": strict or None, "create": create or None}
         try:
-            frame = self._frame("ingest", library=library, documents=batch.documents, strict=strict or None)
+            frame = self._frame("ingest", documents=batch.documents, **fields)
         except VecError as error:
             if error.code != Code.INVALID_REQUEST:
                 raise
             batch = _packed(
                 given, strict, texts=True
             )  # half a surrogate pair somewhere: looked for only if there is one
-            frame = self._frame("ingest", library=library, documents=batch.documents, strict=strict or None)
+            frame = self._frame("ingest", documents=batch.documents, **fields)
         return batch.complete(self._submit(frame).result(), strict)
 
     def search(

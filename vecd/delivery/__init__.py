@@ -4,14 +4,14 @@
                                                     |
                                                     +-> dead letters (dead_letters.py)
 
-`vec watch --exec` delivers to a command. Rules: nothing here knows a terminal or a socket. The code blocks: it belongs
-on a thread of its own, and all its waits end when its `Stop` is set.
+`vec watch --exec` delivers to a command, a relay to a broker. Rules: nothing here knows a terminal or a socket. The
+code blocks: it belongs on a thread of its own, and all its waits end when its `Stop` is set.
 """
 
 from .batches import DeliveryBatch
 from .dead_letters import DeadLetterFile, DeadLetters
 from .loop import Delivery, DeliveryOptions, Observer
-from .sink import AttemptFailed, Sink
+from .sink import AttemptFailed, Refused, Sink
 from .source import EventSource, SourceMessage, Stop
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "DeliveryOptions",
     "EventSource",
     "Observer",
+    "Refused",
     "Sink",
     "SourceMessage",
     "Stop",

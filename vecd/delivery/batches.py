@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from ..errors import VecError
 from .source import Event, EventSource, Stop
 
+T = TypeVar("T")
 
-class DeliveryBatch(NamedTuple):
-    """Encoded events, and the position behind them. Without lines it only moves the position."""
 
-    lines: Sequence[bytes]  # one a line, with its newline
-    events: int  # of the source; there may be fewer lines
+class DeliveryBatch(NamedTuple, Generic[T]):
+    """Encoded events, and the position behind them. Without items it only moves the position."""
+
+    items: Sequence[T]  # for a command: lines, each with its newline; for a broker: messages
+    events: int  # of the source; there may be fewer items
     cursor: str
     attempt: int = 1
 
 
-class Batcher:
+class Batcher(Generic[T]):
     """Iterate over it once. It ends when the source ends, or when `stop` is set.
 
     A VecError of the source is raised after all that was read before it.
@@ -32,10 +34,11 @@ class Batcher:
     def __init__(
         self,
         source: EventSource,
-        encode: Callable[[Sequence[Event]], Sequence[bytes]],
+        encode: Callable[[Sequence[Event]], Sequence[T]],
         stop: Stop,
         *,
         events_max: int,
+        messages_max: int | None = None,
         age_s: float,
         idle_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -44,6 +47,7 @@ class Batcher:
         self._encode = encode
         self._stop = stop
         self._events_max = events_max
+        self._messages_max = messages_max
         self._age_s = age_s
         self._idle_s = idle_s
         self._clock = clock
@@ -53,7 +57,7 @@ class Batcher:
         self._returned = ""  # the cursor of the last batch
         self._failure: VecError | None = None
 
-    def __iter__(self) -> Iterator[DeliveryBatch]:
+    def __iter__(self) -> Iterator[DeliveryBatch[T]]:
         while not self._stop.is_set():
             self._check_rewind()
             if self._failure is None and not self._source.ended:
@@ -76,7 +80,7 @@ class Batcher:
 
     def _gather(self) -> None:
         """Reads what has arrived; waits only if nothing has."""
-        began = self._clock()
+        began, messages = self._clock(), 0
         try:
             while len(self._events) < self._events_max and not self._stop.is_set():
                 message = self._source.read(self._idle_s if self._events else None)
@@ -87,12 +91,13 @@ class Batcher:
                     began = self._clock()
                 self._events += message.events
                 self._cursor = message.cursor
-                if not self._events or self._clock() - began > self._age_s:
+                messages += 1
+                if not self._events or messages == self._messages_max or self._clock() - began > self._age_s:
                     return
         except VecError as error:
             self._failure = error
 
-    def _cut(self) -> DeliveryBatch:
+    def _cut(self) -> DeliveryBatch[T]:
         """The first of the events, up to the limit."""
         place = len(self._events)
         if place > self._events_max:

@@ -8,19 +8,22 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ..durable_files import append, printable_path
 from ..errors import Code, VecError
 from .batches import DeliveryBatch
 from .sink import AttemptFailed
 
+T = TypeVar("T")
 
-class DeadLetters(Protocol):
+
+class DeadLetters(Protocol[T]):
     """Where batches go that are given up."""
 
-    def add(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
-        """Keeps a batch, whose `attempt` is the last one. Durable when it returns. Raises VecError."""
+    def add(self, batch: DeliveryBatch[T], failure: AttemptFailed) -> None:
+        """Keeps a batch, whose `attempt` is the last one. Durable when it returns, or at the latest when the source
+        has committed the position behind it. Raises VecError."""
 
 
 class DeadLetterFile:
@@ -40,11 +43,11 @@ class DeadLetterFile:
         except OSError as error:
             raise self._failed(error) from error
 
-    def add(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
+    def add(self, batch: DeliveryBatch[bytes], failure: AttemptFailed) -> None:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         about = {"time": now, **failure.details, "attempts": batch.attempt, "cursor": batch.cursor}
         head = json.dumps(about, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-        events = b",".join(line.rstrip(b"\n") for line in batch.lines)
+        events = b",".join(line.rstrip(b"\n") for line in batch.items)
         try:
             append(self.path, head[:-1] + b',"events":[' + events + b"]}\n")
         except OSError as error:

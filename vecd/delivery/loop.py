@@ -10,13 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from .. import backoff
 from ..errors import Code, VecError
 from .batches import Batcher, DeliveryBatch
 from .dead_letters import DeadLetters
-from .sink import AttemptFailed, Sink
+from .sink import AttemptFailed, Refused, Sink
 from .source import Event, EventSource, Stop
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,56 +27,61 @@ class DeliveryOptions:
     """How events are delivered. Times are in seconds."""
 
     events_max: int = 1_000  # of a batch
+    messages_max: int | None = None  # of the source, in one batch; None: no limit
     age_s: float = 0.25  # a batch is delivered when its first event has waited for this long …
     idle_s: float = 0.01  # … or when no further event has come for this long
-    attempts_max: int | None = 5  # of a batch; None: no limit
+    attempts_max: int | None = 5  # of a batch, without those that reached nothing; None: no limit
     retry_s: float = 1.0  # the longest pause before the second attempt; it doubles before each further one
     retry_s_max: float = 60.0
 
 
-class Observer:
-    """Receives reports of failures. This base class ignores them."""
+class Observer(Generic[T]):
+    """Receives reports of what becomes of batches. This base class ignores them."""
 
-    def retrying(self, batch: DeliveryBatch, failure: AttemptFailed, pause_s: float) -> None:
+    def delivered(self, batch: DeliveryBatch[T]) -> None:
+        """The sink has taken the batch, without what it refused."""
+
+    def retrying(self, batch: DeliveryBatch[T], failure: AttemptFailed, pause_s: float) -> None:
         """The attempt `batch.attempt` failed; the next one follows after `pause_s` seconds."""
 
-    def gave_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
-        """The batch is among the dead letters."""
+    def gave_up(self, batch: DeliveryBatch[T], failure: AttemptFailed) -> None:
+        """The batch, or the item of it that was refused, is among the dead letters."""
 
 
-class Delivery:
+class Delivery(Generic[T]):
     """Delivers one source to one sink. Use once, on one thread."""
 
     def __init__(
         self,
         source: EventSource,
-        sink: Sink,
+        sink: Sink[T],
         options: DeliveryOptions,
         *,
-        encode: Callable[[Sequence[Event]], Sequence[bytes]],
+        encode: Callable[[Sequence[Event]], Sequence[T]],
         stop: Stop,
-        dead_letters: DeadLetters | None,
-        observer: Observer | None = None,
+        dead_letters: DeadLetters[T] | None,
+        observer: Observer[T] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`encode` turns a batch's events into lines, once for all attempts. Without `dead_letters` the delivery ends
+        """`encode` turns a batch's events into items, once for all attempts. Without `dead_letters` the delivery ends
         at the first batch that it would give up."""
         self._source = source
         self._sink = sink
         self._options = options
         self._stop = stop
         self._dead_letters = dead_letters
-        self._observer = observer or Observer()
+        self._observer: Observer[T] = observer or Observer()
         self._batches = Batcher(
             source,
             encode,
             stop,
             events_max=options.events_max,
+            messages_max=options.messages_max,
             age_s=options.age_s,
             idle_s=options.idle_s,
             clock=clock,
         )
-        self.given_up = 0  # batches
+        self.given_up = 0  # batches, and refused items
 
     def run(self) -> None:
         """Delivers until the source ends, or `stop` is set.
@@ -82,18 +90,21 @@ class Delivery:
         source, the sink and the dead letters raise. The position is before the batch then.
         """
         for batch in self._batches:
-            if batch.lines and not self._deliver(batch):
+            if batch.items and not self._deliver(batch):
                 return
             self._source.commit(batch.cursor, batch.events)
 
-    def _deliver(self, batch: DeliveryBatch) -> bool:
+    def _deliver(self, batch: DeliveryBatch[T]) -> bool:
         """Tries until the batch is delivered or given up; false if `stop` was set before that."""
+        failures = 0  # of attempts that count
         while (failure := self._attempt(batch)) is not None:
             if self._stop.is_set():
                 return False
-            if failure.final or batch.attempt == self._options.attempts_max:
-                self._give_up(batch, failure)
-                return True
+            if not failure.unreachable:
+                failures += 1
+                if failure.final or failures == self._options.attempts_max:
+                    self._give_up(batch, failure)
+                    return True
             pause_s = backoff.pause_s(batch.attempt, self._options.retry_s, self._options.retry_s_max)
             self._observer.retrying(batch, failure, pause_s)
             if self._stop.wait(pause_s):
@@ -101,22 +112,28 @@ class Delivery:
             batch = batch._replace(attempt=batch.attempt + 1)
         return True
 
-    def _attempt(self, batch: DeliveryBatch) -> AttemptFailed | None:
+    def _attempt(self, batch: DeliveryBatch[T]) -> AttemptFailed | None:
         """None if the batch is delivered, or else why it is not."""
         try:
             self._sink.deliver(batch)
         except AttemptFailed as failure:
             return failure
+        except Refused as refused:
+            self._observer.delivered(batch)
+            for place, reason in sorted(refused.reasons.items()):
+                self._give_up(batch._replace(items=[batch.items[place]], events=1), AttemptFailed(reason, final=True))
         except VecError as error:
             if not error.retryable:
                 raise
             return AttemptFailed(error.message, error=error.to_wire())
+        else:
+            self._observer.delivered(batch)
         return None
 
-    def _give_up(self, batch: DeliveryBatch, failure: AttemptFailed) -> None:
+    def _give_up(self, batch: DeliveryBatch[T], failure: AttemptFailed) -> None:
         if self._dead_letters is None:
             times = "once" if batch.attempt == 1 else f"{batch.attempt} times"
-            events = "1 event" if len(batch.lines) == 1 else f"{len(batch.lines):,} events"
+            events = "1 event" if len(batch.items) == 1 else f"{len(batch.items):,} events"
             raise VecError(
                 Code.HANDLER_FAILED,
                 f"{failure.reason} ({events}, tried {times})",

@@ -23,7 +23,7 @@ from ..store.documents import DocumentBatch, Outcome
 from ..store.transaction import Transaction
 from ..write_order import WriteSlot
 from .engine import Engine
-from .libraries import find
+from .libraries import find, find_for_writing
 from .prepare import PreparedBatch, cost_s, prepare_in_slices
 
 
@@ -34,22 +34,25 @@ class IngestResult:
     outcomes: list[Outcome]
     refused: list[tuple[int, VecError]]
     seq: int  # the log's head at the last commit
+    created: Library | None = None  # the library, if these documents made it
 
     def add(self, prepared: PreparedBatch, written: tuple[list[Outcome], int]) -> None:
+        self.created = self.created or prepared.batch.created
         outcomes, self.seq = written
         self.outcomes += outcomes
         self.refused += prepared.refused
 
 
 async def ingest(
-    engine: Engine, name: str, documents: list[Any], slot: WriteSlot, *, strict: bool = False
+    engine: Engine, name: str, documents: list[Any], slot: WriteSlot, *, strict: bool = False, create: bool = False
 ) -> IngestResult:
     """Writes documents; when it returns they are durable, searchable and logged.
 
-    With `strict`, nothing from the first refused document on is written. Raises VecError `not_found`,
-    `embedder_failed`, or what the store raises; then the batches before the one that failed are written.
+    With `strict`, nothing from the first refused document on is written. With `create`, the first document that is
+    written creates a library that does not exist. Raises VecError `not_found`, `embedder_failed`, or what the store
+    raises; then the batches before the one that failed are written.
     """
-    library = await library_after_writes(engine, name, slot)
+    library = await library_after_writes(engine, name, slot, documents if create else None)
     result = IngestResult([], [], engine.database.head)
     batches = _PreparedBatches(engine, library, documents, strict, slot)
     with batches:
@@ -67,7 +70,8 @@ async def ingest(
                     start = prepared.start
                 if start == len(documents):
                     return result
-                library = batches.library = find(engine, name)
+                left = documents[start:] if create else None
+                library = batches.library = _library(engine, name, left)
                 prepared = await batches.at(start)
             # The sender's next write may be queued before this one is on disk.
             written = _write(engine, library, prepared.batch, slot)
@@ -158,13 +162,15 @@ def writing(
     log's head. It raises VecError `not_found`, `busy` or `dimension_mismatch`."""
 
     def write(tx: Transaction) -> tuple[list[Outcome], int]:
-        if not batch.texts and library.library_id == 0:  # nothing to add to `default`, which is not there yet
+        if not batch.texts and library.library_id == 0:  # nothing to add to a library that does not exist yet
             return [Outcome(entry.index, entry.id, "unchanged", None) for entry in batch.entries], tx.seq
+        new = library.name not in tx.catalogue.by_name
         target = current_library(tx, library)
         if target.embedder != library.embedder and batch.embedded:  # the library was re-embedded meanwhile
             _embed_again(engine, target, batch)
         if len(batch.vectors):
             target = store_libraries.pin_dimension(tx, target, batch.vectors.shape[1])
+        batch.created = target if new else None
         return store.write(tx, target, batch), tx.seq
 
     return write
@@ -184,20 +190,30 @@ def _embed_again(engine: Engine, library: Library, batch: DocumentBatch) -> None
     batch.sums = None  # the sums of the earlier vectors
 
 
-async def library_after_writes(engine: Engine, name: str, slot: WriteSlot) -> Library:
-    """The library, as the sender's earlier writes leave it: one of them may be creating or deleting it.
+async def library_after_writes(
+    engine: Engine, name: str, slot: WriteSlot, documents: list[Any] | None = None
+) -> Library:
+    """The library, as the sender's earlier writes leave it. With `documents`, a library that does not exist is one that
+    they will create. Raises VecError `not_found`."""
+    await earlier_writes(engine, name, slot)
+    return _library(engine, name, documents)
 
-    Raises VecError `not_found`.
-    """
+
+async def earlier_writes(engine: Engine, name: str, slot: WriteSlot) -> None:
+    """Waits for the sender's earlier writes, as far as they may be creating or deleting the library."""
     await slot.libraries_settled()
-    if name not in engine.database.catalogue.by_name:  # the first write to `default` makes it
+    if name not in engine.database.catalogue.by_name:  # the first write may make it
         await slot.wait()
         await asyncio.wrap_future(engine.database.submit(lambda tx: None, sender=slot.sender))
-    return find(engine, name)
+
+
+def _library(engine: Engine, name: str, documents: list[Any] | None) -> Library:
+    """The library; with `documents`, if it does not exist, the one that they will create. Raises VecError."""
+    return find(engine, name) if documents is None else find_for_writing(engine, name, documents)
 
 
 def current_library(tx: Transaction, library: Library) -> Library:
-    """The library that a batch was prepared for, as it is now; `default` is made here by its first write.
+    """The library that a batch was prepared for, as it is now; one that does not exist is made here by its first write.
 
     Raises VecError `not_found`, or `busy` if a different library has taken its name meanwhile.
     """

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import limits
-from ..errors import Code, VecError
+from ..errors import Code, VecError, nearest
 from ..index import kinds
 from ..index.source import Rebuilt
 from ..store import libraries as store
@@ -32,6 +32,34 @@ def find(engine: Engine, name: str, catalogue: Catalogue | None = None) -> Libra
     if name == DEFAULT and name not in catalogue.by_name:
         return planned(engine, DEFAULT)
     return catalogue.find(name)
+
+
+def find_for_writing(engine: Engine, name: str, documents: Iterable[Any]) -> Library:
+    """The library, or what the first of these documents would make it: with a vector it has no embedder, because
+    vectors of two models cannot be compared. Raises VecError `not_found` if the settings forbid that, or
+    `invalid_request`."""
+    if name == DEFAULT or name in engine.database.catalogue.by_name:
+        return find(engine, name)
+    if not engine.settings.create:
+        close = nearest(name, list(engine.database.catalogue.by_name))
+        hint = f"did you mean {close!r}? " if close else ""
+        raise VecError(
+            Code.NOT_FOUND,
+            f"library {name!r} does not exist, and the setting create = false forbids an ingest to create it",
+            f"{hint}`vec library create {name}` creates it",
+            library=name,
+        )
+    vectors = (has_vector for each in documents if (has_vector := _has_vector(each)) is not None)
+    return planned(engine, name, embedder="none" if next(vectors, False) else None)
+
+
+def _has_vector(document: Any) -> bool | None:
+    """Whether a document brings its vectors; None for what is not a document with contents."""
+    if not isinstance(document, dict):
+        return None
+    if document.get("vector") is not None or document.get("vectors") is not None:
+        return True
+    return False if isinstance(document.get("text"), str) or isinstance(document.get("texts"), list) else None
 
 
 def planned(

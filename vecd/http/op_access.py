@@ -75,6 +75,21 @@ OPS: Final[dict[str, OpAccess]] = {
     "schedule.list": OpAccess("read"),
     "schedule.run": OpAccess("write"),
     "schedule.remove": OpAccess("write"),
+    # A relay names a server, or a file of this one, and sees all libraries that it is not restricted to.
+    "relay.add": OpAccess("admin"),
+    "relay.list": OpAccess("read"),
+    "relay.show": OpAccess("read"),
+    "relay.pause": OpAccess("admin"),
+    "relay.resume": OpAccess("admin"),
+    "relay.reset": OpAccess("admin"),
+    "relay.remove": OpAccess("admin"),
+    "relay.dead": OpAccess("read"),
+    "relay.retry": OpAccess("write"),
+    "relay.drop": OpAccess("admin"),
+    "relay.watch": OpAccess("admin"),
+    "relay.commit": OpAccess("admin"),
+    "connectors.watch": OpAccess("admin"),
+    "connectors.report": OpAccess("admin"),
 }
 
 

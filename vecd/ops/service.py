@@ -9,6 +9,7 @@ from ..engine.engine import Engine
 from ..jobs.jobs import Jobs
 from ..jobs.scheduler import Scheduler
 from .budget import Budget
+from .connectors import Connectors
 
 
 class Service:
@@ -25,5 +26,6 @@ class Service:
         self.about = dict(about or {})
         #: The status of the gateway that the daemon runs; None if it runs none.
         self.gateway_status: Callable[[], dict[str, Any] | None] = lambda: None
+        self.connectors = Connectors(self.engine)
         self.budget = Budget()
         self.connections = 0  # open, over all transports, which count them here

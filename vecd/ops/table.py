@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from .call import Call
 from .handlers import (
+    connectors,
     consumers,
     count,
     daemon,
@@ -17,6 +18,7 @@ from .handlers import (
     ingest,
     jobs,
     library,
+    relay,
     schedule,
     search,
     status,
@@ -91,4 +93,18 @@ OPS: Final[dict[str, Op | Immediate]] = {
     "schedule.list": Op(schedule.list_),
     "schedule.run": Op(schedule.run),
     "schedule.remove": Op(schedule.remove),
+    "relay.add": Op(relay.add),
+    "relay.list": Op(connectors.list_("relay")),
+    "relay.show": Op(connectors.show("relay")),
+    "relay.pause": Op(connectors.pause("relay", True)),
+    "relay.resume": Op(connectors.pause("relay", False)),
+    "relay.reset": Op(relay.reset),
+    "relay.remove": Op(connectors.remove("relay")),
+    "relay.dead": Op(connectors.dead("relay")),
+    "relay.retry": Op(connectors.retry("relay")),
+    "relay.drop": Op(connectors.drop("relay")),
+    "relay.watch": Op(relay.watch, stream=True),
+    "relay.commit": Op(relay.commit),
+    "connectors.watch": Op(connectors.watch, stream=True),
+    "connectors.report": Op(connectors.report),
 }

@@ -258,6 +258,7 @@ class Session(asyncio.Protocol):
             "batch_documents_max": limits.BATCH_DOCUMENTS_MAX,
             "unanswered_max": limits.UNANSWERED_MAX,
             "heartbeat_s": service.engine.settings.heartbeat_s,
+            "create": service.engine.settings.create,
         }
         answer = {"protocol": PROTOCOL, "server": f"vecd {__version__}", "log": service.engine.database.log_id}
         self.send({"id": request.id, "result": {**answer, **service.about, "limits": known}})

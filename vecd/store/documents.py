@@ -60,6 +60,7 @@ class DocumentBatch:
     words: Words | None = None  # index terms of the chunks; None: not computed yet
     embedded: list[int] = field(default_factory=list)  # rows whose vectors the library's embedder computed
     sums: bytes | None = None  # checksums of the chunks; None: the write computes them
+    created: Library | None = None  # the library, if the write of this batch created it
 
 
 @dataclass(slots=True)

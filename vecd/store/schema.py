@@ -23,6 +23,8 @@ The tables:
   An attempt outside the daemon has the name of its worker and the length of its lease. The end of the lease is not
   stored: the daemon measures it with its monotonic clock, and restarts it when the daemon starts (jobs/leases.py).
 - `schedules` holds the cron schedules; `last_us` is the last due time that has been processed.
+- `connectors` holds the relays and the sources. A relay's position is the consumer `relay.<name>`; `connector_offsets`
+  has that of a source, by the broker's partition. `dead_letters` are messages that a broker, or a library, refused.
 """
 
 from __future__ import annotations
@@ -213,6 +215,37 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE jobs ADD COLUMN lease_s REAL;      -- how long this worker may be silent; null: it has no lease
     ALTER TABLE job_attempts ADD COLUMN worker TEXT;
     """,
+    """
+    CREATE TABLE connectors (
+      direction TEXT NOT NULL,   -- relay or source
+      name TEXT NOT NULL,
+      definition TEXT NOT NULL,  -- JSON: vecd/connectors/definition.py, without what has a column
+      paused INTEGER NOT NULL DEFAULT 0,
+      generation INTEGER NOT NULL DEFAULT 1,  -- grows with each reset; a commit of an earlier one is refused
+      created_us INTEGER NOT NULL,
+      PRIMARY KEY (direction, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE connector_offsets (
+      name TEXT NOT NULL,        -- of the source
+      partition TEXT NOT NULL,   -- in the broker's form; '' if it has none
+      offset TEXT NOT NULL,      -- of the last message that was applied, in the broker's form
+      PRIMARY KEY (name, partition)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE dead_letters (
+      letter_id INTEGER PRIMARY KEY AUTOINCREMENT,
+      direction TEXT NOT NULL,
+      name TEXT NOT NULL,
+      position TEXT NOT NULL,    -- a relay's: the event's cursor; a source's: partition and offset
+      time_us INTEGER NOT NULL,
+      code TEXT NOT NULL,        -- a stable error code
+      reason TEXT NOT NULL,
+      attempts INTEGER NOT NULL,
+      retrying INTEGER NOT NULL DEFAULT 0,  -- 1: somebody asked for another attempt
+      about TEXT NOT NULL,       -- JSON: what the message has beside its body
+      body BLOB NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX dead_letters_by_position ON dead_letters (direction, name, position);
+    """,
 )
 
 
@@ -251,3 +284,5 @@ def migrate(db: apsw.Connection, path: str) -> None:
     # A backup has no log id: its log diverges from the original's here.
     if db.execute("SELECT log_id FROM log").get == "":
         db.execute("UPDATE log SET log_id = ?", (secrets.token_hex(8),))
+        # The original may still run, with the same relays and sources: somebody has to say which of the two goes on.
+        db.execute("UPDATE connectors SET paused = 1")

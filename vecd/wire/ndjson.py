@@ -108,21 +108,33 @@ def _line(name: str, number: int, data: bytes | None, end: int) -> Line:
 
 def document(line: Line) -> dict[str, Any] | None:
     """A line as a document in wire format; None for a blank line. Raises VecError `invalid_document`."""
-    import orjson
-
     if line.data is None:
         raise VecError(Code.INVALID_DOCUMENT, f"a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
     if not line.data or line.data.isspace():  # checked first: input may have gigabytes of blank lines
         return None
+    return exact(line.data, parse(line.data, "line"))
+
+
+def parse(data: bytes, what: str) -> dict[str, Any]:
+    """The JSON object in a text. Values that the parser has changed are found by `exact`. `what` is the text, for
+    messages: a line, a message. Raises VecError `invalid_document`."""
+    import orjson
+
     try:
-        document = orjson.loads(line.data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise VecError(Code.INVALID_DOCUMENT, _why_not_json(line.data, str(error))) from error
-    if not isinstance(document, dict):
-        kind = "a list" if isinstance(document, list) else "no object"
-        raise VecError(Code.INVALID_DOCUMENT, f"a document must be a JSON object, but this line is {kind}")
+        raise VecError(Code.INVALID_DOCUMENT, _why_not_json(data, str(error))) from error
+    if not isinstance(value, dict):
+        kind = "a list" if isinstance(value, list) else "no object"
+        raise VecError(Code.INVALID_DOCUMENT, f"a document must be a JSON object, but this {what} is {kind}")
+    return value
+
+
+def exact(data: bytes, document: dict[str, Any]) -> dict[str, Any]:
+    """The document that `parse` found in a text, in wire format. Raises VecError `invalid_document`, also for a value
+    that the parser has changed."""
     packed, (keys, large) = pack(document)
-    strict_json.check(line.data, keys, large)
+    strict_json.check(data, keys, large)
     return packed
 
 

@@ -74,9 +74,14 @@ def loads(data: bytes) -> Any:
     import orjson
 
     value = orjson.loads(data)
+    check_value(data, value)
+    return value
+
+
+def check_value(data: bytes, value: Any) -> None:
+    """Refuses a text if its parsed value has lost something. Raises VecError `invalid_document`, naming the place."""
     keys, large = _count(value)
     check(data, keys, large)
-    return value
 
 
 def loads_items(data: bytes, key: str) -> tuple[Any, dict[int, VecError]]:

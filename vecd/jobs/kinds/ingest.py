@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
 from ...durable_files import open_regular, resolve
-from ...engine.libraries import find
+from ...engine.libraries import find, find_for_writing
 from ...engine.prepare import PreparedBatch, prepare_in_slices
 from ...engine.slices import Begun
 from ...errors import Code, VecError
@@ -120,14 +120,15 @@ class _Writer:
 
     def write(self, batch: _Batch, number: int, done: int) -> _Written:
         """Writes a batch, now or later; `done` are the bytes of all files up to its end."""
-        start, name = 0, self._run.job.library or DEFAULT
+        start = 0
         while True:
-            library = find(self._run.engine, name)
-            if library.dimension is None and (self._begun or self._pending is not None):
+            library = self._library(batch.documents[start:])
+            unsettled = library.dimension is None or not library.library_id
+            if unsettled and (self._begun or self._pending is not None):
                 yield from self.finish()
                 assert self._pending is not None
-                self._pending.result()  # the first vector sets the dimension
-                library = find(self._run.engine, name)
+                self._pending.result()  # the first document creates the library, the first vector sets the dimension
+                library = self._library(batch.documents[start:])
             cut: list[int] = []
             slices = prepare_in_slices(
                 self._run.engine, library, batch.documents, start, self._strict,
@@ -150,6 +151,9 @@ class _Writer:
         """Abandons what has been begun."""
         while self._begun:
             self._begun.popleft().prepared.close()
+
+    def _library(self, documents: list[Any]) -> Library:
+        return _library(self._run.engine, self._run.job.library or DEFAULT, self._run.params, documents)
 
     def _written(self, part: _Part) -> _Written:
         with contextlib.closing(part.prepared):
@@ -189,10 +193,11 @@ class Ingest(JobKind):
         "files": Param("NDJSON files, optionally gzipped; absolute paths", list, required=True),
         "names": Param("names of the files in messages; default: their paths", list),
         "strict": Param("whether to stop at the first rejected line", bool),
+        "create": Param("whether to create a library that does not exist", bool),
     }
 
-    def find_library(self, engine: Engine, library: str) -> None:
-        find(engine, library)
+    def find_library(self, engine: Engine, library: str, params: Mapping[str, Any]) -> None:
+        _library(engine, library, params, ())
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         files, names = params["files"], params.get("names", params["files"])
@@ -238,6 +243,11 @@ class Ingest(JobKind):
         for path in folder.glob("*"):
             if str(path) not in needed and not _is_locked(path):
                 path.unlink(missing_ok=True)
+
+
+def _library(engine: Engine, name: str, params: Mapping[str, Any], documents: Iterable[Any]) -> Library:
+    """The library, or the one that these documents are to create. Raises VecError `not_found`."""
+    return find_for_writing(engine, name, documents) if params.get("create") else find(engine, name)
 
 
 def spool_folder(engine: Engine) -> Path:

@@ -149,7 +149,7 @@ class JobKind:
         if library is not None:
             if self.library == "none":
                 raise VecError(Code.INVALID_REQUEST, f"a job {self.name!r} cannot have a library", field="library")
-            self.find_library(engine, library)
+            self.find_library(engine, library, params)
         for name, value in params.items():
             if name not in self.params:
                 close = nearest(name, list(self.params))
@@ -164,7 +164,7 @@ class JobKind:
                 )
         return self.check(engine, library, {name: value for name, value in params.items() if value is not None})
 
-    def find_library(self, engine: Engine, library: str) -> None:
+    def find_library(self, engine: Engine, library: str, params: Mapping[str, Any]) -> None:
         """Raises VecError `not_found`."""
         engine.database.catalogue.find(library)
 

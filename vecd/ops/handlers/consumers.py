@@ -16,9 +16,11 @@ async def list_(call: Call) -> dict[str, Any]:
 async def reset(call: Call) -> dict[str, Any]:
     """Fields: consumer, and `to`, a position as `watch` has it in `from`."""
     engine = call.engine
+    await call.service.connectors.check_consumer(call.fields.text("consumer"))
     position = await engine.read(positions.resolve, engine.database, call.fields.text("to"))
     return await engine.feed.consumers.reset(call.fields.text("consumer"), position)
 
 
 async def delete(call: Call) -> dict[str, Any]:
+    await call.service.connectors.check_consumer(call.fields.text("consumer"))
     return await call.engine.feed.consumers.delete(call.fields.text("consumer"))

@@ -8,7 +8,7 @@ import contextlib
 from typing import Any
 
 from ... import limits
-from ...engine.ingest import library_after_writes
+from ...engine.ingest import earlier_writes
 from ...errors import Code, VecError
 from ...jobs import operations
 from ...jobs.kinds.ingest import spool_file
@@ -29,7 +29,7 @@ async def submit(call: Call) -> dict[str, Any]:
     fields = call.fields
     if (library := fields.optional_text("library")) is not None:
         # An earlier write of the connection may be making it.
-        await library_after_writes(call.engine, library, call.slot)
+        await earlier_writes(call.engine, library, call.slot)
     job = operations.wanted(
         call.jobs,
         fields.text("kind"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,11 @@ async def watch(call: Call) -> dict[str, Any]:
     """Each message carries the cursor it has read to and the log's head; the first, which may be empty, tells that the
     subscription stands. So does the end, unless it comes before that."""
     now = call.engine.database.head  # before the filters are parsed, which may take a while
-    spec = await _spec(call)
+    return await follow(call, await _spec(call), now)
+
+
+async def follow(call: Call, spec: WatchSpec, now: int) -> dict[str, Any]:
+    """Sends what a watch brings. `now` is the log's head when the request arrived. Field: timeout_s."""
     timeout_s = call.fields.optional_seconds("timeout_s")
     subscription = call.engine.feed.watches.make(spec, call.encode_part, now, partial(call.wait_for_room, alone=True))
     database, loop = call.engine.database, asyncio.get_running_loop()
@@ -49,10 +54,14 @@ async def watch(call: Call) -> dict[str, Any]:
 async def _spec(call: Call) -> WatchSpec:
     fields = call.fields
     libraries = fields.optional_texts("libraries", chars_max=limits.NAME_BYTES_MAX)
+    consumer = fields.optional_text("consumer")
+    await call.service.connectors.check_consumer(consumer)
     payload = fields.flag("payload")
     selection = EventSelection(
         libraries=None if libraries is None else frozenset(libraries),
-        types=await _types(call),
+        types=await types_of(
+            call, fields.optional_texts("types", count_max=limits.TYPES_MAX, chars_max=limits.TYPE_CHARS_MAX)
+        ),
         where=await call.engine.parse_filter(fields.filters("where")),
         payload=payload,
         replaced=payload and fields.flag("replaced", True),
@@ -65,24 +74,25 @@ async def _spec(call: Call) -> WatchSpec:
         until=fields.optional_text("until"),
         limit=fields.optional_integer("limit", low=1, high=2**62),
         snapshot=fields.flag("snapshot"),
-        consumer=fields.optional_text("consumer"),
+        consumer=consumer,
         holder=call.peer,
         on_gap=fields.text("on_gap", "fail"),
     )
 
 
-async def _types(call: Call) -> frozenset[str] | None:
-    """The types that the field names. Globs are compiled, which takes a while: off the event loop."""
-    wanted = call.fields.optional_texts("types", count_max=limits.TYPES_MAX, chars_max=limits.TYPE_CHARS_MAX) or []
-    if all(each in ALL_TYPES for each in wanted):
-        return frozenset(wanted) or None
-    return await call.engine.read(match_types, wanted)
+async def types_of(call: Call, wanted: Sequence[str] | None) -> frozenset[str] | None:
+    """The event types that types and globs name; None: all. Globs are compiled, which takes a while: off the event
+    loop. Raises VecError `invalid_request`."""
+    if all(each in ALL_TYPES for each in wanted or ()):
+        return frozenset(wanted or ()) or None
+    return await call.engine.read(match_types, list(wanted or ()))
 
 
 async def ack(call: Call) -> dict[str, Any]:
     """Fields: consumer, cursor."""
     engine, fields = call.engine, call.fields
     position = positions.parse(engine.database, fields.text("cursor"))
+    await call.service.connectors.check_consumer(fields.text("consumer"))
     await engine.feed.consumers.ack(fields.text("consumer"), position)
     return {"cursor": positions.cursor(engine.database, position)}
 

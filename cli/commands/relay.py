@@ -1,0 +1,104 @@
+"""vec relay: carries the log to a broker: Redis Streams, Kafka, RabbitMQ, a webhook, a file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from .. import connectors as common
+from .. import options
+from ..output import Output
+
+app = options.command()
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The relay's name.")]
+
+
+class Format(StrEnum):
+    """The form of the messages."""
+
+    VEC = "vec"
+    CLOUDEVENTS = "cloudevents"
+
+
+@app.callback()
+def relay() -> None:
+    """Carry the log to a message broker."""
+
+
+@app.command(epilog="Exit status: 1 a relay with this name exists, 2 usage, 4 no such library. See vec-connectors(7).")
+def add(
+    name: Name,
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Where the events go, as redis://HOST/STREAM. See vec-connectors(7).")
+    ],
+    library: Annotated[
+        list[str] | None,
+        typer.Option("--library", "-l", help="Only events of this library. Can be repeated.", metavar="NAME"),
+    ] = None,
+    type: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type", help="Only events of this type, or a glob, as 'document.*'. Can be repeated.", metavar="TYPE"
+        ),
+    ] = None,
+    where: options.Where = None,
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="beginning, now, a cursor, an RFC 3339 time, or a relative time, as -15m.",
+            metavar="POSITION",
+        ),
+    ] = "now",
+    payload: Annotated[
+        bool, typer.Option("--payload", help="Include the documents, after and before each change.")
+    ] = False,
+    vectors: Annotated[bool, typer.Option("--vectors", help="Include the documents with their vectors.")] = False,
+    format: Annotated[Format, typer.Option("--format", help="The form of the messages.")] = Format.VEC,
+    param: common.Params = None,
+    paused: Annotated[bool, typer.Option("--paused", help="Do not start before `vec relay resume`.")] = False,
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Add a relay, which runs in the daemon from now on."""
+    parameters = common.parameters_of(param, socket)
+    with options.open_client(socket, no_spawn) as client:
+        body = client.add_relay(
+            name, url, parameters=parameters, format=format.value, libraries=library or (), types=type or (),
+            where=where or (), payload=payload, vectors=vectors, start=start, paused=paused,
+        )  # fmt: skip
+    Output(json).one(body, f"relay {name}: begins behind {body['cursor']}")
+
+
+@app.command("list")
+def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
+    """List the relays with their lags, rates and errors."""
+    output = Output(json)
+    with options.open_client(socket, no_spawn) as client:
+        found = client.relays()
+    if output.json:
+        output.objects(found)
+        return
+    columns = ("relay", "url", "lag", "events/s", "delivered", "dead letters", "state")
+    rows: list[tuple[Any, ...]] = [
+        (
+            each["name"], each["url"], each["lag"], each["rate"], each["delivered"], each["dead_letters"],
+            common.state_of(each),
+        )
+        for each in found
+    ]  # fmt: skip
+    output.table(columns, rows)
+
+
+@app.command(epilog="Its position and its dead letters are deleted. Exit status: 4 no such relay.")
+def remove(
+    name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
+) -> None:
+    """Remove a relay."""
+    with options.open_client(socket, no_spawn) as client:
+        body = client.remove_relay(name)
+    Output(json).one(body, f"relay {name} removed; its cursor was {body['cursor']}")

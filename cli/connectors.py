@@ -1,0 +1,69 @@
+"""What `vec relay` and `vec source` share: parameters, tables, dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from vecd.errors import Code, VecError
+
+from . import options
+from .jobs import absolute
+from .output import Output, one_line
+
+#: Parameters that are paths. (The daemon checks all parameters; vecd.connectors.parameters has the same list.)
+_PATHS = ("password_file", "secret_file", "ca_file", "cert_file", "key_file")
+
+Params = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", help="A parameter of the broker's transport. Can be repeated.", metavar="NAME=VALUE"),
+]
+LetterIds = Annotated[list[int] | None, typer.Argument(metavar="[LETTER]…", help="Dead letters, by number.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
+
+
+def parameters_of(given: Sequence[str] | None, socket: str | None) -> dict[str, Any]:
+    """Parses NAME=VALUE. The daemon converts each value to the declared type. Raises VecError `invalid_request`."""
+    parameters: dict[str, Any] = {}
+    for each in given or ():
+        name, equals, value = each.partition("=")
+        if not equals or not name:
+            raise VecError(Code.INVALID_REQUEST, f"--param {each!r:.60} is not NAME=VALUE")
+        if name in parameters:
+            raise VecError(Code.INVALID_REQUEST, f"--param {name!r:.60} is given twice")
+        if name in _PATHS and not options.remote(socket):  # the daemon has another working folder
+            value = absolute(value)
+        parameters[name] = value
+    return parameters
+
+
+def chosen(letter_ids: Sequence[int] | None, all_: bool) -> list[int] | None:
+    """The chosen dead letters; None: all. Raises VecError `invalid_request`."""
+    if bool(letter_ids) == all_:
+        raise VecError(Code.INVALID_REQUEST, "name the dead letters, or use --all", "`dead` lists them by number")
+    return None if all_ else list(letter_ids or ())
+
+
+def state_of(connector: dict[str, Any]) -> str:
+    """The state, and the last error while it matters."""
+    error = connector["error"]
+    if error is None or connector["state"] in ("running", "paused", "starting"):
+        return str(connector["state"])
+    return f"{connector['state']}: {one_line(error['message'])}"
+
+
+def show_letters(output: Output, letters: Sequence[dict[str, Any]]) -> None:
+    """Prints dead letters; in JSON, with their bodies as text."""
+    if output.json:
+        output.objects({**each, "body": each["body"].decode("utf-8", "replace")} for each in letters)
+        return
+    rows = [
+        (
+            str(each["letter_id"]), each["time"][:19].replace("T", " "), each["position"], each["attempts"],
+            ("to be retried: " if each["retrying"] else "") + each["reason"],
+        )
+        for each in letters
+    ]  # fmt: skip
+    output.table(("letter", "time", "position", "attempts", "reason"), rows)

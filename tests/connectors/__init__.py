@@ -1,0 +1,1 @@
+"""Tests of connectors: relays and sources, with real brokers."""

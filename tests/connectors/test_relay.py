@@ -1,0 +1,143 @@
+"""vec relay, through the real door: the command, the daemon, the process of the connectors, a file at the other end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.instance import Instance
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def instance() -> Iterator[Instance]:
+    with Instance({"VEC_EMBEDDER": "hash"}) as made:
+        made.start()
+        yield made
+
+
+def put(instance: Instance, *ids: str) -> None:
+    with instance.connect() as client:
+        client.ingest([{"id": each, "text": f"text of {each}"} for each in ids])
+
+
+def lines(path: Path) -> list[Any]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n")[:-1]]
+
+
+def relay(instance: Instance, name: str = "out") -> Any:
+    (found,) = [each for each in instance.objects("relay", "list") if each["name"] == name]
+    return found
+
+
+def connector_pids(instance: Instance) -> list[int]:
+    """The processes of the connectors of this instance's daemon."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"vecd.connectors" in command and os.fsencode(instance.settings.socket) in command:
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_relay_delivers_each_event_as_vec_watch_prints_it(instance: Instance, tmp_path: Path) -> None:
+    out = tmp_path / "out.ndjson"
+    put(instance, "before")
+    instance.vec("relay", "add", "out", f"file://{out}", "--from", "beginning")
+    put(instance, "a", "b")
+    watched = instance.objects("watch", "--from", "beginning", "--no-follow")
+    until(lambda: len(lines(out)) >= len(watched), "the relay's last line")
+    assert lines(out) == watched
+    until(lambda: relay(instance)["lag"] == 0, "the stored position")
+    shown = until(lambda: (found := relay(instance))["delivered"] == len(watched) and found, "the report")
+    assert (shown["state"], shown["delivered"], shown["error"]) == ("running", len(watched), None)
+    assert shown["cursor"] == watched[-1]["cursor"]
+
+
+def test_a_relay_sends_only_what_it_was_asked_for(instance: Instance, tmp_path: Path) -> None:
+    out = tmp_path / "out.ndjson"
+    instance.vec("relay", "add", "out", f"file://{out}", "--type", "document.*", "--payload", "--from", "beginning")
+    put(instance, "a")
+    (event,) = until(lambda: lines(out), "a line")
+    assert event["type"] == "document.added"
+    assert event["data"]["document"]["chunks"][0]["text"] == "text of a"
+
+
+def test_a_relay_goes_on_at_its_cursor_when_its_process_or_the_daemon_is_killed(
+    instance: Instance, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.ndjson"
+    instance.vec("relay", "add", "out", f"file://{out}", "--type", "document.added")
+    put(instance, "a")
+    until(lambda: lines(out), "the first line")
+    (before,) = connector_pids(instance)
+    os.kill(before, signal.SIGKILL)
+    put(instance, "b")
+    until(lambda: len(lines(out)) >= 2, "the second line")
+    pid = instance.pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not connector_pids(instance), "the end of the process of a daemon that was killed")
+    instance.start()
+    put(instance, "c")
+    until(lambda: len({line["data"]["id"] for line in lines(out)}) == 3, "the third line")
+    assert sorted({line["data"]["id"] for line in lines(out)}) == ["a", "b", "c"]
+
+
+def test_the_process_runs_only_while_there_are_connectors(instance: Instance, tmp_path: Path) -> None:
+    assert connector_pids(instance) == []
+    instance.vec("relay", "add", "out", f"file://{tmp_path}/out")
+    until(lambda: connector_pids(instance), "the process")
+    instance.vec("relay", "remove", "out")
+    until(lambda: not connector_pids(instance), "its end")
+    assert instance.objects("relay", "list") == []
+    assert instance.objects("consumers", "list") == []
+
+
+def test_a_relay_that_cannot_deliver_says_why_and_goes_on_when_it_can(instance: Instance, tmp_path: Path) -> None:
+    out = tmp_path / "missing" / "out.ndjson"
+    instance.vec("relay", "add", "out", f"file://{out}")
+    put(instance, "a")
+    shown = until(lambda: (found := relay(instance))["error"] and found, "an error")
+    assert shown["state"] == "failing"
+    assert f"cannot append to {out}" in shown["error"]["message"]
+    assert shown["lag"] > 0
+    out.parent.mkdir()
+    until(lambda: len(lines(out)) >= 2, "the lines")
+    until(lambda: relay(instance)["state"] == "running", "the state")
+
+
+def test_the_position_of_a_relay_is_a_consumer_that_only_the_relay_moves(instance: Instance, tmp_path: Path) -> None:
+    instance.vec("relay", "add", "out", f"file://{tmp_path}/out")
+    assert [each["name"] for each in instance.objects("consumers", "list")] == ["relay.out"]
+    for command in (
+        ("consumers", "delete", "relay.out"),
+        ("consumers", "reset", "relay.out", "--to", "beginning"),
+        ("watch", "--consumer", "relay.out"),
+    ):
+        assert "vec relay reset out" in instance.vec(*command, status=2).stderr
+
+
+def test_what_cannot_be_a_relay_is_refused_before_it_is_stored(instance: Instance, tmp_path: Path) -> None:
+    for status, *arguments in (
+        (2, "out", "file://relative"), (2, "out", "nosuch:///x"), (2, "a b", f"file://{tmp_path}/x"),
+        (2, "out", f"file://{tmp_path}/x", "-p", "nosuch=1"), (2, "out", f"file://{tmp_path}/x", "--where", "((("),
+        (4, "out", f"file://{tmp_path}/x", "--library", "nosuch"), (2, "out", f"file://{tmp_path}/x", "--type", "x.y"),
+        (2, "out", f"file://{tmp_path}/x", "--from", "yesterday"),
+    ):  # fmt: skip
+        instance.vec("relay", "add", *map(str, arguments), status=int(status))
+    assert instance.objects("relay", "list") == []
+    instance.vec("relay", "add", "out", f"file://{tmp_path}/x")
+    assert "already exists" in instance.vec("relay", "add", "out", f"file://{tmp_path}/y", status=1).stderr

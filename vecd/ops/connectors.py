@@ -1,0 +1,301 @@
+"""Connectors in the daemon: the stored relays and sources, what their process reports, and whether it is to run.
+
+A relay's position is the consumer `relay.<name>`, so a trim of the log stops there. Only the connector process moves
+it, by `relay.commit`, which is refused to a runner of an earlier generation. Reports are kept in memory. Runs on the
+event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import orjson
+
+from .. import limits
+from ..connectors import definition as definitions
+from ..connectors.definition import Definition, Direction
+from ..engine.engine import Engine
+from ..errors import Code, VecError
+from ..feed import positions
+from ..feed.broadcast import Broadcast
+from ..feed.positions import Position
+from ..store import connectors as store
+from ..store import consumers
+from ..store.connectors import Connector, Letter, NewLetter
+from ..store.transaction import Transaction
+from ..units import format_time
+
+T = TypeVar("T")
+
+
+class Connectors:
+    """All connectors of one daemon."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._database = engine.database
+        self._reports: dict[tuple[str, str], dict[str, Any]] = {}
+        self.changed = Broadcast()  # a connector was added, changed or removed, or has dead letters to retry
+        #: Called with whether there is any connector, at each change.
+        self.on_change: Callable[[bool], None] = lambda any_: None
+
+    async def open(self) -> None:
+        """Says at the daemon's start whether there are any connectors."""
+        await self._tell()
+
+    # --- definitions ------------------------------------------------------------------------------------------------
+
+    async def add(self, definition: Definition, start: str | None) -> dict[str, Any]:
+        """Stores a connector; `start` is where a relay begins. Returns it as `show` does.
+
+        Raises VecError `exists`, `busy`, `too_large`, and what a position raises.
+        """
+        wire = definition.to_wire()
+        kept = {key: value for key, value in wire.items() if key not in ("direction", "name", "generation", "paused")}
+        if len(orjson.dumps(kept)) > limits.CONNECTOR_BYTES_MAX:
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"the definition is larger than the limit of {limits.CONNECTOR_BYTES_MAX // limits.KIB} KiB",
+            )
+        position = None if start is None else await self._engine.read(self._resolve, start)
+
+        def write(tx: Transaction) -> Connector:
+            made = store.add(tx, definition.direction, definition.name, kept, definition.paused)
+            if position is not None:
+                name = definitions.CONSUMER_PREFIX + definition.name
+                if consumers.find(tx.db, name) is not None:
+                    raise VecError(
+                        Code.EXISTS,
+                        f"a consumer {name!r} already exists",
+                        "delete it (vec consumers delete), or choose another name",
+                    )
+                consumers.create(tx, name, *position)
+            return made
+
+        await self._write(write)
+        await self._tell()
+        return await self.show(definition.direction, definition.name)
+
+    async def all(self, direction: Direction) -> list[dict[str, Any]]:
+        """All of one direction, by name, as `show` returns them."""
+        return await self._engine.read(self._read_shown, direction, None)
+
+    async def show(self, direction: Direction, name: str) -> dict[str, Any]:
+        """The definition, and `state`, `error`, `rate`, `lag`, `dead_letters` and more: see vec-protocol(7).
+
+        Raises VecError `not_found`.
+        """
+        (shown,) = await self._engine.read(self._read_shown, direction, name)
+        return shown
+
+    async def pause(self, direction: Direction, name: str, paused: bool) -> dict[str, Any]:
+        """Raises VecError `not_found`."""
+        await self._write(lambda tx: store.pause(tx, direction, name, paused))
+        await self._tell()
+        return await self.show(direction, name)
+
+    async def reset_relay(self, name: str, to: str) -> dict[str, Any]:
+        """Moves a relay to another position of the log. Raises VecError `not_found`, and what a position raises."""
+        position = await self._engine.read(self._resolve, to)
+
+        def write(tx: Transaction) -> None:
+            store.renew(tx, "relay", name)
+            consumers.reset(tx, definitions.CONSUMER_PREFIX + name, *position)
+
+        await self._write(write)
+        self._reports.pop(("relay", name), None)
+        await self._tell()
+        return await self.show("relay", name)
+
+    async def remove(self, direction: Direction, name: str) -> dict[str, Any]:
+        """Removes a connector with its position and its dead letters; returns it as it was. Raises `not_found`."""
+        before = await self.show(direction, name)
+
+        def write(tx: Transaction) -> None:
+            store.remove(tx, direction, name)
+            if direction == "relay":
+                consumers.delete(tx, definitions.CONSUMER_PREFIX + name)
+
+        await self._write(write)
+        self._reports.pop((direction, name), None)
+        await self._tell()
+        return before
+
+    def _resolve(self, start: str) -> Position:
+        """The beginning is the oldest event that the log still has."""
+        if start == "beginning":
+            return Position(self._database.horizon)
+        return positions.resolve(self._database, start)
+
+    # --- for the connector process ----------------------------------------------------------------------------------
+
+    async def to_process(self) -> list[dict[str, Any]]:
+        """All definitions as they are sent to the process: with `retrying`, how many dead letters are to be retried."""
+
+        def read() -> list[dict[str, Any]]:
+            with self._database.read_transaction() as db:
+                counts = store.count_letters(db)
+                return [
+                    {**_wire(each), "retrying": counts.get((each.direction, each.name), (0, 0))[1]}
+                    for each in store.list_all(db)
+                ]
+
+        return await self._engine.read(read)
+
+    def report(self, direction: str, name: str, generation: int, report: Mapping[str, Any]) -> None:
+        """What the process says about a connector: `state`, `error`, `rate` and more."""
+        self._reports[direction, name] = {**report, "generation": generation, "at": time.monotonic()}
+
+    async def check_consumer(self, consumer: str | None) -> None:
+        """Refuses the consumer of a relay to everybody else. Raises VecError `invalid_request`."""
+        if consumer is None or not consumer.startswith(definitions.CONSUMER_PREFIX):
+            return
+        name = consumer.removeprefix(definitions.CONSUMER_PREFIX)
+
+        def read() -> bool:
+            with self._database.read_transaction() as db:
+                return store.exists(db, "relay", name)
+
+        if await self._engine.read(read):
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"the consumer {consumer!r} is the position of the relay {name!r}",
+                f"use `vec relay reset {name}` or `vec relay remove {name}`, or another consumer",
+                consumer=consumer,
+            )
+
+    async def check_relay(self, name: str, generation: int) -> definitions.RelayDefinition:
+        """The definition of a relay, for its runner. Raises VecError `not_found` or `lease_lost`."""
+
+        def read() -> Connector:
+            with self._database.read_transaction() as db:
+                return store.check_generation(db, "relay", name, generation)
+
+        found = definitions.from_wire(_wire(await self._engine.read(read)))
+        assert isinstance(found, definitions.RelayDefinition)
+        return found
+
+    async def commit_relay(
+        self, name: str, generation: int, cursor: str | None, letters: Sequence[NewLetter], resolved: Sequence[int]
+    ) -> None:
+        """All up to `cursor` (inclusive) is at the broker, or among `letters`; the dead letters `resolved` have been
+        delivered after all. One transaction.
+
+        Raises VecError `lease_lost`, `not_found`, `busy` (too many dead letters), `invalid_cursor`, `foreign_cursor`.
+        """
+        position = None if cursor is None else positions.parse(self._database, cursor)
+
+        def write(tx: Transaction) -> None:
+            store.check_generation(tx.db, "relay", name, generation)
+            if resolved:
+                store.drop_letters(tx, "relay", name, resolved)
+            if letters:
+                store.add_letters(tx, "relay", name, letters)
+            if position is not None:
+                consumers.ack(tx, definitions.CONSUMER_PREFIX + name, *position)
+
+        await self._write(write)
+        if position is not None:
+            self._engine.feed.consumers.acked.notify()
+
+    # --- dead letters -----------------------------------------------------------------------------------------------
+
+    async def letters(
+        self, direction: Direction, name: str, *, after: int, bodies: bool, retrying: bool
+    ) -> list[dict[str, Any]]:
+        """A page of dead letters behind the id `after` (exclusive), with their bodies as bytes if `bodies`. Raises
+        VecError `not_found`."""
+
+        def read() -> list[Letter]:
+            with self._database.read_transaction() as db:
+                store.find(db, direction, name)
+                return store.letters(
+                    db, direction, name, after=after, retrying=retrying,
+                    count_max=limits.DEAD_LETTERS_PAGE, bytes_max=limits.DEAD_LETTERS_PAGE_BYTES,
+                )  # fmt: skip
+
+        return [_shown_letter(each, bodies) for each in await self._engine.read(read)]
+
+    async def retry(self, direction: Direction, name: str, ids: Sequence[int] | None) -> int:
+        """Asks for another attempt at dead letters (None: all); returns how many. Raises VecError `not_found`."""
+        count = await self._write(lambda tx: store.retry_letters(tx, direction, name, ids))
+        await self._tell()
+        return count
+
+    async def drop(self, direction: Direction, name: str, ids: Sequence[int] | None) -> int:
+        """Deletes dead letters (None: all); returns how many. Raises VecError `not_found`."""
+        count = await self._write(lambda tx: store.drop_letters(tx, direction, name, ids))
+        await self._tell()
+        return count
+
+    # --- below ------------------------------------------------------------------------------------------------------
+
+    async def _write(self, run: Callable[[Transaction], T]) -> T:
+        # `frees`: a relay's position lets the log be trimmed, and what is removed frees space.
+        return await asyncio.wrap_future(self._database.submit(run, frees=True, sender=self))
+
+    async def _tell(self) -> None:
+        def read() -> bool:
+            with self._database.read_transaction() as db:
+                return bool(store.list_all(db))
+
+        any_ = await self._engine.read(read)
+        self.changed.notify()
+        self.on_change(any_)
+
+    def _read_shown(self, direction: Direction, name: str | None) -> list[dict[str, Any]]:
+        with self._database.read_transaction() as db:
+            counts = store.count_letters(db)
+            found = store.list_all(db, direction) if name is None else [store.find(db, direction, name)]
+            return [self._shown(db, each, counts.get((direction, each.name), (0, 0))) for each in found]
+
+    def _shown(self, db: Any, connector: Connector, letters: tuple[int, int]) -> dict[str, Any]:
+        shown = _wire(connector)
+        shown["created_at"] = format_time(connector.created_us)
+        shown["dead_letters"], shown["retrying"] = letters
+        report = self._reports.get((connector.direction, connector.name), {})
+        if report.get("generation") != connector.generation:
+            report = {}
+        age_s = time.monotonic() - report.get("at", 0.0)
+        fresh = bool(report) and age_s < 10 * limits.CONNECTORS_REPORT_S
+        shown["state"] = "paused" if connector.paused else report.get("state", "starting") if fresh else "starting"
+        for key in ("error", "error_at", "delivered"):
+            shown[key] = report.get(key)
+        shown["rate"] = report.get("rate") if fresh and not connector.paused else None
+        if connector.direction == "relay":
+            position = consumers.find(db, definitions.CONSUMER_PREFIX + connector.name)
+            assert position is not None
+            shown["cursor"] = positions.cursor(self._database, Position(position.seq, position.label))
+            shown["lag"] = max(0, self._database.head - position.seq)
+        else:
+            shown["offsets"] = store.offsets(db, connector.name)
+            shown["lag"] = report.get("lag") if fresh else None
+        return shown
+
+
+def _wire(connector: Connector) -> dict[str, Any]:
+    return {
+        "direction": connector.direction,
+        "name": connector.name,
+        **connector.definition,
+        "generation": connector.generation,
+        "paused": connector.paused,
+    }
+
+
+def _shown_letter(letter: Letter, bodies: bool) -> dict[str, Any]:
+    shown = {
+        "letter_id": letter.letter_id,
+        "position": letter.position,
+        "time": format_time(letter.time_us),
+        "code": letter.code,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "retrying": letter.retrying,
+        "about": letter.about,
+        "bytes": len(letter.body),
+    }
+    return {**shown, "body": letter.body} if bodies else shown
