@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from .. import limits
 from ..durable_files import read_small
 from ..errors import Code, VecError, nearest
-from ..settings import JOBS_TABLE, Settings, absolute, config_table
+from ..settings import JOBS_TABLE, Settings, absolute, config_table, locate
 from .executor_table import FRAMEWORKS
 
 LOCAL = "local"
@@ -55,8 +55,11 @@ class ExecutorSettings:
         return url
 
 
-def load(settings: Settings, environ: Mapping[str, str] | None = None) -> ExecutorSettings:
-    """Raises VecError `invalid_settings`, naming the file or variable."""
+def load(
+    settings: Settings, environ: Mapping[str, str] | None = None, *, executor: str | None = None
+) -> ExecutorSettings:
+    """The table of this machine. `executor` overrides the setting: a worker knows its framework. Raises VecError
+    `invalid_settings`, naming the file or variable."""
     env = os.environ if environ is None else environ
     known = [each.name for each in fields(ExecutorSettings)]
     values: dict[str, Any] = {}
@@ -78,6 +81,8 @@ def load(settings: Settings, environ: Mapping[str, str] | None = None) -> Execut
             values[key] = _typed(key, raw, _variable(key))
             if key.startswith("executor_url"):  # one of the two, and the environment's goes first
                 values["executor_url_file" if key == "executor_url" else "executor_url"] = ""
+    if executor is not None:
+        values["executor"] = executor
     found = replace(ExecutorSettings(), **values)
     if found.remote and not (found.executor_url or found.executor_url_file):
         raise VecError(
@@ -88,6 +93,11 @@ def load(settings: Settings, environ: Mapping[str, str] | None = None) -> Execut
     if found.executor_url and found.remote:
         _check_url(found.executor_url, found.executor, "the broker's URL")
     return found
+
+
+def of_worker(executor: str) -> ExecutorSettings:
+    """The settings of a worker process of this framework. Raises VecError `invalid_settings`."""
+    return load(locate(), executor=executor)
 
 
 def shown(url: str) -> str:

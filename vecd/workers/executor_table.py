@@ -13,6 +13,9 @@ from typing import Final, Protocol
 
 from ..errors import Code, VecError
 
+#: The queue that workers read, in every framework.
+QUEUE: Final = "vecd"
+
 
 class Sender(Protocol):
     """A connection that sends requests. Used by one thread; every call returns within about CALL_S, or raises an
