@@ -7,6 +7,7 @@ Dramatiq's messages are msgpack here, so that texts and vectors travel as bytes.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import dramatiq
@@ -39,6 +40,7 @@ class _Msgpack(Encoder):  # type: ignore[misc]
 
 
 dramatiq.set_encoder(_Msgpack())
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs each step of a connection; ours says what failed
 
 
 def broker(url: str, middleware: list[Any]) -> Broker:
