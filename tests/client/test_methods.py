@@ -57,6 +57,8 @@ METHODS: dict[str, Callable[..., Any]] = {
     "jobs.checkpoint": Client.checkpoint_job,
     "jobs.finish": Client.finish_job,
     "jobs.workers": Client.workers,
+    "tasks.heartbeat": Client.heartbeat_task,
+    "tasks.finish": Client.finish_task,
     "schedule.add": Client.add_schedule,
     "schedule.list": Client.schedules,
     "schedule.run": Client.run_schedule,

@@ -160,7 +160,8 @@ FIELDS: dict[str, dict[str, Values]] = {
     "jobs.retry": {"job_ids": JOBS},
     "jobs.drop": {"job_ids": JOBS},
     "jobs.claim": {
-        "worker": NAMES, "kinds": st.lists(KIND, max_size=2), "lease_s": SECONDS,
+        "worker": NAMES, "kinds": st.lists(KIND | st.just("embed"), max_size=2), "lease_s": SECONDS,
+        "embedders": st.lists(NAMES, max_size=2),
         "wait_s": st.sampled_from([0, -1, 0.01, float("nan"), "soon"]),
     },
     "jobs.heartbeat": {"job_id": COUNTS, "attempt": COUNTS, "done": COUNTS, "total": COUNTS},
@@ -170,6 +171,8 @@ FIELDS: dict[str, dict[str, Values]] = {
     },
     "jobs.finish": {"job_id": COUNTS, "attempt": COUNTS, "result": JSON, "error": ERRORS},
     "jobs.workers": {},
+    "tasks.heartbeat": {"task_id": NAMES},
+    "tasks.finish": {"task_id": NAMES, "vectors": st.binary(max_size=16), "error": ERRORS},
     "jobs.pause": {"kinds": st.lists(KIND, max_size=2)},
     "jobs.resume": {"kinds": st.lists(KIND, max_size=2)},
     "schedule.add": {

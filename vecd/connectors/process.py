@@ -34,6 +34,9 @@ class Runner(Protocol):
     def run(self) -> None:
         """Returns when it is to stop."""
 
+    def retry(self) -> None:
+        """Somebody has asked for another attempt at dead letters. Called on another thread."""
+
 
 Connect = Callable[[], Client]
 
@@ -44,14 +47,13 @@ RUNNERS: Final[Mapping[str, Callable[[Any, Connect, Status, Stopping], Runner]]]
 class _Running:
     """A connector's thread."""
 
-    def __init__(self, definition: Definition, retrying: int, connect: Connect) -> None:
+    def __init__(self, definition: Definition, connect: Connect) -> None:
         self.definition = definition
-        self.retrying = retrying
         self.status = Status()
         self.stop = Stopping()
-        runner = RUNNERS[definition.direction](definition, connect, self.status, self.stop)
+        self.runner = RUNNERS[definition.direction](definition, connect, self.status, self.stop)
         name = f"{definition.direction}-{definition.name}"
-        self.thread = threading.Thread(target=runner.run, name=name, daemon=True)
+        self.thread = threading.Thread(target=self.runner.run, name=name, daemon=True)
         self.thread.start()
 
     def report(self) -> dict[str, Any]:
@@ -120,9 +122,12 @@ class ConnectorsProcess:
                 running.stop.close()
                 del self._running[key]
         for key, (wanted, retrying) in self._wanted.items():
-            if key not in self._running:
+            if key in self._running:
+                if retrying:
+                    self._running[key].runner.retry()
+            else:
                 log.info("connector started", extra={wanted.direction: wanted.name, "url": wanted.url})
-                self._running[key] = _Running(wanted, retrying, self._connect)
+                self._running[key] = _Running(wanted, self._connect)
 
     def _end(self, running: Any, patience_s: float) -> None:
         until = time.monotonic() + patience_s

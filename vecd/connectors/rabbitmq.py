@@ -5,6 +5,10 @@ queues select what they get with the patterns of a topic exchange. The messages 
 for each other's confirms. A batch that is sent again is there twice: consumers drop what has a `message_id` that they
 know. A message that no queue is bound for is returned, and refused.
 
+A source reads a queue: a message is acknowledged when its document is durable, so it is applied at least once. Queues
+have no offsets. A stream has them (`stream=true`): what a source reads begins behind the offset that is stored with the
+documents, so a message is applied exactly once.
+
 The client is aio-pika, on an event loop of its own. Connections are not its robust ones: those restore themselves in
 the background, and hide from us what is confirmed.
 """
@@ -15,8 +19,10 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import aio_pika
 from aio_pika import exceptions as amqp
@@ -26,12 +32,18 @@ from ..delivery import AttemptFailed, DeliveryBatch, Refused
 from ..errors import Code, VecError
 from . import tls
 from .loop_thread import LoopThread
-from .messages import OutMessage
+from .messages import InMessage, OutMessage
 from .secrets import read_secret
-from .transport import MessageSink, Opening
+from .transport import MessageSink, Opening, SourceReader
 
 if TYPE_CHECKING:
-    from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
+    from aio_pika.abc import (
+        AbstractChannel,
+        AbstractConnection,
+        AbstractExchange,
+        AbstractIncomingMessage,
+        AbstractQueue,
+    )
 
 #: RabbitMQ closes a connection after two of these intervals without a sign of life, and so does the client.
 _HEARTBEAT_S: Final = 10
@@ -140,6 +152,10 @@ class _RabbitSink:
         self._exchange: AbstractExchange | None = None
         self._loop = LoopThread(f"relay {opening.definition.name}: amqp", opening.stop)
 
+    def open(self) -> None:
+        """Raises AttemptFailed and VecError."""
+        self._loop.call(self._open(), None, "connecting to RabbitMQ")
+
     def deliver(self, batch: DeliveryBatch[OutMessage]) -> None:
         # RabbitMQ closes the channel for a message that is too large, and does not say for which. So the attempts after
         # a failed one publish one message at a time.
@@ -207,23 +223,160 @@ class _RabbitSink:
             connection = await self._connection.renew()
             with _translated(f"the exchange {self._exchange_name!r}"):
                 async with asyncio.timeout(self._timeout_s):
-                    self._exchange = await self._find_exchange(connection)
+                    channel = await connection.channel(on_return_raises=True)
+                    self._channel, self._exchange = await _find_exchange(
+                        connection, channel, self._exchange_name, create=self._create
+                    )
         return self._exchange
-
-    async def _find_exchange(self, connection: AbstractConnection) -> AbstractExchange:
-        self._channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        try:
-            return await self._channel.get_exchange(self._exchange_name, ensure=True)
-        except amqp.ChannelNotFoundEntity:
-            if not self._create:
-                raise
-        self._channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        return await self._channel.declare_exchange(self._exchange_name, aio_pika.ExchangeType.TOPIC, durable=True)
 
 
 def open_sink(opening: Opening) -> MessageSink:
-    """Connects when the first batch is delivered."""
-    return _RabbitSink(opening)
+    sink = _RabbitSink(opening)
+    try:
+        sink.open()
+    except BaseException:
+        sink.close()
+        raise
+    return sink
+
+
+class _RabbitReader:
+    """Reads a queue or a stream. Messages that were read wait for `committed`; no more than `prefetch` do, so a source
+    that does not read stops the broker."""
+
+    def __init__(self, opening: Opening, offsets: Mapping[str, str]) -> None:
+        parameters = opening.parameters
+        self._queue_name = opening.url.path
+        self._what = f"the {'stream' if parameters['stream'] else 'queue'} {self._queue_name!r}"
+        self._stream = bool(parameters["stream"])
+        self._exchange_name: str | None = parameters["exchange"]
+        self._binding: str = parameters["binding"]
+        self._prefetch = int(parameters["prefetch"])
+        self._start: str = parameters["start"]
+        self._offset = int(offsets[self._queue_name]) if self._stream and self._queue_name in offsets else None
+        self._timeout_s = opening.timeout_s
+        self._connection = _Connection(opening)
+        self._channel: AbstractChannel | None = None
+        self._received: deque[AbstractIncomingMessage] = deque()
+        self._unacknowledged: deque[tuple[str, AbstractIncomingMessage]] = deque()  # by offset, in order
+        self._arrived = asyncio.Event()
+        self._loop = LoopThread(f"source {opening.definition.name}: amqp", opening.stop)
+
+    def open(self) -> None:
+        self._loop.call(self._open(), None, "connecting to RabbitMQ")
+
+    def read(self, count_max: int, wait_s: float) -> Sequence[InMessage]:
+        return self._loop.call(self._read(count_max, wait_s), None, "reading from RabbitMQ")
+
+    def committed(self, offsets: Mapping[str, str]) -> None:
+        if (offset := offsets.get(self._queue_name)) is not None and not self._stream:
+            self._loop.call(self._acknowledge(offset), self._timeout_s, "acknowledging to RabbitMQ")
+
+    def lag(self) -> int | None:
+        return None if self._stream else self._loop.call(self._count(), self._timeout_s, "asking RabbitMQ")
+
+    def pause(self) -> None:
+        """Nothing to do: the broker sends no more than `prefetch` messages, and the connection is kept alive."""
+
+    def close(self) -> None:
+        _close(self._loop, self._connection)
+
+    async def _open(self) -> None:
+        connection = await self._connection.renew()
+        with _translated(self._what):
+            async with asyncio.timeout(self._timeout_s):
+                self._channel, queue = await self._find_queue(connection)
+                self._channel.close_callbacks.add(lambda *_: self._arrived.set())
+                await self._channel.set_qos(prefetch_count=self._prefetch)
+                arguments: dict[str, Any] = {}
+                if self._stream:
+                    begin = "first" if self._start == "earliest" else "next"
+                    arguments["x-stream-offset"] = begin if self._offset is None else self._offset + 1
+                # One reader of a queue: two would apply the versions of a document in any order.
+                await queue.consume(self._receive, exclusive=not self._stream, arguments=arguments)
+
+    async def _find_queue(self, connection: AbstractConnection) -> tuple[AbstractChannel, AbstractQueue]:
+        channel = await connection.channel()
+        if self._exchange_name is None:
+            return channel, await channel.get_queue(self._queue_name, ensure=True)
+        channel, exchange = await _find_exchange(connection, channel, self._exchange_name, create=True)
+        kind: dict[str, Any] = {"x-queue-type": "stream"} if self._stream else {}
+        queue = await channel.declare_queue(self._queue_name, durable=True, arguments=kind)
+        await queue.bind(exchange, self._binding)
+        return channel, queue
+
+    async def _receive(self, message: AbstractIncomingMessage) -> None:
+        self._received.append(message)
+        self._arrived.set()
+
+    async def _read(self, count_max: int, wait_s: float) -> list[InMessage]:
+        assert self._channel is not None
+        if not self._received:
+            self._arrived.clear()
+            if not self._channel.is_closed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._arrived.wait()
+        if not self._received and self._channel.is_closed:
+            raise AttemptFailed("the connection to RabbitMQ was lost", unreachable=True)
+        taken = [self._received.popleft() for _ in range(min(count_max, len(self._received)))]
+        messages = [self._message(each) for each in taken]
+        if self._stream and taken:
+            with _translated(self._what):
+                await taken[-1].ack(multiple=True)  # a stream keeps its messages: this only asks for more
+        return messages
+
+    def _message(self, message: AbstractIncomingMessage) -> InMessage:
+        headers = {key: str(value) for key, value in message.headers.items() if isinstance(value, (str, bytes, int))}
+        if self._stream:
+            offset = str(message.headers["x-stream-offset"])
+        else:
+            offset = message.message_id or f"{message.delivery_tag}:{uuid.uuid4().hex}"
+            self._unacknowledged.append((offset, message))
+        return InMessage(self._queue_name, offset, message.body, headers=headers, redelivered=bool(message.redelivered))
+
+    async def _acknowledge(self, offset: str) -> None:
+        """Acknowledges all up to the first message with this offset (inclusive): one that was published twice has the
+        same."""
+        if not any(each == offset for each, _ in self._unacknowledged):
+            return
+        while self._unacknowledged:
+            each, message = self._unacknowledged.popleft()
+            if each == offset:
+                with _translated(self._what):
+                    await message.ack(multiple=True)
+                return
+
+    async def _count(self) -> int:
+        """Messages that wait: at the broker, and here."""
+        assert self._channel is not None
+        with _translated(self._what):
+            queue = await self._channel.declare_queue(self._queue_name, passive=True)
+        return (queue.declaration_result.message_count or 0) + len(self._received)
+
+
+def open_source(opening: Opening, offsets: Mapping[str, str]) -> SourceReader:
+    reader = _RabbitReader(opening, offsets)
+    try:
+        reader.open()
+    except BaseException:
+        reader.close()
+        raise
+    return reader
+
+
+async def _find_exchange(
+    connection: AbstractConnection, channel: AbstractChannel, name: str, *, create: bool
+) -> tuple[AbstractChannel, AbstractExchange]:
+    """An exchange of any type, or with `create` a new topic exchange; and its channel, which may be another one: the
+    answer that there is none closes a channel."""
+    try:
+        return channel, await channel.get_exchange(name, ensure=True)
+    except amqp.ChannelNotFoundEntity:
+        if not create:
+            raise
+    channel = await connection.channel(on_return_raises=True)
+    return channel, await channel.declare_exchange(name, aio_pika.ExchangeType.TOPIC, durable=True)
 
 
 @contextlib.contextmanager
@@ -236,6 +389,8 @@ def _translated(what: str) -> Iterator[None]:
             Code.SETTINGS, f"RabbitMQ does not have {what} ({_reason(error)})", "declare it, or correct the URL"
         ) from error
     except ChannelAccessRefused as error:
+        if "exclusive" in str(error):  # perhaps our own consumer, of a connection that the broker still believes in
+            raise AttemptFailed(f"another consumer reads {what}", unreachable=True) from error
         raise VecError(
             Code.SETTINGS,
             f"RabbitMQ does not allow the use of {what} ({_reason(error)})",

@@ -10,7 +10,7 @@ from typing import Any, Final
 from ..errors import Code, VecError, nearest
 from ..parameters import Parameter, check_parameters
 from .definition import Definition, Direction
-from .parameters import PASSWORD, TIMEOUT, TLS, check_paths
+from .parameters import PASSWORD, START, TIMEOUT, TLS, check_paths
 from .secrets import check_secret
 from .transport import OpenSink, OpenSource, Transport
 from .url import Url, parse
@@ -29,17 +29,65 @@ def _check_file(direction: Direction, url: Url, parameters: Mapping[str, Any]) -
         )
 
 
+def _check_redis(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
+    if len(url.hosts) > 1 or url.query:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{url.text!r:.200} names more than one server and one stream",
+            "use redis://HOST:PORT/STREAM; for another database: -p db=NUMBER",
+            field="url",
+        )
+    if not url.path:
+        raise VecError(
+            Code.INVALID_REQUEST, f"{url.text!r:.200} names no stream", "use redis://HOST:PORT/STREAM", field="url"
+        )
+    _check_tls(url, parameters, "rediss")
+    check_secret(parameters, "password")
+
+
+def _check_tls(url: Url, parameters: Mapping[str, Any], scheme: str) -> None:
+    """Raises VecError for parameters of TLS with a scheme that does not use it."""
+    if url.scheme != scheme and any(parameters[name] is not None for name in TLS):
+        raise VecError(Code.INVALID_REQUEST, f"{url.scheme}:// does not use TLS", f"use {scheme}://", field="url")
+
+
 def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
     check_secret(parameters, "password")
     if not url.path or url.query:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"{url.text!r:.200} names no exchange",
-            "use amqp://HOST/EXCHANGE; a virtual host is a parameter: -p vhost=NAME",
+            f"{url.text!r:.200} names no {'exchange' if direction == 'relay' else 'queue'}",
+            "use amqp://HOST/NAME; a virtual host is a parameter: -p vhost=NAME",
             field="url",
         )
     if len(url.path.encode()) > _AMQP_NAME_BYTES_MAX:
-        raise VecError(Code.INVALID_REQUEST, f"the exchange's name exceeds {_AMQP_NAME_BYTES_MAX} bytes", field="url")
+        raise VecError(Code.INVALID_REQUEST, f"the name exceeds {_AMQP_NAME_BYTES_MAX} bytes", field="url")
+
+
+def _check_webhook(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
+    for name in ("password", "secret", "token"):
+        check_secret(parameters, name)
+    if not url.hosts[0].name or len(url.hosts) > 1 or not url.text.isascii() or " " in url.text:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{url.text!r:.200} cannot be the URL of a webhook",
+            "it has one host, and is ASCII; write %XX for other characters",
+            field="url",
+        )
+    has = {name for name in ("password", "token") if parameters[f"{name}_file"] or parameters[f"{name}_env"]}
+    if "password" in has and url.user is None:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            "there is a password, and no user",
+            "name the user: https://USER@HOST/PATH",
+            field="url",
+        )
+    if "token" in has and url.user is not None:
+        raise VecError(Code.INVALID_REQUEST, "there is a token, and a user", "use one of them", field="url")
+    if has and url.scheme == "http" and not url.is_loopback:
+        raise VecError(
+            Code.INVALID_REQUEST, f"the {has.pop()} would be sent without encryption", "use https://", field="url"
+        )
 
 
 TRANSPORTS: Final[dict[str, Transport]] = {
@@ -51,25 +99,79 @@ TRANSPORTS: Final[dict[str, Transport]] = {
         sink="vecd.connectors.file_lines:open_sink",
         check=_check_file,
     ),
+    "redis": Transport(
+        name="redis",
+        schemes=("redis", "rediss"),
+        what="a stream of Redis",
+        url="redis://[USER@]HOST[:PORT]/STREAM",
+        sink="vecd.connectors.redis_streams:open_sink",
+        source="vecd.connectors.redis_streams:open_source",
+        extra="redis",
+        requires="redis",
+        parameters={
+            "db": Parameter("the number of the database", int, low=0, high=1_000_000, default=0),
+            "maxlen": Parameter(
+                "of a relay: about how many entries the stream keeps; 0: all", int, low=0, default=1_000_000
+            ),
+            "replicas": Parameter(
+                "of a relay: how many replicas must have a batch before it counts as confirmed",
+                int,
+                low=0,
+                high=100,
+                default=0,
+            ),
+            "field": Parameter(
+                "of a source: the field with the message; default: body, or else all fields as an object", str
+            ),
+            **START,
+            **PASSWORD,
+            **TLS,
+            **TIMEOUT,
+        },
+        check=_check_redis,
+    ),
     "rabbitmq": Transport(
         name="rabbitmq",
         schemes=("amqp", "amqps"),
-        what="an exchange of RabbitMQ",
-        url="amqp://[USER@]HOST[:PORT]/EXCHANGE",
+        what="RabbitMQ: a relay's exchange, a source's queue or stream",
+        url="amqp://[USER@]HOST[:PORT]/NAME",
         sink="vecd.connectors.rabbitmq:open_sink",
+        source="vecd.connectors.rabbitmq:open_source",
         extra="rabbitmq",
         requires="aio_pika",
         parameters={
             "vhost": Parameter("the virtual host", str, default="/"),
             "create": Parameter(
-                "declare the exchange, as a durable topic exchange, if there is none", bool, default=True
+                "a relay declares the exchange, as a durable topic, if it is missing", bool, default=True
             ),
-            "mandatory": Parameter("messages for which no queue is bound are refused", bool, default=True),
+            "mandatory": Parameter("a relay's message that no queue is bound for is refused", bool, default=True),
+            "stream": Parameter("a source reads a stream, each message exactly once", bool, default=False),
+            "exchange": Parameter("a source declares its queue, and binds it to this exchange", str),
+            "binding": Parameter("the routing keys that are bound, with exchange=", str, default="#"),
+            "prefetch": Parameter("messages that a source takes in advance", int, low=1, high=65_535, default=1_000),
+            **START,
             **TIMEOUT,
             **PASSWORD,
             **TLS,
         },
         check=_check_rabbitmq,
+    ),
+    "webhook": Transport(
+        name="webhook",
+        schemes=("https", "http"),
+        what="an HTTP server, by POST",
+        url="https://[USER@]HOST[:PORT]/PATH",
+        sink="vecd.connectors.webhook:open_sink",
+        parameters={
+            "secret_file": Parameter("the file with the secrets that sign each request, one a line, as base64", str),
+            "secret_env": Parameter("the variable of the daemon's environment with these secrets", str),
+            "token_file": Parameter("the file with a token: Authorization: Bearer TOKEN", str),
+            "token_env": Parameter("the variable of the daemon's environment with the token", str),
+            **TIMEOUT,
+            **PASSWORD,
+            **TLS,
+        },
+        check=_check_webhook,
     ),
 }
 

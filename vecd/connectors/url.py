@@ -40,6 +40,10 @@ class Url(NamedTuple):
         """The port of the first host."""
         return self.hosts[0].port or default
 
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
     def addresses(self, default_port: int) -> Sequence[str]:
         """All hosts as `name:port`."""
         return [

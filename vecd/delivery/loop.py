@@ -106,6 +106,7 @@ class Delivery(Generic[T]):
                     self._give_up(batch, failure)
                     return True
             pause_s = backoff.pause_s(batch.attempt, self._options.retry_s, self._options.retry_s_max)
+            pause_s = max(pause_s, failure.retry_after_s)
             self._observer.retrying(batch, failure, pause_s)
             if self._stop.wait(pause_s):
                 return False

@@ -16,14 +16,24 @@ class AttemptFailed(Exception):
     `reason` is a clause such as "the command failed with status 1"; `details` describe the attempt in a dead letter.
     With `final`, another attempt cannot succeed: the batch becomes a dead letter at once. With `unreachable`, the
     attempt says nothing about the batch, because nothing was there to take it: it is tried again without a limit.
+    With `retry_after_s`, the receiver asked not to be tried again before that many seconds have passed.
     """
 
-    def __init__(self, reason: str, *, final: bool = False, unreachable: bool = False, **details: Any) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        final: bool = False,
+        unreachable: bool = False,
+        retry_after_s: float = 0.0,
+        **details: Any,
+    ) -> None:
         super().__init__(reason)
         assert not (final and unreachable)
         self.reason = reason
         self.final = final
         self.unreachable = unreachable
+        self.retry_after_s = retry_after_s
         self.details = details
 
 

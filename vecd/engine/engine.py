@@ -61,6 +61,7 @@ class Engine:
         self._readers = pool(limits.READERS, "vecd-read")
         self._searchers = pool(limits.SEARCHERS, "vecd-search")
         self._preparers = FairPool("vecd-prepare", limits.PREPARERS)
+        self.leased = self.executor.leased  # texts that `vec worker` processes may embed
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop

@@ -359,7 +359,7 @@ class BatchBuilder:
         for start in range(0, len(missing), limits.EMBED_TEXTS):
             rows = missing[start : start + limits.EMBED_TEXTS]
             texts = [indexed[row] or "" for row in rows]
-            futures.append((rows, engine.executor.submit(flow, self.library.embedder, texts)))
+            futures.append((rows, engine.executor.embed(flow, self.library.embedder, texts)))
         try:
             begun()
             vectors = NO_VECTORS

@@ -71,6 +71,8 @@ OPS: Final[dict[str, OpAccess]] = {
     "jobs.checkpoint": OpAccess("write"),
     "jobs.finish": OpAccess("write"),
     "jobs.workers": OpAccess("read"),
+    "tasks.heartbeat": OpAccess("write"),
+    "tasks.finish": OpAccess("write"),
     "schedule.add": OpAccess("write", "any library"),
     "schedule.list": OpAccess("read"),
     "schedule.run": OpAccess("write"),

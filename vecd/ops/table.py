@@ -89,6 +89,8 @@ OPS: Final[dict[str, Op | Immediate]] = {
     "jobs.checkpoint": Op(workers.checkpoint),
     "jobs.finish": Op(workers.finish),
     "jobs.workers": Immediate(workers.workers),
+    "tasks.heartbeat": Op(workers.heartbeat_task),
+    "tasks.finish": Op(workers.finish_task),
     "schedule.add": Op(schedule.add),
     "schedule.list": Op(schedule.list_),
     "schedule.run": Op(schedule.run),

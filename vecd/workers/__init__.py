@@ -1,9 +1,15 @@
-"""workers: turns texts into vectors outside the daemon, which commits what comes back.
+"""Workers in other processes and on other machines: the heavy and pure part of jobs and of ingests, computed elsewhere.
 
-`tasks` is the work itself, texts to vectors as bytes, and needs no store. Child processes of the daemon run it
-(`local_pool`), and so do workers on other machines, under Celery, RQ or Dramatiq (`celery`, `rq`, `dramatiq`: what
-these programs load). `executor` is the daemon's side: it sends messages through a broker and hands out the answers;
-`executor_table` lists the frameworks. man/vec-workers.7 is the contract.
+Texts are embedded by workers of Celery, RQ or Dramatiq, by `vec worker` processes, or by child processes of the daemon,
+which commits what comes back. Slow embedders never run in the daemon's own process.
 
-The libraries of the frameworks are imported only in the file of each.
+executor.py       in the daemon: who embeds which texts
+executor_*.py     the side of the daemon for frameworks: settings, the table of frameworks, what is sent, limits
+celery.py rq.py dramatiq.py
+                  what the workers of a framework load; a framework's library is imported only in its own files
+tasks.py          the task: texts to vectors as bytes (messages.py)
+local_pool.py     child processes of the daemon, which run the same task (local.py)
+leased_tasks.py   in the daemon: embedding tasks (texts to vectors), which workers hold by lease
+leased_worker.py  the process `vec worker`: claims tasks and jobs, and runs them
+leased_jobs.py    the kinds of job that `vec worker` runs, one function each
 """

@@ -8,7 +8,7 @@ import redis
 from .. import limits
 
 
-def connection(url: str) -> redis.Redis[bytes]:
+def connection(url: str) -> redis.Redis:
     """A client whose calls return within about EXECUTOR_CALL_S."""
     return redis.Redis.from_url(
         url,
@@ -19,7 +19,7 @@ def connection(url: str) -> redis.Redis[bytes]:
     )
 
 
-def answer(client: redis.Redis[bytes], answers: str, data: bytes) -> None:
+def answer(client: redis.Redis, answers: str, data: bytes) -> None:
     """Called by a worker."""
     with client.pipeline(transaction=True) as pipeline:
         pipeline.rpush(answers, data)

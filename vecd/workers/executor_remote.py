@@ -112,10 +112,14 @@ class RemoteExecutor:
             }
 
     def close(self) -> None:
-        """Ends the threads within a few seconds; what waits is dropped. Blocks."""
+        """Ends the threads within a few seconds, and what waits with VecError `shutting_down`. Blocks."""
         with self._changed:
             self._closed = True
+            dropped = [self._waiting.get()[1] for _ in range(len(self._waiting))]
+            dropped += [message.batch for message in self._sent.values() if message.batch is not None]
             self._changed.notify_all()
+        for batch in dropped:
+            batch.resolve(VecError(Code.SHUTTING_DOWN, "the daemon is stopping"))
         for thread in self._threads:
             thread.join(2 * limits.EXECUTOR_CALL_S)
 

@@ -100,10 +100,13 @@ class LocalPool:
             return len(self._large) + len(self._small) + self._busy
 
     def close(self) -> None:
-        """Kills the processes; what waits is dropped. Blocks."""
+        """Kills the processes, and ends what waits with VecError `shutting_down`. Blocks."""
         with self._lock:
             self._closed = True
+            dropped = [queue.get()[1] for queue in (self._small, self._large) for _ in range(len(queue))]
             self._ready.notify_all()
+        for batch in dropped:
+            batch.resolve(VecError(Code.SHUTTING_DOWN, "the daemon is stopping"))
         for child in self._children:
             child.kill()
         for thread in self._threads:
