@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"child_process", "connector_process", "http", "workers"},
     "child_process": {*SHARED, "process"},
     "connector_process": {*SHARED, "child_process"},
-    "http": {*SHARED, "logs", "process", "unixsocket", "data_lock", "wire", "client"},
+    "http": {*SHARED, "logs", "process", "unixsocket", "data_lock", "wire", "client", "connectors"},
     "restore": {*SHARED, "data_lock", "store"},
     "__main__": {"daemon"},
 }

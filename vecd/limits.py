@@ -225,6 +225,15 @@ CONNECTORS_REPORT_S: Final = 0.5
 RELAY_COMMIT_S: Final = 0.1
 #: How long a connector takes to stop, beyond the time-out of a call to its broker.
 CONNECTORS_STOP_S: Final = 5.0
+#: A broker's message as a source takes it: an event with a document of thousands of vectors, as numbers in JSON.
+SOURCE_MESSAGE_BYTES_MAX: Final = 32 * MIB
+#: Messages, and bytes of their bodies, that a source applies in one transaction: a few hundredths of a second.
+SOURCE_BATCH_MESSAGES: Final = 512
+SOURCE_BATCH_BYTES: Final = MIB
+#: Partitions of a source; characters of an offset, or of a rule of its mapping; and of the name of its group.
+SOURCE_PARTITIONS_MAX: Final = 10_000
+SOURCE_VALUE_CHARS_MAX: Final = 1_000
+SOURCE_GROUP_CHARS_MAX: Final = 200
 
 # --- jobs -----------------------------------------------------------------------------------------------------------
 #: Default and maximum number of threads that run jobs.
@@ -348,10 +357,6 @@ JOB_LINE_CHARS_MAX: Final = 2_000
 CANCEL_WAIT_S: Final = 5.0
 #: Stopping: how long the current steps of jobs may take.
 JOBS_STOP_S: Final = 10.0
-
-# --- connectors: sources ----------------------------------------------------------------------------------------------
-#: A broker's message as a source takes it: an event with a document of thousands of vectors, as numbers in JSON.
-SOURCE_MESSAGE_BYTES_MAX: Final = 32 * MIB
 
 # --- the store ------------------------------------------------------------------------------------------------------
 #: Rows of one group commit. A larger bound saves fsyncs, and makes the first write of a group wait longer.
