@@ -201,6 +201,7 @@ _QUEUE = {
     **dict.fromkeys(JOB_STATUS["enum"], COUNT),
     "workers": COUNT,
     "paused": array(STRING, description="Kinds of job; the empty string means all."),
+    "executor": {**MAP, "description": "What embeds outside the daemon; see vec-workers(7)."},
 }
 _SCHEDULED = {
     "kind": {"type": "string", "minLength": 1},
