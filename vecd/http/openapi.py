@@ -32,6 +32,7 @@ TAGS: Final = {
     "consumers": "Named cursors that the daemon keeps.",
     "jobs": "Background jobs.",
     "schedules": "Jobs at certain times.",
+    "relays": "The log, carried to message brokers.",
     "instance": "Status, backup, and the log's retention.",
     "tickets": "For clients that cannot send a key in a header.",
     "health": "For supervisors and monitoring.",
@@ -95,6 +96,18 @@ OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
     "schedule.add": (Code.EXISTS, Code.NOT_FOUND, Code.UNSUPPORTED, Code.INVALID_FILTER, Code.DISK_FULL),
     "schedule.run": (Code.NOT_FOUND, Code.UNSUPPORTED, Code.INVALID_FILTER, Code.DISK_FULL),
     "schedule.remove": (Code.NOT_FOUND,),
+    "relay.add": (
+        Code.EXISTS,
+        Code.NOT_FOUND,
+        Code.UNSUPPORTED,
+        Code.INVALID_FILTER,
+        Code.INVALID_CURSOR,
+        Code.COMPACTED,
+        Code.FOREIGN_CURSOR,
+        Code.DISK_FULL,
+    ),
+    **{f"relay.{what}": (Code.NOT_FOUND,) for what in ("show", "pause", "resume", "remove", "dead", "retry", "drop")},
+    "relay.reset": (Code.NOT_FOUND, Code.INVALID_CURSOR, Code.COMPACTED, Code.FOREIGN_CURSOR),
 }
 
 #: What any request can meet that goes to the daemon, or needs a key.
