@@ -44,8 +44,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text": SHARED,
     "feed": {*SHARED, "store", "filters"},
     "delivery": SHARED,
-    "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed"},
-    "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine"},
+    "workers": {*SHARED, "client", "index", "text"},
+    "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed", "workers"},
+    "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine", "workers"},
     "connectors": {*SHARED, "logs", "process", "wire", "client", "delivery"},
     "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs", "connectors"},
     "server": {*SHARED, "wire", "unixsocket", "ops"},
@@ -59,9 +60,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 #: What the command line may know of vecd.
-CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery", "http"}
+CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery", "http", "workers"}
 #: Tables of names that its options list; they load nothing that they name (tests/cli/test_startup.py).
-CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders"}
+CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders", "vecd.connectors.parameters"}
 
 #: Modules that only some layers may import.
 ONLY_IN: dict[str, set[str]] = {
@@ -80,13 +81,13 @@ ONLY_IN: dict[str, set[str]] = {
     "confluent_kafka": {"connectors"},
     "aio_pika": {"connectors"},
     "nats": {"connectors"},
-    "numpy": {"store", "index", "filters", "text", "feed", "engine", "jobs"},
+    "numpy": {"store", "index", "filters", "text", "feed", "engine", "jobs", "workers"},
     "faiss": {"index"},
     "scipy": {"index"},
     "tokenizers": {"text"},
     "semantic_text_splitter": {"text"},
     "wordllama": {"text"},
-    "msgpack": {"wire", "feed", "engine"},
+    "msgpack": {"wire", "feed", "engine", "connectors"},
     "cronsim": {"jobs"},
     "typer": set(),
     "rich": set(),

@@ -24,6 +24,7 @@ table, and checks it):
     text/               text in, chunks and vectors out
     feed/               the log as a feed: cursors, selection, batches, watches, consumers
     delivery/           delivers a feed to something that may fail: batches, retries, dead letters
+    workers/            texts to vectors in other processes: tasks by lease, and the process `vec worker`
     connectors/         relays of the log to brokers, and sources from them; a process of its own, and a client of the
                         socket; ops may know its pure half (connectors/table.py and what that imports)
     engine/             store, index, text and feed at work: ingest, search, documents, libraries

@@ -100,6 +100,10 @@ LETTERS = st.one_of(
     ),
     JSON,
 )  # fmt: skip
+RULES = st.one_of(
+    st.dictionaries(st.sampled_from(["id", "text", "metadata", "metadata.x", "delete", "x"]), TEXTS, max_size=3), JSON
+)
+OFFSETS = st.one_of(st.dictionaries(st.sampled_from(["", "0"]), st.sampled_from(["1", "2"]), max_size=2), JSON)
 REPORTS = st.fixed_dictionaries(
     {"direction": st.sampled_from(["relay", "source", "x"]), "name": NAMES, "generation": COUNTS, "state": TEXTS},
     optional={"error": JSON, "rate": JSON, "lag": JSON},
@@ -160,7 +164,8 @@ FIELDS: dict[str, dict[str, Values]] = {
     "jobs.retry": {"job_ids": JOBS},
     "jobs.drop": {"job_ids": JOBS},
     "jobs.claim": {
-        "worker": NAMES, "kinds": st.lists(KIND, max_size=2), "lease_s": SECONDS,
+        "worker": NAMES, "kinds": st.lists(KIND | st.just("embed"), max_size=2), "lease_s": SECONDS,
+        "embedders": st.lists(NAMES, max_size=2),
         "wait_s": st.sampled_from([0, -1, 0.01, float("nan"), "soon"]),
     },
     "jobs.heartbeat": {"job_id": COUNTS, "attempt": COUNTS, "done": COUNTS, "total": COUNTS},
@@ -170,6 +175,8 @@ FIELDS: dict[str, dict[str, Values]] = {
     },
     "jobs.finish": {"job_id": COUNTS, "attempt": COUNTS, "result": JSON, "error": ERRORS},
     "jobs.workers": {},
+    "tasks.heartbeat": {"task_id": NAMES},
+    "tasks.finish": {"task_id": NAMES, "vectors": st.binary(max_size=16), "error": ERRORS},
     "jobs.pause": {"kinds": st.lists(KIND, max_size=2)},
     "jobs.resume": {"kinds": st.lists(KIND, max_size=2)},
     "schedule.add": {
@@ -198,6 +205,25 @@ FIELDS: dict[str, dict[str, Values]] = {
     "relay.watch": {"name": NAMES, "generation": COUNTS, "timeout_s": SECONDS},
     "relay.commit": {
         "name": NAMES, "generation": COUNTS, "cursor": CURSORS, "dead_letters": st.lists(LETTERS, max_size=2),
+        "letter_ids": JOBS,
+    },
+    "source.add": {
+        "name": NAMES, "url": URLS, "parameters": PARAMETERS, "library": LIBRARIES, "group": NAMES, "mapping": RULES,
+        "libraries": st.lists(LIBRARIES, max_size=2), "paused": FLAGS,
+    },
+    "source.list": {},
+    "source.show": {"name": NAMES},
+    "source.pause": {"name": NAMES},
+    "source.resume": {"name": NAMES},
+    "source.reset": {"name": NAMES, "start": st.sampled_from(["earliest", "latest", "x"]), "offsets": OFFSETS},
+    "source.remove": {"name": NAMES},
+    "source.dead": {"name": NAMES, "after": COUNTS, "bodies": FLAGS, "retrying": FLAGS},
+    "source.retry": {"name": NAMES, "letter_ids": JOBS},
+    "source.drop": {"name": NAMES, "letter_ids": JOBS},
+    "source.offsets": {"name": NAMES, "generation": COUNTS},
+    "source.commit": {
+        "name": NAMES, "generation": COUNTS, "offsets": OFFSETS, "expected": OFFSETS,
+        "documents": DOCUMENTS, "dead_letters": st.lists(LETTERS, max_size=2),
         "letter_ids": JOBS,
     },
     "connectors.watch": {},

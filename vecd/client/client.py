@@ -385,14 +385,34 @@ class Client(ConnectorMethods):
     # --- jobs: for a worker -----------------------------------------------------------------------------------------
 
     def claim_job(
-        self, worker: str, kinds: Sequence[str], *, lease_s: float | None = None, wait_s: float | None = None
+        self,
+        worker: str,
+        kinds: Sequence[str],
+        *,
+        embedders: Sequence[str] = (),
+        lease_s: float | None = None,
+        wait_s: float | None = None,
     ) -> dict[str, Any] | None:
         """Begins an attempt at the next job of these kinds; waits up to `wait_s` for one. None if there is none.
 
-        The answer has `job_id`, `attempt`, `params`, `checkpoint`, `steps` and more: see vec-protocol(7). The job is
-        the worker's for `lease_s` seconds after each call below. Raises VecError `unsupported`."""
-        job = self.request("jobs.claim", worker=worker, kinds=list(kinds), lease_s=lease_s, wait_s=wait_s)["job"]
-        return None if job is None else dict(job)
+        The answer has `job_id`, `attempt`, `params`, `checkpoint`, `steps` and more: see vec-protocol(7). With the
+        kinds `embed` or `reembed`, it may be a task for one of `embedders`: `task_id`, `embedder`, `texts` and more.
+        Either is the worker's for `lease_s` seconds after each call below. Raises VecError `unsupported`."""
+        answer = self.request(
+            "jobs.claim", worker=worker, kinds=list(kinds), embedders=list(embedders) or None, lease_s=lease_s,
+            wait_s=wait_s,
+        )  # fmt: skip
+        found = answer["job"] or answer.get("task")
+        return None if found is None else dict(found)
+
+    def heartbeat_task(self, task_id: str) -> dict[str, Any]:
+        """Extends the lease of a task: `{"lease_s"}`. Raises VecError `lease_lost`."""
+        return self.request("tasks.heartbeat", task_id=task_id)
+
+    def finish_task(self, task_id: str, *, vectors: bytes | None = None, error: dict[str, Any] | None = None) -> None:
+        """Ends a task, with its vectors (little-endian float32, one per text, in order), with an error (`code`,
+        `message`), or with neither: then the task is returned. Raises VecError `lease_lost` or `invalid_request`."""
+        self.request("tasks.finish", task_id=task_id, vectors=vectors, error=error)
 
     def heartbeat_job(
         self, job_id: int, attempt: int, *, done: int | None = None, total: int | None = None

@@ -29,6 +29,28 @@ def _check_file(direction: Direction, url: Url, parameters: Mapping[str, Any]) -
         )
 
 
+def _check_redis(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
+    if len(url.hosts) > 1 or url.query:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{url.text!r:.200} names more than one server and one stream",
+            "use redis://HOST:PORT/STREAM; for another database: -p db=NUMBER",
+            field="url",
+        )
+    if not url.path:
+        raise VecError(
+            Code.INVALID_REQUEST, f"{url.text!r:.200} names no stream", "use redis://HOST:PORT/STREAM", field="url"
+        )
+    _check_tls(url, parameters, "rediss")
+    check_secret(parameters, "password")
+
+
+def _check_tls(url: Url, parameters: Mapping[str, Any], scheme: str) -> None:
+    """Raises VecError for parameters of TLS with a scheme that does not use it."""
+    if url.scheme != scheme and any(parameters[name] is not None for name in TLS):
+        raise VecError(Code.INVALID_REQUEST, f"{url.scheme}:// does not use TLS", f"use {scheme}://", field="url")
+
+
 def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
     check_secret(parameters, "password")
     if not url.path or url.query:
@@ -75,7 +97,40 @@ TRANSPORTS: Final[dict[str, Transport]] = {
         what="a file, with one JSON object a line",
         url="file:///PATH",
         sink="vecd.connectors.file_lines:open_sink",
+        source="vecd.connectors.file_reader:open_source",
+        parameters=START,
         check=_check_file,
+    ),
+    "redis": Transport(
+        name="redis",
+        schemes=("redis", "rediss"),
+        what="a stream of Redis",
+        url="redis://[USER@]HOST[:PORT]/STREAM",
+        sink="vecd.connectors.redis_streams:open_sink",
+        source="vecd.connectors.redis_streams:open_source",
+        extra="redis",
+        requires="redis",
+        parameters={
+            "db": Parameter("the number of the database", int, low=0, high=1_000_000, default=0),
+            "maxlen": Parameter(
+                "of a relay: about how many entries the stream keeps; 0: all", int, low=0, default=1_000_000
+            ),
+            "replicas": Parameter(
+                "of a relay: how many replicas must have a batch before it counts as confirmed",
+                int,
+                low=0,
+                high=100,
+                default=0,
+            ),
+            "field": Parameter(
+                "of a source: the field with the message; default: body, or else all fields as an object", str
+            ),
+            **START,
+            **PASSWORD,
+            **TLS,
+            **TIMEOUT,
+        },
+        check=_check_redis,
     ),
     "rabbitmq": Transport(
         name="rabbitmq",

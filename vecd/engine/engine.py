@@ -25,6 +25,7 @@ from ..settings import Settings
 from ..store.database import Database
 from ..store.transaction import Commit, JobChange
 from ..text import embedders
+from ..workers.leased_tasks import EmbeddingTasks
 from .attribute_cache import AttributeCache
 from .batch_executor import BatchExecutor
 from .damage import Damage
@@ -57,6 +58,8 @@ class Engine:
         self._readers = pool(limits.READERS, "vecd-read")
         self._searchers = pool(limits.SEARCHERS, "vecd-search")
         self._preparers = FairPool("vecd-prepare", limits.PREPARERS)
+        self.leased = EmbeddingTasks()  # texts that `vec worker` processes may embed
+        self.tasks = self.leased  # who embeds the texts of jobs
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop

@@ -33,6 +33,7 @@ from ..store.job_transitions import Ending
 from ..store.jobs import Job
 from ..store.transaction import JobChange, Transaction
 from ..units import format_time
+from ..workers.leased_tasks import Lease, Takes
 from .clocks import steady_us, wall_us
 from .effects import EffectResult
 from .kinds import KINDS
@@ -73,6 +74,10 @@ class Dispatcher:
         self._closing = False
         self._idle = 0  # threads that wait for a job
         self._waiting = WaitingWorkers()  # outside the daemon
+        self._tasks = engine.leased
+        self._tasks.clock = lambda: self._time.now
+        self._tasks.on_ready = self._tasks_queued
+        self.on_tasks: Callable[[], None] = lambda: None  # called when tasks were queued: call `expire`
 
     def open(self) -> None:
         """Loads the jobs from the store, and ends attempts that were lost with the last daemon. Raises VecError."""
@@ -192,24 +197,33 @@ class Dispatcher:
             attempts = [each for _, each in sorted(self._attempts.items())]
             waiting = sorted(each.name for each in self._waiting)
         found = [_described(each) for each in attempts if each.job is not None]
+        found += [self._described_task(each) for each in self._tasks.leases()]
         no_job = dict.fromkeys(("job_id", "kind", "library", "attempt", "started_at", "lease_left_s", "stop"))
         return found + [{"worker": name, **no_job} for name in waiting]
 
     # --- the four functions of a worker -----------------------------------------------------------------------------
 
-    def claim(self, worker: str, kinds: Iterable[str], lease_s: float) -> Claim | None:
-        """Starts an attempt of a worker outside the daemon at the next job of these kinds; None if there is none that
-        may run, or if the daemon stops. A result of None means that the job was cancelled before the claim."""
+    def claim(self, worker: str, takes: Takes, lease_s: float) -> Claim | None:
+        """Gives a worker outside the daemon the next task, or else starts an attempt at the next job; None if there is
+        none that it takes, or if the daemon stops. A result of None means that the job was cancelled before the
+        claim."""
         with self._condition:
+            self._tasks.heard(worker, takes)
             self._serve()  # those that came before
-            return self._claim(worker, frozenset(kinds), lease_s)
+            return self._claim(worker, takes, lease_s)
 
-    def _claim(self, worker: str, kinds: frozenset[str], lease_s: float) -> Claim | None:
-        entry = None if self._closing else self._queue.take(steady_us(), kinds.__contains__)
+    def _claim(self, worker: str, takes: Takes, lease_s: float) -> Claim | None:
+        if self._closing:
+            return None
+        if (lease := self._tasks.take(worker, takes, lease_s)) is not None:
+            given: Claim = Future()
+            given.set_result(lease)
+            return given
+        entry = self._queue.take(steady_us(), takes.jobs.__contains__)
         if entry is None:
             return None
         attempt = self._attempts[entry.job_id] = Attempt(entry, worker, self._time, lease_s)
-        future = self._engine.database.submit(
+        future: Claim = self._engine.database.submit(
             partial(transitions.claim, job_id=entry.job_id, worker=worker, lease_s=lease_s),
             frees=_frees(entry),
             sender=self,
@@ -217,11 +231,11 @@ class Dispatcher:
         future.add_done_callback(partial(self._claimed, attempt))
         return future
 
-    def _claimed(self, attempt: Attempt, future: Future[Job | None]) -> None:
+    def _claimed(self, attempt: Attempt, future: Claim) -> None:
         """On the writer's thread."""
         with self._condition:
             job = None if future.exception() is not None else future.result()
-            if job is not None:
+            if isinstance(job, Job):
                 attempt.begin(job)
                 return
             self._remove(attempt)
@@ -272,7 +286,7 @@ class Dispatcher:
             self._time.tick()
             leased = [each for each in self._attempts.values() if each.lease_s is not None]
             futures = [self._expire(each) for each in leased if each.expired and each.job and not each.finishing]
-        return bool(leased), futures
+        return self._tasks.expire() or bool(leased), futures
 
     def _expire(self, attempt: Attempt) -> Future[Job | None]:
         """From now on the worker is refused, even if the transaction fails."""
@@ -303,18 +317,27 @@ class Dispatcher:
     # --- waiting for jobs: workers outside --------------------------------------------------------------------------
 
     def wait_for_job(self, worker: WaitingWorker) -> None:
-        """The worker gets the next job of its kinds, after those that came before it; then its `claim` is set."""
+        """The worker gets the next job or task that it takes, after those that came before it; then its `claim` is
+        set."""
         with self._condition:
+            self._tasks.arrive(worker, worker.takes)
             self._waiting.add(worker)
             self._serve()
             if self._closing:
                 worker.wake()
 
-    def stop_waiting(self, worker: WaitingWorker) -> Claim | None:
-        """The worker waits no longer. Returns the claim that it was given, if any."""
+    def stop_waiting(self, worker: WaitingWorker, *, gone: bool) -> Claim | None:
+        """The worker waits no longer. `gone`: its request was cancelled. Returns the claim that it was given, if
+        any."""
         with self._condition:
             self._waiting.remove(worker)
+            self._tasks.leave(worker, worker.name, gone=gone)
             return worker.claim
+
+    def _tasks_queued(self) -> None:
+        with self._condition:
+            self._serve()
+        self.on_tasks()
 
     def serve_due(self) -> float | None:
         """Gives delayed jobs that are due to workers that wait; returns the seconds until the next call, None while no
@@ -444,9 +467,22 @@ class Dispatcher:
                 worker.wake()
 
     def _serve(self) -> None:
-        """Gives jobs to the workers outside that wait."""
+        """Gives tasks and jobs to the workers outside that wait."""
         if self._waiting:
-            self._waiting.serve(lambda worker: self._claim(worker.name, worker.kinds, worker.lease_s))
+            self._waiting.serve(lambda worker: self._claim(worker.name, worker.takes, worker.lease_s))
+
+    def _described_task(self, lease: Lease) -> dict[str, Any]:
+        batch = lease.task.batch
+        return {
+            "worker": lease.worker,
+            "job_id": batch.job_id,
+            "kind": batch.kind,
+            "library": batch.library,
+            "attempt": None,
+            "started_at": format_time(lease.begun_us),
+            "lease_left_s": round(max(0.0, lease.ends - self._time.now), 1),
+            "stop": None,
+        }
 
 
 def lease_lost(job_id: int, number: int) -> VecError:

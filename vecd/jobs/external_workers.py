@@ -1,4 +1,5 @@
-"""Workers outside the daemon: the ops jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish and jobs.workers.
+"""Workers outside the daemon: the ops jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish and jobs.workers; and
+tasks.heartbeat and tasks.finish, for the tasks that a claim may answer with (workers/leased_tasks.py).
 
 This module adapts the dispatcher to the event loop, and validates input of other processes. A worker that did not get
 an answer repeats its request: a checkpoint or an end that was committed before is answered, but not applied twice.
@@ -7,7 +8,6 @@ an answer repeats its request: a checkpoint or an end that was committed before 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from ..errors import Code, VecError
 from ..store import jobs as store
 from ..store.job_transitions import Ending, OutOfOrder, Repeated, Superseded
 from ..store.jobs import Job
+from ..workers.leased_tasks import TASK_KINDS, Lease, Takes
 from . import kinds, operations
 from .dispatcher import lease_lost
 from .effects import decode
@@ -35,41 +36,49 @@ _ENDED_BY_WORKER = ("completed", "failed", "cancelled", "paused", "stopped", "ti
 
 
 async def claim(
-    jobs: Jobs, worker: str, wanted: Sequence[str], *, lease_s: float, wait_s: float
-) -> dict[str, Any] | None:
-    """Starts an attempt at the next job of these kinds; waits up to `wait_s` for a job; None if there is none.
+    jobs: Jobs, worker: str, wanted: Sequence[str], *, embedders: Sequence[str], lease_s: float, wait_s: float
+) -> dict[str, Any]:
+    """Gives a worker the next task or job of these kinds; waits up to `wait_s` for one. Returns `job` and `task`; both
+    are None if there is none. Tasks for other embedders than `embedders` are not for this worker.
 
     Raises VecError `unsupported` for an unknown kind, or one whose jobs run inside the daemon only.
     """
-    for name in wanted:
+    takes = _takes(wanted, embedders)
+    deadline = asyncio.get_running_loop().time() + wait_s
+    while True:
+        begun = jobs.dispatcher.claim(worker, takes, lease_s)
+        if begun is None:
+            begun = await _wait_for_claim(jobs, worker, takes, lease_s, deadline)
+        if begun is None:
+            return {"job": None, "task": None}
+        try:
+            given = await _committed(begun)
+        except asyncio.CancelledError:  # the worker gets the job if it is still connected
+            given = await _committed(begun)
+        if given is not None:
+            jobs.leases.wake()
+            if isinstance(given, Lease):
+                return {"job": None, "task": _task(given)}
+            return {"job": _claimed(given), "task": None}
+        # it was cancelled before the claim
+
+
+def _takes(wanted: Sequence[str], embedders: Sequence[str]) -> Takes:
+    """Raises VecError `unsupported`."""
+    own = frozenset(wanted).difference(TASK_KINDS)
+    for name in sorted(own):
         if kinds.find(name).runs == "inside":
-            claimable = ", ".join(each.name for each in kinds.KINDS.values() if each.runs != "inside")
+            claimable = ", ".join((*TASK_KINDS, *(each.name for each in kinds.KINDS.values() if each.runs != "inside")))
             raise VecError(
                 Code.UNSUPPORTED,
                 f"jobs of the kind {name!r} run inside the daemon only",
                 f"kinds that workers can claim: {claimable}",
                 field="kinds",
             )
-    deadline = asyncio.get_running_loop().time() + wait_s
-    while True:
-        begun = jobs.dispatcher.claim(worker, wanted, lease_s)
-        if begun is None:
-            begun = await _wait_for_claim(jobs, worker, frozenset(wanted), lease_s, deadline)
-        if begun is None:
-            return None
-        try:
-            job = await _committed(begun)
-        except asyncio.CancelledError:  # the worker gets the job if it is still connected
-            job = await _committed(begun)
-        if job is not None:
-            jobs.leases.wake()
-            return _claimed(job)
-        # it was cancelled before the claim
+    return Takes(own, frozenset(wanted).intersection(TASK_KINDS), frozenset(embedders))
 
 
-async def _wait_for_claim(
-    jobs: Jobs, name: str, kinds: frozenset[str], lease_s: float, deadline: float
-) -> Claim | None:
+async def _wait_for_claim(jobs: Jobs, name: str, takes: Takes, lease_s: float, deadline: float) -> Claim | None:
     """The claim of a worker that waits for its turn; None at the deadline, if its request is cancelled, or if the
     daemon stops."""
     loop = asyncio.get_running_loop()
@@ -80,13 +89,18 @@ async def _wait_for_claim(
     def wake() -> None:
         loop.call_soon_threadsafe(woken.set)
 
-    worker = WaitingWorker(name, kinds, lease_s, wake)
+    worker = WaitingWorker(name, takes, lease_s, wake)
     jobs.dispatcher.wait_for_job(worker)
     jobs.due.wake()
-    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+    gone = False
+    try:
         await asyncio.wait_for(woken.wait(), left_s)
-    # Whatever ended the wait, it may have been given a job just now.
-    return jobs.dispatcher.stop_waiting(worker)
+    except TimeoutError:
+        pass
+    except asyncio.CancelledError:
+        gone = True
+    # Whatever ended the wait, it may have been given work just now.
+    return jobs.dispatcher.stop_waiting(worker, gone=gone)
 
 
 def _claimed(job: Job) -> dict[str, Any]:
@@ -104,6 +118,31 @@ def _claimed(job: Job) -> dict[str, Any]:
         "timeout_s": job.timeout_s,
         "lease_s": job.lease_s,
     }
+
+
+def _task(lease: Lease) -> dict[str, Any]:
+    """A task, for its worker. `task_id` belongs to this claim: it is the fencing token."""
+    task = lease.task
+    return {
+        "task_id": lease.task_id,
+        "kind": task.batch.kind,
+        "embedder": task.batch.embedder,
+        "texts": list(task.texts),
+        "library": task.batch.library,
+        "job_id": task.batch.job_id,
+        "lease_s": lease.lease_s,
+    }
+
+
+def heartbeat_task(jobs: Jobs, task_id: str) -> dict[str, Any]:
+    """Extends the lease of a task. Raises VecError `lease_lost`."""
+    return {"lease_s": jobs.engine.leased.heartbeat(task_id).lease_s}
+
+
+def finish_task(jobs: Jobs, task_id: str, vectors: bytes | None, error: VecError | None) -> None:
+    """Ends the claim of a task: with vectors, with an error, or with neither: then the worker returns it. Raises
+    VecError `lease_lost` or `invalid_request`."""
+    jobs.engine.leased.finish(task_id, vectors, error)
 
 
 def heartbeat(jobs: Jobs, job_id: int, number: int, *, done: int | None, total: int | None) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Jobs:
         self._loop = loop
         self.dispatcher.open()
         self.engine.on_jobs = self._changed  # there are no other writers yet
+        self.dispatcher.on_tasks = self._watch_leases
 
     def start(self) -> None:
         """Resumes jobs. Call it when all else is ready, so that a job that crashes the daemon does not prevent its
@@ -53,6 +54,7 @@ class Jobs:
     async def stop(self) -> None:
         """Starts no more jobs; running ones stop after their current step."""
         self.dispatcher.close()
+        self.engine.leased.close()
         await self.leases.stop()
         await self.due.stop()
 
@@ -93,6 +95,10 @@ class Jobs:
         if ends:
             await self.engine.read(self.dispatcher.abandon_ended)
         return TICK_S if leased else None
+
+    def _watch_leases(self) -> None:
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self.leases.wake)
 
     async def _serve_due(self) -> float | None:
         return self.dispatcher.serve_due()

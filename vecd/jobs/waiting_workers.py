@@ -1,5 +1,5 @@
-"""Workers outside the daemon that wait for a job: each job is given to the one that has waited longest, among those
-that take jobs of its kind. The others are not woken.
+"""Workers outside the daemon that wait for work: each job and each task is given to the one that has waited longest,
+among those that take its kind. The others are not woken.
 
 Rules: pure; it knows no thread and no store. The dispatcher guards it with its lock.
 """
@@ -10,20 +10,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 from ..store.jobs import Job
+from ..workers.leased_tasks import Lease, Takes
 
-#: An attempt that begins: its job when the claim is durable; None if the job was cancelled before.
-Claim = Future[Job | None]
+#: A task; or an attempt that begins: its job when the claim is durable, None if the job was cancelled before.
+Claim = Future[Job | Lease | None]
 
 
 class WaitingWorker:
-    """A worker that waits for a job of some kinds. `wake` is called once, from any thread, when it has a claim, or when
+    """A worker that waits for work of some kinds. `wake` is called once, from any thread, when it has a claim, or when
     the daemon stops."""
 
-    __slots__ = ("claim", "kinds", "lease_s", "name", "wake")
+    __slots__ = ("claim", "lease_s", "name", "takes", "wake")
 
-    def __init__(self, name: str, kinds: frozenset[str], lease_s: float, wake: Callable[[], None]) -> None:
+    def __init__(self, name: str, takes: Takes, lease_s: float, wake: Callable[[], None]) -> None:
         self.name = name
-        self.kinds = kinds
+        self.takes = takes
         self.lease_s = lease_s
         self.wake = wake
         self.claim: Claim | None = None
@@ -34,7 +35,7 @@ class WaitingWorkers:
     them is asked once and not once for each of them."""
 
     def __init__(self) -> None:
-        self._groups: dict[frozenset[str], dict[WaitingWorker, int]] = {}  # each in the order of arrival
+        self._groups: dict[Takes, dict[WaitingWorker, int]] = {}  # each in the order of arrival
         self._arrivals = 0
         self._serving = False
 
@@ -47,12 +48,12 @@ class WaitingWorkers:
 
     def add(self, worker: WaitingWorker) -> None:
         self._arrivals += 1
-        self._groups.setdefault(worker.kinds, {})[worker] = self._arrivals
+        self._groups.setdefault(worker.takes, {})[worker] = self._arrivals
 
     def remove(self, worker: WaitingWorker) -> None:
-        group = self._groups.get(worker.kinds, {})
+        group = self._groups.get(worker.takes, {})
         if group.pop(worker, None) is not None and not group:
-            del self._groups[worker.kinds]
+            del self._groups[worker.takes]
 
     def serve(self, start: Callable[[WaitingWorker], Claim | None]) -> None:
         """Gives jobs to workers until there are no more of either. `start` begins an attempt at the next job of the
@@ -63,10 +64,10 @@ class WaitingWorkers:
         try:
             hungry = set(self._groups)
             while hungry:
-                worker = min((next(iter(self._groups[kinds].items())) for kinds in hungry), key=lambda each: each[1])[0]
+                worker = min((next(iter(self._groups[takes].items())) for takes in hungry), key=lambda each: each[1])[0]
                 claim = start(worker)
                 if claim is None:
-                    hungry.discard(worker.kinds)
+                    hungry.discard(worker.takes)
                 else:
                     self.remove(worker)
                     worker.claim = claim

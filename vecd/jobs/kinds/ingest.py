@@ -26,7 +26,8 @@ from ...errors import Code, VecError
 from ...settings import private_folder
 from ...store.catalogue import DEFAULT, Library
 from ...store.jobs import Job
-from ...wire.ndjson import PIECE_BYTES, Line, document, split, unzipped
+from ...wire.decompress import PIECE_BYTES, decompressed
+from ...wire.ndjson import Line, document, split
 from ..effects import EffectResult, WriteDocuments
 from .kind import JobKind, Param, Run, Step, Steps
 
@@ -100,7 +101,7 @@ class Ingest(JobKind):
     library_default = DEFAULT
     in_flight = 2
     params: ClassVar[Mapping[str, Param]] = {
-        "files": Param("NDJSON files, optionally gzipped; absolute paths", list, required=True),
+        "files": Param("NDJSON files, optionally compressed; absolute paths", list, required=True),
         "names": Param("names of the files in messages; default: their paths", list),
         "strict": Param("whether to stop at the first rejected line", bool),
         "create": Param("whether to create a library that does not exist", bool),
@@ -258,7 +259,7 @@ def _batches(path: str, store: Path, name: str, offset: int, line: int, strict: 
         unreadable: VecError | None = None
         yield_at = time.monotonic() + _YIELD_S
         try:
-            for each in split(name, _after(_pausing(unzipped(name, _pieces(file))), offset), line, offset):
+            for each in split(name, _after(_pausing(decompressed(name, _pieces(file))), offset), line, offset):
                 if time.monotonic() >= yield_at:
                     yield _Batch(read=file.tell())
                     yield_at = time.monotonic() + _YIELD_S

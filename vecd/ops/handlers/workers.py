@@ -1,4 +1,5 @@
-"""jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish, jobs.workers: the ops of workers outside the daemon."""
+"""jobs.claim, jobs.heartbeat, jobs.checkpoint, jobs.finish, jobs.workers, tasks.heartbeat, tasks.finish: the ops of
+workers outside the daemon."""
 
 from __future__ import annotations
 
@@ -14,20 +15,20 @@ _NUMBER_MAX = 2**63 - 1
 
 
 async def claim(call: Call) -> dict[str, Any]:
-    """Fields: worker, kinds, lease_s, wait_s. Answers with `job`, None if there is none."""
+    """Fields: worker, kinds, embedders, lease_s, wait_s. Answers with `job` or `task`; neither if there is none."""
     fields = call.fields
     kinds = fields.optional_texts("kinds")
     if not kinds:
         raise VecError(Code.INVALID_REQUEST, "field 'kinds' must be a list of at least one kind", field="kinds")
     lease_s = fields.optional_number("lease_s", low=limits.LEASE_S_MIN, high=limits.LEASE_S_MAX)
-    job = await external_workers.claim(
+    return await external_workers.claim(
         call.jobs,
         fields.text("worker", chars_max=limits.WORKER_NAME_CHARS_MAX),
         kinds,
+        embedders=fields.optional_texts("embedders", count_max=limits.WORKER_EMBEDDERS_MAX) or (),
         lease_s=limits.LEASE_S if lease_s is None else lease_s,
         wait_s=fields.bounded_seconds("wait_s", high=limits.CLAIM_WAIT_S) or 0.0,
     )
-    return {"job": job}
 
 
 async def heartbeat(call: Call) -> dict[str, Any]:
@@ -60,6 +61,24 @@ async def finish(call: Call) -> dict[str, Any]:
     if result is not None and error is not None:
         raise VecError(Code.INVALID_REQUEST, "an attempt ends with 'result' or 'error', not with both", field="error")
     return await external_workers.finish(call.jobs, *_attempt(fields), result=result, error=error, retryable=retryable)
+
+
+async def heartbeat_task(call: Call) -> dict[str, Any]:
+    """Field: task_id."""
+    return external_workers.heartbeat_task(call.jobs, call.fields.text("task_id"))
+
+
+async def finish_task(call: Call) -> dict[str, Any]:
+    """Fields: task_id, and `vectors` or `error`, or neither: the worker returns the task."""
+    fields = call.fields
+    vectors = fields.raw("vectors")
+    if not isinstance(vectors, bytes | None):
+        raise VecError(Code.INVALID_REQUEST, "field 'vectors' must be bytes", field="vectors")
+    error, _ = _error(fields)
+    if vectors is not None and error is not None:
+        raise VecError(Code.INVALID_REQUEST, "a task ends with 'vectors' or 'error', not with both", field="error")
+    await call.engine.read(external_workers.finish_task, call.jobs, fields.text("task_id"), vectors, error)
+    return {}
 
 
 def workers(call: Call) -> dict[str, Any]:
