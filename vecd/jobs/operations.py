@@ -102,9 +102,10 @@ async def _ended(jobs: Jobs, job_id: int, deadline: float) -> bool:
 
 
 def overview(jobs: Jobs) -> dict[str, Any]:
-    """The number of jobs by state, and the pauses. From memory."""
+    """The number of jobs by state, the pauses, and what embeds outside the daemon. From memory."""
     dispatcher = jobs.dispatcher
-    return {**dispatcher.counts, "workers": jobs.threads.count, "paused": dispatcher.paused}
+    executor = jobs.engine.executor.status()
+    return {**dispatcher.counts, "workers": jobs.threads.count, "paused": dispatcher.paused, "executor": executor}
 
 
 async def status(jobs: Jobs) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def show(jobs: Jobs, job_id: int) -> dict[str, Any]:
         attempts, after = store.attempts(db, job_id), store.waited_for(db, job_id)
     return {
         **described(jobs, job),
-        "params": job.params,
+        "params": kinds.KINDS[job.kind].shown(jobs.engine, job.params) if job.kind in kinds.KINDS else job.params,
         "ready_at": format_time(job.ready_us) if job.ready_us else None,
         "after": after,
         "unique": job.unique_key,
