@@ -98,4 +98,5 @@ def test_rabbitmq_carries_events_that_the_sdk_reads(instance: Instance, rabbitmq
     )
     event = from_rabbitmq_event(RabbitMQMessage(properties.headers, properties.content_type, body))
     check(event, watched, log)
-    assert event.get_data()["document"]["chunks"][0]["text"] == "text of a"
+    data: Any = event.get_data()
+    assert data["document"]["chunks"][0]["text"] == "text of a"
