@@ -13,9 +13,6 @@ from . import options
 from .jobs import absolute
 from .output import Output, as_json, one_line
 
-#: Parameters that are paths. (The daemon checks all parameters; vecd.connectors.parameters has the same list.)
-_PATHS = ("password_file", "secret_file", "ca_file", "cert_file", "key_file")
-
 Params = Annotated[
     list[str] | None,
     typer.Option("--param", "-p", help="A parameter of the broker's transport. Can be repeated.", metavar="NAME=VALUE"),
@@ -26,6 +23,8 @@ All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 def parameters_of(given: Sequence[str] | None, socket: str | None) -> dict[str, Any]:
     """Parses NAME=VALUE. The daemon converts each value to the declared type. Raises VecError `invalid_request`."""
+    from vecd.connectors.parameters import PATHS
+
     parameters: dict[str, Any] = {}
     for each in given or ():
         name, equals, value = each.partition("=")
@@ -33,7 +32,7 @@ def parameters_of(given: Sequence[str] | None, socket: str | None) -> dict[str, 
             raise VecError(Code.INVALID_REQUEST, f"--param {each!r:.60} is not NAME=VALUE")
         if name in parameters:
             raise VecError(Code.INVALID_REQUEST, f"--param {name!r:.60} is given twice")
-        if name in _PATHS and not options.remote(socket):  # the daemon has another working folder
+        if name in PATHS and not options.remote(socket):  # the daemon has another working folder
             value = absolute(value)
         parameters[name] = value
     return parameters

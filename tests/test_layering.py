@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 #: What the command line may know of vecd.
 CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery", "http", "workers"}
 #: Tables of names that its options list; they load nothing that they name (tests/cli/test_startup.py).
-CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders"}
+CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders", "vecd.connectors.parameters"}
 
 #: Modules that only some layers may import.
 ONLY_IN: dict[str, set[str]] = {

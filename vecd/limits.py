@@ -225,6 +225,15 @@ CONNECTORS_REPORT_S: Final = 0.5
 RELAY_COMMIT_S: Final = 0.1
 #: How long a connector takes to stop, beyond the time-out of a call to its broker.
 CONNECTORS_STOP_S: Final = 5.0
+#: A broker's message as a source takes it: an event with a document of thousands of vectors, as numbers in JSON.
+SOURCE_MESSAGE_BYTES_MAX: Final = 32 * MIB
+#: Messages, and bytes of their bodies, that a source applies in one transaction: a few hundredths of a second.
+SOURCE_BATCH_MESSAGES: Final = 512
+SOURCE_BATCH_BYTES: Final = MIB
+#: Partitions of a source; characters of an offset, or of a rule of its mapping; and of the name of its group.
+SOURCE_PARTITIONS_MAX: Final = 10_000
+SOURCE_VALUE_CHARS_MAX: Final = 1_000
+SOURCE_GROUP_CHARS_MAX: Final = 200
 
 # --- jobs -----------------------------------------------------------------------------------------------------------
 #: Default and maximum number of threads that run jobs.
@@ -266,10 +275,12 @@ STEP_BYTES: Final = 4 * MIB
 #: leaves free, so that the input can be written to the store.
 SPOOL_BYTES_MAX: Final = 16 * 1024 * MIB
 SPOOL_FREE_BYTES_MIN: Final = 256 * MIB
-#: Documents of one step of a reembed, and documents that may be embedded during its switch, which blocks all writes: a
-#: tenth of a second.
+#: Documents of one step of a reembed, and documents that may be embedded in the transaction that begins its switch: a
+#: few hundredths of a second, in which writes wait.
 REEMBED_DOCUMENTS: Final = 256
-REEMBED_AT_SWITCH: Final = 2_000
+REEMBED_AT_SWITCH: Final = 256
+#: Chunks that one transaction of the switch removes and adds: a few hundredths of a second.
+REEMBED_SWITCH_CHUNKS: Final = 512
 #: Rows of the log, and of documents, that one step of a verify checks.
 VERIFY_ROWS: Final = 5_000
 #: Problems that a verify reports; more are only counted.
@@ -305,10 +316,6 @@ JOB_LINE_CHARS_MAX: Final = 2_000
 CANCEL_WAIT_S: Final = 5.0
 #: Stopping: how long the current steps of jobs may take.
 JOBS_STOP_S: Final = 10.0
-
-# --- connectors: sources ----------------------------------------------------------------------------------------------
-#: A broker's message as a source takes it: an event with a document of thousands of vectors, as numbers in JSON.
-SOURCE_MESSAGE_BYTES_MAX: Final = 32 * MIB
 
 # --- the store ------------------------------------------------------------------------------------------------------
 #: Rows of one group commit. A larger bound saves fsyncs, and makes the first write of a group wait longer.

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from .. import backoff, limits
 from ..client import Client, connect
@@ -19,6 +19,8 @@ from ..settings import Settings
 from . import definition as definitions
 from .definition import Definition
 from .relay import Relay
+from .runner import Connect, Runner
+from .source import Source
 from .status import Status
 from .stopping import Stopping
 
@@ -28,20 +30,8 @@ log = logging.getLogger("vecd.connectors")
 _PAUSE_S, _PAUSE_S_MAX = 0.1, 2.0
 
 
-class Runner(Protocol):
-    """A relay or a source at work."""
-
-    def run(self) -> None:
-        """Returns when it is to stop."""
-
-    def retry(self) -> None:
-        """Somebody has asked for another attempt at dead letters. Called on another thread."""
-
-
-Connect = Callable[[], Client]
-
 #: Makes the runner of a definition.
-RUNNERS: Final[Mapping[str, Callable[[Any, Connect, Status, Stopping], Runner]]] = {"relay": Relay}
+RUNNERS: Final[Mapping[str, Callable[[Any, Connect, Status, Stopping], Runner]]] = {"relay": Relay, "source": Source}
 
 
 class _Running:

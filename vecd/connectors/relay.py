@@ -16,13 +16,13 @@ from collections.abc import Callable
 from typing import Final
 
 from .. import backoff, limits
-from ..client import Client
 from ..delivery import AttemptFailed, Delivery, DeliveryBatch, DeliveryOptions, Observer, Refused
 from ..errors import Code, VecError
 from . import dead_letters, messages, table
 from .definition import RelayDefinition
 from .messages import OutMessage
 from .relay_feed import RelayFeed
+from .runner import RETRY_S, RETRY_S_MAX, Connect, Runner
 from .status import Status
 from .stopping import Stopping
 from .transport import MessageSink, Opening
@@ -32,40 +32,18 @@ log = logging.getLogger("vecd.connectors")
 
 #: Messages of a watch in one batch, if they have documents: each is about a MiB then, or one large document.
 _PAYLOAD_MESSAGES: Final = 8
-#: Pauses of the delivery loop while the broker is away.
-_RETRY_S, _RETRY_S_MAX = 0.2, 15.0
-#: Pauses after an error of the configuration, or of the connection to the daemon.
-_AGAIN_S, _AGAIN_S_MAX = 0.5, 30.0
 
 
-class Relay:
+class Relay(Runner):
     """Runs one generation of a relay. Use once, on one thread."""
 
-    def __init__(
-        self, definition: RelayDefinition, connect: Callable[[], Client], status: Status, stop: Stopping
-    ) -> None:
-        self._definition = definition
-        self._connect = connect
-        self._status = status
-        self._stop = stop
-        self._failures = 0  # in a row
+    def __init__(self, definition: RelayDefinition, connect: Connect, status: Status, stop: Stopping) -> None:
+        super().__init__(definition, connect, status, stop)
+        self._relay = definition
         self._retry_at: float | None = 0.0  # when to try dead letters again; None: nobody has asked for it
 
     def retry(self) -> None:
-        """Somebody has asked for another attempt at dead letters. Any thread."""
         self._retry_at = 0.0
-
-    def run(self) -> None:
-        """Returns when `stop` is set."""
-        while not self._stop.is_set():
-            try:
-                self._run()
-            except VecError as error:
-                self._failed(self._explained(error))
-            except Exception as error:
-                log.error("a relay failed", exc_info=error, extra={"relay": self._definition.name})
-                bug = f"a bug in the relay: {type(error).__name__}: {error}"
-                self._failed(VecError(Code.INTERNAL, bug, "see the daemon's log, and report this bug"))
 
     def _explained(self, error: VecError) -> VecError:
         """What to do about a position that was trimmed, in words for a relay."""
@@ -74,20 +52,8 @@ class Relay:
         hint = f"continue with what is left: vec relay reset {self.name} --to beginning"
         return VecError(error.code, error.message, hint, **error.details)
 
-    def _failed(self, error: VecError) -> None:
-        if self._stop.is_set():
-            return
-        self._failures += 1
-        self._status.failed("retrying" if error.retryable else "failing", error)
-        pause_s = backoff.pause_s(self._failures, _AGAIN_S, _AGAIN_S_MAX) / 2 + _AGAIN_S / 2
-        log.warning(
-            "a relay begins again",
-            extra={"relay": self._definition.name, "error": str(error), "pause_s": round(pause_s, 3)},
-        )
-        self._stop.wait(pause_s)
-
     def _run(self) -> None:
-        definition = self._definition
+        definition = self._relay
         transport = table.transport_of(definition)
         with self._connect() as client:
             client.set_timeout(limits.STALL_S)
@@ -101,8 +67,8 @@ class Relay:
                 age_s=0.0,
                 idle_s=0.0,
                 attempts_max=None,
-                retry_s=_RETRY_S,
-                retry_s_max=_RETRY_S_MAX,
+                retry_s=RETRY_S,
+                retry_s_max=RETRY_S_MAX,
             )
             delivery = Delivery(
                 feed,
@@ -139,8 +105,8 @@ class Relay:
         except Refused as refused:
             reasons.update((places[place], reason) for place, reason in refused.reasons.items())
         except AttemptFailed as failure:
-            self.retrying(failure, 1, _RETRY_S_MAX)
-            self._retry_at = time.monotonic() + _RETRY_S_MAX
+            self.retrying(failure, 1, RETRY_S_MAX)
+            self._retry_at = time.monotonic() + RETRY_S_MAX
             return
         again = [{**letters[place], "reason": reason, "attempts": 1} for place, reason in reasons.items()]
         delivered = [letter["letter_id"] for place, letter in enumerate(letters) if place not in reasons]
@@ -155,28 +121,11 @@ class Relay:
                 sink.open()
                 return True
             except AttemptFailed as failure:
-                pause_s = backoff.pause_s(attempt, _RETRY_S, _RETRY_S_MAX)
+                pause_s = backoff.pause_s(attempt, RETRY_S, RETRY_S_MAX)
                 self.retrying(failure, attempt, pause_s)
                 self._stop.wait(pause_s)
                 attempt += 1
         return False
-
-    def retrying(self, failure: AttemptFailed, attempt: int, pause_s: float) -> None:
-        """An attempt failed; the next one follows after `pause_s`."""
-        again = f"attempt {attempt:,}; the next one follows"
-        self._status.failed("retrying", VecError(Code.BUSY, failure.reason, again, **failure.details))
-        log.warning(
-            "a relay's attempt failed",
-            extra={"relay": self.name, "reason": failure.reason, "attempt": attempt, "pause_s": round(pause_s, 3)},
-        )
-
-    @property
-    def name(self) -> str:
-        return self._definition.name
-
-    def progressed(self) -> None:
-        """A batch was delivered: the next failure is the first."""
-        self._failures = 0
 
 
 class _Sink:

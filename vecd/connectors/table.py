@@ -97,6 +97,8 @@ TRANSPORTS: Final[dict[str, Transport]] = {
         what="a file, with one JSON object a line",
         url="file:///PATH",
         sink="vecd.connectors.file_lines:open_sink",
+        source="vecd.connectors.file_reader:open_source",
+        parameters=START,
         check=_check_file,
     ),
     "redis": Transport(

@@ -114,6 +114,16 @@ def renew(tx: Transaction, direction: str, name: str) -> Connector:
     return find(tx.db, direction, name)
 
 
+def redefine(tx: Transaction, direction: str, name: str, definition: Mapping[str, Any]) -> Connector:
+    """Replaces the definition, in the next generation. Raises VecError `not_found`."""
+    renew(tx, direction, name)
+    tx.db.execute(
+        "UPDATE connectors SET definition = ? WHERE direction = ? AND name = ?",
+        (orjson.dumps(definition).decode(), direction, name),
+    )
+    return find(tx.db, direction, name)
+
+
 def remove(tx: Transaction, direction: str, name: str) -> Connector:
     """Deletes a connector with its offsets and its dead letters; returns it. Raises VecError `not_found`."""
     gone = find(tx.db, direction, name)
