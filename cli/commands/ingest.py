@@ -50,13 +50,11 @@ def ingest(
     text: Annotated[
         str | None, typer.Option("--text", help="Short for --map text=PATH[,PATH].", metavar="PATH")
     ] = None,
-    vector: Annotated[
-        str | None, typer.Option("--vector", help="Short for --map vector=PATH.", metavar="PATH")
-    ] = None,
+    vector: Annotated[str | None, typer.Option("--vector", help="Short for --map vector=PATH.", metavar="PATH")] = None,
     metadata: Annotated[
         str | None, typer.Option("--metadata", help="Short for --map metadata=PATH[,PATH]|rest|none.", metavar="PATH")
     ] = None,
-    rules: Annotated[
+    given: Annotated[
         list[str] | None,
         typer.Option(
             "--map",
@@ -81,7 +79,8 @@ def ingest(
     """Add, update and delete documents: NDJSON, JSON, CSV or TSV from files or stdin."""
     paths = files or []
     short = {"id": id_, "title": title, "text": text, "vector": vector, "metadata": metadata}
-    mapping = _mapping({**short, **options.pairs("--map", rules)})
+    rules = _rules({**short, **options.pairs("--map", given)})
+    mapping = _mapping(rules)
     if not paths and sys.stdin.isatty():
         print("vec: reading documents from the terminal; end with Ctrl-D", file=sys.stderr)
     output = Output(json)
@@ -99,7 +98,7 @@ def ingest(
         with options.open_client(socket, no_spawn) as client:
             if not client.limits.get("create"):
                 client.count(library)  # reports a missing library before any input is read
-            job = spool.submit(client, paths, library, strict, form, mapping)
+            job = spool.submit(client, paths, library, strict, form, rules)
         output.one({"job_id": job["job_id"]}, f"job {job['job_id']}")
         return
     from vecd.wire.ingest_batch import STATUSES
@@ -135,14 +134,19 @@ def ingest(
 _CONTENTS = ("text", "texts", "vector", "vectors")
 
 
-def _mapping(given: dict[str, str | None]) -> DocumentMapping | None:
-    """The mapping of the options; None without any. If no rule says where the contents are, they have their own names.
-    Raises VecError `invalid_request`."""
+def _rules(given: dict[str, str | None]) -> dict[str, str]:
+    """The rules of a mapping; none without any option. If none says where the contents are, they have their own
+    names."""
     rules = {name: rule for name, rule in given.items() if rule is not None}
+    if rules and not any(name in rules for name in _CONTENTS):
+        rules |= {"text": "text", "vector": "vector"}
+    return rules
+
+
+def _mapping(rules: dict[str, str]) -> DocumentMapping | None:
+    """Raises VecError `invalid_request`."""
     if not rules:
         return None
     from vecd.wire.mapping import DocumentMapping
 
-    if not any(name in rules for name in _CONTENTS):
-        rules |= {"text": "text", "vector": "vector"}
     return DocumentMapping.parse(rules)

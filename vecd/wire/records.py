@@ -12,6 +12,7 @@ import contextlib
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any, Final
 
 from .. import limits
@@ -55,18 +56,28 @@ def _ndjson(name: str, pieces: Pieces, mapping: DocumentMapping | None) -> Itera
             yield None
             continue
         first += piece
-        if begun := first.removeprefix(_BOM).lstrip():
-            whole = _behind(first, pieces)
+        if (begun := first.removeprefix(_BOM).lstrip()) and not _BOM.startswith(begun):
+            whole = chain((first,), pieces)
             yield from _json(name, whole, mapping) if begun.startswith(b"[") else split(name, whole)
             return
         if len(first) > limits.LINE_BYTES_MAX:
             break
-    yield from split(name, _behind(first, pieces))
+    yield from split(name, chain((first,), pieces))
 
 
-def _behind(first: bytes, pieces: Pieces) -> Pieces:
-    yield first
-    yield from pieces
+def _without_bom(pieces: Pieces) -> Pieces:
+    first = b""
+    for piece in pieces:
+        if not piece:
+            yield None
+            continue
+        first += piece
+        if not _BOM.startswith(first):
+            yield first.removeprefix(_BOM)
+            yield from pieces
+            return
+    if first != _BOM:
+        yield first
 
 
 #: What matters outside of a record, inside of one, and inside a string.
@@ -76,10 +87,10 @@ _STRING: Final = re.compile(rb'["\\]')
 
 
 def _json(name: str, pieces: Pieces, mapping: DocumentMapping | None) -> Iterator[Line | None]:
-    """The objects of an array, or one behind the other, however many lines they take. The number of a record is that of
-    the line on which it begins."""
+    """The objects of an array, or one behind the other, however many lines they take. The number of a record counts
+    records: an array may be one line."""
     scanner = _JsonScanner(name)
-    for piece in pieces:
+    for piece in _without_bom(pieces):
         if piece is None:
             yield None
         else:
@@ -97,7 +108,8 @@ class _JsonScanner:
         self._in_string = self._escaped = self._skipping = False
         self._array: bool | None = None  # whether the records are in an array; None before the first byte
         self._closed = False  # the array has ended
-        self._line = self._begun = 1
+        self._line = 1
+        self._records = 0
 
     def feed(self, piece: bytes) -> Iterator[Line]:
         at = 0
@@ -114,7 +126,7 @@ class _JsonScanner:
     def end(self) -> Iterator[Line]:
         """The end of the input. Raises VecError `invalid_document` if it comes too early."""
         if self._depth or (self._array and not self._closed):
-            what = f"the record that begins on line {self._begun}" if self._depth else "the array"
+            what = f"object {self._records + 1:,}" if self._depth else "the array"
             raise VecError(
                 Code.INVALID_DOCUMENT,
                 f"{self._name} ends within {what}",
@@ -132,8 +144,6 @@ class _JsonScanner:
             return stop
         byte = found[0]
         if self._array is None:
-            if piece.startswith(_BOM, stop):
-                return stop + len(_BOM)
             self._array = byte == b"["
             if self._array:
                 return stop + 1
@@ -144,11 +154,12 @@ class _JsonScanner:
             where = "behind the array" if self._closed else "between the objects"
             raise VecError(
                 Code.INVALID_DOCUMENT,
-                f"{self._name}:{self._line}: {piece[stop : stop + 20].decode('utf-8', 'replace')!r} {where}",
+                f"{self._name}: unexpected {piece[stop : stop + 20].decode('utf-8', 'replace')!r} {where}, on line"
+                f" {self._line:,}",
                 "JSON input is one array of objects, or objects one behind the other",
                 file=self._name,
             )
-        self._begun, self._depth = self._line, 1
+        self._depth = 1
         self._keep(b"{")
         return stop + 1
 
@@ -184,7 +195,8 @@ class _JsonScanner:
     def _record(self) -> Line:
         data = None if self._skipping else bytes(self._held)
         self._held, self._skipping = bytearray(), False
-        return Line(self._name, self._begun, data)
+        self._records += 1
+        return Line(self._name, self._records, data)
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -193,7 +205,7 @@ class _JsonScanner:
 def _table(delimiter: str, quoted: bool) -> _Reader:
     def read(name: str, pieces: Pieces, mapping: DocumentMapping | None) -> Iterator[Line | None]:
         lines = _Lines(name, pieces)
-        options: dict[str, Any] = {} if quoted else {"quoting": csv.QUOTE_NONE}
+        options: dict[str, Any] = {} if quoted else {"quoting": csv.QUOTE_NONE, "quotechar": None}
         csv.field_size_limit(limits.LINE_BYTES_MAX)
         reader = csv.reader(lines, delimiter=delimiter, strict=True, **options)
         columns: list[str] = []
@@ -224,7 +236,8 @@ def _table(delimiter: str, quoted: bool) -> _Reader:
                     for column, cell in zip(columns, row, strict=True)
                     if cell != ""
                 }
-                yield Line(name, number, delimiter.join(row).encode(), value=value if mapping is not None else _document(value))
+                value = _document(value) if mapping is None else value
+                yield Line(name, number, delimiter.join(row).encode(), value=value)
 
     return read
 
@@ -342,5 +355,5 @@ FORMATS: Final[dict[str, _Reader]] = {
     "ndjson": _ndjson,
     "json": _json,
     "csv": _table(",", quoted=True),
-    "tsv": _table("\t", quoted=True),
+    "tsv": _table("\t", quoted=False),
 }

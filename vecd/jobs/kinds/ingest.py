@@ -12,9 +12,10 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,7 +28,9 @@ from ...settings import private_folder
 from ...store.catalogue import DEFAULT, Library
 from ...store.jobs import Job
 from ...wire.decompress import PIECE_BYTES, decompressed
+from ...wire.mapping import DocumentMapping
 from ...wire.ndjson import Line, document, split
+from ...wire.records import FORMATS, records
 from ..effects import EffectResult, WriteDocuments
 from .kind import JobKind, Param, Run, Step, Steps
 
@@ -58,10 +61,10 @@ class _Batch:
     def full(self) -> bool:
         return max(len(self.documents), len(self.refused)) >= limits.STEP_DOCUMENTS or self.size >= limits.STEP_BYTES
 
-    def take(self, line: Line) -> bool:
+    def take(self, line: Line, mapping: DocumentMapping | None) -> bool:
         """Adds a line; false if it is blank."""
         try:
-            found = document(line)
+            found = document(line, mapping)
         except VecError as error:
             self.refused.append((line, error))
         else:
@@ -70,7 +73,7 @@ class _Batch:
             self.documents.append(found)
             self.lines.append(line)
             self.size += len(line.data or b"")
-        line.data = None  # it has been read
+        line.data = line.value = None  # it has been read
         return True
 
     def refused_with(self, prepared: PreparedBatch) -> list[tuple[Line, VecError]]:
@@ -105,6 +108,8 @@ class Ingest(JobKind):
         "names": Param("names of the files in messages; default: their paths", list),
         "strict": Param("whether to stop at the first rejected line", bool),
         "create": Param("whether to create a library that does not exist", bool),
+        "formats": Param("the format of each file: ndjson, json, csv or tsv; default: ndjson", list),
+        "map": Param("FIELD=PATH: where a field of the document is in an object or row; default: documents", list),
     }
 
     def find_library(self, engine: Engine, library: str, params: Mapping[str, Any]) -> None:
@@ -121,10 +126,23 @@ class Ingest(JobKind):
                 raise VecError(Code.INVALID_REQUEST, f"ingest: the path {path!r:.200} is not absolute", field="files")
             with open_file(path, engine.settings.store):
                 pass
+        forms = params.get("formats", ["ndjson"] * len(files))
+        if len(forms) != len(files):
+            raise VecError(
+                Code.INVALID_REQUEST, "ingest: 'files' and 'formats' are lists of the same length", field="formats"
+            )
+        for form in forms:
+            if form not in FORMATS:
+                raise VecError(
+                    Code.INVALID_REQUEST, f"ingest: there is no format {form!r:.60}", f"formats: {', '.join(FORMATS)}",
+                    field="formats",
+                )  # fmt: skip
+        _mapping(params)
         return {**params, "names": names}
 
     def steps(self, run: Run) -> Steps:
         files, names, strict = run.params["files"], run.params["names"], bool(run.params.get("strict"))
+        forms, mapping = run.params.get("formats", ["ndjson"] * len(files)), _mapping(run.params)
         at = run.checkpoint or {"file": 0, "offset": 0, "line": 0}
         seq = run.engine.database.head
         sizes = [
@@ -137,7 +155,8 @@ class Ingest(JobKind):
                 place = {"file": number, "offset": 0, "line": 0}
             done = sum(sizes[:number])
             store = run.engine.settings.store
-            for batch in _batches(files[number], store, names[number], place["offset"], place["line"], strict):
+            read = partial(_records, forms[number], names[number], mapping, place["offset"], place["line"])
+            for batch in _batches(files[number], store, read, mapping, strict):
                 if batch.empty:
                     yield Step(done=done + batch.read, total=sum(sizes))
                     continue
@@ -248,8 +267,34 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def _batches(path: str, store: Path, name: str, offset: int, line: int, strict: bool) -> Iterator[_Batch]:
-    """The lines of a file after the line `line`, which ends at the byte `offset` of the uncompressed file.
+def _mapping(params: Mapping[str, Any]) -> DocumentMapping | None:
+    """Raises VecError `invalid_request`."""
+    rules = dict(rule.partition("=")[::2] for rule in params.get("map", ()))
+    return DocumentMapping.parse(rules) if rules else None
+
+
+def _records(
+    form: str, name: str, mapping: DocumentMapping | None, offset: int, number: int, pieces: Iterator[bytes | None]
+) -> Iterator[Line | None]:
+    """The records of a file after the one with that number. Lines of NDJSON have their offsets: the last line ended at
+    the byte `offset` of the uncompressed file."""
+    named = decompressed(name, pieces)
+    if offset:
+        yield from split(name, _after(_pausing(named), offset), number, offset)
+        return
+    for each in records(form, name, _pausing(named), mapping):
+        if each is None or each.number > number:
+            yield each
+
+
+def _batches(
+    path: str,
+    store: Path,
+    read: Callable[[Iterator[bytes | None]], Iterator[Line | None]],
+    mapping: DocumentMapping | None,
+    strict: bool,
+) -> Iterator[_Batch]:
+    """The documents of a file, which `read` splits into records.
 
     While there is nothing else, it yields an empty batch every _YIELD_S, so that the job can be stopped in input that
     is blank, skipped, or one long line.
@@ -259,11 +304,11 @@ def _batches(path: str, store: Path, name: str, offset: int, line: int, strict: 
         unreadable: VecError | None = None
         yield_at = time.monotonic() + _YIELD_S
         try:
-            for each in split(name, _after(_pausing(decompressed(name, _pieces(file))), offset), line, offset):
+            for each in read(_pieces(file)):
                 if time.monotonic() >= yield_at:
                     yield _Batch(read=file.tell())
                     yield_at = time.monotonic() + _YIELD_S
-                if each is None or not batch.take(each):
+                if each is None or not batch.take(each, mapping):
                     continue
                 if batch.full or (strict and batch.refused):
                     batch.read = file.tell()
