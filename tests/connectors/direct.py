@@ -27,9 +27,15 @@ def _opening(definition: Definition, given: Mapping[str, Any], log: str, stop: t
 
 @contextlib.contextmanager
 def open_sink(
-    url: str, *, name: str = "out", log: str = LOG, stop: threading.Event | None = None, **parameters: Any
+    url: str,
+    *,
+    name: str = "out",
+    log: str = LOG,
+    generation: int = 1,
+    stop: threading.Event | None = None,
+    **parameters: Any,
 ) -> Iterator[MessageSink]:
-    definition = RelayDefinition(name=name, url=url)
+    definition = RelayDefinition(name=name, url=url, generation=generation)
     opening = _opening(definition, parameters, log, stop or threading.Event())
     sink = table.load_sink(table.transport_of(definition))(opening)
     try:
@@ -45,10 +51,11 @@ def open_reader(
     *,
     name: str = "in",
     group: str | None = None,
+    generation: int = 1,
     stop: threading.Event | None = None,
     **parameters: Any,
 ) -> Iterator[SourceReader]:
-    definition = SourceDefinition(name=name, url=url, library="notes", group=group)
+    definition = SourceDefinition(name=name, url=url, library="notes", group=group, generation=generation)
     opening = _opening(definition, parameters, LOG, stop or threading.Event())
     reader = table.load_source(table.transport_of(definition))(opening, offsets or {})
     try:

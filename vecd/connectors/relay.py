@@ -101,7 +101,7 @@ class Relay(Runner):
         items = [each for each in found if each is not None]
         try:
             if items:
-                sink.deliver(DeliveryBatch(items, len(items), items[-1].cursor))
+                sink.deliver(DeliveryBatch(items, len(items), items[-1].cursor, again=True))
         except Refused as refused:
             reasons.update((places[place], reason) for place, reason in refused.reasons.items())
         except AttemptFailed as failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from .url import Url, parse
 
 #: Bytes of a name in AMQP.
 _AMQP_NAME_BYTES_MAX: Final = 255
+_KAFKA_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
 def _check_file(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
@@ -62,6 +64,27 @@ def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any
         )
     if len(url.path.encode()) > _AMQP_NAME_BYTES_MAX:
         raise VecError(Code.INVALID_REQUEST, f"the name exceeds {_AMQP_NAME_BYTES_MAX} bytes", field="url")
+
+
+def _check_kafka(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
+    check_secret(parameters, "password")
+    if not url.hosts[0].name or url.query or not _KAFKA_TOPIC.fullmatch(url.path) or url.path in (".", ".."):
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{url.text!r:.200} names no topic",
+            "use kafka://HOST[,HOST…]/TOPIC; a topic has up to 249 letters, digits, '.', '_' and '-'",
+            field="url",
+        )
+    has_password = parameters["password_file"] or parameters["password_env"]
+    if bool(has_password) != (url.user is not None):
+        raise VecError(
+            Code.INVALID_REQUEST,
+            "there is a password, and no user" if has_password else "there is a user, and no password",
+            "name both: kafka://USER@HOST/TOPIC, and -p password_file=PATH or -p password_env=NAME",
+            field="url",
+        )
+    if not _KAFKA_TOPIC.fullmatch(parameters["position_topic"]) or parameters["position_topic"] == url.path:
+        raise VecError(Code.INVALID_REQUEST, "position_topic must be the name of another topic", field="position_topic")
 
 
 def _check_webhook(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
@@ -157,6 +180,41 @@ TRANSPORTS: Final[dict[str, Transport]] = {
             **TLS,
         },
         check=_check_rabbitmq,
+    ),
+    "kafka": Transport(
+        name="kafka",
+        schemes=("kafka", "kafka+ssl"),
+        what="Kafka",
+        url="kafka://[USER@]HOST[:PORT][,HOST[:PORT]…]/TOPIC",
+        sink="vecd.connectors.kafka:open_sink",
+        source="vecd.connectors.kafka_source:open_source",
+        extra="kafka",
+        requires="confluent_kafka",
+        parameters={
+            "exactly_once": Parameter("a relay sends each event once, in transactions", bool, default=False),
+            "position_topic": Parameter(
+                "the compacted topic with the positions of exactly_once; created if it is missing",
+                str,
+                default="vec-relay-positions",
+            ),
+            "tombstones": Parameter(
+                "a relay sends a tombstone (no value) behind the event of a deleted document", bool, default=False
+            ),
+            "compression": Parameter(
+                "of a relay's messages", str, choices=("none", "gzip", "snappy", "lz4", "zstd"), default="none"
+            ),
+            "sasl_mechanism": Parameter(
+                "how the URL's user logs in",
+                str,
+                choices=("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+                default="SCRAM-SHA-512",
+            ),
+            **START,
+            **TIMEOUT,
+            **PASSWORD,
+            **TLS,
+        },
+        check=_check_kafka,
     ),
     "webhook": Transport(
         name="webhook",

@@ -79,7 +79,8 @@ def exists(db: apsw.Connection, direction: str, name: str) -> bool:
 
 
 def add(tx: Transaction, direction: str, name: str, definition: Mapping[str, Any], paused: bool = False) -> Connector:
-    """Raises VecError `exists`, or `busy` if there are too many."""
+    """Its generation is none that a removed connector of that name had. Raises VecError `exists`, or `busy` if there
+    are too many."""
     if exists(tx.db, direction, name):
         raise VecError(
             Code.EXISTS,
@@ -92,8 +93,8 @@ def add(tx: Transaction, direction: str, name: str, definition: Mapping[str, Any
             Code.BUSY, f"there are {count} {direction}s; the limit is {limits.CONNECTORS_MAX}", "remove some"
         )
     tx.db.execute(
-        f"INSERT INTO connectors ({_COLUMNS}) VALUES (?, ?, ?, ?, 1, ?)",
-        (direction, name, orjson.dumps(definition).decode(), paused, tx.time_us),
+        f"INSERT INTO connectors ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+        (direction, name, orjson.dumps(definition).decode(), paused, tx.time_us, tx.time_us),
     )
     return find(tx.db, direction, name)
 

@@ -34,7 +34,7 @@ from ...store.reembed import Drafted, ReembedSource, Replaced
 from ...store.transaction import Transaction, Vectors
 from ...text import embedders
 from ...text.chunking import chunks_of
-from ...workers.leased_tasks import Batch
+from ...workers.executor import Submitted
 from ...workers.leased_tasks import Vectors as Embedded
 from ..effects import Effect, EffectResult
 from .kind import JobKind, Param, Run, Step, Steps
@@ -197,12 +197,13 @@ def _begun(
     vectors: dict[int, bytes] | None = None
     if wanted.embedder != library.embedder:
         vectors = _recalled(engine, job_id)
-    began = False
+    began, attempt = False, 0
     while not began:
         yield from _caught_up(run, library, wanted, vectors, at)
-        written = yield Step(effect=BeginSwitch(library, wanted, job_id, at["after"], vectors))
+        written = yield Step(effect=BeginSwitch(library, wanted, job_id, at["after"], vectors, attempt))
         assert written is not None
         began = written.result().value
+        attempt += 1
 
 
 def _recalled(engine: Engine, job_id: int) -> dict[int, bytes]:
@@ -219,11 +220,11 @@ def _caught_up(
 ) -> Generator[Step, Future[EffectResult] | None, None]:
     """Drafts of all documents that have been added since; adds to `vectors`, and moves the checkpoint `at` on."""
     engine, job_id, name = run.engine, run.job.job_id, wanted.embedder
-    pages: deque[tuple[_Page, Batch]] = deque()  # in flight, in the order of the labels
+    pages: deque[tuple[_Page, Submitted]] = deque()  # in flight, in the order of the labels
     read = at["after"]  # the last label that is in flight
     try:
         while True:
-            while len(pages) < engine.tasks.window("reembed", name):
+            while len(pages) < engine.executor.window("reembed", name):
                 with engine.database.read_transaction() as db:
                     sources = store.sources(db, library.library_id, read, limits.REEMBED_DOCUMENTS)
                 if not sources:
@@ -231,7 +232,7 @@ def _caught_up(
                 page = _Page(library, wanted, sources)
                 read = page.last
                 pages.append(
-                    (page, engine.tasks.submit("reembed", name, page.texts, job_id=job_id, library=library.name))
+                    (page, engine.executor.submit("reembed", name, page.texts, job_id=job_id, library=library.name))
                 )
             if not pages:
                 return
@@ -304,6 +305,7 @@ class BeginSwitch(Effect):
     job_id: int
     after: int  # the label of the last document with a draft
     vectors: dict[int, bytes] | None  # what searches are to compare with, by label; None: what they did before
+    attempt: int  # from 0
 
     @property
     def rows(self) -> int:
@@ -311,9 +313,10 @@ class BeginSwitch(Effect):
 
     def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         make = partial(_drafts, engine, self.library, self.wanted)
-        made = store.begin_switch(
-            tx, self.library, self.wanted, self.job_id, self.after, make, limits.REEMBED_AT_SWITCH
-        )  # fmt: skip
+        made_max = limits.REEMBED_AT_SWITCH
+        if engine.executor.offloads(self.wanted.embedder):  # the writer waits for it
+            made_max = min(made_max, limits.REEMBED_AT_SWITCH_SLOW << min(self.attempt, 10))
+        made = store.begin_switch(tx, self.library, self.wanted, self.job_id, self.after, make, made_max)
         if made is None:
             return EffectResult(value=False)
         vectors: Vectors | None = None
