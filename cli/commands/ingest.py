@@ -36,7 +36,7 @@ class Format(StrEnum):
 )
 def ingest(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="NDJSON files, can be compressed; - or none: stdin.")
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="Files, can be compressed; - or none: stdin.")
     ] = None,
     library: options.Library = "default",
     form: Annotated[

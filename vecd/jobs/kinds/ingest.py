@@ -1,4 +1,4 @@
-"""ingest: writes documents from NDJSON files inside the daemon, as `vec ingest` does from a client.
+"""ingest: writes documents from files inside the daemon, as `vec ingest` does from a client.
 
 Each step writes a batch of lines; the checkpoint, the file and the byte offset after them, is committed with their
 documents. So each line is applied exactly once; rejected documents are in the job's log. Files are read in place; input
@@ -188,13 +188,13 @@ class Ingest(JobKind):
     """Ingests files in sequence. `names` are their names in messages."""
 
     name = "ingest"
-    what = "write documents from NDJSON files"
+    what = "write documents from files"
     unit = "bytes"
     library = "optional"
     library_default = DEFAULT
     in_flight = 2
     params: ClassVar[Mapping[str, Param]] = {
-        "files": Param("NDJSON files, optionally compressed; absolute paths", list, required=True),
+        "files": Param("files, optionally compressed; absolute paths", list, required=True),
         "names": Param("names of the files in messages; default: their paths", list),
         "strict": Param("whether to stop at the first rejected line", bool),
         "create": Param("whether to create a library that does not exist", bool),
