@@ -126,7 +126,7 @@ def test_a_refused_event_is_a_dead_letter_and_is_sent_once_when_the_topic_takes_
     entry = ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     admin.incremental_alter_configs([resource])[resource].result(PATIENCE_S)
-    instance.vec("relay", "retry", "out")
+    instance.vec("relay", "retry", "out", "--all")
     until(lambda: not instance.objects("relay", "dead", "out"), "the retry")
     assert [event["data"]["id"] for event in bodies(kafka_server.address, topic)] == ["small", "later", "large"]
 
@@ -207,8 +207,12 @@ def test_a_message_that_is_no_document_is_a_dead_letter_with_its_place(
 def test_a_relay_and_a_source_keep_a_replica_while_kafka_restarts_and_both_are_killed(
     own_kafka: KafkaServer, form: str
 ) -> None:
-    with Instance({"VEC_EMBEDDER": "hash"}) as first, Instance({"VEC_EMBEDDER": "hash"}) as second:
-        url = f"{own_kafka.url}/replica"
+    with (
+        Instance({"VEC_EMBEDDER": "hash"}) as first,
+        Instance({"VEC_EMBEDDER": "hash"}) as second,
+        own_kafka.behind_proxy() as network,
+    ):
+        url = f"kafka://{network.address}/replica"
         for each in (first, second):
             each.start()
         first.vec("library", "create", "notes")
@@ -228,11 +232,11 @@ def test_a_relay_and_a_source_keep_a_replica_while_kafka_restarts_and_both_are_k
                         client.delete([f"d{(number - 3) % 40}"], library="notes")
 
         write(0)
-        own_kafka.restart()
+        own_kafka.restart_behind(network)
         write(30)
         kill_connectors(first)
         kill_connectors(second)
-        own_kafka.restart()
+        own_kafka.restart_behind(network)
         write(60)
 
         def exported(instance: Instance) -> Any:
