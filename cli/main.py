@@ -34,6 +34,7 @@ COMMANDS = {
     "relay": "relay",
     "trim": "trim",
     "jobs": "jobs",
+    "worker": "worker",
     "verify": "verify",
     "backup": "backup",
     "restore": "restore",

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text": SHARED,
     "feed": {*SHARED, "store", "filters"},
     "delivery": SHARED,
-    "workers": {*SHARED, "client", "index", "text"},
+    "workers": {*SHARED, "client", "index", "text", "wire"},
     "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed", "workers"},
     "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine", "workers"},
     "connectors": {*SHARED, "logs", "process", "wire", "client", "delivery"},
