@@ -3,7 +3,7 @@
     main.py           the group, exit statuses, errors
     options.py        options that several commands share
     output.py         tables for people, NDJSON for pipes
-    input_lines.py    lines of input, from files, pipes and gzip
+    input_lines.py    lines of input, from files and pipes, also compressed
     pipeline.py       documents on their way: batches in flight, acknowledgements in order
     progress.py       progress on stderr
     event_lines.py    what a watch writes: events, or lines that ingest accepts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,10 +11,7 @@ from vecd.errors import Code, VecError
 
 from . import options
 from .jobs import absolute
-from .output import Output, one_line
-
-#: Parameters that are paths. (The daemon checks all parameters; vecd.connectors.parameters has the same list.)
-_PATHS = ("password_file", "secret_file", "ca_file", "cert_file", "key_file")
+from .output import Output, as_json, one_line
 
 Params = Annotated[
     list[str] | None,
@@ -26,6 +23,8 @@ All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 def parameters_of(given: Sequence[str] | None, socket: str | None) -> dict[str, Any]:
     """Parses NAME=VALUE. The daemon converts each value to the declared type. Raises VecError `invalid_request`."""
+    from vecd.connectors.parameters import PATHS
+
     parameters: dict[str, Any] = {}
     for each in given or ():
         name, equals, value = each.partition("=")
@@ -33,7 +32,7 @@ def parameters_of(given: Sequence[str] | None, socket: str | None) -> dict[str, 
             raise VecError(Code.INVALID_REQUEST, f"--param {each!r:.60} is not NAME=VALUE")
         if name in parameters:
             raise VecError(Code.INVALID_REQUEST, f"--param {name!r:.60} is given twice")
-        if name in _PATHS and not options.remote(socket):  # the daemon has another working folder
+        if name in PATHS and not options.remote(socket):  # the daemon has another working folder
             value = absolute(value)
         parameters[name] = value
     return parameters
@@ -54,7 +53,19 @@ def state_of(connector: dict[str, Any]) -> str:
     return f"{connector['state']}: {one_line(error['message'])}"
 
 
-def show_letters(output: Output, letters: Sequence[dict[str, Any]]) -> None:
+def show(output: Output, connector: dict[str, Any]) -> None:
+    """Prints a connector: as JSON, or a line for each key that has a value."""
+    lines = []
+    for key, value in connector.items():
+        if key == "error" and value is not None:
+            value = f"{value['message']} ({value['code']})" + (f": {value['hint']}" if value.get("hint") else "")
+        if value not in (None, [], {}, False):
+            shown = value if isinstance(value, str) else as_json(value)
+            lines.append(f"{key.replace('_', ' '):<14}{one_line(shown)}")
+    output.one(connector, "\n".join(lines))
+
+
+def show_letters(output: Output, letters: Iterable[dict[str, Any]]) -> None:
     """Prints dead letters; in JSON, with their bodies as text."""
     if output.json:
         output.objects({**each, "body": each["body"].decode("utf-8", "replace")} for each in letters)

@@ -1,4 +1,4 @@
-"""Reads line-based input (documents, ids) from files, pipes and gzip, as it arrives.
+"""Reads line-based input (documents, ids) from files and pipes, also compressed, as it arrives.
 
 A pipe is read as soon as data arrives, so a slow producer is not delayed. vecd/wire/ndjson.py splits input into lines
 and parses documents; like other modules that only some commands need, it is imported where it is used.
@@ -27,9 +27,10 @@ def lines(
     Calls `wait(fd)` before each read of a pipe or terminal. It returns true when the descriptor is readable, and false
     after a time without input; then None is yielded, so that the caller can process what it has. Calls `check()` for
     each piece of decompressed input; an exception from it ends the reading even within a line. Raises VecError
-    `invalid_request` if a file cannot be read, and `invalid_document` if it is invalid gzip.
+    `invalid_request` if a file cannot be read, and `invalid_document` if its compression is damaged.
     """
-    from vecd.wire.ndjson import split, unzipped
+    from vecd.wire.decompress import decompressed
+    from vecd.wire.ndjson import split
 
     for path in paths or ["-"]:
         name = "stdin" if path == "-" else os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -38,7 +39,7 @@ def lines(
         except OSError as error:
             raise VecError(Code.INVALID_REQUEST, f"cannot read {name} ({error.strerror})", file=name) from error
         try:
-            yield from split(name, _checked(unzipped(name, _pieces(name, fd, wait)), check))
+            yield from split(name, _checked(decompressed(name, _pieces(name, fd, wait)), check))
         finally:
             if path != "-":
                 os.close(fd)
@@ -46,7 +47,7 @@ def lines(
 
 def _pieces(name: str, fd: int, wait: Callable[[int], bool] | None) -> Iterator[bytes | None]:
     waits = wait is not None and not os.path.isfile(f"/dev/fd/{fd}")
-    from vecd.wire.ndjson import PIECE_BYTES
+    from vecd.wire.decompress import PIECE_BYTES
 
     while True:
         if waits and wait is not None and not wait(fd):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -135,6 +135,23 @@ def counts_of(body: dict[str, Any]) -> str:
     if body["paused"]:
         text += f"; paused: {'all' if '' in body['paused'] else ', '.join(body['paused'])}"
     return f"{text}; {plural(body['workers'], 'worker')}"
+
+
+def executor_of(executor: Mapping[str, Any]) -> str:
+    """Formats what embeds for the daemon; empty if it is the daemon itself, and has nothing to do."""
+    here = plural(executor["here_waiting"], "request") + " here" if executor["here_waiting"] else ""
+    if executor["executor"] == "local":
+        return f"local: {here}" if here else ""
+    text = f"{executor['executor']} at {executor['broker']}: "
+    if executor["state"] == "silent":
+        text += "no worker answers, so the daemon embeds itself, slower"
+    elif executor["state"] == "waiting":
+        text += "no worker has answered yet"
+    else:
+        text += plural(executor["workers"], "worker")
+    waiting = executor["sent"] + executor["waiting"]
+    text += (f", {plural(waiting, 'message')} waiting" if waiting else "") + (f", {here}" if here else "")
+    return one_line(text + (f"; last error: {executor['error']}" if executor["error"] else ""))
 
 
 def table(output: Output, jobs: Sequence[dict[str, Any]]) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "watch": "watch",
     "consumers": "consumers",
     "relay": "relay",
+    "source": "source",
     "trim": "trim",
     "jobs": "jobs",
     "worker": "worker",

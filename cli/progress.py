@@ -25,7 +25,7 @@ class Progress:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-            known = self._paths and all(os.path.isfile(p) and not _is_gzip(p) for p in self._paths)
+            known = self._paths and all(os.path.isfile(p) and not _is_compressed(p) for p in self._paths)
             total = sum(os.path.getsize(p) for p in self._paths) if known else None
             columns = [SpinnerColumn(), TextColumn("{task.description}"), *([BarColumn()] if total else [])]
             self._rich = Progress(*columns, console=Console(stderr=True), transient=True)
@@ -54,9 +54,11 @@ class Progress:
         self._rich.update(self._task, advance=size, description=f"{done:,} documents  {rate:,.0f}/s{rejected}")
 
 
-def _is_gzip(path: str) -> bool:
+def _is_compressed(path: str) -> bool:
+    from vecd.wire.decompress import is_compressed
+
     try:
         with open(path, "rb") as file:
-            return file.read(2) == b"\x1f\x8b"
+            return is_compressed(file.read(16))
     except OSError:
         return False  # the reader of the file reports the error

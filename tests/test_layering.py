@@ -44,17 +44,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text": SHARED,
     "feed": {*SHARED, "store", "filters"},
     "delivery": SHARED,
-    "workers": {*SHARED, "client", "index", "text", "wire"},
+    "workers": {*SHARED, "fair_queue", "client", "index", "text"},
     "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed", "workers"},
     "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine", "workers"},
     "connectors": {*SHARED, "logs", "process", "wire", "client", "delivery"},
     "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs", "connectors"},
     "server": {*SHARED, "wire", "unixsocket", "ops"},
     "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"}
-    | {"child_process", "connector_process", "http"},
+    | {"child_process", "connector_process", "http", "workers"},
     "child_process": {*SHARED, "process"},
     "connector_process": {*SHARED, "child_process"},
-    "http": {*SHARED, "logs", "process", "unixsocket", "data_lock", "wire", "client"},
+    "http": {*SHARED, "logs", "process", "unixsocket", "data_lock", "wire", "client", "connectors"},
     "restore": {*SHARED, "data_lock", "store"},
     "__main__": {"daemon"},
 }
@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 #: What the command line may know of vecd.
 CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery", "http", "workers"}
 #: Tables of names that its options list; they load nothing that they name (tests/cli/test_startup.py).
-CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders"}
+CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders", "vecd.connectors.parameters"}
 
 #: Modules that only some layers may import.
 ONLY_IN: dict[str, set[str]] = {
@@ -70,14 +70,14 @@ ONLY_IN: dict[str, set[str]] = {
     "apsw.unicode": {"text"},
     "Stemmer": {"text"},
     "sqlite3": set(),
-    "socket": {"unixsocket", "client", "connectors", "server", "daemon", "http"},
+    "socket": {"unixsocket", "client", "connectors", "workers", "server", "daemon", "http"},
     "asyncio": {"client", "connectors", "write_order", "feed", "engine", "jobs", "ops", "server", "daemon", "http"}
     | {"child_process", "connector_process"},
     "uvloop": {"daemon", "http"},
     "starlette": {"http"},
     "uvicorn": {"http"},
     "websockets": {"client", "http"},
-    "redis": {"connectors"},
+    "redis": {"connectors", "workers"},
     "confluent_kafka": {"connectors"},
     "aio_pika": {"connectors"},
     "nats": {"connectors"},
@@ -87,8 +87,13 @@ ONLY_IN: dict[str, set[str]] = {
     "tokenizers": {"text"},
     "semantic_text_splitter": {"text"},
     "wordllama": {"text"},
-    "msgpack": {"wire", "feed", "engine"},
+    "msgpack": {"wire", "feed", "engine", "connectors", "workers"},
     "cronsim": {"jobs"},
+    "celery": {"workers"},
+    "kombu": {"workers"},
+    "rq": {"workers"},
+    "dramatiq": {"workers"},
+    "pika": {"workers"},
     "typer": set(),
     "rich": set(),
     "pickle": set(),

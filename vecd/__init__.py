@@ -22,6 +22,7 @@ table, and checks it):
     filters/            filter expressions, answered from columns in memory
     index/              vectors and terms in memory; no SQL, no sockets
     text/               text in, chunks and vectors out
+    workers/            texts to vectors in other processes, also on other machines
     feed/               the log as a feed: cursors, selection, batches, watches, consumers
     delivery/           delivers a feed to something that may fail: batches, retries, dead letters
     workers/            texts to vectors in other processes: tasks by lease, and the process `vec worker`

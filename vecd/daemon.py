@@ -34,6 +34,7 @@ from .process import detach, open_standard_streams, reset_priority_and_limits, r
 from .resources import check_descriptors, own_descriptors, save_address_space
 from .settings import Settings, load, private_folder
 from .unixsocket import is_listening
+from .workers.executor_settings import load as load_executor
 
 if TYPE_CHECKING:
     from .child_process import ChildProcess
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         settings = load(socket=arguments.socket)
         load_http(settings)
+        load_executor(settings)
         if arguments.log_level:
             settings = settings._replace(log_level=arguments.log_level)
         if arguments.workers:
@@ -174,6 +176,7 @@ async def _serve(
     from .jobs.periodic import Periodic
     from .jobs.scheduler import Scheduler
     from .ops.service import Service
+    from .workers.executor import Executor
 
     loop = asyncio.get_running_loop()
     stop, failures = asyncio.Event(), []
@@ -189,7 +192,7 @@ async def _serve(
             fail(failure)
             return False
 
-    engine = Engine(settings)
+    engine = Engine(settings, Executor(load_executor(settings)))
     engine.open(loop, fail)
     jobs = Jobs(engine, settings.workers)
     jobs.open(loop)

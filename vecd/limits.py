@@ -225,6 +225,15 @@ CONNECTORS_REPORT_S: Final = 0.5
 RELAY_COMMIT_S: Final = 0.1
 #: How long a connector takes to stop, beyond the time-out of a call to its broker.
 CONNECTORS_STOP_S: Final = 5.0
+#: A broker's message as a source takes it: an event with a document of thousands of vectors, as numbers in JSON.
+SOURCE_MESSAGE_BYTES_MAX: Final = 32 * MIB
+#: Messages, and bytes of their bodies, that a source applies in one transaction: a few hundredths of a second.
+SOURCE_BATCH_MESSAGES: Final = 512
+SOURCE_BATCH_BYTES: Final = MIB
+#: Partitions of a source; characters of an offset, or of a rule of its mapping; and of the name of its group.
+SOURCE_PARTITIONS_MAX: Final = 10_000
+SOURCE_VALUE_CHARS_MAX: Final = 1_000
+SOURCE_GROUP_CHARS_MAX: Final = 200
 
 # --- jobs -----------------------------------------------------------------------------------------------------------
 #: Default and maximum number of threads that run jobs.
@@ -266,16 +275,59 @@ STEP_BYTES: Final = 4 * MIB
 #: leaves free, so that the input can be written to the store.
 SPOOL_BYTES_MAX: Final = 16 * 1024 * MIB
 SPOOL_FREE_BYTES_MIN: Final = 256 * MIB
-#: Documents of one step of a reembed, and documents that may be embedded during its switch, which blocks all writes: a
-#: tenth of a second.
+#: Documents of one step of a reembed, and documents that may be embedded in the transaction that begins its switch: a
+#: few hundredths of a second, in which writes wait.
 REEMBED_DOCUMENTS: Final = 256
-REEMBED_AT_SWITCH: Final = 2_000
+REEMBED_AT_SWITCH: Final = 256
+#: Chunks that one transaction of the switch removes and adds: a few hundredths of a second.
+REEMBED_SWITCH_CHUNKS: Final = 512
+#: Documents that the first attempt to begin a switch may embed with a slow embedder; twice as many with each attempt.
+REEMBED_AT_SWITCH_SLOW: Final = 16
 #: Rows of the log, and of documents, that one step of a verify checks.
 VERIFY_ROWS: Final = 5_000
 #: Problems that a verify reports; more are only counted.
 PROBLEMS_REPORTED: Final = 100
 #: Minimum interval between reports of progress to a client that waits for jobs.
 JOBS_EVERY_S: Final = 0.05
+#: Texts of one message to a worker that embeds: 256 KiB of vectors, and with a slow embedder some seconds.
+EMBED_TEXTS: Final = 256
+#: Fewer texts than this are embedded in the daemon's own processes: a broker would take longer than they do, and a
+#: one-line write does not wait behind the messages of a bulk load.
+EMBED_TEXTS_MIN: Final = 16
+#: Batches of one request or job that are with workers at once: enough for 16 workers.
+EMBED_AHEAD: Final = 32
+#: The same for a request of ingest, whose batches have two messages each.
+INGEST_AHEAD: Final = 16
+#: Messages with workers: these for each worker that has answered lately, so that none waits for the next, and some more
+#: for workers that have just started; never more than EXECUTOR_SENT_MAX.
+EXECUTOR_SENT_PER_WORKER: Final = 2
+EXECUTOR_SENT_SPARE: Final = 4
+EXECUTOR_SENT_MAX: Final = 256
+#: How long a worker that has answered counts as present.
+EXECUTOR_PRESENT_S: Final = 60.0
+#: Default and maximum of how long a message may wait for its answer.
+EXECUTOR_TIMEOUT_S: Final = 30.0
+EXECUTOR_TIMEOUT_S_MAX: Final = 86_400
+#: How often a message may be sent: again when the broker was lost, which may have lost it.
+EXECUTOR_SENDS_MAX: Final = 3
+#: A call to a broker: to connect, to send.
+EXECUTOR_CALL_S: Final = 5.0
+#: The longest pause before a broker that cannot be reached is tried again.
+EXECUTOR_RECONNECT_S_MAX: Final = 5.0
+#: Pings while no worker answers, if there is work: how often, and how long one is of use.
+EXECUTOR_PING_S: Final = 10.0
+EXECUTOR_PING_EXPIRES_S: Final = 60.0
+#: How long an answer waits for its daemon. It is of no use to another one.
+EXECUTOR_ANSWER_EXPIRES_S: Final = 60.0
+#: Bytes of a file with a URL.
+URL_BYTES_MAX: Final = 4 * KIB
+#: Child processes that embed; each holds a model in memory.
+EXECUTOR_PROCESSES_MAX: Final = 64
+#: How long such a process may take for a batch, before it is killed, and how long it is kept without work.
+LOCAL_EMBED_S: Final = 600.0
+LOCAL_IDLE_S: Final = 300.0
+#: How long it may take to start.
+LOCAL_START_S: Final = 60.0
 #: Default lease of a worker outside the daemon: how long it holds a job after its last message; and the bounds.
 LEASE_S: Final = 30.0
 LEASE_S_MIN: Final = 0.5
@@ -305,10 +357,6 @@ JOB_LINE_CHARS_MAX: Final = 2_000
 CANCEL_WAIT_S: Final = 5.0
 #: Stopping: how long the current steps of jobs may take.
 JOBS_STOP_S: Final = 10.0
-
-# --- connectors: sources ----------------------------------------------------------------------------------------------
-#: A broker's message as a source takes it: an event with a document of thousands of vectors, as numbers in JSON.
-SOURCE_MESSAGE_BYTES_MAX: Final = 32 * MIB
 
 # --- the store ------------------------------------------------------------------------------------------------------
 #: Rows of one group commit. A larger bound saves fsyncs, and makes the first write of a group wait longer.

@@ -41,8 +41,9 @@ TUNABLES: dict[str, type] = {
 }
 
 
-#: The table of the configuration file that the gateway reads (http/settings.py).
-HTTP_TABLE = "http"
+#: The tables of the configuration file, and who reads each: http/settings.py, workers/executor_settings.py.
+HTTP_TABLE, JOBS_TABLE = "http", "jobs"
+_TABLES = (HTTP_TABLE, JOBS_TABLE)
 
 #: Tunables whose values may have a unit.
 _UNITS: dict[str, Callable[[str], float]] = {"keep_age": duration_s, "keep_bytes": size_bytes}
@@ -252,15 +253,16 @@ def config_table(config: Path) -> dict[str, Any]:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise VecError(Code.SETTINGS, f"{config} is not valid TOML: {error}") from error
-    if not isinstance(table.get(HTTP_TABLE, {}), dict):
-        raise VecError(Code.SETTINGS, f"{config}: {HTTP_TABLE} must be a table", f"write it as [{HTTP_TABLE}]")
+    for name in _TABLES:
+        if not isinstance(table.get(name, {}), dict):
+            raise VecError(Code.SETTINGS, f"{config}: {name} must be a table", f"write it as [{name}]")
     return table
 
 
 def _tunables(env: Mapping[str, str], config: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in config_table(config).items():
-        if key == HTTP_TABLE:
+        if key in _TABLES:
             continue
         if key not in TUNABLES:
             close = nearest(key, TUNABLES)

@@ -23,7 +23,7 @@ app = options.command()
 )
 def ingest(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="NDJSON files, can be gzipped; - or none: stdin.")
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="NDJSON files, can be compressed; - or none: stdin.")
     ] = None,
     library: options.Library = "default",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first rejected line.")] = False,

@@ -131,7 +131,7 @@ def _watch(ids: list[int], output: Output, socket: str | None, no_spawn: bool) -
                 head = ""
             else:
                 body = client.jobs_status()
-                found, head = body["jobs"], common.counts_of(body)
+                found, head = body["jobs"], _summary(body)
             lines = [
                 f"{job['job_id']:>8}  {job['kind']:<10}  {job['library'] or '':<16}  {job['state']:<10}"
                 f"  {common.outcome_of(job)}"
@@ -143,8 +143,13 @@ def _watch(ids: list[int], output: Output, socket: str | None, no_spawn: bool) -
             time.sleep(_REFRESH_S)
 
 
+def _summary(body: dict[str, Any]) -> str:
+    executor = common.executor_of(body["executor"])
+    return common.counts_of(body) + (f"\nembedding: {executor}" if executor else "")
+
+
 def _overview(output: Output, body: dict[str, Any]) -> None:
-    print(common.counts_of(body))
+    print(_summary(body))
     if body["jobs"]:
         common.table(output, body["jobs"])
 

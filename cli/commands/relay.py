@@ -9,7 +9,7 @@ import typer
 
 from .. import connectors as common
 from .. import options
-from ..output import Output
+from ..output import Output, plural
 
 app = options.command()
 
@@ -92,6 +92,97 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
         for each in found
     ]  # fmt: skip
     output.table(columns, rows)
+
+
+@app.command(epilog="Exit status: 4 no such relay.")
+def show(
+    name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
+) -> None:
+    """Show a relay: its definition, its state and its last error."""
+    with options.open_client(socket, no_spawn) as client:
+        body = client.relay(name)
+    common.show(Output(json), body)
+
+
+@app.command(epilog="Exit status: 4 no such relay.")
+def pause(
+    name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
+) -> None:
+    """Stop a relay, which keeps its position."""
+    with options.open_client(socket, no_spawn) as client:
+        body = client.pause_relay(name)
+    Output(json).one(body, f"relay {name} is paused; its cursor is {body['cursor']}")
+
+
+@app.command(epilog="Exit status: 4 no such relay.")
+def resume(
+    name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
+) -> None:
+    """Continue a relay that is paused."""
+    with options.open_client(socket, no_spawn) as client:
+        body = client.resume_relay(name)
+    Output(json).one(body, f"relay {name} continues behind {body['cursor']}")
+
+
+@app.command(epilog="Exit status: 4 no such relay, 5 history lost.")
+def reset(
+    name: Name,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", help="beginning, now, a cursor, an RFC 3339 time, or a relative time, as -15m.", metavar="POSITION"
+        ),
+    ],
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Move a relay to another position of the log."""
+    with options.open_client(socket, no_spawn) as client:
+        body = client.reset_relay(name, to)
+    Output(json).one(body, f"relay {name} continues behind {body['cursor']}")
+
+
+@app.command(epilog="Exit status: 4 no such relay.")
+def dead(
+    name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
+) -> None:
+    """List the dead letters: events that the broker has refused."""
+    output = Output(json)
+    with options.open_client(socket, no_spawn) as client:
+        common.show_letters(output, client.relay_dead_letters(name, bodies=output.json))
+
+
+@app.command(epilog="Exit status: 2 usage, 4 no such relay.")
+def retry(
+    name: Name,
+    letter: common.LetterIds = None,
+    all_: common.All = False,
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Send dead letters again; those that are delivered leave the list."""
+    ids = common.chosen(letter, all_)
+    with options.open_client(socket, no_spawn) as client:
+        count = client.retry_relay_letters(name, ids)
+    Output(json).one({"retrying": count}, f"{plural(count, 'dead letter')} to be sent again")
+
+
+@app.command(epilog="Exit status: 2 usage, 4 no such relay.")
+def drop(
+    name: Name,
+    letter: common.LetterIds = None,
+    all_: common.All = False,
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Delete dead letters."""
+    ids = common.chosen(letter, all_)
+    with options.open_client(socket, no_spawn) as client:
+        count = client.drop_relay_letters(name, ids)
+    Output(json).one({"dropped": count}, f"{plural(count, 'dead letter')} deleted")
 
 
 @app.command(epilog="Its position and its dead letters are deleted. Exit status: 4 no such relay.")

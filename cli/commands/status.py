@@ -24,7 +24,7 @@ def status(json: options.Json = False, socket: options.Socket = None, no_spawn: 
 
 def show(output: Output, body: dict[str, Any]) -> None:
     """Prints the status on a terminal."""
-    from ..jobs import counts_of
+    from ..jobs import counts_of, executor_of
     from ..output import size
     from .library import table
 
@@ -39,6 +39,8 @@ def show(output: Output, body: dict[str, Any]) -> None:
     print(f"memory       {size(body['memory_bytes'])}")
     print(f"connections  {body['connections']:,}, {body['watchers']:,} watching")
     print(f"jobs         {counts_of(body['jobs'])}")
+    if executor := executor_of(body["jobs"]["executor"]):
+        print(f"embedding    {executor}")
     for each in body["libraries"]:
         if each["recall"]["met"] is False:
             print(f"recall       library {each['name']}: {_missed(each['recall'])}")

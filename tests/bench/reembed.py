@@ -1,5 +1,5 @@
 """A library of 100,000 texts to another embedder, its index in memory: how long that takes, and what others feel of it,
-who write documents one by one and search. The longest write is the one that waits for the switch.
+who write documents one by one and search. The longest write tells how long the transactions of the switch are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def main() -> None:
     with Instance() as instance:
         instance.start()
         texts = sentences(_DOCUMENTS)
-        with instance.connect() as client:
+        with instance.connect(timeout_s=600.0) as client:
             client.request("library.create", library="bench", embedder="hash", index="flat")
             for start in range(0, _DOCUMENTS, 1_000):
                 rows = range(start, start + 1_000)
@@ -28,7 +28,7 @@ def main() -> None:
             searches: list[float] = []
 
             def write() -> None:
-                with instance.connect() as other:
+                with instance.connect(timeout_s=600.0) as other:
                     while not stop.is_set():
                         started = time.perf_counter()
                         other.ingest([{"id": f"w{len(acks)}", "text": "written meanwhile"}], "bench")
@@ -36,7 +36,7 @@ def main() -> None:
                         time.sleep(0.005)
 
             def search() -> None:
-                with instance.connect() as other:
+                with instance.connect(timeout_s=600.0) as other:
                     while not stop.is_set():
                         started = time.perf_counter()
                         list(other.search("log index", library="bench", mode="vector"))

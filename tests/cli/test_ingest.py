@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import random
 import re
@@ -14,10 +16,12 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backports import zstd
 
 from tests.support.instance import BIN, Instance, ndjson
 from tests.support.running import (
@@ -165,6 +169,20 @@ def test_gzip_is_known_by_what_it_is_not_by_its_name(
     (tmp_path / name).write_bytes(gzip.compress(ndjson(numbered(1_000)).encode()))
     summary = instance.objects("ingest", "-l", library, str(tmp_path / name))[-1]
     assert counted(summary) == {"added": 1_000}
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress, zstd.compress], ids=["bzip2", "xz", "zstd"])
+@pytest.mark.parametrize("background", [False, True], ids=["stream", "job"])
+def test_other_compressions_are_read_as_gzip_is(
+    instance: Instance, library: str, compress: Callable[[bytes], bytes], background: bool
+) -> None:
+    data = compress(ndjson(numbered(1_000)).encode())
+    if not background:
+        assert counted(instance.objects("ingest", "-l", library, stdin=data)[-1]) == {"added": 1_000}
+        return
+    (job,) = instance.objects("ingest", "--background", "-l", library, stdin=data)
+    (ended,) = instance.objects("jobs", "wait", str(job["job_id"]))
+    assert ended["result"]["added"] == 1_000
 
 
 def test_a_text_file_called_gz_is_read_as_text(instance: Instance, library: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 import typer
 
 from vecd import daemon, limits, settings
+from vecd.connectors.table import TRANSPORTS
 from vecd.errors import Code
 from vecd.http.endpoint import Endpoint
 from vecd.http.problems import STATUS
@@ -119,7 +120,7 @@ def root_options() -> set[str]:
 
 
 def test_every_command_has_a_man_page_and_every_page_a_subject() -> None:
-    subjects = {"vec-protocol.7", "vec-events.7", "vec-guarantees.7", "vec-http.7"}
+    subjects = {"vec-protocol.7", "vec-events.7", "vec-guarantees.7", "vec-http.7", "vec-connectors.7"}
     assert set(PAGES) == {"vec.1", "vecd.8", *subjects, *(f"vec-{name}.1" for name in COMMANDS)}
 
 
@@ -210,7 +211,7 @@ def test_the_options_of_vecd_stand_in_vecd_8() -> None:
 
 # --- examples -------------------------------------------------------------------------------------------------------
 
-_ESCAPES = {r"\-": "-", r"\(aq": "'", r"\(ga": "`", r"\(ti": "~", r"\(ha": "^", r"\e": "\\", r"\&": ""}
+_ESCAPES = {r"\-": "-", r"\(aq": "'", r"\(dq": '"', r"\(ga": "`", r"\(ti": "~", r"\(ha": "^", r"\e": "\\", r"\&": ""}
 
 
 def plain(text: str) -> str:
@@ -496,6 +497,41 @@ def test_every_setting_of_the_gateway_stands_in_vecd_8_with_its_default() -> Non
     for each in fields(HttpSettings):
         if isinstance(each.default, (int, float)):
             assert f"default: {each.default:g}." in items(text, "Va")[each.name].replace("\n", " "), each.name
+
+
+# --- connectors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+def test_every_parameter_of_a_transport_stands_in_vec_connectors_with_its_default(name: str) -> None:
+    common, own = (items_of_heads(section("vec-connectors.7", each, "Ss")) for each in ("Common parameters", name))
+    for parameter, declared in TRANSPORTS[name].parameters.items():
+        text = (own.get(parameter) or common.get(parameter, "")).replace("\n", " ")
+        assert text, parameter
+        if declared.type is bool or isinstance(declared.default, (int, float)):
+            shown = str(declared.default).lower() if declared.type is bool else f"{declared.default:g}"
+            assert re.search(rf"default:\s+{shown.replace('1e+06', '1000000')}\b", text), parameter
+        for choice in declared.choices:
+            assert choice in text, parameter
+    assert own.keys() <= TRANSPORTS[name].parameters.keys()
+    for scheme in TRANSPORTS[name].schemes:
+        assert f"{scheme}://" in section("vec-connectors.7", name, "Ss")
+
+
+def items_of_heads(text: str) -> dict[str, str]:
+    """The items of a list whose heads are `.It Va a , b`: each name -> the item's text."""
+    found = re.findall(r"^\.It Va (.+)\n((?:(?!\.It |\.El).*\n)*)", text, re.M)
+    return {name: body for head, body in found for name in head.split(" , ")}
+
+
+def test_every_package_of_a_broker_stands_in_vec_connectors_with_its_reason() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    names = {
+        re.match(r"[\w-]+", each)[0]  # type: ignore[index]
+        for transport in TRANSPORTS.values()
+        for each in extras.get(transport.extra or "", ())
+    }
+    assert names <= set(items(section("vec-connectors.7", "DEPENDENCIES"), ""))
 
 
 # --- form -----------------------------------------------------------------------------------------------------------

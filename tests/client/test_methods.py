@@ -75,6 +75,18 @@ METHODS: dict[str, Callable[..., Any]] = {
     "relay.drop": Client.drop_relay_letters,
     "relay.watch": Client.watch_relay,
     "relay.commit": Client.commit_relay,
+    "source.add": Client.add_source,
+    "source.list": Client.sources,
+    "source.show": Client.source,
+    "source.pause": Client.pause_source,
+    "source.resume": Client.resume_source,
+    "source.reset": Client.reset_source,
+    "source.remove": Client.remove_source,
+    "source.dead": Client.source_dead_letters,
+    "source.retry": Client.retry_source_letters,
+    "source.drop": Client.drop_source_letters,
+    "source.offsets": Client.source_offsets,
+    "source.commit": Client.commit_source,
     "connectors.watch": Client.watch_connectors,
     "connectors.report": Client.report_connectors,
 }
@@ -114,6 +126,7 @@ def test_every_method_sends_its_op(client: Client, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(client, "_frame", frame)
     given: dict[str, Any] = {"pending": client._pending.setdefault(99, Pending(client, 99)), "documents": []}
+    given |= {"offsets": {}, "expected": {}}
     for op, method in METHODS.items():
         wanted = {
             name: given.get(name, "x" if "str" in str(parameter.annotation) else [])

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.instance import Instance
 from tests.support.waiting import until
+from vecd.errors import Code, VecError
 
 
 @pytest.fixture
@@ -141,3 +142,95 @@ def test_what_cannot_be_a_relay_is_refused_before_it_is_stored(instance: Instanc
     assert instance.objects("relay", "list") == []
     instance.vec("relay", "add", "out", f"file://{tmp_path}/x")
     assert "already exists" in instance.vec("relay", "add", "out", f"file://{tmp_path}/y", status=1).stderr
+
+
+def test_a_paused_relay_keeps_its_position_and_continues_there(instance: Instance, tmp_path: Path) -> None:
+    out = tmp_path / "out.ndjson"
+    instance.vec("relay", "add", "out", f"file://{out}", "--type", "document.added", "--paused")
+    put(instance, "a")
+    assert relay(instance)["state"] == "paused"
+    instance.vec("relay", "resume", "out")
+    until(lambda: len(lines(out)) == 1, "the first line")
+    until(lambda: relay(instance)["lag"] == 0, "the stored position")
+    (paused,) = instance.objects("relay", "pause", "out")
+    assert (paused["paused"], paused["state"], paused["rate"]) == (True, "paused", None)
+    until(lambda: not any(each["holder"] for each in instance.objects("consumers", "list")), "the end of its watch")
+    put(instance, "b")
+    assert relay(instance)["lag"] == 2
+    assert len(lines(out)) == 1
+    instance.vec("relay", "resume", "out")
+    until(lambda: len(lines(out)) == 2, "the second line")
+
+
+def test_a_reset_sends_from_the_given_position_on(instance: Instance, tmp_path: Path) -> None:
+    out = tmp_path / "out.ndjson"
+    instance.vec("relay", "add", "out", f"file://{out}", "--type", "document.added")
+    put(instance, "a", "b")
+    until(lambda: len(lines(out)) == 2, "the lines")
+    first = lines(out)[0]["cursor"]
+    before = relay(instance)["generation"]
+    (moved,) = instance.objects("relay", "reset", "out", "--to", first)
+    assert moved["generation"] == before + 1
+    until(lambda: [line["data"]["id"] for line in lines(out)] == ["a", "b", "b"], "the second line once more")
+    instance.vec("relay", "reset", "out", "--to", "beginning")
+    until(lambda: [line["data"]["id"] for line in lines(out)] == ["a", "b", "b", "a", "b"], "both once more")
+
+
+def test_a_relay_that_is_added_again_is_of_a_generation_that_never_was(instance: Instance, tmp_path: Path) -> None:
+    """What a runner of the removed one still does, and what it left at the broker, is not taken for the new one's."""
+    seen = set()
+    for _ in range(3):
+        instance.vec("relay", "add", "out", f"file://{tmp_path}/out")
+        instance.vec("relay", "reset", "out", "--to", "beginning")
+        seen |= {relay(instance)["generation"] - 1, relay(instance)["generation"]}
+        instance.vec("relay", "remove", "out")
+    assert len(seen) == 6
+
+
+def test_a_runner_of_an_earlier_generation_can_commit_nothing(instance: Instance, tmp_path: Path) -> None:
+    instance.vec("relay", "add", "out", f"file://{tmp_path}/out", "--paused")
+    cursor = relay(instance)["cursor"]
+    put(instance, "a")
+    head = instance.objects("watch", "--from", "beginning", "--no-follow")[-1]["cursor"]
+    with instance.connect() as client:
+        earlier = client.relay("out")["generation"]
+        client.reset_relay("out", cursor)
+        letter = {"position": head, "code": "x", "reason": "x", "attempts": 1, "about": {}, "body": b""}
+        with pytest.raises(VecError) as caught:
+            client.commit_relay("out", earlier, cursor=head, dead_letters=[letter]).result()
+        assert caught.value.code == Code.LEASE_LOST
+        with pytest.raises(VecError) as caught:
+            client.watch_relay("out", earlier)
+        assert caught.value.code == Code.LEASE_LOST
+        assert list(client.relay_dead_letters("out")) == []
+        client.commit_relay("out", earlier + 1, cursor=head, dead_letters=[letter]).result()
+        assert client.relay("out")["lag"] == 0
+        assert [each["position"] for each in client.relay_dead_letters("out")] == [head]
+
+
+def test_a_trim_stops_at_a_relay_and_a_relay_whose_position_was_trimmed_says_so(
+    instance: Instance, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.ndjson"
+    instance.vec("relay", "add", "out", f"file://{out}", "--type", "document.added", "--paused")
+    put(instance, "a")
+    (trimmed,) = instance.objects("trim", "--keep-count", "0")
+    assert trimmed["held_by"] == "relay.out"
+    instance.vec("trim", "--keep-count", "0", "--past-consumers")
+    instance.vec("relay", "resume", "out")
+    shown = until(lambda: (found := relay(instance))["error"] and found, "the error")
+    assert (shown["state"], shown["error"]["code"]) == ("failing", "compacted")
+    assert "vec relay reset out --to beginning" in shown["error"]["hint"]
+    instance.vec("relay", "reset", "out", "--to", "beginning")
+    put(instance, "b")
+    until(lambda: [line["data"]["id"] for line in lines(out)] == ["b"], "what is left")
+
+
+def test_the_relays_of_a_backup_that_is_opened_elsewhere_are_paused(instance: Instance, tmp_path: Path) -> None:
+    instance.vec("relay", "add", "out", f"file://{tmp_path}/out")
+    instance.vec("backup", str(tmp_path / "copy.db"))
+    with Instance({"VEC_EMBEDDER": "hash"}) as other:
+        other.vec("restore", str(tmp_path / "copy.db"))
+        other.start()
+        assert relay(other)["state"] == "paused"
+    assert relay(instance)["paused"] is False

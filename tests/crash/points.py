@@ -43,8 +43,8 @@ POINTS: Final = {
     "rebuilt": 2,  # before a new index is logged
     "trim": 3,
     "vacuum": 10,
-    "switch": 1,  # a reembed replaces the chunks
-    "switched": 1,
+    "switch": 4,  # a reembed replaces chunks
+    "switched": 4,
     "job.insert": 5,
     "job.claim": 5,
     "job.checkpoint": 20,

@@ -100,6 +100,10 @@ LETTERS = st.one_of(
     ),
     JSON,
 )  # fmt: skip
+RULES = st.one_of(
+    st.dictionaries(st.sampled_from(["id", "text", "metadata", "metadata.x", "delete", "x"]), TEXTS, max_size=3), JSON
+)
+OFFSETS = st.one_of(st.dictionaries(st.sampled_from(["", "0"]), st.sampled_from(["1", "2"]), max_size=2), JSON)
 REPORTS = st.fixed_dictionaries(
     {"direction": st.sampled_from(["relay", "source", "x"]), "name": NAMES, "generation": COUNTS, "state": TEXTS},
     optional={"error": JSON, "rate": JSON, "lag": JSON},
@@ -201,6 +205,25 @@ FIELDS: dict[str, dict[str, Values]] = {
     "relay.watch": {"name": NAMES, "generation": COUNTS, "timeout_s": SECONDS},
     "relay.commit": {
         "name": NAMES, "generation": COUNTS, "cursor": CURSORS, "dead_letters": st.lists(LETTERS, max_size=2),
+        "letter_ids": JOBS,
+    },
+    "source.add": {
+        "name": NAMES, "url": URLS, "parameters": PARAMETERS, "library": LIBRARIES, "group": NAMES, "mapping": RULES,
+        "libraries": st.lists(LIBRARIES, max_size=2), "paused": FLAGS,
+    },
+    "source.list": {},
+    "source.show": {"name": NAMES},
+    "source.pause": {"name": NAMES},
+    "source.resume": {"name": NAMES},
+    "source.reset": {"name": NAMES, "start": st.sampled_from(["earliest", "latest", "x"]), "offsets": OFFSETS},
+    "source.remove": {"name": NAMES},
+    "source.dead": {"name": NAMES, "after": COUNTS, "bodies": FLAGS, "retrying": FLAGS},
+    "source.retry": {"name": NAMES, "letter_ids": JOBS},
+    "source.drop": {"name": NAMES, "letter_ids": JOBS},
+    "source.offsets": {"name": NAMES, "generation": COUNTS},
+    "source.commit": {
+        "name": NAMES, "generation": COUNTS, "offsets": OFFSETS, "expected": OFFSETS,
+        "documents": DOCUMENTS, "dead_letters": st.lists(LETTERS, max_size=2),
         "letter_ids": JOBS,
     },
     "connectors.watch": {},

@@ -19,6 +19,7 @@ from vecd.filters.attributes import DocumentRow, DocumentSet
 from vecd.index import snapshot_file
 from vecd.store.database import Database
 from vecd.wire import ndjson
+from vecd.wire.decompress import decompressed
 from vecd.wire.frames import FrameDecoder
 from vecd.wire.messages import decode, decode_request, encode, parse_reply, request_id
 
@@ -82,10 +83,10 @@ def cursors(data: bytes) -> None:
 
 
 def lines(data: bytes) -> None:
-    """NDJSON, also gzipped, in two pieces; a document that is taken can travel."""
+    """NDJSON, also compressed, in two pieces; a document that is taken can travel."""
     pieces = [data[: len(data) // 3], None, data[len(data) // 3 :]]
     try:
-        for line in ndjson.split("a file", ndjson.unzipped("a file", iter(pieces))):
+        for line in ndjson.split("a file", decompressed("a file", iter(pieces))):
             if line is None:
                 continue
             try:

@@ -16,7 +16,7 @@ from tests.support.index_source import KINDS, WAIT_S, Driven, Gate, MemorySource
 from vecd.errors import VecError
 from vecd.index.policy import Tuning
 from vecd.index.pools import Pools, make_pools
-from vecd.index.requests import SearchOptions
+from vecd.index.requests import Replaced, SearchOptions
 from vecd.index.rows import Floats
 from vecd.index.source import Rebuilt
 
@@ -399,3 +399,67 @@ def test_who_waits_for_maintenance_is_told_when_the_index_is_closed(pools: Pools
     for future in (early, driven.live.settle()):
         with pytest.raises(VecError, match="the library is gone"):
             future.result(WAIT_S)
+
+
+# --- other vectors for the same labels ------------------------------------------------------------------------------
+
+
+def replace(driven: Driven) -> None:
+    """Other vectors for all labels, with the next write."""
+    source = driven.source
+    write = source.commit(some(1))
+    source.generation += 1
+    labels = np.array(sorted(source.vectors)[:-1], np.int64)
+    vectors = some(len(labels))
+    source.vectors.update(zip(labels.tolist(), vectors, strict=True))
+    write.replaced = Replaced(lambda: (labels, vectors), source.generation)
+    driven.live.write(write)
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_vectors_that_are_replaced_are_searched_from_that_write_on(pools: Pools, name: str) -> None:
+    driven = driven_by(pools, name)
+    labels = driven.write(some(200))
+    driven.settle()
+    driven.write(removed=labels[:20])
+    replace(driven)
+    check_all(driven)
+    driven.write(some(5), labels[50:60])
+    assert driven.settle()["vectors"] == len(driven.source.vectors) == 200 + 1 + 5 - 30
+    check_all(driven)
+
+
+def test_a_build_of_vectors_that_are_replaced_meanwhile_starts_again(pools: Pools) -> None:
+    driven = driven_by(pools)
+    labels = driven.write(some(200))
+    driven.settle()
+    driven.source.before_page = gate = Gate()
+    rebuilt = driven.live.rebuild()
+    gate.wait()  # the build has its picture of the store
+    driven.source.before_page = lambda: None
+    replace(driven)
+    driven.write(some(5), labels[50:60])
+    check_all(driven)
+    gate.open.set()
+    assert rebuilt.result(WAIT_S).vectors == len(driven.source.vectors)
+    check_all(driven)
+
+
+def test_a_snapshot_of_vectors_that_were_replaced_since_is_not_used(pools: Pools, tmp_path: Path) -> None:
+    driven = driven_by(pools, path=tmp_path / "snapshot")
+    driven.write(some(200))
+    driven.settle()
+    driven.live.snapshot().result(WAIT_S)
+    assert (tmp_path / "snapshot").exists()
+    replace(driven)
+    driven.stop()
+    after = Driven(driven.source, _TUNING, pools)
+    check_all(after)
+    assert "damage" not in after.live.describe()
+    after.settle()
+    after.live.snapshot().result(WAIT_S)
+    after.stop()
+    reads = driven.source.pages_read
+    last = Driven(driven.source, _TUNING, pools)
+    check_all(last)
+    assert driven.source.pages_read - reads <= 1, "only the spot check"

@@ -74,6 +74,7 @@ class _State:
         self._source = source
         self._vectors = vectors
         self.seq = seq
+        self.generation = source.generation
         self.labels: Labels = np.fromiter(vectors, np.int64, len(vectors))  # assigned in order, so they ascend
         self.firsts = self.labels  # every document has one chunk
 
@@ -100,6 +101,7 @@ class MemorySource:
         self.vectors: dict[int, Floats] = {}
         self.seq = 0
         self.last_label = 0
+        self.generation = 0
         self.reports: list[Rebuilt] = []
         self.promise = limits.RECALL
         self.recalls: list[dict[str, Any]] = []

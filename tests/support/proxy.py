@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -42,20 +43,27 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Proxy:
     """Forwards the connections to a free port of 127.0.0.1 to `target`. A context manager."""
 
-    def __init__(self, target: tuple[str, int], *, rewrite: Mapping[bytes, bytes] | None = None) -> None:
-        """`rewrite` replaces bytes of replies by others of the same length: for servers that tell clients their own
-        address (Kafka, tests/support/brokers/kafka.py)."""
-        assert all(len(old) == len(new) for old, new in (rewrite or {}).items())
+    def __init__(
+        self,
+        target: tuple[str, int],
+        *,
+        rewrite: Mapping[bytes, bytes] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`rewrite` replaces bytes of replies by others, for servers that tell clients their own address (Kafka,
+        tests/support/brokers/kafka.py); it may be set later. With `tls`, the proxy ends the TLS of its clients."""
         self.target = target
         self.port = 0
         self.delay_s = 0.0
         self.bytes_per_s: float | None = None
         self.connections = 0  # accepted so far
         self.forwarded: dict[Way, int] = dict.fromkeys(WAYS, 0)  # bytes so far
-        self._rewrite = dict(rewrite or {})
+        self.rewrite = dict(rewrite or {})
+        self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._serving: set[asyncio.Task[None]] = set()
         self._open: dict[Way, asyncio.Event] = {}  # not set: held
         self._cut_at: dict[Way, int | None] = dict.fromkeys(WAYS)  # of `forwarded`
         self._links: set[_Link] = set()
@@ -86,13 +94,11 @@ class Proxy:
     def down(self) -> None:
         """Resets all connections and refuses new ones, until `heal`."""
 
-        async def stop() -> None:
-            if self._server is not None:
-                self._server.close()
-                self._server = None
+        def stop() -> None:
+            self._close_listener()
             self._cut()
 
-        self._run(stop())
+        self._call(stop)
 
     def black_hole(self, way: Way | None = None) -> None:
         """Holds all bytes (of one direction, or of both) of all connections, new ones too, until `heal`."""
@@ -106,31 +112,30 @@ class Proxy:
     def heal(self) -> None:
         """Accepts connections, forwards what was held, and forgets `cut_after`; no delay, no throttle."""
 
-        async def restore() -> None:
+        def restore() -> None:
             self.delay_s, self.bytes_per_s = 0.0, None
             for way in WAYS:
                 self._cut_at[way] = None
                 self._open[way].set()
-            await self._listen()
+            self._listen()
 
-        self._run(restore())
+        self._call(restore)
 
     def __enter__(self) -> Self:
         self._thread.start()
 
-        async def begin() -> None:
+        def begin() -> None:
             for way in WAYS:
                 self._open[way] = asyncio.Event()
                 self._open[way].set()
-            await self._listen()
+            self._listen()
 
-        self._run(begin())
+        self._call(begin)
         return self
 
     def __exit__(self, *_: object) -> None:
         async def end() -> None:
-            if self._server is not None:
-                self._server.close()
+            self._close_listener()
             self._cut()
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for task in others:
@@ -153,11 +158,29 @@ class Proxy:
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_CONTROL_S)
 
-    async def _listen(self) -> None:
+    def _listen(self) -> None:
         """Always on the same port."""
-        if self._server is None:
-            self._server = await asyncio.start_server(self._serve, _HOST, self.port, limit=_CHUNK_BYTES)
-            self.port = self._server.sockets[0].getsockname()[1]
+        if self._listener is None:
+            self._listener = socket.create_server((_HOST, self.port), backlog=100)
+            self._listener.setblocking(False)
+            self.port = self._listener.getsockname()[1]
+            self._loop.add_reader(self._listener, self._accept, self._listener)
+
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            client, _ = listener.accept()
+            self.connections += 1
+            link = _Link()
+            self._links.add(link)
+            task = self._loop.create_task(self._serve(client, link))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
 
     def _cut(self) -> int:
         links, self._links = self._links, set()
@@ -165,13 +188,14 @@ class Proxy:
             link.reset()
         return len(links)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        link = _Link(writer)
-        self._links.add(link)
+    async def _serve(self, client: socket.socket, link: _Link) -> None:
         try:
-            if self._server is None:  # it was accepted just before `down`
-                return
+            client.setblocking(False)
+            reader = asyncio.StreamReader(_CHUNK_BYTES)
+            protocol = asyncio.StreamReaderProtocol(reader)
+            transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, client, ssl=self._tls)
+            writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
+            link.add(writer)
             upstream_reader, upstream_writer = await asyncio.open_connection(*self.target, limit=_CHUNK_BYTES)
             link.add(upstream_writer)
             await asyncio.gather(
@@ -199,7 +223,7 @@ class Proxy:
                     break
                 await self._forward(way, writer, data)
             with contextlib.suppress(OSError):
-                writer.write_eof()
+                writer.write_eof() if writer.can_write_eof() else writer.close()  # TLS ends both directions
         except OSError:
             link.reset()
         finally:
@@ -213,7 +237,7 @@ class Proxy:
                 data = await reader.read(_CHUNK_BYTES)
             except OSError:
                 data = b""
-            if way == "replies" and self._rewrite:
+            if way == "replies" and self.rewrite:
                 rewritten, rest = self._rewritten(rest + data, last=not data)
                 if data and not rewritten:
                     continue
@@ -224,12 +248,12 @@ class Proxy:
 
     def _rewritten(self, data: bytes, *, last: bool) -> tuple[bytes, bytes]:
         """The data with its replacements; and its end, if that may be the beginning of something to replace."""
-        for old, new in self._rewrite.items():
+        for old, new in self.rewrite.items():
             data = data.replace(old, new)
         if last:
             return data, b""
-        for size in range(max(map(len, self._rewrite)) - 1, 0, -1):
-            if any(old[:size] == data[-size:] for old in self._rewrite if size < len(old)):
+        for size in range(max(map(len, self.rewrite)) - 1, 0, -1):
+            if any(old[:size] == data[-size:] for old in self.rewrite if size < len(old)):
                 return data[:-size], data[-size:]
         return data, b""
 
@@ -257,8 +281,8 @@ class Proxy:
 class _Link:
     """Both sockets of a connection. Once it is reset, so is a socket that comes later."""
 
-    def __init__(self, client: asyncio.StreamWriter) -> None:
-        self._writers = [client]
+    def __init__(self) -> None:
+        self._writers: list[asyncio.StreamWriter] = []
         self._is_reset = False
 
     def add(self, writer: asyncio.StreamWriter) -> None:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from .. import backoff, limits
 from ..client import Client, connect
@@ -19,6 +19,8 @@ from ..settings import Settings
 from . import definition as definitions
 from .definition import Definition
 from .relay import Relay
+from .runner import Connect, Runner
+from .source import Source
 from .status import Status
 from .stopping import Stopping
 
@@ -28,30 +30,20 @@ log = logging.getLogger("vecd.connectors")
 _PAUSE_S, _PAUSE_S_MAX = 0.1, 2.0
 
 
-class Runner(Protocol):
-    """A relay or a source at work."""
-
-    def run(self) -> None:
-        """Returns when it is to stop."""
-
-
-Connect = Callable[[], Client]
-
 #: Makes the runner of a definition.
-RUNNERS: Final[Mapping[str, Callable[[Any, Connect, Status, Stopping], Runner]]] = {"relay": Relay}
+RUNNERS: Final[Mapping[str, Callable[[Any, Connect, Status, Stopping], Runner]]] = {"relay": Relay, "source": Source}
 
 
 class _Running:
     """A connector's thread."""
 
-    def __init__(self, definition: Definition, retrying: int, connect: Connect) -> None:
+    def __init__(self, definition: Definition, connect: Connect) -> None:
         self.definition = definition
-        self.retrying = retrying
         self.status = Status()
         self.stop = Stopping()
-        runner = RUNNERS[definition.direction](definition, connect, self.status, self.stop)
+        self.runner = RUNNERS[definition.direction](definition, connect, self.status, self.stop)
         name = f"{definition.direction}-{definition.name}"
-        self.thread = threading.Thread(target=runner.run, name=name, daemon=True)
+        self.thread = threading.Thread(target=self.runner.run, name=name, daemon=True)
         self.thread.start()
 
     def report(self) -> dict[str, Any]:
@@ -120,9 +112,12 @@ class ConnectorsProcess:
                 running.stop.close()
                 del self._running[key]
         for key, (wanted, retrying) in self._wanted.items():
-            if key not in self._running:
+            if key in self._running:
+                if retrying:
+                    self._running[key].runner.retry()
+            else:
                 log.info("connector started", extra={wanted.direction: wanted.name, "url": wanted.url})
-                self._running[key] = _Running(wanted, retrying, self._connect)
+                self._running[key] = _Running(wanted, self._connect)
 
     def _end(self, running: Any, patience_s: float) -> None:
         until = time.monotonic() + patience_s

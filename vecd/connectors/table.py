@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from .url import Url, parse
 
 #: Bytes of a name in AMQP.
 _AMQP_NAME_BYTES_MAX: Final = 255
+_KAFKA_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
 def _check_file(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
@@ -27,6 +29,28 @@ def _check_file(direction: Direction, url: Url, parameters: Mapping[str, Any]) -
             "use file:///PATH, with three slashes",
             field="url",
         )
+
+
+def _check_redis(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
+    if len(url.hosts) > 1 or url.query:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{url.text!r:.200} names more than one server and one stream",
+            "use redis://HOST:PORT/STREAM; for another database: -p db=NUMBER",
+            field="url",
+        )
+    if not url.path:
+        raise VecError(
+            Code.INVALID_REQUEST, f"{url.text!r:.200} names no stream", "use redis://HOST:PORT/STREAM", field="url"
+        )
+    _check_tls(url, parameters, "rediss")
+    check_secret(parameters, "password")
+
+
+def _check_tls(url: Url, parameters: Mapping[str, Any], scheme: str) -> None:
+    """Raises VecError for parameters of TLS with a scheme that does not use it."""
+    if url.scheme != scheme and any(parameters[name] is not None for name in TLS):
+        raise VecError(Code.INVALID_REQUEST, f"{url.scheme}:// does not use TLS", f"use {scheme}://", field="url")
 
 
 def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
@@ -40,6 +64,27 @@ def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any
         )
     if len(url.path.encode()) > _AMQP_NAME_BYTES_MAX:
         raise VecError(Code.INVALID_REQUEST, f"the name exceeds {_AMQP_NAME_BYTES_MAX} bytes", field="url")
+
+
+def _check_kafka(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
+    check_secret(parameters, "password")
+    if not url.hosts[0].name or url.query or not _KAFKA_TOPIC.fullmatch(url.path) or url.path in (".", ".."):
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{url.text!r:.200} names no topic",
+            "use kafka://HOST[,HOST…]/TOPIC; a topic has up to 249 letters, digits, '.', '_' and '-'",
+            field="url",
+        )
+    has_password = parameters["password_file"] or parameters["password_env"]
+    if bool(has_password) != (url.user is not None):
+        raise VecError(
+            Code.INVALID_REQUEST,
+            "there is a password, and no user" if has_password else "there is a user, and no password",
+            "name both: kafka://USER@HOST/TOPIC, and -p password_file=PATH or -p password_env=NAME",
+            field="url",
+        )
+    if not _KAFKA_TOPIC.fullmatch(parameters["position_topic"]) or parameters["position_topic"] == url.path:
+        raise VecError(Code.INVALID_REQUEST, "position_topic must be the name of another topic", field="position_topic")
 
 
 def _check_webhook(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
@@ -75,7 +120,40 @@ TRANSPORTS: Final[dict[str, Transport]] = {
         what="a file, with one JSON object a line",
         url="file:///PATH",
         sink="vecd.connectors.file_lines:open_sink",
+        source="vecd.connectors.file_reader:open_source",
+        parameters=START,
         check=_check_file,
+    ),
+    "redis": Transport(
+        name="redis",
+        schemes=("redis", "rediss"),
+        what="a stream of Redis",
+        url="redis://[USER@]HOST[:PORT]/STREAM",
+        sink="vecd.connectors.redis_streams:open_sink",
+        source="vecd.connectors.redis_streams:open_source",
+        extra="redis",
+        requires="redis",
+        parameters={
+            "db": Parameter("the number of the database", int, low=0, high=1_000_000, default=0),
+            "maxlen": Parameter(
+                "of a relay: about how many entries the stream keeps; 0: all", int, low=0, default=1_000_000
+            ),
+            "replicas": Parameter(
+                "of a relay: how many replicas must have a batch before it counts as confirmed",
+                int,
+                low=0,
+                high=100,
+                default=0,
+            ),
+            "field": Parameter(
+                "of a source: the field with the message; default: body, or else all fields as an object", str
+            ),
+            **START,
+            **PASSWORD,
+            **TLS,
+            **TIMEOUT,
+        },
+        check=_check_redis,
     ),
     "rabbitmq": Transport(
         name="rabbitmq",
@@ -102,6 +180,41 @@ TRANSPORTS: Final[dict[str, Transport]] = {
             **TLS,
         },
         check=_check_rabbitmq,
+    ),
+    "kafka": Transport(
+        name="kafka",
+        schemes=("kafka", "kafka+ssl"),
+        what="Kafka",
+        url="kafka://[USER@]HOST[:PORT][,HOST[:PORT]…]/TOPIC",
+        sink="vecd.connectors.kafka:open_sink",
+        source="vecd.connectors.kafka_source:open_source",
+        extra="kafka",
+        requires="confluent_kafka",
+        parameters={
+            "exactly_once": Parameter("a relay sends each event once, in transactions", bool, default=False),
+            "position_topic": Parameter(
+                "the compacted topic with the positions of exactly_once; created if it is missing",
+                str,
+                default="vec-relay-positions",
+            ),
+            "tombstones": Parameter(
+                "a relay sends a tombstone (no value) behind the event of a deleted document", bool, default=False
+            ),
+            "compression": Parameter(
+                "of a relay's messages", str, choices=("none", "gzip", "snappy", "lz4", "zstd"), default="none"
+            ),
+            "sasl_mechanism": Parameter(
+                "how the URL's user logs in",
+                str,
+                choices=("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+                default="SCRAM-SHA-512",
+            ),
+            **START,
+            **TIMEOUT,
+            **PASSWORD,
+            **TLS,
+        },
+        check=_check_kafka,
     ),
     "webhook": Transport(
         name="webhook",

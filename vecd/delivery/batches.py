@@ -23,6 +23,7 @@ class DeliveryBatch(NamedTuple, Generic[T]):
     events: int  # of the source; there may be fewer items
     cursor: str
     attempt: int = 1
+    again: bool = False  # dead letters: later events may have been delivered already, and the position stays
 
 
 class Batcher(Generic[T]):

@@ -2,7 +2,8 @@
 
 Threads: the event loop calls the operations. `batch_executor` runs searches in batches, `searchers` verify phrases,
 `readers` run what only reads, `preparers` validate, chunk and embed what is to be written, the store's writer commits,
-and each index has its own order of work on threads that all indexes share. The feed has threads of its own.
+and each index has its own order of work on threads that all indexes share. The feed has threads of its own. A slow
+embedder runs outside the process (workers/executor.py).
 A commit is announced in two steps, both on the writer's thread: first to the attribute cache and the indexes, then to
 the feed. A write is answered after both.
 """
@@ -25,14 +26,15 @@ from ..settings import Settings
 from ..store.database import Database
 from ..store.transaction import Commit, JobChange
 from ..text import embedders
-from ..workers.leased_tasks import EmbeddingTasks
+from ..workers.executor import Executor, OffloadedEmbedder
 from .attribute_cache import AttributeCache
 from .batch_executor import BatchExecutor
 from .damage import Damage
-from .fair_pool import FairPool, Slices
+from .fair_pool import FairPool
 from .hit_cache import HitCache
 from .indexes import Indexes
 from .read_views import ReadViews
+from .slices import Slices
 from .vacuum import Vacuum
 
 T = TypeVar("T")
@@ -43,9 +45,10 @@ log = logging.getLogger("vecd.engine")
 class Engine:
     """`open` it, use it on one event loop, `end_tasks`, `close`."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises VecError `busy` if the system does not give the threads."""
+    def __init__(self, settings: Settings, executor: Executor | None = None) -> None:
+        """`executor` runs slow embedders. Raises VecError `busy` if the system does not give the threads."""
         self.settings = settings
+        self.executor = executor or Executor()
         self.database = Database(settings.store, self._committed, self._storage_failed, self._published)
         self.damage = Damage(self.database)
         self.indexes = Indexes(self.database, self.damage, settings.data / "indexes")
@@ -58,8 +61,7 @@ class Engine:
         self._readers = pool(limits.READERS, "vecd-read")
         self._searchers = pool(limits.SEARCHERS, "vecd-search")
         self._preparers = FairPool("vecd-prepare", limits.PREPARERS)
-        self.leased = EmbeddingTasks()  # texts that `vec worker` processes may embed
-        self.tasks = self.leased  # who embeds the texts of jobs
+        self.leased = self.executor.leased  # texts that `vec worker` processes may embed
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self._embedders_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop
@@ -71,6 +73,7 @@ class Engine:
         self._loop, self._on_fatal = loop, on_fatal
         self.batch_executor.open(loop)
         self._preparers.open(loop)
+        self.executor.start()
         self.database.open()
         self.indexes.open()
 
@@ -81,6 +84,7 @@ class Engine:
 
     def close(self) -> None:
         """Finishes what was submitted. Blocks."""
+        self.executor.close()
         self._preparers.close()
         self._readers.shutdown(cancel_futures=True)
         self.indexes.stop()  # first: the threads that are waited for next may wait for an index
@@ -111,9 +115,14 @@ class Engine:
         return self._preparers.prepare(flow, slices, cost_s)
 
     def embedder(self, name: str) -> embedders.Embedder | None:
-        """The embedder of that name, loaded on first use; None for `none`. Blocks; raises VecError."""
+        """The embedder of that name, loaded on first use; None for `none`. A slow one runs in other processes. Blocks;
+        raises VecError."""
         with self._embedders_lock:
             if name not in self._embedders:
+                kind = embedders.kind_of(name)
+                if kind is not None and kind.slow:
+                    self._embedders[name] = OffloadedEmbedder(self.executor, name)
+                    return self._embedders[name]
                 try:
                     self._embedders[name] = embedders.make(name)
                 except (ImportError, OSError, MemoryError) as error:

@@ -3,7 +3,8 @@
 Preparing a large request takes seconds. It is a generator that yields after each slice; after each slice the thread
 takes the next request of a fair queue (fair_queue.py). One additional thread takes only small requests, of at most
 PREPARE_SMALL_S: so a one-line write does not wait for a slice of another request. The slices of a request run in
-sequence.
+sequence. A request that yields a future, such as of vectors that are made elsewhere, occupies no thread until that is
+done.
 
 The threads start with the daemon, so a thread that cannot be created is an error at the start, and not later.
 """
@@ -14,18 +15,18 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Generator, Hashable
+from collections.abc import Hashable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from .. import limits
 from ..fair_queue import FairQueue
 from ..resources import start
+from .slices import Slices
 
 T = TypeVar("T")
-
-#: A sliced computation: yields after each slice, returns its result.
-Slices = Generator[None, None, T]
 
 
 @dataclass(slots=True)
@@ -86,12 +87,13 @@ class FairPool:
             began = time.perf_counter()
             result: Any = None
             error: BaseException | None = None
+            awaited: Future[Any] | None = None
             ended = True
             try:
                 if work.future.cancelled():  # the caller has gone
                     work.slices.close()
                 else:
-                    next(work.slices)
+                    awaited = next(work.slices)
                     ended = False
             except StopIteration as end:
                 result = end.value
@@ -100,14 +102,24 @@ class FairPool:
             taken_s = time.perf_counter() - began
             with self._lock:
                 queue.correct(flow, taken_s - work.cost_s)
-                if not ended:
-                    work.cost_s = limits.PREPARE_SLICE_S
-                    self._large.put(flow, work, work.cost_s, first=True)
-                    if not takes_large:
-                        self._for_all.notify()
+                if not ended and awaited is None:
+                    self._go_on(flow, work)
+            if awaited is not None:
+                awaited.add_done_callback(partial(self._awaited, flow, work))
             if ended:
                 with contextlib.suppress(RuntimeError):  # the loop is closed
                     self._loop.call_soon_threadsafe(_deliver, work.future, result, error)
+
+    def _awaited(self, flow: Hashable, work: _Work, _: Future[Any]) -> None:
+        """On any thread: what the request has waited for is done."""
+        with self._lock:
+            self._go_on(flow, work)
+
+    def _go_on(self, flow: Hashable, work: _Work) -> None:
+        """The next slice of a request. With the lock held."""
+        work.cost_s = limits.PREPARE_SLICE_S
+        self._large.put(flow, work, work.cost_s, first=True)
+        self._for_all.notify()
 
     def _take(self, takes_large: bool) -> tuple[FairQueue[_Work], Hashable, _Work] | None:
         with self._lock:

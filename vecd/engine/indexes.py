@@ -23,11 +23,11 @@ from ..errors import Code, VecError
 from ..index.fulltext.segments import TermCounts
 from ..index.live_index import LiveIndex
 from ..index.pools import make_pools
-from ..index.requests import Write
+from ..index.requests import Replaced, Write
 from ..index.rows import Floats, Labels
 from ..index.source import Rebuilt
 from ..index.structure import Spec
-from ..store import documents, events, libraries
+from ..store import documents, events, libraries, reembed
 from ..store.catalogue import Library
 from ..store.database import Database
 from ..store.transaction import Change, Commit
@@ -53,11 +53,17 @@ class _Stored:
         with database.read_transaction() as db:
             self.seq = events.head(db)
             self.labels, self.firsts = documents.living_chunks(db, library_id)
+            self._drafted, self.generation = reembed.drafted(db, library_id)
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
         for page in _paged(labels):
             with self._damage.collecting(VECTOR) as left_out, self._database.read_transaction() as db:
-                found = list(documents.vectors(db, documents.kept(db, page), left_out))
+                found = []
+                if self._drafted is not None and page[0] <= self._drafted.last_label:
+                    old = int(np.searchsorted(page, self._drafted.last_label, "right"))
+                    found.append(self._drafted.read(db, page[:old], self.firsts, 4 * self._dimension))
+                    page = page[old:]
+                found += documents.vectors(db, documents.kept(db, page), left_out)
             for its_labels, packed in found:
                 if len(packed) != 4 * len(its_labels) * self._dimension:
                     raise VecError(
@@ -246,4 +252,5 @@ def spec_of(library: Library) -> Spec:
 def _write(library: Library, change: Change) -> Write:
     firsts = np.array([label for label, *_ in change.documents], np.int64)
     terms = partial(terms_of_change, library, change)
-    return Write(change.seq, change.labels, change.vectors, change.removed, firsts, terms)
+    replaced = None if change.replaced is None else Replaced(change.replaced, library.embedder_label)
+    return Write(change.seq, change.labels, change.vectors, change.removed, firsts, terms, replaced)

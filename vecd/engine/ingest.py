@@ -8,10 +8,13 @@ write may be prepared and queued behind it.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from .. import limits
 from ..errors import Code, VecError
 from ..store import documents as store
 from ..store import libraries as store_libraries
@@ -78,7 +81,7 @@ async def ingest(
 
 class _PreparedBatches:
     """A request's documents, prepared a batch at a time. Behind each batch the next one is begun, unless it depends on
-    the outcome of this one. `with` cancels that at the end."""
+    the outcome of this one; several are, if they are embedded outside the daemon. `with` cancels them at the end."""
 
     def __init__(self, engine: Engine, library: Library, documents: list[Any], strict: bool, slot: WriteSlot) -> None:
         self.library = library
@@ -86,25 +89,61 @@ class _PreparedBatches:
         self._documents = documents
         self._strict = strict
         self._flow = (slot.sender, library.name)
-        self._ahead: asyncio.Future[PreparedBatch] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._begun: deque[tuple[int, asyncio.Future[PreparedBatch]]] = deque()  # by their starts
+        self._cut = 0  # where the last one ends, if that is known
 
     async def at(self, start: int) -> PreparedBatch:
         """The batch that begins with the document `start`. Raises VecError `embedder_failed`."""
-        prepared = await (self._ahead or self._begun(start))
-        fixed = self.library.dimension is not None
-        self._ahead = self._begun(prepared.stop) if fixed and prepared.stop < len(self._documents) else None
+        if not self._begun or self._begun[0][0] != start:
+            self._cancel()
+            self._begin(start)
+        prepared = await self._begun.popleft()[1]
+        if self._begun:
+            self._begin_next()
+        elif self._ahead:
+            self._begin(prepared.stop)
         return prepared
 
-    def _begun(self, start: int) -> asyncio.Future[PreparedBatch]:
-        slices = prepare_in_slices(self._engine, self.library, self._documents, start, self._strict)
-        return self._engine.prepare(self._flow, slices, cost_s(self._documents, start))
+    @property
+    def _ahead(self) -> bool:
+        """Whether a batch does not depend on the one before it."""
+        return self.library.dimension is not None
+
+    def _begin(self, start: int) -> None:
+        if start == len(self._documents):
+            return
+        self._cut = start
+        slices = prepare_in_slices(
+            self._engine, self.library, self._documents, start, self._strict,
+            flow=self._flow, cut=partial(self._cut_soon, start),
+        )  # fmt: skip
+        self._begun.append((start, self._engine.prepare(self._flow, slices, cost_s(self._documents, start))))
+
+    def _cut_soon(self, start: int, stop: int) -> None:
+        """On any thread."""
+        self._loop.call_soon_threadsafe(self._cut_at, start, stop)
+
+    def _cut_at(self, start: int, stop: int) -> None:
+        """The batch from `start` on is being embedded elsewhere, and ends at `stop`."""
+        if self._begun and self._begun[-1][0] == start:
+            self._cut = stop
+            self._begin_next()
+
+    def _begin_next(self) -> None:
+        if self._ahead and self._cut > self._begun[-1][0] and len(self._begun) < limits.INGEST_AHEAD:
+            self._begin(self._cut)
+
+    def _cancel(self) -> None:
+        for _, future in self._begun:
+            future.cancel()
+        self._begun.clear()
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *_: object) -> None:
-        if self._ahead is not None:
-            self._ahead.cancel()
+        self._cancel()
 
 
 def _write(
@@ -138,7 +177,12 @@ def writing(
 
 
 def _embed_again(engine: Engine, library: Library, batch: DocumentBatch) -> None:
-    """Embeds the batch with the library's present embedder. Runs on the writer: it is rare, and a batch is small."""
+    """Embeds the batch with the library's present embedder. Runs on the writer: it is rare, and a batch is small.
+
+    Raises VecError `busy` if that embedder is slow.
+    """
+    if engine.executor.offloads(library.embedder):
+        raise VecError(Code.BUSY, f"library {library.name!r} was re-embedded meanwhile", "send it again")
     embedder = engine.embedder(library.embedder)
     assert embedder is not None
     batch.vectors = batch.vectors.copy()

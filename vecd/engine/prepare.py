@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import reprlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -41,16 +42,19 @@ from ..store.documents import DocumentBatch, Entry
 from ..store.transaction import Words
 from ..text import embedders
 from ..text.chunking import chunks_by_span, chunks_of
+from ..workers.local_pool import Embedded
 from .chunk_terms import TermCollector
 from .engine import Engine
-from .fair_pool import Slices
+from .slices import Slices
 
 _KEYS = frozenset(("op", "id", "title", "text", "texts", "metadata", "vector", "vectors"))
 
 #: The cost of a document, and of a text, beside its characters, in characters.
 _DOCUMENT_CHARS, _TEXT_CHARS = 40, 20
 
-NO_VECTORS: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
+Floats = npt.NDArray[np.float32]
+
+NO_VECTORS: Floats = np.empty((0, 0), np.float32)
 
 
 @dataclass(slots=True)
@@ -61,17 +65,6 @@ class PreparedBatch:
     stop: int
     batch: DocumentBatch
     refused: list[tuple[int, VecError]]  # (index, why), in the order of their indexes
-
-
-def prepare(engine: Engine, library: Library, documents: list[Any], start: int, strict: bool) -> PreparedBatch:
-    """As `prepare_in_slices`, all slices at once. Blocks. Raises VecError `embedder_failed`."""
-    slices = prepare_in_slices(engine, library, documents, start, strict)
-    while True:
-        try:
-            next(slices)
-        except StopIteration as end:
-            part: PreparedBatch = end.value
-            return part
 
 
 def cost_s(documents: list[Any], start: int) -> float:
@@ -88,13 +81,22 @@ def cost_s(documents: list[Any], start: int) -> float:
 
 
 def prepare_in_slices(
-    engine: Engine, library: Library, documents: list[Any], start: int, strict: bool
+    engine: Engine,
+    library: Library,
+    documents: list[Any],
+    start: int,
+    strict: bool,
+    *,
+    flow: Hashable = None,
+    cut: Callable[[int], None] = lambda stop: None,
 ) -> Slices[PreparedBatch]:
     """Validates, chunks and embeds the documents from `start` on, until there are enough for a batch.
 
+    If they are embedded outside the daemon, `cut` is called when that begins, with the batch's `stop`: the next batch
+    can begin too. (It is still a guess with `strict`: a document may yet be refused.) `flow` is for fair order.
     Raises VecError `embedder_failed`.
     """
-    builder, stop = BatchBuilder(library), start
+    builder, stop = BatchBuilder(library, strict), start
     while stop < len(documents) and len(builder.texts) < limits.PART_CHUNKS and builder.chars < limits.PART_CHARS:
         document, chunks = documents[stop], None
         if (text := builder.long_text(document)) is not None:
@@ -111,20 +113,20 @@ def prepare_in_slices(
             break
         yield from builder.end_slice()
     builder.check_lengths()
-    builder.refused.sort(key=lambda pair: pair[0])
+    builder.order_refused()
     if strict and builder.refused:
-        builder.keep_below(builder.refused[0][0])
-        del builder.refused[1:]
         stop = len(documents)
-    batch = yield from builder.batch(engine)
-    return PreparedBatch(start, stop, batch, builder.refused)
+    batch = yield from builder.batch(engine, flow, partial(cut, stop))
+    return PreparedBatch(start, len(documents) if strict and builder.refused else stop, batch, builder.refused)
 
 
 class BatchBuilder:
     """Builds a batch: chunks are columns, documents are Entries that point into them."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, strict: bool = False) -> None:
+        """With `strict`, documents after the first that is refused are dropped."""
         self.library = library
+        self.strict = strict
         self.dimension = library.dimension
         self.embeds = embedders.embeds(library.embedder)
         self.pack = msgpack.Packer().pack
@@ -139,7 +141,7 @@ class BatchBuilder:
     def end_slice(self) -> Slices[None]:
         """Yields, if the slice has taken its time."""
         if time.perf_counter() > self._slice_ends:
-            yield
+            yield None
             self._slice_ends = time.perf_counter() + limits.PREPARE_SLICE_S
 
     def long_text(self, document: Any) -> str | None:
@@ -296,15 +298,18 @@ class BatchBuilder:
                 kept.append(entry)
         self.entries = kept
 
-    def keep_below(self, index: int) -> None:
-        """Drops the documents from this index on."""
-        self.entries = [entry for entry in self.entries if entry.index < index]
+    def order_refused(self) -> None:
+        """Sorts what is refused, and with `strict` drops the documents after the first of it."""
+        self.refused.sort(key=lambda pair: pair[0])
+        if self.strict and self.refused:
+            self.entries = [entry for entry in self.entries if entry.index < self.refused[0][0]]
+            del self.refused[1:]
 
-    def batch(self, engine: Engine) -> Slices[DocumentBatch]:
+    def batch(self, engine: Engine, flow: Hashable, begun: Callable[[], None]) -> Slices[DocumentBatch]:
         """Embeds what needs it, and removes the chunks of documents that were refused after they had been added."""
         if sum(entry.chunks for entry in self.entries) != len(self.texts):
             self._repack()
-        indexed = [store.indexed(title, text) for title, text in zip(self.titles, self.texts, strict=True)]
+        indexed = self._indexed()
         missing: list[int] = []
         given = [vector for vector in self.given if vector is not None]
         if not self.texts:
@@ -312,24 +317,88 @@ class BatchBuilder:
         elif len(given) == len(self.given):
             vectors = np.frombuffer(b"".join(given), "<f4").reshape(len(self.texts), -1)
         else:
-            embedder = engine.embedder(self.library.embedder)
-            assert embedder is not None
             missing = [row for row, vector in enumerate(self.given) if vector is None]
-            vectors = NO_VECTORS
-            for rows in _slices(missing, indexed):
-                embedded = embedder.embed([indexed[row] or "" for row in rows])
-                if vectors is NO_VECTORS:  # an embedder may learn its dimension from its first answer
-                    if self.dimension not in (None, embedded.shape[1]):
-                        raise store_libraries.mismatch(self.library, embedded.shape[1], self.dimension)
-                    vectors = np.empty((len(self.texts), embedded.shape[1]), np.float32)
-                vectors[rows] = embedded
-                yield from self.end_slice()
+            if engine.executor.offloads(self.library.embedder):
+                vectors, failed = yield from self._embedded_outside(engine, missing, indexed, flow, begun)
+            else:
+                vectors, failed = (yield from self._embedded(engine, missing, indexed)), {}
             for row, vector in enumerate(self.given):
                 if vector is not None:
                     vectors[row] = np.frombuffer(vector, "<f4")
+            if failed:
+                vectors = vectors[self._without(failed)]
+                indexed = self._indexed()
+                missing = [row for row, vector in enumerate(self.given) if vector is None]
         sums = checksums.of_chunks(self.texts, vectors)
         words = yield from self._words(engine)
         return DocumentBatch(self.entries, self.texts, indexed, vectors, words, missing, sums)
+
+    def _indexed(self) -> list[str | None]:
+        return [store.indexed(title, text) for title, text in zip(self.titles, self.texts, strict=True)]
+
+    def _embedded(self, engine: Engine, missing: list[int], indexed: list[str | None]) -> Slices[Floats]:
+        """Vectors for all rows; those that are not `missing` are undefined."""
+        embedder = engine.embedder(self.library.embedder)
+        assert embedder is not None
+        vectors = NO_VECTORS
+        for rows in _slices(missing, indexed):
+            vectors = self._filled(vectors, rows, embedder.embed([indexed[row] or "" for row in rows]))
+            yield from self.end_slice()
+        return vectors
+
+    def _embedded_outside(
+        self,
+        engine: Engine,
+        missing: list[int],
+        indexed: list[str | None],
+        flow: Hashable,
+        begun: Callable[[], None],
+    ) -> Slices[tuple[Floats, dict[int, VecError]]]:
+        """The same by the executor, and the rows that it could not embed. All parts are in flight at once."""
+        futures: list[tuple[list[int], Future[Embedded]]] = []
+        for start in range(0, len(missing), limits.EMBED_TEXTS):
+            rows = missing[start : start + limits.EMBED_TEXTS]
+            texts = [indexed[row] or "" for row in rows]
+            futures.append((rows, engine.executor.embed(flow, self.library.embedder, texts)))
+        try:
+            begun()
+            vectors = NO_VECTORS
+            failed: dict[int, VecError] = {}
+            for rows, future in futures:
+                yield future
+                embedded = future.result()
+                if embedded.vectors.shape[1]:
+                    vectors = self._filled(vectors, rows, embedded.vectors)
+                failed |= {rows[place]: error for place, error in embedded.failed.items()}
+        finally:
+            for _, future in futures:
+                future.cancel()  # nothing, for those that are done
+        self._slice_ends = time.perf_counter() + limits.PREPARE_SLICE_S
+        if vectors is NO_VECTORS:  # all have failed
+            vectors = np.zeros((len(self.texts), self.dimension or 0), np.float32)
+        return vectors, failed
+
+    def _filled(self, vectors: Floats, rows: Sequence[int], embedded: Floats) -> Floats:
+        if vectors is NO_VECTORS:  # an embedder may learn its dimension from its first answer
+            if self.dimension not in (None, embedded.shape[1]):
+                raise store_libraries.mismatch(self.library, embedded.shape[1], self.dimension)
+            vectors = np.empty((len(self.texts), embedded.shape[1]), np.float32)
+        vectors[rows] = embedded
+        return vectors
+
+    def _without(self, failed: dict[int, VecError]) -> list[int]:
+        """Refuses the documents of these rows; returns the rows that remain."""
+        kept = []
+        for entry in self.entries:
+            rows = range(entry.offset, entry.offset + entry.chunks)
+            error = next((failed[row] for row in rows if row in failed), None)
+            if error is None:
+                kept.append(entry)
+            else:
+                self.refused.append((entry.index, error))
+        self.entries = kept
+        self.order_refused()
+        return self._repack()
 
     def _words(self, engine: Engine) -> Slices[Words | None]:
         """The terms of the chunks, for full text; None if no index in memory takes them."""
@@ -341,7 +410,8 @@ class BatchBuilder:
             yield from self.end_slice()
         return words.batch()
 
-    def _repack(self) -> None:
+    def _repack(self) -> list[int]:
+        """Removes the rows that belong to no entry; returns those that remain."""
         rows: list[int] = []
         for entry in self.entries:
             rows += range(entry.offset, entry.offset + entry.chunks)
@@ -349,6 +419,7 @@ class BatchBuilder:
         self.texts = [self.texts[row] for row in rows]
         self.titles = [self.titles[row] for row in rows]
         self.given = [self.given[row] for row in rows]
+        return rows
 
 
 def _slices(rows: Sequence[int], texts: list[str | None]) -> Iterator[Sequence[int]]:

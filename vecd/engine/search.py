@@ -192,11 +192,10 @@ def damage_warnings(engine: Engine, query: Query) -> list[str]:
 
 
 async def _execute(plan: SearchPlan) -> SearchResult:
-    """The answer. The search is repeated if the library was switched to another embedder meanwhile (the vectors of two
-    embedders cannot be compared), and with a greater depth if too few chunks contain the phrases."""
+    """The answer. The search is repeated if the library was switched to another embedder meanwhile, and with a greater
+    depth if too few chunks contain the phrases."""
     found = await plan.engine.batch_executor.submit(_answer_batch, plan)
-    now = plan.engine.database.catalogue.by_id[plan.library.library_id]
-    if now.embedder != plan.library.embedder:
+    if found is None:
         return await search(plan.engine, plan.query)
     if isinstance(found, SearchResult):
         return found
@@ -204,26 +203,29 @@ async def _execute(plan: SearchPlan) -> SearchResult:
     return await _execute(replace(plan, depth=plan.depth * _DEEPER)) if verified is None else verified
 
 
-def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer]]) -> None:
+def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | None]]) -> None:
     """Answers searches: each index answers all of the batch at once, and the rows of all hits are read at once. The
-    result of a query with phrases is the index's answer, which is then verified. Blocks."""
-    in_flight: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer], Future[Answer]]] = []
+    result of a query with phrases is the index's answer, which is then verified. The result is None if the vectors are
+    those of another embedder than the query's: the two cannot be compared. Blocks."""
+    in_flight: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer | None], Future[Answer]]] = []
     lives: dict[int, LiveIndex] = {}
     for pending in batch:
         with pending.catching():
             plan = pending.request
             live = plan.engine.indexes.of(plan.library)
-            vector = _embedded(plan) if plan.mode != "text" else None
+            vector = None if plan.mode == "text" else _embedded(plan) if _embeds(plan) else plan.vector
             words = _text_query(plan.words, plan.title) if plan.words else None
             in_flight.append((pending, live.ask(vector, words, plan.options, wake=False, title=plan.title)))
             lives[plan.library.library_id] = live
     for live in lives.values():
         live.turn()
-    ranked: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer], Answer, Ranking, Explained]] = []
+    ranked: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer | None], Answer, Ranking, Explained]] = []
     for pending, future in in_flight:
         with pending.catching():
             answer = future.result()
-            if pending.request.phrases:
+            if _embeds(pending.request) and answer.generation != pending.request.library.embedder_label:
+                pending.result = None
+            elif pending.request.phrases:
                 pending.result = answer
             else:
                 ranked.append((pending, answer, *_ranked(pending.request, answer)))
@@ -234,10 +236,12 @@ def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer]])
             pending.result = _found(pending.request, answer, ranking, explained, hits)
 
 
+def _embeds(plan: SearchPlan) -> bool:
+    """Whether the library's embedder makes the query's vector."""
+    return plan.vector is None and plan.mode != "text"
+
+
 def _embedded(plan: SearchPlan) -> Floats:
-    """The vector to search for."""
-    if plan.vector is not None:
-        return plan.vector
     embedder = plan.engine.embedder(plan.library.embedder)
     assert embedder is not None  # _mode has seen to that
     made: Floats = embedder.embed([plan.query.text or ""])[0]

@@ -26,8 +26,9 @@ from starlette.requests import ClientDisconnect
 from .. import limits
 from ..client.aio import AsyncClient
 from ..errors import Code, VecError
+from ..wire.decompress import decompressed
 from ..wire.ingest_batch import BATCH_DOCUMENTS, IDLE_S, STATUSES, WINDOW, IngestBatch, Outcome
-from ..wire.ndjson import Line, split, unzipped
+from ..wire.ndjson import Line, split
 from .call import Call
 
 log = logging.getLogger("vecd.http")
@@ -137,7 +138,7 @@ class IngestStream:
     async def _read_lines(self) -> None:
         pieces = _Pieces()
         yield_at = time.perf_counter() + _SLICE_S
-        for count, line in enumerate(split(_NAME, _pausing(unzipped(_NAME, pieces)))):
+        for count, line in enumerate(split(_NAME, _pausing(decompressed(_NAME, pieces)))):
             if self._stopped.is_set():
                 return
             if line is not None:

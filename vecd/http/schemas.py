@@ -201,6 +201,7 @@ _QUEUE = {
     **dict.fromkeys(JOB_STATUS["enum"], COUNT),
     "workers": COUNT,
     "paused": array(STRING, description="Kinds of job; the empty string means all."),
+    "executor": {**MAP, "description": "What embeds outside the daemon; see vec-workers(7)."},
 }
 _SCHEDULED = {
     "kind": {"type": "string", "minLength": 1},
@@ -210,6 +211,24 @@ _SCHEDULED = {
     "timeout_s": nullable({"type": "number", "minimum": 0, "maximum": limits.JOB_SECONDS_MAX}),
 }
 _MISSED = enum("skip", "once", "all")
+_FORMAT = enum("vec", "cloudevents")
+_CONNECTOR = {
+    "direction": enum("relay", "source"),
+    "name": STRING,
+    "url": STRING,
+    "parameters": MAP,
+    "generation": COUNT,
+    "paused": BOOLEAN,
+    "created_at": TIME,
+    "state": enum("starting", "running", "retrying", "failing", "paused"),
+    "error": nullable(ref("Error")),
+    "error_at": nullable(TIME),
+    "delivered": nullable(COUNT),
+    "rate": nullable(NUMBER),
+    "dead_letters": COUNT,
+    "retrying": COUNT,
+}
+_TEXTS_BY_NAME: Schema = {"type": "object", "additionalProperties": STRING}
 _BATCH_ITEM: Schema = {
     "anyOf": [ref("NewDocument"), ref("Deletion"), {"description": "Anything else gets an error of its own."}]
 }
@@ -510,6 +529,99 @@ COMPONENTS: Final[dict[str, Schema]] = {
         },
         examples=[{"name": "nightly", "cron": "0 3 * * *", "kind": "verify"}],
     ),
+    "Relay": record(
+        {
+            **_CONNECTOR,
+            "format": _FORMAT,
+            "libraries": array(STRING),
+            "types": array(STRING),
+            "where": array(STRING),
+            "payload": BOOLEAN,
+            "vectors": BOOLEAN,
+            "cursor": CURSOR,
+            "lag": COUNT,
+        },
+        description="A relay of the log to a broker; `lag` counts the events after its cursor. See vec-relay(1).",
+    ),
+    "Relays": record({"relays": array(ref("Relay"))}, description="All relays, by name."),
+    "NewRelay": closed(
+        {"name": {"type": "string", "minLength": 1}, "url": {"type": "string", "minLength": 1}},
+        {
+            "parameters": {**MAP, "description": "Of the transport: vec-connectors(7)."},
+            "format": _FORMAT,
+            "libraries": array(STRING),
+            "types": array(STRING),
+            "where": {"description": "A filter, or a list of filters.", "type": ["string", "array"]},
+            "payload": BOOLEAN,
+            "vectors": BOOLEAN,
+            "from": {**STRING, "description": "`beginning`, `now`, a cursor, a time, or an age such as `-15m`."},
+            "paused": BOOLEAN,
+        },
+        "What `vec relay add` takes. Paths in the parameters are of the server.",
+        examples=[{"name": "live", "url": "redis://localhost/events", "types": ["document.*"]}],
+    ),
+    "Source": record(
+        {
+            **_CONNECTOR,
+            "library": STRING,
+            "group": nullable(STRING),
+            "mapping": MAP,
+            "libraries": array(STRING),
+            "offsets": MAP,
+            "lag": nullable(COUNT),
+        },
+        description="A source; `lag` counts the messages that wait at the broker. See vec-source(1).",
+    ),
+    "Sources": record({"sources": array(ref("Source"))}, description="All sources, by name."),
+    "NewSource": closed(
+        {"name": {"type": "string", "minLength": 1}, "url": {"type": "string", "minLength": 1}},
+        {
+            "library": STRING,
+            "group": STRING,
+            "mapping": {**_TEXTS_BY_NAME, "description": "Rules that make any JSON documents: vec-source(1)."},
+            "libraries": {**array(STRING), "description": "Of events of a relay, only those of these libraries."},
+            "parameters": {**MAP, "description": "Of the transport: vec-connectors(7)."},
+            "paused": BOOLEAN,
+        },
+        "What `vec source add` takes. Paths in the parameters are of the server.",
+        examples=[{"name": "pages", "url": "redis://localhost/pages", "mapping": {"id": "url", "text": "title,body"}}],
+    ),
+    "ResetSource": closed(
+        {},
+        {
+            "start": enum("earliest", "latest"),
+            "offsets": {**_TEXTS_BY_NAME, "description": "By partition: the last message not to apply again."},
+        },
+        "Where a source is to begin.",
+    ),
+    "DeadLetters": record(
+        {
+            "dead_letters": array(
+                record(
+                    {
+                        "letter_id": COUNT,
+                        "position": STRING,
+                        "time": TIME,
+                        "code": STRING,
+                        "reason": STRING,
+                        "attempts": COUNT,
+                        "retrying": BOOLEAN,
+                        "about": MAP,
+                        "bytes": COUNT,
+                    },
+                    {"body": STRING},
+                )
+            )
+        },
+        description="Messages that were refused, the oldest first.",
+    ),
+    "Letters": closed(
+        {},
+        {"letter_ids": nullable(array(COUNT, maxItems=limits.DEAD_LETTERS_MAX))},
+        "Which dead letters; all if there are no numbers.",
+    ),
+    "Retrying": record({"retrying": COUNT}),
+    "Dropped": record({"dropped": COUNT}),
     "Trim": closed(
         {},
         {

@@ -6,7 +6,21 @@ from typing import Final
 
 from . import pages, websocket
 from .endpoint import Endpoint, SocketEndpoint
-from .routes import consumers, documents, events, health, ingest, instance, jobs, libraries, schedules, search, tickets
+from .routes import (
+    consumers,
+    documents,
+    events,
+    health,
+    ingest,
+    instance,
+    jobs,
+    libraries,
+    relays,
+    schedules,
+    search,
+    sources,
+    tickets,
+)
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *health.ENDPOINTS,
@@ -18,6 +32,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *consumers.ENDPOINTS,
     *jobs.ENDPOINTS,
     *schedules.ENDPOINTS,
+    *relays.ENDPOINTS,
+    *sources.ENDPOINTS,
     *instance.ENDPOINTS,
     *tickets.ENDPOINTS,
     *pages.ENDPOINTS,

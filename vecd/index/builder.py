@@ -1,8 +1,8 @@
 """Builds a structure from the vectors in the store, or restores one from a snapshot and adds what is missing.
 
-The vector of a label never changes. So a snapshot is valid for all labels in it that are still alive, whatever happened
-since it was saved: deleted labels are masked, and missing ones are read from the store. A snapshot that cannot be used
-costs time and nothing else.
+The vector of a label does not change within a generation (`Stored.generation`). So a snapshot of the present generation
+is valid for all labels in it that are still alive, whatever happened since it was saved: deleted labels are masked, and
+missing ones are read from the store. A snapshot that cannot be used costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -39,7 +39,17 @@ class Loaded:
     structure: Structure | None
     tail: Flat
     firsts: Labels  # of the documents' chunks
+    generation: int = 0  # of the store that it was read from
     damage: str | None = None  # what was wrong with the snapshot that was found
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A new structure. A Flat becomes the tail."""
+
+    structure: Structure | Flat
+    last_label: int  # the last that it covers
+    generation: int  # of the store that it was read from
 
 
 class BuildCancelled(Exception):
@@ -57,14 +67,13 @@ def load(spec: Spec, source: Source, stopped: Callable[[], bool]) -> Loaded:
         tail = Flat(spec.dimension, spec.space)
         for labels, vectors in _pages(spec, stored, missing, stopped):
             tail.add(labels, vectors)
-        return Loaded(stored.seq, structure, tail, stored.firsts, damage)
+        return Loaded(stored.seq, structure, tail, stored.firsts, stored.generation, damage)
 
 
 def build(
     spec: Spec, source: Source, rows_min: int, stopped: Callable[[], bool], progress: Callable[[float], None]
-) -> tuple[Structure | Flat, int]:
-    """Builds a structure of all vectors in the store; returns it, and the last label that it covers. For fewer than
-    `rows_min` rows it returns a Flat, which becomes the tail."""
+) -> Built:
+    """Builds a structure of all vectors in the store; for fewer than `rows_min` rows, a Flat."""
     make = KINDS[spec.kind].make
     with source.read() as stored, native.threads(native.CORES):
         small = len(stored.labels) < rows_min
@@ -81,15 +90,21 @@ def build(
             progress(done / len(stored.labels))
     if not isinstance(structure, Flat):
         structure.finish()
-    return structure, int(stored.labels[-1]) if len(stored.labels) else -1
+    return Built(structure, int(stored.labels[-1]) if len(stored.labels) else -1, stored.generation)
 
 
-def save(spec: Spec, source: Source, structure: Structure, seq: int) -> None:
+def save(spec: Spec, source: Source, structure: Structure, seq: int, generation: int) -> None:
     """Saves a snapshot of the structure. Raises OSError."""
     arrays = structure.arrays()
     assert arrays is not None
     assert source.path is not None
-    about = {"of": source.identity, "spec": described(spec), "seq": seq, "vectors": structure.rows.count}
+    about = {
+        "of": source.identity,
+        "spec": described(spec),
+        "seq": seq,
+        "generation": generation,
+        "vectors": structure.rows.count,
+    }
     size = snapshot_file.save(source.path, about, arrays)
     log.info("snapshot saved", extra={"file": source.path.name, "vectors": structure.rows.count, "bytes": size})
 
@@ -129,7 +144,8 @@ def _restored(spec: Spec, source: Source, stored: Stored) -> tuple[Structure | N
         with snapshot_file.opened(path) as (about, arrays):
             if about["of"] != source.identity:
                 raise snapshot_file.UnusableSnapshot("belongs to another library")
-            if about["spec"] != described(spec):  # the index or the format of its arrays has changed
+            outdated = about.get("generation", 0) != stored.generation
+            if outdated or about["spec"] != described(spec):  # or the index or the format of its arrays has changed
                 path.unlink()
                 return None, None
             snapshot_file.check_seq(about["seq"], stored.seq)

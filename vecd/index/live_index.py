@@ -318,6 +318,8 @@ class LiveIndex:
         assert self._maintenance.seq is not None
         if write.seq <= self._maintenance.seq:
             return
+        if write.replaced is not None:
+            self._maintenance.replace(*write.replaced)
         removed = self._vectors.apply(write)
         if write.words is not None:
             self._text.write(write.seq, write.labels, write.words, removed)
@@ -344,12 +346,14 @@ class LiveIndex:
         self, group: list[Search], options: SearchOptions, asked: int, selection: Selection | None
     ) -> None:
         assert self._maintenance.seq is not None
-        seq = self._maintenance.seq
+        seq, generation = self._maintenance.seq, self._maintenance.generation
         exact = options.exact or self.exact or self._recall.effort(options, "all").exact
         queries = [search.query for search in group if search.query is not None]
         hits = self._nearest(np.stack(queries), options, asked, selection) if queries else None
         if isinstance(hits, Future):
-            answers = [Answer(seq, None, *self._by_words(search, options, selection), exact) for search in group]
+            answers = [
+                Answer(seq, None, *self._by_words(search, options, selection), exact, generation) for search in group
+            ]
             self._unanswered[hits] = _Partial(group, answers, selection)
             hits.add_done_callback(lambda done: self._mailbox.call(partial(self._complete_later, done)))
             return
@@ -360,7 +364,8 @@ class LiveIndex:
                 assert hits is not None
                 near = self._ranked(search, hits[0][place], hits[1][place], selection)
                 place += 1
-            search.future.set_result(Answer(seq, near, *self._by_words(search, options, selection), exact))
+            found = self._by_words(search, options, selection)
+            search.future.set_result(Answer(seq, near, *found, exact, generation))
 
     def _by_words(
         self, search: Search, options: SearchOptions, selection: Selection | None

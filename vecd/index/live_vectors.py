@@ -143,6 +143,14 @@ class LiveVectors:
         self._recount()
         return removed
 
+    def replace(self, labels: Labels, vectors: Floats) -> None:
+        """Replaces all vectors: labels of shape (n,), ascending, of which only those remain that are alive; vectors of
+        shape (n, dimension). There is no structure afterwards."""
+        kept = np.isin(labels, self.alive)
+        self.structure, self.tail = None, Flat(self.spec.dimension, self.spec.space)
+        self.tail.add(labels[kept], builder.prepared(self.spec, vectors[kept]))
+        self._recount()
+
     def note_removals(self, noted: bool) -> None:
         """Starts or stops to note removed labels, for a `swap`."""
         self._notes_removals = noted

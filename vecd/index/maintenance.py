@@ -37,8 +37,9 @@ from .mailbox import Mailbox
 from .policy import Action, Decision, Figures, StructureFigures, Tuning
 from .pools import Pools
 from .recall_tracker import RecallTracker
+from .rows import Floats, Labels
 from .source import Rebuilt, Source
-from .structure import Spec, Structure
+from .structure import Spec
 
 log = logging.getLogger("vecd.index")
 
@@ -70,6 +71,7 @@ class Maintenance:
         self._mailbox, self._pools, self._source, self._tuning = mailbox, pools, source, tuning
         self._on_failure = on_failure
         self.seq: int | None = None  # the vectors include the log up to here; None before they are loaded
+        self.generation = 0  # of the vectors, as Stored.generation
         self.searched_at = 0.0
         self.rests = False  # something is due, but pauses while searches arrive
         self.builds_requested: deque[BuildRequest] = deque()
@@ -275,12 +277,20 @@ class Maintenance:
     def adopt(self, loaded: builder.Loaded) -> None:
         """Takes over the loaded vectors. Until `seq` is set no turn uses them, so any thread may call this."""
         self._vectors.adopt(loaded)
+        self.generation = loaded.generation
         self.damage = loaded.damage
         if loaded.structure is not None:
             self._saved_rows = loaded.structure.rows.count
         self._vectors.note_removals(False)
         self.running = None
         self.seq = loaded.seq
+
+    def replace(self, vectors: Callable[[], tuple[Labels, Floats]], generation: int) -> None:
+        """Replaces all vectors by those of another generation. A build that is running starts again."""
+        self._vectors.replace(*vectors())
+        self.generation = generation
+        self._recall.structure_changed(other_index=True)
+        self._saved_rows = 0
 
     def _begin_build(self, request: BuildRequest, reason: str) -> None:
         work = functools.partial(self._build, request, reason)
@@ -290,12 +300,18 @@ class Maintenance:
         spec, future, stopped = request
         started = time.perf_counter()
         try:
-            structure, last_label = builder.build(
-                spec, self._source, self._rows_min(spec), lambda: self.builds_stopped or stopped(), self._make_progress
-            )
-            vectors = self._mailbox.call(functools.partial(self._swap, spec, structure, last_label)).result()
+            vectors: int | None = None
+            while vectors is None:
+                built = builder.build(
+                    spec,
+                    self._source,
+                    self._rows_min(spec),
+                    lambda: self.builds_stopped or stopped(),
+                    self._make_progress,
+                )
+                vectors = self._mailbox.call(functools.partial(self._swap, spec, built)).result()
             native.trim_heap()  # frees the old structure and the tail
-            has_snapshot = KINDS[spec.kind].restore is not None and not isinstance(structure, Flat)
+            has_snapshot = KINDS[spec.kind].restore is not None and not isinstance(built.structure, Flat)
             if not has_snapshot and self._source.path is not None:
                 self._source.path.unlink(missing_ok=True)  # the old structure's
             report = Rebuilt(spec, vectors, time.perf_counter() - started, reason)
@@ -313,9 +329,14 @@ class Maintenance:
     def _make_progress(self, share: float) -> None:
         self._progress = share
 
-    def _swap(self, spec: Spec, structure: Structure | Flat, last_label: int) -> int:
+    def _swap(self, spec: Spec, built: builder.Built) -> int | None:
+        """Takes a new structure into use; returns its rows. None, and nothing is done, if the vectors were replaced
+        while it was built: it is to be built again."""
+        if built.generation != self.generation:
+            self._vectors.note_removals(True)
+            return None
         other_index = spec != self._vectors.spec
-        rows = self._vectors.swap(spec, structure, last_label)
+        rows = self._vectors.swap(spec, built.structure, built.last_label)
         self._recall.structure_changed(other_index=other_index)
         self._saved_rows, self.damage = 0, None
         return rows
@@ -346,9 +367,10 @@ class Maintenance:
 
     def _save(self) -> int:
         """Saves a snapshot of the structure; returns its rows. Raises OSError."""
-        structure = self._vectors.structure
-        assert structure is not None
+        generation, structure = self.generation, self._vectors.structure  # in this order: `replace` may come between
+        if structure is None:
+            return 0
         assert self.seq is not None
-        builder.save(self._vectors.spec, self._source, structure, self.seq)
+        builder.save(self._vectors.spec, self._source, structure, self.seq, generation)
         self._saved_rows = structure.rows.count
         return self._saved_rows

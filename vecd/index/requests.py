@@ -12,6 +12,14 @@ from .fulltext.segments import TermCounts
 from .rows import Floats, Labels, Ranked, Selection
 
 
+class Replaced(NamedTuple):
+    """Other vectors for the chunks of a library. `vectors` returns labels, ascending, and vectors of shape
+    (n, dimension); labels that are no longer alive may be among them."""
+
+    vectors: Callable[[], tuple[Labels, Floats]]
+    generation: int  # as `Stored.generation` from now on
+
+
 @dataclass(slots=True)
 class Write:
     """The changes of one commit: rows that it added (vectors of shape (n, dimension)) and labels that it removed."""
@@ -24,6 +32,8 @@ class Write:
     firsts: Labels | None = None
     #: The terms of the chunks that it added, or a function that computes them.
     words: TermCounts | Callable[[], TermCounts] | None = None
+    #: The vectors from now on of all chunks that there were before it; called in a turn. None: they remain.
+    replaced: Replaced | None = None
 
 
 class SearchOptions(NamedTuple):
@@ -46,6 +56,7 @@ class Answer(NamedTuple):
     worded: Ranked | None  # by words
     titled: Ranked | None  # by the title as a whole
     exact: bool  # whether the search by vector was exact
+    generation: int = 0  # of the vectors, as `Stored.generation`
 
 
 @dataclass(slots=True, eq=False)

@@ -55,6 +55,10 @@ class Stored(Protocol):
         """Ascending."""
 
     @property
+    def generation(self) -> int:
+        """Grows whenever the vectors of labels are replaced. A structure of an earlier generation is not used."""
+
+    @property
     def firsts(self) -> Labels:
         """The labels of the first chunks of documents, ascending."""
 

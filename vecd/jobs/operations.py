@@ -102,9 +102,10 @@ async def _ended(jobs: Jobs, job_id: int, deadline: float) -> bool:
 
 
 def overview(jobs: Jobs) -> dict[str, Any]:
-    """The number of jobs by state, and the pauses. From memory."""
+    """The number of jobs by state, the pauses, and what embeds outside the daemon. From memory."""
     dispatcher = jobs.dispatcher
-    return {**dispatcher.counts, "workers": jobs.threads.count, "paused": dispatcher.paused}
+    executor = jobs.engine.executor.status()
+    return {**dispatcher.counts, "workers": jobs.threads.count, "paused": dispatcher.paused, "executor": executor}
 
 
 async def status(jobs: Jobs) -> dict[str, Any]:

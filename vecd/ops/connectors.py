@@ -110,6 +110,23 @@ class Connectors:
         await self._tell()
         return await self.show("relay", name)
 
+    async def reset_source(
+        self, name: str, parameters: Mapping[str, Any], offsets: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Replaces the stored offsets of a source, and changes some of its parameters. Raises VecError `not_found`."""
+
+        def write(tx: Transaction) -> None:
+            found = store.find(tx.db, "source", name)
+            changed = {**found.definition, "parameters": {**found.definition["parameters"], **parameters}}
+            store.redefine(tx, "source", name, changed)
+            store.clear_offsets(tx, name)
+            store.set_offsets(tx, name, offsets)
+
+        await self._write(write)
+        self._reports.pop(("source", name), None)
+        await self._tell()
+        return await self.show("source", name)
+
     async def remove(self, direction: Direction, name: str) -> dict[str, Any]:
         """Removes a connector with its position and its dead letters; returns it as it was. Raises `not_found`."""
         before = await self.show(direction, name)
@@ -167,16 +184,39 @@ class Connectors:
                 consumer=consumer,
             )
 
-    async def check_relay(self, name: str, generation: int) -> definitions.RelayDefinition:
-        """The definition of a relay, for its runner. Raises VecError `not_found` or `lease_lost`."""
+    async def definition(self, direction: Direction, name: str, generation: int | None = None) -> Definition:
+        """The definition of a connector; of that generation, if one is given. Raises VecError `not_found`, or
+        `lease_lost` for an earlier generation."""
 
         def read() -> Connector:
             with self._database.read_transaction() as db:
-                return store.check_generation(db, "relay", name, generation)
+                if generation is None:
+                    return store.find(db, direction, name)
+                return store.check_generation(db, direction, name, generation)
 
-        found = definitions.from_wire(_wire(await self._engine.read(read)))
+        return definitions.from_wire(_wire(await self._engine.read(read)))
+
+    async def check_relay(self, name: str, generation: int) -> definitions.RelayDefinition:
+        """The definition of a relay, for its runner. Raises VecError `not_found` or `lease_lost`."""
+        found = await self.definition("relay", name, generation)
         assert isinstance(found, definitions.RelayDefinition)
         return found
+
+    async def check_source(self, name: str, generation: int) -> definitions.SourceDefinition:
+        """The definition of a source, for its runner. Raises VecError `not_found` or `lease_lost`."""
+        found = await self.definition("source", name, generation)
+        assert isinstance(found, definitions.SourceDefinition)
+        return found
+
+    async def source_offsets(self, name: str, generation: int) -> dict[str, str]:
+        """The stored offsets of a source, for its runner. Raises VecError `not_found` or `lease_lost`."""
+
+        def read() -> dict[str, str]:
+            with self._database.read_transaction() as db:
+                store.check_generation(db, "source", name, generation)
+                return store.offsets(db, name)
+
+        return await self._engine.read(read)
 
     async def commit_relay(
         self, name: str, generation: int, cursor: str | None, letters: Sequence[NewLetter], resolved: Sequence[int]

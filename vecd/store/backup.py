@@ -77,4 +77,7 @@ def _make_independent(db: apsw.Connection) -> None:
         db.execute("UPDATE log SET log_id = ''")
         db.execute("DELETE FROM jobs WHERE state IN ('pending', 'running')")
         for table in ("job_attempts", "job_lines", "job_drafts", "job_waits"):
-            db.execute(f"DELETE FROM {table} WHERE job_id NOT IN (SELECT job_id FROM jobs)")
+            db.execute(
+                f"DELETE FROM {table} WHERE job_id NOT IN"
+                " (SELECT job_id FROM jobs UNION SELECT switch_job FROM libraries WHERE switch_job IS NOT NULL)"
+            )

@@ -38,6 +38,8 @@ class Library:
     recall: float = limits.RECALL  # target recall of approximate searches; 1: all searches are exact
     language: str = "english"  # of the full-text stemmer; "none": no stemming
     recall_missed: bool = False  # whether the last `index.recall` event says that searches miss the target
+    switch_job: int | None = None  # the reembed whose drafts replace the documents at the moment; None: none
+    embedder_label: int = 0  # the last label that there was when the embedder was last changed; 0: never
 
     def described(self) -> dict[str, Any]:
         """Its fields in events and in `vec library show`."""
@@ -84,15 +86,18 @@ class Catalogue:
 def read_catalogue(db: apsw.Connection) -> Catalogue:
     rows = db.execute(
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
-        " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed FROM libraries"
+        " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label"
+        " FROM libraries"
     )
     by_id = {}
-    for *row, parameters, recall, language, missed in rows:
+    for *row, parameters, recall, language, missed, switch_job, embedder_label in rows:
         by_id[int(row[0])] = replace(
             Library(*row),
             parameters=orjson.loads(parameters),
             recall=recall,
             language=language,
             recall_missed=bool(missed),
+            switch_job=switch_job,
+            embedder_label=embedder_label,
         )
     return Catalogue({each.name: each for each in by_id.values() if not each.deleted}, by_id)

@@ -79,7 +79,8 @@ def exists(db: apsw.Connection, direction: str, name: str) -> bool:
 
 
 def add(tx: Transaction, direction: str, name: str, definition: Mapping[str, Any], paused: bool = False) -> Connector:
-    """Raises VecError `exists`, or `busy` if there are too many."""
+    """Its generation is none that a removed connector of that name had. Raises VecError `exists`, or `busy` if there
+    are too many."""
     if exists(tx.db, direction, name):
         raise VecError(
             Code.EXISTS,
@@ -92,8 +93,8 @@ def add(tx: Transaction, direction: str, name: str, definition: Mapping[str, Any
             Code.BUSY, f"there are {count} {direction}s; the limit is {limits.CONNECTORS_MAX}", "remove some"
         )
     tx.db.execute(
-        f"INSERT INTO connectors ({_COLUMNS}) VALUES (?, ?, ?, ?, 1, ?)",
-        (direction, name, orjson.dumps(definition).decode(), paused, tx.time_us),
+        f"INSERT INTO connectors ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+        (direction, name, orjson.dumps(definition).decode(), paused, tx.time_us, tx.time_us),
     )
     return find(tx.db, direction, name)
 
@@ -110,6 +111,16 @@ def renew(tx: Transaction, direction: str, name: str) -> Connector:
     find(tx.db, direction, name)
     tx.db.execute(
         "UPDATE connectors SET generation = generation + 1 WHERE direction = ? AND name = ?", (direction, name)
+    )
+    return find(tx.db, direction, name)
+
+
+def redefine(tx: Transaction, direction: str, name: str, definition: Mapping[str, Any]) -> Connector:
+    """Replaces the definition, in the next generation. Raises VecError `not_found`."""
+    renew(tx, direction, name)
+    tx.db.execute(
+        "UPDATE connectors SET definition = ? WHERE direction = ? AND name = ?",
+        (orjson.dumps(definition).decode(), direction, name),
     )
     return find(tx.db, direction, name)
 

@@ -355,6 +355,14 @@ def drop(tx: Transaction, job_id: int) -> Job:
     job = find(tx.db, job_id)
     if job.state in ACTIVE:
         raise VecError(Code.INVALID_REQUEST, f"job {job_id} is {job.state}", f"vec jobs cancel {job_id} first")
+    for library in tx.catalogue.by_name.values():
+        if library.switch_job == job_id:
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"job {job_id} has replaced only some of the documents in library {library.name!r}; searches of the"
+                " others need its vectors",
+                f"vec jobs retry {job_id}",
+            )
     _delete(tx, [job])
     tx.jobs.append(JobChange(job_id, job.state, None))
     return job
@@ -362,12 +370,14 @@ def drop(tx: Transaction, job_id: int) -> Job:
 
 def prune(tx: Transaction, before_us: int, kept: int, count: int) -> list[Job]:
     """Deletes up to `count` completed or cancelled jobs: those that ended before `before_us` (exclusive), and the
-    oldest beyond `kept`. Failed and dead jobs are kept until a person drops them."""
+    oldest beyond `kept`. Failed and dead jobs are kept until a person drops them, and a reembed until all documents
+    have been replaced."""
+    switching = [each.switch_job for each in tx.catalogue.by_name.values() if each.switch_job is not None]
     rows = tx.db.execute(
         f"SELECT {COLUMNS} FROM jobs WHERE state IN ('completed', 'cancelled') AND (ended_us < ?1 OR job_id <="
         " (SELECT job_id FROM jobs WHERE state IN ('completed', 'cancelled') ORDER BY job_id DESC LIMIT 1 OFFSET ?2))"
-        " ORDER BY job_id LIMIT ?3",
-        (before_us, kept, count),
+        " AND job_id NOT IN (SELECT value FROM json_each(?4)) ORDER BY job_id LIMIT ?3",
+        (before_us, kept, count, as_json(switching)),
     ).fetchall()
     gone = [job_of(row) for row in rows]
     _delete(tx, gone)

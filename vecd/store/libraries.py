@@ -81,7 +81,7 @@ def rebuilt(tx: Transaction, library_id: int, kind: str, parameters: dict[str, A
 
     Raises VecError `not_found` if the library is deleted.
     """
-    library = _living(tx, library_id)
+    library = living(tx, library_id)
     if (library.index, library.parameters) != (kind, parameters):
         library = replace(library, index=kind, parameters=parameters)
         tx.db.execute(
@@ -103,7 +103,7 @@ def promise(tx: Transaction, library_id: int, recall: float) -> int | None:
 
     Raises VecError `not_found` if the library is deleted.
     """
-    library = _living(tx, library_id)
+    library = living(tx, library_id)
     if library.recall == recall:
         return None
     tx.db.execute("UPDATE libraries SET recall = ? WHERE library_id = ?", (recall, library_id))
@@ -125,15 +125,29 @@ def recall_changed(tx: Transaction, library_id: int, data: Mapping[str, Any]) ->
     return events.append(tx, events.INDEX_RECALL, library_id, orjson.dumps(fields).decode())
 
 
-def reembedded(tx: Transaction, library: Library, embedder: str, chunk_chars: int) -> Library:
-    """Sets the embedder and the chunk length; returns the new version. The caller replaces the vectors."""
-    library = replace(library, embedder=embedder, chunk_chars=chunk_chars)
+def begin_switch(tx: Transaction, library: Library, embedder: str, chunk_chars: int, job_id: int) -> Library:
+    """Sets the embedder and the chunk length, and notes that the documents are to be replaced by a job's drafts;
+    returns the new version of the library."""
+    changed = embedder != library.embedder
+    library = replace(
+        library,
+        embedder=embedder,
+        chunk_chars=chunk_chars,
+        switch_job=job_id,
+        embedder_label=tx.label if changed else library.embedder_label,
+    )
     tx.db.execute(
-        "UPDATE libraries SET embedder = ?, chunk_chars = ? WHERE library_id = ?",
-        (embedder, chunk_chars, library.library_id),
+        "UPDATE libraries SET embedder = ?, chunk_chars = ?, switch_job = ?, embedder_label = ? WHERE library_id = ?",
+        (embedder, chunk_chars, job_id, library.embedder_label, library.library_id),
     )
     tx.catalogue = tx.catalogue.replaced(library)
     return library
+
+
+def end_switch(tx: Transaction, library: Library) -> None:
+    """Notes that all documents have been replaced."""
+    tx.db.execute("UPDATE libraries SET switch_job = NULL WHERE library_id = ?", (library.library_id,))
+    tx.catalogue = tx.catalogue.replaced(replace(library, switch_job=None))
 
 
 def delete(tx: Transaction, name: str) -> tuple[Library, int]:
@@ -152,7 +166,7 @@ def delete(tx: Transaction, name: str) -> tuple[Library, int]:
     return library, seq
 
 
-def _living(tx: Transaction, library_id: int) -> Library:
+def living(tx: Transaction, library_id: int) -> Library:
     """The library. Raises VecError `not_found` if it is deleted."""
     library = tx.catalogue.by_id[library_id]
     if library.deleted:

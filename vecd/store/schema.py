@@ -246,6 +246,15 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE UNIQUE INDEX dead_letters_by_position ON dead_letters (direction, name, position);
     """,
+    """
+    ALTER TABLE libraries ADD COLUMN switch_job INTEGER; -- the reembed whose drafts replace the documents; null: none
+    ALTER TABLE libraries ADD COLUMN embedder_label INTEGER NOT NULL DEFAULT 0; -- as of the last change of the embedder
+    ALTER TABLE job_drafts ADD COLUMN present BLOB; -- new vectors of the present chunks; null: `vectors` are those
+    -- Drafts of earlier schemas lack them: an unfinished reembed begins again.
+    DELETE FROM job_drafts;
+    UPDATE jobs SET checkpoint = NULL WHERE kind = 'reembed' AND state <> 'completed'
+      AND checkpoint NOT GLOB '*"switched"*';
+    """,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -35,6 +36,10 @@ class Words(Protocol):
         """The terms of the chunks at these positions, which ascend."""
 
 
+#: Returns vectors by label: labels, ascending, and vectors of shape (len(labels), dimension).
+Vectors = Callable[[], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+
+
 @dataclass(slots=True)
 class Change:
     """What a commit changed in one library."""
@@ -48,6 +53,7 @@ class Change:
     texts: list[str | None] = field(default_factory=list)  # of the added chunks
     words: Words | None = None  # of the added chunks; None: not computed yet
     dropped: bool = False  # the whole library is deleted
+    replaced: Vectors | None = None  # the vectors of all chunks that there were before it; None: they are as they were
 
 
 class JobChange(NamedTuple):

@@ -38,8 +38,7 @@ FIELDS: Final[Mapping[str, str]] = {
 
 _PREFIX: Final = "metadata."
 _REST, _NONE = "rest", "none"
-#: Longer rules are mistakes; they are stored, and shown in lists.
-_RULE_CHARS_MAX: Final = 1_000
+#: They are stored, and shown in lists.
 _RULES_MAX: Final = 100
 
 _STEP: Final = re.compile(r'\[(\d{1,9})\]|(\.?)("(?:[^"\\]|\\.)*"|[^\s.,=\[\]"@][^.,=\[\]"]*)')
@@ -263,8 +262,8 @@ def _delete(rule: str) -> _Delete:
 
 def _path(name: str, rule: str, at: int) -> tuple[Path, int]:
     """The path that begins at a character of a rule, and where it ends."""
-    if len(rule) > _RULE_CHARS_MAX:
-        raise _refused(name, f"a rule of a mapping has at most {_RULE_CHARS_MAX:,} characters")
+    if len(rule) > limits.SOURCE_VALUE_CHARS_MAX:
+        raise _refused(name, f"a rule of a mapping has at most {limits.SOURCE_VALUE_CHARS_MAX:,} characters")
     start = at
     beside = rule.startswith("@", at)
     if beside or rule.startswith("$", at):

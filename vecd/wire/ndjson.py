@@ -1,14 +1,13 @@
 """NDJSON reader, sans I/O: pieces of bytes in, lines out, and a line to a document in wire format.
 
 Rules: no I/O, so that the command line and the daemon share it, for pipes and files; memory is bounded for any input (a
-line over the limit is reported and skipped to its end); gzip is detected by its magic number, not by the file name.
+line over the limit is reported and skipped to its end). decompress.py comes before it.
 A piece of None means that no input has arrived for a while; it is passed on.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +17,6 @@ from ..errors import Code, VecError
 from . import strict_json
 from .documents import pack
 
-#: Bytes that are read, and decompressed, at once.
-PIECE_BYTES = 256 * limits.KIB
-
-_GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -33,42 +28,6 @@ class Line:
     number: int  # from 1
     data: bytes | None
     end: int = 0  # offset of the next line in the (decompressed) file
-
-
-def unzipped(name: str, pieces: Iterator[bytes | None]) -> Iterator[bytes | None]:
-    """The pieces, decompressed if they begin with gzip's magic number. Concatenated gzip files count as one."""
-    unzip = None
-    first = True
-    begun = b""  # the first byte of a magic number that arrives in two pieces
-    for piece in pieces:
-        if piece is None:
-            yield None
-            continue
-        if first:
-            begun, piece = b"", begun + piece
-            if piece == _GZIP_MAGIC[:1]:
-                begun = piece
-                continue
-            first = False
-            if piece.startswith(_GZIP_MAGIC):
-                unzip = zlib.decompressobj(wbits=31)
-        if unzip is None:
-            yield piece
-            continue
-        try:
-            while piece:
-                yield unzip.decompress(piece, PIECE_BYTES)
-                piece = unzip.unconsumed_tail
-                if unzip.eof:
-                    piece = unzip.unused_data.lstrip(b"\0")
-                    if piece:
-                        unzip = zlib.decompressobj(wbits=31)
-        except zlib.error as error:
-            raise VecError(Code.INVALID_DOCUMENT, f"{name} is damaged gzip: {error}", file=name) from error
-    if begun:
-        yield begun
-    if unzip is not None and not unzip.eof:
-        raise VecError(Code.INVALID_DOCUMENT, f"{name} is truncated gzip", "check that the file is complete", file=name)
 
 
 def split(name: str, pieces: Iterator[bytes | None], number: int = 0, offset: int = 0) -> Iterator[Line | None]:

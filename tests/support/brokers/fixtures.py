@@ -7,13 +7,14 @@ be stopped and killed. The others are named alike. Where the server is not insta
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from .broker import Broker, shared
+from .kafka import KafkaServer, kafka_mock
 from .nats import NatsServer
 from .rabbitmq import RabbitMQ
 from .redis import RedisServer
@@ -60,6 +61,23 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 @pytest.fixture
 def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
     yield from own_broker(NatsServer, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    yield from shared_broker(KafkaServer, tmp_path_factory)
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[KafkaServer]:
+    yield from own_broker(KafkaServer, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster() -> Iterator[Sequence[str]]:
+    """The addresses of three brokers; see what they cannot do in kafka.py."""
+    with kafka_mock() as addresses:
+        yield addresses
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,14 @@ from a pipe was copied to the spool in the data folder, and is deleted with the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +23,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ... import limits
 from ...durable_files import open_regular, resolve
 from ...engine.libraries import find, find_for_writing
-from ...engine.prepare import PreparedBatch, prepare
+from ...engine.prepare import PreparedBatch, prepare_in_slices
+from ...engine.slices import Begun
 from ...errors import Code, VecError
 from ...settings import private_folder
 from ...store.catalogue import DEFAULT, Library
 from ...store.jobs import Job
-from ...wire.ndjson import PIECE_BYTES, Line, document, split, unzipped
+from ...wire.decompress import PIECE_BYTES, decompressed
+from ...wire.ndjson import Line, document, split
 from ..effects import EffectResult, WriteDocuments
 from .kind import JobKind, Param, Run, Step, Steps
 
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 
 #: While nothing is written, the job yields at this interval, so that it reports progress and can be stopped.
 _YIELD_S = 0.1
+
+_Written = Generator[Step, "Future[EffectResult] | None", None]
 
 _STATUSES = ("added", "updated", "unchanged", "deleted", "failed")
 
@@ -90,6 +96,91 @@ class _Batch:
         return next((line for line in reversed(lines) if below is None or line.number < below), None)
 
 
+@dataclass(slots=True)
+class _Part:
+    """Documents of a batch that are being prepared."""
+
+    library: Library
+    batch: _Batch
+    number: int  # of the file
+    done: int  # bytes
+    prepared: Begun[PreparedBatch]
+
+
+class _Writer:
+    """Prepares batches and writes them in their order. A batch that is embedded outside the daemon does not keep the
+    next ones from beginning."""
+
+    def __init__(self, run: Run, place: dict[str, int], total: int, strict: bool) -> None:
+        self.total = total  # bytes
+        self._run = run
+        self._place = place
+        self._strict = strict
+        self._begun: deque[_Part] = deque()
+        self._pending: Future[EffectResult] | None = None  # the last write
+
+    def write(self, batch: _Batch, number: int, done: int) -> _Written:
+        """Writes a batch, now or later; `done` are the bytes of all files up to its end."""
+        start = 0
+        while True:
+            library = self._library(batch.documents[start:])
+            unsettled = library.dimension is None or not library.library_id
+            if unsettled and (self._begun or self._pending is not None):
+                yield from self.finish()
+                assert self._pending is not None
+                self._pending.result()  # the first document creates the library, the first vector sets the dimension
+                library = self._library(batch.documents[start:])
+            cut: list[int] = []
+            slices = prepare_in_slices(
+                self._run.engine, library, batch.documents, start, self._strict,
+                flow=("job", self._run.job.job_id), cut=cut.append,
+            )  # fmt: skip
+            part = _Part(library, batch, number, done, Begun(slices))
+            self._begun.append(part)
+            while self._begun and (not cut or len(self._begun) >= limits.INGEST_AHEAD):
+                yield from self._written(self._begun.popleft())
+            start = cut[0] if cut else part.prepared.result.stop
+            if start == len(batch.documents):
+                return
+
+    def finish(self) -> _Written:
+        """Writes what has been begun."""
+        while self._begun:
+            yield from self._written(self._begun.popleft())
+
+    def close(self) -> None:
+        """Abandons what has been begun."""
+        while self._begun:
+            self._begun.popleft().prepared.close()
+
+    def _library(self, documents: list[Any]) -> Library:
+        return _library(self._run.engine, self._run.job.library or DEFAULT, self._run.params, documents)
+
+    def _written(self, part: _Part) -> _Written:
+        with contextlib.closing(part.prepared):
+            while not part.prepared.finish(_YIELD_S):
+                yield Step()
+        prepared, batch = part.prepared.result, part.batch
+        refused = batch.refused_with(prepared)
+        if self._strict:
+            del refused[1:]
+        last = batch.last(prepared, refused[0][0].number if self._strict and refused else None)
+        if last is not None:
+            self._place = {"file": part.number, "offset": last.end, "line": last.number}
+        elif part.number != self._place["file"]:
+            self._place = {"file": part.number, "offset": 0, "line": 0}
+        self._pending = yield Step(
+            self._place,
+            WriteDocuments(part.library, [prepared.batch], len(refused)),
+            done=part.done,
+            total=self.total,
+            lines=[_log_line(line, error) for line, error in refused],
+        )
+        if self._strict and refused:
+            line, error = refused[0]
+            raise VecError(error.code, f"{line.file}:{line.number}: {error.message}", error.hint)
+
+
 class Ingest(JobKind):
     """Ingests files in sequence. `names` are their names in messages."""
 
@@ -100,7 +191,7 @@ class Ingest(JobKind):
     library_default = DEFAULT
     in_flight = 2
     params: ClassVar[Mapping[str, Param]] = {
-        "files": Param("NDJSON files, optionally gzipped; absolute paths", list, required=True),
+        "files": Param("NDJSON files, optionally compressed; absolute paths", list, required=True),
         "names": Param("names of the files in messages; default: their paths", list),
         "strict": Param("whether to stop at the first rejected line", bool),
         "create": Param("whether to create a library that does not exist", bool),
@@ -125,47 +216,20 @@ class Ingest(JobKind):
     def steps(self, run: Run) -> Steps:
         files, names, strict = run.params["files"], run.params["names"], bool(run.params.get("strict"))
         at = run.checkpoint or {"file": 0, "offset": 0, "line": 0}
+        store = run.engine.settings.store
         seq = run.engine.database.head
-        sizes = [
-            _size(path, run.engine.settings.store) if number >= at["file"] else 0 for number, path in enumerate(files)
-        ]
-        place = {key: at[key] for key in ("file", "offset", "line")}
-        pending: Future[EffectResult] | None = None
-        for number in range(at["file"], len(files)):
-            if number != place["file"]:
-                place = {"file": number, "offset": 0, "line": 0}
-            done = sum(sizes[:number])
-            store = run.engine.settings.store
-            for batch in _batches(files[number], store, names[number], place["offset"], place["line"], strict):
-                if batch.empty:
-                    yield Step(done=done + batch.read, total=sum(sizes))
-                    continue
-                stop = 0
-                while True:
-                    library = _library(run.engine, run.job.library or DEFAULT, run.params, batch.documents[stop:])
-                    if pending is not None and (library.dimension is None or not library.library_id):
-                        pending.result()  # the first document creates the library, the first vector sets the dimension
-                        library = _library(run.engine, library.name, run.params, batch.documents[stop:])
-                    prepared = prepare(run.engine, library, batch.documents, stop, strict)
-                    stop = prepared.stop
-                    refused = batch.refused_with(prepared)
-                    if strict:
-                        del refused[1:]
-                    last = batch.last(prepared, refused[0][0].number if strict and refused else None)
-                    if last is not None:
-                        place = {"file": number, "offset": last.end, "line": last.number}
-                    pending = yield Step(
-                        place,
-                        WriteDocuments(library, [prepared.batch], len(refused)),
-                        done=done + batch.read,
-                        total=sum(sizes),
-                        lines=[_log_line(line, error) for line, error in refused],
-                    )
-                    if strict and refused:
-                        line, error = refused[0]
-                        raise VecError(error.code, f"{line.file}:{line.number}: {error.message}", error.hint)
-                    if stop == len(batch.documents):
-                        break
+        sizes = [_size(path, store) if number >= at["file"] else 0 for number, path in enumerate(files)]
+        writer = _Writer(run, {key: at[key] for key in ("file", "offset", "line")}, sum(sizes), strict)
+        with contextlib.closing(writer):
+            for number in range(at["file"], len(files)):
+                offset, line = (at["offset"], at["line"]) if number == at["file"] else (0, 0)
+                done = sum(sizes[:number])
+                for batch in _batches(files[number], store, names[number], offset, line, strict):
+                    if batch.empty:
+                        yield Step(done=done + batch.read, total=writer.total)
+                    else:
+                        yield from writer.write(batch, number, done + batch.read)
+            yield from writer.finish()
         yield Step()  # the result has the counts of durable steps
         return {**{status: run.count(status) for status in _STATUSES}, "seq": seq if run.seq is None else run.seq}
 
@@ -258,7 +322,7 @@ def _batches(path: str, store: Path, name: str, offset: int, line: int, strict: 
         unreadable: VecError | None = None
         yield_at = time.monotonic() + _YIELD_S
         try:
-            for each in split(name, _after(_pausing(unzipped(name, _pieces(file))), offset), line, offset):
+            for each in split(name, _after(_pausing(decompressed(name, _pieces(file))), offset), line, offset):
                 if time.monotonic() >= yield_at:
                     yield _Batch(read=file.tell())
                     yield_at = time.monotonic() + _YIELD_S

@@ -1,9 +1,12 @@
 """reembed: changes the embedder of a library, or the length of its chunks.
 
 New chunks and vectors (drafts) are computed beside the old ones, a few documents per step, including documents that are
-written in the meantime. One transaction then replaces all old ones: a search before it finds the old ones, the next one
-the new. Reads continue, and writes wait only for this transaction: 4.5 s for 100,000 documents, of 43 s in total
-(tests/bench/reembed.py). Watches see an update of each document.
+written in the meantime. The switch then begins with one short transaction: from then on, writes are embedded by the new
+embedder, and searches compare with its vectors only. The documents are replaced by their drafts afterwards, some in
+each step (store/reembed.py). Reads and writes continue; watches see one update of each document.
+
+A job that ends within the switch leaves a library that is searched as if all had been replaced. The rest is replaced by
+a retry, or by the next reembed of the library.
 
 Several pages of documents are in flight: their texts are embedding tasks, which workers outside the daemon share
 (workers/leased_tasks.py). Drafts are stored in the order of the documents. Without workers, the daemon embeds the texts
@@ -27,11 +30,12 @@ from ...errors import Code, VecError
 from ...store import reembed as store
 from ...store.catalogue import Library
 from ...store.documents import indexed
-from ...store.reembed import Drafted, ReembedSource
-from ...store.transaction import Transaction
+from ...store.reembed import Drafted, ReembedSource, Replaced
+from ...store.transaction import Transaction, Vectors
 from ...text import embedders
 from ...text.chunking import chunks_of
-from ...workers.leased_tasks import Batch, Vectors
+from ...workers.executor import Submitted
+from ...workers.leased_tasks import Vectors as Embedded
 from ..effects import Effect, EffectResult
 from .kind import JobKind, Param, Run, Step, Steps
 
@@ -59,7 +63,7 @@ class Reembed(JobKind):
         assert library is not None
         found = engine.database.catalogue.find(library)
         wanted = _wanted(found, params)
-        if (wanted.embedder, wanted.chunk_chars) == (found.embedder, found.chunk_chars):
+        if not _changes(found, wanted) and found.switch_job is None:
             raise VecError(
                 Code.INVALID_REQUEST,
                 f"library {library!r} already has the embedder {found.embedder!r} and chunks of {found.chunk_chars:,}"
@@ -70,25 +74,32 @@ class Reembed(JobKind):
         return params
 
     def steps(self, run: Run) -> Steps:
-        engine, name = run.engine, run.job.library
+        engine, job_id, name = run.engine, run.job.job_id, run.job.library
         assert name is not None
         at = run.checkpoint or {"after": -1}
-        switched: int | None = at.get("switched")  # as earlier versions stored it
-        if "switched" in run.counts:
-            switched = run.count("switched")
-        if switched is None:
-            library = engine.database.catalogue.find(name)
-            wanted = _wanted(library, run.params)
-            drafts = _recalled(engine, run.job.job_id)
-            while switched is None:
-                yield from _caught_up(run, library, wanted, drafts, at)
-                written = yield Step(effect=SwitchDrafts(library, wanted, drafts))
-                assert written is not None
-                switched = written.result().value
-            del drafts
-        yield from _cleaned(run.job.job_id)
         library = engine.database.catalogue.find(name)
-        return {"documents": switched, "embedder": library.embedder, "chunk_chars": library.chunk_chars}
+        replaced = 0
+        if library.switch_job not in (None, job_id):  # of a job that ended within its switch
+            unfinished = library.switch_job
+            replaced = yield from _replaced(library, at, counted=False)
+            yield from _cleaned(unfinished)
+            library = engine.database.catalogue.find(name)
+        wanted = _wanted(library, run.params)
+        begun = library.switch_job == job_id or "switched" in run.counts or "switched" in at
+        if not begun and _changes(library, wanted):
+            yield from _begun(run, library, wanted, at)
+            library = engine.database.catalogue.find(name)
+        if library.switch_job == job_id:
+            yield from _replaced(library, at, counted=True)
+        yield from _cleaned(job_id)
+        library = engine.database.catalogue.find(name)
+        # Earlier versions stored the number as a checkpoint.
+        replaced = run.count("switched") or at.get("switched", replaced)
+        return {"documents": replaced, "embedder": library.embedder, "chunk_chars": library.chunk_chars}
+
+
+def _changes(library: Library, wanted: Library) -> bool:
+    return (wanted.embedder, wanted.chunk_chars) != (library.embedder, library.chunk_chars)
 
 
 def _wanted(library: Library, params: Mapping[str, Any]) -> Library:
@@ -115,23 +126,40 @@ class _Page:
         """Raises VecError `invalid_document`."""
         self._sources = sources
         self._chunks = {each.label: _chunks(library, wanted, each) for each in sources}
+        # Searches need the new vectors of a document's present chunks until it is replaced.
+        self._present = {
+            each.label: each.texts
+            for each in sources
+            if wanted.embedder != library.embedder and self._chunks[each.label] != each.texts
+        }
         self.last = sources[-1].label
         self.texts = [
-            indexed(each.title, text) or "" for each in sources for text in self._chunks[each.label] if text is not None
+            indexed(each.title, text) or ""
+            for each in sources
+            for text in (*self._chunks[each.label], *self._present.get(each.label, ()))
+            if text is not None
         ]
 
-    def drafts(self, vectors: Vectors | None) -> dict[int, Drafted]:
+    def drafts(self, vectors: Embedded | None) -> dict[int, Drafted]:
         """Drafts of the documents, by label, with the vectors of `texts` (None if there are no texts)."""
         made = iter(() if vectors is None else vectors.astype("<f4", copy=False))
+
+        def packed(source: ReembedSource, chunks: list[str | None]) -> bytes:
+            rows = [
+                source.vectors[place] if text is None else next(made).tobytes() for place, text in enumerate(chunks)
+            ]
+            return b"".join(rows)
+
         drafts = {}
         for each in self._sources:
-            chunks = self._chunks[each.label]
-            rows = [each.vectors[place] if text is None else next(made).tobytes() for place, text in enumerate(chunks)]
-            drafts[each.label] = Drafted(chunks, b"".join(rows))
+            chunks, present = self._chunks[each.label], self._present.get(each.label)
+            drafts[each.label] = Drafted(
+                chunks, packed(each, chunks), None if present is None else packed(each, present)
+            )
         return drafts
 
 
-def _embed(engine: Engine, name: str, texts: Sequence[str]) -> Vectors:
+def _embed(engine: Engine, name: str, texts: Sequence[str]) -> Embedded:
     """Embeds texts in this process. Blocks; raises VecError."""
     embedder = engine.embedder(name)
     assert embedder is not None
@@ -160,25 +188,43 @@ def _chunks(library: Library, wanted: Library, source: ReembedSource) -> list[st
     return list(chunks)
 
 
-def _recalled(engine: Engine, job_id: int) -> dict[int, Drafted]:
-    """The stored drafts of earlier attempts. Blocks."""
-    drafts: dict[int, Drafted] = {}
+def _begun(
+    run: Run, library: Library, wanted: Library, at: dict[str, Any]
+) -> Generator[Step, Future[EffectResult] | None, None]:
+    """Makes drafts of all documents, and begins the switch; moves the checkpoint `at` on."""
+    engine, job_id = run.engine, run.job.job_id
+    # What searches compare with once the switch has begun, by label. With the same embedder, vectors remain comparable.
+    vectors: dict[int, bytes] | None = None
+    if wanted.embedder != library.embedder:
+        vectors = _recalled(engine, job_id)
+    began, attempt = False, 0
+    while not began:
+        yield from _caught_up(run, library, wanted, vectors, at)
+        written = yield Step(effect=BeginSwitch(library, wanted, job_id, at["after"], vectors, attempt))
+        assert written is not None
+        began = written.result().value
+        attempt += 1
+
+
+def _recalled(engine: Engine, job_id: int) -> dict[int, bytes]:
+    """The vectors of the stored drafts of earlier attempts. Blocks."""
+    vectors: dict[int, bytes] = {}
     with engine.database.read_transaction() as db:
-        while page := store.kept(db, job_id, max(drafts, default=-1), limits.REEMBED_DOCUMENTS):
-            drafts |= page
-    return drafts
+        while page := store.kept(db, job_id, max(vectors, default=-1), limits.REEMBED_DOCUMENTS):
+            vectors |= page
+    return vectors
 
 
 def _caught_up(
-    run: Run, library: Library, wanted: Library, drafts: dict[int, Drafted], at: dict[str, Any]
+    run: Run, library: Library, wanted: Library, vectors: dict[int, bytes] | None, at: dict[str, Any]
 ) -> Generator[Step, Future[EffectResult] | None, None]:
-    """Drafts of all documents that have been added since; moves the checkpoint `at` on."""
+    """Drafts of all documents that have been added since; adds to `vectors`, and moves the checkpoint `at` on."""
     engine, job_id, name = run.engine, run.job.job_id, wanted.embedder
-    pages: deque[tuple[_Page, Batch]] = deque()  # in flight, in the order of the labels
+    pages: deque[tuple[_Page, Submitted]] = deque()  # in flight, in the order of the labels
     read = at["after"]  # the last label that is in flight
     try:
         while True:
-            while len(pages) < engine.tasks.window("reembed", name):
+            while len(pages) < engine.executor.window("reembed", name):
                 with engine.database.read_transaction() as db:
                     sources = store.sources(db, library.library_id, read, limits.REEMBED_DOCUMENTS)
                 if not sources:
@@ -186,24 +232,39 @@ def _caught_up(
                 page = _Page(library, wanted, sources)
                 read = page.last
                 pages.append(
-                    (page, engine.tasks.submit("reembed", name, page.texts, job_id=job_id, library=library.name))
+                    (page, engine.executor.submit("reembed", name, page.texts, job_id=job_id, library=library.name))
                 )
             if not pages:
                 return
             page, batch = pages[0]
-            vectors = batch.result(partial(_embed, engine, name), run.stopping)
-            if vectors is None and page.texts:
+            embedded = batch.result(partial(_embed, engine, name), run.stopping)
+            if embedded is None and page.texts:
                 yield Step()  # stops here
                 continue
             pages.popleft()
-            made = page.drafts(vectors)
-            drafts |= made
-            at["after"] = page.last
-            total = max(len(drafts), engine.database.catalogue.by_id[library.library_id].documents)
-            yield Step({"after": at["after"]}, KeepDrafts(job_id, made), done=len(drafts), total=total)
+            made = page.drafts(embedded)
+            if vectors is not None:
+                vectors |= {label: draft.of_present_chunks for label, draft in made.items()}
+            at |= {"after": page.last, "drafted": at.get("drafted", 0) + len(made)}
+            total = max(at["drafted"], engine.database.catalogue.by_id[library.library_id].documents)
+            yield Step({**at}, KeepDrafts(job_id, made), done=at["drafted"], total=total)
     finally:
         for _, batch in pages:
             batch.cancel()
+
+
+def _replaced(
+    library: Library, at: dict[str, Any], *, counted: bool
+) -> Generator[Step, Future[EffectResult] | None, int]:
+    """Replaces the documents of a library whose switch has begun; returns how many. `counted`: this job began it."""
+    count, done = 0, False
+    while not done:
+        effect = ReplaceDocuments(library.library_id, counted)
+        written = yield Step({**at}, effect, done=count, total=max(count, library.documents))
+        assert written is not None
+        replaced: Replaced = written.result().value
+        count, done = count + replaced.documents, replaced.done
+    return count
 
 
 def _cleaned(job_id: int) -> Generator[Step, Future[EffectResult] | None, None]:
@@ -235,24 +296,51 @@ class KeepDrafts(Effect):
 
 
 @dataclass(frozen=True, slots=True)
-class SwitchDrafts(Effect):
-    """Replaces the documents' chunks by the drafts. The value is their number; None, and nothing is done, if too many
-    documents have been added in the meantime."""
+class BeginSwitch(Effect):
+    """Begins the switch, and replaces the first documents. The value is whether it has begun; nothing is done if too
+    many documents have been added since the last draft."""
 
     library: Library
     wanted: Library
-    drafts: dict[int, Drafted]
+    job_id: int
+    after: int  # the label of the last document with a draft
+    vectors: dict[int, bytes] | None  # what searches are to compare with, by label; None: what they did before
+    attempt: int  # from 0
 
     @property
     def rows(self) -> int:
-        return len(self.drafts)
+        return limits.REEMBED_SWITCH_CHUNKS
 
     def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
         make = partial(_drafts, engine, self.library, self.wanted)
-        count = store.switch(
-            tx, self.library, self.wanted.embedder, self.wanted.chunk_chars, self.drafts, make, limits.REEMBED_AT_SWITCH
-        )  # fmt: skip
-        return EffectResult({} if count is None else {"switched": count}, value=count)
+        made_max = limits.REEMBED_AT_SWITCH
+        if engine.executor.offloads(self.wanted.embedder):  # the writer waits for it
+            made_max = min(made_max, limits.REEMBED_AT_SWITCH_SLOW << min(self.attempt, 10))
+        made = store.begin_switch(tx, self.library, self.wanted, self.job_id, self.after, make, made_max)
+        if made is None:
+            return EffectResult(value=False)
+        vectors: Vectors | None = None
+        if self.vectors is not None and (dimension := self.library.dimension) is not None:
+            every = self.vectors | {label: draft.of_present_chunks for label, draft in made.items()}
+            vectors = partial(store.joined, every, 4 * dimension)
+        first = store.switch(tx, self.library.library_id, limits.REEMBED_SWITCH_CHUNKS, vectors)
+        return EffectResult({"switched": first.documents}, value=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceDocuments(Effect):
+    """Replaces some documents by their drafts. The value is a `Replaced`."""
+
+    library_id: int
+    counted: bool
+
+    @property
+    def rows(self) -> int:
+        return limits.REEMBED_SWITCH_CHUNKS
+
+    def apply(self, engine: Engine, tx: Transaction) -> EffectResult:
+        replaced = store.switch(tx, self.library_id, limits.REEMBED_SWITCH_CHUNKS)
+        return EffectResult({"switched": replaced.documents} if self.counted else {}, value=replaced)
 
 
 @dataclass(frozen=True, slots=True)

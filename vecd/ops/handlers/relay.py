@@ -70,7 +70,7 @@ async def reset(call: Call) -> dict[str, Any]:
 async def watch(call: Call) -> dict[str, Any]:
     """Fields: name, generation. A watch of what the relay's definition selects, from the relay's position on."""
     now = call.engine.database.head
-    wanted = await call.service.connectors.check_relay(name_of(call), _generation(call))
+    wanted = await call.service.connectors.check_relay(name_of(call), generation_of(call))
     selection = await _selection(call, wanted)
     return await follow(call, WatchSpec(selection, consumer=wanted.consumer, holder=call.peer), now)
 
@@ -81,7 +81,7 @@ async def commit(call: Call) -> dict[str, Any]:
     fields = call.fields
     await call.service.connectors.commit_relay(
         name_of(call),
-        _generation(call),
+        generation_of(call),
         fields.optional_text("cursor", chars_max=200),
         new_letters(fields.raw("dead_letters")),
         letter_ids(call) or (),
@@ -114,5 +114,6 @@ def new_letters(given: Any) -> list[NewLetter]:
     ]
 
 
-def _generation(call: Call) -> int:
+def generation_of(call: Call) -> int:
+    """The field `generation`."""
     return call.fields.integer("generation", 0, low=0, high=_NUMBER_MAX)

@@ -34,3 +34,4 @@ class EmbedderKind:
     what: str  # description, for people
     make: Callable[[], Embedder]  # may read files; raises VecError `embedder_failed`
     dimension: int | None  # None: unknown before the first call, which sets the dimension of the library
+    slow: bool = False  # milliseconds a text or more: it runs outside the daemon's process (workers/executor.py)

@@ -1,0 +1,149 @@
+"""The log as the source of a relay's delivery, and the place of its position and its dead letters.
+
+Both are stored by `relay.commit`. The position is stored behind what the broker has confirmed, at most every
+limits.RELAY_COMMIT_S, and without waiting for the answer, unless there are dead letters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from .. import limits
+from ..client import Client, Message, Pending
+from ..delivery import AttemptFailed, DeliveryBatch
+from ..errors import Code, VecError
+from . import dead_letters
+from .definition import RelayDefinition
+from .messages import OutMessage
+from .stopping import Stopping
+
+
+class RelayFeed:
+    """One watch of a relay. Implements vecd.delivery's EventSource and DeadLetters. Use on one thread."""
+
+    def __init__(
+        self, client: Client, definition: RelayDefinition, stop: Stopping, between: Callable[[], None]
+    ) -> None:
+        """`between` is called again and again, before the next batch and while nothing comes. Raises VecError
+        `lease_lost`, `consumer_held` or `compacted`."""
+        self._client = client
+        self._watch = watch = client.watch_relay(definition.name, definition.generation)
+        self._messages = watch.messages()
+        self._between = between
+        self._first = True
+        self._stop = stop
+        self._who = definition.name, definition.generation
+        self._letters: list[dict[str, Any]] = []  # of the batch that is being delivered
+        self._sent = self._wanted = watch.cursor  # the position that was sent to be stored, and the one to send
+        self._sent_at = 0.0
+        self._pending: Pending | None = None
+        self.committed = watch.cursor
+        self.rewinds = 0
+        self.ended = False
+
+    # --- read -------------------------------------------------------------------------------------------------------
+
+    def read(self, wait_s: float | None) -> Message | None:
+        if self._first:  # the beginning of the watch
+            self._first = False
+            return next(self._messages, None)
+        if wait_s is None:
+            self._between()
+        until = None if wait_s is None else time.monotonic() + wait_s
+        silent_since = time.monotonic()
+        if not self._watch.ready:
+            self._client.pump()
+        while not self._watch.ready:
+            now = time.monotonic()
+            if self._stop.is_set() or (until is not None and now >= until):
+                return None
+            if now - silent_since > self._watch.patience_s:
+                raise self._watch.stalled()
+            due_s = self._commit_if_due()
+            if self._stop.wait_with(self._client, min(due_s, 1.0 if until is None else until - now)):
+                silent_since = time.monotonic()
+            elif until is None:
+                self._between()
+        message = next(self._messages, None)
+        if message is None:
+            raise VecError(Code.CONNECTION_LOST, f"the watch has ended: {(self._watch.end or {}).get('reason')}")
+        return message
+
+    # --- commit -----------------------------------------------------------------------------------------------------
+
+    def commit(self, cursor: str, events: int) -> None:
+        self._wanted = cursor
+        if self._letters:
+            self._commit_letters()
+        self._commit_if_due()
+
+    def add(self, batch: DeliveryBatch[OutMessage], failure: AttemptFailed) -> None:
+        """Keeps dead letters until the commit of their batch."""
+        for message in batch.items:
+            self._letters.append(dead_letters.of_message(message, failure.reason, batch.attempt))
+
+    def _commit_letters(self) -> None:
+        """Stores the dead letters of a batch, in requests of a moderate size; the last moves the position too."""
+        self.settle()
+        letters, self._letters = self._letters, []
+        pages = list(_pages(letters))
+        for page in pages[:-1]:
+            self._client.commit_relay(*self._who, dead_letters=page).result()
+        self._sent, self._sent_at = self._wanted, time.monotonic()
+        self._client.commit_relay(*self._who, dead_letters=pages[-1], cursor=self._wanted).result()
+
+    def _commit_if_due(self) -> float:
+        """Sends the position to be stored, if it is time. Returns after how many seconds to look again."""
+        if self._pending is not None and self._pending.ready:
+            pending, self._pending = self._pending, None
+            pending.result()
+        if self._pending is not None or self._wanted == self._sent:
+            return 1.0
+        left_s = self._sent_at + limits.RELAY_COMMIT_S - time.monotonic()
+        if left_s > 0:
+            return left_s
+        self._send()
+        return 1.0
+
+    def _send(self) -> None:
+        self._sent, self._sent_at = self._wanted, time.monotonic()
+        self._pending = self._client.commit_relay(*self._who, cursor=self._sent)
+
+    def settle(self) -> None:
+        """Returns when the position is stored. Raises VecError."""
+        while self._pending is not None or self._wanted != self._sent:
+            if self._pending is None:
+                self._send()
+            pending, self._pending = self._pending, None
+            assert pending is not None
+            pending.result()
+
+    # --- dead letters that are tried again --------------------------------------------------------------------------
+
+    def letters_to_retry(self) -> list[dict[str, Any]]:
+        """Some of the dead letters that somebody has asked to try again, with their bodies."""
+        page: list[dict[str, Any]] = []
+        for letter in self._client.relay_dead_letters(self._who[0], bodies=True, retrying=True):
+            page.append(letter)
+            if len(page) == limits.DEAD_LETTERS_PAGE:
+                break
+        return page
+
+    def retried(self, delivered: Sequence[int], refused: Sequence[dict[str, Any]]) -> None:
+        """Some were delivered after all, and some refused again."""
+        self._client.commit_relay(*self._who, letter_ids=delivered, dead_letters=refused).result()
+
+
+def _pages(letters: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The letters in groups that fit a request, one group at least."""
+    page: list[dict[str, Any]] = []
+    size = 0
+    for letter in letters:
+        size += len(letter["body"])
+        if page and (len(page) == limits.DEAD_LETTERS_PAGE or size > limits.DEAD_LETTERS_PAGE_BYTES):
+            yield page
+            page, size = [], len(letter["body"])
+        page.append(letter)
+    yield page

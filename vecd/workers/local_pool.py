@@ -1,0 +1,278 @@
+"""LocalPool: embeds in child processes of the daemon (local.py).
+
+One thread for each process hands it batches, in fair order between flows. One more process takes only small batches, of
+fewer than EMBED_TEXTS_MIN texts: so a query or a one-line write does not wait for a batch of seconds. Threads and
+processes start with the first batch; a process without work ends after LOCAL_IDLE_S.
+
+A process that dies in a batch may have died of one text: the batch is split, down to that text, whose error is
+permanent; the others get their vectors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import limits
+from ..errors import Code, VecError
+from ..fair_queue import FairQueue
+from ..resources import exhausted, start
+from . import messages
+from .messages import Floats, Request
+
+log = logging.getLogger("vecd.workers")
+
+
+class Embedded(NamedTuple):
+    """The outcome of a batch: vectors, shape (texts, dimension), with zeros for the texts in `failed`."""
+
+    vectors: Floats
+    failed: dict[int, VecError]  # by position of the text
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Texts for one embedder, and the future of their vectors."""
+
+    flow: Hashable
+    embedder: str
+    texts: Sequence[str]
+    future: Future[Embedded] = field(default_factory=Future)
+
+    def resolve(self, outcome: Embedded | VecError) -> None:
+        """The first outcome counts; later ones are ignored."""
+        with contextlib.suppress(InvalidStateError):
+            if isinstance(outcome, VecError):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
+
+
+class LocalPool:
+    """`submit` on any thread."""
+
+    def __init__(self, processes: int) -> None:
+        self._lock = threading.Lock()  # guards what follows
+        self._ready = threading.Condition(self._lock)
+        self._large: FairQueue[Batch] = FairQueue()
+        self._small: FairQueue[Batch] = FairQueue()
+        self._closed = False
+        self._busy = 0
+        self._children = [_Child() for _ in range(processes + 1)]
+        self._threads: list[threading.Thread] = []
+        self.texts = 0  # embedded here
+
+    def submit(self, batch: Batch) -> None:
+        """Embeds the batch, unless its future is done before its turn. Raises VecError `busy` if the system does not
+        give the threads."""
+        small = len(batch.texts) < limits.EMBED_TEXTS_MIN
+        with self._lock:
+            if self._closed:
+                raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping")
+            if not self._threads:
+                threads = [
+                    threading.Thread(
+                        target=self._run, args=(child, number == 0), name=f"vecd-embed_{number}", daemon=True
+                    )
+                    for number, child in enumerate(self._children)
+                ]
+                start(threads)
+                self._threads = threads
+            (self._small if small else self._large).put(batch.flow, batch, len(batch.texts))
+            self._ready.notify_all()
+
+    @property
+    def waiting(self) -> int:
+        """Batches that wait or are being embedded here."""
+        with self._lock:
+            return len(self._large) + len(self._small) + self._busy
+
+    def close(self) -> None:
+        """Kills the processes, and ends what waits with VecError `shutting_down`. Blocks."""
+        with self._lock:
+            self._closed = True
+            dropped = [queue.get()[1] for queue in (self._small, self._large) for _ in range(len(queue))]
+            self._ready.notify_all()
+        for batch in dropped:
+            batch.resolve(VecError(Code.SHUTTING_DOWN, "the daemon is stopping"))
+        for child in self._children:
+            child.kill()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, child: _Child, only_small: bool) -> None:
+        try:
+            while (batch := self._take(child, only_small)) is not None:
+                try:
+                    if batch.future.done():  # cancelled, or a worker's answer came late
+                        continue
+                    batch.resolve(_embedded(child, batch.embedder, batch.texts))
+                    self.texts += len(batch.texts)
+                except VecError as error:
+                    batch.resolve(error)
+                except Exception as error:
+                    log.exception("a batch could not be embedded", extra={"embedder": batch.embedder})
+                    batch.resolve(exhausted(error) or VecError(Code.INTERNAL, f"embedding failed: {error!r:.300}"))
+                finally:
+                    with self._lock:
+                        self._busy -= 1
+        finally:
+            child.end()
+
+    def _take(self, child: _Child, only_small: bool) -> Batch | None:
+        """The next batch; None at the end. Ends a child that has had none for long."""
+        queue = self._small if only_small else self._large
+        idle = False
+        while True:
+            with self._lock:
+                if not queue and not self._closed and not idle:
+                    idle = not self._ready.wait_for(lambda: self._closed or queue, limits.LOCAL_IDLE_S)
+                elif not queue and not self._closed:
+                    self._ready.wait_for(lambda: self._closed or queue)
+                if self._closed:
+                    return None
+                if queue:
+                    self._busy += 1
+                    return queue.get()[1]
+            child.end()
+
+
+def _embedded(child: _Child, embedder: str, texts: Sequence[str]) -> Embedded:
+    """Embeds on this thread; splits a batch that crashes the process, or fails by a bug. Raises VecError."""
+    try:
+        vectors = child.embed(embedder, texts)
+    except _Crashed as error:
+        failure = VecError(
+            Code.INVALID_DOCUMENT, f"the embedder {embedder!r} cannot embed this text: {error}", field="text"
+        )
+    except VecError as error:
+        if error.code != Code.INTERNAL:
+            raise
+        failure = VecError(Code.INVALID_DOCUMENT, error.message, field="text")
+    else:
+        return Embedded(vectors, {})
+    log.error(
+        "a batch failed in the embedder", extra={"embedder": embedder, "texts": len(texts), "error": str(failure)}
+    )
+    if len(texts) == 1:
+        return Embedded(np.zeros((1, 0), np.float32), {0: failure})
+    half = len(texts) // 2
+    first, second = _embedded(child, embedder, texts[:half]), _embedded(child, embedder, texts[half:])
+    dimension = max(first.vectors.shape[1], second.vectors.shape[1])
+    vectors = np.zeros((len(texts), dimension), np.float32)
+    for at, part in ((0, first), (half, second)):
+        if part.vectors.shape[1]:
+            vectors[at : at + len(part.vectors)] = part.vectors
+    return Embedded(vectors, {**first.failed, **{half + place: each for place, each in second.failed.items()}})
+
+
+class _Crashed(Exception):
+    """The process died in a batch."""
+
+
+class _Child:
+    """One process, started on first use, and again after it has died. Used by one thread; `kill` by any."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
+
+    def embed(self, embedder: str, texts: Sequence[str]) -> Floats:
+        """Raises VecError: the embedder's, `embedder_failed` if the process cannot be started or takes too long; and
+        _Crashed."""
+        process = self._process or self._started()
+        request = Request("", embedder, list(texts)).encode()
+        try:
+            assert process.stdin is not None
+            process.stdin.write(len(request).to_bytes(4, "little") + request)
+            process.stdin.flush()
+            answer = self._read(process, limits.LOCAL_EMBED_S)
+        except (BrokenPipeError, EOFError):
+            status = self._ended()
+            raise _Crashed(f"its process ended with {status}") from None
+        return messages.answer(answer).matrix(len(texts))
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._killed:
+            raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping")
+        process = self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "vecd.workers.local"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C at a terminal reaches the daemon only
+        )
+        if self._killed:  # meanwhile
+            process.kill()
+        try:
+            self._read(process, limits.LOCAL_START_S)
+        except EOFError:
+            status = self._ended()
+            raise VecError(
+                Code.EMBEDDER_FAILED, f"the process that embeds cannot start: it ended with {status}"
+            ) from None
+        log.info("embedding process started", extra={"child": process.pid})
+        return process
+
+    def _read(self, process: subprocess.Popen[bytes], bound_s: float) -> bytes:
+        """A message of the process. Raises EOFError, and VecError `embedder_failed` if it takes too long."""
+        assert process.stdout is not None
+        deadline = time.monotonic() + bound_s
+        data, wanted = bytearray(), 4
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while len(data) < wanted:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or not selector.select(left_s):
+                    self._ended(kill=True)
+                    raise VecError(
+                        Code.EMBEDDER_FAILED,
+                        f"the process that embeds has not answered in {bound_s:,.0f} s and was killed",
+                    )
+                piece = os.read(process.stdout.fileno(), wanted - len(data))
+                if not piece:
+                    raise EOFError
+                data += piece
+                if wanted == 4 == len(data):
+                    wanted += int.from_bytes(data, "little")
+        return bytes(data[4:])
+
+    def _ended(self, *, kill: bool = False) -> str:
+        """Reaps the process; returns how it ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return "nothing"
+        if kill:
+            process.kill()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
+        try:
+            status = process.wait(limits.LOCAL_START_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+        return f"signal {-status}" if status < 0 else f"status {status}"
+
+    def end(self) -> None:
+        """Ends it by the end of its input."""
+        self._ended()
+
+    def kill(self) -> None:
+        """Kills it, and starts no other."""
+        self._killed = True
+        process = self._process
+        if process is not None:
+            process.kill()
