@@ -485,7 +485,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"lines": array(record({"line": COUNT, "time": TIME, "text": STRING}))},
         description="Up to 500 lines of a job's log.",
     ),
-    "Queue": record({**_QUEUE, "jobs": array(ref("Job"))}, description="The queue of jobs, and the running ones."),
+    "Queue": record(
+        {"jobs": array(ref("Job"))},
+        _QUEUE,
+        description="The queue of jobs, and the running ones. A key for some libraries gets those of its libraries, and"
+        " no counts.",
+    ),
     "NewJob": closed(
         {"kind": _SCHEDULED["kind"]},
         {

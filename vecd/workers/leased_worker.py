@@ -46,7 +46,7 @@ KINDS: Final = (*TASKS, *leased_jobs.RUNNERS)
 _CLAIM_S: Final = 30.0
 #: The pauses between attempts to connect, and after failed tasks: a random part of a bound, which doubles.
 _PAUSE_S: Final = 0.2
-_PAUSE_S_MAX: Final = 10.0
+_PAUSE_S_MAX: Final = 5.0
 _FAILURE_PAUSE_S: Final = 1.0
 _FAILURE_PAUSE_S_MAX: Final = 60.0
 #: How long returning work at the end may take; then its leases expire.
@@ -119,7 +119,8 @@ class Worker:
         self._telling = threading.Lock()
         self._disconnected: set[_Link] = set()  # guarded by _telling
         self._embedders: dict[str, Embedder] = {}
-        self._lock = threading.Lock()  # guards _embedders, _held and counts
+        self._loading = threading.Lock()  # guards _embedders; held while a model is loaded
+        self._lock = threading.Lock()  # guards _held, _claiming, _running and counts
         self._held: set[Work] = set()
         self._stop_read, self._stop_write = os.pipe()  # readable when the worker is to stop
         self._stopping = threading.Event()
@@ -127,6 +128,7 @@ class Worker:
         self._changed = threading.Condition(self._lock)  # a slot took work, or ended
         self._failure: VecError | None = None
         self._running = concurrency
+        self._claiming: set[_Slot] = set()  # slots that wait for the answer to a claim
         self._slots = [_Slot(self, f"{name}/{number}") for number in range(1, concurrency + 1)]
 
     def run(self) -> bool:
@@ -139,12 +141,12 @@ class Worker:
         self._wait_readable(None)
         deadline = time.monotonic() + self._grace_s
         with self._changed:
-            while self._running and (left_s := deadline - time.monotonic()) > 0:
-                self._changed.wait(left_s)
-        self._over.set()
-        with self._changed:
+            self._changed.wait_for(lambda: not self._running, max(0.0, deadline - time.monotonic()))
+            # A claim may just be answered with work, which must be returned.
+            self._changed.wait_for(lambda: not self._claiming, _RETURN_S)
+            self._over.set()
             self._changed.notify_all()
-        keeper.join(_RETURN_S)
+        keeper.join(2 * _RETURN_S)
         if self._failure is not None:
             raise self._failure
         return not self._running
@@ -190,14 +192,15 @@ class Worker:
             elif before and not self._disconnected:
                 self._tell("connected again")
 
-    def _ended(self) -> None:
+    def _ended(self, slot: _Slot) -> None:
         with self._changed:
             self._running -= 1
+            self._claiming.discard(slot)
             self._changed.notify_all()
 
     def _embedder(self, name: str) -> Embedder:
         """Raises VecError."""
-        with self._lock:
+        with self._loading:
             if (found := self._embedders.get(name)) is None:
                 try:
                     made = embedders.make(name)
@@ -208,16 +211,18 @@ class Worker:
         return found
 
     @contextlib.contextmanager
-    def _holding(self, given: dict[str, Any]) -> Iterator[Work]:
+    def _holding(self, slot: _Slot, given: dict[str, Any]) -> Iterator[Work]:
         work = Work(given)
         with self._changed:
             self._held.add(work)
+            self._claiming.discard(slot)
             self._changed.notify_all()
         try:
             yield work
         finally:
-            with self._lock:
+            with self._changed:
                 self._held.discard(work)
+                self._changed.notify_all()
 
     def _count(self, **more: int) -> None:
         with self._lock:
@@ -260,8 +265,12 @@ class Worker:
             work.lost = not work.ended
 
     def _give_back(self, link: _Link, work: Work) -> None:
-        """Returns work at the end of the grace period, unless its slot is just sending its end."""
-        if work.lost or not work.finishing.acquire(blocking=False):
+        """Returns work at the end of the grace period; if its slot is just sending its end, waits for that."""
+        if work.lost:
+            return
+        if not work.finishing.acquire(blocking=False):
+            with self._changed:
+                self._changed.wait_for(lambda: work not in self._held, _RETURN_S)
             return
         with contextlib.suppress(VecError):
             if work.is_task:
@@ -331,10 +340,12 @@ class _Slot:
         worker = self._worker
         try:
             while not worker.stopping:
+                with worker._lock:
+                    worker._claiming.add(self)
                 given = self._link.repeated(self._claim, lambda: worker.stopping)
                 if given is None:
                     continue
-                with worker._holding(given) as work:
+                with worker._holding(self, given) as work:
                     if worker.stopping:
                         self._end(work)
                     elif work.is_task:
@@ -351,7 +362,7 @@ class _Slot:
             worker._fail(VecError(Code.INTERNAL, f"a bug in the worker: {type(error).__name__}: {error}"))
         finally:
             self._link.close()
-            worker._ended()
+            worker._ended(self)
 
     def _claim(self, client: Client) -> dict[str, Any] | None:
         """Waits for work; a stop ends the wait. Raises VecError."""

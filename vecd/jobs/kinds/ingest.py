@@ -233,6 +233,14 @@ class Ingest(JobKind):
         yield Step()  # the result has the counts of durable steps
         return {**{status: run.count(status) for status in _STATUSES}, "seq": seq if run.seq is None else run.seq}
 
+    def shown(self, engine: Engine, params: dict[str, Any]) -> dict[str, Any]:
+        """With the names of inputs in the place of their files in the spool, which are nobody else's."""
+        named = zip(params["files"], params["names"], strict=True)
+        return {
+            **params,
+            "files": [name if Path(path).parent == spool_folder(engine) else path for path, name in named],
+        }
+
     def forget(self, engine: Engine, job: Job) -> None:
         for path in job.params["files"]:
             if Path(path).parent == spool_folder(engine):
