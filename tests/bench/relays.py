@@ -179,7 +179,7 @@ class Kafka:
         self._server = server
 
     def url(self, name: str) -> str:
-        return f"kafka://{self._server.bootstrap}/{name}"
+        return f"kafka://{self._server.address}/{name}"
 
     def parameters(self) -> Mapping[str, Any]:
         return {}
@@ -188,7 +188,7 @@ class Kafka:
         from confluent_kafka import Producer
 
         producer = Producer(
-            {"bootstrap.servers": self._server.bootstrap, "enable.idempotence": True, "acks": "all", "linger.ms": 0}
+            {"bootstrap.servers": self._server.address, "enable.idempotence": True, "acks": "all", "linger.ms": 0}
         )
         producer.list_topics(timeout=10)
         began = time.perf_counter()
@@ -203,7 +203,7 @@ class Kafka:
 
         consumer = Consumer(
             {
-                "bootstrap.servers": self._server.bootstrap, "group.id": "bench", "auto.offset.reset": "latest",
+                "bootstrap.servers": self._server.address, "group.id": "bench", "auto.offset.reset": "latest",
                 "fetch.wait.max.ms": 5,
             }
         )  # fmt: skip
@@ -292,7 +292,7 @@ def _server(module: str, name: str) -> type[Broker] | None:
 
 _TARGETS: Final[Mapping[str, tuple[str, str, Callable[[Any], Target]]]] = {
     "redis": ("redis", "RedisServer", Redis),
-    "kafka": ("kafka", "NoidaDb", Kafka),
+    "kafka": ("kafka", "KafkaServer", Kafka),
     "rabbitmq": ("rabbitmq", "RabbitMQ", RabbitMQ),
     "nats": ("nats", "NatsServer", Nats),
 }
