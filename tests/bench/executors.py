@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench.measure import sentences
 from tests.support.brokers import RedisServer
-from tests.support.instance import Instance
+from tests.support.instance import Instance, ndjson
 from tests.workers.frameworks import workers
 from tests.workers.slow_embedder import environment
 
@@ -51,8 +51,7 @@ def _measured(framework: str, count: int, documents: list[dict[str, str]]) -> di
                 (ended,) = client.wait_for_jobs([job["job_id"]])
                 assert ended["state"] == "completed", ended
                 reembedded = time.perf_counter()
-                for start in range(0, _TEXTS, 5_000):  # large requests, one after the other
-                    client.ingest(documents[start : start + 5_000], "slow")
+                instance.vec("ingest", "-l", "slow", "--batch", "2048", stdin=ndjson(documents), timeout_s=3_600)
                 ingested = time.perf_counter()
                 assert client.jobs_status()["executor"]["here_texts"] == 0, "the daemon did a part"
                 return {"reembed": reembedded - started, "ingest": ingested - reembedded}
