@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pika
 import pytest
-import redis
 
 from tests.cli.terminal import on_a_terminal
 from tests.support import history
@@ -28,6 +27,7 @@ from vecd.client import Client
 from vecd.errors import VecError
 from vecd.text import embedders
 from vecd.workers.executor_settings import shown
+from vecd.workers.executor_table import FRAMEWORKS
 
 from .frameworks import Worker, workers
 from .slow_embedder import BUG, POISON, STUCK, environment
@@ -145,6 +145,7 @@ def test_a_worker_that_is_killed_in_a_batch_loses_and_doubles_nothing(framework:
                 answers.append(other.ingest(documents, "slow"))
 
         with Worker(framework, url, TEXT_S, VEC_TEST_STUCK=str(stuck)) as worker:
+            until(lambda: executor(client)["workers"], "the worker")
             ingesting = threading.Thread(target=ingest)
             ingesting.start()
             until(stuck.exists, "a batch in which the worker is stuck")
@@ -225,8 +226,8 @@ def test_a_network_that_fails_delays_only_what_is_embedded(framework: str, url: 
             ingesting.start()
             client.request("library.create", library="other", embedder="hash")
             assert client.ingest(numbered(300), "other")["added"] == 300  # at once
-            assert client.ingest([{"id": "one", "text": "one text"}], "slow")["added"] == 1
-            assert next(client.search("one text", library="slow", mode="vector", k=1))["document_id"] == "one"
+            assert client.ingest([{"id": "one", "text": "wholly other words"}], "slow")["added"] == 1
+            assert next(client.search("wholly other words", library="slow", mode="vector", k=1))["document_id"] == "one"
             assert not answers
             ingesting.join()
             assert answers[0]["added"] == 300
@@ -257,18 +258,15 @@ def test_a_text_that_crashes_the_embedder_is_refused_alone(framework: str, url: 
 
 
 @everywhere(*ON_REDIS)
-def test_garbage_in_the_queue_harms_no_worker(framework: str, url: str) -> None:
-    # A queue of RQ holds ids of jobs; RQ's worker ends by itself if one could not be one.
-    keys = {"celery": "vecd", "rq": "rq:queue:vecd", "dramatiq": "dramatiq:vecd"}
-    garbage = b"no-job" if framework == "rq" else b"\xffno message"
-    with redis.Redis.from_url(url) as broker:
-        broker.lpush(keys[framework], garbage)
-        with daemon(framework, url) as (_, client):
-            with workers(1, framework, url, TEXT_S):
-                until(lambda: executor(client)["workers"], "the worker")
-                assert client.ingest(numbered(300), "slow")["added"] == 300
-                assert executor(client)["texts"] == 300
-            check_once(client, numbered(300))
+def test_a_message_that_is_no_request_harms_no_worker(framework: str, url: str) -> None:
+    open_sender, _ = FRAMEWORKS[framework].connect()
+    with contextlib.closing(open_sender(url, "nobody")) as sender:
+        for number in range(3):
+            sender.send(f"garbage-{number}", b"\xc1garbage", 1, PATIENT_S, PATIENT_S)
+    with workers(1, framework, url, TEXT_S), daemon(framework, url) as (_, client):
+        assert client.ingest(numbered(300), "slow")["added"] == 300
+        assert executor(client)["texts"] == 300
+        check_once(client, numbered(300))
 
 
 # --- scaling ----------------------------------------------------------------------------------------------------------
@@ -342,8 +340,8 @@ def test_a_slow_embedder_delays_no_other_library() -> None:
             ingesting.start()
             until(lambda: executor(other)["here_waiting"], "the first batch")
             assert other.ingest(numbered(300), "fast")["added"] == 300
-            assert other.ingest([{"id": "one", "text": "one text"}], "slow")["added"] == 1
-            assert next(other.search("one text", library="slow", mode="vector", k=1))["document_id"] == "one"
+            assert other.ingest([{"id": "one", "text": "wholly other words"}], "slow")["added"] == 1
+            assert next(other.search("wholly other words", library="slow", mode="vector", k=1))["document_id"] == "one"
             assert not answers
             ingesting.join()
             assert answers[0]["added"] == 600
