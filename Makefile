@@ -57,7 +57,7 @@ model: $(BIN)/vec
 	MODEL_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/pytest tests/model -q -s
 
 # An hour of mixed load: memory, files, descriptors and latencies must not grow. Writes soak.json and soak.svg.
-MINUTES ?= 60
+soak: MINUTES = 60
 soak: $(BIN)/vec
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 

@@ -219,6 +219,8 @@ DEAD_LETTER_BYTES_MAX: Final = 8 * MIB
 #: Dead letters of one page of a list, and of one commit, and approximate bytes of both.
 DEAD_LETTERS_PAGE: Final = 100
 DEAD_LETTERS_PAGE_BYTES: Final = 8 * MIB
+#: Nice value of the connector process: writes and searches go first, and a relay that falls behind catches up later.
+CONNECTORS_NICE: Final = 5
 #: How often the connector process reports the state of its relays and sources.
 CONNECTORS_REPORT_S: Final = 0.5
 #: How often a busy relay stores its position: after a crash it sends again what it sent since.

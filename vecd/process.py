@@ -82,6 +82,16 @@ def reset_priority_and_limits() -> dict[str, Any]:
     return left
 
 
+def lower_priority(nice: int) -> None:
+    """Gives way to other processes, the daemon first. Linux schedules sessions (autogroups) before processes, and a
+    nice value counts within a session only: a process that leads one lowers that too."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(nice))
+
+
 @contextlib.contextmanager
 def default_stack_size() -> Iterator[None]:
     """Raises the stack limit to the usual size for a process that is started in this block. The process could not do

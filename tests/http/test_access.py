@@ -90,6 +90,7 @@ def test_a_key_for_some_libraries_sees_no_others(guarded: Gateway, client: httpx
     status = client.get("/v1/status", headers=mine).json()
     assert set(status) == {"version", "log", "seq", "oldest", "uptime_s", "libraries"}
     assert [each["name"] for each in status["libraries"]] == ["notes"]
+    assert set(client.get("/v1/jobs/status", headers=mine).json()) == {"jobs"}  # the counts are of all libraries
 
 
 @pytest.mark.parametrize(

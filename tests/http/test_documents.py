@@ -247,6 +247,7 @@ def test_the_batch_of_the_design_becomes_a_job_that_completes(
     made = json.loads(gateway.curl(*options, f"/v1/libraries/{library}/documents/batch-async", stdin=body))
     assert made["status"] == "submitted"
     assert made["status_url"] == f"/v1/jobs/{made['job_id']}"
+    assert http.get(made["status_url"]).json()["params"]["files"] == ["batch"]  # and no path of the server
     ended = until(lambda: job if (job := http.get(made["status_url"]).json())["status"] == "completed" else None)
     assert (ended["result"]["added"], ended["result"]["failed"]) == (1_000, 0)
     assert http.get(f"/v1/libraries/{library}/count").json()["documents"] == 1_000

@@ -151,7 +151,8 @@ def test_answers_have_the_documented_keys_and_no_others(http: httpx.Client, exac
     seen: set[tuple[str, str]] = set()
 
     def call(method: str, template: str, suffix: str = "", status: int = 200, **options: Any) -> Any:
-        path = template.format(library="exact", document="a", job_id=job, schedule="nightly", consumer="c", relay="out")
+        names = {"library": "exact", "document": "a", "schedule": "nightly", "consumer": "c", "relay": "out"}
+        path = template.format(job_id=job, source="in", **names)
         answer = http.request(method, path + suffix, **options)
         assert answer.status_code == status, answer.text
         seen.add((method, template))
@@ -194,6 +195,18 @@ def test_answers_have_the_documented_keys_and_no_others(http: httpx.Client, exac
     call("POST", f"{relay}/dead-letters/retry", json={})
     call("POST", f"{relay}/dead-letters/drop", json={"letter_ids": [1]})
     call("DELETE", relay)
+    source = "/v1/sources/{source}"
+    new = {"name": "in", "url": "file:///nowhere/in", "mapping": {"id": "a", "text": "b"}, "paused": True}
+    call("POST", "/v1/sources", status=201, json=new)
+    call("GET", "/v1/sources")
+    call("GET", source)
+    call("POST", f"{source}/reset", json={"start": "latest", "offsets": {"": "0"}})
+    call("POST", f"{source}/resume")
+    call("POST", f"{source}/pause")
+    call("GET", f"{source}/dead-letters", "?bodies=true&after=0")
+    call("POST", f"{source}/dead-letters/retry", json={})
+    call("POST", f"{source}/dead-letters/drop", json={"letter_ids": [1]})
+    call("DELETE", source)
     call("GET", "/v1/status")
     call("POST", "/v1/trim", json={"keep_count": 1_000_000})
     call("DELETE", "/v1/consumers/{consumer}", status=404)

@@ -108,3 +108,16 @@ def test_a_second_signal_ends_a_gateway_that_waits_for_a_stream(instance: Instan
             assert gateway.process.poll() is None
             gateway.process.send_signal(signal.SIGTERM)
             gateway.process.wait(PATIENCE_S / 2)
+
+
+def test_a_delete_whose_answer_was_lost_is_sent_again_and_says_no_document_was_missing() -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as own:
+        own.start(module="tests.http.dies_unanswered")
+        with Gateway(own) as gateway, httpx.Client(base_url=gateway.url, timeout=PATIENCE_S) as http:
+            http.post("/v1/libraries", json={"name": "notes", "embedder": "hash"})
+            http.post("/v1/libraries/notes/documents", json={"documents": [{"id": "last", "text": "a"}]})
+            pid = own.pid()
+            assert http.delete("/v1/libraries/notes/documents/last").status_code == 200
+            assert own.pid() != pid
+            assert http.get("/v1/libraries/notes/count").json()["documents"] == 0
+            assert http.delete("/v1/libraries/notes/documents/last").status_code == 404

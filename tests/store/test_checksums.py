@@ -329,6 +329,11 @@ def test_a_document_whose_metadata_cannot_be_decoded_matches_no_filter_and_the_o
             assert len(warnings) == 2
             assert all("'bad'" in warning and "matches no filter" in warning for warning in warnings)
             warnings.clear()
+        job = client.submit_job("delete", {"where": ["colour = blue"]}, library="default")
+        assert client.wait_for_jobs([job["job_id"]])[0]["state"] == "completed"
+        (line,) = client.request("jobs.logs", job_id=job["job_id"])["lines"]
+        assert "'bad'" in line["text"]
+        assert "matches no filter" in line["text"]
         assert client.delete(where="colour != red")["deleted"] == 1
         assert len(warnings) == 1
         assert "'bad'" in warnings[0]

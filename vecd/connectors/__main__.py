@@ -11,9 +11,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import __version__, logs
+from .. import __version__, limits, logs
 from ..errors import VecError
-from ..process import open_standard_streams, reset_signals
+from ..process import lower_priority, open_standard_streams, reset_signals
 from ..settings import load
 from .process import ConnectorsProcess
 from .stopping import Stopping
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     open_standard_streams()
     reset_signals(ignored=True)
     os.umask(0o077)
+    lower_priority(limits.CONNECTORS_NICE)
     arguments = _parser().parse_args(argv)
     try:
         settings = load(socket=arguments.socket)

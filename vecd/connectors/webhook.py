@@ -293,6 +293,8 @@ class _WebhookSink:
         answer = _Answer(response, response.read(_ANSWER_BYTES_MAX))
         if not response.isclosed():  # there is more
             self._disconnect()
+        if self._watchdog.expired:  # what was read of the answer ends where the watchdog has cut it
+            raise TimeoutError
         return answer
 
     def _disconnect(self) -> None:

@@ -192,9 +192,9 @@ async def published(engine: Engine, seq: int) -> None:
         await asyncio.wrap_future(engine.database.submit(lambda tx: None))
 
 
-def versions(engine: Engine, library: Library, where: Filter, *, sure: bool) -> list[Version]:
-    """What `delete_unchanged` takes: the documents that match a filter, in the order of their ids. With `sure` a filter
-    with a warning is refused. Blocks.
+def versions(engine: Engine, library: Library, where: Filter, *, sure: bool) -> tuple[list[Version], list[str]]:
+    """What `delete_unchanged` takes: the documents that match a filter, in the order of their ids; and warnings. With
+    `sure`, a filter with a field that no document has is refused. Blocks.
 
     Raises VecError `not_found` or `invalid_filter`.
     """
@@ -202,7 +202,7 @@ def versions(engine: Engine, library: Library, where: Filter, *, sure: bool) -> 
         selection = _selected(engine, library, where)
         if sure:
             refuse_warnings(selection)
-        return _versions(engine, selection)
+        return _versions(engine, selection), _warnings(engine, library, selection)
 
 
 def _versions(engine: Engine, selection: DocumentSelection) -> list[Version]:

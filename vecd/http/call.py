@@ -22,6 +22,7 @@ from ..wire import strict_json
 from ..wire.vectors import pack_vector
 from .endpoint import JSON, Body, Endpoint, Parameter
 from .json_bytes import dumps
+from .op_access import check_op
 from .problems import Refusal
 from .schemas import resolved
 
@@ -47,7 +48,14 @@ class Call:
     query: dict[str, Any]
 
     async def daemon(self, op: str, **fields: Any) -> dict[str, Any]:
-        """The daemon's answer. Fields that are None are left out. Raises VecError."""
+        """The daemon's answer. Fields that are None are left out. Raises VecError, also if the principal may not send
+        this request (op_access.py)."""
+        check_op(self.principal, op, fields)
+        return await self.unchecked(op, **fields)
+
+    async def unchecked(self, op: str, **fields: Any) -> dict[str, Any]:
+        """As `daemon`, for a handler that checks by itself what the principal may see or change. A key for some
+        libraries may send no request that concerns all, but may see its own part of the answer."""
         return await self.gateway.pool.request(op, **fields)
 
     @property
@@ -73,7 +81,12 @@ class Call:
         return allowed is None or library in allowed
 
     async def collect(self, op: str, key: str, **fields: Any) -> dict[str, Any]:
-        """The daemon's answer with a list `key`, also if it comes in parts. Raises VecError."""
+        """As `daemon`: the answer with a list `key`, also if it comes in parts."""
+        check_op(self.principal, op, fields)
+        return await self.collect_unchecked(op, key, **fields)
+
+    async def collect_unchecked(self, op: str, key: str, **fields: Any) -> dict[str, Any]:
+        """As `collect`, for a handler that checks by itself what the principal may see."""
         found: list[Any] = []
         async with (
             self.gateway.pool.connection() as client,

@@ -60,14 +60,18 @@ class DaemonPool:
     async def request(self, op: str, **fields: Any) -> dict[str, Any]:
         """One request and its answer, a map. If the connection is lost, a request that may be repeated is sent once
         more. Raises VecError."""
+        return (await self.request_once_or_twice(op, **fields))[0]
+
+    async def request_once_or_twice(self, op: str, **fields: Any) -> tuple[dict[str, Any], bool]:
+        """As `request`; also whether it was sent twice, so that the first may have been carried out already."""
         try:
             async with self.connection() as client:
-                return await client.request(op, **fields)
+                return await client.request(op, **fields), False
         except VecError as error:
             if error.code != Code.CONNECTION_LOST or op not in REPEATABLE:
                 raise
         async with self.connection(new=True) as client:  # the idle ones may be lost too, and not know it yet
-            return await client.request(op, **fields)
+            return await client.request(op, **fields), True
 
     async def close(self) -> None:
         """Closes all connections that are not in use; others are closed when they are given back."""

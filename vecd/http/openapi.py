@@ -33,6 +33,7 @@ TAGS: Final = {
     "jobs": "Background jobs.",
     "schedules": "Jobs at certain times.",
     "relays": "The log, carried to message brokers.",
+    "sources": "Messages of brokers, written to libraries.",
     "instance": "Status, backup, and the log's retention.",
     "tickets": "For clients that cannot send a key in a header.",
     "health": "For supervisors and monitoring.",
@@ -108,6 +109,11 @@ OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
     ),
     **{f"relay.{what}": (Code.NOT_FOUND,) for what in ("show", "pause", "resume", "remove", "dead", "retry", "drop")},
     "relay.reset": (Code.NOT_FOUND, Code.INVALID_CURSOR, Code.COMPACTED, Code.FOREIGN_CURSOR),
+    "source.add": (Code.EXISTS, Code.NOT_FOUND, Code.UNSUPPORTED, Code.DISK_FULL),
+    **{
+        f"source.{what}": (Code.NOT_FOUND,)
+        for what in ("show", "pause", "resume", "reset", "remove", "dead", "retry", "drop")
+    },
 }
 
 #: What any request can meet that goes to the daemon, or needs a key.
@@ -164,6 +170,8 @@ def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     handler = endpoint.handler
     noun = handler.__module__.rpartition(".")[2]
+    if noun == "connectors":  # what relays and sources share
+        noun = endpoint.tag
     made: dict[str, Any] = {
         "operationId": f"{noun}_{getattr(handler, '__name__', endpoint.method).strip('_')}",
         "tags": [endpoint.tag],

@@ -228,6 +228,7 @@ _CONNECTOR = {
     "dead_letters": COUNT,
     "retrying": COUNT,
 }
+_TEXTS_BY_NAME: Schema = {"type": "object", "additionalProperties": STRING}
 _BATCH_ITEM: Schema = {
     "anyOf": [ref("NewDocument"), ref("Deletion"), {"description": "Anything else gets an error of its own."}]
 }
@@ -484,7 +485,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {"lines": array(record({"line": COUNT, "time": TIME, "text": STRING}))},
         description="Up to 500 lines of a job's log.",
     ),
-    "Queue": record({**_QUEUE, "jobs": array(ref("Job"))}, description="The queue of jobs, and the running ones."),
+    "Queue": record(
+        {"jobs": array(ref("Job"))},
+        _QUEUE,
+        description="The queue of jobs, and the running ones. A key for some libraries gets those of its libraries, and"
+        " no counts.",
+    ),
     "NewJob": closed(
         {"kind": _SCHEDULED["kind"]},
         {
@@ -558,6 +564,40 @@ COMPONENTS: Final[dict[str, Schema]] = {
         },
         "What `vec relay add` takes. Paths in the parameters are of the server.",
         examples=[{"name": "live", "url": "redis://localhost/events", "types": ["document.*"]}],
+    ),
+    "Source": record(
+        {
+            **_CONNECTOR,
+            "library": STRING,
+            "group": nullable(STRING),
+            "mapping": MAP,
+            "libraries": array(STRING),
+            "offsets": MAP,
+            "lag": nullable(COUNT),
+        },
+        description="A source; `lag` counts the messages that wait at the broker. See vec-source(1).",
+    ),
+    "Sources": record({"sources": array(ref("Source"))}, description="All sources, by name."),
+    "NewSource": closed(
+        {"name": {"type": "string", "minLength": 1}, "url": {"type": "string", "minLength": 1}},
+        {
+            "library": STRING,
+            "group": STRING,
+            "mapping": {**_TEXTS_BY_NAME, "description": "Rules that make any JSON documents: vec-source(1)."},
+            "libraries": {**array(STRING), "description": "Of events of a relay, only those of these libraries."},
+            "parameters": {**MAP, "description": "Of the transport: vec-connectors(7)."},
+            "paused": BOOLEAN,
+        },
+        "What `vec source add` takes. Paths in the parameters are of the server.",
+        examples=[{"name": "pages", "url": "redis://localhost/pages", "mapping": {"id": "url", "text": "title,body"}}],
+    ),
+    "ResetSource": closed(
+        {},
+        {
+            "start": enum("earliest", "latest"),
+            "offsets": {**_TEXTS_BY_NAME, "description": "By partition: the last message not to apply again."},
+        },
+        "Where a source is to begin.",
     ),
     "DeadLetters": record(
         {

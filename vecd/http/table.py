@@ -18,6 +18,7 @@ from .routes import (
     relays,
     schedules,
     search,
+    sources,
     tickets,
 )
 
@@ -32,6 +33,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *jobs.ENDPOINTS,
     *schedules.ENDPOINTS,
     *relays.ENDPOINTS,
+    *sources.ENDPOINTS,
     *instance.ENDPOINTS,
     *tickets.ENDPOINTS,
     *pages.ENDPOINTS,

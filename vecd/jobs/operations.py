@@ -141,7 +141,7 @@ def show(jobs: Jobs, job_id: int) -> dict[str, Any]:
         attempts, after = store.attempts(db, job_id), store.waited_for(db, job_id)
     return {
         **described(jobs, job),
-        "params": job.params,
+        "params": kinds.KINDS[job.kind].shown(jobs.engine, job.params) if job.kind in kinds.KINDS else job.params,
         "ready_at": format_time(job.ready_us) if job.ready_us else None,
         "after": after,
         "unique": job.unique_key,

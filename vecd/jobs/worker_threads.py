@@ -169,7 +169,7 @@ class WorkerThreads:
                         commit_one()
                     raise
                 reply = None
-                if step.effect is not None or step.checkpoint is not None:
+                if step.effect is not None or step.checkpoint is not None or step.lines:
                     reply = self._dispatcher.checkpoint(job, made, step)
                     made += 1
                     in_flight.append(reply)

@@ -13,6 +13,7 @@ from ...errors import Code, VecError
 from ...wire.documents import pack_all
 from ..call import Call, filters, json_answer
 from ..endpoint import NDJSON, Answer, Body, Endpoint, Parameter
+from ..op_access import check_op
 from ..parameters import LIBRARY, WHERE
 from ..schemas import ref
 from ..streams import begun, lines, list_answer, summary
@@ -75,8 +76,10 @@ async def get_many(call: Call) -> Response:
 
 async def delete(call: Call) -> Response:
     document_id = call.path["document"]
-    answer = await call.daemon("delete", library=call.path["library"], ids=[document_id])
-    if not answer["deleted"]:
+    fields = {"library": call.path["library"], "ids": [document_id]}
+    check_op(call.principal, "delete", fields)
+    answer, repeated = await call.gateway.pool.request_once_or_twice("delete", **fields)
+    if not answer["deleted"] and not repeated:  # else the first request may have deleted it
         raise _not_found(call, document_id)
     return json_answer(answer)
 

@@ -43,12 +43,12 @@ async def batch_async(call: Call) -> Response:
     await call.daemon("count", library=library)  # reports a missing library before the body is read
     kind = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
     pieces = _body(call) if "ndjson" in kind or "jsonl" in kind else _documents(call)
-    with SpoolFile(await call.daemon("jobs.spool"), "the body") as copy:
+    with SpoolFile(await call.unchecked("jobs.spool"), "the body") as copy:
         async for piece in pieces:
             await _on_thread(copy.write, piece)
         await _on_thread(copy.sync)
         params = {"files": [copy.path], "names": ["batch"]}
-        return submitted(await call.daemon("jobs.submit", kind="ingest", params=params, library=library))
+        return submitted(await call.unchecked("jobs.submit", kind="ingest", params=params, library=library))
 
 
 async def _on_thread(function: Callable[..., None], *arguments: Any) -> None:

@@ -11,7 +11,7 @@ from ... import limits
 from ...errors import Code, VecError
 from ..call import Call, json_answer
 from ..endpoint import Answer, Body, Endpoint, Parameter
-from ..jobs import check_submit, job_body, submitted
+from ..jobs import job_body, submitted
 from ..schemas import JOB_STATUS, array, ref
 
 _JOB_ID = Parameter(
@@ -57,14 +57,15 @@ async def list_(call: Call) -> Response:
 
 async def submit(call: Call) -> Response:
     body = await call.json_body()
-    check_submit(call, body["kind"], body.get("library"))
     return submitted(await call.daemon("jobs.submit", **body))
 
 
 async def queue(call: Call) -> Response:
-    answer = await call.daemon("jobs.status")
-    answer["jobs"] = [job_body(job) for job in answer["jobs"] if call.sees(job["library"])]
-    return json_answer(answer)
+    answer = await call.unchecked("jobs.status")
+    running = [job_body(job) for job in answer["jobs"] if call.sees(job["library"])]
+    if call.restricted:  # the counts are of all libraries
+        return json_answer({"jobs": running})
+    return json_answer({**answer, "jobs": running})
 
 
 async def show(call: Call) -> Response:
@@ -79,7 +80,7 @@ async def show(call: Call) -> Response:
 async def _job(call: Call) -> dict[str, Any]:
     """The job that the path names. Raises VecError `not_found`, also for a job that the principal may not see."""
     job_id = int(call.path["job_id"])
-    job = await call.daemon("jobs.show", job_id=job_id)
+    job = await call.unchecked("jobs.show", job_id=job_id)
     if not call.sees(job["library"]):
         raise VecError(Code.NOT_FOUND, f"there is no job {job_id}")
     return job
@@ -100,7 +101,7 @@ async def _wait(call: Call, job_id: int, wait_s: float) -> None:
 
 async def logs(call: Call) -> Response:
     job = await _job(call)
-    return json_answer(await call.daemon("jobs.logs", job_id=job["job_id"], after=call.query.get("after")))
+    return json_answer(await call.unchecked("jobs.logs", job_id=job["job_id"], after=call.query.get("after")))
 
 
 async def cancel(call: Call) -> Response:
@@ -118,7 +119,7 @@ async def drop(call: Call) -> Response:
 async def _change(call: Call, op: str) -> Response:
     job = await _job(call)
     call.check("write", job["library"])
-    answer = await call.daemon(op, job_ids=[job["job_id"]])
+    answer = await call.unchecked(op, job_ids=[job["job_id"]])
     return json_answer(job_body(answer["jobs"][0]))
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 class Delete(JobKind):
     """One transaction per step. Deletes the documents that match when an attempt begins, unless they change later. A
-    filter with a field that no document has fails the job."""
+    filter with a field that no document has fails the job. The log names documents that no filter can be evaluated on.
+    """
 
     name = "delete"
     what = "delete the documents that match filters"
@@ -35,7 +36,10 @@ class Delete(JobKind):
         library = engine.database.catalogue.find(name)
         # In a later attempt, fields may be missing because the documents with them were deleted.
         first = run.checkpoint is None
-        found = documents.versions(engine, library, expressions.parse(tuple(run.params["where"])), sure=first)
+        where = expressions.parse(tuple(run.params["where"]))
+        found, warnings = documents.versions(engine, library, where, sure=first)
+        if warnings and first:
+            yield Step({}, lines=warnings)
         before, start = run.count("deleted"), 0
         total = before + len(found)
         while page := found[start : start + documents.documents_per_delete(engine)]:

@@ -45,8 +45,8 @@ class Param:
 
 @dataclass(slots=True)
 class Step:
-    """One step: an effect, and the checkpoint after it, committed in one transaction. A step with neither waits until
-    all earlier steps are durable, reports progress, and allows the job to stop.
+    """One step: an effect, the checkpoint after it, and lines for the log, committed in one transaction. A step with
+    none of them waits until all earlier steps are durable, reports progress, and allows the job to stop.
 
     The checkpoint is JSON; with None the last one remains. If the effect has counts, the checkpoint is a map, and gets
     the sum of the counts over all steps as `counts`, and the head of the log that the effect reports as `seq`.
@@ -119,6 +119,10 @@ class JobKind:
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         """The parameters to store. They were already checked against `params`. Raises VecError."""
+        return params
+
+    def shown(self, engine: Engine, params: dict[str, Any]) -> dict[str, Any]:
+        """The parameters as clients see them."""
         return params
 
     def brief(self, params: Mapping[str, Any]) -> bool:
