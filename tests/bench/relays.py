@@ -403,7 +403,7 @@ def _until(client: Client, name: str, reached: Callable[[dict[str, Any]], bool])
     until = time.monotonic() + 300
     while not reached(shown := client.relay(name)):
         assert time.monotonic() < until, shown
-        time.sleep(0.002)
+        time.sleep(0.02)
     return shown
 
 

@@ -17,6 +17,7 @@ from nats.js import api
 
 from tests.connectors.direct import LOG, batch, events, open_reader, open_sink, read_until, seqs
 from tests.connectors.test_relay import connector_pids, put, relay
+from tests.connectors.test_source import source, texts
 from tests.support.brokers import NatsServer, fresh_name
 from tests.support.certificates import make_certificate
 from tests.support.instance import Instance
@@ -324,3 +325,27 @@ def test_a_relay_to_jetstream_keeps_the_order_over_kills_of_either_side(
     ids = [json.loads(message.data)["data"]["id"] for message in _messages(own_nats, "events")]
     assert ids == ["a", "b", "c", "d"]
     until(lambda: relay(instance)["state"] == "running", "the state")
+
+
+@pytest.mark.parametrize("form", ["vec", "cloudevents"])
+def test_a_relay_and_a_source_keep_a_replica_over_a_restart_of_the_server_and_the_process(
+    own_nats: NatsServer, form: str
+) -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as first, Instance({"VEC_EMBEDDER": "hash"}) as second:
+        for each in (first, second):
+            each.start()
+        url = f"{own_nats.url}/replica"
+        first.vec("relay", "add", "out", url, "--payload", "--format", form)
+        put(first, "a", "b", "c")
+        second.vec("source", "add", "in", url, "--library", "default")
+        until(lambda: sorted(texts(second)) == ["a", "b", "c"], "the first documents")
+        own_nats.restart(killed=True)
+        first.vec("delete", "b")
+        for pid in connector_pids(second):
+            os.kill(pid, signal.SIGKILL)
+        put(first, "d")
+        until(lambda: "d" in texts(second), "the last document")
+        assert texts(second) == texts(first)
+        assert sorted(texts(first)) == ["a", "c", "d"]
+        shown = until(lambda: (found := source(second))["lag"] == 0 and found, "the lag")
+        assert shown["dead_letters"] == 0

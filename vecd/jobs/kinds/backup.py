@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
+from ...durable_files import identity
 from ...parameters import Parameter
 from ...store import backup
 from ...store.jobs import Job
@@ -54,7 +55,7 @@ class Backup(JobKind):
                 yield Step()
             whole = made.lstat()
             files.target(run.engine, self.name, at["place"])  # the path may have changed since
-            files.put_in_place(made, place, files.identity(whole))
+            files.put_in_place(made, place, identity(whole))
         finally:
             files.clear(made)  # the next attempt cannot resume it
         return {"path": run.params["path"], "bytes": whole.st_size, "seq": seq}
