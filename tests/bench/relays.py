@@ -223,6 +223,13 @@ class Kafka:
         consumer.close()
 
 
+class KafkaOnce(Kafka):
+    """Exactly once, in transactions; beside the library without them."""
+
+    def parameters(self) -> Mapping[str, Any]:
+        return {"exactly_once": True}
+
+
 class Nats:
     def __init__(self, server: Any) -> None:
         self._server = server
@@ -297,6 +304,7 @@ def _server(module: str, name: str) -> type[Broker] | None:
 _TARGETS: Final[Mapping[str, tuple[str, str, Callable[[Any], Target]]]] = {
     "redis": ("redis", "RedisServer", Redis),
     "kafka": ("kafka", "KafkaServer", Kafka),
+    "kafka-once": ("kafka", "KafkaServer", KafkaOnce),
     "rabbitmq": ("rabbitmq", "RabbitMQ", RabbitMQ),
     "nats": ("nats", "NatsServer", Nats),
 }
