@@ -195,9 +195,16 @@ class _StreamSink:
         self._log_id = opening.log_id
         self._relay = opening.definition.name
         self._maxlen: int = opening.parameters["maxlen"]
+        self._skipped = False  # whether it was logged that events were skipped
         self._replicas: int = opening.parameters["replicas"]
 
     def deliver(self, batch: DeliveryBatch[OutMessage]) -> None:
+        if batch.again:  # cannot come from here: no event is ever refused alone
+            raise VecError(
+                Code.UNSUPPORTED,
+                f"the stream {self._key!r} cannot take dead letters again: its ids only grow",
+                f"vec relay drop {self._relay}",
+            )
         for entries in _parts(batch.items):
             self._add(entries)
 
@@ -222,6 +229,12 @@ class _StreamSink:
                     f"name another stream; or, if that one is not needed: {self._delete}",
                 )
             raise self._connection.refusal(said)
+        if entries and not added[1] and not self._skipped:
+            self._skipped = True  # usual for some events after a crash, and for all of them after a reset
+            log.info(
+                "a relay's events are in its stream already, or were before it was trimmed",
+                extra={"relay": self._relay, "stream": self._key, "first": entries[0][0], "last": entries[-1][0]},
+            )
         if acknowledged < self._replicas:
             raise AttemptFailed(
                 f"{acknowledged} of {self._replicas} replicas of {self._connection.server} have the batch",
