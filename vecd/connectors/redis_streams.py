@@ -31,6 +31,7 @@ from .. import limits
 from ..delivery import AttemptFailed, DeliveryBatch
 from ..errors import Code, VecError
 from . import tls
+from .causes import causes, reason
 from .loop_thread import LoopThread
 from .messages import InMessage, OutMessage
 from .secrets import read_secret
@@ -134,7 +135,7 @@ class _Connection:
     def translated(self, error: BaseException) -> Exception:
         """The error that says what happened, and whether it passes."""
         said = str(error) or type(error).__name__
-        handshake = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
+        handshake = next((each for each in causes(error) if isinstance(each, ssl.SSLError)), None)
         if handshake is not None and not isinstance(handshake, (ssl.SSLZeroReturnError, ssl.SSLEOFError)):
             return tls.refused(self.server, handshake)
         if isinstance(error, exceptions.AuthenticationError):
@@ -152,7 +153,7 @@ class _Connection:
                 "use a server that is not in cluster mode",
             )
         if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError)):
-            return AttemptFailed(f"{self.server} cannot be reached ({said})", unreachable=True)
+            return AttemptFailed(f"{self.server} cannot be reached ({reason(error)})", unreachable=True)
         if isinstance(error, (exceptions.ReadOnlyError, exceptions.OutOfMemoryError, exceptions.ClusterDownError)):
             return AttemptFailed(f"{self.server}: {said}", unreachable=True)
         if isinstance(error, exceptions.ResponseError):
@@ -176,12 +177,6 @@ class _Connection:
         with contextlib.suppress(Exception):  # what is left is closed with the loop
             self._loop.call(self.redis.aclose(), 1.0, "closing the connection")
         self._loop.close()
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 # --- relay ------------------------------------------------------------------------------------------------------------
