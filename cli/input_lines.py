@@ -16,13 +16,39 @@ from vecd import limits
 from vecd.errors import Code, VecError
 
 if TYPE_CHECKING:
+    from vecd.wire.mapping import DocumentMapping
     from vecd.wire.ndjson import Line
 
 
 def lines(
     paths: list[str], wait: Callable[[int], bool] | None = None, check: Callable[[], None] = lambda: None
 ) -> Iterator[Line | None]:
-    """Yields the lines of these files, without newlines; `-`, or an empty list, is stdin.
+    """Yields the lines of these files, without newlines; `-`, or an empty list, is stdin. See `_inputs`."""
+    from vecd.wire.ndjson import split
+
+    for name, pieces in _inputs(paths, wait, check):
+        yield from split(name, pieces)
+
+
+def records(
+    paths: list[str],
+    form: str | None,
+    mapping: DocumentMapping | None,
+    wait: Callable[[int], bool] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Line | None]:
+    """Yields the records of these files, as vecd/wire/records.py has them. `form` is their format; None: what the name
+    of each says. See `_inputs`."""
+    from vecd.wire.records import format_of, records
+
+    for name, pieces in _inputs(paths, wait, check):
+        yield from records(form or format_of(name), name, pieces, mapping)
+
+
+def _inputs(
+    paths: list[str], wait: Callable[[int], bool] | None, check: Callable[[], None]
+) -> Iterator[tuple[str, Iterator[bytes | None]]]:
+    """Yields each file's name and its contents, decompressed, in pieces; `-`, or an empty list, is stdin.
 
     Calls `wait(fd)` before each read of a pipe or terminal. It returns true when the descriptor is readable, and false
     after a time without input; then None is yielded, so that the caller can process what it has. Calls `check()` for
@@ -30,7 +56,6 @@ def lines(
     `invalid_request` if a file cannot be read, and `invalid_document` if its compression is damaged.
     """
     from vecd.wire.decompress import decompressed
-    from vecd.wire.ndjson import split
 
     for path in paths or ["-"]:
         name = "stdin" if path == "-" else os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -39,7 +64,7 @@ def lines(
         except OSError as error:
             raise VecError(Code.INVALID_REQUEST, f"cannot read {name} ({error.strerror})", file=name) from error
         try:
-            yield from split(name, _checked(decompressed(name, _pieces(name, fd, wait)), check))
+            yield name, _checked(decompressed(name, _pieces(name, fd, wait)), check)
         finally:
             if path != "-":
                 os.close(fd)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vecd.client import Client
 
 Library = Annotated[str, typer.Option("--library", "-l", help="The library.", metavar="NAME")]
@@ -40,6 +42,21 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"must be a finite number, not {value}")
     return value
+
+
+def pairs(option: str, given: Sequence[str] | None) -> dict[str, str]:
+    """Parses the values NAME=VALUE of an option. Raises VecError `invalid_request`."""
+    from vecd.errors import Code, VecError
+
+    found: dict[str, str] = {}
+    for each in given or ():
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise VecError(Code.INVALID_REQUEST, f"{option} {each!r:.60} has no =", f"write {option} NAME=VALUE")
+        if name in found:
+            raise VecError(Code.INVALID_REQUEST, f"{option} {name!r:.60} is given twice")
+        found[name] = value
+    return found
 
 
 def open_client(socket: str | None, no_spawn: bool) -> Client:

@@ -25,6 +25,7 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     from vecd.client import Client, Pending
+    from vecd.wire.mapping import DocumentMapping
     from vecd.wire.ndjson import Line
 
 #: The time to wait for batches in flight after Ctrl-C. vec-ingest(1) says 5 seconds.
@@ -55,7 +56,10 @@ class Pipeline:
         ack: bool,
         batch: int,
         name_files: bool,
+        form: str | None = None,
+        mapping: DocumentMapping | None = None,
     ) -> None:
+        """`form` is the format of the input; None: what the names of the files say."""
         self._connect = connect
         self._library = library
         self._output = output
@@ -64,6 +68,8 @@ class Pipeline:
         self._ack = ack
         self._batch_documents = batch
         self._name_files = name_files
+        self._form = form
+        self._mapping = mapping
         self._client: Client
         self._lines = 0  # read so far
         self._batch = IngestBatch()
@@ -117,7 +123,7 @@ class Pipeline:
     def _readable(self, paths: list[str]) -> Iterator[Line | None]:
         """Yields the lines up to an error of the input; these lines are valid and are written."""
         try:
-            yield from input_lines.lines(paths, self._wait, self._check)
+            yield from input_lines.records(paths, self._form, self._mapping, self._wait, self._check)
         except _Interrupted:
             return
         except VecError as error:
@@ -163,7 +169,7 @@ class Pipeline:
         if not self._batch.has_room(line):
             self._send()
         order, self._lines = self._lines, self._lines + 1
-        if not self._batch.add(line, order):
+        if not self._batch.add(line, order, self._mapping):
             return
         if self._batch.is_full(self._batch_documents) or (self._strict and self._batch.refused):
             self._send()

@@ -17,18 +17,31 @@ from vecd.errors import Code, VecError
 from .jobs import absolute
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vecd.client import Client
 
 _PIECE_BYTES = 256 * limits.KIB
 
 
-def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict[str, Any]:
-    """Submits the job that ingests these files (`-`, or none at all, is stdin). Raises VecError."""
-    files, names = [], []
+def submit(
+    client: Client,
+    paths: list[str],
+    library: str,
+    strict: bool,
+    form: str | None = None,
+    rules: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Submits the job that ingests these files (`-`, or none at all, is stdin). `form` is their format (None: what the
+    name of each says), `rules` those of a mapping. Raises VecError."""
+    from vecd.wire.records import format_of
+
+    files, names, forms = [], [], []
     with contextlib.ExitStack() as copies:
         for path in paths or ["-"]:
             name = "stdin" if path == "-" else path
             names.append(name)
+            forms.append(form or format_of(name))
             if path != "-" and _is_shared(absolute(path)):
                 files.append(absolute(path))
                 continue
@@ -36,6 +49,10 @@ def submit(client: Client, paths: list[str], library: str, strict: bool) -> dict
             _copy(path, copy)
             files.append(copy.path)
         params = {"files": files, "names": names, "strict": strict or None, "create": True}
+        if any(each != "ndjson" for each in forms):
+            params["formats"] = forms
+        if rules:
+            params["map"] = [f"{name}={rule}" for name, rule in rules.items()]
         return client.submit_job("ingest", params, library=library)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +16,19 @@ from .. import main, options
 from ..output import Output
 from ..progress import Progress
 
+if TYPE_CHECKING:
+    from vecd.wire.mapping import DocumentMapping
+
 app = options.command()
+
+
+class Format(StrEnum):
+    """A format of input; vecd/wire/records.py has the readers."""
+
+    NDJSON = "ndjson"
+    JSON = "json"
+    CSV = "csv"
+    TSV = "tsv"
 
 
 @app.command(
@@ -23,9 +36,34 @@ app = options.command()
 )
 def ingest(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="NDJSON files, can be compressed; - or none: stdin.")
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="Files, can be compressed; - or none: stdin.")
     ] = None,
     library: options.Library = "default",
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="The format of the input. Default: by the suffix of the file, else ndjson."),
+    ] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="Short for --map id=PATH.", metavar="PATH")] = None,
+    title: Annotated[
+        str | None, typer.Option("--title", help="Short for --map title=PATH[,PATH].", metavar="PATH")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", help="Short for --map text=PATH[,PATH].", metavar="PATH")
+    ] = None,
+    vector: Annotated[str | None, typer.Option("--vector", help="Short for --map vector=PATH.", metavar="PATH")] = None,
+    metadata: Annotated[
+        str | None, typer.Option("--metadata", help="Short for --map metadata=PATH[,PATH]|rest|none.", metavar="PATH")
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            "-m",
+            help="Where a field of the document is in an object or row of the input: text=title,body or"
+            " metadata.year=meta.year. Can be repeated.",
+            metavar="FIELD=PATH",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first rejected line.")] = False,
     ack: Annotated[bool, typer.Option("--ack", help="Print a line for each acknowledged document.")] = False,
     batch: Annotated[
@@ -38,8 +76,11 @@ def ingest(
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Add, update and delete documents: NDJSON from files or stdin."""
+    """Add, update and delete documents: NDJSON, JSON, CSV or TSV from files or stdin."""
     paths = files or []
+    short = {"id": id_, "title": title, "text": text, "vector": vector, "metadata": metadata}
+    rules = _rules({**short, **options.pairs("--map", given)})
+    mapping = _mapping(rules)
     if not paths and sys.stdin.isatty():
         print("vec: reading documents from the terminal; end with Ctrl-D", file=sys.stderr)
     output = Output(json)
@@ -57,7 +98,7 @@ def ingest(
         with options.open_client(socket, no_spawn) as client:
             if not client.limits.get("create"):
                 client.count(library)  # reports a missing library before any input is read
-            job = spool.submit(client, paths, library, strict)
+            job = spool.submit(client, paths, library, strict, form, rules)
         output.one({"job_id": job["job_id"]}, f"job {job['job_id']}")
         return
     from vecd.wire.ingest_batch import STATUSES
@@ -67,7 +108,7 @@ def ingest(
     progress = Progress(paths)
     run = Pipeline(
         lambda: options.open_client(socket, no_spawn), library, output, progress,
-        strict=strict, ack=ack, batch=batch, name_files=len(paths) > 1,
+        strict=strict, ack=ack, batch=batch, name_files=len(paths) > 1, form=form, mapping=mapping,
     )  # fmt: skip
     started = time.monotonic()
     failure: BaseException | None = None
@@ -87,3 +128,25 @@ def ingest(
         raise typer.Exit(main.INTERRUPTED)
     if counts["failed"]:
         raise typer.Exit(main.PARTLY)
+
+
+#: Fields of which a mapping needs one.
+_CONTENTS = ("text", "texts", "vector", "vectors")
+
+
+def _rules(given: dict[str, str | None]) -> dict[str, str]:
+    """The rules of a mapping; none without any option. If none says where the contents are, they have their own
+    names."""
+    rules = {name: rule for name, rule in given.items() if rule is not None}
+    if rules and not any(name in rules for name in _CONTENTS):
+        rules |= {"text": "text", "vector": "vector"}
+    return rules
+
+
+def _mapping(rules: dict[str, str]) -> DocumentMapping | None:
+    """Raises VecError `invalid_request`."""
+    if not rules:
+        return None
+    from vecd.wire.mapping import DocumentMapping
+
+    return DocumentMapping.parse(rules)

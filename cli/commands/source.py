@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-
-from vecd.errors import Code, VecError
 
 from .. import connectors as common
 from .. import options
@@ -68,7 +65,7 @@ def add(
 ) -> None:
     """Add a source, which runs in the daemon from now on."""
     parameters = common.parameters_of(param, socket)
-    mapping = _pairs("--map", rule)
+    mapping = options.pairs("--map", rule)
     with options.open_client(socket, no_spawn) as client:
         body = client.add_source(
             name, url, library=library, group=group, mapping=mapping, libraries=from_library or (),
@@ -149,7 +146,7 @@ def reset(
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Let a source begin again, or at other offsets."""
-    offsets = _pairs("--offset", offset)
+    offsets = options.pairs("--offset", offset)
     with options.open_client(socket, no_spawn) as client:
         body = client.reset_source(name, start=start.value if start else None, offsets=offsets)
     Output(json).one(body, f"source {name} reset")
@@ -207,16 +204,3 @@ def drop(
     with options.open_client(socket, no_spawn) as client:
         count = client.drop_source_letters(name, chosen)
     Output(json).one({"dropped": count}, f"{plural(count, 'dead letter')} dropped")
-
-
-def _pairs(option: str, given: Sequence[str] | None) -> dict[str, str]:
-    """Parses NAME=VALUE. Raises VecError `invalid_request`."""
-    found: dict[str, str] = {}
-    for each in given or ():
-        name, equals, value = each.partition("=")
-        if not equals:
-            raise VecError(Code.INVALID_REQUEST, f"{option} {each!r:.60} has no =")
-        if name in found:
-            raise VecError(Code.INVALID_REQUEST, f"{option} {name!r:.60} is given twice")
-        found[name] = value
-    return found

@@ -46,6 +46,113 @@ from vecd import limits
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
+# --- other formats, and other keys -----------------------------------------------------------------------------------
+
+FOREIGN: list[dict[str, Any]] = [
+    {"url": "https://a", "subject": "Logs", "body": ["rotate the logs", "every night"], "year": 2020, "tags": ["ops"]},
+    {"url": 7, "subject": None, "body": "back up", "year": 2021},
+]
+RULES = ("--id", "url", "--title", "subject", "--text", "body")
+MAPPED = [
+    {"id": "7", "title": None, "metadata": {"year": 2021}, "texts": ["back up"]},
+    {
+        "id": "https://a", "title": "Logs", "metadata": {"year": 2020, "tags": ["ops"]},
+        "texts": ["rotate the logs\n\nevery night"],
+    },
+]  # fmt: skip
+
+
+def contents(instance: Instance, library: str) -> list[dict[str, Any]]:
+    found = instance.objects("get", "-l", library, *ids_in(instance, library))
+    return [
+        {
+            **{key: each[key] for key in ("id", "title", "metadata")},
+            "texts": [chunk["text"] for chunk in each["chunks"]],
+        }
+        for each in found
+    ]
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["stream", "job"])
+@pytest.mark.parametrize("form", ["ndjson", "array", "indented"])
+def test_options_say_which_key_of_any_json_is_what(
+    instance: Instance, library: str, form: str, background: bool
+) -> None:
+    text = ndjson(FOREIGN) if form == "ndjson" else json.dumps(FOREIGN, indent=2 if form == "indented" else None)
+    if background:
+        (job,) = instance.objects("ingest", "--background", "-l", library, *RULES, stdin=text)
+        (ended,) = instance.objects("jobs", "wait", str(job["job_id"]))
+        assert (ended["state"], ended["result"]["added"]) == ("completed", 2)
+    else:
+        assert counted(instance.objects("ingest", "-l", library, *RULES, stdin=text)[-1]) == {"added": 2}
+    assert contents(instance, library) == MAPPED
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["stream", "job"])
+def test_the_suffix_of_each_file_says_its_format(
+    instance: Instance, library: str, tmp_path: Path, background: bool
+) -> None:
+    (tmp_path / "a.csv").write_text('id,text,year\n1,"one\ntwo",2020\n')
+    (tmp_path / "b.tsv.gz").write_bytes(gzip.compress(b'id\ttitle\ttext\n2\tT\t"three"\n'))
+    (tmp_path / "c.json").write_text(json.dumps([{"id": "3", "text": "four"}]))
+    (tmp_path / "d.jsonl").write_text(ndjson([{"id": "4", "text": "five"}]))
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    done = instance.objects("ingest", *["--background"] * background, "-l", library, *paths)[-1]
+    if background:
+        (done,) = instance.objects("jobs", "wait", str(done["job_id"]))
+        assert done["state"] == "completed"
+    assert contents(instance, library) == [
+        {"id": "1", "title": None, "metadata": {"year": 2020}, "texts": ["one\ntwo"]},
+        {"id": "2", "title": "T", "metadata": {}, "texts": ['"three"']},
+        {"id": "3", "title": None, "metadata": {}, "texts": ["four"]},
+        {"id": "4", "title": None, "metadata": {}, "texts": ["five"]},
+    ]
+
+
+def test_metadata_rest_alone_moves_all_other_keys(instance: Instance, library: str) -> None:
+    line = {"id": "a", "title": "T", "text": "logs", "colour": "red", "size": {"w": 1}}
+    assert "--metadata rest" in instance.vec("ingest", "-l", library, stdin=ndjson([line]), status=3).stderr
+    instance.vec("ingest", "-l", library, "--metadata", "rest", stdin=ndjson([line]))
+    (found,) = contents(instance, library)
+    assert (found["title"], found["metadata"]) == ("T", {"colour": "red", "size": {"w": 1}})
+
+
+def test_a_row_or_object_that_is_wrong_is_named_and_costs_itself_only(instance: Instance, library: str) -> None:
+    table = "key,body\na,one\nb\nc,three\n"
+    done = instance.vec(
+        "ingest", "-l", library, "--format", "csv", "--id", "key", "--text", "body", stdin=table, status=3
+    )
+    assert "vec: stdin:3: the row has 1 cells, but the header has 2 (invalid_document)" in done.stderr
+    assert ids_in(instance, library) == ["a", "c"]
+    done = instance.vec("ingest", "-l", library, "--text", "body", stdin='[{"body": 5}, {"body": {}}]', status=3)
+    assert "vec: stdin:2: the text at body is an object, not a string or a number (invalid_document)" in done.stderr
+
+
+def test_a_table_streams_row_by_row(instance: Instance, library: str) -> None:
+    with running(instance, "ingest", "-l", library, "--format", "csv", "--ack") as process:
+        feed(process, "id,text\na,one\n")
+        assert line_of(process.stdout)["id"] == "a"
+        feed(process, 'b,"two\n')
+        feed(process, 'lines"\n')
+        assert line_of(process.stdout)["id"] == "b"
+        end_of_input(process)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--map", "text"], "--map 'text' has no ="),
+        (["--map", "text=a", "--map", "text=b"], "--map 'text' is given twice"),
+        (["--map", "txt=a"], "did you mean 'text'?"),
+        (["--text", "a..b"], "is not a path"),
+    ],
+)
+def test_a_mapping_that_makes_no_sense_is_refused_before_any_input(
+    instance: Instance, library: str, arguments: list[str], error: str
+) -> None:
+    assert error in instance.vec("ingest", "-l", library, *arguments, stdin="", status=2).stderr
+
+
 # --- a library that does not exist ----------------------------------------------------------------------------------
 
 _CREATED = "vec: created library '%s' (embedder %s, %s-dimension vectors, metric cosine)"

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from tests.connectors.test_relay import connector_pids, put, relay
+from tests.connectors.test_source import source
 from tests.support.brokers import RedisServer, fresh_name
 from tests.support.instance import Instance
 from tests.support.waiting import until
@@ -36,6 +37,10 @@ class Stream:
     def entries(self) -> list[tuple[str, Any]]:
         """Ids and events."""
         return [(its_id.decode(), json.loads(fields[b"body"])) for its_id, fields in self.client.xrange(self.name)]
+
+    def last_id(self) -> str:
+        last: bytes = self.client.xinfo_stream(self.name)["last-generated-id"]
+        return last.decode()
 
     def events(self) -> list[Any]:
         return [event for _, event in self.entries()]
@@ -143,3 +148,80 @@ def test_what_cannot_be_a_stream_is_refused_at_once(instance: Instance, redis_se
         said = instance.vec("relay", "add", "out", url, *more, status=2).stderr
         assert "hunter2" not in said
     assert instance.objects("relay", "list") == []
+
+
+def test_a_source_applies_each_entry_once_however_often_its_process_is_killed(
+    instance: Instance, stream: Stream
+) -> None:
+    """Each entry is applied once: a document that is written twice would have a second event."""
+    instance.vec("source", "add", "in", stream.url, "--library", "notes")
+    count = 400
+    for number in range(count):
+        stream.client.xadd(stream.name, {"body": json.dumps({"id": f"d{number % 50}", "text": f"version {number}"})})
+        if number % 100 == 50:
+            for pid in until(lambda: connector_pids(instance), "the process"):
+                os.kill(pid, signal.SIGKILL)
+    until(lambda: source(instance)["offsets"].get(stream.name) == stream.last_id(), "the last entry")
+    changes = instance.objects(
+        "watch", "--from", "beginning", "--no-follow", "--library", "notes", "--type", "document.*"
+    )
+    assert len(changes) == count
+    assert [each["data"]["id"] for each in changes] == [f"d{number % 50}" for number in range(count)]
+    (group,) = until(
+        lambda: [each for each in stream.client.xinfo_groups(stream.name) if each["lag"] == 0],
+        "the position at the server",
+    )
+    assert (group["name"], group["last-delivered-id"].decode()) == (b"vec-in", stream.last_id())
+    assert until(lambda: (found := source(instance))["lag"] == 0 and found, "the lag")["dead_letters"] == 0
+
+
+def test_an_entry_that_is_no_document_is_a_dead_letter_with_its_id(instance: Instance, stream: Stream) -> None:
+    stream.client.xadd(stream.name, {"id": "a", "text": "all fields are one document"}, id="5-1")
+    stream.client.xadd(stream.name, {"body": "not JSON"}, id="6-1")
+    stream.client.xadd(stream.name, {"body": '{"id": "b", "text": "good"}'}, id="7-1")
+    instance.vec("source", "add", "in", stream.url, "--library", "notes")
+    until(lambda: source(instance)["offsets"].get(stream.name) == "7-1", "the last entry")
+    (letter,) = instance.objects("source", "dead", "in")
+    assert "6-1" in letter["position"]
+    assert sorted(each["id"] for each in instance.objects("list", "--library", "notes")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("form", ["vec", "cloudevents"])
+def test_a_relay_and_a_source_keep_a_replica_while_redis_restarts_between_them(
+    own_redis: RedisServer, form: str
+) -> None:
+    with Instance({"VEC_EMBEDDER": "hash"}) as first, Instance({"VEC_EMBEDDER": "hash"}) as second:
+        stream = Stream(own_redis, "replica")
+        for each in (first, second):
+            each.start()
+        first.vec("library", "create", "notes")
+        first.vec("relay", "add", "out", stream.url, "--library", "notes", "--payload", "--format", form)
+        second.vec("source", "add", "in", stream.url, "--library", "notes")
+
+        def write(start: int) -> None:
+            with first.connect() as client:
+                for number in range(start, start + 30):
+                    client.ingest(
+                        [{"id": f"d{number % 40}", "text": f"text {number}", "metadata": {"n": number}}], "notes"
+                    )
+                    if number % 7 == 0:
+                        client.delete([f"d{(number - 3) % 40}"], library="notes")
+
+        write(0)
+        own_redis.restart(killed=True)
+        write(30)
+        own_redis.restart()
+        write(60)
+
+        def exported(instance: Instance) -> Any:
+            found = instance.objects("get", *(f"d{number}" for number in range(40)), "--library", "notes", status=None)
+            return sorted(
+                ((each["id"], each["metadata"], [chunk["text"] for chunk in each["chunks"]]) for each in found if each),
+                key=lambda each: each[0],
+            )
+
+        until(lambda: relay(first)["lag"] == 0, "the relay's position")
+        until(lambda: source(second)["offsets"].get("replica") == stream.last_id(), "the source's position")
+        assert exported(first)
+        assert exported(second) == exported(first)
+        stream.client.close()

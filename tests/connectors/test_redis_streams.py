@@ -320,11 +320,30 @@ def test_the_group_shows_the_position_and_the_lag(redis_server: RedisServer, cli
         assert (group["name"], group["last-delivered-id"], group["lag"]) == (b"vecs", b"3-0", 7)
         reader.committed({stream: "6-0"})
         assert client.xinfo_groups(stream)[0]["lag"] == 4
-    client.xtrim(stream, maxlen=2, approximate=False)
     with open_reader(url, {stream: "6-0"}, group="vecs") as reader:
         assert reader.lag() == 4
-        read_until(reader, 2)
+        read_until(reader, 4)
         assert reader.lag() == 0
+
+
+def test_a_reader_logs_that_entries_were_removed_before_it_read_them(
+    redis_server: RedisServer, client: Any, stream: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = _url(redis_server, stream)
+    for number in range(10):
+        client.xadd(stream, {"body": str(number)}, id=f"{number + 1}-0")
+    with open_reader(url) as reader:
+        read_until(reader, 3)
+        reader.committed({stream: "3-0"})
+        assert reader.lag() == 7
+    client.xtrim(stream, maxlen=2, approximate=False)
+    with open_reader(url, {stream: "3-0"}) as reader:
+        (record,) = caplog.records
+        assert (record.__dict__["entries"], record.__dict__["next"]) == (5, "9-0")
+        assert reader.lag() == 2
+        assert [message.offset for message in read_until(reader, 2)] == ["9-0", "10-0"]
+        assert reader.lag() == 0
+    assert len(caplog.records) == 1
 
 
 def test_a_group_with_consumers_is_refused(redis_server: RedisServer, client: Any, stream: str) -> None:

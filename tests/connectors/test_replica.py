@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.connectors.test_relay import connector_pids
-from tests.support.brokers import RabbitMQ, RedisServer, fresh_name
+from tests.support.brokers import KafkaServer, RabbitMQ, RedisServer, fresh_name
 from tests.support.brokers.fixtures import require
 from tests.support.instance import Instance
 from tests.support.waiting import until
@@ -34,7 +34,7 @@ class Replica:
         self.copies: list[str] = []
 
     def add_source(self, library: str, url: str, *options: str) -> None:
-        """Before the relay: a queue that is bound later would not have what was sent before."""
+        """For a queue, before the relay: one that is bound later would not have what was sent before."""
         self.replica.vec("source", "add", library, url, "--library", library, *options)
         until(lambda: self.replica.objects("source", "list")[len(self.copies)]["state"] == "running", "the source")
         self.copies.append(library)
@@ -126,6 +126,21 @@ def test_a_replica_over_redis_ends_equal_though_all_parts_are_killed(replica: Re
         own_redis.restart,
     ]
     trouble(replica, random.Random(7), deaths)
+    replica.check()
+
+
+def test_a_replica_over_kafka_ends_equal_though_all_parts_are_killed(replica: Replica, own_kafka: KafkaServer) -> None:
+    topic = f"{own_kafka.url}/{fresh_name()}"
+    replica.primary.vec("library", "create", "notes")
+    replica.add_relay(topic, "--payload", "--format", "cloudevents", "-p", "tombstones=true")  # it creates the topic
+    replica.add_source("copy", topic)
+    deaths = [
+        lambda: own_kafka.restart(killed=True),
+        lambda: kill_daemon(replica.primary),
+        lambda: kill_process(replica.replica),
+        lambda: kill_daemon(replica.replica),
+    ]
+    trouble(replica, random.Random(9), deaths)
     replica.check()
 
 

@@ -181,16 +181,17 @@ def test_a_second_runner_can_apply_nothing(instance: Instance, tmp_path: Path) -
     instance.vec("source", "add", "in", f"file://{path}")
     instance.vec("source", "pause", "in")
     document = {"id": "a", "text": "one"}
+    now = source(instance)["generation"]
     with instance.connect() as client:
-        first = client.commit_source("in", 1, offsets={"": "5"}, expected={"": None}, documents=[document]).result()
+        first = client.commit_source("in", now, offsets={"": "5"}, expected={"": None}, documents=[document]).result()
         assert (first["added"], first["refused"]) == (1, [])
-        for generation, expected in ((1, None), (1, "4"), (2, "5")):
+        for generation, expected in ((now, None), (now, "4"), (now + 1, "5"), (now - 1, "5")):
             with pytest.raises(VecError) as caught:
                 client.commit_source(
                     "in", generation, offsets={"": "9"}, expected={"": expected}, documents=[{"id": "b", "text": "two"}]
                 ).result()
             assert caught.value.code == Code.LEASE_LOST
-        assert client.source_offsets("in", 1) == {"": "5"}
+        assert client.source_offsets("in", now) == {"": "5"}
     assert texts(instance) == {"a": "one"}
 
 

@@ -233,15 +233,20 @@ class _TransactionalSink(_KafkaSink):
                 seq = max(message.seq for message in batch.items)
                 position = Position(seq, {batch.items[index].seq: reason for index, reason in refused.items()})
                 self._positions.produce(producer, self._generation, batch.cursor, position)
+            self._connection.wait(lambda seconds: producer.flush(seconds) == 0, "producing")
+            self._check_connected(losses)
             self._call(producer.commit_transaction, "committing a transaction")
         producer.poll(0)
-        if self._connection.losses != losses:
-            # The broker may have been restarted and know nothing of the transaction: only the position tells.
-            self.close()
-            raise AttemptFailed("the connection to Kafka was lost during a transaction", unreachable=True)
+        self._check_connected(losses)
         if not batch.again:
             self._position = position
         return {}
+
+    def _check_connected(self, losses: int) -> None:
+        """Before the commit: a broker that was restarted may have forgotten a part of the transaction. After it: it may
+        have forgotten all, and only the position tells."""
+        if self._connection.losses != losses:
+            raise AttemptFailed("the connection to Kafka was lost during a transaction", unreachable=True)
 
     def _hopeless(self, failures: Mapping[int, KafkaError]) -> bool:
         return bool(failures)
@@ -259,7 +264,7 @@ class _TransactionalSink(_KafkaSink):
             return True
 
         with self._connection.errors(what):
-            self._connection.wait(attempt, what)
+            self._connection.wait(attempt, what, grace_s=0.0)  # these calls have no time-out of their own
 
 
 def open_sink(opening: Opening) -> MessageSink:

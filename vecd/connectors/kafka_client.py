@@ -49,7 +49,18 @@ _CONFIGURATION: Final[dict[int, str]] = {
     KafkaError.UNSUPPORTED_VERSION: "the broker is too old for this",
     KafkaError._INVALID_ARG: "correct the parameters",
 }
-_silent = logging.Logger("librdkafka", level=logging.CRITICAL + 1)
+
+
+class _Losses(logging.Logger):
+    """Counts what the library logs of a connection that failed."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__("librdkafka")
+        self._connection = connection
+
+    def log(self, level: int, msg: object, *args: object, **_: Any) -> None:
+        if "FAIL" in args or "FAIL" in str(msg):
+            self._connection.losses += 1
 
 
 class Connection:
@@ -59,7 +70,7 @@ class Connection:
         self._opening = opening
         self.topic = opening.url.path
         self.timeout_s = opening.timeout_s
-        self.losses = 0  # reports so far
+        self.losses = 0  # connections that were lost or not made, as far as a poll has reported it
         self._last: KafkaError | None = None
 
     @property
@@ -71,7 +82,8 @@ class Connection:
         return self._opening.stop.is_set()
 
     def configuration(self, **more: Any) -> dict[str, Any]:
-        """For a client of confluent_kafka; reads the secrets. A name in `more` has underscores for dots."""
+        """For a client of confluent_kafka; reads the secrets. A name in `more` has underscores for dots, if it
+        is not of a callback."""
         url, parameters = self._opening.url, self._opening.parameters
         tls, user = url.scheme == "kafka+ssl", url.user
         settings: dict[str, Any] = {
@@ -82,8 +94,10 @@ class Connection:
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1000,
             "error_cb": self._report,
-            "logger": _silent,
-            "log_level": 0,
+            # The only place where the library reports each lost connection. Nothing is printed.
+            "logger": _Losses(self),
+            "log_level": 6,
+            "log.connection.close": True,
         }
         if user:
             settings["sasl.mechanism"] = parameters["sasl_mechanism"]
@@ -93,12 +107,12 @@ class Connection:
             files = {"ca_file": "ssl.ca.location", "cert_file": "ssl.certificate.location",
                      "key_file": "ssl.key.location"}  # fmt: skip
             settings |= {theirs: parameters[ours] for ours, theirs in files.items() if parameters[ours]}
-        return settings | {name.replace("_", "."): value for name, value in more.items()}
+        more = {name if callable(value) else name.replace("_", "."): value for name, value in more.items()}
+        return settings | more
 
     def _report(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN or self._last is None:
             self._last = error
-        self.losses += 1
 
     def wait(self, call: Callable[[float], bool], what: str, grace_s: float = _GRACE_S) -> None:
         """Repeats `call(seconds)` until it returns true. Raises AttemptFailed at a stop, and after `timeout_s` and

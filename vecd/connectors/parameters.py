@@ -33,7 +33,7 @@ START: Final[Mapping[str, Parameter]] = {
 }  # fmt: skip
 
 #: Names of parameters that are paths: the command line makes them absolute, the daemon refuses relative ones.
-PATHS: Final = ("password_file", "secret_file", "token_file", "ca_file", "cert_file", "key_file")
+PATHS: Final = ("password_file", "secret_file", "token_file", "ca_file", "cert_file", "key_file", "credentials_file")
 
 
 def check_paths(parameters: Mapping[str, Any]) -> None:

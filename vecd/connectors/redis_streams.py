@@ -15,6 +15,7 @@ The client is redis-py (asyncio) with one connection, without its retries: the d
 from __future__ import annotations
 
 import contextlib
+import logging
 import ssl
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
@@ -36,6 +37,8 @@ from .secrets import read_secret
 from .transport import MessageSink, Opening, SourceReader
 
 T = TypeVar("T")
+
+log = logging.getLogger("vecd.connectors")
 
 BODY: Final = "body"
 CONTENT_TYPE: Final = "content-type"
@@ -328,6 +331,7 @@ class _StreamReader:
                 self._count = group.get("entries-read")
             elif about is not None and _text(about["last-generated-id"]) == offset:
                 self._count = about.get("entries-added")
+            self._notice_removed(about, offset)
             return offset
         if about is None:
             return _BEGINNING
@@ -363,6 +367,7 @@ class _StreamReader:
         self._check_end(about, self._position)
         if about is None:
             return 0
+        self._notice_removed(about, self._position)
         added = about.get("entries-added")
         if _text(about["last-generated-id"]) == self._position:
             self._count = self._counts[self._position] = added
@@ -372,6 +377,19 @@ class _StreamReader:
             return length if self._position == _BEGINNING else None
         behind: int = added - self._count
         return max(0, behind)
+
+    def _notice_removed(self, about: Mapping[str, Any] | None, position: str) -> None:
+        """Logs that the stream was trimmed beyond the position: the source misses entries."""
+        if about is None or self._count is None or not about["first-entry"]:
+            return
+        removed = about.get("entries-added", 0) - about["length"]
+        first = _text(about["first-entry"][0])
+        if removed > self._count and _place(first) > _place(position) > (0, 0):
+            log.warning(
+                "a source misses entries that were removed from its stream",
+                extra={"source": self._name, "stream": self._key, "entries": removed - self._count, "next": first},
+            )
+            self._count = removed
 
     async def _show(self, offset: str) -> None:
         """Moves the group's position, for others to see."""

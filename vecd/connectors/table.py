@@ -113,6 +113,30 @@ def _check_webhook(direction: Direction, url: Url, parameters: Mapping[str, Any]
         )
 
 
+_NATS_STREAM: Final = re.compile(r"[^\s.*>/\\]+")
+_NATS_SUBJECT: Final = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
+
+
+def _check_nats(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
+    if url.query or not _NATS_STREAM.fullmatch(url.path):
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{url.text!r:.200} does not name a stream",
+            "use nats://HOST:PORT/STREAM; a stream's name has no spaces and none of . * > / \\",
+            field="url",
+        )
+    subject = parameters["subject"]
+    if direction == "relay" and not _NATS_SUBJECT.fullmatch(subject or url.path):
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{subject!r:.200} is not the beginning of a subject",
+            "use words with dots between them, without * and >",
+            field="subject",
+        )
+    _check_tls(url, parameters, "tls")
+    check_secret(parameters, "password")
+
+
 TRANSPORTS: Final[dict[str, Transport]] = {
     "file": Transport(
         name="file",
@@ -154,6 +178,37 @@ TRANSPORTS: Final[dict[str, Transport]] = {
             **TIMEOUT,
         },
         check=_check_redis,
+    ),
+    "nats": Transport(
+        name="nats",
+        schemes=("nats", "tls"),
+        what="a stream of NATS JetStream",
+        url="nats://[USER@]HOST[:PORT][,HOST[:PORT]]…/STREAM",
+        sink="vecd.connectors.nats_jetstream:open_sink",
+        source="vecd.connectors.nats_jetstream:open_source",
+        extra="nats",
+        requires="nats",
+        parameters={
+            "subject": Parameter(
+                "of a relay: what its subjects begin with; default: the stream's name. Of a source: the subjects to "
+                "read, as events.notes.>; default: all",
+                str,
+            ),
+            "create": Parameter("of a relay: create the stream if there is none", bool, default=True),
+            "duplicate_window_s": Parameter(
+                "of a relay that creates the stream: for how long the server knows a message again",
+                float,
+                low=0.1,
+                high=86_400.0,
+                default=120.0,
+            ),
+            "credentials_file": Parameter("the user's credentials (.creds), instead of a password", str),
+            **START,
+            **PASSWORD,
+            **TLS,
+            **TIMEOUT,
+        },
+        check=_check_nats,
     ),
     "rabbitmq": Transport(
         name="rabbitmq",

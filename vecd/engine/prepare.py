@@ -456,7 +456,11 @@ def why_unusable(vector: npt.NDArray[np.float32]) -> str | None:
 def _unknown_key(document: dict[str, Any]) -> VecError:
     key = next(key for key in document if key not in _KEYS)
     close = nearest(str(key), _KEYS)
-    hint = f"did you mean {close!r}?" if close else "what is your own belongs under 'metadata'"
+    hint = (
+        f"did you mean {close!r}?"
+        if close
+        else "what is your own belongs under 'metadata'; `vec ingest --metadata rest` moves it there"
+    )
     return VecError(Code.INVALID_DOCUMENT, f"unknown key {key!r:.60}", hint, field=str(key))
 
 

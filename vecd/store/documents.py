@@ -18,7 +18,7 @@ import numpy.typing as npt
 import orjson
 
 from .. import limits
-from ..errors import VecError
+from ..errors import Code, VecError
 from . import checksums, events, libraries
 from .catalogue import Library
 from .transaction import Change, NewDocument, Transaction, Words
@@ -319,7 +319,10 @@ def living(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:
 
 
 def living_chunks(db: apsw.Connection, library_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The labels of all current chunks of a library, and those of the first chunks of its documents, both ascending."""
+    """The labels of all current chunks of a library, and those of the first chunks of its documents, both ascending.
+
+    Raises VecError `damaged` for a number of chunks that no document can have.
+    """
     # One row of JSON. To sort 100,000 rows as tuples, and to build an array of them, holds the interpreter lock for
     # 0.15 s. On a thread of low priority on a busy machine, that takes seconds, and no request is answered meanwhile.
     firsts_json, counts_json = db.execute(
@@ -327,11 +330,24 @@ def living_chunks(db: apsw.Connection, library_id: int) -> tuple[npt.NDArray[np.
         " WHERE library_id = ? AND removed_seq IS NULL",
         (library_id,),
     ).get
-    firsts, counts = np.array(orjson.loads(firsts_json), np.int64), np.array(orjson.loads(counts_json), np.int64)
+    try:
+        firsts, counts = np.array(orjson.loads(firsts_json), np.int64), np.array(orjson.loads(counts_json), np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _damaged_counts() from error
+    if len(counts) and not 0 <= counts.min() <= counts.max() <= limits.DOCUMENT_CHUNKS_MAX:
+        raise _damaged_counts()
     order = np.argsort(firsts)
     firsts, counts = firsts[order], counts[order]
     labels: npt.NDArray[np.int64] = np.repeat(firsts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
     return labels, firsts
+
+
+def _damaged_counts() -> VecError:
+    return VecError(
+        Code.DAMAGED,
+        "the store is damaged: a document's number of chunks is not possible",
+        "`vec verify` lists the damage; restore a backup, or ingest these documents again",
+    )
 
 
 def worded(db: apsw.Connection, library_id: int) -> npt.NDArray[np.int64]:

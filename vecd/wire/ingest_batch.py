@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from .. import limits
 from ..errors import VecError
+from .mapping import DocumentMapping
 from .ndjson import Line, document
 
 #: Bytes of input of one batch, so that its frame stays well below the protocol's limit.
@@ -64,11 +65,12 @@ class IngestBatch:
     def has_room(self, line: Line) -> bool:
         return not self.documents or self.size + len(line.data or b"") <= BATCH_BYTES_MAX
 
-    def add(self, line: Line, order: int) -> bool:
-        """Takes a line; false if it is blank. `order` is its index in the whole input."""
+    def add(self, line: Line, order: int, mapping: DocumentMapping | None = None) -> bool:
+        """Takes a line; false if it is blank. `order` is its index in the whole input. With a mapping, the line is an
+        object that the mapping turns into a document."""
         place = Place(order, line.file, line.number)
         try:
-            found = document(line)
+            found = document(line, mapping)
         except VecError as error:
             # Without the traceback, whose frames hold the line and this batch.
             self.refused.append((place, error.with_traceback(None)))

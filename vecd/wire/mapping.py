@@ -25,8 +25,8 @@ from ..json_values import name_of
 
 #: The fields of a mapping, and what their rules say.
 FIELDS: Final[Mapping[str, str]] = {
-    "id": "PATH of the id: a string or a whole number; without a rule, the id is derived from the content",
-    "title": "PATH[,PATH…] of the title: strings or numbers, joined by spaces",
+    "id": "PATH of the id: a string or a whole number; default: the key `id`, or else derived from the content",
+    "title": "PATH[,PATH…] of the title: strings or numbers, joined by spaces; default: the key `title`",
     "text": "PATH[,PATH…] of the text: strings, numbers, or lists of them, joined by blank lines",
     "texts": "PATH of a list of strings, one for each chunk",
     "vector": "PATH of the vector: a list of numbers",
@@ -72,6 +72,10 @@ class Path(NamedTuple):
 
     def __str__(self) -> str:
         return "@" * self.beside + name_of(self.steps) if self.steps else "$"
+
+
+_ID: Final = Path(("id",))
+_TITLE: Final = Path(("title",))
 
 
 class _Delete(NamedTuple):
@@ -134,6 +138,12 @@ class DocumentMapping:
             delete=_delete(rules["delete"]) if "delete" in rules else None,
         )
 
+    @property
+    def text_keys(self) -> frozenset[str]:
+        """The keys of an object whose values become texts: in a table, their cells are no numbers."""
+        paths = [*self.title, *self.text, *([self.id] if self.id is not None else [])]
+        return frozenset(str(path.steps[0]) for path in paths if path.steps and not path.beside) | {"id", "title"}
+
     def apply(self, value: dict[str, Any], envelope: Envelope = _NO_ENVELOPE) -> dict[str, Any]:
         """The document that an object becomes, in the form of an NDJSON line; it shares parts with the object.
 
@@ -143,7 +153,8 @@ class DocumentMapping:
         if self.delete is not None and self.delete.holds(value, envelope):
             return {"op": "delete", "id": document_id}
         document: dict[str, Any] = {} if document_id is None else {"id": document_id}
-        if (title := self._joined("title", self.title, value, envelope)) is not None:
+        titles = self.title or ((_TITLE,) if isinstance(value.get("title"), str) else ())
+        if (title := self._joined("title", titles, value, envelope)) is not None:
             document["title"] = title
         if (text := self._joined("text", self.text, value, envelope)) is not None:
             document["text"] = text
@@ -158,13 +169,13 @@ class DocumentMapping:
         return document
 
     def _id(self, value: Any, envelope: Envelope) -> str | None:
-        if self.id is None:
-            return None
-        found = self.id.of(value, envelope)
+        found = value.get("id") if self.id is None else self.id.of(value, envelope)
         if isinstance(found, str):
             return found
         if isinstance(found, int) and not isinstance(found, bool):
             return str(found)
+        if self.id is None:
+            return None
         raise _unfit("id", self.id, found, "a string or a whole number")
 
     def _joined(self, name: str, paths: Sequence[Path], value: Any, envelope: Envelope) -> str | None:
@@ -197,6 +208,10 @@ class DocumentMapping:
         found = dict(value)
         paths = [*self.title, *self.text, *self.lists.values(), *self.named.values()]
         paths += [each for each in (self.id, self.delete and self.delete.path) if each is not None]
+        if self.id is None and self._id(value, _NO_ENVELOPE) is not None:
+            paths.append(_ID)
+        if not self.title and isinstance(value.get("title"), str):
+            paths.append(_TITLE)
         for path in paths:
             if not path.beside and path.steps and all(isinstance(step, str) for step in path.steps):
                 _remove(found, path.steps)

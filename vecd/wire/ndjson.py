@@ -15,7 +15,8 @@ from typing import Any
 from .. import limits
 from ..errors import Code, VecError
 from . import strict_json
-from .documents import pack
+from .documents import pack, pack_document
+from .mapping import DocumentMapping
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -28,6 +29,8 @@ class Line:
     number: int  # from 1
     data: bytes | None
     end: int = 0  # offset of the next line in the (decompressed) file
+    value: dict[str, Any] | None = None  # of a record of another format, which has been parsed
+    error: VecError | None = None  # why it is no record
 
 
 def split(name: str, pieces: Iterator[bytes | None], number: int = 0, offset: int = 0) -> Iterator[Line | None]:
@@ -65,13 +68,21 @@ def _line(name: str, number: int, data: bytes | None, end: int) -> Line:
     return Line(name, number, data, end)
 
 
-def document(line: Line) -> dict[str, Any] | None:
+def document(line: Line, mapping: DocumentMapping | None = None) -> dict[str, Any] | None:
     """A line as a document in wire format; None for a blank line. Raises VecError `invalid_document`."""
+    if line.error is not None:
+        raise line.error
+    if line.value is not None:
+        return pack_document(line.value if mapping is None else mapping.apply(line.value))
     if line.data is None:
         raise VecError(Code.INVALID_DOCUMENT, f"a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
     if not line.data or line.data.isspace():  # checked first: input may have gigabytes of blank lines
         return None
-    return exact(line.data, parse(line.data, "line"))
+    value = parse(line.data, "line")
+    if mapping is None:
+        return exact(line.data, value)
+    strict_json.check_value(line.data, value)
+    return pack_document(mapping.apply(value))
 
 
 def parse(data: bytes, what: str) -> dict[str, Any]:

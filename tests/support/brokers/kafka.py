@@ -3,6 +3,8 @@
 What each really does, as tried:
 
                               noida-db 0.2.3                         mock cluster of librdkafka 2.16
+    durable                   when it is stopped; killed, it loses   in memory
+                              the last half second
     groups, offsets           yes, kept over a restart               yes
     idempotent producers      until it is killed: then it has        yes
                               forgotten them (fatal error there)

@@ -1,4 +1,4 @@
-"""ingest: writes documents from NDJSON files inside the daemon, as `vec ingest` does from a client.
+"""ingest: writes documents from files inside the daemon, as `vec ingest` does from a client.
 
 Each step writes a batch of lines; the checkpoint, the file and the byte offset after them, is committed with their
 documents. So each line is applied exactly once; rejected documents are in the job's log. Files are read in place; input
@@ -14,9 +14,10 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,7 +31,9 @@ from ...settings import private_folder
 from ...store.catalogue import DEFAULT, Library
 from ...store.jobs import Job
 from ...wire.decompress import PIECE_BYTES, decompressed
+from ...wire.mapping import DocumentMapping
 from ...wire.ndjson import Line, document, split
+from ...wire.records import FORMATS, records
 from ..effects import EffectResult, WriteDocuments
 from .kind import JobKind, Param, Run, Step, Steps
 
@@ -63,10 +66,10 @@ class _Batch:
     def full(self) -> bool:
         return max(len(self.documents), len(self.refused)) >= limits.STEP_DOCUMENTS or self.size >= limits.STEP_BYTES
 
-    def take(self, line: Line) -> bool:
+    def take(self, line: Line, mapping: DocumentMapping | None) -> bool:
         """Adds a line; false if it is blank."""
         try:
-            found = document(line)
+            found = document(line, mapping)
         except VecError as error:
             self.refused.append((line, error))
         else:
@@ -75,7 +78,7 @@ class _Batch:
             self.documents.append(found)
             self.lines.append(line)
             self.size += len(line.data or b"")
-        line.data = None  # it has been read
+        line.data = line.value = None  # it has been read
         return True
 
     def refused_with(self, prepared: PreparedBatch) -> list[tuple[Line, VecError]]:
@@ -185,16 +188,18 @@ class Ingest(JobKind):
     """Ingests files in sequence. `names` are their names in messages."""
 
     name = "ingest"
-    what = "write documents from NDJSON files"
+    what = "write documents from files"
     unit = "bytes"
     library = "optional"
     library_default = DEFAULT
     in_flight = 2
     params: ClassVar[Mapping[str, Param]] = {
-        "files": Param("NDJSON files, optionally compressed; absolute paths", list, required=True),
+        "files": Param("files, optionally compressed; absolute paths", list, required=True),
         "names": Param("names of the files in messages; default: their paths", list),
         "strict": Param("whether to stop at the first rejected line", bool),
         "create": Param("whether to create a library that does not exist", bool),
+        "formats": Param("the format of each file: ndjson, json, csv or tsv; default: ndjson", list),
+        "map": Param("FIELD=PATH: where a field of the document is in an object or row; default: documents", list),
     }
 
     def find_library(self, engine: Engine, library: str, params: Mapping[str, Any]) -> None:
@@ -211,10 +216,23 @@ class Ingest(JobKind):
                 raise VecError(Code.INVALID_REQUEST, f"ingest: the path {path!r:.200} is not absolute", field="files")
             with open_file(path, engine.settings.store):
                 pass
+        forms = params.get("formats", ["ndjson"] * len(files))
+        if len(forms) != len(files):
+            raise VecError(
+                Code.INVALID_REQUEST, "ingest: 'files' and 'formats' are lists of the same length", field="formats"
+            )
+        for form in forms:
+            if form not in FORMATS:
+                raise VecError(
+                    Code.INVALID_REQUEST, f"ingest: there is no format {form!r:.60}", f"formats: {', '.join(FORMATS)}",
+                    field="formats",
+                )  # fmt: skip
+        _mapping(params)
         return {**params, "names": names}
 
     def steps(self, run: Run) -> Steps:
         files, names, strict = run.params["files"], run.params["names"], bool(run.params.get("strict"))
+        forms, mapping = run.params.get("formats", ["ndjson"] * len(files)), _mapping(run.params)
         at = run.checkpoint or {"file": 0, "offset": 0, "line": 0}
         store = run.engine.settings.store
         seq = run.engine.database.head
@@ -224,7 +242,8 @@ class Ingest(JobKind):
             for number in range(at["file"], len(files)):
                 offset, line = (at["offset"], at["line"]) if number == at["file"] else (0, 0)
                 done = sum(sizes[:number])
-                for batch in _batches(files[number], store, names[number], offset, line, strict):
+                read = partial(_records, forms[number], names[number], mapping, offset, line)
+                for batch in _batches(files[number], store, read, mapping, strict):
                     if batch.empty:
                         yield Step(done=done + batch.read, total=writer.total)
                     else:
@@ -319,8 +338,34 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def _batches(path: str, store: Path, name: str, offset: int, line: int, strict: bool) -> Iterator[_Batch]:
-    """The lines of a file after the line `line`, which ends at the byte `offset` of the uncompressed file.
+def _mapping(params: Mapping[str, Any]) -> DocumentMapping | None:
+    """Raises VecError `invalid_request`."""
+    rules = dict(rule.partition("=")[::2] for rule in params.get("map", ()))
+    return DocumentMapping.parse(rules) if rules else None
+
+
+def _records(
+    form: str, name: str, mapping: DocumentMapping | None, offset: int, number: int, pieces: Iterator[bytes | None]
+) -> Iterator[Line | None]:
+    """The records of a file after the one with that number. Lines of NDJSON have their offsets: the last line ended at
+    the byte `offset` of the uncompressed file."""
+    named = decompressed(name, pieces)
+    if offset:
+        yield from split(name, _after(_pausing(named), offset), number, offset)
+        return
+    for each in records(form, name, _pausing(named), mapping):
+        if each is None or each.number > number:
+            yield each
+
+
+def _batches(
+    path: str,
+    store: Path,
+    read: Callable[[Iterator[bytes | None]], Iterator[Line | None]],
+    mapping: DocumentMapping | None,
+    strict: bool,
+) -> Iterator[_Batch]:
+    """The documents of a file, which `read` splits into records.
 
     While there is nothing else, it yields an empty batch every _YIELD_S, so that the job can be stopped in input that
     is blank, skipped, or one long line.
@@ -330,11 +375,11 @@ def _batches(path: str, store: Path, name: str, offset: int, line: int, strict: 
         unreadable: VecError | None = None
         yield_at = time.monotonic() + _YIELD_S
         try:
-            for each in split(name, _after(_pausing(decompressed(name, _pieces(file))), offset), line, offset):
+            for each in read(_pieces(file)):
                 if time.monotonic() >= yield_at:
                     yield _Batch(read=file.tell())
                     yield_at = time.monotonic() + _YIELD_S
-                if each is None or not batch.take(each):
+                if each is None or not batch.take(each, mapping):
                     continue
                 if batch.full or (strict and batch.refused):
                     batch.read = file.tell()
