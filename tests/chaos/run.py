@@ -18,7 +18,7 @@ from tests.support.proxy import Proxy
 from . import scenarios
 from .checks import Broken, check
 from .scenarios import Scenario
-from .troubles import TROUBLES
+from .troubles import TROUBLES, TROUBLES_OF_BROKER
 from .writing import LIBRARY, Writer
 
 _COPY = "copy"
@@ -62,14 +62,15 @@ class Run:
         self.daemon = self.instance.start()
 
 
-def run(scenario: Scenario, seconds: float, seed: int, folder: Path) -> Report:
-    """Raises Broken."""
+def run(scenario: Scenario, seconds: float, seed: int, folder: Path, shared: Broker | None = None) -> Report:
+    """`shared` is a broker that others use too, so that nothing happens to it. Raises Broken."""
     chance = random.Random(seed)
-    troubles = sorted(TROUBLES.keys() - scenario.without)
+    unharmed = TROUBLES_OF_BROKER if shared is not None else frozenset()
+    troubles = sorted(TROUBLES.keys() - scenario.without - unharmed)
     happened: Counter[str] = Counter()
     with ExitStack() as stack:
         instance = stack.enter_context(Instance({"VEC_EMBEDDER": "hash"}))
-        broker = stack.enter_context(scenario.make(folder))
+        broker = shared or stack.enter_context(scenario.make(folder))
         network = stack.enter_context(scenario.network(broker))
         its = Run(instance, broker, network, chance)
         scenario.prepare(broker)

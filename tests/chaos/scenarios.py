@@ -137,8 +137,13 @@ def _read_rabbitmq(broker: Broker) -> list[bytes]:
         async with connection:
             channel = await connection.channel()
             queue = await channel.declare_queue(_QUEUE, passive=True)
-            while (message := await queue.get(no_ack=True, fail=False)) is not None:
-                found.append(message.body)
+            count = queue.declaration_result.message_count
+            if count:
+                async with queue.iterator(no_ack=True, timeout=30) as messages:
+                    async for message in messages:
+                        found.append(message.body)
+                        if len(found) == count:
+                            break
         return found
 
     return asyncio.run(read())

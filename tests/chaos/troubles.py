@@ -129,3 +129,6 @@ TROUBLES: Final[Mapping[str, Callable[[Run], None]]] = {
         network_slow,
     )
 }
+
+#: Those of the server itself.
+TROUBLES_OF_BROKER: Final = frozenset(("broker_killed", "broker_restarted", "broker_stopped"))

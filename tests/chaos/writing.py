@@ -52,26 +52,25 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while not self._stop.is_set():
+            while not self._stop.wait(_PAUSE_S):
                 sock = connect_socket(self._instance.settings)
                 if sock is None:
-                    self._stop.wait(_PAUSE_S)
                     continue
-                with Client(sock, timeout_s=60.0) as client:
-                    self._write(client)
+                try:
+                    with Client(sock, timeout_s=60.0) as client:
+                        self._write(client)
+                except VecError as error:
+                    if error.code not in _AWAY:
+                        raise
         except BaseException as failure:
             self._failure = failure
 
     def _write(self, client: Client) -> None:
-        try:
-            while not self._stop.wait(_PAUSE_S):
-                batch = [self._document() for _ in range(self._chance.randint(1, 8))]
-                begun = time.monotonic()
-                assert client.ingest(batch, LIBRARY)["failed"] == 0
-                self.acks_s.append(time.monotonic() - begun)
-        except VecError as error:
-            if error.code not in _AWAY:
-                raise
+        while not self._stop.wait(_PAUSE_S):
+            batch = [self._document() for _ in range(self._chance.randint(1, 8))]
+            begun = time.monotonic()
+            assert client.ingest(batch, LIBRARY)["failed"] == 0
+            self.acks_s.append(time.monotonic() - begun)
 
     def _document(self) -> dict[str, Any]:
         document_id = f"d{self._chance.randrange(_IDS)}"
