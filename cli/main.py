@@ -35,6 +35,7 @@ COMMANDS = {
     "source": "source",
     "trim": "trim",
     "jobs": "jobs",
+    "worker": "worker",
     "verify": "verify",
     "backup": "backup",
     "restore": "restore",

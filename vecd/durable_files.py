@@ -139,6 +139,11 @@ def file_id(path: str | Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def identity(status: os.stat_result) -> list[int]:
+    """Identifies a file with its content, across a rename; JSON."""
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
 def create(path: Path) -> int:
     """A new file, open for writing, that only its user may read. Raises OSError."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

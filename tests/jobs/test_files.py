@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.instance import ndjson
 from tests.support.waiting import until
-from vecd.durable_files import replace, resolve
+from vecd.durable_files import identity, replace, resolve
 from vecd.engine.engine import Engine
 from vecd.errors import VecError
 from vecd.jobs import operations
@@ -270,7 +270,7 @@ def test_a_paused_export_keeps_its_file_until_it_is_cancelled(tmp_path: Path, mo
 def test_a_file_that_is_in_its_place_already_counts_as_renamed_and_another_one_does_not(tmp_path: Path) -> None:
     made, path = tmp_path / "made", tmp_path / "path"
     made.write_text("whole")
-    known = files.identity(made.stat())
+    known = identity(made.stat())
     path.write_text("from before")
     assert files.put_in_place(made, path, known)
     assert files.put_in_place(made, path, known)

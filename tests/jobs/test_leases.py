@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from tests.support.instance import ROOT, Instance
 from tests.support.waiting import until
 from vecd.client import Client, Pending
 from vecd.errors import VecError
+from vecd.jobs.leases import Attempt, WorkingTime
+from vecd.jobs.queue import QueuedJob
 
 LEASE_S = 1.0
 
@@ -417,3 +420,20 @@ def test_the_log_has_the_end_of_a_job_that_was_waited_for(client: Client) -> Non
     ends = {each["data"]["job_id"]: each["seq"] for each in events if each["data"]["job_id"] in heads}
     assert ends.keys() == heads.keys()
     assert [job_id for job_id, end in ends.items() if end > heads[job_id]] == []
+
+
+def test_a_short_lease_lasts_as_long_as_it_says_also_after_a_time_without_leases() -> None:
+    clock = [0.0]
+    time = WorkingTime(lambda: clock[0])
+    clock[0] += 3_600  # no leases, so nobody has measured the time
+    attempt = Attempt(QueuedJob(1, "elsewhere"), "worker", time, 0.5)
+    job: Any = SimpleNamespace(timeout_s=None, done=None, total=None)
+    attempt.begin(job)
+    time.tick()
+    assert attempt.lease_left_s == 0.5
+    clock[0] += 0.4
+    time.tick()
+    assert not attempt.expired
+    clock[0] += 0.2
+    time.tick()
+    assert attempt.expired

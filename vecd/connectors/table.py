@@ -68,6 +68,7 @@ def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any
 
 def _check_kafka(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
     check_secret(parameters, "password")
+    _check_tls(url, parameters, "kafka+ssl")
     if not url.hosts[0].name or url.query or not _KAFKA_TOPIC.fullmatch(url.path) or url.path in (".", ".."):
         raise VecError(
             Code.INVALID_REQUEST,
@@ -312,7 +313,9 @@ def check(direction: Direction, url_text: str, parameters: Mapping[str, Any]) ->
     a package that the transport needs is not installed."""
     url = parse(url_text)
     transport = find(url, direction)
-    given = check_parameters(f"the transport {transport.name}", "parameter", transport.parameters, parameters)
+    given = check_parameters(
+        f"the transport {transport.name}", "parameter", transport.parameters, parameters, texts=True
+    )
     check_paths(given)
     transport.check(direction, url, {**defaults(transport), **given})
     check_installed(transport)

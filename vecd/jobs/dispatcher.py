@@ -215,6 +215,7 @@ class Dispatcher:
     def _claim(self, worker: str, takes: Takes, lease_s: float) -> Claim | None:
         if self._closing:
             return None
+        self._time.tick()  # the time may not have been measured while there were no leases
         if (lease := self._tasks.take(worker, takes, lease_s)) is not None:
             given: Claim = Future()
             given.set_result(lease)

@@ -39,7 +39,8 @@ class WorkingTime:
         self.now = 0.0
 
     def tick(self) -> None:
-        """Call it every TICK_S. A longer pause means that the daemon, or the machine, was stopped."""
+        """Call it when a lease begins, and every TICK_S while there are any. A longer pause means that the daemon, or
+        the machine, was stopped."""
         now = self._clock()
         self.now += min(now - self._last, _TICK_MAX_S)
         self._last = now
@@ -78,6 +79,7 @@ class Attempt:
         self._deadline = None if job.timeout_s is None else self._begun + job.timeout_s - ago_s
         self.done, self.total, self._done_before = job.done, job.total, job.done or 0
         if self.lease_s is not None:
+            self._time.tick()
             self._ends = self._time.now + self.lease_s
 
     @property

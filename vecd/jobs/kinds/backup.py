@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
+from ...durable_files import identity
+from ...parameters import Parameter
 from ...store import backup
 from ...store.jobs import Job
 from . import output_files as files
-from .kind import JobKind, Param, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -27,8 +29,8 @@ class Backup(JobKind):
     name = "backup"
     what = "copy the store to a file"
     unit = "pages"
-    params: ClassVar[Mapping[str, Param]] = {
-        "path": Param("the file to write; replaced if it exists", str, required=True)
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "path": Parameter("the file to write; replaced if it exists", str, required=True)
     }
     running_max = 1
     begins_again = True
@@ -53,7 +55,7 @@ class Backup(JobKind):
                 yield Step()
             whole = made.lstat()
             files.target(run.engine, self.name, at["place"])  # the path may have changed since
-            files.put_in_place(made, place, files.identity(whole))
+            files.put_in_place(made, place, identity(whole))
         finally:
             files.clear(made)  # the next attempt cannot resume it
         return {"path": run.params["path"], "bytes": whole.st_size, "seq": seq}

@@ -3,7 +3,8 @@
 The file is consistent: it has the state at the seq at which the job began. Each step writes a page of documents; the
 checkpoint has that seq, the last id, and the durable length of the file, so that a resumed job truncates the rest. The
 state can be read again after a restart, unless the log has been trimmed past the seq; then the export starts over with
-a new one. With gzip each step is a separate member: concatenated gzip members are one file.
+a new one. With gzip each step is a separate member: concatenated gzip members are one file. An attempt at a job that a
+worker outside the daemon has begun (workers/leased_jobs.py) starts over too, with another file.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ import numpy as np
 import orjson
 
 from ... import limits
-from ...durable_files import create, reopen
+from ...durable_files import create, identity, reopen
 from ...engine import documents
 from ...engine.libraries import find
 from ...engine.read_views import AllDocuments, Listing, MatchingDocuments
 from ...filters import expressions
+from ...parameters import Parameter
 from ...store import documents as store
 from ...store.catalogue import Library
 from ...store.jobs import Job
 from . import output_files as files
-from .kind import JobKind, Param, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -43,11 +45,12 @@ class Export(JobKind):
     unit = "documents"
     library = "required"
     begins_again = True
-    params: ClassVar[Mapping[str, Param]] = {
-        "path": Param("the file to write; replaced if it exists", str, required=True),
-        "gzip": Param("whether to compress the file; default: if its name ends in .gz", bool),
-        "vectors": Param("whether to include vectors; documents without text always have them", bool),
-        "where": Param("filters; a document must match all", list),
+    runs = "anywhere"
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "path": Parameter("the file to write; replaced if it exists", str, required=True),
+        "gzip": Parameter("whether to compress the file; default: if its name ends in .gz", bool),
+        "vectors": Parameter("whether to include vectors; documents without text always have them", bool),
+        "where": Parameter("filters; a document must match all", list),
     }
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
@@ -57,9 +60,10 @@ class Export(JobKind):
 
     def steps(self, run: Run) -> Steps:
         at = run.checkpoint
-        if at is None or "file" not in at:  # a new job, or the checkpoint of an older version
+        if at is None or "file" not in at or _is_unfinished_outside(at):  # (or the checkpoint of an older version)
             at = files.first_checkpoint(run.engine, run.job)
             yield Step(at)
+            files.remove(run.job)
         made, place = Path(at["file"]), Path(at["place"])
         while True:
             if at.get("whole") is None:
@@ -78,6 +82,11 @@ class Export(JobKind):
 
     def tidy(self, engine: Engine, jobs: Iterable[Job]) -> None:
         files.tidy(jobs)
+
+
+def _is_unfinished_outside(at: dict[str, Any]) -> bool:
+    """Whether a worker outside the daemon has begun the file (workers/leased_jobs.py), and may still write to it."""
+    return bool(at.get("outside")) and at.get("whole") is None
 
 
 def _written(run: Run, made: Path, at: dict[str, Any]) -> Generator[Step, Future[None] | None, dict[str, Any]]:
@@ -104,7 +113,7 @@ def _written(run: Run, made: Path, at: dict[str, Any]) -> Generator[Step, Future
             at = {**at, "after": page[-1].id, "bytes": file.tell(), "documents": done}
             yield Step(at, done=done, total=max(total, done))
         os.fsync(fd)
-        at = {**at, "whole": files.identity(os.fstat(fd))}
+        at = {**at, "whole": identity(os.fstat(fd))}
     yield Step(at, done=at["documents"], total=at["documents"])
     return at
 

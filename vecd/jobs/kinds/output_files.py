@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...durable_files import check_regular, file_id, new_name, rename, resolve, sync_folder
+from ...durable_files import check_regular, file_id, identity, new_name, rename, resolve, sync_folder
 from ...errors import Code, VecError
 from ...settings import Settings
 from ...store.jobs import UNDONE, Job
@@ -103,11 +103,6 @@ def tidy(jobs: Iterable[Job]) -> None:
         if job.state in UNDONE:
             with contextlib.suppress(OSError):  # the folder may be on a file system that is not mounted
                 remove(job)
-
-
-def identity(status: os.stat_result) -> list[int]:
-    """Identifies a file across a rename; JSON, for a checkpoint."""
-    return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
 def put_in_place(made: Path, path: Path, known: list[int]) -> bool:
