@@ -23,6 +23,8 @@ OK = {"added": 1, "refused": []}
 
 
 class Pending:
+    ready = True
+
     def __init__(self, answer: Any) -> None:
         self._answer = answer
 

@@ -12,6 +12,7 @@ the reader is paused and the messages stay with the broker.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -45,6 +46,10 @@ _PAUSED_S: Final = 1.0
 _LATER: Final = frozenset((Code.BUSY, Code.DISK_FULL, Code.EMBEDDER_FAILED, Code.INDEX_FAILED, Code.NOT_FOUND))
 
 
+class _Stopped(Exception):
+    """The source is to stop."""
+
+
 @dataclass(slots=True)
 class _Sent:
     """A commit in flight. It is done when its answer is there and refuses nothing."""
@@ -74,6 +79,7 @@ class Source(Runner):
         with self._connect() as client:
             client.set_timeout(limits.STALL_S)
             stored = client.source_offsets(definition.name, definition.generation)
+            client.set_timeout(None)  # a slow embedder may take minutes for a batch
             parameters = {**table.defaults(transport), **definition.parameters}
             opening = Opening(definition, parse(definition.url), parameters, client.log, self._stop)
             reader = table.load_source(transport)(opening, stored)
@@ -118,10 +124,18 @@ class _Session:
 
     def run(self) -> None:
         """Returns when it is to stop; raises what ends the session."""
+        with contextlib.suppress(_Stopped):
+            self._run()
+
+    def _run(self) -> None:
         while not self._stop.is_set():
             if self._source.take_retry():
                 self._settle()
-                self._retry_letters()
+                try:
+                    self._retry_letters()
+                except VecError:
+                    self._source.retry()  # those that are left, in the next session
+                    raise
             messages = self._reader.read(limits.SOURCE_BATCH_MESSAGES, _NO_WAIT_S if self._sent else _WAIT_S)
             for batch in batches(messages, self._decoder):
                 if self._stop.is_set():
@@ -132,7 +146,7 @@ class _Session:
             if not messages:
                 self._settle()
             self._ask_lag()
-        self._settle()
+        self._take_answers()
 
     # --- commits ----------------------------------------------------------------------------------------------------
 
@@ -162,6 +176,11 @@ class _Session:
         while self._sent:
             self._finish_first()
 
+    def _take_answers(self) -> None:
+        """Takes the answers that are there. A commit without one may become durable later: its offsets tell."""
+        while self._sent and self._sent[0].pending.ready:
+            self._finish_first()
+
     def _finish_first(self) -> None:
         """Waits until the oldest commit is durable; tries again what the daemon does not take now."""
         failures = 0
@@ -170,9 +189,7 @@ class _Session:
                 if error.code not in _LATER:
                     raise error
                 failures += 1
-                if not self._rest(error, failures):
-                    self._sent.clear()
-                    return
+                self._rest(error, failures)
             self._send_again()
         sent = self._sent.popleft()
         self._reader.committed(sent.batch.offsets)
@@ -185,7 +202,7 @@ class _Session:
         if sent.done:
             return None
         try:
-            answer = sent.pending.result()
+            answer = self._answer(sent.pending)
         except VecError as error:
             if error.disconnected:
                 raise
@@ -193,6 +210,18 @@ class _Session:
         sent.done = not answer["refused"]
         sent.batch.refuse([(each.pop("index"), VecError.from_wire(each)) for each in map(dict, answer["refused"])])
         return None
+
+    def _answer(self, pending: Pending) -> dict[str, Any]:
+        """Waits for an answer, as long as the daemon is at work. Raises VecError, and _Stopped if it is to stop."""
+        silent_since = time.monotonic()
+        while not pending.ready:
+            if self._stop.is_set():
+                raise _Stopped
+            if self._stop.wait_with(self._client, _LAG_S):
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > limits.SILENCE_S:
+                self._client.check_daemon()
+        return pending.result()
 
     def _send_again(self) -> None:
         """Sends the commits in flight that are not done once more, in their order: those of the same partitions behind
@@ -203,17 +232,14 @@ class _Session:
             if not sent.done:
                 sent.pending = self._submit(sent.batch, sent.expected)
 
-    def _rest(self, error: VecError, failures: int) -> bool:
-        """Waits while the daemon takes nothing; false if it is to stop."""
+    def _rest(self, error: VecError, failures: int) -> None:
+        """Waits while the daemon takes nothing. Raises _Stopped."""
         self._status.failed("failing", error)
         until = time.monotonic() + backoff.pause_s(failures, _REFUSED_S, _REFUSED_S_MAX) / 2 + _REFUSED_S / 2
-        while not self._stop.is_set():
-            left_s = until - time.monotonic()
-            if left_s <= 0:
-                return True
+        while (left_s := until - time.monotonic()) > 0:
             self._reader.pause()
-            self._stop.wait(min(left_s, _PAUSED_S))
-        return False
+            if self._stop.wait(min(left_s, _PAUSED_S)):
+                raise _Stopped
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 
@@ -245,9 +271,9 @@ class _Session:
             if document is not None:
                 batch.documents.append(document)
                 batch.sources.append(message)
-        answer = self._submit(batch, {}).result()
+        answer = self._answer(self._submit(batch, {}))
         if answer["refused"]:
             refused = dict(answer["refused"][0])
             refused.pop("index")
             buried = SourceBatch(messages=1, letters=[letter_of(message, VecError.from_wire(refused))])
-            self._submit(buried, {}).result()
+            self._answer(self._submit(buried, {}))
