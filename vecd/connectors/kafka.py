@@ -73,7 +73,6 @@ class _KafkaSink:
             "batch_size": _REQUEST_BYTES,
             "message_max_bytes": _MESSAGE_BYTES_MAX,
             "message_timeout_ms": timeout_ms,
-            "socket_timeout_ms": max(10, min(timeout_ms, 60_000)),
             **({"batch_num_messages": 1} if self._alone else {}),
         }
 
