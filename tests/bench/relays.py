@@ -179,7 +179,7 @@ class Kafka:
         self._server = server
 
     def url(self, name: str) -> str:
-        return f"kafka://{self._server.bootstrap}/{name}"
+        return f"kafka://{self._server.address}/{name}"
 
     def parameters(self) -> Mapping[str, Any]:
         return {}
@@ -188,7 +188,7 @@ class Kafka:
         from confluent_kafka import Producer
 
         producer = Producer(
-            {"bootstrap.servers": self._server.bootstrap, "enable.idempotence": True, "acks": "all", "linger.ms": 0}
+            {"bootstrap.servers": self._server.address, "enable.idempotence": True, "acks": "all", "linger.ms": 0}
         )
         producer.list_topics(timeout=10)
         began = time.perf_counter()
@@ -203,7 +203,7 @@ class Kafka:
 
         consumer = Consumer(
             {
-                "bootstrap.servers": self._server.bootstrap, "group.id": "bench", "auto.offset.reset": "latest",
+                "bootstrap.servers": self._server.address, "group.id": "bench", "auto.offset.reset": "latest",
                 "fetch.wait.max.ms": 5,
             }
         )  # fmt: skip
@@ -217,6 +217,13 @@ class Kafka:
                 headers: Any = dict(message.headers() or ())
                 yield {"vec-cursor": headers["vec-cursor"].decode()}
         consumer.close()
+
+
+class KafkaOnce(Kafka):
+    """Exactly once, in transactions; beside the library without them."""
+
+    def parameters(self) -> Mapping[str, Any]:
+        return {"exactly_once": True}
 
 
 class Nats:
@@ -292,7 +299,8 @@ def _server(module: str, name: str) -> type[Broker] | None:
 
 _TARGETS: Final[Mapping[str, tuple[str, str, Callable[[Any], Target]]]] = {
     "redis": ("redis", "RedisServer", Redis),
-    "kafka": ("kafka", "NoidaDb", Kafka),
+    "kafka": ("kafka", "KafkaServer", Kafka),
+    "kafka-once": ("kafka", "KafkaServer", KafkaOnce),
     "rabbitmq": ("rabbitmq", "RabbitMQ", RabbitMQ),
     "nats": ("nats", "NatsServer", Nats),
 }
@@ -357,7 +365,7 @@ def _until(client: Client, name: str, reached: Callable[[dict[str, Any]], bool])
     until = time.monotonic() + 120
     while not reached(shown := client.relay(name)):
         assert time.monotonic() < until, shown
-        time.sleep(0.002)
+        time.sleep(0.02)
     return shown
 
 

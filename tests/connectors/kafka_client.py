@@ -75,7 +75,7 @@ def produce(
     headers: Mapping[str, bytes] | None = None,
 ) -> None:
     """Returns when the broker has confirmed all. Partition -1: by the key."""
-    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
     errors: list[Any] = []
 
     def known(error: KafkaError | None, _: object) -> None:

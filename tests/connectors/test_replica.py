@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.connectors.test_relay import connector_pids
-from tests.support.brokers import KafkaServer, RabbitMQ, RedisServer, fresh_name
+from tests.support.brokers import KafkaServer, NatsServer, RabbitMQ, RedisServer, fresh_name
 from tests.support.brokers.fixtures import require
 from tests.support.instance import Instance
 from tests.support.waiting import until
@@ -126,6 +126,18 @@ def test_a_replica_over_redis_ends_equal_though_all_parts_are_killed(replica: Re
         own_redis.restart,
     ]
     trouble(replica, random.Random(7), deaths)
+    replica.check()
+
+
+def test_a_replica_over_nats_ends_equal_though_the_broker_and_a_daemon_are_killed(
+    replica: Replica, own_nats: NatsServer
+) -> None:
+    stream = f"nats://{own_nats.address}/{fresh_name()}"
+    replica.primary.vec("library", "create", "notes")
+    replica.add_relay(stream, "--payload")  # it creates the stream
+    replica.add_source("copy", stream)
+    deaths = [lambda: own_nats.restart(killed=True), lambda: kill_daemon(replica.replica)]
+    trouble(replica, random.Random(10), deaths)
     replica.check()
 
 

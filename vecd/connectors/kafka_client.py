@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from ..delivery import AttemptFailed
 from ..errors import Code, VecError
 from .secrets import read_secret
+from .tls import client_context
 from .transport import Opening
 
 PORT: Final = 9092
@@ -104,6 +105,7 @@ class Connection:
             settings["sasl.username"] = user
             settings["sasl.password"] = read_secret(parameters, "password") or ""
         if tls:
+            client_context(parameters)  # checks the files: its errors name them
             files = {"ca_file": "ssl.ca.location", "cert_file": "ssl.certificate.location",
                      "key_file": "ssl.key.location"}  # fmt: skip
             settings |= {theirs: parameters[ours] for ours, theirs in files.items() if parameters[ours]}
@@ -131,10 +133,8 @@ class Connection:
         if error is None:
             return AttemptFailed(f"{self.server} did not answer within {self.timeout_s:g} s ({what})", unreachable=True)
         text = f"{what}: {self.server}: {error.str()}"
-        if hint := _CONFIGURATION.get(error.code()):
+        if hint := _what_to_correct(error):
             return VecError(Code.SETTINGS, text, hint)
-        if error.code() == KafkaError._SSL and "certificate" in error.str():
-            return VecError(Code.SETTINGS, text, "check ca_file, cert_file and key_file, and the URL's host")
         return AttemptFailed(text, unreachable=True)
 
     @contextmanager
@@ -182,7 +182,14 @@ class Connection:
     @property
     def hopeless(self) -> bool:
         """Whether the last report says that the configuration is wrong."""
-        return self._last is not None and self._last.code() in _CONFIGURATION
+        return self._last is not None and _what_to_correct(self._last) is not None
+
+
+def _what_to_correct(error: KafkaError) -> str | None:
+    """None if the same may succeed later."""
+    if error.code() == KafkaError._SSL and "certificate" in error.str():
+        return "name the certificate to trust: -p ca_file=PATH; its names must include the URL's host"
+    return _CONFIGURATION.get(error.code())
 
 
 def _is_new(error: KafkaError) -> bool:

@@ -64,7 +64,7 @@ class Relay(Runner):
             feed = RelayFeed(client, definition, self._stop, lambda: self._retry_letters(feed, sink, client.log))
             options = DeliveryOptions(
                 messages_max=_PAYLOAD_MESSAGES if definition.payload else None,
-                age_s=0.0,
+                age_s=0.25,  # what has arrived already is one batch: under load, one write each would be too slow
                 idle_s=0.0,
                 attempts_max=None,
                 retry_s=RETRY_S,

@@ -27,7 +27,6 @@ class SourceBatch:
     size: int = 0  # bytes of the bodies
     letters_size: int = 0
     resolved: list[int] = field(default_factory=list)  # ids of dead letters that this is another attempt at
-    attempts: Mapping[int, int] = field(default_factory=dict)  # of those: the attempts so far, by index of the document
 
     def has_room(self, message: InMessage) -> bool:
         return not self.messages or (

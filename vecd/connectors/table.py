@@ -68,6 +68,7 @@ def _check_rabbitmq(direction: Direction, url: Url, parameters: Mapping[str, Any
 
 def _check_kafka(direction: Direction, url: Url, parameters: Mapping[str, Any]) -> None:
     check_secret(parameters, "password")
+    _check_tls(url, parameters, "kafka+ssl")
     if not url.hosts[0].name or url.query or not _KAFKA_TOPIC.fullmatch(url.path) or url.path in (".", ".."):
         raise VecError(
             Code.INVALID_REQUEST,

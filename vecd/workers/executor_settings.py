@@ -90,8 +90,8 @@ def load(
             f"jobs.executor is {found.executor!r}, and no URL of a broker is set",
             f"set {_variable('executor_url')}, or executor_url_file in [{JOBS_TABLE}]",
         )
-    if found.executor_url and found.remote:
-        _check_url(found.executor_url, found.executor, "the broker's URL")
+    if found.remote:
+        _check_url(found.broker_url(), found.executor, "the broker's URL")
     return found
 
 

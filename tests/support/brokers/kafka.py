@@ -3,8 +3,8 @@
 What each really does, as tried:
 
                               noida-db 0.2.3                         mock cluster of librdkafka 2.16
-    durable                   when it is stopped; killed, it loses   in memory
-                              the last half second
+    durable                   what was confirmed half a second       in memory
+                              before it ends, however it ends
     groups, offsets           yes, kept over a restart               yes
     idempotent producers      until it is killed: then it has        yes
                               forgotten them (fatal error there)
@@ -23,12 +23,16 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from ..proxy import Proxy
 from .broker import HOST, Broker
+
+#: After this time the server has written what it has confirmed. It does not say when.
+_WRITTEN_S: Final = 1.0
 
 
 class KafkaServer(Broker):
@@ -43,6 +47,25 @@ class KafkaServer(Broker):
     def command(self) -> list[str]:
         place = ["--host", HOST, "--kafka-port", str(self.port), "--data-dir", str(self.folder / "data")]
         return [str(_program()), "start", "--only", "kafka", *place]
+
+    def stop(self) -> None:
+        time.sleep(_WRITTEN_S)
+        super().stop()
+
+    def kill(self) -> None:
+        time.sleep(_WRITTEN_S)
+        super().kill()
+
+    def restart(self, *, killed: bool = False) -> None:
+        """Loses what is confirmed meanwhile: use `restart_behind` while somebody writes."""
+        time.sleep(_WRITTEN_S)
+        super().restart(killed=killed)
+
+    def restart_behind(self, network: Proxy) -> None:
+        """Cuts the network, kills the broker, which loses what is open and nothing that is confirmed, and starts it."""
+        network.down()
+        self.restart(killed=True)
+        network.heal()
 
     @property
     def url(self) -> str:
