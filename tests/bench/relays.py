@@ -156,26 +156,28 @@ class RabbitMQ:
     def receive(self, name: str, stop: threading.Event) -> Iterator[Mapping[str, str]]:
         import aio_pika
 
-        loop = asyncio.new_event_loop()
-        connection: Any = loop.run_until_complete(aio_pika.connect(self._server.url))
-        channel = loop.run_until_complete(connection.channel())
-        queue = loop.run_until_complete(channel.get_queue(name))
-        loop.run_until_complete(queue.purge())
         arrived: asyncio.Queue[str] = asyncio.Queue()
 
         async def take(message: Any) -> None:
             arrived.put_nowait(message.message_id)
 
-        loop.run_until_complete(queue.consume(take, no_ack=True))
-        yield {}
-        while not stop.is_set():
-            try:
-                cursor = loop.run_until_complete(asyncio.wait_for(arrived.get(), 0.1))
-            except TimeoutError:
-                continue
-            yield {"vec-cursor": cursor}
-        loop.run_until_complete(connection.close())
-        loop.close()
+        async def listen() -> Any:
+            connection = await aio_pika.connect(self._server.url)
+            queue = await (await connection.channel()).get_queue(name)
+            await queue.purge()
+            await queue.consume(take, no_ack=True)
+            return connection
+
+        with asyncio.Runner() as runner:
+            connection = runner.run(listen())
+            yield {}
+            while not stop.is_set():
+                try:
+                    cursor = runner.run(asyncio.wait_for(arrived.get(), 0.1))
+                except TimeoutError:
+                    continue
+                yield {"vec-cursor": cursor}
+            runner.run(connection.close())
 
 
 class Kafka:
