@@ -16,7 +16,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from ..errors import Code, VecError
 from . import table
 from .decoding import Decoder
 from .definition import SourceDefinition
+from .messages import InMessage
 from .runner import Connect, Runner
 from .source_batches import SourceBatch, batches, letter_of, message_of
 from .status import Status
@@ -36,6 +37,8 @@ from .url import parse
 _IN_FLIGHT: Final = 2
 #: How long a read waits for messages: when nothing is in flight, and when something is.
 _WAIT_S, _NO_WAIT_S = 0.5, 0.005
+#: Messages of the first read; each further one takes up to twice as many.
+_COUNT_FIRST: Final = 64
 #: How often the broker is asked for the lag.
 _LAG_S: Final = 1.0
 #: Pauses while the daemon does not take a batch.
@@ -120,6 +123,7 @@ class _Session:
         self._status = status
         self._stop = stop
         self._sent: deque[_Sent] = deque()
+        self._count = _COUNT_FIRST  # messages of the next read
         self._lag_at = 0.0
 
     def run(self) -> None:
@@ -136,7 +140,8 @@ class _Session:
                 except VecError:
                     self._source.retry()  # those that are left, in the next session
                     raise
-            messages = self._reader.read(limits.SOURCE_BATCH_MESSAGES, _NO_WAIT_S if self._sent else _WAIT_S)
+            messages = self._reader.read(self._count, _NO_WAIT_S if self._sent else _WAIT_S)
+            self._adapt(messages)
             for batch in batches(messages, self._decoder):
                 if self._stop.is_set():
                     break
@@ -147,6 +152,12 @@ class _Session:
                 self._settle()
             self._ask_lag()
         self._take_answers()
+
+    def _adapt(self, messages: Sequence[InMessage]) -> None:
+        """Bounds the memory of a read: after messages of a megabyte, the next read takes few."""
+        if messages:
+            mean = sum(len(each.body) for each in messages) // len(messages) + 1
+            self._count = max(1, min(limits.SOURCE_BATCH_MESSAGES, 2 * self._count, limits.SOURCE_READ_BYTES // mean))
 
     # --- commits ----------------------------------------------------------------------------------------------------
 
