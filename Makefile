@@ -7,7 +7,7 @@ WORKERS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint format bench recall crash faults fuzz model soak completions clean
+.PHONY: demo test check lint format bench recall crash chaos faults fuzz model soak completions clean
 
 $(BIN)/vec: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,11 @@ recall: $(BIN)/vec
 KILLS ?= 1000
 crash: $(BIN)/vec
 	$(BIN)/python -m tests.crash --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# A minute with each broker, in which everything between a relay and a source is killed, stopped or cut at random.
+SECONDS ?= 60
+chaos: $(BIN)/vec
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # Draws long sequences of requests, kills and restarts, and compares each answer with that of a model.
 model: $(BIN)/vec

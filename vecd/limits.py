@@ -232,6 +232,8 @@ SOURCE_MESSAGE_BYTES_MAX: Final = 32 * MIB
 #: Messages, and bytes of their bodies, that a source applies in one transaction: a few hundredths of a second.
 SOURCE_BATCH_MESSAGES: Final = 512
 SOURCE_BATCH_BYTES: Final = MIB
+#: Bytes of the messages that a source reads at once, about: as many as the mean size of the last ones allows.
+SOURCE_READ_BYTES: Final = 8 * MIB
 #: Partitions of a source; characters of an offset, or of a rule of its mapping; and of the name of its group.
 SOURCE_PARTITIONS_MAX: Final = 10_000
 SOURCE_VALUE_CHARS_MAX: Final = 1_000

@@ -1,7 +1,4 @@
-"""Declared parameters of pluggable kinds (kinds of job, transports of connectors), and the check of given values.
-
-A value may be text where another type is declared, as it comes from a command line: "true", "10", "0.5".
-"""
+"""Declared parameters of pluggable kinds (kinds of job, transports of connectors), and the check of given values."""
 
 from __future__ import annotations
 
@@ -67,11 +64,12 @@ class Parameter:
 
 
 def check_parameters(
-    owner: str, word: str, declared: Mapping[str, Parameter], given: Mapping[str, Any]
+    owner: str, word: str, declared: Mapping[str, Parameter], given: Mapping[str, Any], *, texts: bool = False
 ) -> dict[str, Any]:
     """The given values that are not null, each of its declared type.
 
-    `owner` is what has the parameters ("the transport redis"), and `word` what it calls one. Raises VecError
+    `owner` is what has the parameters ("the transport redis"), and `word` what it calls one. With `texts`, a value may
+    be text where another type is declared, as it comes from a command line: "true", "10", "0.5". Raises VecError
     `invalid_request` for an unknown name, an invalid value, or a required one that is missing.
     """
     values: dict[str, Any] = {}
@@ -84,7 +82,7 @@ def check_parameters(
         if value is None:
             continue
         parameter = declared[name]
-        if isinstance(value, str):
+        if texts and isinstance(value, str):
             value = parameter.parsed(value)
         if not parameter.accepts(value):
             raise VecError(

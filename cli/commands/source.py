@@ -41,7 +41,7 @@ def add(
     library: options.Library = "default",
     group: Annotated[
         str | None,
-        typer.Option("--group", "-g", help="The group of consumers at the broker. Default: vec.NAME.", metavar="GROUP"),
+        typer.Option("--group", "-g", help="The group that shows the position at the broker.", metavar="GROUP"),
     ] = None,
     rule: Annotated[
         list[str] | None,

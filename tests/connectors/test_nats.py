@@ -327,15 +327,14 @@ def test_a_relay_to_jetstream_keeps_the_order_over_kills_of_either_side(
     until(lambda: relay(instance)["state"] == "running", "the state")
 
 
-@pytest.mark.parametrize("form", ["vec", "cloudevents"])
 def test_a_relay_and_a_source_keep_a_replica_over_a_restart_of_the_server_and_the_process(
-    own_nats: NatsServer, form: str
+    own_nats: NatsServer,
 ) -> None:
     with Instance({"VEC_EMBEDDER": "hash"}) as first, Instance({"VEC_EMBEDDER": "hash"}) as second:
         for each in (first, second):
             each.start()
         url = f"{own_nats.url}/replica"
-        first.vec("relay", "add", "out", url, "--payload", "--format", form)
+        first.vec("relay", "add", "out", url, "--payload")
         put(first, "a", "b", "c")
         second.vec("source", "add", "in", url, "--library", "default")
         until(lambda: sorted(texts(second)) == ["a", "b", "c"], "the first documents")

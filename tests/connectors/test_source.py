@@ -200,6 +200,7 @@ def test_what_cannot_be_a_source_is_refused_before_it_is_stored(instance: Instan
         (2, "in", "file://relative"), (2, "a b", f"file://{tmp_path}/x"), (2, "in", f"file://{tmp_path}/x", "-m", "id"),
         (2, "in", f"file://{tmp_path}/x", "-m", "id=a"), (2, "in", f"file://{tmp_path}/x", "-m", "text=a..b"),
         (2, "in", f"file://{tmp_path}/x", "--library", "a b"), (2, "in", f"file://{tmp_path}/x", "-p", "start=now"),
+        (2, "in", f"file://{tmp_path}/x", "-m", "text=a", "--from-library", "b"),
         (2, "in", "https://localhost/x"), (2, "in", f"file://{tmp_path}/x", "-g", ""),
     ):  # fmt: skip
         instance.vec("source", "add", *map(str, arguments), status=int(status))

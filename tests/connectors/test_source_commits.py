@@ -23,6 +23,8 @@ OK = {"added": 1, "refused": []}
 
 
 class Pending:
+    ready = True
+
     def __init__(self, answer: Any) -> None:
         self._answer = answer
 
@@ -69,8 +71,10 @@ class Reader:
         self._reads = deque(reads)
         self.committed_offsets: list[dict[str, str]] = []
         self.pauses = 0
+        self.counts: list[int] = []
 
     def read(self, count_max: int, wait_s: float) -> Sequence[InMessage]:
+        self.counts.append(count_max)
         if not self._reads:
             self._stop.set()
             return ()
@@ -155,6 +159,13 @@ def test_a_document_that_fits_no_frame_becomes_a_dead_letter() -> None:
     run(client, [message("a", 1), message("the-largest", 2), message("c", 3)])
     assert client.documents == ["a", "c"]
     assert [(each["position"], each["code"]) for each in client.letters] == [("0@2", Code.TOO_LARGE)]
+
+
+def test_a_read_takes_fewer_messages_after_large_ones() -> None:
+    small = [message("a", 1)]
+    large = [InMessage("0", "2", b'{"id":"b","text":"%s"}' % (b"x" * (limits.SOURCE_READ_BYTES // 4)))]
+    reader, _ = run(Client(), small, small, small, small, large, small)
+    assert reader.counts == [64, 128, 256, 512, 512, 3, 6]
 
 
 # --- batches --------------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from vecd.daemon import main
 from vecd.engine.engine import Engine
 from vecd.jobs.effects import WriteDocuments
 from vecd.jobs.kinds import KINDS
-from vecd.jobs.kinds.kind import JobKind, Param, Run, Step, Steps
+from vecd.jobs.kinds.kind import JobKind, Run, Step, Steps
+from vecd.parameters import Parameter
 from vecd.store.documents import DocumentBatch, Entry
 
 
@@ -36,9 +37,9 @@ class Ledger(JobKind):
     what = "write down each step"
     library = "required"
     library_max = None
-    params: ClassVar[Mapping[str, Param]] = {
-        "steps": Param("how many", int, required=True),
-        "seconds": Param("how long each takes", float),
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "steps": Parameter("how many", int, required=True),
+        "seconds": Parameter("how long each takes", float),
     }
 
     def steps(self, run: Run) -> Steps:
@@ -58,9 +59,9 @@ class Elsewhere(JobKind):
     library = "required"
     library_max = None
     runs = "outside"
-    params: ClassVar[Mapping[str, Param]] = {
-        "steps": Param("how many", int, required=True),
-        "seconds": Param("how long each takes", float),
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "steps": Parameter("how many", int, required=True),
+        "seconds": Parameter("how long each takes", float),
     }
 
 
@@ -81,7 +82,7 @@ class Mover(JobKind):
 
     name = "mover"
     what = "make a step and kill the daemon"
-    params: ClassVar[Mapping[str, Param]] = {"steps": Param("how many", int, required=True)}
+    params: ClassVar[Mapping[str, Parameter]] = {"steps": Parameter("how many", int, required=True)}
 
     def steps(self, run: Run) -> Steps:
         number = (run.checkpoint or 0) + 1
@@ -96,7 +97,7 @@ class Failer(JobKind):
 
     name = "failer"
     what = "fail so often"
-    params: ClassVar[Mapping[str, Param]] = {"times": Param("how often", int, required=True)}
+    params: ClassVar[Mapping[str, Parameter]] = {"times": Parameter("how often", int, required=True)}
     backoff_max_s = 0.05
 
     def steps(self, run: Run) -> Steps:

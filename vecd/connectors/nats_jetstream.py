@@ -32,6 +32,7 @@ from nats.js import errors as jetstream
 from ..delivery import AttemptFailed, DeliveryBatch, Refused
 from ..errors import Code, VecError
 from . import tls
+from .causes import reason
 from .loop_thread import LoopThread
 from .messages import InMessage, OutMessage
 from .secrets import read_secret
@@ -126,7 +127,7 @@ class _Connection:
             return AttemptFailed(f"{self.server} has no JetStream, or not yet", unreachable=True)
         if isinstance(error, jetstream.APIError):
             return AttemptFailed(f"{self.server}: {error.description}", unreachable=True)
-        return AttemptFailed(f"{self.server} cannot be reached ({error or type(error).__name__})", unreachable=True)
+        return AttemptFailed(f"{self.server} cannot be reached ({reason(error)})", unreachable=True)
 
     def close(self) -> None:
         with contextlib.suppress(Exception):  # what is left is closed with the loop

@@ -31,6 +31,7 @@ from .. import limits
 from ..delivery import AttemptFailed, DeliveryBatch
 from ..errors import Code, VecError
 from . import tls
+from .causes import causes, reason
 from .loop_thread import LoopThread
 from .messages import InMessage, OutMessage
 from .secrets import read_secret
@@ -134,7 +135,7 @@ class _Connection:
     def translated(self, error: BaseException) -> Exception:
         """The error that says what happened, and whether it passes."""
         said = str(error) or type(error).__name__
-        handshake = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
+        handshake = next((each for each in causes(error) if isinstance(each, ssl.SSLError)), None)
         if handshake is not None and not isinstance(handshake, (ssl.SSLZeroReturnError, ssl.SSLEOFError)):
             return tls.refused(self.server, handshake)
         if isinstance(error, exceptions.AuthenticationError):
@@ -152,7 +153,7 @@ class _Connection:
                 "use a server that is not in cluster mode",
             )
         if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError)):
-            return AttemptFailed(f"{self.server} cannot be reached ({said})", unreachable=True)
+            return AttemptFailed(f"{self.server} cannot be reached ({reason(error)})", unreachable=True)
         if isinstance(error, (exceptions.ReadOnlyError, exceptions.OutOfMemoryError, exceptions.ClusterDownError)):
             return AttemptFailed(f"{self.server}: {said}", unreachable=True)
         if isinstance(error, exceptions.ResponseError):
@@ -178,12 +179,6 @@ class _Connection:
         self._loop.close()
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 # --- relay ------------------------------------------------------------------------------------------------------------
 
 
@@ -195,9 +190,16 @@ class _StreamSink:
         self._log_id = opening.log_id
         self._relay = opening.definition.name
         self._maxlen: int = opening.parameters["maxlen"]
+        self._skipped = False  # whether it was logged that events were skipped
         self._replicas: int = opening.parameters["replicas"]
 
     def deliver(self, batch: DeliveryBatch[OutMessage]) -> None:
+        if batch.again:  # cannot come from here: no event is ever refused alone
+            raise VecError(
+                Code.UNSUPPORTED,
+                f"the stream {self._key!r} cannot take dead letters again: its ids only grow",
+                f"vec relay drop {self._relay}",
+            )
         for entries in _parts(batch.items):
             self._add(entries)
 
@@ -222,6 +224,12 @@ class _StreamSink:
                     f"name another stream; or, if that one is not needed: {self._delete}",
                 )
             raise self._connection.refusal(said)
+        if entries and not added[1] and not self._skipped:
+            self._skipped = True  # usual for some events after a crash, and for all of them after a reset
+            log.info(
+                "a relay's events are in its stream already, or were before it was trimmed",
+                extra={"relay": self._relay, "stream": self._key, "first": entries[0][0], "last": entries[-1][0]},
+            )
         if acknowledged < self._replicas:
             raise AttemptFailed(
                 f"{acknowledged} of {self._replicas} replicas of {self._connection.server} have the batch",

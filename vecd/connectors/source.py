@@ -12,10 +12,11 @@ the reader is paused and the messages stay with the broker.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from ..errors import Code, VecError
 from . import table
 from .decoding import Decoder
 from .definition import SourceDefinition
+from .messages import InMessage
 from .runner import Connect, Runner
 from .source_batches import SourceBatch, batches, letter_of, message_of
 from .status import Status
@@ -35,6 +37,8 @@ from .url import parse
 _IN_FLIGHT: Final = 2
 #: How long a read waits for messages: when nothing is in flight, and when something is.
 _WAIT_S, _NO_WAIT_S = 0.5, 0.005
+#: Messages of the first read; each further one takes up to twice as many.
+_COUNT_FIRST: Final = 64
 #: How often the broker is asked for the lag.
 _LAG_S: Final = 1.0
 #: Pauses while the daemon does not take a batch.
@@ -43,6 +47,10 @@ _REFUSED_S, _REFUSED_S_MAX = 0.2, 10.0
 _PAUSED_S: Final = 1.0
 #: The daemon refuses the batch now, and may take the same one later.
 _LATER: Final = frozenset((Code.BUSY, Code.DISK_FULL, Code.EMBEDDER_FAILED, Code.INDEX_FAILED, Code.NOT_FOUND))
+
+
+class _Stopped(Exception):
+    """The source is to stop."""
 
 
 @dataclass(slots=True)
@@ -74,6 +82,7 @@ class Source(Runner):
         with self._connect() as client:
             client.set_timeout(limits.STALL_S)
             stored = client.source_offsets(definition.name, definition.generation)
+            client.set_timeout(None)  # a slow embedder may take minutes for a batch
             parameters = {**table.defaults(transport), **definition.parameters}
             opening = Opening(definition, parse(definition.url), parameters, client.log, self._stop)
             reader = table.load_source(transport)(opening, stored)
@@ -114,15 +123,25 @@ class _Session:
         self._status = status
         self._stop = stop
         self._sent: deque[_Sent] = deque()
+        self._count = _COUNT_FIRST  # messages of the next read
         self._lag_at = 0.0
 
     def run(self) -> None:
         """Returns when it is to stop; raises what ends the session."""
+        with contextlib.suppress(_Stopped):
+            self._run()
+
+    def _run(self) -> None:
         while not self._stop.is_set():
             if self._source.take_retry():
                 self._settle()
-                self._retry_letters()
-            messages = self._reader.read(limits.SOURCE_BATCH_MESSAGES, _NO_WAIT_S if self._sent else _WAIT_S)
+                try:
+                    self._retry_letters()
+                except VecError:
+                    self._source.retry()  # those that are left, in the next session
+                    raise
+            messages = self._reader.read(self._count, _NO_WAIT_S if self._sent else _WAIT_S)
+            self._adapt(messages)
             for batch in batches(messages, self._decoder):
                 if self._stop.is_set():
                     break
@@ -132,7 +151,13 @@ class _Session:
             if not messages:
                 self._settle()
             self._ask_lag()
-        self._settle()
+        self._take_answers()
+
+    def _adapt(self, messages: Sequence[InMessage]) -> None:
+        """Bounds the memory of a read: after messages of a megabyte, the next read takes few."""
+        if messages:
+            mean = sum(len(each.body) for each in messages) // len(messages) + 1
+            self._count = max(1, min(limits.SOURCE_BATCH_MESSAGES, 2 * self._count, limits.SOURCE_READ_BYTES // mean))
 
     # --- commits ----------------------------------------------------------------------------------------------------
 
@@ -162,6 +187,11 @@ class _Session:
         while self._sent:
             self._finish_first()
 
+    def _take_answers(self) -> None:
+        """Takes the answers that are there. A commit without one may become durable later: its offsets tell."""
+        while self._sent and self._sent[0].pending.ready:
+            self._finish_first()
+
     def _finish_first(self) -> None:
         """Waits until the oldest commit is durable; tries again what the daemon does not take now."""
         failures = 0
@@ -170,9 +200,7 @@ class _Session:
                 if error.code not in _LATER:
                     raise error
                 failures += 1
-                if not self._rest(error, failures):
-                    self._sent.clear()
-                    return
+                self._rest(error, failures)
             self._send_again()
         sent = self._sent.popleft()
         self._reader.committed(sent.batch.offsets)
@@ -185,7 +213,7 @@ class _Session:
         if sent.done:
             return None
         try:
-            answer = sent.pending.result()
+            answer = self._answer(sent.pending)
         except VecError as error:
             if error.disconnected:
                 raise
@@ -193,6 +221,18 @@ class _Session:
         sent.done = not answer["refused"]
         sent.batch.refuse([(each.pop("index"), VecError.from_wire(each)) for each in map(dict, answer["refused"])])
         return None
+
+    def _answer(self, pending: Pending) -> dict[str, Any]:
+        """Waits for an answer, as long as the daemon is at work. Raises VecError, and _Stopped if it is to stop."""
+        silent_since = time.monotonic()
+        while not pending.ready:
+            if self._stop.is_set():
+                raise _Stopped
+            if self._stop.wait_with(self._client, _LAG_S):
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > limits.SILENCE_S:
+                self._client.check_daemon()
+        return pending.result()
 
     def _send_again(self) -> None:
         """Sends the commits in flight that are not done once more, in their order: those of the same partitions behind
@@ -203,17 +243,14 @@ class _Session:
             if not sent.done:
                 sent.pending = self._submit(sent.batch, sent.expected)
 
-    def _rest(self, error: VecError, failures: int) -> bool:
-        """Waits while the daemon takes nothing; false if it is to stop."""
+    def _rest(self, error: VecError, failures: int) -> None:
+        """Waits while the daemon takes nothing. Raises _Stopped."""
         self._status.failed("failing", error)
         until = time.monotonic() + backoff.pause_s(failures, _REFUSED_S, _REFUSED_S_MAX) / 2 + _REFUSED_S / 2
-        while not self._stop.is_set():
-            left_s = until - time.monotonic()
-            if left_s <= 0:
-                return True
+        while (left_s := until - time.monotonic()) > 0:
             self._reader.pause()
-            self._stop.wait(min(left_s, _PAUSED_S))
-        return False
+            if self._stop.wait(min(left_s, _PAUSED_S)):
+                raise _Stopped
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 
@@ -245,9 +282,9 @@ class _Session:
             if document is not None:
                 batch.documents.append(document)
                 batch.sources.append(message)
-        answer = self._submit(batch, {}).result()
+        answer = self._answer(self._submit(batch, {}))
         if answer["refused"]:
             refused = dict(answer["refused"][0])
             refused.pop("index")
             buried = SourceBatch(messages=1, letters=[letter_of(message, VecError.from_wire(refused))])
-            self._submit(buried, {}).result()
+            self._answer(self._submit(buried, {}))

@@ -313,7 +313,9 @@ def check(direction: Direction, url_text: str, parameters: Mapping[str, Any]) ->
     a package that the transport needs is not installed."""
     url = parse(url_text)
     transport = find(url, direction)
-    given = check_parameters(f"the transport {transport.name}", "parameter", transport.parameters, parameters)
+    given = check_parameters(
+        f"the transport {transport.name}", "parameter", transport.parameters, parameters, texts=True
+    )
     check_paths(given)
     transport.check(direction, url, {**defaults(transport), **given})
     check_installed(transport)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
 from ...durable_files import identity
+from ...parameters import Parameter
 from ...store import backup
 from ...store.jobs import Job
 from . import output_files as files
-from .kind import JobKind, Param, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -28,8 +29,8 @@ class Backup(JobKind):
     name = "backup"
     what = "copy the store to a file"
     unit = "pages"
-    params: ClassVar[Mapping[str, Param]] = {
-        "path": Param("the file to write; replaced if it exists", str, required=True)
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "path": Parameter("the file to write; replaced if it exists", str, required=True)
     }
     running_max = 1
     begins_again = True

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...engine import documents
 from ...filters import expressions
+from ...parameters import Parameter
 from ..effects import DeleteVersions
-from .kind import JobKind, Param, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -24,7 +25,9 @@ class Delete(JobKind):
     unit = "documents"
     library = "required"
     frees = True
-    params: ClassVar[Mapping[str, Param]] = {"where": Param("filters; a document must match all", list, required=True)}
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "where": Parameter("filters; a document must match all", list, required=True)
+    }
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         expressions.parse(tuple(params["where"]))

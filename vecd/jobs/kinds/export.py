@@ -26,11 +26,12 @@ from ...engine import documents
 from ...engine.libraries import find
 from ...engine.read_views import AllDocuments, Listing, MatchingDocuments
 from ...filters import expressions
+from ...parameters import Parameter
 from ...store import documents as store
 from ...store.catalogue import Library
 from ...store.jobs import Job
 from . import output_files as files
-from .kind import JobKind, Param, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -45,11 +46,11 @@ class Export(JobKind):
     library = "required"
     begins_again = True
     runs = "anywhere"
-    params: ClassVar[Mapping[str, Param]] = {
-        "path": Param("the file to write; replaced if it exists", str, required=True),
-        "gzip": Param("whether to compress the file; default: if its name ends in .gz", bool),
-        "vectors": Param("whether to include vectors; documents without text always have them", bool),
-        "where": Param("filters; a document must match all", list),
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "path": Parameter("the file to write; replaced if it exists", str, required=True),
+        "gzip": Parameter("whether to compress the file; default: if its name ends in .gz", bool),
+        "vectors": Parameter("whether to include vectors; documents without text always have them", bool),
+        "where": Parameter("filters; a document must match all", list),
     }
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ...engine.libraries import find, find_for_writing
 from ...engine.prepare import PreparedBatch, prepare_in_slices
 from ...engine.slices import Begun
 from ...errors import Code, VecError
+from ...parameters import Parameter
 from ...settings import private_folder
 from ...store.catalogue import DEFAULT, Library
 from ...store.jobs import Job
@@ -35,7 +36,7 @@ from ...wire.mapping import DocumentMapping
 from ...wire.ndjson import Line, document, split
 from ...wire.records import FORMATS, records
 from ..effects import EffectResult, WriteDocuments
-from .kind import JobKind, Param, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -193,13 +194,13 @@ class Ingest(JobKind):
     library = "optional"
     library_default = DEFAULT
     in_flight = 2
-    params: ClassVar[Mapping[str, Param]] = {
-        "files": Param("files, optionally compressed; absolute paths", list, required=True),
-        "names": Param("names of the files in messages; default: their paths", list),
-        "strict": Param("whether to stop at the first rejected line", bool),
-        "create": Param("whether to create a library that does not exist", bool),
-        "formats": Param("the format of each file: ndjson, json, csv or tsv; default: ndjson", list),
-        "map": Param("FIELD=PATH: where a field of the document is in an object or row; default: documents", list),
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "files": Parameter("files, optionally compressed; absolute paths", list, required=True),
+        "names": Parameter("names of the files in messages; default: their paths", list),
+        "strict": Parameter("whether to stop at the first rejected line", bool),
+        "create": Parameter("whether to create a library that does not exist", bool),
+        "formats": Parameter("the format of each file: ndjson, json, csv or tsv; default: ndjson", list),
+        "map": Parameter("FIELD=PATH: where a field of the document is in an object or row; default: documents", list),
     }
 
     def find_library(self, engine: Engine, library: str, params: Mapping[str, Any]) -> None:

@@ -19,7 +19,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ...errors import Code, VecError, nearest
+from ...errors import Code, VecError
+from ...parameters import Parameter, check_parameters
 from ...store.jobs import Job
 from ..effects import Effect, EffectResult
 
@@ -29,18 +30,6 @@ if TYPE_CHECKING:
 #: The result of a `yield`: a future that is done when the step is durable, with the outcome of its effect. (None for a
 #: step that writes nothing.)
 Steps = Generator["Step", "Future[EffectResult] | None", dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Param:
-    """One parameter of a kind."""
-
-    what: str
-    type: type  # str, int, float, bool, list (of strings)
-    required: bool = False
-    low: float | None = None  # inclusive
-    high: float | None = None  # inclusive
-    choices: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -104,7 +93,7 @@ class JobKind:
 
     name: ClassVar[str]
     what: ClassVar[str]  # its purpose, in one line
-    params: ClassVar[Mapping[str, Param]] = {}
+    params: ClassVar[Mapping[str, Parameter]] = {}
     unit: ClassVar[str] = "steps"  # of its progress
     library: ClassVar[str] = "none"  # whether it has one: none, optional, required
     library_default: ClassVar[str | None] = None  # the default library
@@ -154,45 +143,9 @@ class JobKind:
             if self.library == "none":
                 raise VecError(Code.INVALID_REQUEST, f"a job {self.name!r} cannot have a library", field="library")
             self.find_library(engine, library, params)
-        for name, value in params.items():
-            if name not in self.params:
-                close = nearest(name, list(self.params))
-                known = f"it has {', '.join(self.params)}" if self.params else "it has none"
-                hint = f"did you mean {close!r}?" if close else known
-                raise VecError(Code.INVALID_REQUEST, f"a job {self.name!r} has no param {name!r:.60}", hint, field=name)
-            self._check_param(name, self.params[name], value)
-        for name, param in self.params.items():
-            if param.required and params.get(name) is None:
-                raise VecError(
-                    Code.INVALID_REQUEST, f"a job {self.name!r} needs the param {name!r}: {param.what}", field=name
-                )
-        return self.check(engine, library, {name: value for name, value in params.items() if value is not None})
+        given = check_parameters(f"a job {self.name!r}", "param", self.params, params)
+        return self.check(engine, library, given)
 
     def find_library(self, engine: Engine, library: str, params: Mapping[str, Any]) -> None:
         """Raises VecError `not_found`."""
         engine.database.catalogue.find(library)
-
-    def _check_param(self, name: str, param: Param, value: Any) -> None:
-        if value is None:
-            return
-        wanted = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-        right = isinstance(value, (int, float) if param.type is float else param.type)
-        if isinstance(value, bool) and param.type is not bool:
-            right = False
-        if param.type is list and right:
-            right = all(isinstance(each, str) for each in value)
-        expected = wanted.get(param.type, "a list of strings")
-        if param.choices:
-            right, expected = right and value in param.choices, f"one of {', '.join(param.choices)}"
-        elif right and param.type in (int, float):
-            low, high = param.low, param.high
-            # Without bounds it must still be a number that the store can represent.
-            right = (-(2**62) if low is None else low) <= value <= (2**62 if high is None else high)
-            expected += "" if low is None else f" from {low:,}"
-            expected += "" if high is None else f" to {high:,}"
-        if not right:
-            raise VecError(
-                Code.INVALID_REQUEST,
-                f"{self.name}: the param {name!r} must be {expected}, not {value!r:.60}",
-                field=name,
-            )

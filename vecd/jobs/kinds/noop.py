@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ...errors import Code, VecError
-from .kind import JobKind, Param, Run, Step, Steps
+from ...parameters import Parameter
+from .kind import JobKind, Run, Step, Steps
 
 
 class Noop(JobKind):
@@ -15,10 +16,10 @@ class Noop(JobKind):
 
     name = "noop"
     what = "do nothing, for tests"
-    params: ClassVar[Mapping[str, Param]] = {
-        "steps": Param("the number of steps, each with a checkpoint", int, low=0, high=1_000_000),
-        "seconds": Param("the duration of a step", float, low=0, high=3_600),
-        "fail": Param("the error to fail with", str),
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "steps": Parameter("the number of steps, each with a checkpoint", int, low=0, high=1_000_000),
+        "seconds": Parameter("the duration of a step", float, low=0, high=3_600),
+        "fail": Parameter("the error to fail with", str),
     }
     library = "optional"
     library_max = None

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from ... import limits
+from ...parameters import Parameter
 from ...store.jobs import Job
 from ..effects import PruneJobs
-from .kind import JobKind, Param, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 
 _AT_ONCE = 500
 
@@ -21,9 +22,11 @@ class Prune(JobKind):
     what = "delete completed and cancelled jobs, by age and count"
     unit = "jobs"
     frees = True
-    params: ClassVar[Mapping[str, Param]] = {
-        "keep_s": Param("seconds to keep a job after its end; default: a week", float, low=0, high=limits.SECONDS_MAX),
-        "keep": Param("the number of jobs to keep; default: 10,000", int, low=0, high=2**62),
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "keep_s": Parameter(
+            "seconds to keep a job after its end; default: a week", float, low=0, high=limits.SECONDS_MAX
+        ),
+        "keep": Parameter("the number of jobs to keep; default: 10,000", int, low=0, high=2**62),
     }
     running_max = 1
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ... import limits
 from ...engine import libraries
 from ...index.kinds import KINDS as INDEXES
-from .kind import JobKind, Param, Run, Step, Steps
+from ...parameters import Parameter
+from .kind import JobKind, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.05
 
 
-def _parameters() -> dict[str, Param]:
+def _parameters() -> dict[str, Parameter]:
     """The parameters of all kinds of index; several kinds may share a name."""
     described: dict[str, list[str]] = {}
     types: dict[str, type] = {}
@@ -25,7 +26,7 @@ def _parameters() -> dict[str, Param]:
         for name, parameter in about.parameters.items():
             described.setdefault(name, []).append(f"{kind}: {parameter.what}")
             types[name] = str if parameter.choices else int
-    return {name: Param("; ".join(what), types[name]) for name, what in described.items()}
+    return {name: Parameter("; ".join(what), types[name]) for name, what in described.items()}
 
 
 class Rebuild(JobKind):
@@ -35,9 +36,11 @@ class Rebuild(JobKind):
     what = "rebuild the index of a library"
     unit = "vectors"
     library = "required"
-    params: ClassVar[Mapping[str, Param]] = {
-        "index": Param("the kind of index; default: the current kind", str),
-        "recall": Param("the promised recall; if set alone, nothing is built", float, low=limits.RECALL_MIN, high=1),
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "index": Parameter("the kind of index; default: the current kind", str),
+        "recall": Parameter(
+            "the promised recall; if set alone, nothing is built", float, low=limits.RECALL_MIN, high=1
+        ),
         **_parameters(),
     }
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ... import limits
 from ...errors import Code, VecError
+from ...parameters import Parameter
 from ...store import reembed as store
 from ...store.catalogue import Library
 from ...store.documents import indexed
@@ -37,7 +38,7 @@ from ...text.chunking import chunks_of
 from ...workers.executor import Submitted
 from ...workers.leased_tasks import Vectors as Embedded
 from ..effects import Effect, EffectResult
-from .kind import JobKind, Param, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -52,9 +53,9 @@ class Reembed(JobKind):
     what = "change the embedder of a library, or the length of its chunks"
     unit = "documents"
     library = "required"
-    params: ClassVar[Mapping[str, Param]] = {
-        "embedder": Param("the new embedder; default: the current one", str),
-        "chunk_chars": Param(
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "embedder": Parameter("the new embedder; default: the current one", str),
+        "chunk_chars": Parameter(
             "characters of a chunk; default: the current value", int, low=50, high=limits.CHUNK_CHARS_MAX
         ),
     }

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ... import limits
 from ...errors import Code, VecError
 from ...feed import retention
+from ...parameters import Parameter
 from ...store.retention import Limits
 from .. import effects
-from .kind import JobKind, Param, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 from .vacuum import reclaimed
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ class Trim(JobKind):
     unit = "rows"
     running_max: ClassVar[int | None] = 1
     frees = True
-    params: ClassVar[Mapping[str, Param]] = {
-        "keep_age_s": Param("seconds to keep an event", float, low=0, high=limits.SECONDS_MAX),
-        "keep_count": Param("the number of events to keep", int, low=0, high=2**62),
-        "keep_bytes": Param("the bytes of events to keep", int, low=0, high=2**62),
-        "past_consumers": Param("whether to trim past the slowest consumer", bool),
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "keep_age_s": Parameter("seconds to keep an event", float, low=0, high=limits.SECONDS_MAX),
+        "keep_count": Parameter("the number of events to keep", int, low=0, high=2**62),
+        "keep_bytes": Parameter("the bytes of events to keep", int, low=0, high=2**62),
+        "past_consumers": Parameter("whether to trim past the slowest consumer", bool),
     }
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from ... import limits
 from ...engine import libraries
 from ...errors import Code, VecError
 from ...index.rows import Labels
+from ...parameters import Parameter
 from ...store import documents as store
 from ...store import events, integrity
 from ...store.catalogue import Library
 from ..effects import AddChecksums
-from .kind import JobKind, Param, Run, Step, Steps
+from .kind import JobKind, Run, Step, Steps
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -42,8 +43,8 @@ class Verify(JobKind):
     unit = "rows"
     running_max: ClassVar[int | None] = 1
     attempts_max: ClassVar[int] = 2
-    params: ClassVar[Mapping[str, Param]] = {
-        "mb_per_s": Param("megabytes of documents to read per second; default: no limit", float, low=0.01),
+    params: ClassVar[Mapping[str, Parameter]] = {
+        "mb_per_s": Parameter("megabytes of documents to read per second; default: no limit", float, low=0.01),
     }
 
     def steps(self, run: Run) -> Steps:

@@ -36,6 +36,13 @@ async def add(call: Call) -> dict[str, Any]:
         mapping=_strings(call, "mapping"),
         libraries=tuple(fields.optional_texts("libraries", chars_max=limits.NAME_BYTES_MAX) or ()),
     )
+    if wanted.mapping and wanted.libraries:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            "with a mapping, messages are not events, so they have no library to select",
+            "leave out the mapping, or the libraries",
+            field="libraries",
+        )
     find_for_writing(call.engine, wanted.library, ())
     Decoder(wanted.mapping)
     return await call.service.connectors.add(wanted, None)

@@ -1,0 +1,123 @@
+"""One run: a relay to a broker and a source back from it into a second library, while everything fails at random."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.brokers import Broker
+from tests.support.instance import Instance
+from tests.support.proxy import Proxy
+
+from . import scenarios
+from .checks import Broken, check
+from .scenarios import Scenario
+from .troubles import TROUBLES, TROUBLES_OF_BROKER
+from .writing import LIBRARY, Writer
+
+_COPY = "copy"
+#: The longest that relay and source may take, when all is well again, until everything has arrived.
+_CALM_S = 180.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run has done."""
+
+    events: int  # in the log
+    messages: int  # at the broker
+    troubles: dict[str, int]
+    ack_p50_ms: float
+    ack_p99_ms: float
+    calm_s: float  # from the last trouble until everything had arrived
+
+    def __str__(self) -> str:
+        happened = ", ".join(f"{count} × {name}" for name, count in sorted(self.troubles.items()))
+        return (
+            f"{self.events:,} events, {self.messages:,} messages; ack median {self.ack_p50_ms:.1f} ms, p99"
+            f" {self.ack_p99_ms:.1f} ms; complete after {self.calm_s:.1f} s; {happened}"
+        )
+
+
+class Run:
+    """What the troubles act on."""
+
+    def __init__(self, instance: Instance, broker: Broker, network: Proxy, chance: random.Random) -> None:
+        self.instance = instance
+        self.broker = broker
+        self.network = network
+        self.chance = chance
+        self.daemon: subprocess.Popen[bytes]
+        self.start()
+        self.writer = Writer(instance, random.Random(chance.getrandbits(32)))
+
+    def start(self) -> None:
+        """Starts the daemon."""
+        self.daemon = self.instance.start()
+
+
+def run(scenario: Scenario, seconds: float, seed: int, folder: Path, shared: Broker | None = None) -> Report:
+    """`shared` is a broker that others use too, so that nothing happens to it. Raises Broken."""
+    chance = random.Random(seed)
+    unharmed = TROUBLES_OF_BROKER if shared is not None else frozenset()
+    troubles = sorted(TROUBLES.keys() - scenario.without - unharmed)
+    happened: Counter[str] = Counter()
+    with ExitStack() as stack:
+        instance = stack.enter_context(Instance({"VEC_EMBEDDER": "hash"}))
+        broker = shared or stack.enter_context(scenario.make(folder))
+        network = stack.enter_context(scenario.network(broker))
+        its = Run(instance, broker, network, chance)
+        scenario.prepare(broker)
+        for library in (LIBRARY, _COPY):
+            instance.vec("library", "create", library)
+        relay, source = (make(network.address, folder) for make in (scenario.relay, scenario.source))
+        instance.vec("source", "add", _COPY, *source, "--library", _COPY)
+        instance.vec("relay", "add", "out", *relay, "--library", LIBRARY, "--payload", "--from", "beginning")
+        began = time.monotonic()
+        with its.writer:
+            while time.monotonic() - began < seconds:
+                name = chance.choice(troubles)
+                happened[name] += 1
+                TROUBLES[name](its)
+                acks = its.writer.acks + chance.randint(0, 30)  # a while without trouble
+                while its.writer.acks < acks and time.monotonic() - began < seconds:
+                    time.sleep(0.01)
+        network.heal()
+        began = time.monotonic()
+        _wait(instance, began)
+        calm_s = time.monotonic() - began
+        logged = instance.objects(
+            "watch", "--library", LIBRARY, "--from", "beginning", "--payload", "--no-follow"
+        )  # fmt: skip
+        received = scenarios.events(scenario.read(broker))
+        check(logged, received, scenario.promise)
+    acks_ms = sorted(1000 * each for each in its.writer.acks_s)
+    p50_ms, p99_ms = acks_ms[len(acks_ms) // 2], acks_ms[int(0.99 * len(acks_ms))]
+    return Report(len(logged), len(received), dict(happened), p50_ms, p99_ms, calm_s)
+
+
+def _wait(instance: Instance, began: float) -> None:
+    """Waits until the relay has sent everything and the copy is equal. Raises Broken."""
+    while True:
+        (relay,) = instance.objects("relay", "list")
+        (source,) = instance.objects("source", "list")
+        if (dead := relay["dead_letters"] + source["dead_letters"]) > 0:
+            raise Broken(f"{dead} dead letters: {instance.objects('relay', 'dead', 'out')[:3]}")
+        if relay["lag"] == 0 and _contents(instance, LIBRARY) == _contents(instance, _COPY):
+            return
+        if time.monotonic() - began > _CALM_S:
+            raise Broken(f"not everything arrives within {_CALM_S:g} s: relay {relay}, source {source}")
+        time.sleep(0.1)
+
+
+def _contents(instance: Instance, library: str) -> dict[str, Any]:
+    with instance.connect() as client:
+        ids = [each["id"] for each in client.documents(library)]
+        found = client.get(ids, library)
+    return {each["id"]: [chunk["text"] for chunk in each["chunks"]] for each in found if each is not None}
