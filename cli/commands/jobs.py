@@ -353,7 +353,7 @@ def workers(json: options.Json = False, socket: options.Socket = None, no_spawn:
             one_line(each["worker"]), each["job_id"], each["kind"], each["library"], each["attempt"],
             (each["started_at"] or "")[:19].replace("T", " "),
             "" if each["lease_left_s"] is None else f"{each['lease_left_s']:g} s",
-            each["stop"] or ("" if each["job_id"] else "waiting for a job"),
+            each["stop"] or ("" if each["kind"] else "waiting for work"),
         )
         for each in found
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import time
 from tests.bench.measure import sentences
 from tests.support.instance import Instance
 from tests.workers.leased import Worker
+from tests.workers.slow_embedder import environment
 from vecd.client import Client
 
 _TEXTS = 20_000
@@ -18,8 +19,8 @@ _MS = 10
 
 def main() -> None:
     texts = sentences(_TEXTS)
-    with Instance({"SLOW_EMBEDDER_MS": str(_MS)}) as instance:
-        instance.start(module="tests.workers.leased_vecd")
+    with Instance(environment(_MS / 1e3)) as instance:
+        instance.start()
         with instance.connect(None) as client:
             one_s = 0.0
             for count in (1, 2, 4):

@@ -1,29 +1,28 @@
-"""`vec worker` as a process."""
+"""`vec worker` processes, in an instance that knows the embedder `slow` (slow_embedder.environment)."""
 
 from __future__ import annotations
 
 import json
 import signal
 import subprocess
-import sys
 import threading
 from typing import Any, Self
 
-from tests.support.instance import ROOT, Instance
+from tests.support.instance import BIN, Instance
 from tests.support.waiting import PATIENCE_S
 
 
 class Worker:
-    """One `vec worker` with the slow embedder. A context manager: at its end it is killed."""
+    """One `vec worker`. A context manager: at its end it is killed."""
 
     def __init__(self, instance: Instance, *arguments: str, **environment: str) -> None:
-        self._command = [sys.executable, "-m", "tests.workers.leased_vec", "worker", "--no-spawn", *arguments]
+        self._command = [str(BIN / "vec"), "worker", "--no-spawn", *arguments]
         self._environment = {**instance.environment, **environment}
         self.said: list[str] = []  # on stderr
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            self._command, env=self._environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )  # fmt: skip
         assert self.process.stdout is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from vecd.errors import Code, VecError
 from vecd.text.embedders.embedder import EmbedderKind
 from vecd.text.embedders.hash import Hash
 
 #: A process that embeds a text with this word is killed, as by a crash in native code.
 POISON = "poison"
+#: The same, for `vec worker` processes only.
+WORKER_POISON = "venom"
+#: A text with this word makes `vec worker` processes fail.
+WORKER_FAILURE = "sickness"
 #: A text with this word raises an exception that no embedder should raise.
 BUG = "bug"
 #: A text with this word is embedded by processes only that have no file of the name in VEC_TEST_STUCK; others wait.
@@ -37,8 +43,10 @@ class Slow:
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         for text in texts:
-            if POISON in text:
+            if POISON in text or (WORKER_POISON in text and "worker" in sys.argv):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if WORKER_FAILURE in text and "worker" in sys.argv:
+                raise VecError(Code.EMBEDDER_FAILED, "the model is away")
             if BUG in text:
                 raise ZeroDivisionError("a bug in the model")
             if STUCK in text and "VEC_TEST_STUCK" in os.environ:

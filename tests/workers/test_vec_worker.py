@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,18 +17,19 @@ from tests.support.gateway import Gateway
 from tests.support.instance import Instance
 from tests.support.waiting import until
 from tests.workers.leased import Worker
+from tests.workers.slow_embedder import WORKER_FAILURE, WORKER_POISON, environment
 from vecd.client import Client
 from vecd.errors import VecError
 from vecd.text.embedders.hash import Hash
 
 #: A task of 256 texts takes half a second.
-MS = "2"
+SLOW = environment(0.002)
 
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[Instance]:
-    with Instance({"SLOW_EMBEDDER_MS": MS}) as made:
-        made.start(module="tests.workers.leased_vecd")
+    with Instance(SLOW) as made:
+        made.start()
         yield made
 
 
@@ -47,7 +47,7 @@ def library(client: Client, request: pytest.FixtureRequest) -> str:
 
 
 def filled(client: Client, library: str, count: int = 1_200) -> None:
-    client.request("library.create", library=library, embedder="hash", index="flat")
+    client.request("library.create", library=library, embedder="wordllama", index="flat")
     client.ingest([{"id": f"d{n:04}", "text": f"a cat, number {n}"} for n in range(count)], library)
 
 
@@ -64,7 +64,7 @@ def right(client: Client, library: str) -> None:
     """Every document has the vector of its own text, by the new embedder, and was updated once."""
     ids = [each["id"] for each in client.documents(library)]
     found = [document for document in client.get(ids, library, vectors=True) if document is not None]
-    wanted = np.roll(Hash().embed([each["chunks"][0]["text"] for each in found]), 1, axis=1)
+    wanted = Hash().embed([each["chunks"][0]["text"] for each in found])
     got = np.array([np.frombuffer(each["chunks"][0]["vector"], "<f4") for each in found])
     assert np.array_equal(got, wanted)
     updates = [each["data"]["id"] for each in client.watch("beginning", libraries=[library], follow=False)
@@ -145,7 +145,7 @@ def test_a_worker_that_was_stopped_past_its_lease_is_refused_when_it_answers(
 
 
 def test_a_worker_that_is_told_to_end_finishes_its_task_first(instance: Instance, client: Client, library: str) -> None:
-    with Worker(instance, "--lease", "100", SLOW_EMBEDDER_MS="8") as ended:
+    with Worker(instance, "--lease", "100", VEC_TEST_EMBED_S="0.008") as ended:
         until(lambda: present(client, ended))
         job_id = reembed(client, library)
         until(lambda: any(98 < (each["lease_left_s"] or 0) < 99.5 for each in client.workers()), "it works on a task")
@@ -157,7 +157,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_task_first(instance: Instance
 
 
 def test_a_worker_without_time_to_finish_returns_its_task(instance: Instance, client: Client, library: str) -> None:
-    with Worker(instance, "--grace", "0", "--lease", "600", SLOW_EMBEDDER_MS="1000") as ended:
+    with Worker(instance, "--grace", "0", "--lease", "600", VEC_TEST_EMBED_S="1") as ended:
         until(lambda: present(client, ended))
         job_id = reembed(client, library)
         until(lambda: holds_tasks(client, ended))
@@ -175,7 +175,7 @@ def test_a_worker_that_waits_for_work_ends_at_once(instance: Instance, client: C
         until(lambda: not present(client, idle), "it is gone from the list")
 
 
-@pytest.mark.parametrize("word", ["poison", "broken"])
+@pytest.mark.parametrize("word", [WORKER_POISON, WORKER_FAILURE])
 def test_a_text_that_no_worker_can_embed_is_embedded_by_the_daemon(
     instance: Instance, client: Client, word: str
 ) -> None:
@@ -197,13 +197,13 @@ def test_a_cancelled_reembed_takes_its_tasks_from_the_workers(instance: Instance
         client.cancel_jobs([job_id])
         until(lambda: client.job(job_id)["state"] == "cancelled")
         until(lambda: not holds_tasks(client, worker))
-        assert client.library(library)["embedder"] == "hash"
+        assert client.library(library)["embedder"] == "wordllama"
         assert worker.stop()["failed"] == 0
 
 
 def test_a_reembed_survives_a_killed_daemon_and_its_workers_come_back() -> None:
-    with Instance({"SLOW_EMBEDDER_MS": MS}) as instance:
-        daemon = instance.start(module="tests.workers.leased_vecd")
+    with Instance(SLOW) as instance:
+        daemon = instance.start()
         with Worker(instance) as first, Worker(instance) as second:
             with instance.connect() as client:
                 filled(client, "killed")
@@ -212,7 +212,7 @@ def test_a_reembed_survives_a_killed_daemon_and_its_workers_come_back() -> None:
                 until(lambda: client.job(job_id)["checkpoint"], "a step")
                 daemon.kill()
                 daemon.wait()
-            instance.start(module="tests.workers.leased_vecd")
+            instance.start()
             with instance.connect() as client:
                 completed(client, job_id)
                 right(client, "killed")
@@ -222,8 +222,8 @@ def test_a_reembed_survives_a_killed_daemon_and_its_workers_come_back() -> None:
 
 
 def test_workers_work_through_a_gateway_with_a_key_and_survive_its_restart(tmp_path: Path) -> None:
-    with Instance({"SLOW_EMBEDDER_MS": MS}) as instance:
-        instance.start(module="tests.workers.leased_vecd")
+    with Instance(SLOW) as instance:
+        instance.start()
         key = instance.vec("keys", "create", "worker", "--scope", "read", "--scope", "write").stdout
         key = json.loads(key)["key"] if key.startswith("{") else key.strip()
         with Gateway(instance) as gateway, instance.connect() as client:
@@ -258,6 +258,18 @@ def test_a_key_that_may_not_write_cannot_claim(tmp_path: Path) -> None:
             assert any("forbidden" in line for line in denied.said)
 
 
+def test_workers_embed_the_texts_of_an_ingest(instance: Instance, client: Client) -> None:
+    client.request("library.create", library="ingested", embedder="slow", index="flat")
+    with Worker(instance, "--kinds", "embed", "-c", "2") as worker:
+        until(lambda: present(client, worker))
+        documents = [{"id": f"d{n:04}", "text": f"a cat, number {n}"} for n in range(600)]
+        assert client.ingest(documents, "ingested")["added"] == 600
+        assert worker.stop()["texts"] >= 512
+    found = client.get([each["id"] for each in documents], "ingested", vectors=True)
+    got = [np.frombuffer(each["chunks"][0]["vector"], "<f4") for each in found if each is not None]
+    assert np.array_equal(got, Hash().embed([each["text"] for each in documents]))
+
+
 # --- what the daemon accepts from a worker ----------------------------------------------------------------------------
 
 
@@ -289,7 +301,7 @@ def test_an_answer_counts_once_and_only_from_the_worker_that_holds_the_task(inst
     assert refused(client.finish_task, late["task_id"], vectors=wrong) == "lease_lost"
     assert refused(client.finish_task, "no such task", vectors=wrong) == "lease_lost"
     assert client.heartbeat_task(second["task_id"])["lease_s"] == 30
-    vectors = np.roll(Hash().embed(second["texts"]), 1, axis=1).astype("<f4").tobytes()
+    vectors = Hash().embed(second["texts"]).astype("<f4").tobytes()
     client.finish_task(second["task_id"], vectors=vectors)
     assert refused(client.finish_task, second["task_id"], vectors=wrong) == "lease_lost"
     completed(client, job_id, 100)
@@ -354,19 +366,28 @@ def test_a_worker_exports_what_the_daemon_exports(
     assert exported(paths[0]) == exported(paths[1])
 
 
-def test_an_export_that_a_killed_worker_began_is_completed_and_leaves_no_other_file(
-    instance: Instance, client: Client, library: str, tmp_path: Path
+@pytest.mark.parametrize("how", ["killed", "stopped past its lease"])
+def test_an_export_that_a_worker_began_is_completed_and_no_other_file_is_left(
+    instance: Instance, client: Client, tmp_path: Path, how: str
 ) -> None:
-    path = tmp_path / "out.ndjson.gz"
+    library, path = f"exported-{how[:6]}", tmp_path / "out.ndjson"
+    client.request("library.create", library=library, embedder="hash", index="flat")
+    for start in range(0, 16_000, 2_000):
+        client.ingest([{"id": f"d{n:05}", "text": f"cat {n}"} for n in range(start, start + 2_000)], library)
     with Worker(instance, "--kinds", "export", "--lease", "1") as worker:
         until(lambda: present(client, worker))
-        os.kill(worker.process.pid, signal.SIGSTOP)
         job_id = client.submit_job("export", {"path": str(path)}, library=library)["job_id"]
-        until(lambda: client.job(job_id)["attempt"] == 2, "its lease expires")
-        os.kill(worker.process.pid, signal.SIGCONT)
+        until(lambda: client.job(job_id)["progress"], "it writes")
+        worker.process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
         (job,) = client.wait_for_jobs([job_id])
-    assert job["state"] == "completed", job["error"]
+        assert job["state"] == "completed", job["error"]
+        whole = path.read_bytes()
+        if how != "killed":
+            worker.process.send_signal(signal.SIGCONT)
+            worker.stop()
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == whole
+    assert {each["id"] for each in exported(path)} == {f"d{n:05}" for n in range(16_000)}
 
 
 def test_a_cancel_and_a_stop_reach_a_job_of_a_worker(instance: Instance, client: Client) -> None:

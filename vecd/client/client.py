@@ -457,7 +457,7 @@ class Client(ConnectorMethods):
 
     def workers(self) -> list[dict[str, Any]]:
         """Who works on which job: `{"worker","job_id","kind","library","attempt","started_at","lease_left_s","stop"}`.
-        Threads of the daemon have no lease; a worker that waits for a job has no job."""
+        Threads of the daemon have no lease, tasks no attempt, and a worker that waits for work has no kind."""
         return list(self.request("jobs.workers")["workers"])
 
 

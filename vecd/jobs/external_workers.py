@@ -268,7 +268,7 @@ async def _finished_before(
 
 def workers(jobs: Jobs) -> list[dict[str, Any]]:
     """The workers: `{"worker","job_id","kind","library","attempt","started_at","lease_left_s","stop"}`. Threads of the
-    daemon have no lease; a worker that waits for a job has no job."""
+    daemon have no lease, tasks no attempt, and a worker that waits for work has no kind."""
     return jobs.dispatcher.workers()
 
 
