@@ -289,6 +289,46 @@ class Nats:
         loop.close()
 
 
+class Webhook:
+    """Posts the same bodies with http.client, unsigned."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def url(self, name: str) -> str:
+        return f"{self._server.url}/{name}" + ("?tell" if name == "lag" else "")
+
+    def parameters(self) -> Mapping[str, Any]:
+        return {}
+
+    def send(self, name: str, messages: Sequence[OutMessage]) -> float:
+        import http.client
+
+        connection = http.client.HTTPConnection("127.0.0.1", self._server.port)
+        began = time.perf_counter()
+        for batch in _batches(messages):
+            body = b"".join(each.body + b"\n" for each in batch)
+            connection.request("POST", f"/{name}", body, {"Content-Type": "application/x-ndjson"})
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 204
+        took = time.perf_counter() - began
+        connection.close()
+        return took
+
+    def receive(self, name: str, stop: threading.Event) -> Iterator[Mapping[str, str]]:
+        with self._server.arrived.open() as file:
+            file.seek(0, 2)
+            yield {}
+            while not stop.is_set():
+                line = file.readline()
+                if line.endswith("\n"):
+                    yield {"vec-cursor": line.strip()}
+                else:
+                    assert not line
+                    time.sleep(0.0005)
+
+
 def _server(module: str, name: str) -> type[Broker] | None:
     import importlib
 
@@ -309,6 +349,7 @@ _TARGETS: Final[Mapping[str, tuple[str, str, Callable[[Any], Target]]]] = {
     "kafka-once": ("kafka", "KafkaServer", KafkaOnce),
     "rabbitmq": ("rabbitmq", "RabbitMQ", RabbitMQ),
     "nats": ("nats", "NatsServer", Nats),
+    "webhook": ("http_server", "HttpServer", Webhook),
 }
 
 
