@@ -22,10 +22,10 @@ table, and checks it):
     filters/            filter expressions, answered from columns in memory
     index/              vectors and terms in memory; no SQL, no sockets
     text/               text in, chunks and vectors out
-    workers/            texts to vectors in other processes, also on other machines
     feed/               the log as a feed: cursors, selection, batches, watches, consumers
     delivery/           delivers a feed to something that may fail: batches, retries, dead letters
-    workers/            texts to vectors in other processes: tasks by lease, and the process `vec worker`
+    workers/            texts to vectors in other processes, also on other machines: who embeds what; the process
+                        `vec worker`; what Celery, RQ and Dramatiq load
     connectors/         relays of the log to brokers, and sources from them; a process of its own, and a client of the
                         socket; ops may know its pure half (connectors/table.py and what that imports)
     engine/             store, index, text and feed at work: ingest, search, documents, libraries

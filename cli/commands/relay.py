@@ -83,10 +83,10 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
     if output.json:
         output.objects(found)
         return
-    columns = ("relay", "url", "lag", "events/s", "delivered", "dead letters", "state")
+    columns = ("relay", "url", "lag", "events/s", "dead letters", "state")
     rows: list[tuple[Any, ...]] = [
         (
-            each["name"], each["url"], each["lag"], each["rate"], each["delivered"], each["dead_letters"],
+            each["name"], each["url"], each["lag"], each["rate"], each["dead_letters"],
             common.state_of(each),
         )
         for each in found

@@ -1,7 +1,7 @@
 """A reembed, and an ingest, of 20,000 texts by a slow embedder (10 ms a text, simulated), with 1, 2 and 4 workers of
 each framework on Redis: how long each takes, and how near the speed-up is to linear.
 
-`python -m tests.bench.executors FRAMEWORK…` measures only these.
+`python -m tests.bench.executors FRAMEWORK… TEXTS` measures only these frameworks, with so many texts.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _FRAMEWORKS = ("celery", "rq", "dramatiq")
 
 
 def main() -> None:
-    texts = sentences(_TEXTS)
+    texts = sentences(next((int(each) for each in sys.argv[1:] if each.isdecimal()), _TEXTS))
     documents = [{"id": f"d{row}", "text": text} for row, text in enumerate(texts)]
-    for framework in sys.argv[1:] if sys.argv[1:] and sys.argv[1] in _FRAMEWORKS else _FRAMEWORKS:
+    for framework in [each for each in sys.argv[1:] if each in _FRAMEWORKS] or _FRAMEWORKS:
         alone: dict[str, float] = {}
         for count in _WORKERS:
             for what, took_s in _measured(framework, count, documents).items():
@@ -43,7 +43,7 @@ def _measured(framework: str, count: int, documents: list[dict[str, str]]) -> di
             with instance.connect(timeout_s=None) as client:
                 client.request("library.create", library="slow", embedder="slow")
                 client.request("library.create", library="bench", embedder="hash")
-                for start in range(0, _TEXTS, 2_000):
+                for start in range(0, len(documents), 2_000):
                     client.ingest(documents[start : start + 2_000], "bench")
                 client.ingest([{"id": f"w{row}", "text": f"warm {row}"} for row in range(64 * count)], "slow")
                 started = time.perf_counter()

@@ -6,6 +6,7 @@ import random
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from .writing import LIBRARY, Writer
 
 _COPY = "copy"
 #: The longest that relay and source may take, when all is well again, until everything has arrived.
-_CALM_S = 180.0
+_CALM_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -90,30 +91,30 @@ def run(scenario: Scenario, seconds: float, seed: int, folder: Path, shared: Bro
                     time.sleep(0.01)
         network.heal()
         began = time.monotonic()
-        _wait(instance, began)
-        calm_s = time.monotonic() - began
-        logged = instance.objects(
-            "watch", "--library", LIBRARY, "--from", "beginning", "--payload", "--no-follow"
-        )  # fmt: skip
+        _wait(lambda: instance.objects("relay", "list")[0]["lag"] == 0, lambda: _state(instance))
+        logged = instance.objects("watch", "--library", LIBRARY, "--from", "beginning", "--payload", "--no-follow")
         received = scenarios.events(scenario.read(broker))
         check(logged, received, scenario.promise)
+        _wait(lambda: _contents(instance, LIBRARY) == _contents(instance, _COPY), lambda: _state(instance))
+        calm_s = time.monotonic() - began
+        if dead := [*instance.objects("relay", "dead", "out"), *instance.objects("source", "dead", _COPY)]:
+            raise Broken(f"{len(dead)} dead letters: {dead[:3]}")
     acks_ms = sorted(1000 * each for each in its.writer.acks_s)
     p50_ms, p99_ms = acks_ms[len(acks_ms) // 2], acks_ms[int(0.99 * len(acks_ms))]
     return Report(len(logged), len(received), dict(happened), p50_ms, p99_ms, calm_s)
 
 
-def _wait(instance: Instance, began: float) -> None:
-    """Waits until the relay has sent everything and the copy is equal. Raises Broken."""
-    while True:
-        (relay,) = instance.objects("relay", "list")
-        (source,) = instance.objects("source", "list")
-        if (dead := relay["dead_letters"] + source["dead_letters"]) > 0:
-            raise Broken(f"{dead} dead letters: {instance.objects('relay', 'dead', 'out')[:3]}")
-        if relay["lag"] == 0 and _contents(instance, LIBRARY) == _contents(instance, _COPY):
-            return
-        if time.monotonic() - began > _CALM_S:
-            raise Broken(f"not everything arrives within {_CALM_S:g} s: relay {relay}, source {source}")
+def _wait(arrived: Callable[[], bool], state: Callable[[], object]) -> None:
+    """Raises Broken with the state if it takes too long."""
+    deadline = time.monotonic() + _CALM_S
+    while not arrived():
+        if time.monotonic() > deadline:
+            raise Broken(f"not everything arrives within {_CALM_S:g} s: {state()}")
         time.sleep(0.1)
+
+
+def _state(instance: Instance) -> object:
+    return [*instance.objects("relay", "list"), *instance.objects("source", "list")]
 
 
 def _contents(instance: Instance, library: str) -> dict[str, Any]:

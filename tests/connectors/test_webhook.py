@@ -205,6 +205,16 @@ def test_an_idle_connection_that_the_server_closed_is_no_failure(
     assert state(instance, relay)["error"] is None
 
 
+def test_a_server_that_is_away_shows_before_there_is_an_event(instance: Instance, library: str) -> None:
+    with Receiver() as gone:
+        url = gone.url
+    relay = add(instance, library, url)
+    found = wait_for(instance, relay, lambda found: found["state"] == "retrying", "the failure")
+    assert "Connection refused" in found["error"]["message"]
+    assert found["delivered"] == 0
+    instance.vec("relay", "remove", relay)
+
+
 def test_one_connection_carries_all_requests(instance: Instance, receiver: Receiver, library: str) -> None:
     add(instance, library, receiver.url)
     for number in range(5):

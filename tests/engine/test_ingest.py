@@ -130,3 +130,11 @@ def test_an_odd_position_is_no_bug(client: Client, start: str) -> None:
             pass
     except VecError as error:
         assert error.code == "invalid_cursor", error
+
+
+def test_an_ingest_of_nothing_changes_nothing_and_is_no_bug(client: Client) -> None:
+    client.create_library("empty", embedder="hash")
+    for _ in range(2):  # before the library has a dimension, and after
+        assert client.ingest([], "empty")["seq"] >= 0
+        client.ingest([{"id": "a", "text": "text"}], "empty")
+    assert client.count("empty")["documents"] == 1

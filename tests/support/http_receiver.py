@@ -7,6 +7,7 @@ import http.server
 import json
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -37,9 +38,9 @@ class Answer:
 
 
 class Receiver:
-    """Listens on a free port of 127.0.0.1. A context manager. `answer` may be replaced at any time."""
+    """Listens on 127.0.0.1, by default on a free port. A context manager. `answer` may be replaced at any time."""
 
-    def __init__(self, *, certificate: str | None = None, key: str | None = None) -> None:
+    def __init__(self, *, port: int = 0, certificate: str | None = None, key: str | None = None) -> None:
         """With a certificate and its key (paths), it speaks TLS."""
         self.received: list[Received] = []
         self.answer: Callable[[Received], Answer] = lambda _: Answer()
@@ -69,7 +70,7 @@ class Receiver:
                 """Nothing: the test asks."""
 
         self.connections: list[Any] = []
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that went away
         self.port = int(self._server.server_address[1])
@@ -104,3 +105,21 @@ class Receiver:
     def lines(self) -> list[Any]:
         """The lines of all bodies."""
         return [line for each in list(self.received) for line in each.lines]
+
+
+def main(port: int, arrived: str) -> None:
+    """A server for benchmarks. To the file it appends the cursor of each event that is posted to a URL with `?tell`."""
+    with open(arrived, "a", buffering=1) as file, Receiver(port=port) as receiver:
+
+        def answer(request: Received) -> Answer:
+            receiver.received.clear()
+            if request.path.endswith("?tell"):
+                file.write("".join(f"{line['cursor']}\n" for line in request.lines))
+            return Answer()
+
+        receiver.answer = answer
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

@@ -24,8 +24,9 @@ from tests.support.instance import Instance
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 from vecd.client import Client
-from vecd.errors import VecError
+from vecd.errors import Code, VecError
 from vecd.text import embedders
+from vecd.workers import executor_table
 from vecd.workers.executor_settings import shown
 from vecd.workers.executor_table import FRAMEWORKS
 
@@ -213,7 +214,7 @@ def test_a_network_that_fails_delays_only_what_is_embedded(framework: str, url: 
     documents = numbered(900)
     with Proxy((host, int(port))) as network, workers(1, framework, url, TEXT_S):
         through = url.replace(f"{host}:{port}", network.address)
-        with daemon(framework, through, timeout_s=3.0) as (instance, client):
+        with daemon(framework, through, timeout_s=8.0) as (instance, client):
             assert client.ingest(documents[:300], "slow")["added"] == 300
             network.black_hole()
             answers: list[dict[str, Any]] = []
@@ -409,3 +410,13 @@ def test_a_wrong_setting_is_an_error_of_the_start(
         assert done.returncode == 69, done.stderr
         assert message in done.stderr
         assert "secret" not in done.stderr.replace("holds a password", "")
+
+
+def test_a_framework_that_is_not_installed_is_named_with_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor_table, "find_spec", lambda name: None)
+    for name, about in FRAMEWORKS.items():
+        with pytest.raises(VecError, match=rf"{about.what} is not installed: pip install 'vecd\[{name}\]'") as refusal:
+            about.connect()
+        assert refusal.value.code == Code.SETTINGS

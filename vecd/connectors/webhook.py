@@ -182,6 +182,15 @@ class _WebhookSink:
         self._watchdog = _Watchdog(f"relay {opening.definition.name}: watchdog", opening.stop)
         self._connection: http.client.HTTPConnection | None = None
 
+    def open(self) -> None:
+        """Connects, so that a wrong name or an untrusted certificate shows before there is an event. The server may
+        close the connection before the first one: that is no failure. Raises AttemptFailed and VecError."""
+        with self._watchdog.watching(self._timeout_s):
+            try:
+                self._connect()
+            except (OSError, http.client.HTTPException) as error:
+                raise self._failed(error) from error
+
     def deliver(self, batch: DeliveryBatch[OutMessage]) -> None:
         refused: dict[int, str] = {}
         for indexes in _pieces(batch.items):
@@ -304,8 +313,14 @@ class _WebhookSink:
 
 
 def open_sink(opening: Opening) -> MessageSink:
-    """Reads the secrets. It connects for the first batch: a server of HTTP need not like idle connections."""
-    return _WebhookSink(opening)
+    """Reads the secrets, and connects. Raises AttemptFailed and VecError."""
+    sink = _WebhookSink(opening)
+    try:
+        sink.open()
+    except BaseException:
+        sink.close()
+        raise
+    return sink
 
 
 def _authorization(opening: Opening) -> dict[str, str]:

@@ -101,7 +101,7 @@ class _PreparedBatches:
         prepared = await self._begun.popleft()[1]
         if self._begun:
             self._begin_next()
-        elif self._ahead:
+        elif self._ahead and prepared.stop < len(self._documents):
             self._begin(prepared.stop)
         return prepared
 
@@ -111,8 +111,6 @@ class _PreparedBatches:
         return self.library.dimension is not None
 
     def _begin(self, start: int) -> None:
-        if start == len(self._documents):
-            return
         self._cut = start
         slices = prepare_in_slices(
             self._engine, self.library, self._documents, start, self._strict,
@@ -131,7 +129,8 @@ class _PreparedBatches:
             self._begin_next()
 
     def _begin_next(self) -> None:
-        if self._ahead and self._cut > self._begun[-1][0] and len(self._begun) < limits.INGEST_AHEAD:
+        more = self._begun[-1][0] < self._cut < len(self._documents)
+        if self._ahead and more and len(self._begun) < limits.INGEST_AHEAD:
             self._begin(self._cut)
 
     def _cancel(self) -> None:

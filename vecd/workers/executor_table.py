@@ -67,6 +67,8 @@ _REDIS, _AMQP = ("redis", "rediss"), ("amqp", "amqps")
 #: The value of the setting jobs.executor -> framework; `local` has none.
 FRAMEWORKS: Final[dict[str, Framework]] = {
     "celery": Framework("Celery", _REDIS + _AMQP, "celery", ("celery", "redis"), "vecd.workers.executor_celery"),
-    "rq": Framework("RQ", _REDIS, "rq", ("rq",), "vecd.workers.executor_rq"),
-    "dramatiq": Framework("Dramatiq", _REDIS + _AMQP, "dramatiq", ("dramatiq",), "vecd.workers.executor_dramatiq"),
+    "rq": Framework("RQ", _REDIS, "rq", ("rq", "redis"), "vecd.workers.executor_rq"),
+    "dramatiq": Framework(
+        "Dramatiq", _REDIS + _AMQP, "dramatiq", ("dramatiq", "pika", "redis"), "vecd.workers.executor_dramatiq"
+    ),
 }

@@ -1,4 +1,4 @@
-"""RabbitMQ for tests: Debian's rabbitmq-server in a folder; if asked for, with a port for AMQP over TLS too.
+"""RabbitMQ for tests: Debian's rabbitmq-server in a folder.
 
 A start takes 7 s and 5 s of CPU, so tests share one server, and give their exchanges and queues names of their own.
 Erlang's name server, epmd, listens on a port of its own. The server starts it and leaves it behind; the keeper ends it.
@@ -27,29 +27,18 @@ disk_free_limit.absolute = 10MB
 max_message_size = {message_bytes_max}
 """
 
-_TLS: Final = """\
-listeners.ssl.local = {host}:{port}
-ssl_options.certfile = {certificate}
-ssl_options.keyfile = {key}
-"""
-
 
 class RabbitMQ(Broker):
-    """The user `guest` has the password `guest`.
-
-    Options: `certificate` and `key`, paths of PEM files: it listens for TLS on `tls_port` too.
-    """
+    """The user `guest` has the password `guest`."""
 
     name = "rabbitmq"
-    ports_count = 4
+    ports_count = 3
     start_s = 120.0
 
     user: ClassVar[str] = "guest"
     password: ClassVar[str] = "guest"
     #: The largest message that it takes.
     message_bytes_max: ClassVar[int] = 4 << 20
-    certificate: Path | None = None
-    key: Path | None = None
 
     @classmethod
     def missing(cls) -> str | None:
@@ -62,20 +51,14 @@ class RabbitMQ(Broker):
         """With the password, as client libraries take it."""
         return f"amqp://{self.user}:{self.password}@{self.address}/"
 
-    @property
-    def tls_port(self) -> int:
-        return self.ports[1]
-
     def command(self) -> list[str]:
         text = _CONFIGURATION.format(host=HOST, port=self.port, message_bytes_max=self.message_bytes_max)
-        if self.certificate is not None:
-            text += _TLS.format(host=HOST, port=self.tls_port, certificate=self.certificate, key=self.key)
         (self.folder / "rabbitmq.conf").write_text(text)
         (self.folder / "enabled_plugins").write_text("[].\n")
         return [str(PROGRAM)]
 
     def environment(self) -> Mapping[str, str]:
-        _, _, epmd_port, distribution_port = self.ports
+        _, epmd_port, distribution_port = self.ports
         folder = self.folder
         return {
             "LANG": "C.UTF-8",
