@@ -82,7 +82,8 @@ def test_files_are_ingested_by_name_and_pipes_are_copied(instance: Instance, lib
     assert job["result"]["added"] == 31
     files = job_of(instance, job_id)["params"]["files"]
     assert (files[0], files[2]) == (str(plain), str(packed))
-    assert [Path(path).parent for path in (files[1], files[3])] == [instance.settings.data / "spool"] * 2
+    assert files[1] == "stdin"  # the name of its input, not the path of its copy
+    assert files[3].startswith("/dev/fd/")
     assert plain.exists()
     assert spooled(instance) == []
 
@@ -144,8 +145,8 @@ def test_the_daemon_bounds_the_spool(instance: Instance) -> None:
 
 
 def test_what_cannot_be_ingested_is_told_before_anything_is_read(instance: Instance, tmp_path: Path) -> None:
-    done = instance.vec("ingest", "--background", "-l", "nowhere", stdin="x\n", status=4)
-    assert "not_found" in done.stderr
+    done = instance.vec("ingest", "--background", "-l", "not a name", stdin="x\n", status=2)
+    assert "not a valid name" in done.stderr
     done = instance.vec("ingest", "--background", str(tmp_path / "missing"), status=2)
     assert "missing" in done.stderr
     done = instance.vec("ingest", "--background", str(tmp_path), status=2)
