@@ -205,17 +205,14 @@ class Kafka:
         return time.perf_counter() - began
 
     def receive(self, name: str, stop: threading.Event) -> Iterator[Mapping[str, str]]:
-        from confluent_kafka import Consumer
+        from confluent_kafka import Consumer, TopicPartition
 
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._server.address, "group.id": "bench", "auto.offset.reset": "latest",
-                "fetch.wait.max.ms": 5,
-            }
-        )  # fmt: skip
-        consumer.subscribe([name])
-        while not consumer.assignment() and not stop.is_set():
-            consumer.poll(0.1)
+        consumer = Consumer({"bootstrap.servers": self._server.address, "group.id": "bench", "fetch.wait.max.ms": 5})
+        ends = []
+        for partition in consumer.list_topics(name, timeout=10).topics[name].partitions:
+            _, end = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=10)
+            ends.append(TopicPartition(name, partition, end))
+        consumer.assign(ends)
         yield {}
         while not stop.is_set():
             message = consumer.poll(0.1)

@@ -1,14 +1,15 @@
 """Sources from real brokers on this machine: documents/s that are written, beside the rate at which the client library
 alone reads the same messages, and beside an ingest of the same documents over the socket.
 
-For some brokers only: `python -m tests.bench.sources redis kafka`. All three run one after the other with the same
-server and daemon. The clock runs from the first document in the library to the last.
+For some brokers only: `python -m tests.bench.sources redis kafka`. Ingest and source take turns, with the same server
+and daemon. The clock of a source runs from the first document in the library to the last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -23,7 +24,8 @@ from tests.support.brokers.broker import Broker
 from tests.support.instance import Instance
 from vecd.client import Client
 
-_DOCUMENTS: Final = 20_000
+_DOCUMENTS: Final = 5_000
+_ROUNDS: Final = 5
 _BATCH: Final = 512
 _NAME: Final = "bench"
 
@@ -31,8 +33,10 @@ _NAME: Final = "bench"
 class Target(Protocol):
     """A broker, with the code of a program that uses its client library."""
 
-    url: str
     parameters: Mapping[str, Any]
+
+    def url_of(self, number: int) -> str:
+        """The URL of the source of a round."""
 
     def write(self, bodies: Sequence[bytes]) -> None:
         """Fills the stream, topic or queue."""
@@ -44,8 +48,10 @@ class Target(Protocol):
 class Redis:
     def __init__(self, server: RedisServer) -> None:
         self._server = server
-        self.url = f"{server.url}/{_NAME}"
         self.parameters: Mapping[str, Any] = {}
+
+    def url_of(self, number: int) -> str:
+        return f"{self._server.url}/{_NAME}"
 
     def write(self, bodies: Sequence[bytes]) -> None:
         import redis
@@ -74,11 +80,13 @@ class Rabbit:
         self._server = server
         self._password = Path(tempfile.mkstemp()[1])
         self._password.write_text(server.password)
-        self.url = f"amqp://{server.user}@{server.address}/{_NAME}"
         self.parameters: Mapping[str, Any] = {"password_file": str(self._password)}
 
+    def url_of(self, number: int) -> str:
+        return f"amqp://{self._server.user}@{self._server.address}/{_NAME}{number}"
+
     def write(self, bodies: Sequence[bytes]) -> None:
-        asyncio.run(self._write(bodies, (_NAME, f"{_NAME}-read")))
+        asyncio.run(self._write(bodies, [*(f"{_NAME}{number}" for number in range(_ROUNDS)), f"{_NAME}-read"]))
 
     async def _write(self, bodies: Sequence[bytes], queues: Sequence[str]) -> None:
         import aio_pika
@@ -118,8 +126,10 @@ class Rabbit:
 class Kafka:
     def __init__(self, server: KafkaServer) -> None:
         self._server = server
-        self.url = f"{server.url}/{_NAME}"
         self.parameters: Mapping[str, Any] = {}
+
+    def url_of(self, number: int) -> str:
+        return f"{self._server.url}/{_NAME}"
 
     def write(self, bodies: Sequence[bytes]) -> None:
         from confluent_kafka import Producer
@@ -169,36 +179,46 @@ def main() -> None:
 def _measure(
     name: str, client: Client, target: Target, documents: Sequence[dict[str, Any]], bodies: Sequence[bytes]
 ) -> None:
-    count = len(bodies)
     target.write(bodies)
     began = time.perf_counter()
-    target.read(count)
-    alone = count / (time.perf_counter() - began)
-
-    client.create_library("direct", index="flat")
-    began = time.perf_counter()
-    for start in range(0, count, _BATCH):
-        client.ingest(documents[start : start + _BATCH], "direct")
-    direct = count / (time.perf_counter() - began)
-
-    client.create_library("copied", index="flat")
-    client.add_source("bench", target.url, library="copied", parameters=target.parameters)
-    while not (first := _documents(client)):
-        time.sleep(0.01)
-    began = time.perf_counter()
-    while _documents(client) < count:
-        time.sleep(0.01)
-    rate = (count - first) / (time.perf_counter() - began)
-    client.remove_source("bench")
+    target.read(len(bodies))
+    alone = len(bodies) / (time.perf_counter() - began)
+    rates = [(_direct(client, number, documents), _copied(client, number, target)) for number in range(_ROUNDS)]
+    direct, copied = (statistics.median(each) for each in zip(*rates, strict=True))
+    ratio = statistics.median(source / ingest for ingest, source in rates)
     print(
-        f"  {name}: a source writes {rate:,.0f} documents/s; an ingest of {_BATCH} at a time {direct:,.0f}/s"
-        f" (ratio {rate / direct:.2f}); the client library alone reads {alone:,.0f}/s (ratio {rate / alone:.2f})",
+        f"  {name}: a source writes {copied:,.0f} documents/s; an ingest of {_BATCH} at a time {direct:,.0f}/s (median"
+        f" of the ratios {ratio:.2f}); the client library alone reads {alone:,.0f}/s",
         flush=True,
     )
 
 
-def _documents(client: Client) -> int:
-    return int(client.library("copied")["documents"])
+def _direct(client: Client, number: int, documents: Sequence[dict[str, Any]]) -> float:
+    """Documents/s of an ingest."""
+    client.create_library(f"direct{number}", index="flat")
+    began = time.perf_counter()
+    for start in range(0, len(documents), _BATCH):
+        client.ingest(documents[start : start + _BATCH], f"direct{number}")
+    return len(documents) / (time.perf_counter() - began)
+
+
+def _copied(client: Client, number: int, target: Target) -> float:
+    """Documents/s of a source that reads from the beginning, between its first and its last document."""
+    library = f"copied{number}"
+    client.create_library(library, index="flat")
+
+    def count() -> int:
+        return int(client.library(library)["documents"])
+
+    client.add_source(library, target.url_of(number), library=library, parameters=target.parameters)
+    while not (first := count()):
+        time.sleep(0.01)
+    began = time.perf_counter()
+    while (last := count()) < _DOCUMENTS:
+        time.sleep(0.01)
+    took = time.perf_counter() - began
+    client.remove_source(library)
+    return (last - first) / took
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -237,3 +238,19 @@ def test_a_group_with_members_is_refused(kafka_server: KafkaServer) -> None:
     finally:
         ended.set()
         thread.join()
+
+
+def test_a_reader_closes_in_time_while_nothing_answers_and_leaves_nothing_behind(own_kafka: KafkaServer) -> None:
+    """With an open commit, for which the library waits without a limit."""
+    topic = fresh_name()
+    produce(own_kafka.address, topic, numbered(0, 9))
+    with own_kafka.behind_proxy() as network:
+        with open_reader(f"kafka://{network.address}/{topic}", timeout_s=2.0) as reader:
+            read_until(reader, 10)
+            network.black_hole()
+            reader.committed({"0": "5"})
+            began = time.monotonic()
+        assert time.monotonic() - began < 10.0
+        network.cut()
+        network.heal()
+        until(lambda: all(each.name != "kafka close" for each in threading.enumerate()), "the end of the library")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from vecd.delivery import AttemptFailed, DeadLetterFile, Delivery, DeliveryBatch, DeliveryOptions, Observer
+from vecd.delivery import AttemptFailed, DeadLetterFile, Delivery, DeliveryBatch, DeliveryOptions, Observer, Refused
 from vecd.errors import Code, VecError
 
 
@@ -341,6 +341,43 @@ def test_any_other_error_ends_the_delivery_before_the_batch(error: Exception) ->
     with pytest.raises(type(error), match=str(error)):
         run()
     assert (len(run.sink.attempts), run.letters.kept, run.feed.commits) == (1, [], [])
+
+
+def test_attempts_that_reach_nobody_are_repeated_without_a_limit_and_count_for_nothing() -> None:
+    away = AttemptFailed("nobody answers", unreachable=True)
+    sink = Sink(*[away] * 7, FAILED, away, FAILED)
+    run = Run(EventSource(arrived(event(1))), sink, DeliveryOptions(attempts_max=2))()
+    assert len(run.sink.attempts) == 10
+    assert run.seen.retries == list(range(1, 10))
+    assert [letter.attempt for letter, _ in run.letters.kept] == [10]
+    assert run.feed.commits == [("log:1", 1)]
+
+
+def test_refused_items_are_dead_letters_one_by_one_and_the_others_are_not_sent_again() -> None:
+    sink = Sink(FAILED, Refused({2: "too large", 0: "no queue"}))
+    run = Run(EventSource(arrived(event(1), event(2), event(3))), sink)()
+    assert run.sink.seqs == [[1, 2, 3], [1, 2, 3]]
+    assert [
+        ([json.loads(line)["seq"] for line in letter.items], failure.reason) for letter, failure in run.letters.kept
+    ] == [
+        ([1], "no queue"),
+        ([3], "too large"),
+    ]
+    assert run.delivery.given_up == 2
+    assert run.feed.commits == [("log:3", 3)]
+
+
+def test_without_dead_letters_a_refused_item_ends_the_delivery_before_its_batch() -> None:
+    run = Run(EventSource(arrived(event(1), event(2))), Sink(Refused({1: "too large"})), letters=False)
+    with pytest.raises(VecError, match="too large"):
+        run()
+    assert run.feed.commits == []
+
+
+def test_a_batch_has_at_most_so_many_messages() -> None:
+    feed = EventSource(*(arrived(event(seq)) for seq in range(1, 6)))
+    run = Run(feed, Sink(), DeliveryOptions(messages_max=2))()
+    assert run.sink.seqs == [[1, 2], [3, 4], [5]]
 
 
 def test_dead_letters_that_cannot_be_kept_end_the_delivery_before_the_batch() -> None:

@@ -217,6 +217,7 @@ def test_a_reembed_survives_a_killed_daemon_and_its_workers_come_back() -> None:
                 completed(client, job_id)
                 right(client, "killed")
                 until(lambda: present(client, first) and present(client, second), "they are back")
+                until(lambda: any("connected again" in line for line in first.said), "it says so")
             assert any("trying again" in line for line in first.said)
             assert sum(each.stop()["texts"] for each in (first, second)) >= 256
 

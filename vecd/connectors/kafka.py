@@ -35,8 +35,8 @@ _TRANSACTION_S_MAX: Final = 900.0
 
 #: Errors that say that the broker will never take this message.
 _REFUSALS: Final = frozenset((KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG))
-#: Of a message that was not tried.
-_PURGED: Final = frozenset((KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT))
+#: Errors that follow from another one: in a transaction, one failure ends all that is queued, and refuses what comes.
+_CONSEQUENCES: Final = frozenset((KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._STATE))
 
 
 class _KafkaSink:
@@ -73,7 +73,6 @@ class _KafkaSink:
             "batch_size": _REQUEST_BYTES,
             "message_max_bytes": _MESSAGE_BYTES_MAX,
             "message_timeout_ms": timeout_ms,
-            "socket_timeout_ms": max(10, min(timeout_ms, 60_000)),
             **({"batch_num_messages": 1} if self._alone else {}),
         }
 
@@ -142,8 +141,7 @@ class _KafkaSink:
                 except KafkaException as error:  # the library refuses it
                     failures[index] = error.args[0]
         self._connection.wait(lambda seconds: producer.flush(seconds) == 0 or self._hopeless(failures), "producing")
-        # Not those that follow from others: in a transaction, one failure ends all that is queued.
-        return {index: error for index, error in failures.items() if error.code() not in _PURGED} or dict(failures)
+        return _causes(failures) or dict(failures)
 
     def _hopeless(self, failures: Mapping[int, KafkaError]) -> bool:
         """Whether nothing more can be delivered after these failures."""
@@ -160,6 +158,10 @@ class _KafkaSink:
 
         if not attempt(0.01):
             self._connection.wait(attempt, "producing")
+
+
+def _causes(failures: Mapping[int, KafkaError]) -> dict[int, KafkaError]:
+    return {index: error for index, error in failures.items() if error.code() not in _CONSEQUENCES}
 
 
 def _is_large(message: OutMessage) -> bool:
@@ -249,7 +251,7 @@ class _TransactionalSink(_KafkaSink):
             raise AttemptFailed("the connection to Kafka was lost during a transaction", unreachable=True)
 
     def _hopeless(self, failures: Mapping[int, KafkaError]) -> bool:
-        return bool(failures)
+        return bool(_causes(failures))
 
     def _call(self, call: Callable[[float], None], what: str) -> None:
         """A call of a transaction, which continues when it is repeated after its time."""

@@ -92,6 +92,8 @@ class Connection:
             "client.id": "vec",
             "security.protocol": f"{'SASL_' if user else ''}{'SSL' if tls else 'PLAINTEXT'}",
             "socket.connection.setup.timeout.ms": max(1000, int(self.timeout_s * 1000)),
+            # Of one request; a consumer that is closed waits for those that are open.
+            "socket.timeout.ms": min(300_000, max(10, int(self.timeout_s * 1000))),
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1000,
             "error_cb": self._report,

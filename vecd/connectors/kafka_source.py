@@ -11,6 +11,7 @@ Partitions that are added to the topic are found while the source runs. Transact
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -35,6 +36,8 @@ from .transport import Opening, SourceReader
 _AHEAD_KIB: Final = 16 * 1024
 #: Bytes of one message that the library takes; larger ones are fetched too, one at a time.
 _FETCH_BYTES: Final = 4 * 1024 * 1024
+#: How long a reader that is closed waits for the library, in seconds.
+_CLOSE_S: Final = 2.0
 #: How often added partitions are looked for, in seconds.
 _PARTITIONS_S: Final = 30.0
 
@@ -239,6 +242,12 @@ class _KafkaReader:
         self._consumer.poll(0)
 
     def close(self) -> None:
+        # The library waits for an open commit until it has an answer, or for ever: it is left to a thread then.
+        closing = threading.Thread(target=self._close, name="kafka close", daemon=True)
+        closing.start()
+        closing.join(min(_CLOSE_S, self._connection.timeout_s))
+
+    def _close(self) -> None:
         with contextlib.suppress(KafkaException, RuntimeError):
             self._consumer.close()
 

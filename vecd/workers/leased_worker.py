@@ -182,15 +182,14 @@ class Worker:
     def _note(self, link: _Link, lost: VecError | None) -> None:
         """Says once that the daemon is away, however many connections there are, and once that it is back."""
         with self._telling:
-            before = bool(self._disconnected)
             if lost is not None:
+                if not self._disconnected:
+                    self._tell(f"{lost.message}; trying again")
                 self._disconnected.add(link)
-            else:
+            elif link in self._disconnected:
                 self._disconnected.discard(link)
-            if lost is not None and not before:
-                self._tell(f"{lost.message}; trying again")
-            elif before and not self._disconnected:
-                self._tell("connected again")
+                if not self._disconnected:
+                    self._tell("connected again")
 
     def _ended(self, slot: _Slot) -> None:
         with self._changed:
@@ -292,12 +291,12 @@ class _Link:
         try:
             if self._client is None:
                 self._client = self._worker._connect()
-            answer = call(self._client)
+                self._worker._note(self, None)
+            return call(self._client)
         except VecError as error:
             if error.disconnected:
                 self.close()
             raise
-        return answer
 
     def repeated(self, call: Callable[[Client], T], over: Callable[[], bool]) -> T:
         """Repeats a call until it is answered. Raises VecError: what the daemon answers with; or, once it is `over`,
@@ -305,14 +304,12 @@ class _Link:
         failures = 0
         while True:
             try:
-                answer = self.once(call)
-                if failures:
-                    self._worker._note(self, None)
-                return answer
+                return self.once(call)
             except VecError as error:
                 if not _passes(error) or over():
                     raise
                 failures += 1
+                self.close()
                 self._worker._note(self, error)
                 pause_s = backoff.pause_s(failures, _PAUSE_S, _PAUSE_S_MAX)
                 if self._worker.stopping:
