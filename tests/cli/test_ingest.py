@@ -111,7 +111,7 @@ def test_the_suffix_of_each_file_says_its_format(
 
 def test_metadata_rest_alone_moves_all_other_keys(instance: Instance, library: str) -> None:
     line = {"id": "a", "title": "T", "text": "logs", "colour": "red", "size": {"w": 1}}
-    assert "--metadata rest" in instance.vec("ingest", "-l", library, stdin=ndjson([line]), status=3).stderr
+    assert "--map metadata=rest" in instance.vec("ingest", "-l", library, stdin=ndjson([line]), status=3).stderr
     instance.vec("ingest", "-l", library, "--metadata", "rest", stdin=ndjson([line]))
     (found,) = contents(instance, library)
     assert (found["title"], found["metadata"]) == ("T", {"colour": "red", "size": {"w": 1}})

@@ -459,7 +459,7 @@ def _unknown_key(document: dict[str, Any]) -> VecError:
     hint = (
         f"did you mean {close!r}?"
         if close
-        else "what is your own belongs under 'metadata'; `vec ingest --metadata rest` moves it there"
+        else "what is your own belongs under 'metadata'; `--map metadata=rest` moves it there"
     )
     return VecError(Code.INVALID_DOCUMENT, f"unknown key {key!r:.60}", hint, field=str(key))
 

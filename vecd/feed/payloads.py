@@ -77,7 +77,7 @@ def compose(
     payloads = Payloads(selection, [each.row for each in selected], contents) if selection.payload else None
     composed: list[Event] = []
     for row, name, left in selected:
-        expanded = events.expand(row, name)
+        expanded = events.expand(row, name, chunks=selection.wants_chunk_events)
         if left:
             expanded[0]["data"]["left"] = True
         if payloads is not None and row.id is not None:

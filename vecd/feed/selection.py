@@ -47,6 +47,10 @@ class EventSelection:
         return self.types is None or event_type in self.types
 
     @property
+    def wants_chunk_events(self) -> bool:
+        return self.types is None or not self.types.isdisjoint((events.CHUNK_ADDED, events.CHUNK_DELETED))
+
+    @property
     def wants_document_events(self) -> bool:
         """Whether events of whole documents are wanted: then these carry the payload, and otherwise the chunks' do."""
         return self.types is None or any(event_type.startswith("document.") for event_type in self.types)

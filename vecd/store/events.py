@@ -191,8 +191,9 @@ def time_at(db: apsw.Connection, seq: int) -> int:
     return horizon(db)[1] if found is None else found
 
 
-def expand(row: EventRow, library: str | None) -> list[Event]:
-    """The events of a row, in order, in wire format: `{"seq","type","library","time","data"}`.
+def expand(row: EventRow, library: str | None, *, chunks: bool = True) -> list[Event]:
+    """The events of a row, in order, in wire format: `{"seq","type","library","time","data"}`; with `chunks` false,
+    without those of a document's chunks.
 
     This is the hot path of catching up, so it unpacks the row once and makes no call per chunk.
     """
@@ -211,6 +212,8 @@ def expand(row: EventRow, library: str | None) -> list[Event]:
     if added and removed:
         about["chunks_replaced"] = removed
     events = [{"seq": seq, "type": name, "library": library, "time": time, "data": about}]
+    if not chunks:
+        return events
     for position in range(removed):
         seq += 1
         about = {"chunk_id": f"{document_id}#{position}", "document_id": document_id, "position": position}
