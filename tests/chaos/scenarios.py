@@ -65,11 +65,16 @@ def _kafka(address: str, folder: Path) -> list[str]:
 
 def _read_kafka(broker: Broker) -> list[bytes]:
     """One partition after the other: the events of a document are in one."""
+    with _kafka_network(broker) as network:
+        return _read_topic(network.address)
+
+
+def _read_topic(address: str) -> list[bytes]:
     from confluent_kafka import Consumer, TopicPartition
 
     consumer = Consumer(
         {
-            "bootstrap.servers": broker.address,
+            "bootstrap.servers": address,
             "group.id": "chaos",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",

@@ -103,7 +103,7 @@ def test_a_relay_says_that_its_broker_is_away_and_goes_on_when_it_is_back(
     assert "Connection refused" in shown["error"]["message"]
     own_kafka.start()
     until(lambda: relay(instance)["lag"] == 0, "the other messages")
-    until(lambda: relay(instance)["state"] == "running", "the report of its state")
+    until(lambda: relay(instance)["state"] == "running", "the state")  # reported behind the commit
     assert list(dict.fromkeys(event["data"]["id"] for event in bodies(own_kafka.address, "t"))) == ["a", "b", "c"]
 
 

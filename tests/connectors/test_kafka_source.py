@@ -121,6 +121,24 @@ def test_lag_counts_what_is_not_read_and_no_marks_of_transactions(kafka_server: 
     assert [json.loads(each.body)["seq"] for each in found] == list(range(1, 101))
 
 
+def test_lag_counts_what_an_open_transaction_holds_back(kafka_server: KafkaServer) -> None:
+    """A last stable offset that stands still is no end: whoever looks sees that messages wait."""
+    topic, bootstrap = fresh_name(), kafka_server.address
+    produce(bootstrap, topic, numbered(0, 0))
+    with transaction(bootstrap, fresh_name()) as producer, open_reader(f"{kafka_server.url}/{topic}") as reader:
+        for value in numbered(1, 3):
+            producer.produce(topic, value)
+        producer.flush()
+        produce(bootstrap, topic, numbered(4, 4))
+        assert [int(each.body) for each in read_until(reader, 1)] == [0]
+        until(lambda: reader.read(1, 0.01) or reader.lag() == 4, "the lag")
+        assert nothing_comes(reader)
+        assert reader.lag() == 4
+        producer.commit_transaction()
+        assert [int(each.body) for each in read_until(reader, 4)] == [1, 2, 3, 4]
+        until(lambda: reader.read(1, 0.01) or reader.lag() == 0, "a lag of 0")
+
+
 def test_a_transaction_that_was_rolled_back_is_not_read(kafka_server: KafkaServer) -> None:
     topic = fresh_name()
     with transaction(kafka_server.address, fresh_name()) as producer:

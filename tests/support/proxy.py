@@ -24,7 +24,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Protocol, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -38,6 +38,16 @@ _HELD_MAX: Final = 64
 _CONTROL_S: Final = 30.0
 #: Closes with RST instead of FIN.
 _RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Corrector(Protocol):
+    """Changes the replies of one connection. One that needs whole messages holds back the others."""
+
+    def request(self, data: bytes) -> None:
+        """Sees what the client has sent."""
+
+    def reply(self, data: bytes) -> bytes:
+        """What the client gets when `data` has come. No data: the connection ends."""
 
 
 class Proxy:
@@ -59,6 +69,7 @@ class Proxy:
         self.connections = 0  # accepted so far
         self.forwarded: dict[Way, int] = dict.fromkeys(WAYS, 0)  # bytes so far
         self.rewrite = dict(rewrite or {})
+        self.corrector: Callable[[], Corrector] | None = None  # of each connection; it comes before `rewrite`
         self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -198,9 +209,10 @@ class Proxy:
             link.add(writer)
             upstream_reader, upstream_writer = await asyncio.open_connection(*self.target, limit=_CHUNK_BYTES)
             link.add(upstream_writer)
+            corrector = self.corrector() if self.corrector else None
             await asyncio.gather(
-                self._pump(link, "requests", reader, upstream_writer),
-                self._pump(link, "replies", upstream_reader, writer),
+                self._pump(link, "requests", reader, upstream_writer, corrector),
+                self._pump(link, "replies", upstream_reader, writer, corrector),
             )
         except OSError:  # the server is away: the client sees it at once, as if it had connected directly
             pass
@@ -210,10 +222,17 @@ class Proxy:
             self._links.discard(link)
             link.reset()
 
-    async def _pump(self, link: _Link, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self,
+        link: _Link,
+        way: Way,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        corrector: Corrector | None,
+    ) -> None:
         """One direction of one connection, to its end. Reading goes on while what was read is delayed."""
         line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_HELD_MAX)
-        reading = asyncio.create_task(self._read(way, reader, line))
+        reading = asyncio.create_task(self._read(way, reader, line, corrector))
         try:
             while True:
                 due, data = await line.get()
@@ -229,7 +248,13 @@ class Proxy:
         finally:
             reading.cancel()
 
-    async def _read(self, way: Way, reader: asyncio.StreamReader, line: asyncio.Queue[tuple[float, bytes]]) -> None:
+    async def _read(
+        self,
+        way: Way,
+        reader: asyncio.StreamReader,
+        line: asyncio.Queue[tuple[float, bytes]],
+        corrector: Corrector | None,
+    ) -> None:
         """Ends with an empty chunk."""
         rest = b""
         while True:
@@ -237,13 +262,17 @@ class Proxy:
                 data = await reader.read(_CHUNK_BYTES)
             except OSError:
                 data = b""
+            last = not data
+            if corrector and way == "requests":
+                corrector.request(data)
+            elif corrector:
+                data = corrector.reply(data)
             if way == "replies" and self.rewrite:
-                rewritten, rest = self._rewritten(rest + data, last=not data)
-                if data and not rewritten:
-                    continue
-                data = rewritten or data
-            await line.put((self._loop.time() + self.delay_s, data))
-            if not data:
+                data, rest = self._rewritten(rest + data, last=last)
+            if data:
+                await line.put((self._loop.time() + self.delay_s, data))
+            if last:
+                await line.put((self._loop.time() + self.delay_s, b""))
                 return
 
     def _rewritten(self, data: bytes, *, last: bool) -> tuple[bytes, bytes]:
