@@ -637,7 +637,7 @@ def test_memory_stays_flat_however_much_comes(instance: Instance, vectors: str, 
         block = "".join(json.dumps({"id": f"d{number}", **one}) + "\n" for number in range(20)).encode()
         blocks, bound = 100, 24 * limits.MIB
     else:
-        block, blocks, bound = b"[]\n" * 1_000, 100, 8 * limits.MIB
+        block, blocks, bound = b"5\n" * 1_000, 100, 8 * limits.MIB
     with running(instance, "ingest", "-l", vectors, stderr=subprocess.DEVNULL) as process:
         peaks = []
         for _ in range(5):

@@ -37,10 +37,6 @@ def test_what_stands_before_a_line_that_is_no_id_is_deleted_and_told(instance: I
     assert [each["id"] for each in instance.objects("get", "e", "f", status=4)] == ["f"]
 
 
-def test_a_library_that_is_not_there_is_told_also_when_there_is_no_input(instance: Instance) -> None:
-    assert "not_found" in instance.vec("ingest", "--library", "missing", stdin="", status=4).stderr
-
-
 @pytest.mark.parametrize("query", ["", "  "])
 def test_an_empty_query_is_refused(instance: Instance, query: str) -> None:
     assert "empty" in instance.vec("search", query, status=2).stderr

@@ -24,6 +24,7 @@ def test_with_create_false_a_library_that_does_not_exist_is_exit_4_with_what_to_
 
 def refuses_to_create(instance: Instance) -> None:
     name = fresh(instance)
+    assert "not_found" in instance.vec("ingest", "-l", "nothing-like-it", stdin="", status=4).stderr
     done = instance.vec("ingest", "-l", "nothing-like-it", stdin=ndjson(numbered(1)), status=4)
     assert "library 'nothing-like-it' does not exist" in done.stderr
     assert "vec library create nothing-like-it" in done.stderr

@@ -46,8 +46,8 @@ class LoopThread:
             try:
                 return future.result(max(0.0, min(left_s, _LOOK_S)))
             except concurrent.futures.TimeoutError:
-                if future.done():  # it is the coroutine's own
-                    raise
+                if future.done():  # it has ended just now, or the error is the coroutine's own
+                    return future.result()
             except concurrent.futures.CancelledError as error:
                 raise AttemptFailed(f"{what} was interrupted", unreachable=True) from error
             if self._stop.is_set() or left_s <= 0:
