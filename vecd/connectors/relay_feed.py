@@ -2,6 +2,9 @@
 
 Both are stored by `relay.commit`. The position is stored behind what the broker has confirmed, at most every
 limits.RELAY_COMMIT_S, and without waiting for the answer, unless there are dead letters.
+
+The watch has a connection of its own. It stays unread while a slow broker takes what was read before, and the daemon
+reads no request from a connection whose answers stay unread: a commit on it would wait for as long.
 """
 
 from __future__ import annotations
@@ -24,12 +27,18 @@ class RelayFeed:
     """One watch of a relay. Implements vecd.delivery's EventSource and DeadLetters. Use on one thread."""
 
     def __init__(
-        self, client: Client, definition: RelayDefinition, stop: Stopping, between: Callable[[], None]
+        self,
+        client: Client,
+        watching: Client,
+        definition: RelayDefinition,
+        stop: Stopping,
+        between: Callable[[], None],
     ) -> None:
-        """`between` is called again and again, before the next batch and while nothing comes. Raises VecError
-        `lease_lost`, `consumer_held` or `compacted`."""
+        """`watching` is a connection for the watch alone. `between` is called again and again, before the next batch
+        and while nothing comes. Raises VecError `lease_lost`, `consumer_held` or `compacted`."""
         self._client = client
-        self._watch = watch = client.watch_relay(definition.name, definition.generation)
+        self._watching = watching
+        self._watch = watch = watching.watch_relay(definition.name, definition.generation)
         self._messages = watch.messages()
         self._between = between
         self._first = True
@@ -54,7 +63,7 @@ class RelayFeed:
         until = None if wait_s is None else time.monotonic() + wait_s
         silent_since = time.monotonic()
         if not self._watch.ready:
-            self._client.pump()
+            self._watching.pump()
         while not self._watch.ready:
             now = time.monotonic()
             if self._stop.is_set() or (until is not None and now >= until):
@@ -62,7 +71,7 @@ class RelayFeed:
             if now - silent_since > self._watch.patience_s:
                 raise self._watch.stalled()
             due_s = self._commit_if_due()
-            if self._stop.wait_with(self._client, min(due_s, 1.0 if until is None else until - now)):
+            if self._stop.wait_with(self._watching, min(due_s, 1.0 if until is None else until - now)):
                 silent_since = time.monotonic()
             elif until is None:
                 self._between()
@@ -74,9 +83,9 @@ class RelayFeed:
     # --- commit -----------------------------------------------------------------------------------------------------
 
     def commit(self, cursor: str, events: int) -> None:
-        self._wanted = cursor
         if self._letters:
-            self._commit_letters()
+            self._commit_letters(cursor)
+        self._wanted = cursor
         self._commit_if_due()
 
     def add(self, batch: DeliveryBatch[OutMessage], failure: AttemptFailed) -> None:
@@ -84,35 +93,39 @@ class RelayFeed:
         for message in batch.items:
             self._letters.append(dead_letters.of_message(message, failure.reason, batch.attempt))
 
-    def _commit_letters(self) -> None:
+    def _commit_letters(self, cursor: str) -> None:
         """Stores the dead letters of a batch, in requests of a moderate size; the last moves the position too."""
         self.settle()
-        letters, self._letters = self._letters, []
-        pages = list(_pages(letters))
+        pages = list(_pages(self._letters))
         for page in pages[:-1]:
             self._client.commit_relay(*self._who, dead_letters=page).result()
-        self._sent, self._sent_at = self._wanted, time.monotonic()
-        self._client.commit_relay(*self._who, dead_letters=pages[-1], cursor=self._wanted).result()
+        self._client.commit_relay(*self._who, dead_letters=pages[-1], cursor=cursor).result()
+        self._letters = []
+        self._sent, self._sent_at = cursor, time.monotonic()
 
     def _commit_if_due(self) -> float:
         """Sends the position to be stored, if it is time. Returns after how many seconds to look again."""
-        if self._pending is not None and self._pending.ready:
+        if self._pending is not None:
+            if not self._pending.ready:
+                self._client.pump()
+            if not self._pending.ready:
+                return limits.RELAY_COMMIT_S
             pending, self._pending = self._pending, None
             pending.result()
-        if self._pending is not None or self._wanted == self._sent:
+        if self._wanted == self._sent:
             return 1.0
         left_s = self._sent_at + limits.RELAY_COMMIT_S - time.monotonic()
         if left_s > 0:
             return left_s
         self._send()
-        return 1.0
+        return limits.RELAY_COMMIT_S
 
     def _send(self) -> None:
         self._sent, self._sent_at = self._wanted, time.monotonic()
         self._pending = self._client.commit_relay(*self._who, cursor=self._sent)
 
     def settle(self) -> None:
-        """Returns when the position is stored. Raises VecError."""
+        """Returns when the position behind the last committed batch is stored. Raises VecError."""
         while self._pending is not None or self._wanted != self._sent:
             if self._pending is None:
                 self._send()
