@@ -659,6 +659,7 @@ def test_memory_stays_flat_however_much_comes(instance: Instance, vectors: str, 
         for _ in range(5):
             for _ in range(blocks // 5):
                 feed(process, block)
+            taken(process)
             peaks.append(peak_bytes(process.pid))
         end_of_input(process)
         summary = line_of(process.stdout)
