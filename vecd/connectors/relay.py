@@ -4,12 +4,13 @@
                        |            |
                        +- relay.commit: position and dead letters
 
-One thread, with a connection to the daemon of its own. After any error that the delivery loop does not retry itself,
+One thread, with two connections to the daemon of its own. After any error that the delivery loop does not retry itself,
 it begins again with a new connection, at the stored position. So every event is sent at least once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -57,14 +58,16 @@ class Relay(Runner):
     def _run(self) -> None:
         definition = self._relay
         transport = table.transport_of(definition)
-        with self._connect() as client:
-            client.set_timeout(limits.STALL_S)
+        with self._connect() as client, self._connect() as watching:
+            for each in (client, watching):
+                each.set_timeout(limits.STALL_S)
             parameters = {**table.defaults(transport), **definition.parameters}
             opening = Opening(definition, parse(definition.url), parameters, client.log, self._stop)
             opener = table.load_sink(transport)
             sink = _Sink(lambda: opener(opening))
             feed = RelayFeed(
                 client,
+                watching,
                 definition,
                 self._stop,
                 between=lambda: self._retry_letters(feed, sink, client.log),
@@ -91,6 +94,10 @@ class Relay(Runner):
                 if self._opened(sink):
                     self._status.connected()
                     delivery.run()
+            except VecError:
+                with contextlib.suppress(VecError):  # the first error says more
+                    feed.settle()
+                raise
             finally:
                 sink.close()
             feed.settle()
@@ -107,6 +114,8 @@ class Relay(Runner):
         reasons = {place: "its body was too long to be kept" for place, each in enumerate(found) if each is None}
         places = [place for place, each in enumerate(found) if each is not None]
         items = [each for each in found if each is not None]
+        left: list[int] = []  # places of those that were not tried to the end
+        again_at = 0.0  # there may be more
         try:
             if items:
                 sink.deliver(DeliveryBatch(items, len(items), items[-1].cursor, again=True))
@@ -114,12 +123,15 @@ class Relay(Runner):
             reasons.update((places[place], reason) for place, reason in refused.reasons.items())
         except AttemptFailed as failure:
             self.retrying(failure, 1, RETRY_S_MAX)
-            self._retry_at = time.monotonic() + RETRY_S_MAX
-            return
+            reasons.update((places[place], reason) for place, reason in failure.refused.items())
+            left = places[failure.delivered :]
+            again_at = time.monotonic() + RETRY_S_MAX
         again = [{**letters[place], "reason": reason, "attempts": 1} for place, reason in reasons.items()]
-        delivered = [letter["letter_id"] for place, letter in enumerate(letters) if place not in reasons]
-        feed.retried(delivered, again)
-        self._retry_at = 0.0  # there may be more
+        outstanding = {*reasons, *left}
+        delivered = [letter["letter_id"] for place, letter in enumerate(letters) if place not in outstanding]
+        if again or delivered:
+            feed.retried(delivered, again)
+        self._retry_at = again_at
 
     def _full(self, error: VecError | None, failures: int) -> None:
         """There is no room for dead letters: keeps the error, and pauses. Raises it if the relay is to stop."""
