@@ -33,6 +33,8 @@ log = logging.getLogger("vecd.connectors")
 
 #: Messages of a watch in one batch, if they have documents: each is about a MiB then, or one large document.
 _PAYLOAD_MESSAGES: Final = 8
+#: The longest pause between attempts to store dead letters while there is no room for them.
+_FULL_S_MAX: Final = 10.0
 
 
 class Relay(Runner):
@@ -64,7 +66,12 @@ class Relay(Runner):
             opener = table.load_sink(transport)
             sink = _Sink(lambda: opener(opening))
             feed = RelayFeed(
-                client, watching, definition, self._stop, lambda: self._retry_letters(feed, sink, client.log)
+                client,
+                watching,
+                definition,
+                self._stop,
+                between=lambda: self._retry_letters(feed, sink, client.log),
+                full=self._full,
             )
             options = DeliveryOptions(
                 messages_max=_PAYLOAD_MESSAGES if definition.payload else None,
@@ -125,6 +132,17 @@ class Relay(Runner):
         if again or delivered:
             feed.retried(delivered, again)
         self._retry_at = again_at
+
+    def _full(self, error: VecError | None, failures: int) -> None:
+        """There is no room for dead letters: keeps the error, and pauses. Raises it if the relay is to stop."""
+        if error is None:
+            self._status.connected()
+            return
+        self._status.failed("failing", error)
+        if failures == 1:
+            log.warning("a relay has stopped", extra={**self._about, "error": str(error)})
+        if self._stop.wait(backoff.pause_s(failures, RETRY_S, _FULL_S_MAX) / 2 + RETRY_S / 2):
+            raise error
 
     def _opened(self, sink: _Sink) -> bool:
         """Opens the sink, however long its broker is away; false if `stop` was set before that."""

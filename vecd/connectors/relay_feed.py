@@ -10,8 +10,8 @@ reads no request from a connection whose answers stay unread: a commit on it wou
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from .. import limits
 from ..client import Client, Message, Pending
@@ -21,6 +21,9 @@ from . import dead_letters
 from .definition import RelayDefinition
 from .messages import OutMessage
 from .stopping import Stopping
+
+#: The daemon has no room for dead letters now, and may take the same ones later.
+_LATER: Final = frozenset((Code.BUSY, Code.DISK_FULL))
 
 
 class RelayFeed:
@@ -32,15 +35,23 @@ class RelayFeed:
         watching: Client,
         definition: RelayDefinition,
         stop: Stopping,
+        *,
         between: Callable[[], None],
+        full: Callable[[VecError | None, int], None],
     ) -> None:
         """`watching` is a connection for the watch alone. `between` is called again and again, before the next batch
-        and while nothing comes. Raises VecError `lease_lost`, `consumer_held` or `compacted`."""
+        and while nothing comes. `full` is called with the error and the number of attempts after each one at which
+        there is no room for dead letters: it waits, and raises the error if the relay is to stop; and without an error
+        when there is room again.
+
+        Raises VecError `lease_lost`, `consumer_held` or `compacted`.
+        """
         self._client = client
         self._watching = watching
         self._watch = watch = watching.watch_relay(definition.name, definition.generation)
         self._messages = watch.messages()
         self._between = between
+        self._full = full
         self._first = True
         self._stop = stop
         self._who = definition.name, definition.generation
@@ -85,7 +96,8 @@ class RelayFeed:
     def commit(self, cursor: str, events: int) -> None:
         if self._letters:
             self._commit_letters(cursor)
-        self._wanted = cursor
+        else:
+            self._wanted = cursor
         self._commit_if_due()
 
     def add(self, batch: DeliveryBatch[OutMessage], failure: AttemptFailed) -> None:
@@ -94,14 +106,32 @@ class RelayFeed:
             self._letters.append(dead_letters.of_message(message, failure.reason, batch.attempt))
 
     def _commit_letters(self, cursor: str) -> None:
-        """Stores the dead letters of a batch, in requests of a moderate size; the last moves the position too."""
+        """Stores the dead letters of a batch, in requests of a moderate size; the last moves the position too. Until
+        it is accepted, no request has the position behind the batch."""
         self.settle()
         pages = list(_pages(self._letters))
         for page in pages[:-1]:
-            self._client.commit_relay(*self._who, dead_letters=page).result()
-        self._client.commit_relay(*self._who, dead_letters=pages[-1], cursor=cursor).result()
+            self._store(page, None)
+        self._store(pages[-1], cursor)
         self._letters = []
-        self._sent, self._sent_at = cursor, time.monotonic()
+        self._wanted = self._sent = cursor
+        self._sent_at = time.monotonic()
+
+    def _store(self, page: Sequence[Mapping[str, Any]], cursor: str | None) -> None:
+        """Stores dead letters; waits while there is no room for them. Raises VecError."""
+        failures = 0
+        while True:
+            try:
+                self._client.commit_relay(*self._who, dead_letters=page, cursor=cursor).result()
+                break
+            except VecError as error:
+                if error.code not in _LATER:
+                    raise
+                failures += 1
+                self._full(error, failures)
+            self._between()
+        if failures:
+            self._full(None, failures)
 
     def _commit_if_due(self) -> float:
         """Sends the position to be stored, if it is time. Returns after how many seconds to look again."""
