@@ -166,10 +166,11 @@ def _replicates_over_kafka(replica: Replica, network: Proxy) -> None:
     replica.check()
 
 
-def test_a_replica_over_rabbitmq_ends_equal_though_the_broker_and_a_daemon_are_killed(
+def test_a_replica_over_rabbitmq_ends_equal_though_the_broker_is_restarted_and_a_daemon_killed(
     replica: Replica, tmp_path: Path
 ) -> None:
-    """A queue and a stream, which get the messages of one relay."""
+    """A queue and a stream, which get the messages of one relay. The broker is stopped and not killed: a stream that is
+    younger than some seconds does not come back after that ("home node is down")."""
     require(RabbitMQ)
     secret = tmp_path / "password"
     secret.write_text(RabbitMQ.password)
@@ -181,7 +182,7 @@ def test_a_replica_over_rabbitmq_ends_equal_though_the_broker_and_a_daemon_are_k
         replica.add_source("by-queue", f"{place}/queue", *bound)
         replica.add_source("by-stream", f"{place}/stream", *bound, "-p", "stream=true")
         replica.add_relay(f"{place}/notes", "--payload", "--format", "cloudevents", *login)
-        trouble(replica, random.Random(8), [lambda: broker.restart(killed=True), lambda: kill_daemon(replica.replica)])
+        trouble(replica, random.Random(8), [broker.restart, lambda: kill_daemon(replica.replica)])
         replica.check()
 
 
