@@ -44,15 +44,15 @@ def finite(value: float | None) -> float | None:
     return value
 
 
-def pairs(option: str, given: Sequence[str] | None) -> dict[str, str]:
-    """Parses the values NAME=VALUE of an option. Raises VecError `invalid_request`."""
+def pairs(option: str, given: Sequence[str] | None, form: str) -> dict[str, str]:
+    """Parses the values of the form `form`, as NAME=VALUE, of an option. Raises VecError `invalid_request`."""
     from vecd.errors import Code, VecError
 
     found: dict[str, str] = {}
     for each in given or ():
         name, equals, value = each.partition("=")
         if not equals:
-            raise VecError(Code.INVALID_REQUEST, f"{option} {each!r:.60} has no =", f"write {option} NAME=VALUE")
+            raise VecError(Code.INVALID_REQUEST, f"{option} {each!r:.60} is not {form}")
         if name in found:
             raise VecError(Code.INVALID_REQUEST, f"{option} {name!r:.60} is given twice")
         found[name] = value

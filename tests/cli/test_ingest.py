@@ -141,7 +141,7 @@ def test_a_table_streams_row_by_row(instance: Instance, library: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--map", "text"], "--map 'text' has no ="),
+        (["--map", "text"], "--map 'text' is not FIELD=PATH"),
         (["--map", "text=a", "--map", "text=b"], "--map 'text' is given twice"),
         (["--map", "txt=a"], "did you mean 'text'?"),
         (["--text", "a..b"], "is not a path"),

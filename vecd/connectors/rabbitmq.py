@@ -181,7 +181,11 @@ class _RabbitSink:
                         raise AttemptFailed(f"RabbitMQ refuses a message ({_reason(outcome)})", unreachable=True)
                     refused[index] = f"RabbitMQ refuses the message ({_reason(outcome)})"
                 elif isinstance(outcome, amqp.DeliveryError):
-                    raise AttemptFailed("RabbitMQ does not take the messages: a queue is full", unreachable=True)
+                    raise AttemptFailed(
+                        "RabbitMQ does not take the messages: a queue is full",
+                        unreachable=True,
+                        hint="read the queue, or raise its limit (x-max-length); the next attempt follows by itself",
+                    )
                 elif outcome is not None:
                     with _translated(f"the exchange {self._exchange_name!r}"):
                         raise outcome
@@ -390,7 +394,11 @@ def _translated(what: str) -> Iterator[None]:
         ) from error
     except ChannelAccessRefused as error:
         if "exclusive" in str(error):  # perhaps our own consumer, of a connection that the broker still believes in
-            raise AttemptFailed(f"another consumer reads {what}", unreachable=True) from error
+            raise AttemptFailed(
+                f"another consumer reads {what}",
+                unreachable=True,
+                hint="stop that consumer; the next attempt follows by itself",
+            ) from error
         raise VecError(
             Code.SETTINGS,
             f"RabbitMQ does not allow the use of {what} ({_reason(error)})",

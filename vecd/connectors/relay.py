@@ -5,12 +5,11 @@
                        +- relay.commit: position and dead letters
 
 One thread, with a connection to the daemon of its own. After any error that the delivery loop does not retry itself,
-it begins again with a new connection, at the stored position. So every event is sent at least once.
+it starts again with a new connection, at the stored position. So every event is sent at least once.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -27,8 +26,6 @@ from .status import Status
 from .stopping import Stopping
 from .transport import MessageSink, Opening
 from .url import parse
-
-log = logging.getLogger("vecd.connectors")
 
 #: Messages of a watch in one batch, if they have documents: each is about a MiB then, or one large document.
 _PAYLOAD_MESSAGES: Final = 8
@@ -105,7 +102,7 @@ class Relay(Runner):
         except Refused as refused:
             reasons.update((places[place], reason) for place, reason in refused.reasons.items())
         except AttemptFailed as failure:
-            self.retrying(failure, 1, RETRY_S_MAX)
+            self.retrying(failure, RETRY_S_MAX)
             self._retry_at = time.monotonic() + RETRY_S_MAX
             return
         again = [{**letters[place], "reason": reason, "attempts": 1} for place, reason in reasons.items()]
@@ -122,7 +119,7 @@ class Relay(Runner):
                 return True
             except AttemptFailed as failure:
                 pause_s = backoff.pause_s(attempt, RETRY_S, RETRY_S_MAX)
-                self.retrying(failure, attempt, pause_s)
+                self.retrying(failure, pause_s)
                 self._stop.wait(pause_s)
                 attempt += 1
         return False
@@ -155,7 +152,7 @@ class _Sink:
 
 
 class _Report(Observer[OutMessage]):
-    """Keeps the status, and logs what fails."""
+    """Keeps the status."""
 
     def __init__(self, status: Status, relay: Relay) -> None:
         self._status = status
@@ -166,10 +163,4 @@ class _Report(Observer[OutMessage]):
         self._relay.progressed()
 
     def retrying(self, batch: DeliveryBatch[OutMessage], failure: AttemptFailed, pause_s: float) -> None:
-        self._relay.retrying(failure, batch.attempt, pause_s)
-
-    def gave_up(self, batch: DeliveryBatch[OutMessage], failure: AttemptFailed) -> None:
-        log.warning(
-            "a relay has a dead letter",
-            extra={"relay": self._relay.name, "reason": failure.reason, "cursor": batch.items[0].cursor},
-        )
+        self._relay.retrying(failure, pause_s)

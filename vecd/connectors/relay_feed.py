@@ -6,6 +6,7 @@ limits.RELAY_COMMIT_S, and without waiting for the answer, unless there are dead
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from . import dead_letters
 from .definition import RelayDefinition
 from .messages import OutMessage
 from .stopping import Stopping
+
+log = logging.getLogger("vecd.connectors")
 
 
 class RelayFeed:
@@ -93,6 +96,8 @@ class RelayFeed:
             self._client.commit_relay(*self._who, dead_letters=page).result()
         self._sent, self._sent_at = self._wanted, time.monotonic()
         self._client.commit_relay(*self._who, dead_letters=pages[-1], cursor=self._wanted).result()
+        about = {"relay": self._who[0], "count": len(letters), "reason": letters[0]["reason"], "cursor": self._wanted}
+        log.warning("a relay has dead letters", extra=about)
 
     def _commit_if_due(self) -> float:
         """Sends the position to be stored, if it is time. Returns after how many seconds to look again."""
