@@ -44,15 +44,16 @@ def finite(value: float | None) -> float | None:
     return value
 
 
-def pairs(option: str, given: Sequence[str] | None, form: str) -> dict[str, str]:
-    """Parses the values of the form `form`, as NAME=VALUE, of an option. Raises VecError `invalid_request`."""
+def pairs(option: str, given: Sequence[str] | None, form: str = "NAME=VALUE") -> dict[str, str]:
+    """Parses the values NAME=VALUE of an option; `form` is what they look like, for messages. Raises VecError
+    `invalid_request`."""
     from vecd.errors import Code, VecError
 
     found: dict[str, str] = {}
     for each in given or ():
         name, equals, value = each.partition("=")
         if not equals:
-            raise VecError(Code.INVALID_REQUEST, f"{option} {each!r:.60} is not {form}")
+            raise VecError(Code.INVALID_REQUEST, f"{option} {each!r:.60} is not {form}", f"write {option} {form}")
         if name in found:
             raise VecError(Code.INVALID_REQUEST, f"{option} {name!r:.60} is given twice")
         found[name] = value

@@ -72,6 +72,7 @@ class Pipeline:
         self._mapping = mapping
         self._client: Client
         self._lines = 0  # read so far
+        self._first = b""  # the beginning of the last file's first line
         self._batch = IngestBatch()
         self._flying: deque[IngestBatch] = deque()
         self._wake_read, self._wake_write = os.pipe()
@@ -169,6 +170,8 @@ class Pipeline:
         if not self._batch.has_room(line):
             self._send()
         order, self._lines = self._lines, self._lines + 1
+        if line.number == 1:
+            self._first = (line.data or b"")[:200]
         if not self._batch.add(line, order, self._mapping):
             return
         if self._batch.is_full(self._batch_documents) or (self._strict and self._batch.refused):
@@ -293,7 +296,8 @@ class Pipeline:
         if (made := answer.get("created")) is not None and made["name"] != "default":
             self._progress.say(f"vec: created {_described(made)}")
         for place, error in refused:
-            hint = f"; {error.hint}" if error.hint else ""
+            why = error.hint or (_format_hint(self._first) if place.number == 1 and self._form is None else None)
+            hint = f"; {why}" if why else ""
             self._progress.say(f"vec: {place.file}:{place.number}: {error.message}{hint} ({error.code})")
         if self._ack:
             self._tell_each(batch, answer, refused)
@@ -314,10 +318,22 @@ class Pipeline:
         )
 
 
+def _format_hint(line: bytes) -> str | None:
+    """What to do if the first line of the input, which was rejected, looks like another format."""
+    line = line.strip()
+    if line in (b"{", b"["):
+        return "for an object over several lines: --format json"
+    if b"{" in line or not (b"," in line or b"\t" in line):
+        return None
+    form = "tsv" if b"\t" in line else "csv"
+    return f"for a table: --format {form}"
+
+
 def _described(library: dict[str, Any]) -> str:
     dimension = library["dimension"]
     vectors = "vectors of any one dimension" if dimension is None else f"{dimension}-dimension vectors"
-    similar = f"; there is also {library['similar']!r}" if library["similar"] else ""
+    undo = f"; there is also {library['similar']!r}: `vec library delete {library['name']}` removes the new one"
+    similar = undo if library["similar"] else ""
     about = f"embedder {library['embedder']}, {vectors}, metric {library['metric']}"
     return f"library {library['name']!r} ({about}){similar}"
 

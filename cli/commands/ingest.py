@@ -79,7 +79,7 @@ def ingest(
     """Add, update and delete documents: NDJSON, JSON, CSV or TSV from files or stdin."""
     paths = files or []
     short = {"id": id_, "title": title, "text": text, "vector": vector, "metadata": metadata}
-    rules = _rules({**short, **options.pairs("--map", given, "FIELD=PATH")})
+    rules = _rules({**short, **options.pairs("--map", given, "FIELD=PATH, as in text=body")})
     mapping = _mapping(rules)
     if not paths and sys.stdin.isatty():
         print("vec: reading documents from the terminal; end with Ctrl-D", file=sys.stderr)

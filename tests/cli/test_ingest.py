@@ -128,6 +128,22 @@ def test_a_row_or_object_that_is_wrong_is_named_and_costs_itself_only(instance: 
     assert "vec: stdin:2: the text at body is an object, not a string or a number (invalid_document)" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("id,text\na,one\n", "for a table: --format csv"),
+        ("id\ttext\na\tone\n", "for a table: --format tsv"),
+        ('{\n"id": "a"\n}\n', "for an object over several lines: --format json"),
+    ],
+)
+def test_a_first_line_that_looks_like_another_format_has_that_as_its_hint(
+    instance: Instance, library: str, text: str, hint: str
+) -> None:
+    lines = instance.vec("ingest", "-l", library, stdin=text, status=3).stderr.splitlines()
+    assert hint in lines[0]
+    assert [line for line in lines[1:] if "--format" in line] == []
+
+
 def test_a_table_streams_row_by_row(instance: Instance, library: str) -> None:
     with running(instance, "ingest", "-l", library, "--format", "csv", "--ack") as process:
         feed(process, "id,text\na,one\n")
@@ -187,7 +203,7 @@ def test_a_library_whose_name_is_like_another_is_created_and_the_other_is_named(
     name = fresh(instance)
     mistyped = name + "s"
     done = instance.vec("ingest", "-l", mistyped, stdin=ndjson([{"id": "a", "text": "logs"}]))
-    assert done.stderr.rstrip().endswith(f"; there is also {name!r}")
+    assert f"; there is also {name!r}: `vec library delete {mistyped}` removes the new one" in done.stderr
 
 
 def test_a_background_ingest_creates_the_library(instance: Instance) -> None:

@@ -16,7 +16,9 @@ from tests.support.certificates import make_certificate
 from tests.support.instance import Instance
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
+from vecd.delivery import AttemptFailed
 
+from .direct import batch, events, open_sink
 from .instances import fresh, new_library, put, put_many, state, wait_for
 
 
@@ -236,6 +238,33 @@ def test_a_frozen_network_delays_the_relay_and_no_ingest(
             seen.append(consumer.take(queue, 1)[0][2]["data"]["id"])
         assert list(dict.fromkeys(seen)) == ["a", "b"]
         wait_for(instance, relay, lambda found: found["state"] == "running" and found["lag"] == 0, "its recovery")
+
+
+def test_a_batch_whose_confirms_are_cut_off_again_and_again_is_delivered_part_by_part(
+    rabbitmq_server: RabbitMQ, consumer: Consumer
+) -> None:
+    """Each attempt continues where the confirms of the one before ended."""
+    exchange = fresh("events")
+    queue = consumer.bind(exchange)
+    sent = events(1, 200)
+    done, attempts = 0, 0
+    with Proxy((HOST, rabbitmq_server.port)) as network:
+        while done < len(sent):
+            attempts += 1
+            assert attempts < 200
+            with open_sink(f"amqp://{network.address}/{exchange}", timeout_s=5) as sink:
+                network.cut_after(100, "replies")  # four confirms, each of one message or of several
+                try:
+                    sink.deliver(batch(sent[done:])._replace(attempt=2))
+                except AttemptFailed as failure:
+                    assert failure.unreachable
+                    done += failure.delivered
+                else:
+                    done = len(sent)
+            network.heal()
+    assert attempts > 1, "the network cut nothing off"
+    seen = [body["seq"] for _, _, body in consumer.take(queue, consumer.waiting(queue))]
+    assert list(dict.fromkeys(seen)) == [message.seq for message in sent]
 
 
 def test_nothing_is_lost_when_the_broker_is_killed(instance: Instance, own_rabbitmq: RabbitMQ) -> None:

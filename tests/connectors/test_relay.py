@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.http_receiver import Answer, Receiver
 from tests.support.instance import Instance
 from tests.support.waiting import until
 from vecd.errors import Code, VecError
@@ -95,6 +96,20 @@ def test_a_relay_goes_on_at_its_cursor_when_its_process_or_the_daemon_is_killed(
     put(instance, "c")
     until(lambda: len({line["data"]["id"] for line in lines(out)}) == 3, "the third line")
     assert sorted({line["data"]["id"] for line in lines(out)}) == ["a", "b", "c"]
+
+
+def test_the_position_is_stored_while_the_next_batch_waits_for_its_receiver(instance: Instance) -> None:
+    """Although far more of the log is on its way to the relay than it reads meanwhile."""
+    with instance.connect() as client:
+        for batch in range(20):
+            client.ingest([{"id": f"{batch}-{number}", "text": "a"} for number in range(500)])
+    with Receiver() as receiver:
+        receiver.answer = lambda _: Answer(503 if len(receiver.received) > 1 else 204)
+        instance.vec("relay", "add", "out", receiver.url, "--from", "beginning")
+        until(lambda: len(receiver.received) > 1, "the second batch")
+        last = json.loads(receiver.received[0].body.split(b"\n")[-2])
+        until(lambda: relay(instance)["cursor"] == last["cursor"], "the position behind the first batch")
+        assert relay(instance)["lag"] > 10_000
 
 
 def test_the_process_runs_only_while_there_are_connectors(instance: Instance, tmp_path: Path) -> None:

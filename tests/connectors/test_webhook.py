@@ -21,6 +21,7 @@ from tests.support.certificates import make_certificate
 from tests.support.http_receiver import Answer, Receiver
 from tests.support.instance import Instance
 from tests.support.waiting import until
+from vecd import limits
 from vecd.connectors import webhook
 from vecd.errors import VecError
 
@@ -148,13 +149,13 @@ def test_one_refused_event_of_a_batch_is_a_dead_letter_and_all_others_arrive(
     put_many(instance, library, names)
     receiver.answer = refusing(b'"d13"', 422)
     relay = add(instance, library, receiver.url)
-    found = wait_for(instance, relay, lambda found: found["dead_letters"] == 1 and found["lag"] == 0, "the dead letter")
+    wait_for(instance, relay, lambda found: found["dead_letters"] == 1 and found["lag"] == 0, "the dead letter")
     accepted = [each for each in receiver.received if b'"d13"' not in each.body]
     assert [line["data"]["id"] for each in accepted for line in each.lines] == [each for each in names if each != "d13"]
     (letter,) = instance.objects("relay", "dead", relay)
     assert "422" in letter["reason"]
     assert "not that one" in letter["reason"]
-    assert found["state"] == "running"
+    wait_for(instance, relay, lambda found: found["state"] == "running", "the report of its state")
 
 
 def test_a_body_that_is_too_large_is_sent_in_parts(instance: Instance, receiver: Receiver, library: str) -> None:
@@ -324,3 +325,71 @@ def test_a_webhook_can_be_no_source(instance: Instance) -> None:
     said = instance.vec("source", "add", fresh("source"), "https://host/", "-l", "notes", status=None)
     assert said.returncode != 0
     assert "https:// cannot be a source" in said.stderr
+
+
+def test_a_relay_without_room_for_dead_letters_keeps_its_position(
+    instance: Instance, receiver: Receiver, library: str
+) -> None:
+    receiver.answer = refusing(b"", 400)
+    relay = add(instance, library, receiver.url, "--paused")
+    put(instance, library, "a")
+    before = state(instance, relay)
+    fill(instance, relay, before["generation"])
+    instance.vec("relay", "resume", relay)
+    stopped = wait_for(instance, relay, lambda found: found["error"], "the stop")
+    assert "has as many dead letters as it may" in stopped["error"]["message"]
+    put(instance, library, "b")
+    held(instance, relay, stopped, before["cursor"])
+    assert ids(receiver) == ["a"]
+    instance.vec("relay", "pause", relay)
+    wait_for(instance, relay, lambda found: found["state"] == "paused", "the pause")
+    instance.vec("relay", "resume", relay)
+    until(lambda: ids(receiver)[1:], "the same event again, and perhaps the next one with it")
+    assert ids(receiver)[1] == "a"
+    held(instance, relay, state(instance, relay), before["cursor"])
+    instance.vec("relay", "drop", relay, "--all")
+    wait_for(instance, relay, lambda each: each["lag"] == 0 and each["state"] == "running", "the rest")
+    with instance.connect() as client:
+        letters = [json.loads(each["body"]) for each in client.relay_dead_letters(relay, bodies=True)]
+    assert [each["data"]["id"] for each in letters] == ["a", "b"]
+    instance.vec("relay", "remove", relay)
+
+
+def test_letters_that_are_delivered_after_all_make_room_for_others(
+    instance: Instance, receiver: Receiver, library: str
+) -> None:
+    receiver.answer = lambda request: Answer(400 if b'"id":"a"' in request.body else 204)
+    relay = add(instance, library, receiver.url, "--paused")
+    put(instance, library, "a")
+    fill(instance, relay, state(instance, relay)["generation"])
+    instance.vec("relay", "resume", relay)
+    wait_for(instance, relay, lambda found: found["state"] == "failing", "the stop")
+    with instance.connect() as client:
+        first = next(client.relay_dead_letters(relay, bodies=False))
+    instance.vec("relay", "retry", relay, str(first["letter_id"]))
+    wait_for(instance, relay, lambda each: each["lag"] == 0 and each["state"] == "running", "the position")
+    assert state(instance, relay)["dead_letters"] == limits.DEAD_LETTERS_MAX
+    instance.vec("relay", "remove", relay)
+
+
+def held(instance: Instance, relay: str, before: Any, cursor: str) -> None:
+    """Another attempt to store the dead letters fails, and the position is the same."""
+    found = wait_for(instance, relay, lambda each: each["error_at"] not in (None, before["error_at"]), "an attempt")
+    assert (found["state"], found["cursor"]) == ("failing", cursor)
+    assert found["dead_letters"] == limits.DEAD_LETTERS_MAX
+
+
+def fill(instance: Instance, relay: str, generation: int) -> None:
+    """Gives the relay as many dead letters as it may have."""
+    about = {
+        "seq": 0, "type": "document.added", "library": "default", "document_id": "old", "content_type": "text/plain",
+    }  # fmt: skip
+    letters = [
+        {
+            "position": f"old-{number}", "code": "refused", "reason": "for the test", "attempts": 1,
+            "about": about, "body": b"{}\n",
+        }
+        for number in range(limits.DEAD_LETTERS_MAX)
+    ]  # fmt: skip
+    with instance.connect() as client:
+        client.commit_relay(relay, generation, dead_letters=letters).result()

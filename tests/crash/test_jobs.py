@@ -35,7 +35,7 @@ def test_a_job_that_kills_the_daemon_before_it_gets_anywhere_is_dead_after_three
         daemon = instance.start(module=_MODULE)
         with instance.connect() as client:
             innocent = client.submit_job("noop", {"steps": 1, "seconds": 0.5})["job_id"]
-            job_id = client.submit_job("killer")["job_id"]
+            job_id = client.submit_job("killer", delay_s=0.2)["job_id"]  # the answer comes before its deed
         job, deaths = _survivor(instance, daemon, job_id)
         assert deaths == 3
         assert (job["state"], job["crashes"], job["failures"]) == ("dead", 3, 0)

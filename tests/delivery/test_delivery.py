@@ -367,6 +367,23 @@ def test_refused_items_are_dead_letters_one_by_one_and_the_others_are_not_sent_a
     assert run.feed.commits == [("log:3", 3)]
 
 
+def test_the_first_items_that_an_attempt_delivered_are_not_sent_again() -> None:
+    partly = AttemptFailed("a confirm is late", unreachable=True, delivered=2, refused={1: "no queue"})
+    sink = Sink(partly, AttemptFailed("it is away", unreachable=True, delivered=1))
+    run = Run(EventSource(arrived(*map(event, range(1, 6)))), sink)()
+    assert run.sink.seqs == [[1, 2, 3, 4, 5], [3, 4, 5], [4, 5]]
+    assert [json.loads(letter.items[0])["seq"] for letter, _ in run.letters.kept] == [2]
+    assert run.feed.commits == [("log:5", 5)]
+
+
+def test_a_batch_of_which_every_attempt_delivers_something_is_not_given_up() -> None:
+    sink = Sink(*[AttemptFailed("it is slow", delivered=1)] * 4)
+    run = Run(EventSource(arrived(*map(event, range(1, 6)))), sink, DeliveryOptions(attempts_max=2))()
+    assert run.letters.kept == []
+    assert run.seen.retries == [1] * 4
+    assert run.sink.seqs[-1] == [5]
+
+
 def test_without_dead_letters_a_refused_item_ends_the_delivery_before_its_batch() -> None:
     run = Run(EventSource(arrived(event(1), event(2))), Sink(Refused({1: "too large"})), letters=False)
     with pytest.raises(VecError, match="too large"):

@@ -168,6 +168,7 @@ def test_a_wrong_row_is_one_rejected_record_and_names_its_line() -> None:
     ("table", "error"),
     [
         ("name,body\na,b\n", "a file: the header has no column 'text' and no column 'vector': it has name, body"),
+        ("id;text\na;b\n", "a file: the cells are separated by ';', not by a comma: id;text"),
         ("id,text,text\na,b,c\n", "a file: the header has two columns 'text'"),
         ("id,,text\na,b,c\n", "a file: the header has a column without a name"),
     ],

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 #: RabbitMQ closes a connection after two of these intervals without a sign of life, and so does the client.
 _HEARTBEAT_S: Final = 10
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
+#: Messages that are published together when a batch is sent again; twice as many after each confirmed group.
+_TOGETHER_AGAIN: Final = 16
 #: In the routing key of an event that concerns no library. No library can have this name.
 _NO_LIBRARY: Final = "_"
 #: Bytes of a routing key, in AMQP.
@@ -157,9 +159,8 @@ class _RabbitSink:
         self._loop.call(self._open(), None, "connecting to RabbitMQ")
 
     def deliver(self, batch: DeliveryBatch[OutMessage]) -> None:
-        # RabbitMQ closes the channel for a message that is too large, and does not say for which. So the attempts after
-        # a failed one publish one message at a time.
-        together = len(batch.items) if batch.attempt == 1 else 1
+        # After a failure the broker may be slow: few at first, so that these are confirmed before the time is over.
+        together = len(batch.items) if batch.attempt == 1 else _TOGETHER_AGAIN
         if refused := self._loop.call(self._deliver(batch.items, together), None, "publishing to RabbitMQ"):
             raise Refused(refused)
 
@@ -167,28 +168,42 @@ class _RabbitSink:
         _close(self._loop, self._connection)
 
     async def _deliver(self, messages: Sequence[OutMessage], together: int) -> dict[int, str]:
-        """Publishes all, `together` at a time, and waits for all confirms. Returns why messages were refused, by
-        index."""
+        """Publishes all, `together` at a time and then more and more, and waits for all confirms. Returns why messages
+        were refused, by index. An AttemptFailed says how many were confirmed before the first that was not.
+
+        RabbitMQ closes the channel for a message that is too large, and does not say for which. So what was not
+        confirmed of such a group is published again in smaller ones, in the end alone.
+        """
         refused: dict[int, str] = {}
-        for start in range(0, len(messages), together):
-            exchange = await self._open()
-            group = messages[start : start + together]
-            for index, outcome in enumerate(await self._publish(exchange, group), start):
-                if isinstance(outcome, amqp.PublishError):
-                    refused[index] = f"no queue is bound for the routing key {routing_key(messages[index])!r}"
-                elif isinstance(outcome, amqp.ChannelPreconditionFailed):
-                    if together > 1:
-                        raise AttemptFailed(f"RabbitMQ refuses a message ({_reason(outcome)})", unreachable=True)
-                    refused[index] = f"RabbitMQ refuses the message ({_reason(outcome)})"
-                elif isinstance(outcome, amqp.DeliveryError):
-                    raise AttemptFailed(
-                        "RabbitMQ does not take the messages: a queue is full",
-                        unreachable=True,
-                        hint="read the queue, or raise its limit (x-max-length); the next attempt follows by itself",
-                    )
-                elif outcome is not None:
-                    with _translated(f"the exchange {self._exchange_name!r}"):
-                        raise outcome
+        done = 0
+        try:
+            while done < len(messages):
+                exchange = await self._open()
+                group = messages[done : done + together]
+                together = 2 * len(group)
+                outcomes = await self._publish(exchange, group)
+                refusal = next((each for each in outcomes if isinstance(each, amqp.ChannelPreconditionFailed)), None)
+                for outcome in outcomes:
+                    if isinstance(outcome, amqp.PublishError):
+                        refused[done] = f"no queue is bound for the routing key {routing_key(messages[done])!r}"
+                    elif isinstance(outcome, amqp.DeliveryError):
+                        raise AttemptFailed(
+                            "RabbitMQ does not take the messages: a queue is full",
+                            unreachable=True,
+                            hint="read the queue, or raise its limit (x-max-length)",
+                        )
+                    elif outcome is not None and refusal is not None and len(group) > 1:
+                        together = max(1, len(group) // 8)
+                        break
+                    elif isinstance(outcome, amqp.ChannelPreconditionFailed):
+                        refused[done] = f"RabbitMQ refuses the message ({_reason(outcome)})"
+                    elif outcome is not None:
+                        with _translated(f"the exchange {self._exchange_name!r}"):
+                            raise outcome
+                    done += 1
+        except AttemptFailed as failure:
+            failure.delivered, failure.refused = done, refused
+            raise
         return refused
 
     async def _publish(self, exchange: AbstractExchange, messages: Sequence[OutMessage]) -> list[BaseException | None]:
@@ -198,13 +213,13 @@ class _RabbitSink:
         """
         tasks = [asyncio.create_task(self._publish_one(exchange, message)) for message in messages]
         waiting: set[asyncio.Task[None]] = set(tasks)
-        while waiting:
+        silent = AttemptFailed(f"RabbitMQ confirmed nothing for {self._timeout_s:g} s", unreachable=True)
+        done = waiting
+        while waiting and done:
             done, waiting = await asyncio.wait(waiting, timeout=self._timeout_s)
-            if not done:
-                for task in waiting:
-                    task.cancel()
-                raise AttemptFailed(f"RabbitMQ confirmed nothing for {self._timeout_s:g} s", unreachable=True)
-        return [task.exception() for task in tasks]
+        for task in waiting:
+            task.cancel()
+        return [silent if task in waiting else task.exception() for task in tasks]
 
     async def _publish_one(self, exchange: AbstractExchange, message: OutMessage) -> None:
         await exchange.publish(
@@ -397,7 +412,7 @@ def _translated(what: str) -> Iterator[None]:
             raise AttemptFailed(
                 f"another consumer reads {what}",
                 unreachable=True,
-                hint="stop that consumer; the next attempt follows by itself",
+                hint="stop that consumer, or name another queue",
             ) from error
         raise VecError(
             Code.SETTINGS,

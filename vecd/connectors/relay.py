@@ -4,12 +4,13 @@
                        |            |
                        +- relay.commit: position and dead letters
 
-One thread, with a connection to the daemon of its own. After any error that the delivery loop does not retry itself,
+One thread, with two connections to the daemon of its own. After any error that the delivery loop does not retry itself,
 it starts again with a new connection, at the stored position. So every event is sent at least once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -29,6 +30,8 @@ from .url import parse
 
 #: Messages of a watch in one batch, if they have documents: each is about a MiB then, or one large document.
 _PAYLOAD_MESSAGES: Final = 8
+#: The longest pause between attempts to store dead letters while there is no room for them.
+_FULL_S_MAX: Final = 10.0
 
 
 class Relay(Runner):
@@ -38,6 +41,7 @@ class Relay(Runner):
         super().__init__(definition, connect, status, stop)
         self._relay = definition
         self._retry_at: float | None = 0.0  # when to try dead letters again; None: nobody has asked for it
+        self._letters_failed = False  # the last attempt at them did not reach the broker
 
     def retry(self) -> None:
         self._retry_at = 0.0
@@ -52,13 +56,21 @@ class Relay(Runner):
     def _run(self) -> None:
         definition = self._relay
         transport = table.transport_of(definition)
-        with self._connect() as client:
-            client.set_timeout(limits.STALL_S)
+        with self._connect() as client, self._connect() as watching:
+            for each in (client, watching):
+                each.set_timeout(limits.STALL_S)
             parameters = {**table.defaults(transport), **definition.parameters}
             opening = Opening(definition, parse(definition.url), parameters, client.log, self._stop)
             opener = table.load_sink(transport)
             sink = _Sink(lambda: opener(opening))
-            feed = RelayFeed(client, definition, self._stop, lambda: self._retry_letters(feed, sink, client.log))
+            feed = RelayFeed(
+                client,
+                watching,
+                definition,
+                self._stop,
+                between=lambda: self._retry_letters(feed, sink, client.log),
+                full=self._full,
+            )
             options = DeliveryOptions(
                 messages_max=_PAYLOAD_MESSAGES if definition.payload else None,
                 age_s=0.25,  # what has arrived already is one batch: under load, one write each would be too slow
@@ -80,6 +92,10 @@ class Relay(Runner):
                 if self._opened(sink):
                     self._status.connected()
                     delivery.run()
+            except VecError:
+                with contextlib.suppress(VecError):  # the first error says more
+                    feed.settle()
+                raise
             finally:
                 sink.close()
             feed.settle()
@@ -91,11 +107,14 @@ class Relay(Runner):
         self._retry_at = None
         letters = feed.letters_to_retry()
         if not letters:
+            self._letters_tried()
             return
         found = [dead_letters.message_of(letter, log_id) for letter in letters]
         reasons = {place: "its body was too long to be kept" for place, each in enumerate(found) if each is None}
         places = [place for place, each in enumerate(found) if each is not None]
         items = [each for each in found if each is not None]
+        left: list[int] = []  # places of those that were not tried to the end
+        again_at = 0.0  # there may be more
         try:
             if items:
                 sink.deliver(DeliveryBatch(items, len(items), items[-1].cursor, again=True))
@@ -103,12 +122,34 @@ class Relay(Runner):
             reasons.update((places[place], reason) for place, reason in refused.reasons.items())
         except AttemptFailed as failure:
             self.retrying(failure, RETRY_S_MAX)
-            self._retry_at = time.monotonic() + RETRY_S_MAX
-            return
+            self._letters_failed = True
+            reasons.update((places[place], reason) for place, reason in failure.refused.items())
+            left = places[failure.delivered :]
+            again_at = time.monotonic() + RETRY_S_MAX
+        else:
+            self._letters_tried()
         again = [{**letters[place], "reason": reason, "attempts": 1} for place, reason in reasons.items()]
-        delivered = [letter["letter_id"] for place, letter in enumerate(letters) if place not in reasons]
-        feed.retried(delivered, again)
-        self._retry_at = 0.0  # there may be more
+        outstanding = {*reasons, *left}
+        delivered = [letter["letter_id"] for place, letter in enumerate(letters) if place not in outstanding]
+        if again or delivered:
+            feed.retried(delivered, again)
+        self._retry_at = again_at
+
+    def _letters_tried(self) -> None:
+        """No dead letter waits for the broker: an error of the last attempt at them is over."""
+        if self._letters_failed:
+            self._letters_failed = False
+            self._status.connected()
+
+    def _full(self, error: VecError | None, failures: int) -> None:
+        """There is no room for dead letters: keeps the error, and pauses. Raises it if the relay is to stop."""
+        if error is None:
+            self._status.connected()
+            return
+        pause_s = backoff.pause_s(failures, RETRY_S, _FULL_S_MAX) / 2 + RETRY_S / 2
+        self._status.failed("failing", error, pause_s)
+        if self._stop.wait(pause_s):
+            raise error
 
     def _opened(self, sink: _Sink) -> bool:
         """Opens the sink, however long its broker is away; false if `stop` was set before that."""

@@ -2,14 +2,17 @@
 
 Both are stored by `relay.commit`. The position is stored behind what the broker has confirmed, at most every
 limits.RELAY_COMMIT_S, and without waiting for the answer, unless there are dead letters.
+
+The watch has a connection of its own. It stays unread while a slow broker takes what was read before, and the daemon
+reads no request from a connection whose answers stay unread: a commit on it would wait for as long.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from .. import limits
 from ..client import Client, Message, Pending
@@ -22,19 +25,36 @@ from .stopping import Stopping
 
 log = logging.getLogger("vecd.connectors")
 
+#: The daemon has no room for dead letters now, and may take the same ones later.
+_LATER: Final = frozenset((Code.BUSY, Code.DISK_FULL))
+
 
 class RelayFeed:
     """One watch of a relay. Implements vecd.delivery's EventSource and DeadLetters. Use on one thread."""
 
     def __init__(
-        self, client: Client, definition: RelayDefinition, stop: Stopping, between: Callable[[], None]
+        self,
+        client: Client,
+        watching: Client,
+        definition: RelayDefinition,
+        stop: Stopping,
+        *,
+        between: Callable[[], None],
+        full: Callable[[VecError | None, int], None],
     ) -> None:
-        """`between` is called again and again, before the next batch and while nothing comes. Raises VecError
-        `lease_lost`, `consumer_held` or `compacted`."""
+        """`watching` is a connection for the watch alone. `between` is called again and again, before the next batch
+        and while nothing comes. `full` is called with the error and the number of attempts after each one at which
+        there is no room for dead letters: it waits, and raises the error if the relay is to stop; and without an error
+        when there is room again.
+
+        Raises VecError `lease_lost`, `consumer_held` or `compacted`.
+        """
         self._client = client
-        self._watch = watch = client.watch_relay(definition.name, definition.generation)
+        self._watching = watching
+        self._watch = watch = watching.watch_relay(definition.name, definition.generation)
         self._messages = watch.messages()
         self._between = between
+        self._full = full
         self._first = True
         self._stop = stop
         self._who = definition.name, definition.generation
@@ -57,7 +77,7 @@ class RelayFeed:
         until = None if wait_s is None else time.monotonic() + wait_s
         silent_since = time.monotonic()
         if not self._watch.ready:
-            self._client.pump()
+            self._watching.pump()
         while not self._watch.ready:
             now = time.monotonic()
             if self._stop.is_set() or (until is not None and now >= until):
@@ -65,7 +85,7 @@ class RelayFeed:
             if now - silent_since > self._watch.patience_s:
                 raise self._watch.stalled()
             due_s = self._commit_if_due()
-            if self._stop.wait_with(self._client, min(due_s, 1.0 if until is None else until - now)):
+            if self._stop.wait_with(self._watching, min(due_s, 1.0 if until is None else until - now)):
                 silent_since = time.monotonic()
             elif until is None:
                 self._between()
@@ -77,9 +97,10 @@ class RelayFeed:
     # --- commit -----------------------------------------------------------------------------------------------------
 
     def commit(self, cursor: str, events: int) -> None:
-        self._wanted = cursor
         if self._letters:
-            self._commit_letters()
+            self._commit_letters(cursor)
+        else:
+            self._wanted = cursor
         self._commit_if_due()
 
     def add(self, batch: DeliveryBatch[OutMessage], failure: AttemptFailed) -> None:
@@ -87,37 +108,59 @@ class RelayFeed:
         for message in batch.items:
             self._letters.append(dead_letters.of_message(message, failure.reason, batch.attempt))
 
-    def _commit_letters(self) -> None:
-        """Stores the dead letters of a batch, in requests of a moderate size; the last moves the position too."""
+    def _commit_letters(self, cursor: str) -> None:
+        """Stores the dead letters of a batch, in requests of a moderate size; the last moves the position too. Until
+        it is accepted, no request has the position behind the batch."""
         self.settle()
-        letters, self._letters = self._letters, []
-        pages = list(_pages(letters))
+        pages = list(_pages(self._letters))
         for page in pages[:-1]:
-            self._client.commit_relay(*self._who, dead_letters=page).result()
-        self._sent, self._sent_at = self._wanted, time.monotonic()
-        self._client.commit_relay(*self._who, dead_letters=pages[-1], cursor=self._wanted).result()
-        about = {"relay": self._who[0], "count": len(letters), "reason": letters[0]["reason"], "cursor": self._wanted}
+            self._store(page, None)
+        self._store(pages[-1], cursor)
+        letters, self._letters = self._letters, []
+        about = {"relay": self._who[0], "count": len(letters), "reason": letters[0]["reason"], "cursor": cursor}
         log.warning("a relay has dead letters", extra=about)
+        self._wanted = self._sent = cursor
+        self._sent_at = time.monotonic()
+
+    def _store(self, page: Sequence[Mapping[str, Any]], cursor: str | None) -> None:
+        """Stores dead letters; waits while there is no room for them. Raises VecError."""
+        failures = 0
+        while True:
+            try:
+                self._client.commit_relay(*self._who, dead_letters=page, cursor=cursor).result()
+                break
+            except VecError as error:
+                if error.code not in _LATER:
+                    raise
+                failures += 1
+                self._full(error, failures)
+            self._between()
+        if failures:
+            self._full(None, failures)
 
     def _commit_if_due(self) -> float:
         """Sends the position to be stored, if it is time. Returns after how many seconds to look again."""
-        if self._pending is not None and self._pending.ready:
+        if self._pending is not None:
+            if not self._pending.ready:
+                self._client.pump()
+            if not self._pending.ready:
+                return limits.RELAY_COMMIT_S
             pending, self._pending = self._pending, None
             pending.result()
-        if self._pending is not None or self._wanted == self._sent:
+        if self._wanted == self._sent:
             return 1.0
         left_s = self._sent_at + limits.RELAY_COMMIT_S - time.monotonic()
         if left_s > 0:
             return left_s
         self._send()
-        return 1.0
+        return limits.RELAY_COMMIT_S
 
     def _send(self) -> None:
         self._sent, self._sent_at = self._wanted, time.monotonic()
         self._pending = self._client.commit_relay(*self._who, cursor=self._sent)
 
     def settle(self) -> None:
-        """Returns when the position is stored. Raises VecError."""
+        """Returns when the position behind the last committed batch is stored. Raises VecError."""
         while self._pending is not None or self._wanted != self._sent:
             if self._pending is None:
                 self._send()

@@ -3,12 +3,13 @@ the position.
 
 The position moves when the sink has taken the batch, or when the batch is durable among the dead letters. So every
 event is delivered at least once, or is in the dead letters. One batch is delivered at a time.
+An attempt that delivers only the first items of a batch is progress: the rest has all its attempts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -39,7 +40,7 @@ class Observer(Generic[T]):
     """Receives reports of what becomes of batches. This base class ignores them."""
 
     def delivered(self, batch: DeliveryBatch[T]) -> None:
-        """The sink has taken the batch, without what it refused."""
+        """The sink has taken the batch, or the first items of it, without what it refused."""
 
     def retrying(self, batch: DeliveryBatch[T], failure: AttemptFailed, pause_s: float) -> None:
         """The attempt `batch.attempt` failed; the next one follows after `pause_s` seconds."""
@@ -98,6 +99,10 @@ class Delivery(Generic[T]):
         """Tries until the batch is delivered or given up; false if `stop` was set before that."""
         failures = 0  # of attempts that count
         while (failure := self._attempt(batch)) is not None:
+            if count := failure.delivered:
+                self._taken(batch._replace(items=batch.items[:count], events=count), failure.refused)
+                batch = batch._replace(items=batch.items[count:], events=max(0, batch.events - count), attempt=1)
+                failures = 0
             if self._stop.is_set():
                 return False
             if not failure.unreachable:
@@ -120,16 +125,20 @@ class Delivery(Generic[T]):
         except AttemptFailed as failure:
             return failure
         except Refused as refused:
-            self._observer.delivered(batch)
-            for place, reason in sorted(refused.reasons.items()):
-                self._give_up(batch._replace(items=[batch.items[place]], events=1), AttemptFailed(reason, final=True))
+            self._taken(batch, refused.reasons)
         except VecError as error:
             if not error.retryable:
                 raise
             return AttemptFailed(error.message, error=error.to_wire())
         else:
-            self._observer.delivered(batch)
+            self._taken(batch, {})
         return None
+
+    def _taken(self, batch: DeliveryBatch[T], refused: Mapping[int, str]) -> None:
+        """All items are delivered, except those that are refused: for each, by its index, the reason."""
+        self._observer.delivered(batch)
+        for place, reason in sorted(refused.items()):
+            self._give_up(batch._replace(items=[batch.items[place]], events=1), AttemptFailed(reason, final=True))
 
     def _give_up(self, batch: DeliveryBatch[T], failure: AttemptFailed) -> None:
         if self._dead_letters is None:

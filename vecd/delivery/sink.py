@@ -16,7 +16,9 @@ class AttemptFailed(Exception):
     `reason` is a clause such as "the command failed with status 1"; `details` describe the attempt in a dead letter.
     With `final`, another attempt cannot succeed: the batch becomes a dead letter at once. With `unreachable`, the
     attempt says nothing about the batch, because nothing was there to take it: it is tried again without a limit.
-    With `retry_after_s`, the receiver asked not to be tried again before that many seconds have passed.
+    With `retry_after_s`, the receiver asked not to be tried again before that many seconds have passed. So many of the
+    first items as `delivered` says are delivered nevertheless, except those that are `refused` (as of Refused); the
+    next attempt is without them.
     """
 
     def __init__(
@@ -26,6 +28,8 @@ class AttemptFailed(Exception):
         final: bool = False,
         unreachable: bool = False,
         retry_after_s: float = 0.0,
+        delivered: int = 0,
+        refused: Mapping[int, str] | None = None,
         **details: Any,
     ) -> None:
         super().__init__(reason)
@@ -34,6 +38,8 @@ class AttemptFailed(Exception):
         self.final = final
         self.unreachable = unreachable
         self.retry_after_s = retry_after_s
+        self.delivered = delivered
+        self.refused = dict(refused or {})
         self.details = details
 
 

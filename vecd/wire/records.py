@@ -317,6 +317,13 @@ def _columns(name: str, row: list[str], mapping: DocumentMapping | None) -> list
     if twice is not None:
         what = f"two columns {twice!r:.60}" if twice.strip() else "a column without a name"
         raise VecError(Code.INVALID_DOCUMENT, f"{name}: the header has {what}", "give each column a name", file=name)
+    if len(row) == 1 and (other := next((each for each in ";|\t" if each in row[0]), None)) is not None:
+        raise VecError(
+            Code.INVALID_DOCUMENT,
+            f"{name}: the cells are separated by {other!r}, not by a comma: {row[0]:.60}",
+            "use --format tsv for tabs; convert a table with other separators",
+            file=name,
+        )
     if mapping is None and not {"text", "vector", "op"} & set(row):
         raise VecError(
             Code.INVALID_DOCUMENT,
