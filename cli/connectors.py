@@ -45,12 +45,24 @@ def chosen(letter_ids: Sequence[int] | None, all_: bool) -> list[int] | None:
     return None if all_ else list(letter_ids or ())
 
 
-def state_of(connector: dict[str, Any]) -> str:
-    """The state, and the last error while it matters."""
-    error = connector["error"]
-    if error is None or connector["state"] in ("running", "paused", "starting"):
-        return str(connector["state"])
-    return f"{connector['state']}: {one_line(error['message'])}"
+def show_all(
+    output: Output,
+    direction: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    connectors: Sequence[dict[str, Any]],
+) -> None:
+    """Prints all connectors of a direction as a table, and below it the errors that they have now, with the remedies:
+    in a column, these would be broken in the middle of words."""
+    if not connectors:
+        print(f"no {direction}s; `vec {direction} add` adds one")
+        return
+    output.table(columns, rows)
+    for each in connectors:
+        if each["state"] in ("retrying", "failing") and (error := each["error"]) is not None:
+            print(f"{one_line(each['name'])} is {each['state']}: {one_line(error['message'])}")
+            if error.get("hint"):
+                print(f"  {one_line(error['hint'])}")
 
 
 def show(output: Output, connector: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def add(
             name, url, parameters=parameters, format=format.value, libraries=library or (), types=type or (),
             where=where or (), payload=payload, vectors=vectors, start=start, paused=paused,
         )  # fmt: skip
-    Output(json).one(body, f"relay {name}: begins behind {body['cursor']}")
+    Output(json).one(body, f"relay {name} starts after {body['cursor']}; see `vec relay list`")
 
 
 @app.command("list")
@@ -83,15 +83,11 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
     if output.json:
         output.objects(found)
         return
-    columns = ("relay", "url", "lag", "events/s", "dead letters", "state")
+    columns = ("relay", "url", "lag", "per s", "dead", "state")
     rows: list[tuple[Any, ...]] = [
-        (
-            each["name"], each["url"], each["lag"], each["rate"], each["dead_letters"],
-            common.state_of(each),
-        )
-        for each in found
-    ]  # fmt: skip
-    output.table(columns, rows)
+        (each["name"], each["url"], each["lag"], each["rate"], each["dead_letters"], each["state"]) for each in found
+    ]
+    common.show_all(output, "relay", columns, rows, found)
 
 
 @app.command(epilog="Exit status: 4 no such relay.")
@@ -121,7 +117,7 @@ def resume(
     """Continue a relay that is paused."""
     with options.open_client(socket, no_spawn) as client:
         body = client.resume_relay(name)
-    Output(json).one(body, f"relay {name} continues behind {body['cursor']}")
+    Output(json).one(body, f"relay {name} continues after {body['cursor']}")
 
 
 @app.command(epilog="Exit status: 4 no such relay, 5 history lost.")
@@ -140,7 +136,7 @@ def reset(
     """Move a relay to another position of the log."""
     with options.open_client(socket, no_spawn) as client:
         body = client.reset_relay(name, to)
-    Output(json).one(body, f"relay {name} continues behind {body['cursor']}")
+    Output(json).one(body, f"relay {name} continues after {body['cursor']}")
 
 
 @app.command(epilog="Exit status: 4 no such relay.")

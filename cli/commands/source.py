@@ -65,7 +65,7 @@ def add(
 ) -> None:
     """Add a source, which runs in the daemon from now on."""
     parameters = common.parameters_of(param, socket)
-    mapping = options.pairs("--map", rule)
+    mapping = options.pairs("--map", rule, "FIELD=PATH")
     with options.open_client(socket, no_spawn) as client:
         body = client.add_source(
             name, url, library=library, group=group, mapping=mapping, libraries=from_library or (),
@@ -83,15 +83,14 @@ def list_(json: options.Json = False, socket: options.Socket = None, no_spawn: o
     if output.json:
         output.objects(found)
         return
-    columns = ("source", "url", "library", "lag", "messages/s", "applied", "dead letters", "state")
+    columns = ("source", "url", "library", "lag", "per s", "dead", "state")
     rows: list[tuple[Any, ...]] = [
         (
-            each["name"], each["url"], each["library"], each["lag"], each["rate"], each["delivered"],
-            each["dead_letters"], common.state_of(each),
+            each["name"], each["url"], each["library"], each["lag"], each["rate"], each["dead_letters"], each["state"],
         )
         for each in found
     ]  # fmt: skip
-    output.table(columns, rows)
+    common.show_all(output, "source", columns, rows, found)
 
 
 @app.command(epilog="Exit status: 4 no such source.")
@@ -146,7 +145,7 @@ def reset(
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Let a source begin again, or at other offsets."""
-    offsets = options.pairs("--offset", offset)
+    offsets = options.pairs("--offset", offset, "PARTITION=OFFSET")
     with options.open_client(socket, no_spawn) as client:
         body = client.reset_source(name, start=start.value if start else None, offsets=offsets)
     Output(json).one(body, f"source {name} reset")

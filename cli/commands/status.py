@@ -1,4 +1,4 @@
-"""vec status: shows the daemon's process, log, libraries and jobs."""
+"""vec status: shows the daemon's process, log, libraries, jobs, relays and sources."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ app = options.command()
 
 @app.command(epilog="Exit status: 0 success, 69 no daemon is running (with --no-spawn). See vec-status(1).")
 def status(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
-    """Show the daemon's process, log, libraries and jobs."""
+    """Show the daemon's process, log, libraries, jobs, relays and sources."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         body = client.status()
@@ -41,11 +41,21 @@ def show(output: Output, body: dict[str, Any]) -> None:
     print(f"jobs         {counts_of(body['jobs'])}")
     if executor := executor_of(body["jobs"]["executor"]):
         print(f"embedding    {executor}")
+    for direction in ("relay", "source"):
+        if about := body.get(f"{direction}s", {}).get("count", 0):
+            print(f"{direction + 's':<13}{about:,}{_failing(direction, body[direction + 's']['failing'])}")
     for each in body["libraries"]:
         if each["recall"]["met"] is False:
             print(f"recall       library {each['name']}: {_missed(each['recall'])}")
     if body["libraries"]:
         table(output, body["libraries"])
+
+
+def _failing(direction: str, names: list[str]) -> str:
+    from ..output import one_line
+
+    shown = ", ".join(map(one_line, names))
+    return f", failing: {shown}; see `vec {direction} list`" if names else ""
 
 
 def _missed(about: dict[str, Any]) -> str:

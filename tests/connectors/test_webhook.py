@@ -324,7 +324,7 @@ def test_what_cannot_be_a_webhook_is_refused(
 def test_a_webhook_can_be_no_source(instance: Instance) -> None:
     said = instance.vec("source", "add", fresh("source"), "https://host/", "-l", "notes", status=None)
     assert said.returncode != 0
-    assert "https:// can be no source" in said.stderr
+    assert "https:// cannot be a source" in said.stderr
 
 
 def test_a_relay_without_room_for_dead_letters_keeps_its_position(

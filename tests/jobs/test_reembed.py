@@ -46,9 +46,8 @@ def test_every_vector_is_the_new_embedders_and_all_else_is_as_it_was(client: Cli
     client.ingest([{"id": "t", "title": "A title", "texts": ["one", "two"]}], "switched")
     client.delete(["d00007"], "switched")
     before = {each["id"]: each for each in client.items("list", "documents", library="switched")}
-    job = done(client, "reembed", {"embedder": "wordllama"}, library="switched")
-    assert job["result"] == {"documents": 1_500, "embedder": "wordllama", "chunk_chars": 1_000}
-    assert (job["progress"]["done"], job["progress"]["total"]) == (1_500, 1_500)
+    result = completed(client, "reembed", {"embedder": "wordllama"}, library="switched")
+    assert result == {"documents": 1_500, "embedder": "wordllama", "chunk_chars": 1_000}
     assert {each["id"]: each for each in client.items("list", "documents", library="switched")} == before
     assert client.request("library.show", library="switched")["embedder"] == "wordllama"
     ids = [each["id"] for each in documents[:300] if each["id"] != "d00007"]

@@ -164,12 +164,12 @@ class _KafkaReader:
         if wanted < oldest:
             lost = f"{oldest - wanted:,} messages ({wanted:,} to {oldest - 1:,}) were deleted before they were applied"
             return VecError(
-                Code.COMPACTED, f"{what}: {lost}", "vec source reset begins again without them", oldest=str(oldest)
+                Code.COMPACTED, f"{what}: {lost}", "to go on without them: vec source reset NAME", oldest=str(oldest)
             )
         return VecError(
             Code.SETTINGS,
             f"{what} ends at {newest:,}, before the stored offset {wanted:,}: the topic was created again",
-            "vec source reset begins again with what it has now",
+            "to read what it has now: vec source reset NAME",
         )
 
     def _watermarks(self, partition: int) -> tuple[int, int]:

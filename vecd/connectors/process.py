@@ -39,7 +39,7 @@ class _Running:
 
     def __init__(self, definition: Definition, connect: Connect) -> None:
         self.definition = definition
-        self.status = Status()
+        self.status = Status({definition.direction: definition.name})
         self.stop = Stopping()
         self.runner = RUNNERS[definition.direction](definition, connect, self.status, self.stop)
         name = f"{definition.direction}-{definition.name}"

@@ -187,7 +187,11 @@ class _RabbitSink:
                     if isinstance(outcome, amqp.PublishError):
                         refused[done] = f"no queue is bound for the routing key {routing_key(messages[done])!r}"
                     elif isinstance(outcome, amqp.DeliveryError):
-                        raise AttemptFailed("RabbitMQ does not take the messages: a queue is full", unreachable=True)
+                        raise AttemptFailed(
+                            "RabbitMQ does not take the messages: a queue is full",
+                            unreachable=True,
+                            hint="read the queue, or raise its limit (x-max-length)",
+                        )
                     elif outcome is not None and refusal is not None and len(group) > 1:
                         together = max(1, len(group) // 8)
                         break
@@ -405,7 +409,11 @@ def _translated(what: str) -> Iterator[None]:
         ) from error
     except ChannelAccessRefused as error:
         if "exclusive" in str(error):  # perhaps our own consumer, of a connection that the broker still believes in
-            raise AttemptFailed(f"another consumer reads {what}", unreachable=True) from error
+            raise AttemptFailed(
+                f"another consumer reads {what}",
+                unreachable=True,
+                hint="stop that consumer, or name another queue",
+            ) from error
         raise VecError(
             Code.SETTINGS,
             f"RabbitMQ does not allow the use of {what} ({_reason(error)})",

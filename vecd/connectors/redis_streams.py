@@ -220,7 +220,7 @@ class _StreamSink:
                 raise VecError(
                     Code.INVALID_REQUEST,
                     f"another program writes to the stream {self._key!r} of {self._connection.server}: its last entry "
-                    f"is beyond {entries[added[1]][0]}-0",
+                    f"has a higher id than {entries[added[1]][0]}-0",
                     f"name another stream; or, if that one is not needed: {self._delete}",
                 )
             raise self._connection.refusal(said)

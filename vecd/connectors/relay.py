@@ -5,13 +5,12 @@
                        +- relay.commit: position and dead letters
 
 One thread, with two connections to the daemon of its own. After any error that the delivery loop does not retry itself,
-it begins again with a new connection, at the stored position. So every event is sent at least once.
+it starts again with a new connection, at the stored position. So every event is sent at least once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -29,8 +28,6 @@ from .stopping import Stopping
 from .transport import MessageSink, Opening
 from .url import parse
 
-log = logging.getLogger("vecd.connectors")
-
 #: Messages of a watch in one batch, if they have documents: each is about a MiB then, or one large document.
 _PAYLOAD_MESSAGES: Final = 8
 #: The longest pause between attempts to store dead letters while there is no room for them.
@@ -44,6 +41,7 @@ class Relay(Runner):
         super().__init__(definition, connect, status, stop)
         self._relay = definition
         self._retry_at: float | None = 0.0  # when to try dead letters again; None: nobody has asked for it
+        self._letters_failed = False  # the last attempt at them did not reach the broker
 
     def retry(self) -> None:
         self._retry_at = 0.0
@@ -109,6 +107,7 @@ class Relay(Runner):
         self._retry_at = None
         letters = feed.letters_to_retry()
         if not letters:
+            self._letters_tried()
             return
         found = [dead_letters.message_of(letter, log_id) for letter in letters]
         reasons = {place: "its body was too long to be kept" for place, each in enumerate(found) if each is None}
@@ -122,10 +121,13 @@ class Relay(Runner):
         except Refused as refused:
             reasons.update((places[place], reason) for place, reason in refused.reasons.items())
         except AttemptFailed as failure:
-            self.retrying(failure, 1, RETRY_S_MAX)
+            self.retrying(failure, RETRY_S_MAX)
+            self._letters_failed = True
             reasons.update((places[place], reason) for place, reason in failure.refused.items())
             left = places[failure.delivered :]
             again_at = time.monotonic() + RETRY_S_MAX
+        else:
+            self._letters_tried()
         again = [{**letters[place], "reason": reason, "attempts": 1} for place, reason in reasons.items()]
         outstanding = {*reasons, *left}
         delivered = [letter["letter_id"] for place, letter in enumerate(letters) if place not in outstanding]
@@ -133,15 +135,20 @@ class Relay(Runner):
             feed.retried(delivered, again)
         self._retry_at = again_at
 
+    def _letters_tried(self) -> None:
+        """No dead letter waits for the broker: an error of the last attempt at them is over."""
+        if self._letters_failed:
+            self._letters_failed = False
+            self._status.connected()
+
     def _full(self, error: VecError | None, failures: int) -> None:
         """There is no room for dead letters: keeps the error, and pauses. Raises it if the relay is to stop."""
         if error is None:
             self._status.connected()
             return
-        self._status.failed("failing", error)
-        if failures == 1:
-            log.warning("a relay has stopped", extra={**self._about, "error": str(error)})
-        if self._stop.wait(backoff.pause_s(failures, RETRY_S, _FULL_S_MAX) / 2 + RETRY_S / 2):
+        pause_s = backoff.pause_s(failures, RETRY_S, _FULL_S_MAX) / 2 + RETRY_S / 2
+        self._status.failed("failing", error, pause_s)
+        if self._stop.wait(pause_s):
             raise error
 
     def _opened(self, sink: _Sink) -> bool:
@@ -153,7 +160,7 @@ class Relay(Runner):
                 return True
             except AttemptFailed as failure:
                 pause_s = backoff.pause_s(attempt, RETRY_S, RETRY_S_MAX)
-                self.retrying(failure, attempt, pause_s)
+                self.retrying(failure, pause_s)
                 self._stop.wait(pause_s)
                 attempt += 1
         return False
@@ -186,7 +193,7 @@ class _Sink:
 
 
 class _Report(Observer[OutMessage]):
-    """Keeps the status, and logs what fails."""
+    """Keeps the status."""
 
     def __init__(self, status: Status, relay: Relay) -> None:
         self._status = status
@@ -197,10 +204,4 @@ class _Report(Observer[OutMessage]):
         self._relay.progressed()
 
     def retrying(self, batch: DeliveryBatch[OutMessage], failure: AttemptFailed, pause_s: float) -> None:
-        self._relay.retrying(failure, batch.attempt, pause_s)
-
-    def gave_up(self, batch: DeliveryBatch[OutMessage], failure: AttemptFailed) -> None:
-        log.warning(
-            "a relay has a dead letter",
-            extra={"relay": self._relay.name, "reason": failure.reason, "cursor": batch.items[0].cursor},
-        )
+        self._relay.retrying(failure, pause_s)

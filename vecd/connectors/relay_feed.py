@@ -9,6 +9,7 @@ reads no request from a connection whose answers stay unread: a commit on it wou
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -21,6 +22,8 @@ from . import dead_letters
 from .definition import RelayDefinition
 from .messages import OutMessage
 from .stopping import Stopping
+
+log = logging.getLogger("vecd.connectors")
 
 #: The daemon has no room for dead letters now, and may take the same ones later.
 _LATER: Final = frozenset((Code.BUSY, Code.DISK_FULL))
@@ -113,7 +116,9 @@ class RelayFeed:
         for page in pages[:-1]:
             self._store(page, None)
         self._store(pages[-1], cursor)
-        self._letters = []
+        letters, self._letters = self._letters, []
+        about = {"relay": self._who[0], "count": len(letters), "reason": letters[0]["reason"], "cursor": cursor}
+        log.warning("a relay has dead letters", extra=about)
         self._wanted = self._sent = cursor
         self._sent_at = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""What relays and sources at work have in common: they begin again after any error, with growing pauses, until they are
+"""What running relays and sources have in common: they try again after any error, with growing pauses, until they are
 to stop, and keep their status."""
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ log = logging.getLogger("vecd.connectors")
 #: Pauses while the broker is away.
 RETRY_S: Final = 0.2
 RETRY_S_MAX: Final = 15.0
-#: Pauses after an error of the configuration, or of the connection to the daemon.
-_AGAIN_S, _AGAIN_S_MAX = 0.5, 30.0
+#: After an error of the configuration, or of the connection to the daemon, a pause has at least this.
+_AGAIN_S: Final = 0.25
 
 Connect = Callable[[], Client]
 
@@ -45,7 +45,7 @@ class Runner:
                 if not self._stop.is_set():
                     self._failures += 1
                     pause_s = backoff.pause_s(self._failures, RETRY_S, RETRY_S_MAX)
-                    self.retrying(failure, self._failures, pause_s)
+                    self.retrying(failure, pause_s)
                     self._stop.wait(pause_s)
             except VecError as error:
                 self._failed(self._explained(error))
@@ -75,21 +75,19 @@ class Runner:
         if self._stop.is_set():
             return
         self._failures += 1
-        self._status.failed("retrying" if error.retryable else "failing", error)
-        pause_s = backoff.pause_s(self._failures, _AGAIN_S, _AGAIN_S_MAX) / 2 + _AGAIN_S / 2
-        log.warning(
-            "a connector begins again", extra={**self._about, "error": str(error), "pause_s": round(pause_s, 3)}
-        )
+        pause_s = _AGAIN_S + backoff.pause_s(self._failures, _AGAIN_S, RETRY_S_MAX - _AGAIN_S)
+        self._status.failed("retrying" if error.retryable else "failing", error, pause_s)
         self._stop.wait(pause_s)
 
-    def retrying(self, failure: AttemptFailed, attempt: int, pause_s: float) -> None:
-        """An attempt failed; the next one follows after `pause_s`."""
-        again = f"attempt {attempt:,}; the next one follows"
-        self._status.failed("retrying", VecError(Code.BUSY, failure.reason, again, **failure.details))
-        log.warning(
-            "a connector's attempt failed",
-            extra={**self._about, "reason": failure.reason, "attempt": attempt, "pause_s": round(pause_s, 3)},
+    def retrying(self, failure: AttemptFailed, pause_s: float) -> None:
+        """An attempt failed; the next one follows after `pause_s`. The failure's detail `hint` is the remedy, if it has
+        one that fits better than that for a server that is away."""
+        details = dict(failure.details)
+        hint = details.pop("hint", None) or (
+            f"start the server, or correct its address (remove the {self._definition.direction} and add it again); "
+            "the next attempt follows by itself"
         )
+        self._status.failed("retrying", VecError(Code.BUSY, failure.reason, hint, **details), pause_s)
 
     @property
     def name(self) -> str:

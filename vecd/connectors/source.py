@@ -42,7 +42,7 @@ _COUNT_FIRST: Final = 64
 #: How often the broker is asked for the lag.
 _LAG_S: Final = 1.0
 #: Pauses while the daemon does not take a batch.
-_REFUSED_S, _REFUSED_S_MAX = 0.2, 10.0
+_REFUSED_S, _REFUSED_S_MAX = 0.1, 5.0
 #: How often a reader is told that it is still paused.
 _PAUSED_S: Final = 1.0
 #: The daemon refuses the batch now, and may take the same one later.
@@ -245,8 +245,9 @@ class _Session:
 
     def _rest(self, error: VecError, failures: int) -> None:
         """Waits while the daemon takes nothing. Raises _Stopped."""
-        self._status.failed("failing", error)
-        until = time.monotonic() + backoff.pause_s(failures, _REFUSED_S, _REFUSED_S_MAX) / 2 + _REFUSED_S / 2
+        pause_s = _REFUSED_S + backoff.pause_s(failures, _REFUSED_S, _REFUSED_S_MAX - _REFUSED_S)
+        self._status.failed("failing", error, pause_s)
+        until = time.monotonic() + pause_s
         while (left_s := until - time.monotonic()) > 0:
             self._reader.pause()
             if self._stop.wait(min(left_s, _PAUSED_S)):

@@ -338,7 +338,7 @@ def find(url: Url, direction: Direction) -> Transport:
         if url.scheme in transport.schemes:
             return transport
     if any(url.scheme in each.schemes for each in TRANSPORTS.values()):
-        raise VecError(Code.UNSUPPORTED, f"{url.scheme}:// can be no {direction}", _schemes(usable), field="url")
+        raise VecError(Code.UNSUPPORTED, f"{url.scheme}:// cannot be a {direction}", _schemes(usable), field="url")
     schemes = [scheme for each in usable for scheme in each.schemes]
     close = nearest(url.scheme, schemes)
     hint = f"did you mean {close}://?" if close else _schemes(usable)
@@ -451,4 +451,4 @@ def _load(transport: Transport, place: str) -> Any:
 
 
 def _schemes(transports: list[Transport]) -> str:
-    return "there are " + ", ".join(f"{scheme}://" for each in transports for scheme in each.schemes)
+    return "use " + ", ".join(f"{scheme}://" for each in transports for scheme in each.schemes)

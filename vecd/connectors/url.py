@@ -62,7 +62,7 @@ def parse(text: str) -> Url:
         raise _refused("the URL has a control character")
     match = _URL.fullmatch(text)
     if match is None:
-        raise _refused(f"{_without_secret(text)!r:.200} is not a URL", "for example redis://localhost/events")
+        raise _refused(f"{_without_secret(text)!r:.200} is not a URL", _example(text))
     scheme, place, path, query, fragment = match.groups()
     user, _, hosts = place.rpartition("@")
     if ":" in user:
@@ -88,6 +88,16 @@ def _host(text: str) -> Host:
     if match is None or (port is not None and not 0 < port < 65536):
         raise _refused(f"{text!r:.200} is not a host, or a host and a port, as localhost:6379")
     return Host(match[1].strip("[]"), port)
+
+
+def _example(text: str) -> str:
+    """What was probably meant by a text that is not a URL."""
+    path = text[len("file:") :] if text.startswith("file:") else text if "/" in text and ":" not in text else ""
+    if path.startswith("/"):
+        return f"a file is file:///PATH: file:///{path.lstrip('/')}"
+    if path or text.startswith("file:"):
+        return "a file is file:///PATH, with its whole path"
+    return "for example redis://localhost/events, or file:///PATH"
 
 
 def _without_secret(text: str) -> str:

@@ -676,6 +676,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "http": nullable(record({"pid": nullable(COUNT), "listen": array(STRING)})),
             "connections": COUNT,
             "jobs": record(_QUEUE),
+            "relays": record({"count": COUNT, "failing": array(STRING)}),
+            "sources": record({"count": COUNT, "failing": array(STRING)}),
         },
         description="The daemon's state; vec-status(1) explains the keys. A key for some libraries gets the first six.",
     ),

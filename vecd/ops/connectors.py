@@ -39,6 +39,7 @@ class Connectors:
         self._engine = engine
         self._database = engine.database
         self._reports: dict[tuple[str, str], dict[str, Any]] = {}
+        self._known: list[Connector] = []  # all that are stored
         self.changed = Broadcast()  # a connector was added, changed or removed, or has dead letters to retry
         #: Called with whether there is any connector, at each change.
         self.on_change: Callable[[bool], None] = lambda any_: None
@@ -93,6 +94,17 @@ class Connectors:
         """
         (shown,) = await self._engine.read(self._read_shown, direction, name)
         return shown
+
+    def overview(self) -> dict[str, Any]:
+        """How many relays and sources there are, and the names of those that are retrying or failing. Neither blocks
+        nor waits."""
+        found: dict[str, Any] = {"relays": {"count": 0, "failing": []}, "sources": {"count": 0, "failing": []}}
+        for each in self._known:
+            about = found[f"{each.direction}s"]
+            about["count"] += 1
+            if self._state(each, self._report_of(each)) in ("retrying", "failing"):
+                about["failing"].append(each.name)
+        return found
 
     async def pause(self, direction: Direction, name: str, paused: bool) -> dict[str, Any]:
         """Raises VecError `not_found`."""
@@ -310,13 +322,13 @@ class Connectors:
         return await asyncio.wrap_future(self._database.submit(run, frees=True, sender=self))
 
     async def _tell(self) -> None:
-        def read() -> bool:
+        def read() -> list[Connector]:
             with self._database.read_transaction() as db:
-                return bool(store.list_all(db))
+                return store.list_all(db)
 
-        any_ = await self._engine.read(read)
+        self._known = await self._engine.read(read)
         self.changed.notify()
-        self.on_change(any_)
+        self.on_change(bool(self._known))
 
     def _read_shown(self, direction: Direction, name: str | None) -> list[dict[str, Any]]:
         with self._database.read_transaction() as db:
@@ -324,16 +336,24 @@ class Connectors:
             found = store.list_all(db, direction) if name is None else [store.find(db, direction, name)]
             return [self._shown(db, each, counts.get((direction, each.name), (0, 0))) for each in found]
 
+    def _report_of(self, connector: Connector) -> Mapping[str, Any]:
+        """The last report of this generation; empty if there is none."""
+        report = self._reports.get((connector.direction, connector.name), {})
+        return report if report.get("generation") == connector.generation else {}
+
+    @staticmethod
+    def _state(connector: Connector, report: Mapping[str, Any]) -> str:
+        if connector.paused:
+            return "paused"
+        return str(report.get("state", "starting")) if _is_fresh(report) else "starting"
+
     def _shown(self, db: Any, connector: Connector, letters: tuple[int, int]) -> dict[str, Any]:
         shown = _wire(connector)
         shown["created_at"] = format_time(connector.created_us)
         shown["dead_letters"], shown["retrying"] = letters
-        report = self._reports.get((connector.direction, connector.name), {})
-        if report.get("generation") != connector.generation:
-            report = {}
-        age_s = time.monotonic() - report.get("at", 0.0)
-        fresh = bool(report) and age_s < 10 * limits.CONNECTORS_REPORT_S
-        shown["state"] = "paused" if connector.paused else report.get("state", "starting") if fresh else "starting"
+        report = self._report_of(connector)
+        fresh = _is_fresh(report)
+        shown["state"] = self._state(connector, report)
         for key in ("error", "error_at", "delivered"):
             shown[key] = report.get(key)
         shown["rate"] = report.get("rate") if fresh and not connector.paused else None
@@ -360,6 +380,10 @@ def _check_place(definition: Definition, relays: Sequence[Mapping[str, Any]]) ->
                 f"the relay {each.name!r} already writes to {definition.url:.200}, where only one relay can",
                 "use another stream, or remove that relay first",
             )
+
+
+def _is_fresh(report: Mapping[str, Any]) -> bool:
+    return bool(report) and time.monotonic() - report["at"] < 10 * limits.CONNECTORS_REPORT_S
 
 
 def _wire(connector: Connector) -> dict[str, Any]:

@@ -109,8 +109,10 @@ class DocumentMapping:
         for name in rules:
             if name == _PREFIX or (name not in FIELDS and not name.startswith(_PREFIX)):
                 close = nearest(name, FIELDS)
-                hint = f"did you mean {close!r}?" if close else f"there are {', '.join(FIELDS)}"
-                raise VecError(Code.INVALID_REQUEST, f"a mapping has no field {name!r:.60}", hint, field="mapping")
+                hint = f"did you mean {close!r}?" if close else f"the fields are {', '.join(FIELDS)}"
+                raise VecError(
+                    Code.INVALID_REQUEST, f"unknown field {name!r:.60} in the mapping", hint, field="mapping"
+                )
         contents = [name for name in ("text", "texts", "vector", "vectors") if name in rules]
         if not contents and "delete" not in rules:
             raise _refused("text", "a mapping needs a rule for 'text', 'texts', 'vector' or 'vectors'")

@@ -130,12 +130,17 @@ def _split(url: str) -> SplitResult:
 def _check_url(url: str, executor: str, where: str) -> None:
     """Never quotes the URL."""
     parts, schemes = _split(url), FRAMEWORKS[executor].schemes
-    if parts.scheme not in schemes or not parts.hostname:
+    if parts.scheme in schemes and parts.hostname:
+        return
+    usable = " or ".join(f"{each}://" for each in schemes)
+    others = [name for name, each in FRAMEWORKS.items() if parts.scheme in each.schemes]
+    if parts.hostname and others:
         raise VecError(
             Code.SETTINGS,
-            f"{where} is not the URL of a broker for {executor}, whose scheme is one of {', '.join(schemes)}",
-            _URL_FORM,
+            f"{where} is {parts.scheme}://, which {FRAMEWORKS[executor].what} cannot use as its broker",
+            f"name a broker with {usable}, or set jobs.executor to {' or '.join(others)}",
         )
+    raise VecError(Code.SETTINGS, f"{where} is not the URL of a broker", f"it begins with {usable}; {_URL_FORM}")
 
 
 def _typed(key: str, value: Any, where: str) -> Any:

@@ -265,8 +265,6 @@ def _replaced(
         assert written is not None
         replaced: Replaced = written.result().value
         count, done = count + replaced.documents, replaced.done
-    every = max(count, library.documents)
-    yield Step(done=every, total=every)
     return count
 
 

@@ -19,4 +19,5 @@ def status(call: Call) -> dict[str, Any]:
         "http": call.service.gateway_status(),
         "connections": call.service.connections,
         "jobs": jobs.overview(call.jobs),
+        **call.service.connectors.overview(),
     }
