@@ -7,7 +7,8 @@ import json
 import pytest
 
 from vecd.connectors import definition, messages, table
-from vecd.connectors.definition import RelayDefinition, SourceDefinition
+from vecd.connectors.definition import Direction, RelayDefinition, SourceDefinition
+from vecd.connectors.transport import Transport
 from vecd.connectors.url import Host, parse
 from vecd.errors import Code, VecError
 
@@ -65,3 +66,63 @@ def test_a_message_carries_its_cursor_type_and_log_and_is_keyed_by_its_document(
         "vec-cursor": "ab:7", "vec-type": "document.deleted", "vec-log": "ab", "vec-library": "notes", "vec-id": "a/b",
     }  # fmt: skip
     assert list(json.loads(message.body)) == ["seq", "cursor", "type", "library", "time", "data"]
+
+
+@pytest.mark.parametrize(
+    ("direction", "url", "name", "only"),
+    [
+        ("relay", "redis://localhost/events", "start", "source"),
+        ("relay", "redis://localhost/events", "field", "source"),
+        ("relay", "amqp://localhost/events", "prefetch", "source"),
+        ("relay", "file:///tmp/out", "start", "source"),
+        ("source", "redis://localhost/events", "maxlen", "relay"),
+        ("source", "kafka://localhost/events", "exactly_once", "relay"),
+        ("source", "amqp://localhost/events", "mandatory", "relay"),
+        ("source", "nats://localhost/events", "create", "relay"),
+    ],
+)
+def test_a_parameter_of_the_other_direction_is_refused(direction: Direction, url: str, name: str, only: str) -> None:
+    with pytest.raises(VecError, match=f"is only for a {only}") as caught:
+        table.check(direction, url, {name: "1"})
+    assert (caught.value.code, caught.value.details["field"]) == (Code.INVALID_REQUEST, name)
+    assert name not in (caught.value.hint or "").split()
+
+
+@pytest.mark.parametrize("transport", table.TRANSPORTS.values(), ids=lambda each: each.name)
+def test_the_parameters_of_one_direction_are_declared(transport: Transport) -> None:
+    assert transport.of_relay | transport.of_source <= transport.parameters.keys()
+    assert not transport.of_relay & transport.of_source
+
+
+@pytest.mark.parametrize(
+    ("url", "parameters", "good", "bad"),
+    [
+        ("redis://localhost/notes", {}, {"notes": "1700-0"}, [{"notes": "abc"}, {"foo": "1-0"}, {"notes": "1-"}]),
+        ("nats://localhost/notes", {}, {"notes": "7"}, [{"notes": "1-0"}, {"foo": "7"}]),
+        ("kafka://localhost/notes", {}, {"0": "7", "12": "0"}, [{"notes": "7"}, {"0": "-1"}]),
+        ("amqp://localhost/notes", {"stream": True}, {"notes": "7"}, [{"notes": "x"}]),
+        ("amqp://localhost/notes", {}, {}, [{"notes": "7"}]),
+        ("file:///notes", {}, {"": "7"}, [{"notes": "7"}, {"": "7.5"}]),
+    ],
+)
+def test_offsets_have_the_form_of_their_transport(
+    url: str, parameters: dict[str, object], good: dict[str, str], bad: list[dict[str, str]]
+) -> None:
+    source = SourceDefinition(name="in", url=url, parameters=parameters, library="notes")
+    table.check_offsets(source, good)
+    for each in bad:
+        with pytest.raises(VecError) as caught:
+            table.check_offsets(source, each)
+        assert (caught.value.code, caught.value.details["field"]) == (Code.INVALID_REQUEST, "offsets")
+
+
+def test_two_relays_of_one_stream_of_redis_have_the_same_place_however_it_is_written() -> None:
+    def place(url: str, **parameters: object) -> object:
+        return table.place_of(RelayDefinition(name="a", url=url, parameters=parameters))
+
+    assert place("redis://localhost/events") == place("redis://127.0.0.1:6379/events")
+    assert place("redis://localhost/events") == place("rediss://me@LOCALHOST/events", db=0)
+    assert place("redis://localhost/events") != place("redis://localhost/other")
+    assert place("redis://localhost/events") != place("redis://localhost:7000/events")
+    assert place("redis://localhost/events") != place("redis://localhost/events", db=1)
+    assert place("kafka://localhost/events") is None

@@ -335,7 +335,7 @@ def test_a_certificate_is_verified(
         ("amqp://localhost/", (), "names no exchange"),
         ("amqp://localhost/vhost?x=1", (), "names no exchange"),
         ("amqp://me:secret@localhost/x", (), "-p password_file=PATH"),
-        ("amqp://localhost/x", ("-p", "prefetch=0"), "from 1 to 65,535"),
+        ("amqp://localhost/x", ("-p", "prefetch=1"), "is only for a source"),
         ("amqps://localhost/x", ("-p", "ca_file=/x", "-p", "cert_file=/x"), "cert_file and key_file belong together"),
         ("amqp://localhost/" + "x" * 256, (), "exceeds 255 bytes"),
     ],

@@ -249,3 +249,41 @@ def test_the_relays_of_a_backup_that_is_opened_elsewhere_are_paused(instance: In
         other.start()
         assert relay(other)["state"] == "paused"
     assert relay(instance)["paused"] is False
+
+
+def test_a_position_that_was_trimmed_is_refused_by_add_and_reset(instance: Instance, tmp_path: Path) -> None:
+    put(instance, "a", "b", "c")
+    first = instance.objects("watch", "--from", "beginning", "--no-follow")[0]["cursor"]
+    url = f"file://{tmp_path / 'out'}"
+    instance.vec("relay", "add", "early", url, "--from", first)
+    until(lambda: relay(instance, "early")["lag"] == 0, "all events")
+    instance.vec("trim", "--keep-count", "1")
+    done = instance.vec("relay", "add", "late", url, "--from", first, status=5)
+    assert "has been trimmed" in done.stderr
+    assert "use beginning" in done.stderr
+    instance.vec("relay", "reset", "early", "--to", first, status=5)
+    assert [each["name"] for each in instance.objects("relay", "list")] == ["early"]
+    instance.vec("relay", "add", "late", url, "--from", "beginning")
+
+
+def test_a_second_relay_of_a_stream_of_redis_is_refused_and_a_reset_back_warns(instance: Instance) -> None:
+    put(instance, "a")
+    url = "redis://127.0.0.1:1/events"
+    instance.vec("relay", "add", "live", url, "--paused")
+    done = instance.vec("relay", "add", "two", "redis://localhost:1/events", "--paused", status=1)
+    assert "the relay 'live' already writes to" in done.stderr
+    instance.vec("relay", "add", "two", "redis://localhost:1/others", "--paused")
+    done = instance.vec("relay", "reset", "live", "--to", "beginning")
+    assert "redis-cli DEL events events:vec" in done.stderr
+    assert "drops" not in instance.vec("relay", "reset", "live", "--to", "now").stderr
+
+
+@pytest.mark.parametrize("command", ["relay", "source"])
+def test_a_dead_letter_that_is_not_there_is_an_error(instance: Instance, command: str, tmp_path: Path) -> None:
+    instance.vec(command, "add", "x", f"file://{tmp_path / 'x'}", "--paused")
+    for verb in ("retry", "drop"):
+        done = instance.vec(command, verb, "x", "99", status=4)
+        assert f"{command} 'x' has no dead letter 99" in done.stderr
+        instance.vec(command, verb, "x", "--all")
+    (removed,) = instance.objects(command, "remove", "x")
+    assert removed["state"] == "removed"

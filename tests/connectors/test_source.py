@@ -237,3 +237,18 @@ def test_a_source_stops_at_too_many_dead_letters_and_goes_on_when_they_are_dropp
     caught_up(instance, path)
     assert texts(instance) == {"a": "one"}
     assert source(instance)["dead_letters"] == limits.DEAD_LETTERS_MAX + 150 - kept
+
+
+def test_offsets_of_another_form_are_refused_by_reset(instance: Instance, tmp_path: Path) -> None:
+    path = tmp_path / "in.ndjson"
+    write(path, {"id": "a", "text": "one"})
+    skipped = path.stat().st_size
+    write(path, {"id": "b", "text": "two"})
+    instance.vec("source", "add", "in", f"file://{path}", "--paused")
+    for offset in ("=abc", "foo=1"):
+        done = instance.vec("source", "reset", "in", "--offset", offset, status=2)
+        assert "it has the form =BYTES" in done.stderr
+    instance.vec("source", "reset", "in", "--offset", f"={skipped}")
+    instance.vec("source", "resume", "in")
+    caught_up(instance, path)
+    assert texts(instance) == {"b": "two"}

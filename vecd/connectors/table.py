@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 from ..errors import Code, VecError, nearest
@@ -13,7 +13,7 @@ from ..parameters import Parameter, check_parameters
 from .definition import Definition, Direction
 from .parameters import PASSWORD, START, TIMEOUT, TLS, check_paths
 from .secrets import check_secret
-from .transport import OpenSink, OpenSource, Transport
+from .transport import NUMBER, Offsets, OpenSink, OpenSource, Transport
 from .url import Url, parse
 
 #: Bytes of a name in AMQP.
@@ -138,6 +138,27 @@ def _check_nats(direction: Direction, url: Url, parameters: Mapping[str, Any]) -
     check_secret(parameters, "password")
 
 
+def _file_offsets(url: Url, parameters: Mapping[str, Any]) -> Offsets:
+    return Offsets("", NUMBER, "=BYTES, how many bytes of the file are not to be read again")
+
+
+def _redis_offsets(url: Url, parameters: Mapping[str, Any]) -> Offsets:
+    return Offsets(re.escape(url.path), f"{NUMBER}(-{NUMBER})?", f"{url.path}=ID, with the id of an entry as 1700-0")
+
+
+def _rabbitmq_offsets(url: Url, parameters: Mapping[str, Any]) -> Offsets | None:
+    return Offsets(re.escape(url.path), NUMBER, f"{url.path}=NUMBER") if parameters["stream"] else None
+
+
+def _kafka_offsets(url: Url, parameters: Mapping[str, Any]) -> Offsets:
+    return Offsets("[0-9]{1,9}", NUMBER, "PARTITION=NUMBER, as 0=1200")
+
+
+def _redis_place(url: Url, parameters: Mapping[str, Any]) -> Hashable:
+    host = "localhost" if url.is_loopback else url.host.lower()
+    return "redis", host, url.port(6379), parameters["db"], url.path
+
+
 TRANSPORTS: Final[dict[str, Transport]] = {
     "file": Transport(
         name="file",
@@ -147,7 +168,9 @@ TRANSPORTS: Final[dict[str, Transport]] = {
         sink="vecd.connectors.file_lines:open_sink",
         source="vecd.connectors.file_reader:open_source",
         parameters=START,
+        of_source=frozenset(START),
         check=_check_file,
+        offsets=_file_offsets,
     ),
     "redis": Transport(
         name="redis",
@@ -178,7 +201,12 @@ TRANSPORTS: Final[dict[str, Transport]] = {
             **TLS,
             **TIMEOUT,
         },
+        of_relay=frozenset({"maxlen", "replicas"}),
+        of_source=frozenset({"field", *START}),
         check=_check_redis,
+        offsets=_redis_offsets,
+        place=_redis_place,
+        send_again="delete the stream and what is known of it: redis-cli DEL {path} {path}:vec",
     ),
     "nats": Transport(
         name="nats",
@@ -209,7 +237,10 @@ TRANSPORTS: Final[dict[str, Transport]] = {
             **TLS,
             **TIMEOUT,
         },
+        of_relay=frozenset({"create", "duplicate_window_s"}),
+        of_source=frozenset(START),
         check=_check_nats,
+        send_again="wait until the duplicate window of the stream {path} is over, and reset the relay then",
     ),
     "rabbitmq": Transport(
         name="rabbitmq",
@@ -235,7 +266,10 @@ TRANSPORTS: Final[dict[str, Transport]] = {
             **PASSWORD,
             **TLS,
         },
+        of_relay=frozenset({"create", "mandatory"}),
+        of_source=frozenset({"stream", "exchange", "binding", "prefetch", *START}),
         check=_check_rabbitmq,
+        offsets=_rabbitmq_offsets,
     ),
     "kafka": Transport(
         name="kafka",
@@ -270,7 +304,10 @@ TRANSPORTS: Final[dict[str, Transport]] = {
             **PASSWORD,
             **TLS,
         },
+        of_relay=frozenset({"exactly_once", "position_topic", "tombstones", "compression"}),
+        of_source=frozenset(START),
         check=_check_kafka,
+        offsets=_kafka_offsets,
     ),
     "webhook": Transport(
         name="webhook",
@@ -313,13 +350,56 @@ def check(direction: Direction, url_text: str, parameters: Mapping[str, Any]) ->
     a package that the transport needs is not installed."""
     url = parse(url_text)
     transport = find(url, direction)
-    given = check_parameters(
-        f"the transport {transport.name}", "parameter", transport.parameters, parameters, texts=True
-    )
+    others, other = (transport.of_source, "source") if direction == "relay" else (transport.of_relay, "relay")
+    declared = {name: each for name, each in transport.parameters.items() if name not in others}
+    for name in parameters:
+        if name in others:
+            has = f"a {direction} has {', '.join(declared)}" if declared else f"a {direction} has none"
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"the parameter {name!r} of the transport {transport.name} is only for a {other}",
+                has,
+                field=name,
+            )
+    given = check_parameters(f"the transport {transport.name}", "parameter", declared, parameters, texts=True)
     check_paths(given)
     transport.check(direction, url, {**defaults(transport), **given})
     check_installed(transport)
     return transport, given
+
+
+def check_offsets(definition: Definition, offsets: Mapping[str, str]) -> None:
+    """Raises VecError `invalid_request` for an offset that the source's transport cannot have given."""
+    url = parse(definition.url)
+    transport = find(url, definition.direction)
+    form = transport.offsets(url, {**defaults(transport), **definition.parameters})
+    for partition, offset in offsets.items():
+        if form is None:
+            raise VecError(
+                Code.INVALID_REQUEST, f"{url.text:.200} is a queue, which has no offsets", "leave them out",
+                field="offsets",
+            )  # fmt: skip
+        if not re.fullmatch(form.partition, partition) or not re.fullmatch(form.offset, offset):
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"{f'{partition}={offset}'!r:.200} is not an offset of {url.text:.200}",
+                f"it has the form {form.form}",
+                field="offsets",
+            )
+
+
+def send_again(definition: Definition) -> str | None:
+    """What to do so that events that a relay sent before are sent again, if its broker drops those."""
+    url = parse(definition.url)
+    again = find(url, definition.direction).send_again
+    return again and again.format(path=url.path)
+
+
+def place_of(definition: Definition) -> Hashable | None:
+    """What identifies the place that a relay writes to, if only one relay can write there."""
+    url = parse(definition.url)
+    transport = find(url, definition.direction)
+    return transport.place and transport.place(url, {**defaults(transport), **definition.parameters})
 
 
 def check_installed(transport: Transport) -> None:

@@ -13,9 +13,10 @@ Errors of a sink (vecd.delivery) and of a reader:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..delivery import DeliveryBatch, Stop
 from ..parameters import Parameter
@@ -39,6 +40,10 @@ class Opening:
     def timeout_s(self) -> float:
         """The parameter of that name."""
         return float(self.parameters.get("timeout_s") or TIMEOUT["timeout_s"].default)
+
+
+#: An offset that is a number, as a regular expression.
+NUMBER: Final = r"[0-9]{1,18}"
 
 
 class MessageSink(Protocol):
@@ -86,6 +91,19 @@ def _no_further_rules(direction: Direction, url: Url, parameters: Mapping[str, A
     """The check of a transport whose URL and parameters have no further rules."""
 
 
+class Offsets(NamedTuple):
+    """The form of a source's offsets, as `source.reset` takes them: two regular expressions."""
+
+    partition: str
+    offset: str
+    form: str  # for messages
+
+
+def _numbered(url: Url, parameters: Mapping[str, Any]) -> Offsets | None:
+    """The URL's path is the only partition, and its messages are numbered."""
+    return Offsets(re.escape(url.path), NUMBER, f"{url.path}=NUMBER")
+
+
 @dataclass(frozen=True, slots=True)
 class Transport:
     """One transport, as the table declares it. Its file is imported only by the process that opens it."""
@@ -99,5 +117,14 @@ class Transport:
     extra: str | None = None  # `pip install 'vecd[extra]'` installs …
     requires: str | None = None  # … this module; None: the standard library is enough
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    #: The names of those that only a relay, or only a source, has.
+    of_relay: frozenset[str] = frozenset()
+    of_source: frozenset[str] = frozenset()
     #: Checks what the declarations cannot: given the parsed URL and the parameters, raises VecError `invalid_request`.
     check: Callable[[Direction, Url, Mapping[str, Any]], None] = _no_further_rules
+    #: The form of a source's offsets, by its URL and its parameters; none if the broker has no offsets.
+    offsets: Callable[[Url, Mapping[str, Any]], Offsets | None] = _numbered
+    #: What identifies the place that a relay writes to, if only one relay can write there.
+    place: Callable[[Url, Mapping[str, Any]], Hashable] | None = None
+    #: What to do so that events that were sent before are sent again, if the broker drops those: `{path}` is the URL's.
+    send_again: str | None = None

@@ -42,7 +42,7 @@ class Url(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        return self.host.lower() in ("localhost", "::1") or self.host.startswith("127.")
 
     def addresses(self, default_port: int) -> Sequence[str]:
         """All hosts as `name:port`."""

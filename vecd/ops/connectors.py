@@ -16,6 +16,7 @@ import orjson
 
 from .. import limits
 from ..connectors import definition as definitions
+from ..connectors import table
 from ..connectors.definition import Definition, Direction
 from ..engine.engine import Engine
 from ..errors import Code, VecError
@@ -23,7 +24,7 @@ from ..feed import positions
 from ..feed.broadcast import Broadcast
 from ..feed.positions import Position
 from ..store import connectors as store
-from ..store import consumers
+from ..store import consumers, events
 from ..store.connectors import Connector, Letter, NewLetter
 from ..store.transaction import Transaction
 from ..units import format_time
@@ -64,6 +65,8 @@ class Connectors:
         position = None if start is None else await self._engine.read(self._resolve, start)
 
         def write(tx: Transaction) -> Connector:
+            if definition.direction == "relay":
+                _check_place(definition, [_wire(each) for each in store.list_all(tx.db, "relay")])
             made = store.add(tx, definition.direction, definition.name, kept, definition.paused)
             if position is not None:
                 name = definitions.CONSUMER_PREFIX + definition.name
@@ -110,17 +113,24 @@ class Connectors:
         return await self.show(direction, name)
 
     async def reset_relay(self, name: str, to: str) -> dict[str, Any]:
-        """Moves a relay to another position of the log. Raises VecError `not_found`, and what a position raises."""
+        """Moves a relay to another position of the log. Returns it as `show` does, with `warnings` if its broker drops
+        the events that it sent before. Raises VecError `not_found`, and what a position raises."""
         position = await self._engine.read(self._resolve, to)
 
-        def write(tx: Transaction) -> None:
+        def write(tx: Transaction) -> bool:
             store.renew(tx, "relay", name)
+            before = consumers.find(tx.db, definitions.CONSUMER_PREFIX + name)
             consumers.reset(tx, definitions.CONSUMER_PREFIX + name, *position)
+            return before is not None and position.seq < before.seq
 
-        await self._write(write)
+        back = await self._write(write)
         self._reports.pop(("relay", name), None)
         await self._tell()
-        return await self.show("relay", name)
+        shown = await self.show("relay", name)
+        if back and (again := table.send_again(definitions.from_wire(shown))):
+            warning = f"the broker drops the events that this relay sent before; to have them again, {again}"
+            return {**shown, "warnings": [warning]}
+        return shown
 
     async def reset_source(
         self, name: str, parameters: Mapping[str, Any], offsets: Mapping[str, str]
@@ -141,7 +151,7 @@ class Connectors:
 
     async def remove(self, direction: Direction, name: str) -> dict[str, Any]:
         """Removes a connector with its position and its dead letters; returns it as it was. Raises `not_found`."""
-        before = await self.show(direction, name)
+        before = {**await self.show(direction, name), "state": "removed", "rate": None}
 
         def write(tx: Transaction) -> None:
             store.remove(tx, direction, name)
@@ -157,7 +167,18 @@ class Connectors:
         """The beginning is the oldest event that the log still has."""
         if start == "beginning":
             return Position(self._database.horizon)
-        return positions.resolve(self._database, start)
+        try:
+            found = positions.resolve(self._database, start)
+            with self._database.read_transaction() as db:
+                horizon, _ = events.horizon(db)
+            if found.seq < horizon:
+                raise positions.compacted_error(self._database, f"the position {start}", horizon)
+        except VecError as error:
+            if error.code == Code.COMPACTED:
+                hint = "use beginning, which is the oldest event that is left"
+                raise VecError(error.code, error.message, hint, **error.details) from error
+            raise
+        return found
 
     # --- for the connector process ----------------------------------------------------------------------------------
 
@@ -272,14 +293,25 @@ class Connectors:
         return [_shown_letter(each, bodies) for each in await self._engine.read(read)]
 
     async def retry(self, direction: Direction, name: str, ids: Sequence[int] | None) -> int:
-        """Asks for another attempt at dead letters (None: all); returns how many. Raises VecError `not_found`."""
-        count = await self._write(lambda tx: store.retry_letters(tx, direction, name, ids))
+        """Asks for another attempt at dead letters (None: all); returns how many. Raises VecError `not_found`, also
+        for a dead letter."""
+
+        def write(tx: Transaction) -> int:
+            store.check_letters(tx.db, direction, name, ids or ())
+            return store.retry_letters(tx, direction, name, ids)
+
+        count = await self._write(write)
         await self._tell()
         return count
 
     async def drop(self, direction: Direction, name: str, ids: Sequence[int] | None) -> int:
-        """Deletes dead letters (None: all); returns how many. Raises VecError `not_found`."""
-        count = await self._write(lambda tx: store.drop_letters(tx, direction, name, ids))
+        """Deletes dead letters (None: all); returns how many. Raises VecError `not_found`, also for a dead letter."""
+
+        def write(tx: Transaction) -> int:
+            store.check_letters(tx.db, direction, name, ids or ())
+            return store.drop_letters(tx, direction, name, ids)
+
+        count = await self._write(write)
         await self._tell()
         return count
 
@@ -334,6 +366,20 @@ class Connectors:
             shown["offsets"] = store.offsets(db, connector.name)
             shown["lag"] = report.get("lag") if fresh else None
         return shown
+
+
+def _check_place(definition: Definition, relays: Sequence[Mapping[str, Any]]) -> None:
+    """Raises VecError `exists` if one of the relays writes to a place where only one can."""
+    wanted = table.place_of(definition)
+    if wanted is None:
+        return
+    for each in map(definitions.from_wire, relays):
+        if each.name != definition.name and table.place_of(each) == wanted:
+            raise VecError(
+                Code.EXISTS,
+                f"the relay {each.name!r} already writes to {definition.url:.200}, where only one relay can",
+                "use another stream, or remove that relay first",
+            )
 
 
 def _is_fresh(report: Mapping[str, Any]) -> bool:

@@ -234,6 +234,20 @@ def count_letters(db: apsw.Connection) -> dict[tuple[str, str], tuple[int, int]]
     return {(direction, name): (count, again) for direction, name, count, again in rows}
 
 
+def check_letters(db: apsw.Connection, direction: str, name: str, letter_ids: Iterable[int]) -> None:
+    """Raises VecError `not_found` for a dead letter that is not there."""
+    find(db, direction, name)
+    for each in letter_ids:
+        row = "SELECT 1 FROM dead_letters WHERE direction = ? AND name = ? AND letter_id = ?"
+        if not db.execute(row, (direction, name, each)).fetchone():
+            raise VecError(
+                Code.NOT_FOUND,
+                f"{direction} {name!r:.200} has no dead letter {each}",
+                f"`vec {direction} dead {name}` lists those that are there",
+                letter_id=each,
+            )
+
+
 def retry_letters(tx: Transaction, direction: str, name: str, letter_ids: Iterable[int] | None) -> int:
     """Marks dead letters (None: all) for another attempt; returns how many were not marked before."""
     find(tx.db, direction, name)

@@ -52,12 +52,14 @@ async def reset(call: Call) -> dict[str, Any]:
     """Fields: name; `start`, earliest or latest; `offsets`, a map. Both are optional."""
     fields = call.fields
     start = fields.optional_text("start", chars_max=limits.KEY_CHARS_MAX)
+    given = _strings(call, "offsets")
     parameters: dict[str, Any] = {}
+    found = await call.service.connectors.definition("source", name_of(call))
+    if given:
+        table.check_offsets(found, given)
     if start is not None:
-        found = await call.service.connectors.definition("source", name_of(call))
-        transport = table.transport_of(found)
-        parameters = _start_parameter(transport, start)
-    return await call.service.connectors.reset_source(name_of(call), parameters, _strings(call, "offsets"))
+        parameters = _start_parameter(table.transport_of(found), start)
+    return await call.service.connectors.reset_source(name_of(call), parameters, given)
 
 
 def _start_parameter(transport: Transport, start: str) -> dict[str, Any]:
