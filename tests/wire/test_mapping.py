@@ -131,7 +131,7 @@ def test_a_text_of_another_kind_is_refused(text: Any) -> None:
     [
         ({}, "needs a rule for 'text'"),
         ({"id": "a"}, "needs a rule for 'text'"),
-        ({"txt": "a"}, "no field 'txt'"),
+        ({"txt": "a"}, "unknown field 'txt'"),
         ({"text": ""}, "not a path"),
         ({"text": "a..b"}, "not a path"),
         ({"text": "a,"}, "not a path"),
@@ -147,7 +147,7 @@ def test_a_text_of_another_kind_is_refused(text: Any) -> None:
         ({"text": "a", "delete": "op=d"}, "needs one for 'id'"),
         ({"text": "a", "id": "b", "delete": "op={}"}, "VALUE is"),
         ({"text": "a", "metadata": "x.n,y.n"}, "two paths of the metadata end in 'n'"),
-        ({"text": "a", "metadata.": "x"}, "no field 'metadata.'"),
+        ({"text": "a", "metadata.": "x"}, "unknown field 'metadata.'"),
         ({"text": "a" * 1_001}, "at most 1,000 characters"),
     ],
 )
