@@ -115,6 +115,8 @@ def test_a_relay_into_anothers_stream_says_what_to_do(instance: Instance, stream
     instance.vec("relay", "add", "first", stream.url)
     put(instance, "a")
     until(lambda: stream.entries(), "an entry")
+    assert "first" in instance.vec("relay", "add", "second", stream.url, status=1).stderr
+    instance.vec("relay", "remove", "first")
     instance.vec("relay", "add", "second", stream.url)
     shown = until(lambda: (found := relay(instance, "second"))["error"] and found, "an error")
     assert shown["state"] == "failing"
