@@ -89,6 +89,7 @@ ONLY_IN: dict[str, set[str]] = {
     "wordllama": {"text"},
     "msgpack": {"wire", "feed", "engine", "connectors", "workers"},
     "cronsim": {"jobs"},
+    "re2": {"filters"},
     "celery": {"workers"},
     "kombu": {"workers"},
     "rq": {"workers"},
