@@ -86,7 +86,7 @@ class PassageFinder:
             return 0, len(text)
         first = last = 0
         if matches:
-            first, last = _densest(matches, chars)
+            first, last = _densest(matches, chars * 2 // 3)  # the rest is for what stands around them
         start = _beginning(text, first, max(0, chars - (last - first)))
         if len(text) - start < chars:  # the end of the text
             start = _beginning(text, max(0, len(text) - chars), 0)

@@ -67,6 +67,10 @@ async def search_body(call: Call) -> Response:
     return await _search(call, await call.json_body())
 
 
+async def search_several(call: Call) -> Response:
+    return await _search(call, await call.json_body())
+
+
 async def _search(call: Call, wanted: dict[str, Any]) -> Response:
     fields = _fields(call, wanted)
     k = fields.get("k", 0)
@@ -110,7 +114,7 @@ ENDPOINTS = (
         _FOUND, (LIBRARY,), Body(ref("Search")), op="search",
     ),
     Endpoint(
-        "POST", "/v1/search", search_body, "read", "Search several libraries, or all.", "search",
+        "POST", "/v1/search", search_several, "read", "Search several libraries, or all.", "search",
         _FOUND, (), Body(ref("SearchSeveral")), op="search",
     ),
     Endpoint(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ... import limits
-from ...engine import federated, no_hits, similar
+from ...engine import federated, hit_passages, no_hits, similar
 from ...engine import search as operations
 from ...engine.libraries import find
 from ...engine.search import Query, SearchResult
@@ -15,8 +15,6 @@ from ...errors import Code, VecError
 from ...feed import positions
 from ...store import events
 from ...store.catalogue import DEFAULT, Library
-from ...text.analysis import analyzer
-from ...text.passages import PassageFinder
 from ..call import Call, warnings_field
 
 
@@ -130,7 +128,7 @@ async def _answer(call: Call, given: Query, passage_chars: int | None) -> dict[s
     assert found.hits is not None
     if passage_chars is not None and found.hits:
         by_name = {library.name: library for library in libraries}
-        await call.engine.read(_add_passages, found.hits, by_name, libraries[0], query.text, passage_chars)
+        await call.engine.read(hit_passages.add, found.hits, by_name, libraries[0], query.text, passage_chars)
     about: dict[str, Any] = {} if found.explain is None else {"explain": found.explain}
     about |= _warned(call, queries, found)
     if not found.ranking:
@@ -164,25 +162,6 @@ def _hits(call: Call, found: SearchResult, query: Query, page: list[tuple[int, f
         return call.engine.hit_cache.hits(page, first_rank)
     before, after = federated.about(found, explain=query.explain)
     return call.engine.hit_cache.hits(page, first_rank, before=before, after=after)
-
-
-def _add_passages(
-    hits: list[dict[str, Any]], libraries: dict[str, Library], only: Library, text: str | None, chars: int
-) -> None:
-    """Adds to each hit the passage that shows best why it is one. Blocks for about a millisecond for each hit."""
-    finders: dict[str, PassageFinder] = {}
-    for hit in hits:
-        language = libraries.get(hit.get("library", ""), only).language
-        if (finder := finders.get(language)) is None:
-            made = analyzer(language)
-            finder = finders[language] = PassageFinder(made, made.query(text or ""))
-        passage = finder.passage(hit["text"] or "", chars)
-        hit["passage"] = {
-            "text": passage.text,
-            "marks": [list(mark) for mark in passage.marks],
-            "lines": passage.lines,
-            "title_marks": [list(mark) for mark in finder.marks(hit["title"] or "")],
-        }
 
 
 def _warned(call: Call, queries: list[Query], found: SearchResult) -> dict[str, Any]:
