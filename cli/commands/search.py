@@ -13,8 +13,7 @@ import typer
 from vecd import limits
 from vecd.errors import Code, VecError
 
-from .. import input_lines, main, options
-from ..hits import HitView, certainty, passage_chars
+from .. import main, options
 from ..output import Output, colours, columns, load_orjson, printable
 
 if TYPE_CHECKING:
@@ -150,6 +149,8 @@ def search(
                 raise typer.Exit(main.PARTLY)
             return
         if not output.json and k <= limits.PASSAGES_MAX:
+            from ..hits import passage_chars
+
             common["passage_chars"] = passage_chars(columns())
         packed = None if vector is None else _vector(_given(vector), "--vector")
         answer = _Answer(client.submit("search", query=text, vector=packed, like=like, **common))
@@ -218,6 +219,8 @@ class _Answer:
 
 def _show(answer: _Answer, *, verbose: bool, by_chunk: bool) -> None:
     """Prints the hits on a terminal, or why there are none."""
+    from ..hits import HitView, certainty
+
     view = HitView(columns=columns(), colours=colours(), verbose=verbose, by_chunk=by_chunk)
     none = True
     for hit in answer.hits():
@@ -240,6 +243,8 @@ _REFUSALS = (
 def _many(client: Client, output: Output, common: dict[str, Any]) -> int:
     """Answers queries from stdin in their order, with several in flight. Reports rejected lines on stderr, and returns
     their number."""
+    from .. import input_lines
+
     flying: deque[tuple[str, _Query, Pending] | VecError] = deque()
     refused = 0
     similar: set[str] = set()
