@@ -101,6 +101,7 @@ ONLY_IN: dict[str, set[str]] = {
     "pathspec": {"files"},
     "kreuzberg": {"files"},
     "wordllama": {"text"},
+    "onnxruntime": {"text"},
     "msgpack": {"wire", "feed", "engine", "connectors", "workers"},
     "cronsim": {"jobs"},
     "celery": {"workers"},
