@@ -104,6 +104,7 @@ ONLY_IN: dict[str, set[str]] = {
     "onnxruntime": {"text"},
     "msgpack": {"wire", "feed", "engine", "connectors", "workers"},
     "cronsim": {"jobs"},
+    "re2": {"filters"},
     "celery": {"workers"},
     "kombu": {"workers"},
     "rq": {"workers"},
