@@ -144,6 +144,9 @@ FILTER_DEPTH_MAX: Final = 100
 FILTER_PATTERN_CHARS_MAX: Final = 1_000
 FILTER_PATTERN_STEPS_MAX: Final = 1_000
 FILTER_PATTERN_S: Final = 5.0
+#: Fields that one update of metadata sets or removes, and documents whose errors its answer names.
+UPDATE_FIELDS_MAX: Final = 100
+UPDATE_ERRORS_MAX: Final = 100
 #: Characters of filters that are parsed on the event loop; more take milliseconds, and are parsed on a thread.
 FILTER_CHARS_AT_ONCE: Final = 2_000
 #: Filters whose masks are cached; each takes a byte per document.

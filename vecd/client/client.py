@@ -175,6 +175,23 @@ class Client(ConnectorMethods):
         """Deletes documents by id or by filters; returns `{"deleted","missing","missing_ids","seq"}`."""
         return self.request("delete", library=library, ids=ids, where=_filters(where))
 
+    def update(
+        self,
+        ids: list[str] | None = None,
+        library: str = "default",
+        *,
+        where: str | Sequence[str] = (),
+        set: dict[str, Any] | None = None,
+        unset: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Changes the metadata of documents, by id or by filters, without embedding them again. `set` maps fields to
+        values, `unset` are fields to remove; they are written as in filters: `author.name`. Returns
+        `{"updated","unchanged","missing","missing_ids","failed","errors","seq"}`; `errors` are
+        `{"id","code","message",…}`."""
+        return self.request(
+            "update", library=library, ids=ids, where=_filters(where), set=set or None, unset=list(unset) or None
+        )
+
     def documents(self, library: str = "default", *, where: str | Sequence[str] = ()) -> Iterator[dict[str, Any]]:
         """The library's documents, or those that match the filters, by id: `{"id","title","chunks","metadata"}`. All
         of one state, however long the iteration takes."""

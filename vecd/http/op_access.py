@@ -44,6 +44,7 @@ OPS: Final[dict[str, OpAccess]] = {
     "library.delete": OpAccess("write", "library"),
     "ingest": OpAccess("write", "library"),
     "delete": OpAccess("write", "library"),
+    "update": OpAccess("write", "library"),
     "get": OpAccess("read", "library"),
     "list": OpAccess("read", "library"),
     "count": OpAccess("read", "library"),

@@ -369,6 +369,38 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "properties": {"ids": nullable(array(STRING, maxItems=limits.IDS_MAX)), "where": nullable(WHERE)},
         "examples": [{"ids": ["logs"]}, {"where": "year < 2020"}],
     },
+    "Update": {
+        "type": "object",
+        "description": "The ids of documents, or filters; and the metadata to change, by fields as in filters.",
+        "additionalProperties": False,
+        "oneOf": [
+            {"required": ["ids"], "properties": {"ids": {"type": "array"}}},
+            {"required": ["where"], "properties": {"where": WHERE}},
+        ],
+        "properties": {
+            "ids": nullable(array(STRING, maxItems=limits.IDS_MAX)),
+            "where": nullable(WHERE),
+            "set": nullable(MAP),
+            "unset": nullable(array(STRING, maxItems=limits.UPDATE_FIELDS_MAX)),
+        },
+        "examples": [
+            {"ids": ["logs"], "set": {"topic": "ops", "author.name": "Ada"}},
+            {"where": "year < 2020", "set": {"archived": True}, "unset": ["draft"]},
+        ],
+    },
+    "Updated": record(
+        {
+            "updated": COUNT,
+            "unchanged": COUNT,
+            "missing": COUNT,
+            "missing_ids": array(STRING),
+            "failed": COUNT,
+            "errors": array(record({"id": STRING, "code": STRING, "message": STRING}, {"hint": STRING})),
+            "seq": COUNT,
+        },
+        {"warnings": _WARNINGS},
+        description="How many documents were changed, which did not exist, and why some could not be changed.",
+    ),
     "Deleted": record(
         {"deleted": COUNT, "missing": COUNT, "missing_ids": array(STRING), "seq": COUNT},
         {"warnings": _WARNINGS},

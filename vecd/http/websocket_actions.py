@@ -162,6 +162,7 @@ ACTIONS: Final[dict[str, Action]] = {
     "add_document": Action(("data",), _add_document, ("data",), library=True),
     "add_documents": Action(("documents", "strict"), _add_documents, ("documents",), library=True),
     "delete": Action(("ids", "where"), _filtered("delete", "ids"), library=True),
+    "update": Action(("ids", "where", "set", "unset"), _filtered("update", "ids", "set", "unset"), library=True),
     "search": Action(_SEARCH, _search, library=True, items="hits"),
     "get": Action(
         ("ids", "vectors"), _plain("get", "library", "ids", "vectors"), ("ids",), library=True, items="documents"
