@@ -40,7 +40,8 @@ def libraries(client: Client) -> Iterator[Name]:
 
 def consumers(client: Client) -> Iterator[Name]:
     for each in client.consumers():
-        yield each["name"], f"{plural(each['lag'], 'event')} behind"
+        if not each["name"].startswith("relay."):  # a relay's position
+            yield each["name"], f"{plural(each['lag'], 'event')} behind"
 
 
 def relays(client: Client) -> Iterator[Name]:

@@ -30,6 +30,16 @@ def names(what: str) -> Callable[..., Any]:
 Library = Annotated[
     str, typer.Option("--library", "-l", help="The library.", metavar="NAME", autocompletion=names("library"))
 ]
+Libraries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--library",
+        "-l",
+        help="The library; can be repeated. all: all libraries.",
+        metavar="NAME",
+        autocompletion=names("library"),
+    ),
+]
 Where = Annotated[
     list[str] | None,
     typer.Option(

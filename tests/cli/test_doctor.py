@@ -78,7 +78,7 @@ def test_doctor_finds_a_setting_that_is_invalid_and_a_variable_that_is_misspelt(
 
 
 def test_doctor_finds_jobs_that_failed(own: Instance) -> None:
-    own.vec("jobs", "submit", "backup", "-p", "path=/nowhere/at/all", "--wait", status=1)
+    own.vec("jobs", "submit", "noop", "-p", "fail=by request", "--wait", status=1)
     found = findings(own)
     assert states(found, "jobs") == ["warn"]
     assert "1 job failed" in found["jobs"][0]["message"]
