@@ -248,7 +248,8 @@ def extras(instance: Instance) -> Iterator[Finding]:
     for each in required:
         if found := re.search(r"extra == ['\"]([\w-]+)['\"]", each):
             wanted.setdefault(found[1], []).append(each)
-    there, absent = [], []
+    there: list[str] = []
+    absent: list[str] = []
     for extra, packages in wanted.items():
         if extra in ("test", "dev", "bench", "fuzz"):
             continue

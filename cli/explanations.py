@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from vecd.errors import Code, VecError, nearest
 
-from . import main
-
 #: Exit status -> what it means.
 STATUSES: Final[dict[int, str]] = {
     0: "Success.",
-    main.FAILED: "Failure, for example because the output cannot be written.",
-    main.USAGE: "Usage error: an option, an argument, a setting or a request is invalid.",
-    main.PARTLY: "Partial success: some lines or queries were rejected, the others done; or a watch skipped something.",
-    main.NOT_FOUND: "Not found.",
-    main.HISTORY_LOST: "History lost: the cursor belongs to another log, or events after it have been trimmed.",
-    main.NO_DAEMON: "No daemon is running, or it cannot start.",
-    main.TRY_AGAIN: "Temporary failure: try again later.",
-    main.TIMED_OUT: "Timed out.",
-    main.INTERRUPTED: "Interrupted by Ctrl-C (SIGINT), or a job was cancelled.",
-    main.BROKEN_PIPE: "The reader of standard output closed it, as `vec list | head` does.",
-    main.TERMINATED: "Terminated by SIGTERM, after the running command finished.",
+    1: "Failure, for example because the output cannot be written.",
+    2: "Usage error: an option, an argument, a setting or a request is invalid.",
+    3: "Partial success: some lines or queries were rejected, the others done; or a watch skipped something.",
+    4: "Not found.",
+    5: "History lost: the cursor belongs to another log, or events after it have been trimmed.",
+    69: "No daemon is running, or it cannot start.",
+    75: "Temporary failure: try again later.",
+    124: "Timed out.",
+    130: "Interrupted by Ctrl-C (SIGINT), or a job was cancelled.",
+    141: "The reader of standard output closed it, as `vec list | head` does.",
+    143: "Terminated by SIGTERM, after the running command finished.",
 }
 
 #: Error code -> what has happened, and what to do.
@@ -125,16 +124,16 @@ CODES: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-def explained(text: str) -> str:
-    """What an exit status or an error code means. Raises VecError `invalid_request` for anything else."""
+def explained(text: str, status_of: Mapping[str, int]) -> str:
+    """What an exit status or an error code means. `status_of` has the exit status of each code that has not 1. Raises VecError `invalid_request` for anything else."""
     if text.isdecimal() and int(text) in STATUSES:
         status = int(text)
-        codes = [code for code in CODES if main.EXIT_STATUS.get(code, main.FAILED) == status]
+        codes = [code for code in CODES if status_of.get(code, 1) == status]
         lines = [f"Exit status {status}: {STATUSES[status]}"]
         return "\n".join([*lines, *(f"  {code:<18} {CODES[code][0]}" for code in codes)])
     if text in CODES:
         what, remedy = CODES[text]
-        return f"{text}, exit status {main.EXIT_STATUS.get(text, main.FAILED)}: {what}\n{remedy}"
+        return f"{text}, exit status {status_of.get(text, 1)}: {what}\n{remedy}"
     close = nearest(text, CODES)
     hint = f"did you mean {close!r}?" if close else f"exit statuses: {', '.join(map(str, STATUSES))}"
     raise VecError(Code.INVALID_REQUEST, f"{text!r:.60} is neither an exit status nor an error code", hint)

@@ -212,7 +212,7 @@ def _explain(value: str | None) -> None:
     if value is not None:
         from .explanations import explained
 
-        print(explained(value))
+        print(explained(value, EXIT_STATUS))
         raise typer.Exit
 
 
