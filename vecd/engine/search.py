@@ -13,6 +13,9 @@ the words of the name occur in many other documents.
 Grouped by document, each ranking has a document once, at the rank of its best chunk, and the hit shows the chunk with
 the better rank.
 
+In a library with a second embedder, the ranking by vector is of two: a chunk that has its second vector is placed by
+that, others by their first one. Its scores are those of reciprocal ranks, also without words.
+
 A phrase in quotes must occur in every hit of the modes that use full text. The index finds the chunks that contain its
 words; their order is verified in the texts.
 """
@@ -23,6 +26,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -38,6 +42,7 @@ from ..index.rows import Floats, Ranked, Selection
 from ..store.catalogue import Library
 from ..text import embedders
 from ..text.analysis import TextQuery, analyzer, holds_phrase
+from . import second_query
 from .batch_executor import QueuedRequest
 from .damage import METADATA, TEXT, VECTOR
 from .engine import Engine
@@ -46,6 +51,9 @@ from .libraries import find
 from .prepare import why_unusable
 
 Select = Callable[[], Selection]
+
+#: Instead of a ranking of the second stage: the stage has begun anew, and the search is to be repeated.
+_BEGUN_ANEW: Final = Ranked(np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
 
 MODES: Final = ("auto", "vector", "text", "hybrid")
 GROUPS: Final = ("document", "chunk")
@@ -110,6 +118,8 @@ class SearchPlan:
     title: str | None  # the term of a title that equals the query
     depth: int  # of each ranking
     select: Select | None
+    second: Floats | None = None  # the query's vector of the second embedder; None: that stage is not asked
+    first: bool = True  # whether the first stage is asked for what is near
 
     @property
     def by_document(self) -> bool:
@@ -160,10 +170,13 @@ async def search(engine: Engine, query: Query) -> SearchResult:
     if words and not live.text_ready:
         loaded = live.ask(None, inverted_index.TermQuery(), SearchOptions(1))  # answered when the text is loaded
         await asyncio.wrap_future(loaded)
-    depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
-    plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None)
+    second, warned = (None, []) if mode == "text" else await second_query.vector_of(engine, library, query.text, vector)
+    depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" or second is not None else query.k
+    first = vector is None or vector is not second
+    plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None, second, first)
     if not query.where:
-        return await _execute(plan)
+        found = await _execute(plan)
+        return replace(found, warnings=warned) if warned else found
     with engine.attribute_cache.hold(library, query.where) as attributes:
         if engine.attribute_cache.lacks(attributes, query.where):
             await engine.read(engine.attribute_cache.load, library, attributes, query.where)
@@ -175,7 +188,7 @@ async def search(engine: Engine, query: Query) -> SearchResult:
             return selection
 
         found = await _execute(replace(plan, select=select))
-        return replace(found, warnings=[warning.sentence for warning in warnings])
+        return replace(found, warnings=[*warned, *(warning.sentence for warning in warnings)])
 
 
 def damage_warnings(engine: Engine, query: Query) -> list[str]:
@@ -209,20 +222,30 @@ def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | 
     those of another embedder than the query's: the two cannot be compared. Blocks."""
     in_flight: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer | None], Future[Answer]]] = []
     lives: dict[int, LiveIndex] = {}
+    seconds = _ask_second(batch)
     for pending in batch:
         with pending.catching():
             plan = pending.request
+            second = seconds[pending]() if pending in seconds else None
+            if second is _BEGUN_ANEW:
+                continue
             live = plan.engine.indexes.of(plan.library)
-            vector = None if plan.mode == "text" else _embedded(plan) if _embeds(plan) else plan.vector
+            vector = _embedded(plan) if _embeds(plan) else plan.vector if plan.mode != "text" and plan.first else None
             words = _text_query(plan.words, plan.title) if plan.words else None
-            in_flight.append((pending, live.ask(vector, words, plan.options, wake=False, title=plan.title)))
+            asked = live.ask(vector, words, plan.options, wake=False, title=plan.title, second=second)
+            in_flight.append((pending, asked))
             lives[plan.library.library_id] = live
     for live in lives.values():
         live.turn()
     ranked: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer | None], Answer, Ranking, Explained]] = []
     for pending, future in in_flight:
         with pending.catching():
-            answer = future.result()
+            try:
+                answer = future.result()
+            except VecError as error:
+                if error.code == Code.DIMENSION_MISMATCH and _embeds(pending.request):
+                    continue  # switched to an embedder of another dimension: the result is None
+                raise
             if _embeds(pending.request) and answer.generation != pending.request.library.embedder_label:
                 pending.result = None
             elif pending.request.phrases:
@@ -234,6 +257,41 @@ def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | 
     for (pending, answer, ranking, explained), hits in zip(ranked, first, strict=True):
         with pending.catching():
             pending.result = _found(pending.request, answer, ranking, explained, hits)
+
+
+def _ask_second(
+    batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | None]],
+) -> dict[QueuedRequest[SearchPlan, SearchResult | Answer | None], Callable[[], Ranked | None]]:
+    """Asks the second indexes; for each search that has one, how to get its ranking. Blocks.
+
+    They answer before the first indexes are asked, which then leave out what is not alive any more: so the whole answer
+    is of the state of the first."""
+    asked: dict[QueuedRequest[SearchPlan, SearchResult | Answer | None], Callable[[], Ranked | None]] = {}
+    lives: dict[int, LiveIndex] = {}
+    for pending in batch:
+        plan = pending.request
+        if plan.second is None:
+            continue
+        with pending.catching():
+            live = plan.engine.indexes.second.of(plan.library)
+            if live is not None:
+                future = live.ask(plan.second, None, plan.options, wake=False)
+                asked[pending] = partial(_second_ranking, plan, future)
+                lives[plan.library.library_id] = live
+    for live in lives.values():
+        live.turn()
+    return asked
+
+
+def _second_ranking(plan: SearchPlan, future: Future[Answer]) -> Ranked | None:
+    """The ranking that was asked for; _BEGUN_ANEW if it is of another embedder than the query's. Blocks."""
+    try:
+        answer = future.result()
+    except VecError as error:
+        if error.code != Code.DIMENSION_MISMATCH:
+            raise
+        return _BEGUN_ANEW
+    return answer.near if answer.generation == plan.library.second_generation else _BEGUN_ANEW
 
 
 def _embeds(plan: SearchPlan) -> bool:
@@ -271,8 +329,10 @@ def _text_query(words: TextQuery, title: str | None) -> inverted_index.TermQuery
 
 def _ranked(plan: SearchPlan, answer: Answer) -> tuple[Ranking, Explained]:
     """The k best of an answer, and where each comes from."""
-    near, worded = _placed(answer.near, plan.by_document), _placed(answer.worded, plan.by_document)
-    if plan.mode == "hybrid":
+    first, worded = _placed(answer.near, plan.by_document), _placed(answer.worded, plan.by_document)
+    second = _placed(answer.second, plan.by_document)
+    near = first if answer.second is None else _of_both_stages(first, second, plan.library)
+    if plan.mode == "hybrid" or answer.second is not None:
         scores = fuse(((near, 1.0), (worded, _WORDS_WEIGHT)))  # which are in the order of their ranks
         for document in scores.keys() & _placed(answer.titled, plan.by_document).keys():  # these are all alike
             scores[document] += _TITLE_WEIGHT / (_RRF + 1)
@@ -292,7 +352,16 @@ def _ranked(plan: SearchPlan, answer: Answer) -> tuple[Ranking, Explained]:
         ranking.append((best.label, score))
         if plan.query.explain:
             explained[best.label] = {"vector": _shown(by_vector), "text": _shown(by_words)}
+            if plan.library.second is not None:
+                explained[best.label] |= {"vector": _shown(first.get(document)), "second": _shown(second.get(document))}
     return ranking, explained
+
+
+def _of_both_stages(first: dict[int, _Placed], second: dict[int, _Placed], library: Library) -> dict[int, _Placed]:
+    """One ranking by vector of two: what has its second vector is where the second stage puts it, and what waits for it
+    where the first stage does. Scores of two embedders cannot be compared, and ranks can."""
+    waiting = {key: place for key, place in first.items() if place.label > library.second_label and key not in second}
+    return dict(sorted({**second, **waiting}.items(), key=lambda each: each[1].rank))
 
 
 def _placed(ranked: Ranked | None, by_document: bool) -> dict[int, _Placed]:
@@ -330,6 +399,8 @@ def _found(
         hit["explain"] = explained[label]
     live = plan.engine.indexes.of(plan.library)
     explain = {"mode": plan.mode, "seq": answer.seq, "index": live.spec.kind, **live.certainty(answer)}
+    if plan.library.second is not None:
+        explain["second"] = {"asked": answer.second is not None, "embedded": plan.library.second_chunks}
     return SearchResult(ranking, hits, explain)
 
 
@@ -350,6 +421,9 @@ def _verify_phrases(plan: SearchPlan, answer: Answer) -> SearchResult | None:
         narrowed = narrowed._replace(
             near=_filter_ranked(near, near.documents if plan.by_document else near.labels, keys)
         )
+    if (second := answer.second) is not None:
+        keys_of = second.documents if plan.by_document else second.labels
+        narrowed = narrowed._replace(second=_filter_ranked(second, keys_of, keys))
     ranking, explained = _ranked(plan, narrowed)
     hits = plan.engine.hit_cache.hits(ranking[: limits.PAGE_ITEMS])
     return _found(plan, answer, ranking, explained, hits)
@@ -406,7 +480,7 @@ def _query_vector(library: Library, query: Query) -> Floats:
     if len(query.vector) % 4 or not query.vector:
         raise VecError(Code.INVALID_REQUEST, "a vector must be bytes: little-endian float32", field="vector")
     vector = np.frombuffer(query.vector, "<f4")
-    if library.dimension is not None and len(vector) != library.dimension:
+    if library.dimension is not None and len(vector) not in (library.dimension, library.second_dimension):
         raise VecError(
             Code.DIMENSION_MISMATCH,
             f"library {library.name!r} holds {library.dimension}-dimension vectors, but the query has {len(vector)}",
