@@ -87,6 +87,7 @@ ONLY_IN: dict[str, set[str]] = {
     "tokenizers": {"text"},
     "semantic_text_splitter": {"text"},
     "wordllama": {"text"},
+    "onnxruntime": {"text"},
     "msgpack": {"wire", "feed", "engine", "connectors", "workers"},
     "cronsim": {"jobs"},
     "celery": {"workers"},
