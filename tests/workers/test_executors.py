@@ -285,7 +285,8 @@ def test_two_workers_take_half_the_time_of_one(framework: str, url: str) -> None
             started = time.perf_counter()
             client.ingest(numbered(count), "slow")
             ingested = time.perf_counter()
-            job_id = client.submit_job("reembed", {"embedder": "slow", "first_embedder": "none"}, library="other")["job_id"]
+            params = {"embedder": "slow", "first_embedder": "none"}
+            job_id = client.submit_job("reembed", params, library="other")["job_id"]
             assert client.wait_for_jobs([job_id])[0]["state"] == "completed"
             took_s[number] = (ingested - started, time.perf_counter() - ingested)
             assert executor(client)["here_texts"] == 0

@@ -56,7 +56,6 @@ class Engine:
         self.indexes = Indexes(self.database, self.damage, settings.data / "indexes")
         self.attribute_cache = AttributeCache(self.database, self.damage)
         self.hit_cache = HitCache(self.database, self.damage)
-        self.second_stage = SecondStage(self)
         self.views = ReadViews(self.database, self._view_released)
         self.vacuum = Vacuum(self.database, self.views)
         self.feed = Feed(self.database, self.read, self.vacuum, settings.heartbeat_s)
@@ -64,6 +63,7 @@ class Engine:
         self._readers = pool(limits.READERS, "vecd-read")
         self._searchers = pool(limits.SEARCHERS, "vecd-search")
         self._preparers = FairPool("vecd-prepare", limits.PREPARERS)
+        self.second_stage = SecondStage(self.database, self.executor, self._preparers, self.read, self.embedder)
         self.leased = self.executor.leased  # texts that `vec worker` processes may embed
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self.query_failures: dict[str, tuple[float, VecError]] = {}  # by embedder: not to be asked before, and why

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -20,13 +21,14 @@ from ..backoff import pause_s
 from ..errors import Code, VecError
 from ..store import second_stage as store
 from ..store.catalogue import Library
+from ..store.database import Database
 from ..store.second_stage import PendingPage
 from ..store.transaction import Commit
+from ..text.embedders import Embedder
+from ..workers.executor import Executor
 from ..workers.local_pool import Embedded
+from .fair_pool import FairPool
 from .slices import Slices
-
-if TYPE_CHECKING:
-    from .engine import Engine
 
 log = logging.getLogger("vecd.engine")
 
@@ -37,11 +39,26 @@ _PAUSE_MAX_S: Final = 60.0
 _FAST_PAGE_S: Final = 0.005
 
 
+class _Read(Protocol):
+    """Runs a function that blocks off the event loop."""
+
+    def __call__(self, function: Callable[[Library, int], PendingPage], *args: Any) -> Awaitable[PendingPage]: ...
+
+
 class SecondStage:
     """Lives on the event loop; `apply` and `published` are called on the writer's thread."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        database: Database,
+        executor: Executor,
+        preparers: FairPool,
+        read: _Read,
+        embedder: Callable[[str], Embedder | None],
+    ) -> None:
+        """`embedder` gives a fast embedder by its name. Blocks."""
+        self._database, self._executor, self._preparers = database, executor, preparers
+        self._read, self._embedder = read, embedder
         self._loop: asyncio.AbstractEventLoop
         self._committed: set[int] = set()  # libraries that the last commit gave something to do
         self._tasks: dict[int, asyncio.Task[None]] = {}  # by library id
@@ -51,7 +68,7 @@ class SecondStage:
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        waiting = {each.library_id for each in self._engine.database.catalogue.by_name.values() if each.second}
+        waiting = {each.library_id for each in self._database.catalogue.by_name.values() if each.second}
         loop.call_soon(self._wake, waiting)
 
     def close(self) -> None:
@@ -111,7 +128,7 @@ class SecondStage:
         count, before = self._failures.get(library_id, (0, None))
         self._failures[library_id] = count + 1, error
         if before is None or before.message != error.message:
-            library = self._engine.database.catalogue.by_id[library_id]
+            library = self._database.catalogue.by_id[library_id]
             about = {"library": library.name, "embedder": library.second, "error": str(error)}
             log.warning("the second stage waits for its embedder", extra=about)
         self._again.add(library_id)
@@ -119,17 +136,16 @@ class SecondStage:
 
     async def _pass(self, library_id: int) -> None:
         """Embeds what a library has to embed. Raises VecError."""
-        engine = self._engine
-        library = engine.database.catalogue.by_id[library_id]
+        library = self._database.catalogue.by_id[library_id]
         if library.deleted or library.second is None:
             return
-        window = max(2, engine.executor.window("embed", library.second))
+        window = max(2, self._executor.window("embed", library.second))
         pages: deque[tuple[PendingPage, asyncio.Task[dict[int, bytes]]]] = deque()
         read, more = library.second_label, True
         try:
             while more or pages:
                 while more and len(pages) < window:
-                    page = await engine.read(self._pending, library, read)
+                    page = await self._read(self._pending, library, read)
                     read, more = page.last_label, page.more
                     if page.chunks:
                         pages.append((page, self._loop.create_task(self._embedded(library, page))))
@@ -148,11 +164,11 @@ class SecondStage:
 
     def _pending(self, library: Library, after: int) -> PendingPage:
         """Blocks."""
-        with self._engine.database.read_transaction() as db:
+        with self._database.read_transaction() as db:
             return store.pending(db, library, after, limits.SECOND_STAGE_TEXTS)
 
     async def _store(self, library: Library, page: PendingPage, made: dict[int, bytes]) -> bool:
-        writing = self._engine.database.submit(
+        writing = self._database.submit(
             lambda tx: store.store(tx, library, page, made), rows=len(page.labels) + 1, sender=("second", library.name)
         )
         return await asyncio.wrap_future(writing)
@@ -164,12 +180,12 @@ class SecondStage:
         texts = {each: text for each, text in zip(page.digests, page.texts, strict=True) if each not in vectors}
         if texts:
             flow = "second", library.name
-            if self._engine.executor.offloads(library.second):
-                future = self._engine.executor.embed(flow, library.second, list(texts.values()))
+            if self._executor.offloads(library.second):
+                future = self._executor.embed(flow, library.second, list(texts.values()), bulk=True)
                 embedded = await asyncio.wrap_future(future)
             else:
-                made = _slice(self._engine, library.second, list(texts.values()))
-                embedded = await self._engine.prepare(flow, made, _FAST_PAGE_S)
+                made = self._slice(library.second, list(texts.values()))
+                embedded = await self._preparers.prepare(flow, made, _FAST_PAGE_S)
             usable: list[bool] = np.all(np.isfinite(embedded.vectors), axis=1).tolist()
             for place, each in enumerate(texts):
                 if place in embedded.failed:
@@ -179,10 +195,9 @@ class SecondStage:
                     vectors[each] = embedded.vectors[place].astype("<f4", copy=False).tobytes()
         return {label: vectors[each] for label, each in zip(page.labels, page.digests, strict=True) if each in vectors}
 
-
-def _slice(engine: Engine, name: str, texts: list[str]) -> Slices[Embedded]:
-    """Embeds in this process, in one slice."""
-    embedder = engine.embedder(name)
-    assert embedder is not None
-    yield None
-    return Embedded(embedder.embed(texts), {})
+    def _slice(self, name: str, texts: list[str]) -> Slices[Embedded]:
+        """Embeds in this process, in one slice."""
+        embedder = self._embedder(name)
+        assert embedder is not None
+        yield None
+        return Embedded(embedder.embed(texts), {})
