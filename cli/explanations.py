@@ -125,7 +125,8 @@ CODES: Final[dict[str, tuple[str, str]]] = {
 
 
 def explained(text: str, status_of: Mapping[str, int]) -> str:
-    """What an exit status or an error code means. `status_of` has the exit status of each code that has not 1. Raises VecError `invalid_request` for anything else."""
+    """What an exit status or an error code means; `status_of` has the exit status of each code; 1 for those that it has
+    not. Raises VecError `invalid_request` for anything else."""
     if text.isdecimal() and int(text) in STATUSES:
         status = int(text)
         codes = [code for code in CODES if status_of.get(code, 1) == status]
