@@ -50,6 +50,7 @@ class Client(ConnectorMethods):
         parameters: dict[str, Any] | None = None,
         embedder: str | None = None,
         chunk_chars: int | None = None,
+        chunk_overlap: int | None = None,
         recall: float | None = None,
         language: str | None = None,
     ) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class Client(ConnectorMethods):
         share of the nearest that a search promises to find. Raises VecError `exists`, `unsupported` and others."""
         return self.request(
             "library.create", library=name, dimension=dimension, metric=metric, index=index, parameters=parameters,
-            embedder=embedder, chunk_chars=chunk_chars, recall=recall, language=language,
+            embedder=embedder, chunk_chars=chunk_chars, chunk_overlap=chunk_overlap, recall=recall, language=language,
         )  # fmt: skip
 
     def libraries(self) -> list[dict[str, Any]]:

@@ -159,6 +159,7 @@ _LIBRARY = {
     "parameters": MAP,
     "embedder": nullable(STRING),
     "chunk_chars": COUNT,
+    "chunk_overlap": COUNT,
     "language": STRING,
     "documents": COUNT,
     "chunks": COUNT,
@@ -232,6 +233,8 @@ _TEXTS_BY_NAME: Schema = {"type": "object", "additionalProperties": STRING}
 _BATCH_ITEM: Schema = {
     "anyOf": [ref("NewDocument"), ref("Deletion"), {"description": "Anything else gets an error of its own."}]
 }
+#: Of a file, from 1.
+_LINE: Schema = {"type": "integer", "minimum": 1, "maximum": limits.LINE_MAX}
 _CRON: Schema = {"type": "string", "maxLength": 1_000, "examples": ["0 3 * * *"]}
 
 COMPONENTS: Final[dict[str, Schema]] = {
@@ -259,6 +262,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "index": nullable(_INDEX),
             "params": {**MAP, "description": "Parameters of the index; missing ones have their defaults."},
             "embedder": nullable(enum("wordllama", "hash", "none")),
+            "chunk_overlap": nullable({"type": "integer", "minimum": 0, "maximum": limits.CHUNK_CHARS_MAX // 2}),
             "chunk_chars": nullable({"type": "integer", "minimum": 50, "maximum": limits.CHUNK_CHARS_MAX}),
             "recall": nullable(_RECALL),
             "language": nullable(STRING),
@@ -281,6 +285,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "title": nullable({"type": "string", "maxLength": limits.TITLE_BYTES_MAX}),
             "text": STRING,
             "texts": array(STRING, maxItems=limits.DOCUMENT_CHUNKS_MAX),
+            "lines": array(_LINE, maxItems=limits.DOCUMENT_CHUNKS_MAX),
             "vector": VECTOR,
             "vectors": array(VECTOR),
             "metadata": MAP,
@@ -299,7 +304,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Document": record(
         {
             **_DOCUMENT_KEYS,
-            "chunks": array(record({"chunk_id": STRING, "text": nullable(STRING)}, {"vector": VECTOR})),
+            "chunks": array(record({"chunk_id": STRING, "text": nullable(STRING)}, {"line": _LINE, "vector": VECTOR})),
         },
         {"seq": COUNT},
         "A document with its chunks, in their order.",
@@ -410,7 +415,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "text": nullable(STRING),
             "metadata": MAP,
         },
-        {"explain": record({"vector": nullable(ref("Placing")), "text": nullable(ref("Placing"))})},
+        {"line": _LINE, "explain": record({"vector": nullable(ref("Placing")), "text": nullable(ref("Placing"))})},
         "A document with its best chunk, or a chunk.",
     ),
     "Placing": record({"rank": COUNT, "score": NUMBER}, description="Where one of the two searches placed a hit."),

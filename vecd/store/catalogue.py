@@ -39,6 +39,7 @@ class Library:
     language: str = "english"  # of the full-text stemmer; "none": no stemming
     recall_missed: bool = False  # whether the last `index.recall` event says that searches miss the target
     switch_job: int | None = None  # the reembed whose drafts replace the documents at the moment; None: none
+    chunk_overlap: int = 0  # characters that a chunk may repeat from the one before it
     embedder_label: int = 0  # the last label that there was when the embedder was last changed; 0: never
 
     def described(self) -> dict[str, Any]:
@@ -51,6 +52,7 @@ class Library:
             "parameters": self.parameters,
             "embedder": self.embedder,
             "chunk_chars": self.chunk_chars,
+            "chunk_overlap": self.chunk_overlap,
             "recall": self.recall,
             "language": self.language,
         }
@@ -86,11 +88,12 @@ class Catalogue:
 def read_catalogue(db: apsw.Connection) -> Catalogue:
     rows = db.execute(
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
-        " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label"
+        " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label,"
+        " chunk_overlap"
         " FROM libraries"
     )
     by_id = {}
-    for *row, parameters, recall, language, missed, switch_job, embedder_label in rows:
+    for *row, parameters, recall, language, missed, switch_job, embedder_label, chunk_overlap in rows:
         by_id[int(row[0])] = replace(
             Library(*row),
             parameters=orjson.loads(parameters),
@@ -99,5 +102,6 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
             recall_missed=bool(missed),
             switch_job=switch_job,
             embedder_label=embedder_label,
+            chunk_overlap=chunk_overlap,
         )
     return Catalogue({each.name: each for each in by_id.values() if not each.deleted}, by_id)

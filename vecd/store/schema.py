@@ -255,6 +255,11 @@ MIGRATIONS: tuple[str, ...] = (
     UPDATE jobs SET checkpoint = NULL WHERE kind = 'reembed' AND state <> 'completed'
       AND checkpoint NOT GLOB '*"switched"*';
     """,
+    """
+    ALTER TABLE documents ADD COLUMN lines TEXT;  -- of a file: the line where each chunk begins, JSON; null: none
+    ALTER TABLE job_drafts ADD COLUMN lines TEXT; -- the same
+    ALTER TABLE libraries ADD COLUMN chunk_overlap INTEGER NOT NULL DEFAULT 0; -- characters
+    """,
 )
 
 
