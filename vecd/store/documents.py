@@ -97,6 +97,11 @@ class Content(NamedTuple):
     vectors: list[bytes] | None
     lines: list[int] | None
 
+    @property
+    def lines_json(self) -> str | None:
+        """The lines, as an Entry has them."""
+        return None if self.lines is None else _json(self.lines)
+
 
 def whole(
     document_id: str,
@@ -732,6 +737,19 @@ def _text(db: apsw.Connection, label: int, text: bytes | None, sums: bytes | Non
         with contextlib.suppress(UnicodeDecodeError):
             return None if text is None else text.decode()
     raise checksums.damaged(db, label, "a text")
+
+
+def outlines(db: apsw.Connection, labels: Iterable[int]) -> dict[int, tuple[str, str | None, str]]:
+    """Label -> id, title, and metadata as JSON, of these documents, removed ones included. Damaged ones are skipped."""
+    found = {}
+    for row in db.execute(
+        f"SELECT {_OUTLINE} FROM json_each(?) AS wanted CROSS JOIN documents ON documents.label = wanted.value",
+        (_json(list(labels)),),
+    ):
+        with contextlib.suppress(VecError):
+            document_id, title, metadata, _ = _outline(db, row)
+            found[row[0]] = document_id, title, metadata
+    return found
 
 
 def damaged(db: apsw.Connection, labels: Iterable[int]) -> set[int]:

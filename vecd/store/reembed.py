@@ -102,6 +102,22 @@ def kept(db: apsw.Connection, job_id: int, after: int, count: int) -> dict[int, 
     return dict(rows)
 
 
+def draft_contents(db: apsw.Connection, job_id: int, labels: list[int]) -> dict[int, documents.Content]:
+    """Label -> the new chunks, of those of these documents that a job has a draft of."""
+    rows = db.execute(
+        "SELECT label, texts, vectors, lines FROM json_each(?) AS wanted CROSS JOIN job_drafts"
+        " ON job_id = ? AND label = wanted.value",
+        (orjson.dumps(labels).decode(), job_id),
+    )
+    found = {}
+    for label, texts_json, vectors, lines in rows:
+        texts: list[str | None] = orjson.loads(texts_json)
+        size = len(vectors) // max(1, len(texts))
+        cut = [vectors[place * size : (place + 1) * size] for place in range(len(texts))]
+        found[label] = documents.Content(texts, cut, None if lines is None else orjson.loads(lines))
+    return found
+
+
 def forget(tx: Transaction, job_id: int, count: int) -> int:
     """Deletes up to `count` drafts of a job; returns the number deleted."""
     tx.db.execute(
