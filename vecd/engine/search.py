@@ -13,6 +13,9 @@ the words of the name occur in many other documents.
 Grouped by document, each ranking has a document once, at the rank of its best chunk, and the hit shows the chunk with
 the better rank.
 
+In a library with a second embedder, the ranking by vector is of two: a chunk that has its second vector is placed by
+that, others by their first one. Its scores are those of reciprocal ranks, also without words.
+
 A phrase in quotes must occur in every hit of the modes that use full text. The index finds the chunks that contain its
 words; their order is verified in the texts.
 """
@@ -20,9 +23,10 @@ words; their order is verified in the texts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -38,6 +42,7 @@ from ..index.rows import Floats, Ranked, Selection
 from ..store.catalogue import Library
 from ..text import embedders
 from ..text.analysis import TextQuery, analyzer, holds_phrase
+from . import second_query
 from .batch_executor import QueuedRequest
 from .damage import METADATA, TEXT, VECTOR
 from .engine import Engine
@@ -47,19 +52,22 @@ from .prepare import why_unusable
 
 Select = Callable[[], Selection]
 
+#: Instead of a ranking of the second stage: the stage has begun anew, and the search is to be repeated.
+_BEGUN_ANEW: Final = Ranked(np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
+
 MODES: Final = ("auto", "vector", "text", "hybrid")
 GROUPS: Final = ("document", "chunk")
 
 #: Damaged documents that the warnings of an answer name; more are counted.
 _DAMAGE_SHOWN = 3
-_RRF = 20
-#: The weight of the full-text ranking; that of the vector ranking is 1.
-_WORDS_WEIGHT = 1.5
-#: The weight of a first place for a document whose title equals the query: it is among the first even if others are
-#: first in both rankings.
-_TITLE_WEIGHT = 2.0
+_RRF: Final = 20
+#: The weight of each ranking.
+WEIGHTS: Final = {"vector": 1.0, "second": 1.0, "text": 1.5}
+#: Added to the score of a document whose title equals the query, twice a first place: it is among the first even if
+#: others are first in both rankings.
+TITLE_SCORE: Final = 2.0 / (_RRF + 1)
 #: Fusing needs more than k of each ranking: what one puts at 30 and the other at 2 may be among the best ten.
-_FUSED_DEPTH_MIN = 100
+FUSED_DEPTH_MIN = 100
 #: Terms of a query that full text searches for; a longer query is a document.
 _TERMS_MAX = 256
 #: Characters of a query that are analysed on the event loop: a few milliseconds.
@@ -84,6 +92,16 @@ class Query:
     explain: bool = False  # say where each hit comes from, and how sure the answer is
     group: str | None = None  # what a hit is: "document" or "chunk"; None: a document in mode auto, else a chunk
     min_score: float | None = None  # hits with a lower score are left out
+    offset: int = 0  # the first hits, which are left out; ranks count them
+    floor: int | None = None  # only documents whose chunks have this label or a higher one
+    without: range | None = None  # the labels of the chunks of a document that is no hit
+    bare: bool = False  # the caller reads the hits, and wants `explained`
+
+    @property
+    def ranked_max(self) -> int:
+        """How many of the best it takes to have k hits."""
+        without = 0 if self.without is None else len(self.without)
+        return self.offset + self.k + without
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +113,11 @@ class SearchResult:
     hits: list[dict[str, Any]] | None
     explain: dict[str, Any] | None = None  # of the answer as a whole; None unless it was asked for
     warnings: list[str] = field(default_factory=list)  # about the query; `damage_warnings` has others
+    explained: Explained = field(default_factory=dict)  # by label: where it comes from; empty unless it was asked for
+    ranked: int = 0  # hits before the offset and k were applied, and `min_score`; at least those in `ranking`
+    mode: str = "auto"  # the mode that was used
+    selected: int | None = None  # documents that the filter, or `floor`, selects; None if there is neither
+    libraries: dict[int, str] | None = None  # by label: its library; None for a search of one library
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +133,8 @@ class SearchPlan:
     title: str | None  # the term of a title that equals the query
     depth: int  # of each ranking
     select: Select | None
+    second: Floats | None = None  # the query's vector of the second embedder; None: that stage is not asked
+    first: bool = True  # whether the first stage is asked for what is near
 
     @property
     def by_document(self) -> bool:
@@ -125,6 +150,14 @@ class SearchPlan:
         # Which of a document's chunks hold a phrase is known only when they have been read.
         by_document = self.by_document and not self.phrases
         return SearchOptions(self.depth, query.ef, query.exact, self.select, query.recall, by_document)
+
+
+class _Order(NamedTuple):
+    """What is shown of an answer."""
+
+    ranking: Ranking
+    explained: Explained
+    ranked: int  # before the offset, k and `min_score` were applied
 
 
 class _Placed(NamedTuple):
@@ -145,7 +178,7 @@ async def search(engine: Engine, query: Query) -> SearchResult:
     mode = _mode(library, query)
     vector = _query_vector(library, query) if query.vector is not None else None
     if not library.chunks:
-        return SearchResult([], [])
+        return SearchResult([], [], mode=mode)
     live = engine.indexes.of(library)
     if not live.ready:  # awaited here and not on the executor's thread: loading must not delay other libraries
         await asyncio.wrap_future(live.loaded())
@@ -156,26 +189,35 @@ async def search(engine: Engine, query: Query) -> SearchResult:
         words = _words(library, text) if short else await engine.search(_words, library, text)
     title = analyzer(library.language).whole(text) if words else None
     if mode == "text" and not words:
-        return SearchResult([], [])
+        return SearchResult([], [], mode=mode)
     if words and not live.text_ready:
         loaded = live.ask(None, inverted_index.TermQuery(), SearchOptions(1))  # answered when the text is loaded
         await asyncio.wrap_future(loaded)
-    depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
-    plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None)
-    if not query.where:
-        return await _execute(plan)
+    second, warned = (None, []) if mode == "text" else await second_query.vector_of(engine, library, query.text, vector)
+    fused = mode == "hybrid" or second is not None
+    depth = max(query.ranked_max, FUSED_DEPTH_MIN) if fused else query.ranked_max
+    first = vector is None or vector is not second
+    plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None, second, first)
+    if not query.where and query.floor is None:
+        found = await _execute(plan)
+        return replace(found, warnings=warned) if warned else found
     with engine.attribute_cache.hold(library, query.where) as attributes:
         if engine.attribute_cache.lacks(attributes, query.where):
             await engine.read(engine.attribute_cache.load, library, attributes, query.where)
         warnings: list[FilterWarning] = []
+        selected = 0
 
         def select() -> DocumentSelection:
+            nonlocal selected
             selection = attributes.select(query.where)
-            warnings[:] = selection.warnings
+            if query.floor is not None:
+                selection = selection.written_since(query.floor)
+            warnings[:], selected = selection.warnings, selection.documents
             return selection
 
         found = await _execute(replace(plan, select=select))
-        return replace(found, warnings=[warning.sentence for warning in warnings])
+        sentences = [*warned, *(warning.sentence for warning in warnings)]
+        return replace(found, warnings=sentences, selected=selected)
 
 
 def damage_warnings(engine: Engine, query: Query) -> list[str]:
@@ -209,31 +251,81 @@ def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | 
     those of another embedder than the query's: the two cannot be compared. Blocks."""
     in_flight: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer | None], Future[Answer]]] = []
     lives: dict[int, LiveIndex] = {}
+    seconds = _ask_second(batch)
     for pending in batch:
         with pending.catching():
             plan = pending.request
+            second = seconds[pending]() if pending in seconds else None
+            if second is _BEGUN_ANEW:
+                continue
             live = plan.engine.indexes.of(plan.library)
-            vector = None if plan.mode == "text" else _embedded(plan) if _embeds(plan) else plan.vector
+            vector = _embedded(plan) if _embeds(plan) else plan.vector if plan.mode != "text" and plan.first else None
             words = _text_query(plan.words, plan.title) if plan.words else None
-            in_flight.append((pending, live.ask(vector, words, plan.options, wake=False, title=plan.title)))
+            asked = live.ask(vector, words, plan.options, wake=False, title=plan.title, second=second)
+            in_flight.append((pending, asked))
             lives[plan.library.library_id] = live
     for live in lives.values():
         live.turn()
-    ranked: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer | None], Answer, Ranking, Explained]] = []
+    ranked: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer | None], Answer, _Order]] = []
     for pending, future in in_flight:
         with pending.catching():
-            answer = future.result()
+            try:
+                answer = future.result()
+            except VecError as error:
+                if error.code == Code.DIMENSION_MISMATCH and _embeds(pending.request):
+                    continue  # switched to an embedder of another dimension: the result is None
+                raise
             if _embeds(pending.request) and answer.generation != pending.request.library.embedder_label:
                 pending.result = None
             elif pending.request.phrases:
                 pending.result = answer
             else:
-                ranked.append((pending, answer, *_ranked(pending.request, answer)))
+                ranked.append((pending, answer, _ranked(pending.request, answer)))
     engine = batch[0].request.engine
-    first = engine.hit_cache.hits_of_each([ranking[: limits.PAGE_ITEMS] for _, _, ranking, _ in ranked])
-    for (pending, answer, ranking, explained), hits in zip(ranked, first, strict=True):
+    wanted = [each for each in ranked if not each[0].request.query.bare]
+    first = engine.hit_cache.hits_of_each(
+        [order.ranking[: limits.PAGE_ITEMS] for _, _, order in wanted],
+        [pending.request.query.offset + 1 for pending, _, _ in wanted],
+    )
+    read = {id(pending): hits for (pending, _, _), hits in zip(wanted, first, strict=True)}
+    for pending, answer, order in ranked:
         with pending.catching():
-            pending.result = _found(pending.request, answer, ranking, explained, hits)
+            pending.result = _found(pending.request, answer, order, read.get(id(pending)))
+
+
+def _ask_second(
+    batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | None]],
+) -> dict[QueuedRequest[SearchPlan, SearchResult | Answer | None], Callable[[], Ranked | None]]:
+    """Asks the second indexes; for each search that has one, how to get its ranking. Blocks.
+
+    They answer before the first indexes are asked, which then leave out what is not alive any more: so the whole answer
+    is of the state of the first."""
+    asked: dict[QueuedRequest[SearchPlan, SearchResult | Answer | None], Callable[[], Ranked | None]] = {}
+    lives: dict[int, LiveIndex] = {}
+    for pending in batch:
+        plan = pending.request
+        if plan.second is None:
+            continue
+        with pending.catching():
+            live = plan.engine.indexes.second.of(plan.library)
+            if live is not None:
+                future = live.ask(plan.second, None, plan.options, wake=False)
+                asked[pending] = partial(_second_ranking, plan, future)
+                lives[plan.library.library_id] = live
+    for live in lives.values():
+        live.turn()
+    return asked
+
+
+def _second_ranking(plan: SearchPlan, future: Future[Answer]) -> Ranked | None:
+    """The ranking that was asked for; _BEGUN_ANEW if it is of another embedder than the query's. Blocks."""
+    try:
+        answer = future.result()
+    except VecError as error:
+        if error.code != Code.DIMENSION_MISMATCH:
+            raise
+        return _BEGUN_ANEW
+    return answer.near if answer.generation == plan.library.second_generation else _BEGUN_ANEW
 
 
 def _embeds(plan: SearchPlan) -> bool:
@@ -269,20 +361,29 @@ def _text_query(words: TextQuery, title: str | None) -> inverted_index.TermQuery
 # --- ranking --------------------------------------------------------------------------------------------------------
 
 
-def _ranked(plan: SearchPlan, answer: Answer) -> tuple[Ranking, Explained]:
-    """The k best of an answer, and where each comes from."""
+def _ranked(plan: SearchPlan, answer: Answer) -> _Order:
+    """The k best of an answer behind the offset, and where each comes from."""
+    titled: Container[int] = ()
     near, worded = _placed(answer.near, plan.by_document), _placed(answer.worded, plan.by_document)
-    if plan.mode == "hybrid":
-        scores = fuse(((near, 1.0), (worded, _WORDS_WEIGHT)))  # which are in the order of their ranks
-        for document in scores.keys() & _placed(answer.titled, plan.by_document).keys():  # these are all alike
-            scores[document] += _TITLE_WEIGHT / (_RRF + 1)
+    second = _placed(answer.second, plan.by_document)
+    if answer.second is not None:
+        near = _of_both_stages(near, second, plan.library)
+    if plan.mode == "hybrid" or answer.second is not None:
+        # Both are in the order of their ranks.
+        scores = fuse(((near, WEIGHTS["vector"]), (worded, WEIGHTS["text"])))
+        titled = _placed(answer.titled, plan.by_document)
+        for document in scores.keys() & titled.keys():  # these are all alike
+            scores[document] += TITLE_SCORE
     else:
         scores = {document: place.score for document, place in (near or worded).items()}
-    least = plan.query.min_score
+    query = plan.query
+    least = query.min_score
     order = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+    if query.without is not None:
+        order = [pair for pair in order if pair[0] not in query.without]
     ranking: Ranking = []
     explained: Explained = {}
-    for document, score in order[: plan.query.k]:
+    for document, score in order[query.offset : query.offset + query.k]:
         if least is not None and round(score, SCORE_DIGITS) < least:
             break
         by_vector, by_words = near.get(document), worded.get(document)
@@ -290,9 +391,20 @@ def _ranked(plan: SearchPlan, answer: Answer) -> tuple[Ranking, Explained]:
         if plan.phrases and by_words is not None:
             best = by_words  # the passage that holds them
         ranking.append((best.label, score))
-        if plan.query.explain:
-            explained[best.label] = {"vector": _shown(by_vector), "text": _shown(by_words)}
-    return ranking, explained
+        if query.explain:
+            where = {"vector": _shown(by_vector), "text": _shown(by_words)}
+            if plan.library.second is not None:
+                by_second = second.get(document)
+                where |= {"vector": None if by_second else where["vector"], "second": _shown(by_second)}
+            explained[best.label] = {**where, "title": True} if document in titled else where
+    return _Order(ranking, explained, len(order))
+
+
+def _of_both_stages(first: dict[int, _Placed], second: dict[int, _Placed], library: Library) -> dict[int, _Placed]:
+    """One ranking by vector of two: what has its second vector is where the second stage puts it, and what waits for it
+    where the first stage does. Scores of two embedders cannot be compared, and ranks can."""
+    waiting = {key: place for key, place in first.items() if place.label > library.second_label and key not in second}
+    return dict(sorted({**second, **waiting}.items(), key=lambda each: each[1].rank))
 
 
 def _placed(ranked: Ranked | None, by_document: bool) -> dict[int, _Placed]:
@@ -319,18 +431,19 @@ def _shown(place: _Placed | None) -> dict[str, Any] | None:
     return None if place is None else {"rank": place.rank, "score": round(place.score, SCORE_DIGITS)}
 
 
-def _found(
-    plan: SearchPlan, answer: Answer, ranking: Ranking, explained: Explained, hits: list[dict[str, Any]] | None
-) -> SearchResult:
-    if not plan.query.explain:
-        return SearchResult(ranking, hits)
-    if hits is None:
-        hits = plan.engine.hit_cache.hits(ranking[: limits.PAGE_ITEMS])
-    for (label, _), hit in zip(ranking, hits, strict=False):
-        hit["explain"] = explained[label]
+def _found(plan: SearchPlan, answer: Answer, order: _Order, hits: list[dict[str, Any]] | None) -> SearchResult:
+    query = plan.query
+    found = SearchResult(order.ranking, hits, explained=order.explained, ranked=order.ranked, mode=plan.mode)
+    if not query.explain:
+        return found
     live = plan.engine.indexes.of(plan.library)
     explain = {"mode": plan.mode, "seq": answer.seq, "index": live.spec.kind, **live.certainty(answer)}
-    return SearchResult(ranking, hits, explain)
+    if plan.library.second is not None:
+        explain["second"] = {"asked": answer.second is not None, "embedded": plan.library.second_chunks}
+    if not query.bare:
+        about = {label: {"explain": each} for label, each in order.explained.items()}
+        hits = plan.engine.hit_cache.hits(order.ranking[: limits.PAGE_ITEMS], query.offset + 1, after=about)
+    return replace(found, explain=explain, hits=hits)
 
 
 # --- phrases --------------------------------------------------------------------------------------------------------
@@ -343,16 +456,19 @@ def _verify_phrases(plan: SearchPlan, answer: Answer) -> SearchResult | None:
     containing = _containing_phrases(plan, worded.labels.tolist())
     kept = _filter_ranked(worded, worded.labels, containing)
     keys = kept.documents if plan.by_document else kept.labels
-    if len(np.unique(keys)) < min(plan.depth, plan.query.k) and len(worded.labels) >= plan.depth:
+    if len(np.unique(keys)) < min(plan.depth, plan.query.ranked_max) and len(worded.labels) >= plan.depth:
         return None
     narrowed = answer._replace(worded=kept)
     if (near := answer.near) is not None:  # what is near counts for those that hold the phrase
         narrowed = narrowed._replace(
             near=_filter_ranked(near, near.documents if plan.by_document else near.labels, keys)
         )
-    ranking, explained = _ranked(plan, narrowed)
-    hits = plan.engine.hit_cache.hits(ranking[: limits.PAGE_ITEMS])
-    return _found(plan, answer, ranking, explained, hits)
+    if (second := answer.second) is not None:
+        keys_of = second.documents if plan.by_document else second.labels
+        narrowed = narrowed._replace(second=_filter_ranked(second, keys_of, keys))
+    order, query = _ranked(plan, narrowed), plan.query
+    shown = [] if query.bare else order.ranking[: limits.PAGE_ITEMS]
+    return _found(plan, answer, order, plan.engine.hit_cache.hits(shown, query.offset + 1))
 
 
 def _filter_ranked(ranked: Ranked, keys: Any, kept: Any) -> Ranked:
@@ -406,7 +522,7 @@ def _query_vector(library: Library, query: Query) -> Floats:
     if len(query.vector) % 4 or not query.vector:
         raise VecError(Code.INVALID_REQUEST, "a vector must be bytes: little-endian float32", field="vector")
     vector = np.frombuffer(query.vector, "<f4")
-    if library.dimension is not None and len(vector) != library.dimension:
+    if library.dimension is not None and len(vector) not in (library.dimension, library.second_dimension):
         raise VecError(
             Code.DIMENSION_MISMATCH,
             f"library {library.name!r} holds {library.dimension}-dimension vectors, but the query has {len(vector)}",
@@ -417,4 +533,4 @@ def _query_vector(library: Library, query: Query) -> Floats:
     return vector
 
 
-assert limits.HITS_MAX >= _FUSED_DEPTH_MIN
+assert limits.HITS_MAX >= FUSED_DEPTH_MIN

@@ -211,7 +211,9 @@ def _write_wave(
     tx.label, tx.seq = label - 1, seq - 1
     tx.changes.append(Change(library_id, tx.seq, labels, vectors, gone_chunks, documents, texts, words))
     new_count = len(documents) - len(gone)
-    libraries.count(tx, tx.catalogue.by_id[library_id], new_count, len(rows) - len(gone_chunks))
+    now = tx.catalogue.by_id[library_id]
+    processed = 0 if now.second is None else sum(each <= now.second_label for each in gone_chunks)
+    libraries.count(tx, now, new_count, len(rows) - len(gone_chunks), -processed)
     return outcomes
 
 
@@ -681,6 +683,18 @@ def _text(db: apsw.Connection, label: int, text: bytes | None, sums: bytes | Non
         with contextlib.suppress(UnicodeDecodeError):
             return None if text is None else text.decode()
     raise checksums.damaged(db, label, "a text")
+
+
+def outlines(db: apsw.Connection, labels: Iterable[int]) -> dict[int, tuple[str, str | None, str]]:
+    """Label -> id, title, and metadata as JSON, of these documents, removed ones included. Damaged ones are skipped."""
+    found = {}
+    for row in db.execute(
+        f"SELECT {_OUTLINE} FROM json_each(?) AS wanted CROSS JOIN documents ON documents.label = wanted.value",
+        (_json(list(labels)),),
+    ):
+        with contextlib.suppress(VecError):
+            found[row[0]] = _outline(db, row)
+    return found
 
 
 def damaged(db: apsw.Connection, labels: Iterable[int]) -> set[int]:

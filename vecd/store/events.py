@@ -25,6 +25,7 @@ LIBRARY_CREATED = 1
 LIBRARY_DELETED = 2
 INDEX_REBUILT = 3
 INDEX_RECALL = 4
+LIBRARY_EMBEDDED = 5
 DOCUMENT_ADDED = 10
 DOCUMENT_UPDATED = 11
 DOCUMENT_DELETED = 12
@@ -40,6 +41,7 @@ TYPE_NAMES: dict[int, str] = {
     LIBRARY_DELETED: "library.deleted",
     INDEX_REBUILT: "index.rebuilt",
     INDEX_RECALL: "index.recall",
+    LIBRARY_EMBEDDED: "library.embedded",
     DOCUMENT_ADDED: "document.added",
     DOCUMENT_UPDATED: "document.updated",
     DOCUMENT_DELETED: "document.deleted",
@@ -102,6 +104,15 @@ def append_documents(tx: Transaction, library_id: int, happened: str) -> None:
 def head(db: apsw.Connection) -> int:
     """The last seq of the log as this connection sees it."""
     return int(db.execute("SELECT seq FROM log").get)
+
+
+def first_label(db: apsw.Connection, after: int) -> int | None:
+    """The label of the first document that was written after the seq `after` (exclusive); None if there is none. As
+    seqs ascend, so do the labels of the documents that the events are about."""
+    found: int | None = db.execute(
+        "SELECT label FROM events WHERE seq > ? AND label IS NOT NULL ORDER BY seq LIMIT 1", (after,)
+    ).get
+    return found
 
 
 def horizon(db: apsw.Connection) -> tuple[int, int]:
