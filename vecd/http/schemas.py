@@ -573,6 +573,24 @@ COMPONENTS: Final[dict[str, Schema]] = {
         description="The queue of jobs, and the running ones. A key for some libraries gets those of its libraries, and"
         " no counts.",
     ),
+    "JobKinds": record(
+        {
+            "kinds": array(
+                record(
+                    {
+                        "kind": STRING,
+                        "what": STRING,
+                        "library": enum("none", "optional", "required"),
+                        "runs": enum("inside", "outside", "anywhere"),
+                        "params": array(
+                            record({"name": STRING, "what": STRING, "valid": STRING, "required": {"type": "boolean"}})
+                        ),
+                    }
+                )
+            )
+        },
+        description="The kinds of job, each with its parameters and their values in words.",
+    ),
     "NewJob": closed(
         {"kind": _SCHEDULED["kind"]},
         {
