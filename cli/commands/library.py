@@ -21,7 +21,9 @@ from ..output import Output, one_line, plural, size
 
 app = options.command()
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The library's name.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The library's name.", autocompletion=options.names("library"))
+]
 
 
 class Metric(StrEnum):

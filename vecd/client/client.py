@@ -334,6 +334,10 @@ class Client(ConnectorMethods):
         """The queue and its workers: how many jobs are in each state, which run, which kinds are paused."""
         return self.request("jobs.status")
 
+    def job_kinds(self) -> list[dict[str, Any]]:
+        """The kinds of job: `{"kind","what","library","runs","params"}`; `library` is none, optional or required."""
+        return list(self.request("jobs.kinds")["kinds"])
+
     def job_logs(self, job_id: int, after: int = 0) -> list[dict[str, Any]]:
         """A job's log lines behind line `after` (exclusive). Not all of them, if there are many: ask again."""
         return list(self.request("jobs.logs", job_id=job_id, after=after)["lines"])

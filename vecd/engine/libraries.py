@@ -59,7 +59,8 @@ def _has_vector(document: Any) -> bool | None:
         return None
     if document.get("vector") is not None or document.get("vectors") is not None:
         return True
-    return False if isinstance(document.get("text"), str) or isinstance(document.get("texts"), list) else None
+    texts = isinstance(document.get("text"), str) or isinstance(document.get("texts"), list)
+    return False if texts or isinstance(document.get("title"), str) else None
 
 
 def planned(
