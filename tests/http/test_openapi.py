@@ -171,6 +171,9 @@ def test_answers_have_the_documented_keys_and_no_others(http: httpx.Client, exac
     assert hit["document_id"] == "a"
     call("POST", f"{library}/search", json={"query": "logs", "mode": "vector"})
     call("POST", f"{library}/rebuild", json={"index": "flat"})
+    call("POST", f"{library}/rename", json={"to": "other"})
+    other = http.post("/v1/libraries/other/rename", json={"to": "exact"})
+    assert (other.status_code, other.headers["location"]) == (200, "/v1/libraries/exact")
     call("GET", library)
     call("GET", "/v1/libraries")
     call("DELETE", library + "/documents/{document}")

@@ -39,6 +39,7 @@ class Library:
     language: str = "english"  # of the full-text stemmer; "none": no stemming
     recall_missed: bool = False  # whether the last `index.recall` event says that searches miss the target
     switch_job: int | None = None  # the reembed whose drafts replace the documents at the moment; None: none
+    former_names: frozenset[str] = frozenset()  # before renames; a name that another library has is not among them
     embedder_label: int = 0  # the last label that there was when the embedder was last changed; 0: never
 
     def described(self) -> dict[str, Any]:
@@ -69,13 +70,24 @@ class Catalogue:
         if library is None:
             close = nearest(name, list(self.by_name))
             hint = f"did you mean {close!r}?" if close else f"create it with `vec library create {name}`"
+            if (renamed := self.renamed(name)) is not None:
+                hint = f"it was renamed to {renamed.name!r}"
             raise VecError(Code.NOT_FOUND, f"library {name!r} does not exist", hint, library=name)
         return library
+
+    def renamed(self, name: str) -> Library | None:
+        """The library that had this name before it was renamed; None if there is none, or another has the name."""
+        if name in self.by_name:
+            return None
+        return next((each for each in self.by_name.values() if name in each.former_names), None)
 
     def replaced(self, library: Library) -> Catalogue:
         """A copy with this version of `library`."""
         by_id = {**self.by_id, library.library_id: library}
         by_name = dict(self.by_name)
+        before = self.by_id.get(library.library_id)
+        if before is not None and before.name != library.name:
+            del by_name[before.name]
         if library.deleted:
             by_name.pop(library.name, None)
         else:
@@ -86,11 +98,11 @@ class Catalogue:
 def read_catalogue(db: apsw.Connection) -> Catalogue:
     rows = db.execute(
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
-        " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label"
-        " FROM libraries"
+        " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label,"
+        " former_names FROM libraries"
     )
     by_id = {}
-    for *row, parameters, recall, language, missed, switch_job, embedder_label in rows:
+    for *row, parameters, recall, language, missed, switch_job, embedder_label, former_names in rows:
         by_id[int(row[0])] = replace(
             Library(*row),
             parameters=orjson.loads(parameters),
@@ -99,5 +111,6 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
             recall_missed=bool(missed),
             switch_job=switch_job,
             embedder_label=embedder_label,
+            former_names=frozenset(orjson.loads(former_names)),
         )
     return Catalogue({each.name: each for each in by_id.values() if not each.deleted}, by_id)

@@ -255,6 +255,9 @@ MIGRATIONS: tuple[str, ...] = (
     UPDATE jobs SET checkpoint = NULL WHERE kind = 'reembed' AND state <> 'completed'
       AND checkpoint NOT GLOB '*"switched"*';
     """,
+    """
+    ALTER TABLE libraries ADD COLUMN former_names TEXT NOT NULL DEFAULT '[]'; -- JSON; those of no other library
+    """,
 )
 
 
