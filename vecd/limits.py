@@ -174,6 +174,12 @@ RECALL: Final = 0.98
 RECALL_MIN: Final = 0.5
 #: Hits of a search with explanations: people read them, and they are sent in one message.
 EXPLAINED_MAX: Final = PAGE_ITEMS
+#: Hits with passages, likewise; and the length of a passage: some lines of a terminal.
+PASSAGES_MAX: Final = PAGE_ITEMS
+PASSAGE_CHARS_MIN: Final = 20
+PASSAGE_CHARS_MAX: Final = 10_000
+#: Libraries of one search: each is asked for its best hundred.
+SEARCHED_LIBRARIES_MAX: Final = 256
 #: Ids of one get or delete request.
 IDS_MAX: Final = 10_000
 #: Events of one frame. The events of one document are never split, so a document with more makes a larger frame.

@@ -150,6 +150,8 @@ FIELDS: dict[str, dict[str, Values]] = {
         "library": LIBRARIES, "query": TEXTS, "vector": VECTORS, "k": COUNTS, "ef": COUNTS, "exact": FLAGS,
         "mode": st.sampled_from(["auto", "hybrid", "vector", "text", "no such"]), "where": WHERE, "recall": SHARES,
         "explain": FLAGS, "group_by": st.sampled_from(["document", "chunk", ""]), "min_score": SHARES,
+        "libraries": st.lists(st.one_of(LIBRARIES, st.just("*")), max_size=3), "like": IDS, "offset": COUNTS,
+        "since": CURSORS, "passage_chars": COUNTS,
     },
     "watch": {
         "libraries": st.lists(LIBRARIES, max_size=2), "types": st.lists(TYPES, max_size=2), "where": WHERE,

@@ -69,6 +69,10 @@ OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
         Code.UNSUPPORTED,
         Code.INDEX_FAILED,
         Code.EMBEDDER_FAILED,
+        Code.DAMAGED,
+        Code.INVALID_CURSOR,
+        Code.FOREIGN_CURSOR,
+        Code.COMPACTED,
     ),
     "watch": (
         Code.NOT_FOUND,
