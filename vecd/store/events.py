@@ -25,6 +25,7 @@ LIBRARY_CREATED = 1
 LIBRARY_DELETED = 2
 INDEX_REBUILT = 3
 INDEX_RECALL = 4
+LIBRARY_EMBEDDED = 5
 LIBRARY_RENAMED = 6
 DOCUMENT_ADDED = 10
 DOCUMENT_UPDATED = 11
@@ -41,6 +42,7 @@ TYPE_NAMES: dict[int, str] = {
     LIBRARY_DELETED: "library.deleted",
     INDEX_REBUILT: "index.rebuilt",
     INDEX_RECALL: "index.recall",
+    LIBRARY_EMBEDDED: "library.embedded",
     LIBRARY_RENAMED: "library.renamed",
     DOCUMENT_ADDED: "document.added",
     DOCUMENT_UPDATED: "document.updated",
