@@ -91,6 +91,7 @@ def planned(
     kind: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     embedder: str | None = None,
+    embedder_parameters: Mapping[str, Any] | None = None,
     first_embedder: str | None = None,
     chunk_chars: int | None = None,
     chunk_overlap: int | None = None,
@@ -101,12 +102,13 @@ def planned(
     check_name(name)
     kind = kinds.DEFAULT if kind is None else kind
     parameters = kinds.checked(kind, metric, parameters or {})
-    embedder, second = stages(engine, embedder or engine.settings.embedder, first_embedder)
+    wanted = embedders.reference(embedder or engine.settings.embedder, embedder_parameters or {})
+    embedder, second = stages(engine, wanted, first_embedder)
     own = embedders.dimension_of(embedder)
     if own is not None and dimension not in (None, own):
         raise VecError(
             Code.INVALID_REQUEST,
-            f"the embedder {embedder!r} makes {own}-dimension vectors, but the requested dimension is {dimension}",
+            f"the embedder makes {own}-dimension vectors, but the requested dimension is {dimension}",
             "omit the dimension, or use --embedder none for vectors of your own",
             field="dimension",
         )

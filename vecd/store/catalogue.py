@@ -10,6 +10,7 @@ import orjson
 
 from .. import limits
 from ..errors import Code, VecError, nearest
+from ..parameters import without_parameters
 
 DEFAULT = "default"
 
@@ -20,7 +21,7 @@ class Library:
 
     Everything but the counts, the index and the recall is fixed at creation, the dimension at the latest by the first
     vector; a reembed changes the embedder and the chunk length. `chunk_chars` is the maximum length of a chunk of a
-    document's `text`, in characters.
+    document's `text`, in characters. `embedder` is a reference: a name, and perhaps parameters (parameters.py).
 
     `embedder` and `dimension` are those of the vectors that a document has as soon as it is written. With a `second`
     embedder, a better and slower one, that is the one that clients know as the library's embedder, and `embedder` its
@@ -54,14 +55,16 @@ class Library:
 
     def described(self) -> dict[str, Any]:
         """Its fields in events and in `vec library show`."""
+        embedder, embedder_parameters = without_parameters(self.second or self.embedder)
         return {
             "name": self.name,
             "dimension": self.dimension,
             "metric": self.metric,
             "index": self.index,
             "parameters": self.parameters,
-            "embedder": self.second or self.embedder,
-            "first_embedder": self.embedder if self.second else None,
+            "embedder": embedder,
+            "embedder_parameters": embedder_parameters,
+            "first_embedder": without_parameters(self.embedder)[0] if self.second else None,
             "chunk_chars": self.chunk_chars,
             "chunk_overlap": self.chunk_overlap,
             "recall": self.recall,

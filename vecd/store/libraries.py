@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from ..errors import Code, VecError
+from ..parameters import without_parameters
 from . import events, rename
 from .catalogue import Library
 from .transaction import Change, Transaction
@@ -184,7 +185,11 @@ def living(tx: Transaction, library_id: int) -> Library:
 def mismatch(library: Library, dimension: int, wanted: int | None = None) -> VecError:
     """The error for a vector of the wrong dimension, naming both dimensions. `wanted` is the expected one if the
     library has none yet."""
-    made_by = "" if library.embedder == "none" else f" (from its embedder, {library.embedder})"
+    made_by = (
+        ""
+        if library.embedder == "none"
+        else f" (from its embedder, {without_parameters(library.second or library.embedder)[0]})"
+    )
     wanted = wanted or library.dimension
     return VecError(
         Code.DIMENSION_MISMATCH,
