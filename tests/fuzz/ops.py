@@ -144,6 +144,7 @@ FIELDS: dict[str, dict[str, Values]] = {
         "library": LIBRARIES, "dimension": COUNTS, "metric": st.sampled_from(["cosine", "l2", "dot", "none"]),
         "index": st.sampled_from(["auto", "flat", "hnsw", "pq", "lsh", "kdtree", "no such"]),
         "embedder": st.sampled_from(["hash", "none", "no such"]), "chunk_chars": COUNTS,
+        "first_embedder": st.sampled_from(["hash", "wordllama", "none", "no such"]),
         "language": st.sampled_from(["english", "none", "klingon"]), **RECALL,
     },
     "library.list": {},
@@ -186,6 +187,7 @@ FIELDS: dict[str, dict[str, Values]] = {
         **JOB, "delay_s": SECONDS, "after": JOBS, "unique": NAMES, "lock": NAMES,
     },
     "jobs.status": {},
+    "jobs.kinds": {},
     "jobs.list": {
         "states": st.lists(STATES, max_size=2), "kinds": st.lists(KIND, max_size=2), "library": LIBRARIES,
         "since_s": SECONDS, "limit": COUNTS,

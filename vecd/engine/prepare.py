@@ -3,8 +3,10 @@
 A document is a map, one of
     {"id"?, "title"?, "text": str, "metadata"?: object}                        cut into chunks
     {"id"?, "title"?, "texts": [str, …], "metadata"?: object}                  one chunk each
+    {"id"?, "title": str, "metadata"?: object}                                 one chunk without a text
 either with "vector" (one chunk) or "vectors" (one a chunk), packed, which may also stand without a text; or
     {"op": "delete", "id": str}
+An id may be a whole number, which stands for its digits.
 
 Rules: a document that is refused affects no other; its error names the field. A missing id is derived from the content,
 so the same document sent twice is one. The digest is of the resulting content: a document that changes nothing is
@@ -33,7 +35,7 @@ import orjson
 from .. import limits
 from ..errors import Code, VecError, nearest
 from ..index import LENGTH_MAX
-from ..json_values import refusals
+from ..json_values import id_text, refusals
 from ..store import checksums
 from ..store import documents as store
 from ..store import libraries as store_libraries
@@ -165,10 +167,10 @@ class BatchBuilder:
         if title is not None:
             _check_text("title", title, limits.TITLE_BYTES_MAX)
         packed_metadata = metadata_json(metadata) if metadata else _no_metadata(metadata)
-        texts, vectors = self._contents(document, chunks)
+        texts, vectors = self._contents(document, title, chunks)
         dimension = self._check_vectors(vectors, len(texts)) if vectors is not None else self.dimension
         given = [title, packed_metadata, document.get("text"), document.get("texts"), vectors]
-        document_id = document.get("id")
+        document_id = id_text(document.get("id"))
         if document_id is None:
             document_id = digest_of_form(given)
         else:
@@ -195,11 +197,12 @@ class BatchBuilder:
             raise VecError(Code.INVALID_DOCUMENT, f"a delete takes only an 'id', not {more[0]!r}", field=more[0])
         if document.get("id") is None:
             raise VecError(Code.INVALID_DOCUMENT, "a delete needs an 'id'", field="id")
-        _check_id(document["id"])
-        self.entries.append(Entry(index, document["id"], delete=True))
+        document_id = id_text(document["id"])
+        _check_id(document_id)
+        self.entries.append(Entry(index, document_id, delete=True))
 
     def _contents(
-        self, document: dict[str, Any], chunks: list[str] | None
+        self, document: dict[str, Any], title: str | None, chunks: list[str] | None
     ) -> tuple[list[str | None], list[bytes | None] | None]:
         """The texts of its chunks, and their packed vectors, if it brings its own."""
         text, texts = document.get("text"), document.get("texts")
@@ -212,6 +215,8 @@ class BatchBuilder:
         if vector is not None:
             vectors = [vector]
         found: list[str | None]
+        if title is not None and isinstance(text, str) and (not text or text.isspace()):
+            text = None
         if text is not None:
             _check_text("text", text)
             found = [text] if own else list(chunks or chunks_of(text, self.library.chunk_chars))
@@ -225,9 +230,13 @@ class BatchBuilder:
             found = list(texts)
         elif own:
             found = [None] * len(vectors) if isinstance(vectors, list) else []
+        elif title is not None:
+            found = [None]
         else:
             raise VecError(
-                Code.INVALID_DOCUMENT, "a document needs a 'text', 'texts', a 'vector' or 'vectors'", field="text"
+                Code.INVALID_DOCUMENT,
+                "a document needs a 'text', 'texts', a 'vector', 'vectors' or a 'title'",
+                field="text",
             )
         if len(found) > limits.DOCUMENT_CHUNKS_MAX:
             raise VecError(
@@ -466,8 +475,8 @@ def _unknown_key(document: dict[str, Any]) -> VecError:
 
 def _check_id(value: Any) -> None:
     if not isinstance(value, str):
-        hint = f'write it as a string: "{value}"' if isinstance(value, int) and not isinstance(value, bool) else None
-        raise VecError(Code.INVALID_DOCUMENT, f"'id' must be a string, not {_json_type(value)}", hint, field="id")
+        what = f"'id' must be a string or a whole number, not {_fraction_or_type(value)}"
+        raise VecError(Code.INVALID_DOCUMENT, what, field="id")
     if not value or "\0" in value or "\n" in value:
         raise VecError(
             Code.INVALID_DOCUMENT, "'id' must not be empty or contain a line break or a NUL character", field="id"
@@ -525,6 +534,10 @@ def metadata_json(metadata: Any) -> str:
 
 def _not_an_object(value: Any) -> VecError:
     return VecError(Code.INVALID_DOCUMENT, f"'metadata' must be an object, not {_json_type(value)}", field="metadata")
+
+
+def _fraction_or_type(value: Any) -> str:
+    return f"{value!r:.40}" if isinstance(value, float) else _json_type(value)
 
 
 def _json_type(value: Any) -> str:

@@ -115,6 +115,11 @@ _NAME: Schema = {
     "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
 }
 _ID: Schema = {"type": "string", "minLength": 1, "maxLength": limits.ID_BYTES_MAX}
+#: An id in a request: a whole number stands for its digits.
+_ID_GIVEN: Schema = {
+    "anyOf": [_ID, {"type": "integer", "minimum": -(2**63), "maximum": 2**64 - 1}],
+    "description": "A string; a whole number stands for its digits.",
+}
 _KEY: Schema = {"type": "string", "maxLength": limits.JOB_KEY_CHARS_MAX}
 _JOB_ID: Schema = {"type": "integer", "minimum": 0}
 _WARNINGS: Schema = array(STRING, description="Messages for people, for example that no document has a field.")
@@ -148,6 +153,7 @@ _IN_MEMORY = record(
             },
             "The full-text index.",
         ),
+        "second": MAP,
     },
     "The index in memory; an unloaded one has only a state.",
 )
@@ -158,6 +164,7 @@ _LIBRARY = {
     "index": _INDEX,
     "parameters": MAP,
     "embedder": nullable(STRING),
+    "first_embedder": {**nullable(STRING), "description": "Finds documents until the embedder has embedded them."},
     "chunk_chars": COUNT,
     "language": STRING,
     "documents": COUNT,
@@ -169,6 +176,12 @@ _LIBRARY = {
         "The promised recall, whether it is met (null: not known), and what was measured.",
     ),
     "memory": _IN_MEMORY,
+    "second_stage": nullable(
+        record(
+            {"dimension": nullable(COUNT), "embedded": COUNT, "error": nullable(STRING)},
+            description="How many chunks the embedder has embedded, if there is a first one.",
+        )
+    ),
 }
 _DOCUMENT_KEYS = {"id": _ID, "title": nullable(STRING), "metadata": MAP}
 _COUNTS = {"added": COUNT, "updated": COUNT, "unchanged": COUNT, "deleted": COUNT, "failed": COUNT}
@@ -287,6 +300,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "index": nullable(_INDEX),
             "params": {**MAP, "description": "Parameters of the index; missing ones have their defaults."},
             "embedder": nullable(enum("wordllama", "hash", "none")),
+            "first_embedder": nullable(STRING),
             "chunk_chars": nullable({"type": "integer", "minimum": 50, "maximum": limits.CHUNK_CHARS_MAX}),
             "recall": nullable(_RECALL),
             "language": nullable(STRING),
@@ -305,7 +319,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "NewDocument": closed(
         {},
         {
-            "id": _ID,
+            "id": _ID_GIVEN,
             "title": nullable({"type": "string", "maxLength": limits.TITLE_BYTES_MAX}),
             "text": STRING,
             "texts": array(STRING, maxItems=limits.DOCUMENT_CHUNKS_MAX),
@@ -313,15 +327,15 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "vectors": array(VECTOR),
             "metadata": MAP,
         },
-        "A document, as in vec-ingest(1), with `text`, `texts`, `vector` or `vectors`. Without an `id`, the id is a "
-        "hash of the other keys.",
+        "A document, as in vec-ingest(1), with `text`, `texts`, `vector`, `vectors` or `title`. Without an `id`, it is "
+        "a hash of the other keys.",
         examples=[
             {"id": "logs", "text": "rotate the logs every night", "metadata": {"year": 2026}},
             {"title": "Doc 1", "texts": ["chunk1", "chunk2"]},
         ],
     ),
     "Deletion": closed(
-        {"op": {"const": "delete"}, "id": _ID},
+        {"op": {"const": "delete"}, "id": _ID_GIVEN},
         description="In a batch or stream: deletes the document.",
     ),
     "Document": record(
@@ -354,7 +368,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "The documents in the order of the ids; null for a missing one.",
     ),
     "Ids": closed(
-        {"ids": array(STRING, maxItems=limits.IDS_MAX)},
+        {"ids": array(_ID_GIVEN, maxItems=limits.IDS_MAX)},
         {"vectors": BOOLEAN},
         examples=[{"ids": ["logs", "cats"]}],
     ),
@@ -366,7 +380,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             {"required": ["ids"], "properties": {"ids": {"type": "array"}}},
             {"required": ["where"], "properties": {"where": WHERE}},
         ],
-        "properties": {"ids": nullable(array(STRING, maxItems=limits.IDS_MAX)), "where": nullable(WHERE)},
+        "properties": {"ids": nullable(array(_ID_GIVEN, maxItems=limits.IDS_MAX)), "where": nullable(WHERE)},
         "examples": [{"ids": ["logs"]}, {"where": "year < 2020"}],
     },
     "Update": {
@@ -464,7 +478,10 @@ COMPONENTS: Final[dict[str, Schema]] = {
         },
         {
             "library": STRING,
-            "explain": record({"vector": nullable(ref("Placing")), "text": nullable(ref("Placing"))}),
+            "explain": record(
+                {"vector": nullable(ref("Placing")), "text": nullable(ref("Placing"))},
+                {"second": nullable(ref("Placing"))},
+            ),
             "passage": ref("Passage"),
         },
         "A document with its best chunk, or a chunk. `library` is there if several were searched.",
@@ -556,6 +573,24 @@ COMPONENTS: Final[dict[str, Schema]] = {
         _QUEUE,
         description="The queue of jobs, and the running ones. A key for some libraries gets those of its libraries, and"
         " no counts.",
+    ),
+    "JobKinds": record(
+        {
+            "kinds": array(
+                record(
+                    {
+                        "kind": STRING,
+                        "what": STRING,
+                        "library": enum("none", "optional", "required"),
+                        "runs": enum("inside", "outside", "anywhere"),
+                        "params": array(
+                            record({"name": STRING, "what": STRING, "valid": STRING, "required": {"type": "boolean"}})
+                        ),
+                    }
+                )
+            )
+        },
+        description="The kinds of job, each with its parameters and their values in words.",
     ),
     "NewJob": closed(
         {"kind": _SCHEDULED["kind"]},

@@ -66,10 +66,10 @@ def _written(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(chunks, list) or not all(isinstance(chunk, dict) for chunk in chunks):
         raise VecError(Code.INVALID_DOCUMENT, "the event's document has no list of chunks", field="data")
     line = document_form({**document, "id": _id(data)}, vectors=True)
-    if "texts" not in line and "vectors" not in line:
+    if not line.keys() & {"title", "texts", "vectors"}:
         raise VecError(
             Code.INVALID_DOCUMENT,
-            f"the document {line['id']!r:.200} has no text, and the event has no vectors",
+            f"the document {line['id']!r:.200} has no text and no title, and the event has no vectors",
             "add the relay with --vectors",
             field="data",
         )

@@ -13,7 +13,8 @@ Several pages of documents are in flight: their texts are embedding tasks, which
 itself, a page at a time.
 
 A text that was split into chunks is joined again from them, with an empty line between chunks; so are the texts of a
-document with several texts. Vectors that were ingested are replaced, except those of chunks without a text.
+document with several texts. Vectors that were ingested are replaced, except those of chunks with neither a text nor a
+title.
 """
 
 from __future__ import annotations
@@ -135,10 +136,10 @@ class _Page:
         }
         self.last = sources[-1].label
         self.texts = [
-            indexed(each.title, text) or ""
+            text
             for each in sources
-            for text in (*self._chunks[each.label], *self._present.get(each.label, ()))
-            if text is not None
+            for chunk in (*self._chunks[each.label], *self._present.get(each.label, ()))
+            if (text := indexed(each.title, chunk)) is not None
         ]
 
     def drafts(self, vectors: Embedded | None) -> dict[int, Drafted]:
@@ -147,7 +148,8 @@ class _Page:
 
         def packed(source: ReembedSource, chunks: list[str | None]) -> bytes:
             rows = [
-                source.vectors[place] if text is None else next(made).tobytes() for place, text in enumerate(chunks)
+                source.vectors[place] if indexed(source.title, text) is None else next(made).tobytes()
+                for place, text in enumerate(chunks)
             ]
             return b"".join(rows)
 
