@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
-from vec_cli.layout import Piece, cut, marked, paint, styled_width, width, wrap
+
+layout: Any = importlib.import_module("vec_cli.layout")
+Piece, cut, marked, paint = layout.Piece, layout.cut, layout.marked, layout.paint
+styled_width, width, wrap = layout.styled_width, layout.width, layout.wrap
 
 CLUSTERS = st.sampled_from(["a", "b", "é", "e\u0301", "日", "１", "👩‍💻", "👍🏽", "🇩🇪", "❤\ufe0f", " ", ".", "ก็", "ב"])
 TEXTS = st.lists(CLUSTERS, max_size=40).map("".join)
