@@ -143,7 +143,11 @@ FIELDS: dict[str, dict[str, Values]] = {
     "library.create": {
         "library": LIBRARIES, "dimension": COUNTS, "metric": st.sampled_from(["cosine", "l2", "dot", "none"]),
         "index": st.sampled_from(["auto", "flat", "hnsw", "pq", "lsh", "kdtree", "no such"]),
-        "embedder": st.sampled_from(["hash", "none", "no such"]), "chunk_chars": COUNTS,
+        "embedder": st.sampled_from(["hash", "none", "no such", "openai", "command"]),
+        "embedder_parameters": st.sampled_from([
+            {}, {"url": "http://127.0.0.1:9/v1", "model": "x"}, {"url": 1}, {"command": "true"}, {"command": ""},
+        ]),
+        "chunk_chars": COUNTS,
         "first_embedder": st.sampled_from(["hash", "wordllama", "none", "no such"]),
         "language": st.sampled_from(["english", "none", "klingon"]), **RECALL,
     },

@@ -49,8 +49,10 @@ class Client(ConnectorMethods):
         index: str | None = None,
         parameters: dict[str, Any] | None = None,
         embedder: str | None = None,
+        embedder_parameters: dict[str, Any] | None = None,
         first_embedder: str | None = None,
         chunk_chars: int | None = None,
+        chunk_overlap: int | None = None,
         recall: float | None = None,
         language: str | None = None,
     ) -> dict[str, Any]:
@@ -60,8 +62,8 @@ class Client(ConnectorMethods):
         embedded them; with `none`, writes wait for that. Raises VecError `exists`, `unsupported` and others."""
         return self.request(
             "library.create", library=name, dimension=dimension, metric=metric, index=index, parameters=parameters,
-            embedder=embedder, first_embedder=first_embedder, chunk_chars=chunk_chars, recall=recall,
-            language=language,
+            embedder=embedder, embedder_parameters=embedder_parameters, first_embedder=first_embedder,
+            chunk_chars=chunk_chars, chunk_overlap=chunk_overlap, recall=recall, language=language,
         )  # fmt: skip
 
     def libraries(self) -> list[dict[str, Any]]:

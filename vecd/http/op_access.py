@@ -133,6 +133,10 @@ def check_op(principal: Any, op: str, fields: Mapping[str, Any]) -> None:
         scope = "write"
     if op in ("jobs.submit", "schedule.add") and fields.get("kind") in PATH_KINDS:
         scope = "admin"
+    # They name servers, programs, and files with keys.
+    params = fields.get("params")
+    if fields.get("embedder_parameters") or (isinstance(params, Mapping) and params.get("embedder_parameters")):
+        scope = "admin"
     # A schedule that is replaced may be another library's.
     replaces = op == "schedule.add" and bool(fields.get("replace"))
     libraries = _libraries("all" if replaces else access.names, fields)

@@ -164,8 +164,10 @@ _LIBRARY = {
     "index": _INDEX,
     "parameters": MAP,
     "embedder": nullable(STRING),
+    "embedder_parameters": MAP,
     "first_embedder": {**nullable(STRING), "description": "Finds documents until the embedder has embedded them."},
     "chunk_chars": COUNT,
+    "chunk_overlap": COUNT,
     "language": STRING,
     "documents": COUNT,
     "chunks": COUNT,
@@ -245,6 +247,8 @@ _TEXTS_BY_NAME: Schema = {"type": "object", "additionalProperties": STRING}
 _BATCH_ITEM: Schema = {
     "anyOf": [ref("NewDocument"), ref("Deletion"), {"description": "Anything else gets an error of its own."}]
 }
+#: Of a file, from 1.
+_LINE: Schema = {"type": "integer", "minimum": 1, "maximum": limits.LINE_MAX}
 _CRON: Schema = {"type": "string", "maxLength": 1_000, "examples": ["0 3 * * *"]}
 
 #: The fields of a search.
@@ -299,7 +303,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "metric": _METRIC,
             "index": nullable(_INDEX),
             "params": {**MAP, "description": "Parameters of the index; missing ones have their defaults."},
-            "embedder": nullable(enum("wordllama", "hash", "none")),
+            "embedder": nullable(enum("wordllama", "minilm", "hash", "none")),
+            "chunk_overlap": nullable({"type": "integer", "minimum": 0, "maximum": limits.CHUNK_CHARS_MAX // 2}),
             "first_embedder": nullable(STRING),
             "chunk_chars": nullable({"type": "integer", "minimum": 50, "maximum": limits.CHUNK_CHARS_MAX}),
             "recall": nullable(_RECALL),
@@ -323,6 +328,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "title": nullable({"type": "string", "maxLength": limits.TITLE_BYTES_MAX}),
             "text": STRING,
             "texts": array(STRING, maxItems=limits.DOCUMENT_CHUNKS_MAX),
+            "lines": array(_LINE, maxItems=limits.DOCUMENT_CHUNKS_MAX),
             "vector": VECTOR,
             "vectors": array(VECTOR),
             "metadata": MAP,
@@ -341,7 +347,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Document": record(
         {
             **_DOCUMENT_KEYS,
-            "chunks": array(record({"chunk_id": STRING, "text": nullable(STRING)}, {"vector": VECTOR})),
+            "chunks": array(record({"chunk_id": STRING, "text": nullable(STRING)}, {"line": _LINE, "vector": VECTOR})),
         },
         {"seq": COUNT},
         "A document with its chunks, in their order.",
@@ -478,6 +484,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         },
         {
             "library": STRING,
+            "line": _LINE,
             "explain": record(
                 {"vector": nullable(ref("Placing")), "text": nullable(ref("Placing"))},
                 {"second": nullable(ref("Placing"))},
