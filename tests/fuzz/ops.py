@@ -85,7 +85,22 @@ PARAMS = st.dictionaries(
 )
 NAMES = st.sampled_from(["one", "two", "", "x" * 300, "a\nb", "é"])
 WHERE = st.lists(FILTERS, max_size=3)
-TYPES = st.sampled_from(["document.*", "document.added", "library.*", "job*", "*", "[", "documnet.added", "", "x" * 65])
+TYPES = st.sampled_from(
+    [
+        "document.*",
+        "!chunk.*",
+        "!*",
+        "!",
+        "document.added",
+        "library.*",
+        "job*",
+        "*",
+        "[",
+        "documnet.added",
+        "",
+        "x" * 65,
+    ]
+)
 PARAMETERS = st.dictionaries(st.sampled_from(["m", "ef_construction", "store", "no such"]), JSON, max_size=2)
 STATES = st.sampled_from(["queued", "running", "completed", "failed", "no such state"])
 RECALL = {"recall": SHARES, "parameters": PARAMETERS, "params": PARAMETERS}

@@ -498,7 +498,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Passage": record(
         {"text": STRING, "marks": _MARKS, "lines": COUNT, "title_marks": _MARKS},
         description="The part of the text that shows best why it is a hit. `marks` and `title_marks` are the places of"
-        " the query's words: start, and end (exclusive), in code points. `lines` counts the line breaks before it.",
+        " the query's words: start, and end (exclusive), in code points. `lines` counts the line breaks before the"
+        " first mark, or before the passage.",
     ),
     "Placing": record({"rank": COUNT, "score": NUMBER}, description="Where one of the two searches placed a hit."),
     "Hits": record(
