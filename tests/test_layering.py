@@ -16,7 +16,18 @@ import pytest
 import vecd
 
 ROOT = Path(vecd.__file__).parent.parent
-SHARED = {"backoff", "durable_files", "errors", "limits", "parameters", "resources", "settings", "units", "json_values"}
+SHARED = {
+    "backoff",
+    "credentials",
+    "durable_files",
+    "errors",
+    "limits",
+    "parameters",
+    "resources",
+    "settings",
+    "units",
+    "json_values",
+}
 
 #: A layer of vecd (a module or a package) -> the other layers that it may import from, also for type checking only.
 #: `vecd` itself (its version numbers) is open to all.
@@ -25,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": {"limits"},
     "durable_files": set(),
     "backoff": set(),
+    "credentials": {"durable_files", "errors", "limits"},
     "units": {"errors"},
     "json_values": {"errors", "limits"},
     "parameters": {"errors", "limits"},
@@ -93,6 +105,7 @@ ONLY_IN: dict[str, set[str]] = {
     "confluent_kafka": {"connectors"},
     "aio_pika": {"connectors"},
     "nats": {"connectors"},
+    "pyarrow": {"wire"},
     "numpy": {"store", "index", "filters", "text", "feed", "engine", "jobs", "workers"},
     "faiss": {"index"},
     "scipy": {"index"},

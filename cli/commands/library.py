@@ -17,11 +17,14 @@ from vecd.text.embedders import EMBEDDERS
 
 from .. import options
 from .. import recall as formatted
-from ..output import Output, one_line, plural, size
+from ..jobs import absolute
+from ..output import Output, as_json, one_line, plural, size
 
 app = options.command()
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The library's name.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The library's name.", autocompletion=options.names("library"))
+]
 
 
 class Metric(StrEnum):
@@ -122,6 +125,21 @@ def _params(
     return found
 
 
+def _embedder_parameters(given: list[str] | None, socket: str | None) -> dict[str, str]:
+    """Parses NAME=VALUE. The daemon converts each value to the declared type."""
+    found: dict[str, str] = {}
+    for each in given or ():
+        name, equals, value = each.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{each!r} is not NAME=VALUE", param_hint="--embedder-param")
+        if name in found:
+            raise typer.BadParameter(f"{name} is set twice", param_hint="--embedder-param")
+        if name == "key_file" and not options.remote(socket):  # the daemon has another working folder
+            value = absolute(value)
+        found[name] = value
+    return found
+
+
 def _number(value: str) -> int | float | str:
     """Parses a number; anything else stays a string."""
     for kind in (int, float):
@@ -148,6 +166,14 @@ def create(
             EMBEDDERS,
             "--embedder",
             "Turns text into vectors; none: documents have vectors. Default: the daemon's setting, wordllama.",
+        ),
+    ] = None,
+    embedder_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--embedder-param",
+            help="A parameter of the embedder: url and model of openai, command of command. Can be repeated.",
+            metavar="NAME=VALUE",
         ),
     ] = None,
     first_embedder: Annotated[
@@ -190,6 +216,16 @@ def create(
             metavar="N",
         ),
     ] = None,
+    chunk_overlap: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk-overlap",
+            min=0,
+            max=limits.CHUNK_CHARS_MAX // 2,
+            help="Characters that a chunk may repeat from the end of the one before it, at most. Default: 0.",
+            metavar="N",
+        ),
+    ] = None,
     recall: Recall = None,
     language: Annotated[
         str | None,
@@ -205,10 +241,12 @@ def create(
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Create a library."""
+    embedder_parameters = _embedder_parameters(embedder_param, socket)
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
-            "library.create", library=name, embedder=embedder, first_embedder=first_embedder, dimension=dimension,
-            metric=metric.value, index=index, chunk_chars=chunk_chars,
+            "library.create", library=name, embedder=embedder, embedder_parameters=embedder_parameters or None,
+            first_embedder=first_embedder, dimension=dimension,
+            metric=metric.value, index=index, chunk_chars=chunk_chars, chunk_overlap=chunk_overlap,
             parameters=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall, language=language,
         )  # fmt: skip
     size = f"{body['dimension']} dimensions" if body["dimension"] else "dimension set by the first vector"
@@ -295,6 +333,10 @@ def table(output: Output, libraries: list[dict[str, Any]]) -> None:
     )  # fmt: skip
 
 
+def _overlap(body: dict[str, Any]) -> str:
+    return f", {body['chunk_overlap']:,} of them repeated" if body.get("chunk_overlap") else ""
+
+
 def _describe(body: dict[str, Any]) -> None:
     """Prints the details of a library."""
     memory = body["memory"]
@@ -303,7 +345,9 @@ def _describe(body: dict[str, Any]) -> None:
     )
     print(f"library      {body['name']}, created {body['created_at']}")
     print(f"holds        {plural(body['documents'], 'document')}, {plural(body['chunks'], 'chunk')}")
-    print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters")
+    print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters{_overlap(body)}")
+    for name, value in body.get("embedder_parameters", {}).items():
+        print(f"             {name}={value if isinstance(value, str) else as_json(value)}")
     if (stage := body["second_stage"]) is not None:
         print(f"             {_embedded(body)}; {body['first_embedder']} finds the others")
         if stage["error"]:

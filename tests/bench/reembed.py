@@ -1,6 +1,6 @@
 """A library of 100,000 texts to another embedder, its index in memory: how long that takes, and what others feel of it,
-who write documents one by one and search. The longest write tells how long the transactions of the switch are; on a busy
-machine, compare it with that of the same writes before.
+who write documents one by one and search. The longest write tells how long the transactions of the switch are; on a
+busy machine, compare it with that of the same writes before.
 """
 
 from __future__ import annotations

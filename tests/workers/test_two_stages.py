@@ -290,5 +290,5 @@ def test_a_vector_without_a_text_cannot_be_given_another_dimension(stage: Stage)
         client.ingest([{"id": "point", "vector": [0.0, 1.0]}], "lib")
         (job,) = client.wait_for_jobs([client.submit_job("reembed", {"embedder": "hash"}, library="lib")["job_id"]])
         assert (job["state"], job["error"]["code"]) == ("failed", "unsupported")
-        assert "document 'point' has a chunk without a text" in job["error"]["message"]
+        assert "document 'point' has a chunk without a text or title" in job["error"]["message"]
         assert client.library("lib")["dimension"] == 2

@@ -65,19 +65,24 @@ class SelectedRow(NamedTuple):
 
 
 def match_types(patterns: Iterable[str]) -> frozenset[str] | None:
-    """The event types that these names and globs match; None (all types) if there are no patterns.
+    """The event types that these names and globs match, without those that globs after a `!` match; None (all types) if
+    there are no patterns. If all patterns begin with `!`, they are taken from all types.
 
     Raises VecError `invalid_request` for a pattern that matches none.
     """
-    found: set[str] = set()
-    for pattern in patterns:
-        matching = fnmatch.filter(events.ALL_TYPES, pattern)
+    given = list(patterns)
+    found = set(events.ALL_TYPES) if given and all(each.startswith("!") for each in given) else set[str]()
+    excluded: set[str] = set()
+    for pattern in given:
+        matching = fnmatch.filter(events.ALL_TYPES, pattern.removeprefix("!"))
         if not matching:
             close = nearest(pattern, events.ALL_TYPES)
             hint = f"did you mean {close!r}?" if close else f"types: {', '.join(events.ALL_TYPES)}"
             raise VecError(Code.INVALID_REQUEST, f"no event type matches {pattern!r}", hint, field="types")
-        found.update(matching)
-    return frozenset(found) or None
+        (excluded if pattern.startswith("!") else found).update(matching)
+    if given and found <= excluded:
+        raise VecError(Code.INVALID_REQUEST, "the types exclude every event", "leave out one of them", field="types")
+    return frozenset(found - excluded) or None
 
 
 def select(

@@ -59,6 +59,7 @@ OPS: Final[dict[str, OpAccess]] = {
     "jobs.spool": OpAccess("admin"),
     "jobs.submit": OpAccess("write", "any library"),
     "jobs.status": OpAccess("read"),
+    "jobs.kinds": OpAccess("read", "none"),
     "jobs.list": OpAccess("read", "any library"),
     "jobs.show": OpAccess("read"),
     "jobs.logs": OpAccess("read"),
@@ -131,6 +132,10 @@ def check_op(principal: Any, op: str, fields: Mapping[str, Any]) -> None:
     if op == "watch" and fields.get("consumer") is not None:
         scope = "write"
     if op in ("jobs.submit", "schedule.add") and fields.get("kind") in PATH_KINDS:
+        scope = "admin"
+    # They name servers, programs, and files with keys.
+    params = fields.get("params")
+    if fields.get("embedder_parameters") or (isinstance(params, Mapping) and params.get("embedder_parameters")):
         scope = "admin"
     # A schedule that is replaced may be another library's.
     replaces = op == "schedule.add" and bool(fields.get("replace"))

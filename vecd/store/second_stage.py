@@ -232,7 +232,7 @@ def store(tx: Transaction, library: Library, page: PendingPage, made: dict[int, 
         matrix = np.frombuffer(b"".join(made[label] for label in found), "<f4").reshape(len(found), -1)
         tx.changes.append(_change(tx, now, SecondChange(np.array(found, np.int64), matrix)))
     if waited and now.second_chunks >= now.chunks:
-        data = {"embedder": now.second, "chunks": now.chunks}
+        data = {"embedder": now.described()["embedder"], "chunks": now.chunks}
         events.append(tx, events.LIBRARY_EMBEDDED, now.library_id, orjson.dumps(data).decode())
     return True
 
