@@ -39,7 +39,7 @@ from ...errors import Code, VecError
 from ...index import builder
 from ...index.local.flat import Flat
 from ...index.structure import Spec
-from ...parameters import Parameter
+from ...parameters import Parameter, without_parameters
 from ...store import reembed as store
 from ...store import second_stage
 from ...store.catalogue import Library
@@ -69,7 +69,9 @@ class Reembed(JobKind):
     unit = "documents"
     library = "required"
     params: ClassVar[Mapping[str, Parameter]] = {
-        "embedder": Parameter("the new embedder; default: the current one", str),
+        "embedder": Parameter(
+            "the new embedder, with its parameters as JSON behind its name; default: the current one", str
+        ),
         "first_embedder": Parameter(
             "the embedder that finds documents until a slow one has embedded them; none: writes wait for that; default:"
             " the current embedder if it is fast",
@@ -87,7 +89,7 @@ class Reembed(JobKind):
         if not _changes(found, wanted) and found.second == wanted.second and found.switch_job is None:
             raise VecError(
                 Code.INVALID_REQUEST,
-                f"library {library!r} already has the embedder {found.second or found.embedder!r} and chunks of"
+                f"library {library!r} already has the embedder {found.described()['embedder']!r} and chunks of"
                 f" {found.chunk_chars:,} characters",
                 "use another embedder or chunk_chars",
                 field="embedder",
@@ -133,7 +135,14 @@ def _wanted(engine: Engine, library: Library, params: Mapping[str, Any]) -> Libr
     wanted = replace(library, chunk_chars=params.get("chunk_chars", library.chunk_chars))
     if "embedder" not in params and "first_embedder" not in params:
         return wanted
-    name = params.get("embedder", library.second or library.embedder)
+    name = library.second or library.embedder
+    if "embedder" in params:
+        try:
+            name = embedders.reference(*without_parameters(params["embedder"]))
+        except ValueError as error:
+            raise VecError(
+                Code.INVALID_REQUEST, f"the parameters of the embedder are not JSON: {error}", field="embedder"
+            ) from error
     kind, present = embedders.kind_of(name), embedders.kind_of(library.embedder)
     first_name = params.get("first_embedder")
     if first_name is None and kind is not None and kind.slow and present is not None and not present.slow:
