@@ -154,6 +154,7 @@ FIELDS: dict[str, dict[str, Values]] = {
     "library.list": {},
     "library.show": {"library": LIBRARIES},
     "library.rebuild": {"library": LIBRARIES, "index": st.sampled_from(["flat", "hnsw", "no such"]), **RECALL},
+    "library.rename": {"library": LIBRARIES, "to": LIBRARIES},
     "library.delete": {"library": LIBRARIES},
     "ingest": {"library": LIBRARIES, "documents": DOCUMENTS, "strict": FLAGS, "detail": FLAGS},
     "delete": {"library": LIBRARIES, "ids": st.lists(IDS, max_size=3), "where": WHERE},

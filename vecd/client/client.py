@@ -86,6 +86,11 @@ class Client(ConnectorMethods):
         With `recall` alone it changes the promise and builds nothing: `seconds` is 0."""
         return self.request("library.rebuild", library=name, index=index, parameters=parameters, recall=recall)
 
+    def rename_library(self, name: str, to: str) -> dict[str, Any]:
+        """Renames a library, and returns it. Relays, sources, schedules and jobs of it go on; a watch by the former
+        name does too. Raises VecError `not_found`, `exists`, or `busy` while a job works on it."""
+        return self.request("library.rename", library=name, to=to)
+
     def delete_library(self, name: str) -> dict[str, Any]:
         """Deletes a library and its documents; returns `{"library","documents","seq",…}`."""
         return self.request("library.delete", library=name)

@@ -319,6 +319,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "The new kind, parameters or promise. Without `index` and `params`, but with `recall`, nothing is built.",
         examples=[{"index": "hnsw", "params": {"m": 32}}],
     ),
+    "Rename": closed({"to": STRING}, description="The new name.", examples=[{"to": "notes"}]),
+    "Renamed": extended("Library", {"former": STRING, "seq": COUNT}),
     "Rebuilt": extended("Library", {"vectors": COUNT, "seconds": SECONDS, "seq": COUNT}),
     "DeletedLibrary": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}),
     "NewDocument": closed(
