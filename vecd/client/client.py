@@ -16,10 +16,11 @@ from ..errors import Code, VecError
 from ..wire.documents import Packed, pack_all, pack_document
 from ..wire.vectors import pack_vector
 from .connectors import ConnectorMethods
+from .syncs import SyncMethods
 from .watch import Watch
 
 
-class Client(ConnectorMethods):
+class Client(ConnectorMethods, SyncMethods):
     """A connection with a method for each op. Use `connect`. One thread, one Client."""
 
     # --- daemon -----------------------------------------------------------------------------------------------------
