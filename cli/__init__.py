@@ -19,3 +19,9 @@ Start-up time is part of the product: scripts call `vec` thousands of times. A c
 run, and what only some runs need (rich, orjson, subprocess) where it is needed; tests/cli/test_startup.py has the list
 of what may be imported. Installed under the name `vec_cli`.
 """
+
+import gc
+
+# Imports and options are many objects, none of them garbage. By default Python would search them for cycles dozens of
+# times before a command begins; a stream still has its garbage collected, only less often.
+gc.set_threshold(50_000, 10, 10)

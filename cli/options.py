@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,9 +28,23 @@ Socket = Annotated[str | None, typer.Option("--socket", help="The path of the da
 NoSpawn = Annotated[bool, typer.Option("--no-spawn", help="Do not start a daemon if none is running.")]
 
 
+class _Commands(typer.Typer):
+    """A Typer that evaluates the annotations of a command once. Typer itself compiles each of them four times, which
+    takes as long as importing the client."""
+
+    def command(self, *args: Any, **settings: Any) -> Any:
+        register = super().command(*args, **settings)
+
+        def evaluated(function: Any) -> Any:
+            function.__annotations__ = inspect.get_annotations(function, eval_str=True)
+            return register(function)
+
+        return evaluated
+
+
 def command() -> typer.Typer:
     """Returns a Typer for a command module, with the settings that all command modules share."""
-    return typer.Typer(
+    return _Commands(
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,

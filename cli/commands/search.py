@@ -13,7 +13,7 @@ import typer
 from vecd import limits
 from vecd.errors import Code, VecError
 
-from .. import input_lines, main, options
+from .. import main, options
 from ..output import Output, console, load_orjson, one_line, printable
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ _REFUSALS = (
 def _many(client: Client, output: Output, common: dict[str, Any]) -> int:
     """Answers queries from stdin in their order, with several in flight. Reports rejected lines on stderr, and returns
     their number."""
+    from .. import input_lines
+
     flying: deque[tuple[str, dict[str, Any], Pending] | VecError] = deque()
     refused = 0
 

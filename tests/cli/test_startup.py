@@ -33,7 +33,7 @@ HEAVY = {
     "vecd.text",
 }
 #: May come, where they are not there already by `import typer`. Names with an underscore are their owners' affair.
-STATUS_STDLIB = {"array", "json", "select", "selectors", "socket", "struct"}
+STATUS_STDLIB = {"array", "gc", "json", "select", "selectors", "socket", "struct"}
 STATUS_MODULES = {
     "vec_cli",
     "vec_cli.commands",
@@ -50,8 +50,6 @@ STATUS_MODULES = {
     "vecd.client.discovery",
     "vecd.client.greeting",
     "vecd.client.transport",
-    "vecd.client.spawn",
-    "vecd.client.watch",
     "vecd.data_lock",
     "vecd.durable_files",
     "vecd.errors",
@@ -60,15 +58,14 @@ STATUS_MODULES = {
     "vecd.settings",
     "vecd.units",
     "vecd.unixsocket",
-    "vecd.json_values",
     "vecd.wire",
-    "vecd.wire.documents",
     "vecd.wire.frames",
     "vecd.wire.messages",
-    "vecd.wire.vectors",
 }
+#: What `vec search` in a pipe needs besides: the module of the command, and orjson with what that imports.
+SEARCH_MODULES = {"vec_cli.commands.search", "orjson", "dataclasses"}
 #: `vec --help` loads every command for its line of help; what a command works with, it must not load yet.
-HELP_STDLIB = {"bisect", "dataclasses", "random", "sysconfig", "tempfile"}
+HELP_STDLIB = {"bisect", "dataclasses", "gc", "random", "sysconfig", "tempfile"}
 HELP_VECD = {"vecd", "vecd.errors", "vecd.limits", "vecd.process"}
 #: The tables of index kinds and embedders, whose names options list. They load no kind and no embedder.
 TABLES = {"vecd.index", "vecd.index.kinds", "vecd.text", "vecd.text.embedders", "vecd.text.embedders.embedder"}
@@ -148,6 +145,13 @@ def test_status_loads_no_more_than_the_client_and_itself(instance: Instance) -> 
     assert "vecd.client" in added
     assert heavy(added) == set()
     assert added - STATUS_STDLIB <= {"typer", "msgpack", *STATUS_MODULES}
+
+
+def test_a_search_in_a_pipe_loads_no_more_than_status_and_orjson(instance: Instance) -> None:
+    instance.vec("ingest", stdin='{"id": "a", "text": "rotate the logs"}\n')
+    added = added_by("search", "logs", environment=instance.environment)
+    assert heavy(added) == {"orjson"}
+    assert added - STATUS_STDLIB <= {"typer", "msgpack", *STATUS_MODULES, *SEARCH_MODULES}
 
 
 def test_a_failed_connection_loads_nothing_more(instance: Instance) -> None:

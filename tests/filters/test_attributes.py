@@ -528,3 +528,66 @@ def test_own_fields_are_the_two_that_every_document_has() -> None:
     assert OWN == ("document_id", "title")
     (where,) = parse(("title = x",))
     assert isinstance(where, Where)
+
+
+# --- parts of strings, patterns, dates ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("path ~ '\\.md$'", ["a.md", "notes/b.md"]),
+        ("path ~ '(?i)^A'", ["a.md"]),
+        ("path !~ md", ["c.txt", None]),
+        ("path contains otes/", ["notes/b.md"]),
+        ("path not contains md", ["c.txt", None]),
+    ],
+)
+def test_strings_are_found_by_a_part_and_by_a_pattern(text: str, found: list[str | None]) -> None:
+    paths = ["a.md", "notes/b.md", "c.txt", None]
+    store = stored(*(document(number, path=path) for number, path in enumerate(paths)))
+    assert [store.states[-1][label]["metadata"]["path"] for label in store.found(text)] == found
+
+
+def test_a_list_matches_a_pattern_if_any_of_its_strings_does() -> None:
+    store = stored(document(0, tags=["mail", "ops"]), document(1, tags=[["x"], "news"]), document(2, tags=5))
+    assert store.found("tags ~ ^o") == store.found("tags contains ps")
+    assert len(store.found("tags ~ ^o")) == 1
+    assert len(store.found("tags ~ x")) == 1
+
+
+_TIMES = ["2026-11-27", "2026-11-28", "2026-11-28T00:30:00+02:00", "2026-11-28T23:59:59.5Z", "2026-11-29T00:00:00Z"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("at > 2026-11-28", [4]),
+        ("at >= 2026-11-28", [1, 3, 4]),
+        ("at < 2026-11-28", [0, 2]),
+        ("at <= 2026-11-28", [0, 1, 2, 3]),
+        ("at > 2026-11-28T23:59:59Z", [3, 4]),
+        ("at >= 2026-11-29T01:00:00+01:00", [4]),
+        ("at < 2026-11-28T00:00", [0, 2]),
+        ("at = 2026-11-28", [1]),
+        ("at > '2026-11-28'", [2, 3, 4, 5]),
+        ("at > 2026-02-30", [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_an_unquoted_date_is_compared_as_a_point_in_time(text: str, found: list[int]) -> None:
+    store = stored(*(document(number, at=at) for number, at in enumerate([*_TIMES, "some day", 5, None])))
+    assert [label - 1 for label in store.found(text)] == found
+    store.commit([document(8, at="2026-11-30T10:00:00Z"), document(9, at="2020-01-01")])
+    store.leave()
+    later = {">": [8], "<": [9]}.get(text.split()[1][0], []) if "02-30" not in text and "'" not in text else [8]
+    assert [label - 1 for label in store.found(text)] == [*found, *later]
+
+
+def test_a_pattern_takes_linear_time_and_is_given_up_after_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stored(*(document(number, text="a" * 3_000 + str(number)) for number in range(200)))
+    assert store.found("text ~ '^(a+)+$'") == []  # a backtracking matcher would not return
+    monkeypatch.setattr(limits, "FILTER_PATTERN_S", 0.0)
+    with pytest.raises(VecError) as caught:
+        store.found("text ~ '^(a*)*$'")
+    assert caught.value.code == "invalid_filter"
+    assert len(store.found("text ^= a")) == 200

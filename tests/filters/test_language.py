@@ -53,10 +53,31 @@ def test_each_comparison_is_read(sign: str) -> None:
         ("a != NULL", ("not", ("not", leaf("a", "exists")))),
         ("(((a = 1)))", leaf("a", "=", 1.0)),
         ("not not a = 1", ("not", ("not", leaf("a", "=", 1.0)))),
+        ("a contains b", leaf("a", "contains", "b")),
+        ("a CONTAINS 5", leaf("a", "contains", "5")),
+        ("a not contains 'b c'", ("not", leaf("a", "contains", "b c"))),
+        ("contains = 1", leaf("contains", "=", 1.0)),
+        ("contains contains contains", leaf("contains", "contains", "contains")),
+        ("a ~ ^x", leaf("a", "~", "^x")),
+        ("a~'b c'", leaf("a", "~", "b c")),
+        (r"a ~ '^v\d+\.\'$'", leaf("a", "~", r"^v\d+\.'$")),
+        ("a !~ x", ("not", leaf("a", "~", "x"))),
+        ("a = ~/notes", leaf("a", "=", "~/notes")),
+        ("a = file~ and b = 1", ("all", (leaf("a", "=", "file~"), leaf("b", "=", 1.0)))),
+        ("a~b = 1", leaf("a~b", "=", 1.0)),
     ],
 )
 def test_each_other_test_is_read(text: str, means: Tree) -> None:
     assert read(text) == means
+
+
+@pytest.mark.parametrize(
+    "pattern", ["'('", "'a{2000}'", r"'(a)\1'", "'(?=a)'", "'(a{0,100}){0,100}'", f"'{'a' * 1_001}'"]
+)
+def test_a_regular_expression_that_cannot_be_used_is_refused_with_the_reason(pattern: str) -> None:
+    error = refusal(f"b = 1 and a ~ {pattern}")
+    assert (error.code, error.details["column"]) == ("invalid_filter", 15)
+    assert "the regular expression" in error.message
 
 
 @pytest.mark.parametrize("sign", ["=", "!=", "<", "<=", ">", ">=", "==", "^="])
@@ -205,7 +226,7 @@ def test_whatever_is_typed_is_read_or_refused_at_a_column_of_it(text: str) -> No
     [
         ("", 1, "a field was expected, not the end"),
         ("   ", 1, "a field was expected, not the end"),
-        ("a", 2, "one of = != < <= > >= ^= in exists was expected, not the end"),
+        ("a", 2, "one of = != < <= > >= ^= ~ !~ in contains exists was expected, not the end"),
         ("a b", 3, "not 'b'"),
         ("a =", 4, "a value was expected, not the end"),
         ("a =   ", 4, "a value was expected, not the end"),
@@ -236,8 +257,8 @@ def test_whatever_is_typed_is_read_or_refused_at_a_column_of_it(text: str) -> No
         ("'a' .b = 1", 5, "not '.b'"),
         ("a = 1e999", 5, "larger than any that a document can hold"),
         ("a in (1, -" + "9" * 500 + ")", 10, "larger than any"),
-        ("a not = 1", 7, "'in' or 'exists' was expected, not '='"),
-        ("a not", 6, "'in' or 'exists' was expected, not the end"),
+        ("a not = 1", 7, "'in', 'contains' or 'exists' was expected, not '='"),
+        ("a not", 6, "'in', 'contains' or 'exists' was expected, not the end"),
         ("a = 'x", 5, "unterminated quote"),
         ("  a = \"x' and b = 1", 7, "unterminated quote"),
         ("a = 'it's'", 10, "unterminated quote"),

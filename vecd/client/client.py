@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Code, VecError
-from ..wire.documents import Packed, pack_all, pack_document
-from ..wire.vectors import pack_vector
 from .connectors import ConnectorMethods
 from .syncs import SyncMethods
-from .watch import Watch
+
+# What only some methods need, they import: each module slows the start of `vec`.
+if TYPE_CHECKING:
+    from ..wire.documents import Packed
+    from .watch import Watch
 
 
 class Client(ConnectorMethods, SyncMethods):
@@ -140,7 +142,11 @@ class Client(ConnectorMethods, SyncMethods):
         "chunk": what a hit is. With `explain` each hit has an `explain`: where it comes from, and how exact the answer
         is.
         """
-        packed = None if vector is None else pack_vector(vector)
+        packed = None
+        if vector is not None:
+            from ..wire.vectors import pack_vector
+
+            packed = pack_vector(vector)
         fields: dict[str, Any] = {
             "library": library, "query": query, "vector": packed, "k": k, "mode": mode, "where": _filters(where),
             "ef": ef, "exact": exact or None, "recall": recall, "group_by": group_by, "min_score": min_score,
@@ -200,6 +206,8 @@ class Client(ConnectorMethods, SyncMethods):
             payload=payload or None, replaced=replaced, vectors=vectors or None, snapshot=snapshot or None,
             consumer=consumer, on_gap=on_gap,
         )  # fmt: skip
+        from .watch import Watch
+
         return Watch(self, pending, consumer)
 
     def ack(self, consumer: str, cursor: str) -> None:
@@ -443,6 +451,8 @@ class Client(ConnectorMethods, SyncMethods):
         Raises VecError `lease_lost`, or `invalid_document` for a vector that cannot be packed.
         """
         if effect is not None and isinstance(effect.get("documents"), list):
+            from ..wire.documents import pack_document
+
             effect = {**effect, "documents": [pack_document(each) for each in effect["documents"]]}
         return self.request(
             "jobs.checkpoint", job_id=job_id, attempt=attempt, step=step, checkpoint=checkpoint, effect=effect,
@@ -470,6 +480,8 @@ def explained(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _packed(documents: list[dict[str, Any]], strict: bool, *, texts: bool = False) -> Packed:
     """The documents as they travel; of a strict batch, those before the first that cannot."""
+    from ..wire.documents import pack_all
+
     batch = pack_all(documents, texts=texts)
     return batch.before_refused() if strict else batch
 

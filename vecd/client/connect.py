@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import Code, VecError
 from ..settings import Settings, load, locate
 from .client import Client
 from .discovery import find_daemon
-from .spawn import Notice, spawn_daemon
+
+if TYPE_CHECKING:
+    from .spawn import Notice
 
 
 def connect(
@@ -70,6 +73,8 @@ def start(settings: Settings, spawns: bool, notice: Notice = lambda text: None) 
             f"no daemon listens on {settings.socket}",
             "start it with `vec daemon start`, or remove --no-spawn and VEC_NO_SPAWN",
         )
+    from .spawn import spawn_daemon
+
     return spawn_daemon(settings, notice)
 
 

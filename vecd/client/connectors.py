@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import limits
 from .connection import Connection, Pending
-from .watch import Watch
+
+if TYPE_CHECKING:
+    from .watch import Watch
 
 
 class ConnectorMethods(Connection):
@@ -175,6 +177,8 @@ class ConnectorMethods(Connection):
 
     def watch_relay(self, name: str, generation: int) -> Watch:
         """The events of a relay, from its position on. Raises VecError `lease_lost`, or `consumer_held`."""
+        from .watch import Watch
+
         return Watch(self, self.submit("relay.watch", name=name, generation=generation), None)
 
     def commit_relay(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import operator
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -16,13 +18,20 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from .expressions import Field, Test
+from .. import limits
+from . import dates, patterns
+from .expressions import Field, Test, refuse_slow
 
 Bools = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]
 
 _ORDER: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+#: Whether a word (second) compares with a filter's text (first).
+_COMPARE_TEXT: dict[str, Callable[[str, str], bool]] = {
+    "<": operator.gt, "<=": operator.ge, ">": operator.lt, ">=": operator.le,
+    "^=": lambda text, word: word.startswith(text), "contains": lambda text, word: text in word,
 }  # fmt: skip
 _PAGE_ROWS = 512
 #: Approximate bytes of a column without its arrays, and of a word without its characters.
@@ -133,6 +142,7 @@ class Column:
         self._words: list[str] = []
         self._places: dict[str, int] = {}
         self._words_bytes = 0
+        self._instants = Growing(np.int64)  # of the words, as far as they have been compared as dates
 
     @property
     def _typed(self) -> tuple[_Typed, ...]:
@@ -142,7 +152,7 @@ class Column:
     def size_bytes(self) -> int:
         """Approximate bytes in memory."""
         arrays = sum(typed.numbers.size_bytes + typed.values.size_bytes for typed in self._typed)
-        return _COLUMN_BYTES + arrays + self._words_bytes
+        return _COLUMN_BYTES + arrays + self._words_bytes + self._instants.size_bytes
 
     def extend(self, start: int, values: Sequence[Any]) -> None:
         """Appends the values of documents from the number `start` on. A list gives its document several values."""
@@ -198,7 +208,10 @@ class Column:
         if texts:
             numbers, places = self._strings.since(start)
             if len(numbers):
-                yield numbers[self._passing(sign, texts, places)]
+                if (period := test.values[0].period) is not None:
+                    yield numbers[self._passing_period(sign, period, places)]
+                else:
+                    yield numbers[self._passing(sign, texts, places)]
         if sign == "=" and len(test.values) > _VALUES_ONE_BY_ONE:
             yield from self._equal_to_one([value.value for value in test.values], start)
             return
@@ -239,12 +252,34 @@ class Column:
             passing = np.isin(places, wanted) if len(wanted) > 1 else places == (wanted[0] if wanted else -1)
             return passing
         text, words = texts[0], self._words
-        compare = str.startswith if sign == "^=" else _ORDER[sign]
+        compare = _bounded(patterns.matcher(text), text) if sign == "~" else partial(_COMPARE_TEXT[sign], text)
         if len(places) < len(words):
-            passing = np.fromiter((compare(words[place], text) for place in places.tolist()), np.bool_, len(places))
+            passing = np.fromiter((compare(words[place]) for place in places.tolist()), np.bool_, len(places))
         else:
-            passing = np.fromiter((compare(word, text) for word in words), np.bool_, len(words))[places]
+            passing = np.fromiter(map(compare, words), np.bool_, len(words))[places]
         return passing
+
+    def _passing_period(self, sign: str, period: dates.Period, places: npt.NDArray[Any]) -> Bools:
+        """For each index into `_words`, whether the word is a date that matches."""
+        words = self._words[self._instants.count :]
+        self._instants.extend(np.fromiter(map(dates.instant_us, words), np.int64, len(words)))
+        instants = self._instants.values[places]
+        bound = period.end_us if sign in ("<=", ">") else period.start_us
+        passing: Bools = (instants < bound) if sign[0] == "<" else (instants >= bound)
+        passing &= instants != dates.NO_DATE
+        return passing
+
+
+def _bounded(matches: Callable[[str], bool], pattern: str) -> Callable[[str], bool]:
+    """The function, which raises VecError `invalid_filter` after FILTER_PATTERN_S."""
+    ends = time.perf_counter() + limits.FILTER_PATTERN_S
+
+    def bounded(word: str) -> bool:
+        if time.perf_counter() > ends:
+            refuse_slow(pattern)
+        return matches(word)
+
+    return bounded
 
 
 class Columns:

@@ -3,7 +3,8 @@
     expression  = term { "or" term }
     term        = factor { "and" factor }
     factor      = "not" factor | "(" expression ")" | test
-    test        = field ( "=" | "!=" | "<" | "<=" | ">" | ">=" | "^=" ) value
+    test        = field ( "=" | "!=" | "<" | "<=" | ">" | ">=" | "^=" | "~" | "!~" ) value
+                | field [ "not" ] "contains" value
                 | field [ "not" ] "in" "(" value { "," value } ")"
                 | field [ "not" ] "exists" | "exists" field
     field       = key { "." key }, without spaces around the dots
@@ -11,9 +12,10 @@
     value       = a number, true, false, null, a quoted string, or a bare word
 
 Rules: `!=` and `not in` are the negations of `=` and `in`, so they match documents that lack the field. A list matches
-if any of its items matches. `^=` matches a prefix. `document_id` and `title` are the document's own fields, and
-strings, so an unquoted value is a string too. All other fields are metadata, also `metadata.title`. A quoted key is
-always a metadata key.
+if any of its items matches. `^=` matches a prefix, `contains` a part, and `~` a regular expression (patterns.py);
+`!~` and `not contains` are negations. `<`, `<=`, `>` and `>=` compare with an unquoted date as a point in time
+(dates.py). `document_id` and `title` are the document's own fields, and strings, so an unquoted value is a string too.
+All other fields are metadata, also `metadata.title`. A quoted key is always a metadata key.
 """
 
 from __future__ import annotations
@@ -27,14 +29,21 @@ from typing import Final, NamedTuple, NoReturn
 
 from .. import limits
 from ..errors import Code, VecError
+from . import patterns
+from .dates import Period, period
 
 #: The fields of a document outside its metadata.
 OWN: Final = ("document_id", "title")
 _KEYWORDS: Final = ("and", "or", "not", "in", "exists")
-_OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=", "^=")
+_OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=", "^=", "~", "!~")
+#: Operators whose value is a string, whatever it looks like.
+_OF_STRINGS: Final = ("^=", "~", "contains")
+#: A `~` that is an operator: one that stands alone, or before a quote. In `~/notes` and `file~` it is a character.
+_TILDE = r"""(?:(?<!\S)~(?=\s)|~(?=['"]))"""
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<operator><=|>=|!=|==|\^=|[=<>])|(?P<mark>[(),])"""
-    r"""|(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<bare>(?:[^\s(),<>=!'"^]|\^(?!=))+))""",
+    rf"""\s*(?:(?P<operator><=|>=|!=|!~|==|\^=|[=<>]|{_TILDE})|(?P<mark>[(),])"""
+    r"""|(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+    rf"""|(?P<bare>(?:[^\s(),<>=!'"^~]|\^(?!=)|(?!{_TILDE})~)+))""",
     re.S,
 )
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -68,6 +77,7 @@ class Value(NamedTuple):
     column: int
     text: str
     quoted: bool = False
+    period: Period | None = None  # of a date to compare with as a point in time
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,7 @@ class Test:
     """A comparison, `field operator value`. `in` has one or more values, `exists` none."""
 
     field: Field
-    operator: str  # one of = < <= > >= ^= in exists
+    operator: str  # one of = < <= > >= ^= ~ contains in exists
     values: tuple[Value, ...]
     column: int
 
@@ -152,6 +162,14 @@ def refuse(text: str, column: int, message: str, hint: str | None = None) -> NoR
         column=column,
         **({"where_offset": before} if before else {}),
     )
+
+
+def refuse_slow(pattern: str) -> NoReturn:
+    """Raises VecError `invalid_filter` for a regular expression that takes too long."""
+    refuse(
+        pattern, 1, f"the regular expression takes longer than {limits.FILTER_PATTERN_S:g} s on this library",
+        "a filter by another field, or `contains` or `^=`, is faster",
+    )  # fmt: skip
 
 
 #: A document matches if it matches all of the expressions. The empty filter matches all documents.
@@ -295,27 +313,55 @@ class _Parser:
             if field.own:
                 values = tuple(value if value.quoted else value._replace(value=value.text) for value in values)
             node = Test(field, "in", values, token.column)
+        elif operator.kind == "bare" and operator.text.lower() == "contains":  # no keyword: it may be a field
+            node = Test(field, "contains", (self._string(self._next()),), token.column)
         elif operator.kind == "operator" and not negated:
             node = self._comparison(field, operator, token.column)
         else:
-            self._wanted("'in' or 'exists'" if negated else f"one of {' '.join(_OPERATORS)} in exists", operator)
+            wanted = "'in', 'contains' or 'exists'"
+            self._wanted(wanted if negated else f"one of {' '.join(_OPERATORS)} in contains exists", operator)
         return Not(node) if negated else node
 
     def _comparison(self, field: Field, operator: _Token, column: int) -> Node:
-        sign = "=" if operator.text in ("==", "!=") else operator.text
+        sign = {"==": "=", "!=": "=", "!~": "~"}.get(operator.text, operator.text)
         token = self._next()
+        if sign == "~":
+            test = Test(field, sign, (self._pattern(token),), column)
+            return Not(test) if operator.text == "!~" else test
         if token.kind == "bare" and token.text.lower() == "null":
             if sign != "=":
                 refuse(self._text, token.column, f"null is not allowed after {sign}", "use `exists` or `not exists`")
             node: Node = Not(Test(field, "exists", (), column))
         else:
             value = self._value(token)
-            if (sign == "^=" or field.own) and not value.quoted:
+            if (sign in _OF_STRINGS or field.own) and not value.quoted:
                 value = value._replace(value=value.text)
+            elif sign != "=" and not value.quoted:
+                value = value._replace(period=period(value.text))
             if isinstance(value.value, bool) and sign != "=":
                 refuse(self._text, value.column, f"{value.text} is not allowed after {sign}", "use = or !=")
             node = Test(field, sign, (value,), column)
         return Not(node) if operator.text == "!=" else node
+
+    def _string(self, token: _Token) -> Value:
+        """A value that is a string, also without quotes."""
+        value = self._value(token)
+        return value if value.quoted else value._replace(value=value.text)
+
+    def _pattern(self, token: _Token) -> Value:
+        """A regular expression. In quotes, a backslash belongs to it, except before the quote."""
+        if token.kind not in ("bare", "quoted"):
+            refuse(self._text, token.column, "a regular expression was expected", f"quote it: ~ '{token.text}…'")
+        value = self._string(token)
+        if value.quoted:
+            quote = token.text[0]
+            value = value._replace(value=token.text[1:-1].replace(f"\\{quote}", quote))
+        try:
+            patterns.matcher(str(value.value))
+        except ValueError as error:
+            what = f"the regular expression {value.value!r:.100} cannot be used: {error}"
+            refuse(self._text, value.column, what, "the syntax is that of RE2; see FILTERS in vec-search(1)")
+        return value
 
     def _list(self) -> tuple[Value, ...]:
         if (opening := self._next()).text != "(":

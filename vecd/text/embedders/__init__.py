@@ -17,6 +17,7 @@ __all__ = ["EMBEDDERS", "Embedder", "EmbedderKind", "dimension_of", "embeds", "k
 #: Name -> module that declares it; None: no embedder, the library takes vectors only.
 EMBEDDERS: Final[dict[str, str | None]] = {
     "wordllama": "vecd.text.embedders.wordllama",
+    "minilm": "vecd.text.embedders.minilm",
     "hash": "vecd.text.embedders.hash",
     "none": None,
 }
