@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "unixsocket": set(),
     "data_lock": SHARED,
     "wire": {"errors", "limits", "json_values"},
+    "files": {*SHARED, "wire"},
     "client": {*SHARED, "process", "unixsocket", "data_lock", "wire"},
     "store": {*SHARED, "fair_queue"},
     "index": SHARED,
@@ -60,7 +61,18 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 #: What the command line may know of vecd.
-CLI_MAY_IMPORT = {*SHARED, "process", "unixsocket", "data_lock", "wire", "client", "delivery", "http", "workers"}
+CLI_MAY_IMPORT = {
+    *SHARED,
+    "process",
+    "unixsocket",
+    "data_lock",
+    "wire",
+    "files",
+    "client",
+    "delivery",
+    "http",
+    "workers",
+}
 #: Tables of names that its options list; they load nothing that they name (tests/cli/test_startup.py).
 CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders", "vecd.connectors.parameters"}
 
@@ -85,7 +97,9 @@ ONLY_IN: dict[str, set[str]] = {
     "faiss": {"index"},
     "scipy": {"index"},
     "tokenizers": {"text"},
-    "semantic_text_splitter": {"text"},
+    "semantic_text_splitter": {"files", "text"},
+    "pathspec": {"files"},
+    "kreuzberg": {"files"},
     "wordllama": {"text"},
     "onnxruntime": {"text"},
     "msgpack": {"wire", "feed", "engine", "connectors", "workers"},

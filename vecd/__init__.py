@@ -14,6 +14,7 @@ table, and checks it):
     unixsocket          who is at the other end of a Unix socket; bounded waits
     data_lock           the lock on the data folder, and which daemon holds it
     wire/               the protocol: bytes in, messages out; no sockets
+    files/              files as documents: which files of a folder, their text, chunks with lines
     client/             blocking client, a method for each op; starts a daemon if none runs; imports only the
                         standard library and msgpack
     fair_queue write_order

@@ -1,0 +1,106 @@
+"""The documents of a file, in the form of an NDJSON line that `vec ingest` reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from .. import limits
+from ..errors import VecError
+from ..wire.decompress import PIECE_BYTES, decompressed, is_compressed
+from .chunks import split
+from .entry import FileEntry, FileSkipped, SkipReason, shown
+from .extractors import TEXT, Extracted, FileKind, kind_of
+from .options import FileOptions
+
+_DEFAULTS: Final = FileOptions()
+
+
+def documents_of(
+    entry: FileEntry, options: FileOptions = _DEFAULTS, content: bytes | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yields the documents of a file: one, but for a mailbox.
+
+    A document has `id` (the entry's), `title`, `texts` (its chunks), `lines` (the line of the file, from 1, where each
+    chunk begins; only if the format has lines) and `metadata`: `path` (absolute), `mtime` (RFC 3339, UTC), `size`
+    (bytes), `type` (of extractors.KINDS) and, for source code, `language`. `content` is what the file holds, if it has
+    been read. Raises FileSkipped, also for an entry with `skipped` set.
+    """
+    if entry.skipped is not None:
+        raise FileSkipped(entry.skipped, f"it is {entry.skipped}")
+    name = os.path.basename(entry.path)
+    content = _decompressed(_read(entry.path) if content is None else content, options.bytes_max)
+    if not content or content.isspace():
+        raise FileSkipped(SkipReason.EMPTY, "it is empty")
+    kind = kind_of(name) or TEXT
+    metadata = _metadata(entry, kind)
+    several = kind.extract(content, shown(name))
+    for number, extracted in enumerate(several, 1):
+        own_id = entry.id if len(several) == 1 else f"{entry.id}#{number}"
+        yield _document(extracted, extracted.id or own_id, shown(name), metadata, options)
+
+
+def _document(
+    extracted: Extracted, document_id: str, name: str, metadata: dict[str, Any], options: FileOptions
+) -> dict[str, Any]:
+    chunks = split(extracted.text, extracted.structure, extracted.lines, options)
+    if not chunks:
+        raise FileSkipped(SkipReason.NO_TEXT, "it has no text")
+    if len(chunks) > limits.DOCUMENT_CHUNKS_MAX:
+        raise FileSkipped(
+            SkipReason.TOO_LARGE,
+            f"it has {len(chunks):,} chunks, and a document has at most {limits.DOCUMENT_CHUNKS_MAX:,}",
+        )
+    title = " ".join((extracted.title or name).split())
+    document: dict[str, Any] = {
+        "id": document_id,
+        "title": title.encode()[: limits.TITLE_BYTES_MAX].decode(errors="ignore"),
+        "texts": [chunk.text for chunk in chunks],
+        "metadata": {**metadata, **extracted.metadata},
+    }
+    if extracted.has_lines:
+        document["lines"] = [chunk.line for chunk in chunks]
+    return document
+
+
+def _metadata(entry: FileEntry, kind: FileKind) -> dict[str, Any]:
+    seconds, ns = divmod(entry.mtime_ns, 1_000_000_000)
+    at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=ns // 1_000)
+    metadata: dict[str, Any] = {
+        "path": shown(os.path.abspath(entry.path)),
+        "mtime": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "size": entry.size,
+        "type": kind.name,
+    }
+    if kind.language is not None:
+        metadata["language"] = kind.language
+    return metadata
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise FileSkipped(SkipReason.GONE, "it was deleted meanwhile") from None
+    except OSError as error:
+        raise FileSkipped(SkipReason.UNREADABLE, f"it cannot be read ({error.strerror})") from error
+
+
+def _decompressed(content: bytes, bytes_max: int) -> bytes:
+    """The content of a compressed file, whatever its name; other content as it is."""
+    if not is_compressed(content[:6]):
+        return content
+    found = bytearray()
+    pieces = (content[at : at + PIECE_BYTES] for at in range(0, len(content), PIECE_BYTES))
+    try:
+        for piece in decompressed("the file", pieces):
+            found += piece or b""
+            if len(found) > bytes_max:
+                raise FileSkipped(SkipReason.TOO_LARGE, f"it has more than {bytes_max:,} bytes, decompressed")
+    except VecError as error:
+        reason = SkipReason.EXTRA if error.code == "unsupported" else SkipReason.DAMAGED
+        raise FileSkipped(reason, error.message, error.hint) from error
+    return bytes(found)
