@@ -17,10 +17,8 @@ from ..output import Output, one_line, plural
 
 if TYPE_CHECKING:
     from vecd.client import Client
-    from vecd.connectors.stopping import Stopping
-    from vecd.files.options import FileOptions
     from vecd.sync.plan import Plan
-    from vecd.sync.session import Told
+    from vecd.sync.session import FileOptions, Stopping, Told
 
 #: The command that `vec sync DIR` stands for.
 _RUN = "run"
@@ -147,7 +145,7 @@ class _Run:
         self._output = output
         self._verbose = verbose
         self._first = True
-        self.session = Session(client, name, stop.wait, self._on_file)
+        self.session = Session(client, name, stop, self._on_file)
 
     def once(self, given: FileOptions, again: bool, empty: bool) -> None:
         began = time.monotonic()
@@ -212,7 +210,7 @@ def _stopping() -> Stopping:
     """Set by SIGINT and SIGTERM. A second SIGINT ends the command at once."""
     import signal
 
-    from vecd.connectors.stopping import Stopping
+    from vecd.sync.session import Stopping
 
     stop = Stopping()
 

@@ -46,10 +46,8 @@ def counts(summary: dict[str, Any]) -> dict[str, int]:
 
 def events(instance: Instance, library: str, after: str) -> list[tuple[str, str]]:
     """The type and the document of each event behind a cursor."""
-    found = instance.objects(
-        "watch", "-l", library, "--from", after, "--no-follow", "--types", "document.*", "--json"
-    )
-    return [(each["type"], each["document_id"]) for each in found]
+    found = instance.objects("watch", "-l", library, "--from", after, "--no-follow", "--type", "document.*", "--json")
+    return [(each["type"], each["data"]["id"]) for each in found]
 
 
 def cursor(instance: Instance) -> str:
@@ -62,7 +60,7 @@ def run_once(client: Client, name: str) -> Told:
     """One run of a sync, in this process."""
     stop = Stopping()
     try:
-        with Session(client, name, stop.wait) as session:
+        with Session(client, name, stop) as session:
             options = options_of(session.definition)
             return session.run(session.plan(options), options)
     finally:

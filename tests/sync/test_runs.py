@@ -55,7 +55,7 @@ def test_a_run_brings_new_changed_renamed_and_deleted_files_and_touches_no_other
         "sub/new.txt": "renamed",
         "sub/deep/code.py": "def deep(): pass",
     }
-    told = {each for each in events(instance, "kinds", here)}
+    told = set(events(instance, "kinds", here))
     assert told == {
         ("document.updated", "changed.md"),
         ("document.added", "new.md"),

@@ -94,21 +94,21 @@ def test_a_file_that_grew_over_the_limit_is_skipped(tmp_path: Path) -> None:
 
 
 def test_a_path_is_taken_when_it_is_quiet_and_one_that_goes_on_changing_less_often() -> None:
-    quiet = QuietPaths(0.1, 2.0, 5.0)
-    quiet.add([b"a"], 0.0)
-    assert quiet.take(0.05) == []
-    quiet.add([b"a"], 0.05)
-    assert quiet.take(0.1) == []
-    assert quiet.wait_s(0.1) == pytest.approx(0.05)
-    assert quiet.take(0.15) == [b"a"]
-    assert quiet.wait_s(0.15) is None
-    quiet.add([b"a"], 0.2)
-    assert (quiet.take(0.35), quiet.take(0.4)) == ([], [b"a"])  # twice as long
-    for tenth in range(100):
-        quiet.add([b"a"], 1 + tenth / 10)
-    assert quiet.take(6.0) == [b"a"]  # never quiet: taken all the same
-    quiet.add([b"a"], 100.0)
-    assert quiet.take(100.1) == [b"a"]  # long ago: as at first
+    quiet = QuietPaths(1, 16, 50)
+    quiet.add([b"a"], 0)
+    assert quiet.take(0.5) == []
+    quiet.add([b"a"], 0.5)
+    assert quiet.take(1) == []
+    assert quiet.wait_s(1) == 0.5
+    assert quiet.take(1.5) == [b"a"]
+    assert quiet.wait_s(1.5) is None
+    quiet.add([b"a"], 2)
+    assert (quiet.take(3.5), quiet.take(4)) == ([], [b"a"])  # twice as long
+    for second in range(10, 61):
+        quiet.add([b"a"], second)
+        assert quiet.take(second) == ([b"a"] if second == 60 else [])  # never quiet: taken all the same
+    quiet.add([b"a"], 1_000)
+    assert quiet.take(1_001) == [b"a"]  # it was quiet for long: as at first
 
 
 def test_a_file_of_many_documents_is_committed_in_parts_and_known_with_the_last() -> None:
@@ -128,4 +128,4 @@ def test_a_limit_of_inotify_is_named_with_its_remedy(tmp_path: Path, monkeypatch
         assert watching.failure is not None
         assert watching.take() == {b""}
         assert "sysctl fs.inotify.max_user_watches" in explain(watching.failure)
-    assert threading.active_count() == 1
+    assert "sync-watch" not in {each.name for each in threading.enumerate()}

@@ -13,7 +13,7 @@ class SyncRunner(Runner):
     def _run(self) -> None:
         with self._connect() as client:
             client.set_timeout(None)  # a commit may wait for an embedder
-            with Session(client, self.name, self._stop.wait) as session:
+            with Session(client, self.name, self._stop) as session:
                 follower = Follower(
                     client, session, options_of(session.definition), self._stop,
                     on_round=self._done, on_warning=self._warn, on_pending=self._pending,

@@ -18,15 +18,18 @@ from ..client import Client
 from ..client.syncs import SyncFile
 from ..connectors import folder
 from ..connectors.definition import SyncDefinition, from_wire
+from ..connectors.stopping import Stopping
 from ..errors import Code, VecError
 from ..files.documents import documents_of
-from ..files.entry import FileEntry, FileSkipped, SkipReason
+from ..files.entry import FileEntry, FileSkipped, SkipReason, shown
 from ..files.options import FileOptions
 from ..files.walk import walk
 from .batches import Batch, FileChange, in_parts
 from .plan import Plan, plan
 from .reading import QUIET_S, Content, read_whole
 from .stamps import lasting, same_times
+
+__all__ = ["FileOptions", "OnFile", "Session", "Stopping", "Told", "options_of"]
 
 #: Commits in flight: one being read by the daemon, one being embedded, one being written, and one spare.
 _WINDOW: Final = 4
@@ -60,11 +63,10 @@ def nothing(what: str, path: bytes, why: str) -> None:
 class Session:
     """A sync over one connection, which it uses alone. `with` it: at the end the sync is free for others."""
 
-    def __init__(self, client: Client, name: str, wait: Callable[[float], bool], on_file: OnFile = nothing) -> None:
-        """`wait` waits so many seconds, and says whether to stop. Raises VecError `busy` while another runs the sync,
-        or `not_found`."""
+    def __init__(self, client: Client, name: str, stop: Stopping, on_file: OnFile = nothing) -> None:
+        """When `stop` is set, a run ends early. Raises VecError `busy` while another runs the sync, or `not_found`."""
         self._client = client
-        self._wait = wait
+        self._wait = stop.wait
         self._on_file = on_file
         self._held = client.hold_sync(name)
         reply = self._held.next()
@@ -111,11 +113,8 @@ class Session:
             )
         return made
 
-    def _entries(self, given: FileOptions, below: Collection[str] | None = None) -> Iterator[FileEntry]:
-        folders = tuple(f"{path}/" for path in below or ())
-        for entry in walk(self.root, given, self.definition.prefix):
-            if below is not None and entry.relative not in below and not entry.relative.startswith(folders):
-                continue
+    def _entries(self, given: FileOptions, under: str | None = None) -> Iterator[FileEntry]:
+        for entry in walk(self.root, given, self.definition.prefix, under):
             if entry.skipped == SkipReason.EMPTY and os.fsencode(entry.relative) in self._known:
                 entry = self._refilled(entry)
             yield entry
@@ -162,7 +161,8 @@ class Session:
     def plan_paths(self, paths: Collection[bytes], given: FileOptions) -> Plan:
         """The same as `plan` for some paths of the folder, files or folders, and what is below them."""
         outer = _outermost(paths)
-        return plan(self._known, self._entries(given, [os.fsdecode(path) for path in outer]), below=outer)
+        entries = (entry for path in outer for entry in self._entries(given, os.fsdecode(path)))
+        return plan(self._known, entries, below=outer)
 
     def options(self, given: FileOptions) -> FileOptions:
         """With how the library wants its chunks."""
@@ -296,7 +296,9 @@ class Session:
                 told.files[change.what] += 1
                 if change.what != "unchanged":
                     renamed = change.file is not None and change.gone
-                    self._on_file(change.what, change.path, f"was {shown(change.gone[0])}" if renamed else "")
+                    self._on_file(
+                        change.what, change.path, f"was {shown(os.fsdecode(change.gone[0]))}" if renamed else ""
+                    )
 
     def _refused(self, batch: Batch, refused: list[dict[str, Any]]) -> None:
         """Commits what is left of a batch without the files whose documents were refused. What was known of these
@@ -324,15 +326,7 @@ class Session:
 
 def options_of(definition: SyncDefinition) -> FileOptions:
     """Which files a sync takes."""
-    given = dict(definition.parameters)
-    if "exclude" in given:
-        given["exclude"] = tuple(given["exclude"])
-    return FileOptions(**given)
-
-
-def shown(path: bytes) -> str:
-    """A path as text: bytes that are not UTF-8 are escaped."""
-    return path.decode("utf-8", "backslashreplace")
+    return FileOptions.from_wire(dict(definition.parameters))
 
 
 def _outermost(paths: Collection[bytes]) -> list[bytes]:

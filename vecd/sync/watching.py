@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import threading
 import time
@@ -60,6 +61,7 @@ class Watching:
     def _run(self) -> None:
         from watchfiles import watch
 
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs every change
         try:
             watched = watch(
                 self._root, watch_filter=None, debounce=_GATHER_MS, step=_STEP_MS, stop_event=self._stop,
