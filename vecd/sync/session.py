@@ -66,7 +66,7 @@ class Session:
     def __init__(self, client: Client, name: str, stop: Stopping, on_file: OnFile = nothing) -> None:
         """When `stop` is set, a run ends early. Raises VecError `busy` while another runs the sync, or `not_found`."""
         self._client = client
-        self._wait = stop.wait
+        self._stop = stop
         self._on_file = on_file
         self._held = client.hold_sync(name)
         reply = self._held.next()
@@ -121,7 +121,7 @@ class Session:
 
     def _refilled(self, entry: FileEntry) -> FileEntry:
         """A known file that is empty: somebody may have begun to write it anew."""
-        if time.time_ns() - entry.mtime_ns > QUIET_S * 1e9 or self._wait(QUIET_S):
+        if time.time_ns() - entry.mtime_ns > QUIET_S * 1e9 or self._stop.wait(QUIET_S):
             return entry
         try:
             about = os.stat(entry.path)
@@ -152,7 +152,7 @@ class Session:
         self._send()
         while self._flying:
             self._take()
-        if keep and not self._wait(0):
+        if keep and not self._stop.is_set():
             counts = {**told.files, "skipped": told.skipped.total()}
             answer = self._client.commit_sync(self.definition.name, self.definition.generation, run=counts).result()
             told.seq = answer["seq"]
@@ -212,7 +212,7 @@ class Session:
     def _read(self, entry: FileEntry, options: FileOptions) -> Content | None:
         """Its content; None if it is skipped."""
         try:
-            return read_whole(entry, options.bytes_max, self._wait)
+            return read_whole(entry, options.bytes_max, self._stop.wait)
         except FileSkipped as skipped:
             path = os.fsencode(entry.relative)
             if skipped.reason == SkipReason.GONE:  # the next run finds out what became of it
@@ -258,7 +258,7 @@ class Session:
         self._batch.add(change)
         while self._flying and self._flying[0].pending.ready:
             self._take()
-        if self._wait(0):
+        if self._stop.is_set():
             raise VecError(Code.CANCELLED, "the sync was stopped", "the next run continues where it was")
 
     def _send(self) -> None:
