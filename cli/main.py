@@ -28,6 +28,7 @@ COMMANDS = {
     "get": "get",
     "list": "list",
     "count": "count",
+    "update": "update",
     "delete": "delete",
     "library": "library",
     "watch": "watch",

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from vecd.client import Client
 
 Library = Annotated[str, typer.Option("--library", "-l", help="The library.", metavar="NAME")]
+Libraries = Annotated[
+    list[str] | None,
+    typer.Option("--library", "-l", help="The library; can be repeated. all: all libraries.", metavar="NAME"),
+]
 Where = Annotated[
     list[str] | None,
     typer.Option(

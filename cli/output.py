@@ -70,6 +70,23 @@ def load_orjson() -> Any:
     return orjson
 
 
+def colours() -> bool:
+    """Whether stdout is a terminal that takes escape codes, and NO_COLOR is not set."""
+    dumb = os.environ.get("TERM", "").lower() in ("", "dumb", "unknown")
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and not dumb
+
+
+def columns() -> int:
+    """The width of the terminal: COLUMNS if it is set, or as the terminal says; 80 if neither is known."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and 0 < len(given) < 6 and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
 def console() -> Console:
     """Returns Rich's console on stdout. With NO_COLOR it writes no escape codes; Rich alone would keep bold and dim."""
     from rich.console import Console
@@ -100,10 +117,15 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else one_line(str(value))
 
 
+#: Not printable for Python, and shown as they are: line breaks, tabs, and what joins or separates the characters of
+#: emoji and of Indic and Arabic scripts.
+_HARMLESS = "\n\t\u200c\u200d"
+
+
 def printable(text: str) -> str:
     """Untrusted text, made safe for a terminal: escapes control characters, and bytes that are not UTF-8, which Python
     represents as surrogates (PEP 383)."""
-    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(ord(c)) for c in text)
+    return "".join(c if c.isprintable() or c in _HARMLESS else _escaped(ord(c)) for c in text)
 
 
 def _escaped(number: int) -> str:

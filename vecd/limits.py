@@ -144,6 +144,9 @@ FILTER_DEPTH_MAX: Final = 100
 FILTER_PATTERN_CHARS_MAX: Final = 1_000
 FILTER_PATTERN_STEPS_MAX: Final = 1_000
 FILTER_PATTERN_S: Final = 5.0
+#: Fields that one update of metadata sets or removes, and documents whose errors its answer names.
+UPDATE_FIELDS_MAX: Final = 100
+UPDATE_ERRORS_MAX: Final = 100
 #: Characters of filters that are parsed on the event loop; more take milliseconds, and are parsed on a thread.
 FILTER_CHARS_AT_ONCE: Final = 2_000
 #: Filters whose masks are cached; each takes a byte per document.
@@ -171,6 +174,12 @@ RECALL: Final = 0.98
 RECALL_MIN: Final = 0.5
 #: Hits of a search with explanations: people read them, and they are sent in one message.
 EXPLAINED_MAX: Final = PAGE_ITEMS
+#: Hits with passages, likewise; and the length of a passage: some lines of a terminal.
+PASSAGES_MAX: Final = PAGE_ITEMS
+PASSAGE_CHARS_MIN: Final = 20
+PASSAGE_CHARS_MAX: Final = 10_000
+#: Libraries of one search: each is asked for its best hundred.
+SEARCHED_LIBRARIES_MAX: Final = 256
 #: Ids of one get or delete request.
 IDS_MAX: Final = 10_000
 #: Events of one frame. The events of one document are never split, so a document with more makes a larger frame.

@@ -1,12 +1,12 @@
-"""vec search: searches a library by text, by vector, or by queries from stdin."""
+"""vec search: searches libraries by text, by vector, by a document, or by queries from stdin."""
 
 from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -14,7 +14,7 @@ from vecd import limits
 from vecd.errors import Code, VecError
 
 from .. import main, options
-from ..output import Output, console, load_orjson, one_line, printable
+from ..output import Output, colours, columns, load_orjson, printable
 
 if TYPE_CHECKING:
     from vecd.client import Client, Pending
@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 
 app = options.command()
 
-#: The keys of a query of --stdin.
+#: What is searched for: a query has one of these keys.
+_SEARCHED = ("query", "vector", "like")
+#: The keys of a query of --stdin. Others are passed through to its hits.
 _QUERY_KEYS = (
-    "query", "vector", "k", "mode", "where", "recall", "ef", "exact", "group_by", "min_score", "explain",
+    *_SEARCHED, "k", "offset", "mode", "where", "since", "recall", "ef", "exact", "group_by", "min_score", "explain",
+    "library", "libraries", "passage_chars",
 )  # fmt: skip
+_KEYS_HINT = f"the keys of a query are {', '.join(_QUERY_KEYS)}; others are passed through"
+#: The keys of a hit.
+_HIT_KEYS = frozenset(
+    ("rank", "score", "document_id", "chunk_id", "title", "text", "metadata", "passage", "line", "path")
+)
 #: With --stdin: queries in flight.
 _WINDOW = 16
 
@@ -48,18 +56,35 @@ class GroupBy(StrEnum):
 
 @app.command(epilog="Exit status: 0 success, even without hits, 2 usage error, 4 no such library. See vec-search(1).")
 def search(
-    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="The text to search for.")] = None,
+    query: Annotated[
+        list[str] | None, typer.Argument(metavar="[QUERY]...", help="The text to search for; needs no quotes.")
+    ] = None,
     k: Annotated[
         int, typer.Option("-k", min=1, max=limits.HITS_MAX, help="The maximum number of hits.", metavar="K")
     ] = 10,
-    library: options.Library = "default",
+    offset: Annotated[
+        int, typer.Option("--offset", min=0, max=limits.HITS_MAX, help="Skip the best N hits.", metavar="N")
+    ] = 0,
+    library: options.Libraries = None,
     mode: Annotated[
         Mode, typer.Option("--mode", help="Rank by vector, full text, or both; auto: both if possible.")
     ] = Mode.AUTO,
     vector: Annotated[
-        str | None, typer.Option("--vector", help="Search for this vector, a JSON list of numbers.", metavar="JSON")
+        str | None,
+        typer.Option(
+            "--vector", help="Search for this vector, a JSON list of numbers; @FILE or - reads it.", metavar="JSON"
+        ),
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option("--like", help="Search for documents similar to this one.", metavar="ID")
     ] = None,
     where: options.Where = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", help="Only documents changed since then: a cursor, an RFC 3339 time, or as -15m.", metavar="WHEN"
+        ),
+    ] = None,
     group_by: Annotated[
         GroupBy | None,
         typer.Option(
@@ -100,45 +125,113 @@ def search(
         bool, typer.Option("--explain", help="Show how each hit was found, and how reliable the answer is.")
     ] = False,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read queries from stdin, one per line.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="On a terminal, show all of each hit: text, metadata, id.")
+    ] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Search a library by text or by vector; higher scores are better."""
-    if stdin == (query is not None or vector is not None):
-        raise VecError(Code.INVALID_REQUEST, "specify either a QUERY, a --vector, or --stdin", "see vec help search")
-    if query is not None and len(query) > limits.QUERY_CHARS_MAX:
-        raise VecError(
-            Code.INVALID_REQUEST,
-            f"the query has {len(query):,} characters; the limit is {limits.QUERY_CHARS_MAX:,}",
-            "shorten the query, or search by --vector",
-        )
+    """Search libraries by text or by vector; higher scores are better."""
+    text = " ".join(query) if query else None
+    _check(text, vector, like, stdin)
     output = Output(json)
     if group_by is None and not output.json:
         group_by = GroupBy.DOCUMENT
     common: dict[str, Any] = {
-        "library": library, "k": k, "mode": mode.value, "where": where, "exact": exact or None, "ef": ef,
-        "recall": recall, "group_by": group_by and group_by.value, "min_score": min_score, "explain": explain or None,
+        **_named(library), "k": k, "offset": offset or None, "mode": mode.value, "where": where, "since": since,
+        "exact": exact or None, "ef": ef, "recall": recall, "group_by": group_by and group_by.value,
+        "min_score": min_score, "explain": explain or None,
     }  # fmt: skip
     with options.open_client(socket, no_spawn) as client:
         if stdin:
             if _many(client, output, common):
                 raise typer.Exit(main.PARTLY)
             return
-        packed = None if vector is None else _vector(vector, "--vector")
-        if explain:
-            from vecd.client import explained
+        if not output.json and k <= limits.PASSAGES_MAX:
+            from ..hits import passage_chars
 
-            answer = client.request("search", query=query, vector=packed, **common)
-            hits: Iterable[dict[str, Any]] = iter(explained(answer))
-            if not output.json:
-                print(_sure(answer["explain"]), file=sys.stderr)
-        else:
-            hits = client.items("search", "hits", query=query, vector=packed, **common)
+            common["passage_chars"] = passage_chars(columns())
+        packed = None if vector is None else _vector(_given(vector), "--vector")
+        answer = _Answer(client.submit("search", query=text, vector=packed, like=like, **common))
         if output.json:
-            output.objects(hits)
+            output.objects(answer.hits())
         else:
-            _show(hits)
+            _show(answer, verbose=verbose, by_chunk=group_by is GroupBy.CHUNK)
+
+
+def _check(text: str | None, vector: str | None, like: str | None, stdin: bool) -> None:
+    """Refuses what is not one query. Raises VecError `invalid_request`."""
+    if (text is not None or vector is not None) + (like is not None) + stdin != 1:
+        raise VecError(
+            Code.INVALID_REQUEST, "specify either a QUERY, a --vector, --like, or --stdin", "see vec help search"
+        )
+    if text is not None and len(text) > limits.QUERY_CHARS_MAX:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"the query has {len(text):,} characters; the limit is {limits.QUERY_CHARS_MAX:,}",
+            "shorten the query, or search by --vector",
+        )
+
+
+def _named(libraries: list[str] | None) -> dict[str, Any]:
+    """The fields of a request that name the libraries to search."""
+    if not libraries:
+        return {"library": "default"}
+    if "all" in libraries:
+        return {"libraries": ["*"]}
+    return {"library": libraries[0]} if len(libraries) == 1 else {"libraries": libraries}
+
+
+def _given(vector: str) -> str:
+    """The value of --vector: itself, or what is in the file that it names. Raises VecError `invalid_request`."""
+    if vector != "-" and not vector.startswith("@"):
+        return vector
+    path = "stdin" if vector in ("-", "@-") else vector[1:]
+    try:
+        if path == "stdin":
+            return sys.stdin.buffer.read(limits.LINE_BYTES_MAX).decode()
+        with open(path, "rb") as file:
+            return file.read(limits.LINE_BYTES_MAX).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise VecError(Code.INVALID_REQUEST, f"--vector: cannot read {path} ({why})") from error
+
+
+class _Answer:
+    """The answer to one search, as it arrives."""
+
+    def __init__(self, pending: Pending) -> None:
+        self._pending = pending
+        self.about: dict[str, Any] = {}  # what it has beside the hits, once these have been read
+
+    def hits(self) -> Iterator[dict[str, Any]]:
+        """The hits. Raises VecError."""
+        from vecd.client import explained
+
+        for reply in self._pending.parts():
+            if reply.kind == "items":
+                yield from reply.body
+                continue
+            self.about = reply.body
+            yield from explained(reply.body) if "explain" in reply.body else reply.body.get("hits", ())
+
+
+def _show(answer: _Answer, *, verbose: bool, by_chunk: bool) -> None:
+    """Prints the hits on a terminal, or why there are none."""
+    from ..hits import HitView, certainty
+
+    view = HitView(columns=columns(), colours=colours(), verbose=verbose, by_chunk=by_chunk)
+    none = True
+    for hit in answer.hits():
+        if none and "explain" in answer.about:
+            for line in certainty(answer.about["explain"]):
+                print(line, file=sys.stderr)
+        none = False
+        print("\n".join(view.lines(hit)))
+    if none:
+        why = answer.about.get("no_hits")
+        print(f"no hits: {printable(why)}" if why else "no hits", file=sys.stderr)
 
 
 #: The errors for which a line of --stdin is rejected; any other error ends the run.
@@ -152,19 +245,21 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> int:
     their number."""
     from .. import input_lines
 
-    flying: deque[tuple[str, dict[str, Any], Pending] | VecError] = deque()
+    flying: deque[tuple[str, _Query, Pending] | VecError] = deque()
     refused = 0
+    similar: set[str] = set()
 
     def answer() -> None:
         nonlocal refused
         first = flying.popleft()
         if not isinstance(first, VecError):
             where, query, pending = first
+            about = {"query": query.fields.get("query"), **query.passed}
             try:
-                output.objects(({"query": query.get("query"), **hit} for hit in _hits(pending)), flush=True)
+                output.objects(({**about, **hit} for hit in _Answer(pending).hits()), flush=True)
                 return
             except VecError as error:
-                if not _is_the_lines_own(error, query):
+                if not _is_the_lines_own(error, query.fields):
                     raise
                 first = VecError(error.code, f"{where}: {error.message}", error.hint, **error.details)
         refused += 1
@@ -180,7 +275,10 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> int:
             except VecError as error:
                 flying.append(error)
             else:
-                pending = client.submit("search", **{**common, **query})
+                for key in query.passed.keys() - similar:
+                    _warn_similar(key, f"{line.file}:{line.number}")
+                similar |= query.passed.keys()
+                pending = client.submit("search", **query.over(common))
                 flying.append((f"{line.file}:{line.number}", query, pending))
             if len(flying) >= _WINDOW:
                 answer()
@@ -195,9 +293,22 @@ def _is_the_lines_own(error: VecError, query: dict[str, Any]) -> bool:
     return error.code in _REFUSALS and (error.code == Code.DIMENSION_MISMATCH or field in query)
 
 
-def _query(line: Line) -> dict[str, Any]:
-    """Parses a line of --stdin: a text, or an object with "query" and/or "vector" and overrides of the options. Raises
-    VecError `invalid_request`, naming the line."""
+class _Query(NamedTuple):
+    """A line of --stdin."""
+
+    fields: dict[str, Any]  # of the request
+    passed: dict[str, Any]  # what its hits are to have
+
+    def over(self, common: dict[str, Any]) -> dict[str, Any]:
+        """The request, where the options are `common`."""
+        if "library" in self.fields or "libraries" in self.fields:
+            common = {key: value for key, value in common.items() if key not in ("library", "libraries")}
+        return {**common, **self.fields}
+
+
+def _query(line: Line) -> _Query:
+    """Parses a line of --stdin: a text, or an object with a query and overrides of the options. Raises VecError
+    `invalid_request`, naming the line."""
     from vecd.wire import strict_json
 
     load_orjson()
@@ -207,22 +318,31 @@ def _query(line: Line) -> dict[str, Any]:
     text = line.data.strip()
     try:
         if not text.startswith(b"{"):
-            return {"query": text.decode()}
+            return _Query({"query": text.decode()}, {})
         given = strict_json.loads(text)
     except (VecError, ValueError) as error:
         raise VecError(Code.INVALID_REQUEST, f"{where}: not a query: {error}") from error
-    for key in given:
-        if key not in _QUERY_KEYS:
-            hint = f"the keys of a query are {', '.join(_QUERY_KEYS)}"
-            raise VecError(Code.INVALID_REQUEST, f"{where}: unknown key {key!r}", hint)
-    query = {key: given[key] for key in _QUERY_KEYS if key in given and key != "vector"}
-    if isinstance(query.get("where"), str):
-        query["where"] = [query["where"]]
+    fields = {key: given[key] for key in _QUERY_KEYS if key in given and key != "vector"}
+    passed = {key: value for key, value in given.items() if key not in _QUERY_KEYS}
+    for key in passed.keys() & _HIT_KEYS:
+        raise VecError(
+            Code.INVALID_REQUEST, f"{where}: the key {key!r} is one of a hit, and cannot be passed through", _KEYS_HINT
+        )
+    if isinstance(fields.get("where"), str):
+        fields["where"] = [fields["where"]]
     if "vector" in given:
-        query["vector"] = _vector(given["vector"], where)
-    if "query" not in query and "vector" not in query:
-        raise VecError(Code.INVALID_REQUEST, f'{where}: a query needs a "query" or a "vector"')
-    return query
+        fields["vector"] = _vector(given["vector"], where)
+    if not any(key in fields for key in _SEARCHED):
+        raise VecError(Code.INVALID_REQUEST, f'{where}: a query needs a "query", a "vector" or a "like"', _KEYS_HINT)
+    return _Query(fields, passed)
+
+
+def _warn_similar(key: str, where: str) -> None:
+    """Warns of a key that is passed through and may be a misspelt one of a query."""
+    from vecd.errors import nearest
+
+    if (close := nearest(key, _QUERY_KEYS)) is not None:
+        options.say(f"warning: {where}: the key {key!r} is passed through to the hits; did you mean {close!r}?")
 
 
 def _vector(given: Any, where: str) -> bytes:
@@ -240,56 +360,3 @@ def _vector(given: Any, where: str) -> bytes:
         raise VecError(
             Code.INVALID_REQUEST, f"{where}: not a vector: must be a JSON list of numbers ({error})"
         ) from error
-
-
-def _hits(pending: Pending) -> Iterator[dict[str, Any]]:
-    from vecd.client import explained
-
-    for reply in pending.parts():
-        if reply.kind == "items":
-            yield from reply.body
-        elif "explain" in reply.body:
-            yield from explained(reply.body)
-        else:
-            yield from reply.body.get("hits", ())
-
-
-def _sure(explain: dict[str, Any]) -> str:
-    """Formats the reliability of an answer as one line."""
-    if explain["exact"]:
-        sure = "exact"
-    else:
-        measured = "not measured yet" if explain["recall"] is None else f"{explain['recall']:.3f} measured"
-        kept = {True: " and met", False: " but not met", None: ""}[explain["met"]]
-        sure = f"approximate, recall {measured}, {explain['promise']:g} promised{kept}"
-    return f"mode {explain['mode']}, index {explain['index']}, as of event {explain['seq']:,}: {sure}"
-
-
-def _from(explain: dict[str, Any]) -> str:
-    """Formats the ranks and scores of a hit as one line."""
-    rankings = [(name, explain[name]) for name in ("vector", "text") if explain.get(name)]
-    return ", ".join(f"{name}: rank {each['rank']:,}, score {each['score']:.4f}" for name, each in rankings)
-
-
-def _show(hits: Iterable[dict[str, Any]]) -> None:
-    """Prints hits on a terminal: rank, score, chunk id, title, and the beginning of the text."""
-    from rich.text import Text
-
-    terminal = console()
-    none = True
-    for hit in hits:
-        none = False
-        head = Text.assemble(
-            (f"{hit['rank']:>3}  ", "dim"), (f"{hit['score']:.4f}  ", "green"), (one_line(hit["chunk_id"]), "bold")
-        )
-        if hit["title"]:
-            head.append(f"  {one_line(hit['title'])}")
-        terminal.print(head, soft_wrap=True)
-        if "explain" in hit:
-            terminal.print(Text(f"     {_from(hit['explain'])}"), soft_wrap=True)
-        if hit["text"]:
-            text = " ".join(printable(hit["text"]).split())
-            room = max(20, terminal.width - 5)
-            terminal.print(Text(f"     {text if len(text) <= room else text[: room - 1] + '…'}", style="dim"))
-    if none:
-        print("no hits", file=sys.stderr)

@@ -211,10 +211,15 @@ class Once:
 
 
 class Writers:
-    """Writes and deletes in a library during the block, in two threads, from a seed. `once`: no id is written twice."""
+    """Writes and deletes in a library during the block, in two threads, from a seed. `once`: no id is written twice.
 
-    def __init__(self, instance: Instance, library: str, seed: int, *, once: bool = False) -> None:
+    `ahead`: how many batches they write before somebody waits for them. Without it, the snapshot of a slow mirror grows
+    as fast as it is read, on a busy machine.
+    """
+
+    def __init__(self, instance: Instance, library: str, seed: int, *, once: bool = False, ahead: int = 10**9) -> None:
         self._instance, self._library, self._once = instance, library, once
+        self._ahead = self._allowed = ahead
         self._stop = threading.Event()
         self._failures: list[BaseException] = []
         self._threads = [threading.Thread(target=self._run, args=(seed * 10 + number,)) for number in range(2)]
@@ -226,6 +231,8 @@ class Writers:
             with self._instance.connect() as client:
                 ids = Once(seed, numbers) if self._once else Again(numbers)
                 while not self._stop.wait(ids.pause_s):
+                    if self.batches >= self._allowed:
+                        continue
                     lines = [self._line(numbers, ids) for _ in range(numbers.randrange(1, 30))]
                     client.ingest(lines, self._library)
                     self.batches += 1
@@ -253,6 +260,7 @@ class Writers:
 
     def wait_for_more(self, count: int) -> None:
         wanted = self.batches + count
+        self._allowed = wanted + self._ahead
         until(lambda: self.batches >= wanted or self._failures, "more writes")
 
 
@@ -312,7 +320,7 @@ def test_a_mirror_by_command_killed_as_a_whole_at_random_ends_up_equal(instance:
     source, mirror = fresh(instance), fresh(instance)
     watch = ["watch", "--format", "ingest", "--snapshot", "-l", source, "--consumer", f"to-{mirror}", "--batch", "50",
              "--exec", f"vec ingest -l {mirror} --no-spawn > /dev/null"]  # fmt: skip
-    with Writers(instance, source, seed, once=True) as writers:
+    with Writers(instance, source, seed, once=True, ahead=30) as writers:
         writers.wait_for_more(10)
         for turn in range(6):
             with running(instance, *watch, start_new_session=True) as watcher:

@@ -160,9 +160,9 @@ def test_what_full_text_would_take_for_an_operator_is_only_text(instance: Instan
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "specify either a QUERY, a --vector, or --stdin"),
-        (["words", "--stdin"], "specify either a QUERY, a --vector, or --stdin"),
-        (["--vector", "[1]", "--stdin"], "specify either a QUERY, a --vector, or --stdin"),
+        ([], "specify either a QUERY, a --vector, --like, or --stdin"),
+        (["words", "--stdin"], "specify either a QUERY, a --vector, --like, or --stdin"),
+        (["--vector", "[1]", "--stdin"], "specify either a QUERY, a --vector, --like, or --stdin"),
         (["words", "-k", "0"], "-k"),
         (["words", "-k", "1000001"], "-k"),
         (["words", "--mode", "guess"], "--mode"),
@@ -322,7 +322,7 @@ def test_a_query_is_answered_while_stdin_stays_open(instance: Instance, texts: s
     ("line", "reason"),
     [
         (b'{"query": ', "stdin:3: not a query"),
-        (b'{"k": 3}', 'stdin:3: a query needs a "query" or a "vector"'),
+        (b'{"k": 3}', 'stdin:3: a query needs a "query", a "vector" or a "like"'),
         (b'{"vector": "abc"}', "stdin:3: not a vector"),
         (b"caf\xe9", "stdin:3: not a query"),
         (b"x" * (limits.LINE_BYTES_MAX + 1), "stdin:3: the line exceeds"),

@@ -52,7 +52,7 @@ SEEN = {
     "status": (["status"], r"pid \d+"),
     "list": (["list"], r"logs +Log rotation +1 +.*cron"),
     "count": (["count"], r"^default: 2 documents, 2 chunks$"),
-    "search": (["search", "rotate logs"], r"1  0\.\d{4}  logs#0  Log rotation"),
+    "search": (["search", "rotate logs"], r"^  1  Log rotation  logs +0\.\d{4}$"),
     "get": (["get", "logs"], r"(?s)logs.*title +Log rotation.*cron.*Rotate the logs every night\."),
     "library list": (["library", "list"], r"default +2 +2 +256 +cosine +pq +hash +\d"),
     "library show": (
@@ -192,19 +192,35 @@ def test_columns_may_be_set_for_a_terminal_that_lies(instance: Instance) -> None
     assert max(map(len, seen.out.splitlines())) <= 60
 
 
-def test_a_long_text_is_shortened_to_a_line_and_a_pipe_gets_all_of_it(instance: Instance) -> None:
+def test_a_long_text_is_shortened_to_two_lines_and_a_pipe_gets_all_of_it(instance: Instance) -> None:
     library = fresh(instance)
     text = "word " * 100
     instance.vec("ingest", "-l", library, stdin=ndjson([{"id": "a", "text": text}]))
     seen = on_a_terminal(instance, "search", "word", "-l", library, columns=80, NO_COLOR="1")
     assert "…" in seen.out
-    assert len(seen.out.splitlines()) == 2
+    assert len(seen.out.splitlines()) == 3
     assert instance.objects("search", "word", "-l", library)[0]["text"] == text
 
 
-def test_no_hits_is_said_on_stderr(instance: Instance) -> None:
-    seen = on_a_terminal(instance, "search", "word", "-l", fresh(instance))
-    assert (seen.out, seen.err) == ("", "no hits\n")
+def test_no_hits_is_said_on_stderr_with_the_reason(instance: Instance) -> None:
+    empty = fresh(instance)
+    words = fresh(instance, embedder="none")
+    instance.vec("ingest", "-l", words, stdin='{"id": "a", "text": "rotate the logs", "vector": [1]}\n')
+    for arguments, why in (
+        (["word", "-l", empty], f"library '{empty}' is empty"),
+        (["word", "-w", "id = x"], "no document matches the filter"),
+        (["word", "--since", "now"], "no document has changed since now"),
+        (["rotate", "--min-score", "9"], "no hit has a score of 9 or more"),
+        (["rotate", "--offset", "7"], "there are only 2 hits, and the offset is 7"),
+        (["zebra", "--mode", "text"], "no document contains the word"),
+        (["zebra", "-l", words], "no document contains the word, and without an embedder only words are compared"),
+        (["two zebras", "-l", words], "no document contains any of the words, and without an embedder only words are"
+         " compared"),
+        (["--like", "a", "-l", words], f"library '{words}' has no other document"),
+    ):  # fmt: skip
+        seen = on_a_terminal(instance, "search", *arguments)
+        assert (seen.status, seen.out, seen.err.splitlines()[-1]) == (0, "", f"no hits: {why}")
+        assert instance.vec("search", *arguments).stdout == ""
 
 
 def test_a_list_of_very_many_is_cut_on_a_terminal_and_says_so(instance: Instance) -> None:

@@ -29,6 +29,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "library.delete": Client.delete_library,
     "ingest": Client.ingest,
     "delete": Client.delete,
+    "update": Client.update,
     "get": Client.get,
     "list": Client.documents,
     "count": Client.count,

@@ -62,7 +62,7 @@ def test_hits_from_memory_are_those_from_the_store(database: Database, monkeypat
     first, second, third = write(database, "one", "two", "three")
     hits = HitCache(database, Damage(database))
     assert hits.hits([(second, 0.5), (first, 0.25)]) == [expected(1, "two", 1, 0.5), expected(0, "one", 2, 0.25)]
-    both = hits.hits_of_each([[(third, 1.0)], [(first, 0.75), (third, 0.5)]], 11)
+    both = hits.hits_of_each([[(third, 1.0)], [(first, 0.75), (third, 0.5)]], [11, 11])
     assert both == [[expected(2, "three", 11, 1.0)], [expected(0, "one", 11, 0.75), expected(2, "three", 12, 0.5)]]
     monkeypatch.setattr(database, "read_transaction", lambda: pytest.fail("it is read again"))
     assert hits.hits([(third, 0.5), (second, 0.25)]) == [expected(2, "three", 1, 0.5), expected(1, "two", 2, 0.25)]

@@ -23,10 +23,21 @@ CURSORS = st.one_of(
 )  # fmt: skip
 FILTERS = st.one_of(
     st.sampled_from(
-        ["n = 1", "n > 0 and not (t exists)", "t ^= 'a'", "document_id = a", "a.b in (1, 'x', true)", "((("]
+        [
+            "n = 1",
+            "t ~ 'a+'",
+            "t contains a",
+            "n > 2026-01-01",
+            "n > 0 and not (t exists)",
+            "t ^= 'a'",
+            "document_id = a",
+            "a.b in (1, 'x', true)",
+            "(((",
+        ]
     ),
     st.text("abn.()'\"<>=!^, 0123456789\\or", max_size=40),
 )
+FIELD_NAMES = st.one_of(st.sampled_from(["n", "a.b", "a.b.c", "'x y'.z", "title", "metadata.title", "", "a="]), TEXTS)
 FLAGS = st.booleans()
 COUNTS = st.one_of(st.integers(0, 5), st.sampled_from([100, 1_000, 2**31, 2**62, 2**63 - 1, -1]))
 SECONDS = st.one_of(st.sampled_from([0, 0.01, 1e-300, 1e308, float("inf"), float("nan"), -1, -0.0]), st.floats(0, 0.05))
@@ -135,6 +146,11 @@ FIELDS: dict[str, dict[str, Values]] = {
     "library.delete": {"library": LIBRARIES},
     "ingest": {"library": LIBRARIES, "documents": DOCUMENTS, "strict": FLAGS, "detail": FLAGS},
     "delete": {"library": LIBRARIES, "ids": st.lists(IDS, max_size=3), "where": WHERE},
+    "update": {
+        "library": LIBRARIES, "ids": st.lists(IDS, max_size=3), "where": WHERE,
+        "set": st.one_of(st.dictionaries(FIELD_NAMES, JSON, max_size=3), JSON),
+        "unset": st.lists(FIELD_NAMES, max_size=2),
+    },
     "get": {"library": LIBRARIES, "ids": st.lists(IDS, max_size=20), "vectors": FLAGS},
     "list": {"library": LIBRARIES, "where": WHERE},
     "count": {"library": LIBRARIES, "where": WHERE},
@@ -142,6 +158,8 @@ FIELDS: dict[str, dict[str, Values]] = {
         "library": LIBRARIES, "query": TEXTS, "vector": VECTORS, "k": COUNTS, "ef": COUNTS, "exact": FLAGS,
         "mode": st.sampled_from(["auto", "hybrid", "vector", "text", "no such"]), "where": WHERE, "recall": SHARES,
         "explain": FLAGS, "group_by": st.sampled_from(["document", "chunk", ""]), "min_score": SHARES,
+        "libraries": st.lists(st.one_of(LIBRARIES, st.just("*")), max_size=3), "like": IDS, "offset": COUNTS,
+        "since": CURSORS, "passage_chars": COUNTS,
     },
     "watch": {
         "libraries": st.lists(LIBRARIES, max_size=2), "types": st.lists(TYPES, max_size=2), "where": WHERE,

@@ -96,6 +96,17 @@ def test_documents_are_listed_got_and_deleted_by_filter(http: httpx.Client, libr
     assert http.get(f"/v1/libraries/{library}/count", params={"where": "n < 60"}).json()["documents"] == 49
 
 
+def test_metadata_is_updated_by_id_and_by_filter(http: httpx.Client, library: str) -> None:
+    at = f"/v1/libraries/{library}/documents"
+    http.post(at, json={"documents": [{"id": f"d{n}", "text": "x", "metadata": {"n": n}} for n in range(3)]})
+    body = {"ids": ["d0", "none"], "set": {"author.name": "Ada"}}
+    assert http.post(f"{at}/update", json=body).json()["missing_ids"] == ["none"]
+    assert http.post(f"{at}/update", json={"where": "n > 0", "unset": ["n"]}).json()["updated"] == 2
+    found = [http.get(f"{at}/d{n}").json()["metadata"] for n in range(3)]
+    assert found == [{"author": {"name": "Ada"}, "n": 0}, {}, {}]
+    assert http.post(f"{at}/update", json={"ids": ["d0"], "sets": {}}).status_code == 400
+
+
 def test_a_long_answer_comes_in_parts_and_is_whole(http: httpx.Client, vectors: str) -> None:
     text = "x" * 900_000
     documents = [{"id": f"d{n:02}", "text": text, "vector": [1, 2, n]} for n in range(20)]  # more than a frame

@@ -165,10 +165,13 @@ def test_answers_have_the_documented_keys_and_no_others(http: httpx.Client, exac
     call("PUT", library + "/documents/{document}", json={"text": "rotate the logs every night"})
     call("GET", library + "/documents/{document}", "?vectors=true")
     call("POST", f"{library}/documents/get", json={"ids": ["a", "missing"]})
+    call("POST", f"{library}/documents/update", json={"ids": ["a", "missing"], "set": {"k": 1}})
     call("GET", f"{library}/count", "?where=nothing = 1")
     (hit,) = call("GET", f"{library}/search", "?query=logs&explain=true&k=1&mode=text&min_score=0")["hits"]
     assert hit["document_id"] == "a"
     call("POST", f"{library}/search", json={"query": "logs", "mode": "vector"})
+    call("POST", "/v1/search", json={"query": "logs", "passage_chars": 40, "explain": True, "libraries": ["*"]})
+    call("POST", "/v1/search", json={"like": "a", "since": "-1h", "offset": 1})
     call("POST", f"{library}/rebuild", json={"index": "flat"})
     call("GET", library)
     call("GET", "/v1/libraries")

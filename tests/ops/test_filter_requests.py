@@ -117,7 +117,10 @@ async def test_where_there_is_nothing_nothing_is_found(ops: Ops, op: str) -> Non
     }.get(op, {"hits": []})
     for library in ("empty", "unset", "some"):
         expected = {**nothing, "library": library} if op == "count" else nothing
-        assert await ask(ops, op, library=library, where=["year < 0"]) == expected
+        answer = await ask(ops, op, library=library, where=["year < 0"])
+        if "hits" in answer:
+            assert answer.pop("no_hits") in (f"library {library!r} is empty", "no document matches the filter")
+        assert answer == expected
     assert (await ops.call("status"))["seq"] == seq
 
 

@@ -123,18 +123,29 @@ class Client(ConnectorMethods, SyncMethods):
         query: str | None = None,
         *,
         vector: Any = None,
+        like: str | None = None,
         k: int = 10,
+        offset: int = 0,
         library: str = "default",
+        libraries: Sequence[str] | None = None,
         mode: str = "auto",
         where: str | Sequence[str] = (),
+        since: str | None = None,
         ef: int | None = None,
         exact: bool = False,
         recall: float | None = None,
         group_by: str | None = None,
         min_score: float | None = None,
         explain: bool = False,
+        passage_chars: int | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """The k best hits, best first: `{"rank","score","document_id","chunk_id","title","text","metadata"}`.
+        """The k best hits behind the first `offset`, best first: `{"rank","score","document_id","chunk_id","title",
+        "text","metadata"}`.
+
+        `like` is the id of a document, in place of a query or a vector: the hits are similar to it. `libraries` are
+        searched together, `["*"]` all of them; their hits have `library`. `since` is a position as `watch` has it:
+        only documents that were written after it. With `passage_chars` each hit has a `passage` of that length, with
+        the places of the query's words: `{"text","marks","lines","title_marks"}`.
 
         `where` are filters, all of which must match; vec-search(1) describes their language. `recall` is the share of
         the nearest neighbours that an approximate search is to find; it overrides the library's promise. `ef` sets the
@@ -150,7 +161,8 @@ class Client(ConnectorMethods, SyncMethods):
         fields: dict[str, Any] = {
             "library": library, "query": query, "vector": packed, "k": k, "mode": mode, "where": _filters(where),
             "ef": ef, "exact": exact or None, "recall": recall, "group_by": group_by, "min_score": min_score,
-            "explain": explain or None,
+            "explain": explain or None, "like": like, "offset": offset or None, "since": since,
+            "libraries": None if libraries is None else list(libraries), "passage_chars": passage_chars,
         }  # fmt: skip
         return iter(explained(self.request("search", **fields))) if explain else self.items("search", "hits", **fields)
 
@@ -163,6 +175,23 @@ class Client(ConnectorMethods, SyncMethods):
     ) -> dict[str, Any]:
         """Deletes documents by id or by filters; returns `{"deleted","missing","missing_ids","seq"}`."""
         return self.request("delete", library=library, ids=ids, where=_filters(where))
+
+    def update(
+        self,
+        ids: list[str] | None = None,
+        library: str = "default",
+        *,
+        where: str | Sequence[str] = (),
+        set: dict[str, Any] | None = None,
+        unset: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Changes the metadata of documents, by id or by filters, without embedding them again. `set` maps fields to
+        values, `unset` are fields to remove; they are written as in filters: `author.name`. Returns
+        `{"updated","unchanged","missing","missing_ids","failed","errors","seq"}`; `errors` are
+        `{"id","code","message",…}`."""
+        return self.request(
+            "update", library=library, ids=ids, where=_filters(where), set=set or None, unset=list(unset) or None
+        )
 
     def documents(self, library: str = "default", *, where: str | Sequence[str] = ()) -> Iterator[dict[str, Any]]:
         """The library's documents, or those that match the filters, by id: `{"id","title","chunks","metadata"}`. All
@@ -475,7 +504,12 @@ class Client(ConnectorMethods, SyncMethods):
 def explained(answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The hits of a search with `explain`, each with the explanation of the hit and of the answer as a whole."""
     whole = answer.get("explain") or {}
-    return [{**hit, "explain": {**whole, **(hit.get("explain") or {})}} for hit in answer["hits"]]
+    of_libraries = whole.get("libraries") or {}
+
+    def about(hit: dict[str, Any]) -> dict[str, Any]:
+        return {**of_libraries.get(hit.get("library"), whole), **(hit.get("explain") or {})}
+
+    return [{**hit, "explain": about(hit)} for hit in answer["hits"]]
 
 
 def _packed(documents: list[dict[str, Any]], strict: bool, *, texts: bool = False) -> Packed:

@@ -247,13 +247,7 @@ async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot
     warnings: list[str] = []
     if library.library_id:
         async with slot:
-            behind = engine.database.submit(lambda tx: None, sender=slot.sender)  # the sender's earlier writes
-            await asyncio.wrap_future(behind)
-            with engine.views.open():
-                selection = await _select(engine, library, where)
-                refuse_warnings(selection)
-                warnings = _warnings(engine, library, selection)
-                found = await engine.read(_versions, engine, selection)
+            found, warnings = await find_versions(engine, library, where, slot)
             start = 0
             while page := found[start : start + documents_per_delete(engine)]:
                 start += len(page)
@@ -263,6 +257,19 @@ async def delete_where(engine: Engine, name: str, where: Filter, slot: WriteSlot
                 deleted += gone
     answer = {"deleted": deleted, "missing": 0, "missing_ids": [], "seq": seq}
     return {**answer, "warnings": warnings} if warnings else answer
+
+
+async def find_versions(
+    engine: Engine, library: Library, where: Filter, slot: WriteSlot
+) -> tuple[list[Version], list[str]]:
+    """The documents that match a filter after the sender's earlier writes, by id; and warnings. A filter with a field
+    that no document has is refused. Within `async with slot`."""
+    behind = engine.database.submit(lambda tx: None, sender=slot.sender)  # the sender's earlier writes
+    await asyncio.wrap_future(behind)
+    with engine.views.open():
+        selection = await _select(engine, library, where)
+        refuse_warnings(selection)
+        return await engine.read(_versions, engine, selection), _warnings(engine, library, selection)
 
 
 def documents_per_delete(engine: Engine) -> int:

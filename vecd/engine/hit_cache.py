@@ -8,7 +8,8 @@ becomes the old one, whose chunks are dropped unless they are used again. Damage
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -24,6 +25,9 @@ Ranking = list[tuple[int, float]]
 
 #: By chunk label: the hit's rank and score in each ranking that it comes from.
 Explained = dict[int, dict[str, Any]]
+
+#: By chunk label: fields of a hit.
+About = Mapping[int, dict[str, Any]]
 
 #: Digits of a score behind the point.
 SCORE_DIGITS = 6
@@ -43,9 +47,13 @@ class HitCache:
         self._old: dict[int, _Chunk] = {}
         self._young_chars = 0
 
-    def hits(self, ranking: Ranking, first_rank: int = 1) -> list[dict[str, Any]]:
-        """The hits of a ranking, `first_rank` being the rank of its first."""
-        hits = _hits(ranking, self._chunks({label for label, _ in ranking}), first_rank)
+    def hits(
+        self, ranking: Ranking, first_rank: int = 1, *, before: About | None = None, after: About | None = None
+    ) -> list[dict[str, Any]]:
+        """The hits of a ranking, `first_rank` being the rank of its first. `before` and `after` have fields by label,
+        to be added before and after those of the chunk."""
+        chunks = self._chunks({label for label, _ in ranking})
+        hits = _hits(ranking, chunks, first_rank, before or {}, after or {})
         assert hits is not None
         return hits
 
@@ -54,12 +62,16 @@ class HitCache:
         there = self._chunks(set(labels)).items()
         return {label: (chunk["title"], chunk["text"]) for label, chunk in there if chunk is not None}
 
-    def hits_of_each(self, rankings: list[Ranking], first_rank: int = 1) -> list[list[dict[str, Any]] | None]:
-        """The hits of several rankings, read together; None for those beyond limits.HITS_AT_ONCE_CHARS."""
+    def hits_of_each(
+        self, rankings: list[Ranking], first_ranks: Iterable[int] | None = None
+    ) -> list[list[dict[str, Any]] | None]:
+        """The hits of several rankings, read together; None for those beyond limits.HITS_AT_ONCE_CHARS. `first_ranks`
+        are the ranks of the first hit of each; None: 1."""
         short_first = sorted(rankings, key=len)
         labels = dict.fromkeys(label for ranking in short_first for label, _ in ranking)
         chunks = self._chunks(labels, limits.HITS_AT_ONCE_CHARS)
-        return [_hits(ranking, chunks, first_rank) for ranking in rankings]
+        firsts = [1] * len(rankings) if first_ranks is None else first_ranks
+        return [_hits(ranking, chunks, first) for ranking, first in zip(rankings, firsts, strict=True)]
 
     def _chunks(self, labels: Iterable[int], chars_max: int | None = None) -> dict[int, dict[str, Any] | None]:
         """What hits show of these chunks, which are distinct; None for deleted and damaged ones. With
@@ -98,12 +110,18 @@ class HitCache:
         self._young_chars += chunk.chars
 
 
-def _hits(ranking: Ranking, chunks: dict[int, dict[str, Any] | None], first_rank: int) -> list[dict[str, Any]] | None:
+def _hits(
+    ranking: Ranking,
+    chunks: dict[int, dict[str, Any] | None],
+    first_rank: int,
+    before: About = MappingProxyType({}),
+    after: About = MappingProxyType({}),
+) -> list[dict[str, Any]] | None:
     """None if not all of the chunks have been read."""
     if any(label not in chunks for label, _ in ranking):
         return None
     return [
-        {"rank": rank, "score": round(score, SCORE_DIGITS), **chunk}
+        {"rank": rank, "score": round(score, SCORE_DIGITS), **before.get(label, {}), **chunk, **after.get(label, {})}
         for rank, (label, score) in enumerate(ranking, first_rank)
         if (chunk := chunks[label]) is not None  # it may be damaged, or the vacuum has deleted it since
     ]

@@ -164,20 +164,20 @@ class BatchBuilder:
         title, metadata = document.get("title"), document.get("metadata")
         if title is not None:
             _check_text("title", title, limits.TITLE_BYTES_MAX)
-        metadata_json = _metadata_json(metadata) if metadata else _no_metadata(metadata)
+        packed_metadata = metadata_json(metadata) if metadata else _no_metadata(metadata)
         texts, vectors = self._contents(document, chunks)
         dimension = self._check_vectors(vectors, len(texts)) if vectors is not None else self.dimension
-        given = [title, metadata_json, document.get("text"), document.get("texts"), vectors]
+        given = [title, packed_metadata, document.get("text"), document.get("texts"), vectors]
         document_id = document.get("id")
         if document_id is None:
             document_id = digest_of_form(given)
         else:
             _check_id(document_id)
         self.dimension = dimension  # by now nothing can refuse the document, whose vector may be the first
-        embedded_digest = store.content_digest(title, metadata_json, texts, None)
+        embedded_digest = store.content_digest(title, packed_metadata, texts, None)
         entry = Entry(
-            index, document_id, False, title, metadata_json,
-            store.content_digest(title, metadata_json, texts, filter(None, vectors)) if vectors else embedded_digest,
+            index, document_id, False, title, packed_metadata,
+            store.content_digest(title, packed_metadata, texts, filter(None, vectors)) if vectors else embedded_digest,
             len(self.texts), len(texts), embedded_digest if vectors else "", partial(digest_of_form, given),
         )  # fmt: skip
         self.entries.append(entry)
@@ -499,7 +499,8 @@ def _no_metadata(metadata: Any) -> str:
     raise _not_an_object(metadata)
 
 
-def _metadata_json(metadata: Any) -> str:
+def metadata_json(metadata: Any) -> str:
+    """Metadata as the store has it. Raises VecError `invalid_document`."""
     if not isinstance(metadata, dict):
         raise _not_an_object(metadata)
     try:

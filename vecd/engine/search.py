@@ -20,7 +20,7 @@ words; their order is verified in the texts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
@@ -52,14 +52,14 @@ GROUPS: Final = ("document", "chunk")
 
 #: Damaged documents that the warnings of an answer name; more are counted.
 _DAMAGE_SHOWN = 3
-_RRF = 20
-#: The weight of the full-text ranking; that of the vector ranking is 1.
-_WORDS_WEIGHT = 1.5
-#: The weight of a first place for a document whose title equals the query: it is among the first even if others are
-#: first in both rankings.
-_TITLE_WEIGHT = 2.0
+_RRF: Final = 20
+#: The weight of each ranking.
+WEIGHTS: Final = {"vector": 1.0, "text": 1.5}
+#: Added to the score of a document whose title equals the query, twice a first place: it is among the first even if
+#: others are first in both rankings.
+TITLE_SCORE: Final = 2.0 / (_RRF + 1)
 #: Fusing needs more than k of each ranking: what one puts at 30 and the other at 2 may be among the best ten.
-_FUSED_DEPTH_MIN = 100
+FUSED_DEPTH_MIN = 100
 #: Terms of a query that full text searches for; a longer query is a document.
 _TERMS_MAX = 256
 #: Characters of a query that are analysed on the event loop: a few milliseconds.
@@ -84,6 +84,16 @@ class Query:
     explain: bool = False  # say where each hit comes from, and how sure the answer is
     group: str | None = None  # what a hit is: "document" or "chunk"; None: a document in mode auto, else a chunk
     min_score: float | None = None  # hits with a lower score are left out
+    offset: int = 0  # the first hits, which are left out; ranks count them
+    floor: int | None = None  # only documents whose chunks have this label or a higher one
+    without: range | None = None  # the labels of the chunks of a document that is no hit
+    bare: bool = False  # the caller reads the hits, and wants `explained`
+
+    @property
+    def ranked_max(self) -> int:
+        """How many of the best it takes to have k hits."""
+        without = 0 if self.without is None else len(self.without)
+        return self.offset + self.k + without
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,11 @@ class SearchResult:
     hits: list[dict[str, Any]] | None
     explain: dict[str, Any] | None = None  # of the answer as a whole; None unless it was asked for
     warnings: list[str] = field(default_factory=list)  # about the query; `damage_warnings` has others
+    explained: Explained = field(default_factory=dict)  # by label: where it comes from; empty unless it was asked for
+    ranked: int = 0  # hits before the offset and k were applied, and `min_score`; at least those in `ranking`
+    mode: str = "auto"  # the mode that was used
+    selected: int | None = None  # documents that the filter, or `floor`, selects; None if there is neither
+    libraries: dict[int, str] | None = None  # by label: its library; None for a search of one library
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +142,14 @@ class SearchPlan:
         return SearchOptions(self.depth, query.ef, query.exact, self.select, query.recall, by_document)
 
 
+class _Order(NamedTuple):
+    """What is shown of an answer."""
+
+    ranking: Ranking
+    explained: Explained
+    ranked: int  # before the offset, k and `min_score` were applied
+
+
 class _Placed(NamedTuple):
     """A hit's place in one ranking: rank from 1, score, and its best chunk there."""
 
@@ -145,7 +168,7 @@ async def search(engine: Engine, query: Query) -> SearchResult:
     mode = _mode(library, query)
     vector = _query_vector(library, query) if query.vector is not None else None
     if not library.chunks:
-        return SearchResult([], [])
+        return SearchResult([], [], mode=mode)
     live = engine.indexes.of(library)
     if not live.ready:  # awaited here and not on the executor's thread: loading must not delay other libraries
         await asyncio.wrap_future(live.loaded())
@@ -156,26 +179,30 @@ async def search(engine: Engine, query: Query) -> SearchResult:
         words = _words(library, text) if short else await engine.search(_words, library, text)
     title = analyzer(library.language).whole(text) if words else None
     if mode == "text" and not words:
-        return SearchResult([], [])
+        return SearchResult([], [], mode=mode)
     if words and not live.text_ready:
         loaded = live.ask(None, inverted_index.TermQuery(), SearchOptions(1))  # answered when the text is loaded
         await asyncio.wrap_future(loaded)
-    depth = max(query.k, _FUSED_DEPTH_MIN) if mode == "hybrid" else query.k
+    depth = max(query.ranked_max, FUSED_DEPTH_MIN) if mode == "hybrid" else query.ranked_max
     plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None)
-    if not query.where:
+    if not query.where and query.floor is None:
         return await _execute(plan)
     with engine.attribute_cache.hold(library, query.where) as attributes:
         if engine.attribute_cache.lacks(attributes, query.where):
             await engine.read(engine.attribute_cache.load, library, attributes, query.where)
         warnings: list[FilterWarning] = []
+        selected = 0
 
         def select() -> DocumentSelection:
+            nonlocal selected
             selection = attributes.select(query.where)
-            warnings[:] = selection.warnings
+            if query.floor is not None:
+                selection = selection.written_since(query.floor)
+            warnings[:], selected = selection.warnings, selection.documents
             return selection
 
         found = await _execute(replace(plan, select=select))
-        return replace(found, warnings=[warning.sentence for warning in warnings])
+        return replace(found, warnings=[warning.sentence for warning in warnings], selected=selected)
 
 
 def damage_warnings(engine: Engine, query: Query) -> list[str]:
@@ -219,7 +246,7 @@ def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | 
             lives[plan.library.library_id] = live
     for live in lives.values():
         live.turn()
-    ranked: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer | None], Answer, Ranking, Explained]] = []
+    ranked: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer | None], Answer, _Order]] = []
     for pending, future in in_flight:
         with pending.catching():
             answer = future.result()
@@ -228,12 +255,17 @@ def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | 
             elif pending.request.phrases:
                 pending.result = answer
             else:
-                ranked.append((pending, answer, *_ranked(pending.request, answer)))
+                ranked.append((pending, answer, _ranked(pending.request, answer)))
     engine = batch[0].request.engine
-    first = engine.hit_cache.hits_of_each([ranking[: limits.PAGE_ITEMS] for _, _, ranking, _ in ranked])
-    for (pending, answer, ranking, explained), hits in zip(ranked, first, strict=True):
+    wanted = [each for each in ranked if not each[0].request.query.bare]
+    first = engine.hit_cache.hits_of_each(
+        [order.ranking[: limits.PAGE_ITEMS] for _, _, order in wanted],
+        [pending.request.query.offset + 1 for pending, _, _ in wanted],
+    )
+    read = {id(pending): hits for (pending, _, _), hits in zip(wanted, first, strict=True)}
+    for pending, answer, order in ranked:
         with pending.catching():
-            pending.result = _found(pending.request, answer, ranking, explained, hits)
+            pending.result = _found(pending.request, answer, order, read.get(id(pending)))
 
 
 def _embeds(plan: SearchPlan) -> bool:
@@ -269,20 +301,26 @@ def _text_query(words: TextQuery, title: str | None) -> inverted_index.TermQuery
 # --- ranking --------------------------------------------------------------------------------------------------------
 
 
-def _ranked(plan: SearchPlan, answer: Answer) -> tuple[Ranking, Explained]:
-    """The k best of an answer, and where each comes from."""
+def _ranked(plan: SearchPlan, answer: Answer) -> _Order:
+    """The k best of an answer behind the offset, and where each comes from."""
+    titled: Container[int] = ()
     near, worded = _placed(answer.near, plan.by_document), _placed(answer.worded, plan.by_document)
     if plan.mode == "hybrid":
-        scores = fuse(((near, 1.0), (worded, _WORDS_WEIGHT)))  # which are in the order of their ranks
-        for document in scores.keys() & _placed(answer.titled, plan.by_document).keys():  # these are all alike
-            scores[document] += _TITLE_WEIGHT / (_RRF + 1)
+        # Both are in the order of their ranks.
+        scores = fuse(((near, WEIGHTS["vector"]), (worded, WEIGHTS["text"])))
+        titled = _placed(answer.titled, plan.by_document)
+        for document in scores.keys() & titled.keys():  # these are all alike
+            scores[document] += TITLE_SCORE
     else:
         scores = {document: place.score for document, place in (near or worded).items()}
-    least = plan.query.min_score
+    query = plan.query
+    least = query.min_score
     order = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+    if query.without is not None:
+        order = [pair for pair in order if pair[0] not in query.without]
     ranking: Ranking = []
     explained: Explained = {}
-    for document, score in order[: plan.query.k]:
+    for document, score in order[query.offset : query.offset + query.k]:
         if least is not None and round(score, SCORE_DIGITS) < least:
             break
         by_vector, by_words = near.get(document), worded.get(document)
@@ -290,9 +328,10 @@ def _ranked(plan: SearchPlan, answer: Answer) -> tuple[Ranking, Explained]:
         if plan.phrases and by_words is not None:
             best = by_words  # the passage that holds them
         ranking.append((best.label, score))
-        if plan.query.explain:
-            explained[best.label] = {"vector": _shown(by_vector), "text": _shown(by_words)}
-    return ranking, explained
+        if query.explain:
+            where = {"vector": _shown(by_vector), "text": _shown(by_words)}
+            explained[best.label] = {**where, "title": True} if document in titled else where
+    return _Order(ranking, explained, len(order))
 
 
 def _placed(ranked: Ranked | None, by_document: bool) -> dict[int, _Placed]:
@@ -319,18 +358,17 @@ def _shown(place: _Placed | None) -> dict[str, Any] | None:
     return None if place is None else {"rank": place.rank, "score": round(place.score, SCORE_DIGITS)}
 
 
-def _found(
-    plan: SearchPlan, answer: Answer, ranking: Ranking, explained: Explained, hits: list[dict[str, Any]] | None
-) -> SearchResult:
-    if not plan.query.explain:
-        return SearchResult(ranking, hits)
-    if hits is None:
-        hits = plan.engine.hit_cache.hits(ranking[: limits.PAGE_ITEMS])
-    for (label, _), hit in zip(ranking, hits, strict=False):
-        hit["explain"] = explained[label]
+def _found(plan: SearchPlan, answer: Answer, order: _Order, hits: list[dict[str, Any]] | None) -> SearchResult:
+    query = plan.query
+    found = SearchResult(order.ranking, hits, explained=order.explained, ranked=order.ranked, mode=plan.mode)
+    if not query.explain:
+        return found
     live = plan.engine.indexes.of(plan.library)
     explain = {"mode": plan.mode, "seq": answer.seq, "index": live.spec.kind, **live.certainty(answer)}
-    return SearchResult(ranking, hits, explain)
+    if not query.bare:
+        about = {label: {"explain": each} for label, each in order.explained.items()}
+        hits = plan.engine.hit_cache.hits(order.ranking[: limits.PAGE_ITEMS], query.offset + 1, after=about)
+    return replace(found, explain=explain, hits=hits)
 
 
 # --- phrases --------------------------------------------------------------------------------------------------------
@@ -343,16 +381,16 @@ def _verify_phrases(plan: SearchPlan, answer: Answer) -> SearchResult | None:
     containing = _containing_phrases(plan, worded.labels.tolist())
     kept = _filter_ranked(worded, worded.labels, containing)
     keys = kept.documents if plan.by_document else kept.labels
-    if len(np.unique(keys)) < min(plan.depth, plan.query.k) and len(worded.labels) >= plan.depth:
+    if len(np.unique(keys)) < min(plan.depth, plan.query.ranked_max) and len(worded.labels) >= plan.depth:
         return None
     narrowed = answer._replace(worded=kept)
     if (near := answer.near) is not None:  # what is near counts for those that hold the phrase
         narrowed = narrowed._replace(
             near=_filter_ranked(near, near.documents if plan.by_document else near.labels, keys)
         )
-    ranking, explained = _ranked(plan, narrowed)
-    hits = plan.engine.hit_cache.hits(ranking[: limits.PAGE_ITEMS])
-    return _found(plan, answer, ranking, explained, hits)
+    order, query = _ranked(plan, narrowed), plan.query
+    shown = [] if query.bare else order.ranking[: limits.PAGE_ITEMS]
+    return _found(plan, answer, order, plan.engine.hit_cache.hits(shown, query.offset + 1))
 
 
 def _filter_ranked(ranked: Ranked, keys: Any, kept: Any) -> Ranked:
@@ -417,4 +455,4 @@ def _query_vector(library: Library, query: Query) -> Floats:
     return vector
 
 
-assert limits.HITS_MAX >= _FUSED_DEPTH_MIN
+assert limits.HITS_MAX >= FUSED_DEPTH_MIN

@@ -16,7 +16,7 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,12 @@ class DocumentSelection:
         """By document number: whether it matches and is not removed."""
         found: Bools = self.mask[:-1] & self.alive
         return found
+
+    def written_since(self, label: int) -> DocumentSelection:
+        """Those of them whose first chunk has this label or a higher one."""
+        mask = self.mask.copy()
+        mask[: np.searchsorted(self.firsts, label)] = False
+        return replace(self, mask=mask)
 
 
 class Attributes:

@@ -185,6 +185,11 @@ def parse(texts: tuple[str, ...]) -> Filter:
     return _parse_short(texts) if chars <= limits.FILTER_CHARS_AT_ONCE else _parse(texts)
 
 
+def parse_field(text: str) -> Field:
+    """A field alone, as it is written in a filter. Raises VecError `invalid_filter`."""
+    return _Parser(text).whole_field()
+
+
 def _parse(texts: tuple[str, ...]) -> tuple[Where, ...]:
     tests = 0
     fields: set[Field] = set()
@@ -263,6 +268,12 @@ class _Parser:
         if (token := self._peek()).kind != "end":
             self._wanted("'and', 'or' or the end", token)
         return node
+
+    def whole_field(self) -> Field:
+        found = self._field(self._next())
+        if (token := self._peek()).kind != "end":
+            self._wanted("the end of the field", token)
+        return found
 
     def _expression(self) -> Node:
         return self._joined("or", self._term, Any)

@@ -22,7 +22,7 @@ _IDLE_MAX: Final = 32
 #: nothing the second time.
 REPEATABLE: Final = frozenset(
     (
-        "ping", "status", "library.list", "library.show", "ingest", "delete", "get", "count", "search", "ack",
+        "ping", "status", "library.list", "library.show", "ingest", "delete", "update", "get", "count", "search", "ack",
         "consumers.list", "consumers.reset", "trim", "jobs.status", "jobs.show", "jobs.logs", "jobs.cancel",
         "schedule.list",
     )

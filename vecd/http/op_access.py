@@ -15,8 +15,9 @@ from ..errors import Code, VecError
 from .endpoint import Scope
 
 #: How an op names its libraries: in `library`, which is `default` if missing; in `library`, where missing means none in
-#: particular; in the list `libraries`, where missing means all; always all; or none, because it touches no data.
-Names = Literal["library", "any library", "libraries", "all", "none"]
+#: particular; in the list `libraries`, where missing means all; in the list, where "*" means all, or in `library` as
+#: first; always all; or none, because it touches no data.
+Names = Literal["library", "any library", "libraries", "libraries or library", "all", "none"]
 
 #: Kinds of job whose parameters name files of the server. (A tuple: what a client names need not be hashable.)
 PATH_KINDS: Final = ("backup", "export", "ingest")
@@ -43,10 +44,11 @@ OPS: Final[dict[str, OpAccess]] = {
     "library.delete": OpAccess("write", "library"),
     "ingest": OpAccess("write", "library"),
     "delete": OpAccess("write", "library"),
+    "update": OpAccess("write", "library"),
     "get": OpAccess("read", "library"),
     "list": OpAccess("read", "library"),
     "count": OpAccess("read", "library"),
-    "search": OpAccess("read", "library"),
+    "search": OpAccess("read", "libraries or library"),
     "watch": OpAccess("read", "libraries"),
     "ack": OpAccess("write"),
     "flush": OpAccess("read"),
@@ -160,7 +162,10 @@ def _libraries(names: Names, fields: Mapping[str, Any]) -> list[str]:
     if names == "libraries":
         given = fields.get("libraries")
         return [str(each) for each in given] if isinstance(given, (list, tuple)) else []
-    library = fields.get("library") if names in ("library", "any library") else None
+    if names == "libraries or library" and (given := fields.get("libraries")) is not None:
+        listed = [str(each) for each in given] if isinstance(given, (list, tuple)) else []
+        return [] if "*" in listed else listed
+    library = fields.get("library") if names in ("library", "any library", "libraries or library") else None
     if library is None:
-        return ["default"] if names == "library" else []
+        return ["default"] if names in ("library", "libraries or library") else []
     return [str(library)]

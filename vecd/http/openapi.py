@@ -57,6 +57,7 @@ OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
         Code.TOO_LARGE,
     ),
     "delete": (Code.NOT_FOUND, Code.INVALID_FILTER, Code.DISK_FULL),
+    "update": (Code.NOT_FOUND, Code.INVALID_FILTER, Code.DISK_FULL),
     "get": (Code.NOT_FOUND, Code.TOO_LARGE, Code.DAMAGED),
     "list": (Code.NOT_FOUND, Code.INVALID_FILTER),
     "count": (Code.NOT_FOUND, Code.INVALID_FILTER),
@@ -67,6 +68,10 @@ OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
         Code.UNSUPPORTED,
         Code.INDEX_FAILED,
         Code.EMBEDDER_FAILED,
+        Code.DAMAGED,
+        Code.INVALID_CURSOR,
+        Code.FOREIGN_CURSOR,
+        Code.COMPACTED,
     ),
     "watch": (
         Code.NOT_FOUND,

@@ -234,6 +234,34 @@ _BATCH_ITEM: Schema = {
 }
 _CRON: Schema = {"type": "string", "maxLength": 1_000, "examples": ["0 3 * * *"]}
 
+#: The fields of a search.
+_SEARCH: Final[dict[str, Schema]] = {
+    "query": nullable({"type": "string", "maxLength": limits.QUERY_CHARS_MAX}),
+    "vector": nullable(VECTOR),
+    "like": nullable({"type": "string", "maxLength": limits.ID_BYTES_MAX}),
+    "k": {"type": "integer", "minimum": 1, "maximum": limits.HITS_MAX, "default": 10},
+    "offset": {"type": "integer", "minimum": 0, "maximum": limits.HITS_MAX, "default": 0},
+    "mode": {**enum("auto", "vector", "text", "hybrid"), "default": "auto"},
+    "where": WHERE,
+    "since": nullable({"type": "string", "maxLength": limits.ID_BYTES_MAX}),
+    "group_by": nullable(enum("document", "chunk")),
+    "min_score": nullable(NUMBER),
+    "recall": nullable(_RECALL),
+    "ef": nullable({"type": "integer", "minimum": 1, "maximum": limits.EF_MAX}),
+    "exact": BOOLEAN,
+    "explain": BOOLEAN,
+    "passage_chars": nullable(
+        {"type": "integer", "minimum": limits.PASSAGE_CHARS_MIN, "maximum": limits.PASSAGE_CHARS_MAX}
+    ),
+}
+#: What a search searches for: one of these.
+_QUERIES: Final = [
+    {"required": ["query"], "properties": {"query": STRING}},
+    {"required": ["vector"], "properties": {"vector": {"type": "array"}}},
+    {"required": ["like"], "properties": {"like": STRING}},
+]
+_MARKS: Final = array(array({"type": "integer", "minimum": 0}, minItems=2, maxItems=2))
+
 COMPONENTS: Final[dict[str, Schema]] = {
     "Problem": record(
         {
@@ -341,6 +369,38 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "properties": {"ids": nullable(array(STRING, maxItems=limits.IDS_MAX)), "where": nullable(WHERE)},
         "examples": [{"ids": ["logs"]}, {"where": "year < 2020"}],
     },
+    "Update": {
+        "type": "object",
+        "description": "The ids of documents, or filters; and the metadata to change, by fields as in filters.",
+        "additionalProperties": False,
+        "oneOf": [
+            {"required": ["ids"], "properties": {"ids": {"type": "array"}}},
+            {"required": ["where"], "properties": {"where": WHERE}},
+        ],
+        "properties": {
+            "ids": nullable(array(STRING, maxItems=limits.IDS_MAX)),
+            "where": nullable(WHERE),
+            "set": nullable(MAP),
+            "unset": nullable(array(STRING, maxItems=limits.UPDATE_FIELDS_MAX)),
+        },
+        "examples": [
+            {"ids": ["logs"], "set": {"topic": "ops", "author.name": "Ada"}},
+            {"where": "year < 2020", "set": {"archived": True}, "unset": ["draft"]},
+        ],
+    },
+    "Updated": record(
+        {
+            "updated": COUNT,
+            "unchanged": COUNT,
+            "missing": COUNT,
+            "missing_ids": array(STRING),
+            "failed": COUNT,
+            "errors": array(record({"id": STRING, "code": STRING, "message": STRING}, {"hint": STRING})),
+            "seq": COUNT,
+        },
+        {"warnings": _WARNINGS},
+        description="How many documents were changed, which did not exist, and why some could not be changed.",
+    ),
     "Deleted": record(
         {"deleted": COUNT, "missing": COUNT, "missing_ids": array(STRING), "seq": COUNT},
         {"warnings": _WARNINGS},
@@ -380,25 +440,17 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Count": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}, {"warnings": _WARNINGS}),
     "Search": closed(
         {},
-        {
-            "query": nullable({"type": "string", "maxLength": limits.QUERY_CHARS_MAX}),
-            "vector": nullable(VECTOR),
-            "k": {"type": "integer", "minimum": 1, "maximum": limits.HITS_MAX, "default": 10},
-            "mode": {**enum("auto", "vector", "text", "hybrid"), "default": "auto"},
-            "where": WHERE,
-            "group_by": nullable(enum("document", "chunk")),
-            "min_score": nullable(NUMBER),
-            "recall": nullable(_RECALL),
-            "ef": nullable({"type": "integer", "minimum": 1, "maximum": limits.EF_MAX}),
-            "exact": BOOLEAN,
-            "explain": BOOLEAN,
-        },
-        "What `vec search` takes: a `query`, or a `vector`.",
-        anyOf=[
-            {"required": ["query"], "properties": {"query": STRING}},
-            {"required": ["vector"], "properties": {"vector": {"type": "array"}}},
-        ],
+        _SEARCH,
+        "What `vec search` takes: a `query`, a `vector`, or `like`, the id of a document.",
+        anyOf=_QUERIES,
         examples=[{"query": "log rotation", "k": 3}, {"query": "cats", "where": "lang = en", "explain": True}],
+    ),
+    "SearchSeveral": closed(
+        {},
+        {"libraries": nullable(array(STRING, maxItems=limits.SEARCHED_LIBRARIES_MAX)), **_SEARCH},
+        "As `Search`, with the `libraries` to search; by default, all.",
+        anyOf=_QUERIES,
+        examples=[{"libraries": ["notes", "mail"], "query": "log rotation"}],
     ),
     "Hit": record(
         {
@@ -410,13 +462,26 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "text": nullable(STRING),
             "metadata": MAP,
         },
-        {"explain": record({"vector": nullable(ref("Placing")), "text": nullable(ref("Placing"))})},
-        "A document with its best chunk, or a chunk.",
+        {
+            "library": STRING,
+            "explain": record({"vector": nullable(ref("Placing")), "text": nullable(ref("Placing"))}),
+            "passage": ref("Passage"),
+        },
+        "A document with its best chunk, or a chunk. `library` is there if several were searched.",
+    ),
+    "Passage": record(
+        {"text": STRING, "marks": _MARKS, "lines": COUNT, "title_marks": _MARKS},
+        description="The part of the text that shows best why it is a hit. `marks` and `title_marks` are the places of"
+        " the query's words: start, and end (exclusive), in code points. `lines` counts the line breaks before it.",
     ),
     "Placing": record({"rank": COUNT, "score": NUMBER}, description="Where one of the two searches placed a hit."),
     "Hits": record(
         {"hits": array(ref("Hit"))},
-        {"warnings": _WARNINGS, "explain": {**MAP, "description": "How reliable the answer is; see vec-search(1)."}},
+        {
+            "warnings": _WARNINGS,
+            "explain": {**MAP, "description": "How reliable the answer is; see vec-search(1)."},
+            "no_hits": {**STRING, "description": "Why there are no hits."},
+        },
         "The hits, best first.",
     ),
     "HitLine": {
@@ -425,7 +490,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     },
     "SearchEnd": record(
         {"status": {"const": "summary"}, "hits": COUNT},
-        {"warnings": _WARNINGS, "explain": MAP},
+        {"warnings": _WARNINGS, "explain": MAP, "no_hits": STRING},
         "The last line of a streamed search.",
     ),
     "FailedEnd": record(

@@ -66,6 +66,13 @@ def read(message: Any, table: dict[str, Action], path_library: str | None, other
             "connect to /v1/ws for more than one library",
             field="library",
         )
+    if path_library is not None and message.get("libraries") is not None:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"this WebSocket is for the library {path_library!r}",
+            "connect to /v1/ws for more than one library",
+            field="libraries",
+        )
     if has_library and library is None:
         message["library"] = path_library
     return name
@@ -88,7 +95,10 @@ def _filtered(op: str, *names: str) -> Callable[[Body], Request]:
     return request
 
 
-_SEARCH = ("query", "vector", "k", "mode", "where", "group_by", "min_score", "recall", "ef", "exact", "explain")
+_SEARCH = (
+    "query", "vector", "like", "libraries", "k", "offset", "mode", "where", "since", "group_by", "min_score", "recall",
+    "ef", "exact", "explain", "passage_chars",
+)  # fmt: skip
 
 
 def _search(message: Body) -> Request:
@@ -152,6 +162,7 @@ ACTIONS: Final[dict[str, Action]] = {
     "add_document": Action(("data",), _add_document, ("data",), library=True),
     "add_documents": Action(("documents", "strict"), _add_documents, ("documents",), library=True),
     "delete": Action(("ids", "where"), _filtered("delete", "ids"), library=True),
+    "update": Action(("ids", "where", "set", "unset"), _filtered("update", "ids", "set", "unset"), library=True),
     "search": Action(_SEARCH, _search, library=True, items="hits"),
     "get": Action(
         ("ids", "vectors"), _plain("get", "library", "ids", "vectors"), ("ids",), library=True, items="documents"

@@ -25,6 +25,7 @@ from .handlers import (
     status,
     sync,
     trim,
+    update,
     watch,
     workers,
 )
@@ -63,6 +64,7 @@ OPS: Final[dict[str, Op | Immediate]] = {
     "library.delete": Op(library.delete, write=True, makes_libraries=True),
     "ingest": Op(ingest.ingest, write=True),
     "delete": Op(delete.delete, write=True),
+    "update": Op(update.update, write=True),
     "get": Op(get.get),
     "list": Op(list_.list_),
     "count": Op(count.count),

@@ -683,6 +683,18 @@ def _text(db: apsw.Connection, label: int, text: bytes | None, sums: bytes | Non
     raise checksums.damaged(db, label, "a text")
 
 
+def outlines(db: apsw.Connection, labels: Iterable[int]) -> dict[int, tuple[str, str | None, str]]:
+    """Label -> id, title, and metadata as JSON, of these documents, removed ones included. Damaged ones are skipped."""
+    found = {}
+    for row in db.execute(
+        f"SELECT {_OUTLINE} FROM json_each(?) AS wanted CROSS JOIN documents ON documents.label = wanted.value",
+        (_json(list(labels)),),
+    ):
+        with contextlib.suppress(VecError):
+            found[row[0]] = _outline(db, row)
+    return found
+
+
 def damaged(db: apsw.Connection, labels: Iterable[int]) -> set[int]:
     """Those of these documents, removed ones included, whose id, title or metadata are damaged."""
     found = set()

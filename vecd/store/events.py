@@ -104,6 +104,15 @@ def head(db: apsw.Connection) -> int:
     return int(db.execute("SELECT seq FROM log").get)
 
 
+def first_label(db: apsw.Connection, after: int) -> int | None:
+    """The label of the first document that was written after the seq `after` (exclusive); None if there is none. As
+    seqs ascend, so do the labels of the documents that the events are about."""
+    found: int | None = db.execute(
+        "SELECT label FROM events WHERE seq > ? AND label IS NOT NULL ORDER BY seq LIMIT 1", (after,)
+    ).get
+    return found
+
+
 def horizon(db: apsw.Connection) -> tuple[int, int]:
     """The last seq that was trimmed away, and its time in microseconds; (0, 0) if the log is whole."""
     seq, time_us = db.execute("SELECT horizon, horizon_us FROM log").get

@@ -88,6 +88,23 @@ def kept(db: apsw.Connection, job_id: int, after: int, count: int) -> dict[int, 
     return dict(rows)
 
 
+def draft_contents(
+    db: apsw.Connection, job_id: int, labels: list[int]
+) -> dict[int, tuple[list[str | None], list[bytes]]]:
+    """Label -> texts and vectors of the new chunks, of those of these documents that a job has a draft of."""
+    rows = db.execute(
+        "SELECT label, texts, vectors FROM json_each(?) AS wanted CROSS JOIN job_drafts"
+        " ON job_id = ? AND label = wanted.value",
+        (orjson.dumps(labels).decode(), job_id),
+    )
+    found = {}
+    for label, texts_json, vectors in rows:
+        texts: list[str | None] = orjson.loads(texts_json)
+        size = len(vectors) // max(1, len(texts))
+        found[label] = texts, [vectors[place * size : (place + 1) * size] for place in range(len(texts))]
+    return found
+
+
 def forget(tx: Transaction, job_id: int, count: int) -> int:
     """Deletes up to `count` drafts of a job; returns the number deleted."""
     tx.db.execute(

@@ -1,4 +1,4 @@
-"""Documents: write a batch, read, list, delete. Streams and jobs that write documents are in ingest.py."""
+"""Documents: write a batch, update, read, list, delete. Streams and jobs that write documents are in ingest.py."""
 
 from __future__ import annotations
 
@@ -97,6 +97,12 @@ async def delete_many(call: Call) -> Response:
     return json_answer(await call.daemon("delete", library=call.path["library"], ids=ids, where=where))
 
 
+async def update_many(call: Call) -> Response:
+    body = await call.json_body()
+    where = filters(body.pop("where", None))
+    return json_answer(await call.daemon("update", library=call.path["library"], where=where, **body))
+
+
 async def list_(call: Call) -> Response:
     async def listing() -> AsyncGenerator[bytes, None]:
         found = 0
@@ -132,6 +138,11 @@ ENDPOINTS = (
         "POST", "/v1/libraries/{library}/documents/delete", delete_many, "write",
         "Delete documents by id, or those that match a filter.", "documents",
         {200: Answer("How many were deleted.", ref("Deleted"))}, (LIBRARY,), Body(ref("Selection")), op="delete",
+    ),
+    Endpoint(
+        "POST", "/v1/libraries/{library}/documents/update", update_many, "write",
+        "Change the metadata of documents, by id, or of those that match a filter.", "documents",
+        {200: Answer("How many were changed.", ref("Updated"))}, (LIBRARY,), Body(ref("Update")), op="update",
     ),
     Endpoint(
         "GET", "/v1/libraries/{library}/documents/{document}", get, "read", "Read a document.", "documents",

@@ -20,6 +20,9 @@ _K: Schema = {"type": "integer", "minimum": 1, "maximum": limits.HITS_MAX, "defa
 _MODE: Schema = {**enum("auto", "vector", "text", "hybrid"), "default": "auto"}
 _RECALL: Schema = {"type": "number", "minimum": limits.RECALL_MIN, "maximum": 1}
 _EF: Schema = {"type": "integer", "minimum": 1, "maximum": limits.EF_MAX}
+_PASSAGE: Schema = {
+    "type": "integer", "minimum": limits.PASSAGE_CHARS_MIN, "maximum": limits.PASSAGE_CHARS_MAX,
+}  # fmt: skip
 _PARAMETERS = (
     Parameter("query", "query", {"type": "string"}, "A text.", required=True),
     Parameter("k", "query", _K, "The maximum number of hits."),
@@ -41,13 +44,19 @@ _PARAMETERS = (
     ),
     Parameter("exact", "query", {"type": "boolean"}, "Compare the query with every vector."),
     Parameter("explain", "query", {"type": "boolean"}, "Say how each hit was found."),
+    Parameter("offset", "query", {"type": "integer", "minimum": 0, "maximum": limits.HITS_MAX}, "Hits to skip."),
+    Parameter("since", "query", {"type": "string"}, "Only documents that were written after this position or time."),
+    Parameter("passage_chars", "query", _PASSAGE, "Add to each hit its best passage, of about this length."),
 )
 
 
 def _fields(call: Call, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the op `search`."""
+    """The fields of the op `search`. Without a library in the path, it is for all of them unless some are named."""
     vector, where = packed(wanted.pop("vector", None)), filters(wanted.pop("where", None))
-    return {"library": call.path["library"], "vector": vector, "where": where, **wanted}
+    library = call.path.get("library")
+    if library is None and wanted.get("libraries") is None:
+        wanted["libraries"] = ["*"]
+    return {"library": library, "vector": vector, "where": where, **wanted}
 
 
 async def search(call: Call) -> Response:
@@ -55,6 +64,10 @@ async def search(call: Call) -> Response:
 
 
 async def search_body(call: Call) -> Response:
+    return await _search(call, await call.json_body())
+
+
+async def search_several(call: Call) -> Response:
     return await _search(call, await call.json_body())
 
 
@@ -99,6 +112,10 @@ ENDPOINTS = (
     Endpoint(
         "POST", "/v1/libraries/{library}/search", search_body, "read", "Search by a text or a vector.", "search",
         _FOUND, (LIBRARY,), Body(ref("Search")), op="search",
+    ),
+    Endpoint(
+        "POST", "/v1/search", search_several, "read", "Search several libraries, or all.", "search",
+        _FOUND, (), Body(ref("SearchSeveral")), op="search",
     ),
     Endpoint(
         "POST", "/v1/libraries/{library}/search/stream", stream, "read", "Stream the hits of a search.", "search",
