@@ -30,11 +30,13 @@ _WHAT = ("new", "changed", "moved", "deleted", "unchanged", "failed")
 class _FolderGroup(TyperGroup):
     """A group in which a first argument that is no command is a folder: `vec sync DIR` is `vec sync run DIR`."""
 
+    def with_command(self, args: list[str]) -> list[str]:
+        """The arguments with the name of a command before them."""
+        known = not args or args[0] in self.commands or args in (["-h"], ["--help"])
+        return args if known else [_RUN, *args]
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        helps = {"-h", "--help"}
-        if args and args[0] not in self.commands and not (args[0] in helps and len(args) == 1):
-            args = [_RUN, *args]
-        return list(super().parse_args(ctx, args))
+        return list(super().parse_args(ctx, self.with_command(args)))
 
 
 app = typer.Typer(
