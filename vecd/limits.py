@@ -313,6 +313,12 @@ VERIFY_ROWS: Final = 5_000
 PROBLEMS_REPORTED: Final = 100
 #: Minimum interval between reports of progress to a client that waits for jobs.
 JOBS_EVERY_S: Final = 0.05
+#: Chunks of one step of the second stage: with a slow embedder about a second until they are found by its vectors.
+SECOND_STAGE_TEXTS: Final = 64
+#: How long a search waits for the vector of a second embedder, before it goes on without; and how long after such a
+#: failure searches do not wait for that embedder.
+SECOND_QUERY_S: Final = 2.0
+SECOND_QUERY_AGAIN_S: Final = 5.0
 #: Texts of one message to a worker that embeds: 256 KiB of vectors, and with a slow embedder some seconds.
 EMBED_TEXTS: Final = 256
 #: Fewer texts than this are embedded in the daemon's own processes: a broker would take longer than they do, and a

@@ -17,7 +17,7 @@ from vecd.text.embedders import EMBEDDERS
 
 from .. import options
 from .. import recall as formatted
-from ..output import Output, plural, size
+from ..output import Output, one_line, plural, size
 
 app = options.command()
 
@@ -150,6 +150,15 @@ def create(
             "Turns text into vectors; none: documents have vectors. Default: the daemon's setting, wordllama.",
         ),
     ] = None,
+    first_embedder: Annotated[
+        str | None,
+        _one_of(
+            EMBEDDERS,
+            "--first-embedder",
+            "Finds documents until a slow embedder has embedded them; none: writes wait for it. Default: wordllama if"
+            " the embedder is slow.",
+        ),
+    ] = None,
     dimension: Annotated[
         int | None,
         typer.Option(
@@ -198,12 +207,13 @@ def create(
     """Create a library."""
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
-            "library.create", library=name, embedder=embedder, dimension=dimension,
+            "library.create", library=name, embedder=embedder, first_embedder=first_embedder, dimension=dimension,
             metric=metric.value, index=index, chunk_chars=chunk_chars,
             parameters=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall, language=language,
         )  # fmt: skip
     size = f"{body['dimension']} dimensions" if body["dimension"] else "dimension set by the first vector"
-    Output(json).one(body, f"library {name}: {body['embedder']}, {size}, {body['metric']}, {body['index']}")
+    embedders = f"{body['embedder']} after {body['first_embedder']}" if body["first_embedder"] else body["embedder"]
+    Output(json).one(body, f"library {name}: {embedders}, {size}, {body['metric']}, {body['index']}")
 
 
 @app.command("list")
@@ -294,6 +304,10 @@ def _describe(body: dict[str, Any]) -> None:
     print(f"library      {body['name']}, created {body['created_at']}")
     print(f"holds        {plural(body['documents'], 'document')}, {plural(body['chunks'], 'chunk')}")
     print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters")
+    if (stage := body["second_stage"]) is not None:
+        print(f"             {_embedded(body)}; {body['first_embedder']} finds the others")
+        if stage["error"]:
+            print(f"             waiting: {one_line(stage['error'])}")
     print(f"vectors      {dimension}, {body['metric']}")
     print(f"index        {_index(body)}")
     print(f"text         {body['language']}")
@@ -305,6 +319,20 @@ def _describe(body: dict[str, Any]) -> None:
     _describe_recall(body["recall"])
     if "damage" in memory:
         print(f"damage       {memory['damage']}")
+
+
+def _embedded(body: dict[str, Any]) -> str:
+    """How far the second stage of a library is."""
+    return f"embedded {body['second_stage']['embedded']:,} of {plural(body['chunks'], 'chunk')}"
+
+
+def waiting(body: dict[str, Any]) -> str | None:
+    """What the second stage of a library has to do, in a line; None: nothing."""
+    stage = body["second_stage"]
+    if stage is None or stage["embedded"] >= body["chunks"]:
+        return None
+    why = f", waiting: {one_line(stage['error'])}" if stage["error"] else ""
+    return f"{_embedded(body)}{why}"
 
 
 def _describe_recall(about: dict[str, Any]) -> None:

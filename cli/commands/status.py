@@ -26,7 +26,7 @@ def show(output: Output, body: dict[str, Any]) -> None:
     """Prints the status on a terminal."""
     from ..jobs import counts_of, executor_of
     from ..output import size
-    from .library import table
+    from .library import table, waiting
 
     hours, seconds = divmod(int(body["uptime_s"]), 3600)
     print(f"vecd {body['version']}, pid {body['pid']}, up {hours}:{seconds // 60:02}:{seconds % 60:02}")
@@ -45,6 +45,8 @@ def show(output: Output, body: dict[str, Any]) -> None:
         if about := body.get(f"{direction}s", {}).get("count", 0):
             print(f"{direction + 's':<13}{about:,}{_failing(direction, body[direction + 's']['failing'])}")
     for each in body["libraries"]:
+        if (behind := waiting(each)) is not None:
+            print(f"embedding    library {each['name']}: {behind}")
         if each["recall"]["met"] is False:
             print(f"recall       library {each['name']}: {_missed(each['recall'])}")
     if body["libraries"]:

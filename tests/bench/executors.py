@@ -41,13 +41,13 @@ def _measured(framework: str, count: int, documents: list[dict[str, str]]) -> di
         with workers(count, framework, redis.url, _TEXT_S), Instance(environment(_TEXT_S, **variables)) as instance:
             instance.start()
             with instance.connect(timeout_s=None) as client:
-                client.request("library.create", library="slow", embedder="slow")
+                client.request("library.create", library="slow", embedder="slow", first_embedder="none")
                 client.request("library.create", library="bench", embedder="hash")
                 for start in range(0, len(documents), 2_000):
                     client.ingest(documents[start : start + 2_000], "bench")
                 client.ingest([{"id": f"w{row}", "text": f"warm {row}"} for row in range(64 * count)], "slow")
                 started = time.perf_counter()
-                job = client.submit_job("reembed", {"embedder": "slow"}, library="bench")
+                job = client.submit_job("reembed", {"embedder": "slow", "first_embedder": "none"}, library="bench")
                 (ended,) = client.wait_for_jobs([job["job_id"]])
                 assert ended["state"] == "completed", ended
                 reembedded = time.perf_counter()

@@ -138,6 +138,7 @@ FIELDS: dict[str, dict[str, Values]] = {
         "library": LIBRARIES, "dimension": COUNTS, "metric": st.sampled_from(["cosine", "l2", "dot", "none"]),
         "index": st.sampled_from(["auto", "flat", "hnsw", "pq", "lsh", "kdtree", "no such"]),
         "embedder": st.sampled_from(["hash", "none", "no such"]), "chunk_chars": COUNTS,
+        "first_embedder": st.sampled_from(["hash", "wordllama", "none", "no such"]),
         "language": st.sampled_from(["english", "none", "klingon"]), **RECALL,
     },
     "library.list": {},

@@ -38,6 +38,10 @@ def replayed(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
         if kind == "library.deleted":
             del libraries[name]
             continue
+        if kind == "library.embedded":
+            assert name in libraries
+            assert data.keys() == {"embedder", "chunks"}
+            continue
         if kind == "index.rebuilt":
             assert name in libraries
             assert data.keys() == {"kind", "parameters", "vectors", "seconds", "reason"}

@@ -59,7 +59,7 @@ def test_a_young_file_has_no_lasting_stamp() -> None:
 def test_a_file_is_read_when_its_writer_has_finished(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("half")
-    written = []
+    written: list[int] = []
 
     def wait(seconds: float) -> bool:
         """The writer goes on meanwhile."""

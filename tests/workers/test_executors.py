@@ -76,7 +76,7 @@ def daemon(
     with Instance(environment(text_s, **variables, **more)) as instance:
         instance.start()
         with instance.connect(timeout_s=None) as client:
-            client.request("library.create", library="slow", embedder="slow")
+            client.request("library.create", library="slow", embedder="slow", first_embedder="none")
             yield instance, client
 
 
@@ -126,7 +126,7 @@ def test_workers_embed_what_is_ingested_and_reembedded(framework: str, url: str)
 
         client.request("library.create", library="other", embedder="hash")
         client.ingest(documents, "other")
-        job_id = client.submit_job("reembed", {"embedder": "slow"}, library="other")["job_id"]
+        job_id = client.submit_job("reembed", {"embedder": "slow", "first_embedder": "none"}, library="other")["job_id"]
         (job,) = client.wait_for_jobs([job_id])
         assert (job["state"], job["result"]["documents"]) == ("completed", 1_500)
         check_vectors(client, documents, "other")
@@ -285,7 +285,8 @@ def test_two_workers_take_half_the_time_of_one(framework: str, url: str) -> None
             started = time.perf_counter()
             client.ingest(numbered(count), "slow")
             ingested = time.perf_counter()
-            job_id = client.submit_job("reembed", {"embedder": "slow"}, library="other")["job_id"]
+            params = {"embedder": "slow", "first_embedder": "none"}
+            job_id = client.submit_job("reembed", params, library="other")["job_id"]
             assert client.wait_for_jobs([job_id])[0]["state"] == "completed"
             took_s[number] = (ingested - started, time.perf_counter() - ingested)
             assert executor(client)["here_texts"] == 0
@@ -311,7 +312,7 @@ def test_the_password_of_a_broker_is_shown_nowhere(
     with Instance(environment(TEXT_S, **variables)) as instance:
         process = instance.start()
         with instance.connect() as client:
-            client.request("library.create", library="slow", embedder="slow")
+            client.request("library.create", library="slow", embedder="slow", first_embedder="none")
             with Worker(framework, secret.read_text().strip(), TEXT_S):
                 until(lambda: executor(client)["workers"], "the worker")
                 assert client.ingest(numbered(300), "slow")["added"] == 300
@@ -334,7 +335,7 @@ def test_a_slow_embedder_delays_no_other_library() -> None:
     with Instance(environment(0.01)) as instance:
         instance.start()
         with instance.connect(timeout_s=None) as client, instance.connect(timeout_s=None) as other:
-            client.request("library.create", library="slow", embedder="slow")
+            client.request("library.create", library="slow", embedder="slow", first_embedder="none")
             client.request("library.create", library="fast", embedder="hash")
             answers: list[dict[str, Any]] = []
             ingesting = threading.Thread(target=lambda: answers.append(client.ingest(numbered(600), "slow")))
@@ -353,7 +354,7 @@ def test_a_daemon_that_stops_does_not_wait_for_a_slow_embedder() -> None:
     with Instance(environment(0.05, VEC_DRAIN_S="0.5")) as instance:
         process = instance.start()
         with instance.connect(timeout_s=None) as client, instance.connect() as other:
-            client.request("library.create", library="slow", embedder="slow")
+            client.request("library.create", library="slow", embedder="slow", first_embedder="none")
             refused: list[VecError] = []
 
             def ingest() -> None:
@@ -377,7 +378,7 @@ def test_a_background_ingest_goes_through_the_executor_and_applies_each_line_onc
     with Instance(environment(TEXT_S)) as instance:
         instance.start()
         with instance.connect(timeout_s=None) as client:
-            client.request("library.create", library="slow", embedder="slow")
+            client.request("library.create", library="slow", embedder="slow", first_embedder="none")
             instance.vec("ingest", "-l", "slow", "--background", stdin="".join(lines))
             (job,) = client.wait_for_jobs([1])
             assert job["state"] == "completed", job

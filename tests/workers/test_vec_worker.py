@@ -52,7 +52,7 @@ def filled(client: Client, library: str, count: int = 1_200) -> None:
 
 
 def reembed(client: Client, library: str) -> int:
-    return int(client.submit_job("reembed", {"embedder": "slow"}, library=library)["job_id"])
+    return int(client.submit_job("reembed", {"embedder": "slow", "first_embedder": "none"}, library=library)["job_id"])
 
 
 def completed(client: Client, job_id: int, documents: int = 1_200) -> None:
@@ -260,7 +260,7 @@ def test_a_key_that_may_not_write_cannot_claim(tmp_path: Path) -> None:
 
 
 def test_workers_embed_the_texts_of_an_ingest(instance: Instance, client: Client) -> None:
-    client.request("library.create", library="ingested", embedder="slow", index="flat")
+    client.request("library.create", library="ingested", embedder="slow", first_embedder="none", index="flat")
     with Worker(instance, "--kinds", "embed", "-c", "2") as worker:
         until(lambda: present(client, worker))
         documents = [{"id": f"d{n:04}", "text": f"a cat, number {n}"} for n in range(600)]

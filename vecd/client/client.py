@@ -50,16 +50,19 @@ class Client(ConnectorMethods, SyncMethods):
         index: str | None = None,
         parameters: dict[str, Any] | None = None,
         embedder: str | None = None,
+        first_embedder: str | None = None,
         chunk_chars: int | None = None,
         recall: float | None = None,
         language: str | None = None,
     ) -> dict[str, Any]:
         """Creates a library and returns it, as `library` does. `dimension` is the length of its vectors (None: that of
         the first one, or the embedder's); `index` is a kind of index, `parameters` are that kind's; `recall` is the
-        share of the nearest that a search promises to find. Raises VecError `exists`, `unsupported` and others."""
+        share of the nearest that a search promises to find. `first_embedder` finds documents until a slow embedder has
+        embedded them; with `none`, writes wait for that. Raises VecError `exists`, `unsupported` and others."""
         return self.request(
             "library.create", library=name, dimension=dimension, metric=metric, index=index, parameters=parameters,
-            embedder=embedder, chunk_chars=chunk_chars, recall=recall, language=language,
+            embedder=embedder, first_embedder=first_embedder, chunk_chars=chunk_chars, recall=recall,
+            language=language,
         )  # fmt: skip
 
     def libraries(self) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from ..errors import VecError
 from ..feed.feed import Feed
 from ..filters import expressions
 from ..filters.expressions import Filter
+from ..index.rows import Floats
 from ..resources import exhausted, pool
 from ..settings import Settings
 from ..store.database import Database
@@ -34,6 +35,7 @@ from .fair_pool import FairPool
 from .hit_cache import HitCache
 from .indexes import Indexes
 from .read_views import ReadViews
+from .second_stage import SecondStage
 from .slices import Slices
 from .vacuum import Vacuum
 
@@ -61,8 +63,10 @@ class Engine:
         self._readers = pool(limits.READERS, "vecd-read")
         self._searchers = pool(limits.SEARCHERS, "vecd-search")
         self._preparers = FairPool("vecd-prepare", limits.PREPARERS)
+        self.second_stage = SecondStage(self.database, self.executor, self._preparers, self.read, self.embedder)
         self.leased = self.executor.leased  # texts that `vec worker` processes may embed
         self._embedders: dict[str, embedders.Embedder | None] = {}
+        self.query_failures: dict[str, tuple[float, VecError]] = {}  # by embedder: not to be asked before, and why
         self._embedders_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop
         self._on_fatal: Callable[[VecError], None]
@@ -76,9 +80,11 @@ class Engine:
         self.executor.start()
         self.database.open()
         self.indexes.open()
+        self.second_stage.open(loop)
 
     def end_tasks(self) -> None:
         """Cancels the background tasks. On the event loop, before `close`."""
+        self.second_stage.close()
         self.feed.stop()
         self.vacuum.close()
 
@@ -130,15 +136,34 @@ class Engine:
                 log.info("embedder loaded", extra={"embedder": name})
             return self._embedders[name]
 
+    async def query_vector(self, name: str, text: str) -> Floats:
+        """The vector that an embedder makes of a query, shape (dimension,). Raises VecError."""
+        if self.executor.offloads(name):
+            embedded = await asyncio.wrap_future(self.executor.embed("query", name, [text]))
+            for error in embedded.failed.values():
+                raise error
+            made: Floats = embedded.vectors[0]
+            return made
+        return await self.search(self._query_vector, name, text)
+
+    def _query_vector(self, name: str, text: str) -> Floats:
+        """Blocks."""
+        embedder = self.embedder(name)
+        assert embedder is not None
+        made: Floats = embedder.embed([text])[0]
+        return made
+
     def _committed(self, commit: Commit) -> None:
         # Attributes first: a filter that is evaluated in an index knows every document whose vectors are there.
         self.attribute_cache.apply(commit)
         self.damage.apply(commit)
         self.indexes.apply(commit)
+        self.second_stage.apply(commit)
         if commit.jobs:
             self.on_jobs(commit.jobs)
 
     def _published(self) -> None:
+        self.second_stage.published()
         self._loop.call_soon_threadsafe(self.feed.channels.commit_published)
 
     def _view_released(self) -> None:

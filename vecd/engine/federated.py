@@ -97,8 +97,7 @@ def _merged(parts: Iterable[tuple[Library, SearchResult]]) -> tuple[Ranking, Exp
                 titled.add(label)
             for name in WEIGHTS:
                 if (place := where.get(name)) is not None:
-                    group = None if name == "text" else (library.embedder, library.dimension, library.metric)
-                    placed.setdefault((name, group), []).append((label, place["score"]))
+                    placed.setdefault((name, _comparable(library, name)), []).append((label, place["score"]))
     rankings = {
         key: sorted(found, key=lambda pair: (-pair[1], pair[0])) for key, found in placed.items()
     }  # by score, and of equal ones the older first
@@ -111,6 +110,15 @@ def _merged(parts: Iterable[tuple[Library, SearchResult]]) -> tuple[Ranking, Exp
     for label in titled:
         scores[label] += TITLE_SCORE
     return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0])), explained
+
+
+def _comparable(library: Library, name: str) -> object:
+    """The scores of this ranking can be compared between libraries for which this is equal."""
+    if name == "text":
+        return None
+    if name == "second":
+        return library.second, library.second_dimension, library.metric
+    return library.embedder, library.dimension, library.metric
 
 
 def about(found: SearchResult, *, explain: bool) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:

@@ -35,6 +35,7 @@ from ..text.analysis import ANALYSIS_VERSION
 from .chunk_terms import terms_of, terms_of_change
 from .damage import TEXT, VECTOR, Damage
 from .library_registry import LibraryRegistry, gone
+from .second_indexes import SecondIndexes
 
 log = logging.getLogger("vecd.index")
 
@@ -152,13 +153,14 @@ class Indexes:
         self._folder = folder
         self._pools = make_pools()
         self._registry = LibraryRegistry(self._make_current, self._apply, self._drop)
+        self.second = SecondIndexes(database, damage, folder, self._pools, self._report)
         self._known: set[int] = set()  # libraries that had chunks at the start, or since
 
     def open(self) -> None:
         """Removes snapshots of deleted libraries."""
         current = self._database.catalogue.by_name.values()
         self._known = {library.library_id for library in current if library.chunks}
-        alive = {f"{each.library_id}.{what}" for each in current for what in ("index", "text")}
+        alive = {f"{each.library_id}.{what}" for each in current for what in ("index", "text", "second.index")}
         for path in [*self._folder.glob("*.index*"), *self._folder.glob("*.text*")]:
             if path.name.removesuffix(".new").removesuffix(".damaged") not in alive or path.suffix == ".new":
                 path.unlink(missing_ok=True)
@@ -170,6 +172,7 @@ class Indexes:
     def apply(self, commit: Commit) -> None:
         """Applies a commit to all LiveIndexes. On the writer's thread, in commit order."""
         self._registry.apply(commit)
+        self.second.apply(commit)
 
     def _make_current(self, library: Library) -> LiveIndex:
         """Makes a LiveIndex for the current state of the library: the caller's may be older, with another index."""
@@ -190,6 +193,8 @@ class Indexes:
     ) -> LiveIndex | None:
         """Applies changes. A library that gets its first chunks gets a LiveIndex, which need not be loaded."""
         for change in changes:
+            if change.second is not None:
+                continue
             if live is None and library.library_id not in self._known and len(change.labels):
                 live = self._make(library)
                 live.begin_empty(change.seq - 1)
@@ -212,35 +217,44 @@ class Indexes:
         live = self.loaded(library)
         damaged = self._damage.labels(library)
         described: dict[str, Any] = {"state": "unloaded"} if live is None else live.describe()
+        if library.second is not None:
+            second = self.second.loaded(library)
+            described["second"] = {"state": "unloaded"} if second is None else second.describe()
         return {**described, **({"damaged": len(damaged)} if damaged else {})}
 
     def stop_building(self) -> None:
         """Cancels builds, which may take minutes, and starts no others; searches and writes continue."""
-        for live in self._registry.all():
+        for live in self._all():
             live.stop_building()
 
     def stop(self) -> None:
         """Cancels background tasks; searches and writes continue."""
-        for live in self._registry.all():
+        for live in self._all():
             live.close()
 
     def close(self) -> None:
         """Closes all LiveIndexes, and saves snapshots with enough new rows. Blocks."""
         self.stop()
         self._pools.close()
-        for live in self._registry.all():
+        for live in self._all():
             try:
                 live.save()
             except OSError as error:
                 log.error("snapshot not saved", exc_info=error)
 
+    def _all(self) -> list[LiveIndex]:
+        return [*self._registry.all(), *self.second.all()]
+
     def _discard(self, failed: LiveIndex) -> None:
+        self._report(failed)
+        self._registry.discard(failed)
+
+    def _report(self, failed: LiveIndex) -> None:
         if failed.failure is not None and failed.failure.code not in (Code.NOT_FOUND, Code.SHUTTING_DOWN):
             details = {"kind": failed.spec.kind, "reason": str(failed.failure)}
             # Errors of the store or the disk need no traceback; any other may be a bug.
             bug = failed.failure if failed.failure.code == Code.INDEX_FAILED else None
             log.error("index failed", exc_info=bug, extra=details)
-        self._registry.discard(failed)
 
 
 def spec_of(library: Library) -> Spec:

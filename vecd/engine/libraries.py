@@ -71,6 +71,7 @@ def planned(
     kind: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     embedder: str | None = None,
+    first_embedder: str | None = None,
     chunk_chars: int | None = None,
     recall: float | None = None,
     language: str | None = None,
@@ -85,7 +86,7 @@ def planned(
         )
     kind = kinds.DEFAULT if kind is None else kind
     parameters = kinds.checked(kind, metric, parameters or {})
-    embedder = embedder or engine.settings.embedder
+    embedder, second = stages(engine, embedder or engine.settings.embedder, first_embedder)
     own = embedders.dimension_of(embedder)
     if own is not None and dimension not in (None, own):
         raise VecError(
@@ -105,7 +106,34 @@ def planned(
         chunk_chars=chunk_chars or engine.settings.chunk_chars,
         recall=recall or engine.settings.recall,
         language=languages.checked(engine.settings.language if language is None else language),
+        second=second,
+        second_dimension=None if second is None else embedders.dimension_of(second),
     )
+
+
+def stages(engine: Engine, embedder: str, first: str | None) -> tuple[str, str | None]:
+    """The embedder of the first stage, and that of the second one, None if there is one stage, of a library with this
+    embedder. `first` is the first embedder that was asked for: `none` means one stage, and None leaves it to the
+    embedder: a slow one makes two. Raises VecError `unsupported` or `invalid_request`."""
+    kind = embedders.kind_of(embedder)
+    if first is None and kind is not None and kind.slow:
+        first = engine.settings.embedder if _is_fast(engine.settings.embedder) else embedders.FIRST
+    if first in (None, "none", embedder):
+        return embedder, None
+    if kind is None or not _is_fast(first):
+        slow = f"the embedder {first!r} cannot be a first embedder: it makes no vectors, or is slow"
+        raise VecError(
+            Code.INVALID_REQUEST,
+            "a library with embedder none has no first embedder" if kind is None else slow,
+            f"leave it out; `{embedders.FIRST}` is one",
+            field="first_embedder",
+        )
+    return first, embedder
+
+
+def _is_fast(name: str) -> bool:
+    kind = embedders.kind_of(name)
+    return kind is not None and not kind.slow
 
 
 async def create(engine: Engine, wanted: Library, slot: WriteSlot) -> dict[str, Any]:
@@ -218,6 +246,7 @@ def show(engine: Engine, library: Library) -> dict[str, Any]:
         "created_at": format_time(library.created_us),
         "recall": recall_report(engine, library),
         "memory": engine.indexes.describe(library),
+        "second_stage": engine.second_stage.describe(library),
     }
 
 

@@ -13,6 +13,9 @@ the words of the name occur in many other documents.
 Grouped by document, each ranking has a document once, at the rank of its best chunk, and the hit shows the chunk with
 the better rank.
 
+In a library with a second embedder, the ranking by vector is of two: a chunk that has its second vector is placed by
+that, others by their first one. Its scores are those of reciprocal ranks, also without words.
+
 A phrase in quotes must occur in every hit of the modes that use full text. The index finds the chunks that contain its
 words; their order is verified in the texts.
 """
@@ -23,6 +26,7 @@ import asyncio
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -38,6 +42,7 @@ from ..index.rows import Floats, Ranked, Selection
 from ..store.catalogue import Library
 from ..text import embedders
 from ..text.analysis import TextQuery, analyzer, holds_phrase
+from . import second_query
 from .batch_executor import QueuedRequest
 from .damage import METADATA, TEXT, VECTOR
 from .engine import Engine
@@ -47,6 +52,9 @@ from .prepare import why_unusable
 
 Select = Callable[[], Selection]
 
+#: Instead of a ranking of the second stage: the stage has begun anew, and the search is to be repeated.
+_BEGUN_ANEW: Final = Ranked(np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
+
 MODES: Final = ("auto", "vector", "text", "hybrid")
 GROUPS: Final = ("document", "chunk")
 
@@ -54,7 +62,7 @@ GROUPS: Final = ("document", "chunk")
 _DAMAGE_SHOWN = 3
 _RRF: Final = 20
 #: The weight of each ranking.
-WEIGHTS: Final = {"vector": 1.0, "text": 1.5}
+WEIGHTS: Final = {"vector": 1.0, "second": 1.0, "text": 1.5}
 #: Added to the score of a document whose title equals the query, twice a first place: it is among the first even if
 #: others are first in both rankings.
 TITLE_SCORE: Final = 2.0 / (_RRF + 1)
@@ -125,6 +133,8 @@ class SearchPlan:
     title: str | None  # the term of a title that equals the query
     depth: int  # of each ranking
     select: Select | None
+    second: Floats | None = None  # the query's vector of the second embedder; None: that stage is not asked
+    first: bool = True  # whether the first stage is asked for what is near
 
     @property
     def by_document(self) -> bool:
@@ -183,10 +193,14 @@ async def search(engine: Engine, query: Query) -> SearchResult:
     if words and not live.text_ready:
         loaded = live.ask(None, inverted_index.TermQuery(), SearchOptions(1))  # answered when the text is loaded
         await asyncio.wrap_future(loaded)
-    depth = max(query.ranked_max, FUSED_DEPTH_MIN) if mode == "hybrid" else query.ranked_max
-    plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None)
+    second, warned = (None, []) if mode == "text" else await second_query.vector_of(engine, library, query.text, vector)
+    fused = mode == "hybrid" or second is not None
+    depth = max(query.ranked_max, FUSED_DEPTH_MIN) if fused else query.ranked_max
+    first = vector is None or vector is not second
+    plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None, second, first)
     if not query.where and query.floor is None:
-        return await _execute(plan)
+        found = await _execute(plan)
+        return replace(found, warnings=warned) if warned else found
     with engine.attribute_cache.hold(library, query.where) as attributes:
         if engine.attribute_cache.lacks(attributes, query.where):
             await engine.read(engine.attribute_cache.load, library, attributes, query.where)
@@ -202,7 +216,8 @@ async def search(engine: Engine, query: Query) -> SearchResult:
             return selection
 
         found = await _execute(replace(plan, select=select))
-        return replace(found, warnings=[warning.sentence for warning in warnings], selected=selected)
+        sentences = [*warned, *(warning.sentence for warning in warnings)]
+        return replace(found, warnings=sentences, selected=selected)
 
 
 def damage_warnings(engine: Engine, query: Query) -> list[str]:
@@ -236,20 +251,30 @@ def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | 
     those of another embedder than the query's: the two cannot be compared. Blocks."""
     in_flight: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer | None], Future[Answer]]] = []
     lives: dict[int, LiveIndex] = {}
+    seconds = _ask_second(batch)
     for pending in batch:
         with pending.catching():
             plan = pending.request
+            second = seconds[pending]() if pending in seconds else None
+            if second is _BEGUN_ANEW:
+                continue
             live = plan.engine.indexes.of(plan.library)
-            vector = None if plan.mode == "text" else _embedded(plan) if _embeds(plan) else plan.vector
+            vector = _embedded(plan) if _embeds(plan) else plan.vector if plan.mode != "text" and plan.first else None
             words = _text_query(plan.words, plan.title) if plan.words else None
-            in_flight.append((pending, live.ask(vector, words, plan.options, wake=False, title=plan.title)))
+            asked = live.ask(vector, words, plan.options, wake=False, title=plan.title, second=second)
+            in_flight.append((pending, asked))
             lives[plan.library.library_id] = live
     for live in lives.values():
         live.turn()
     ranked: list[tuple[QueuedRequest[SearchPlan, SearchResult | Answer | None], Answer, _Order]] = []
     for pending, future in in_flight:
         with pending.catching():
-            answer = future.result()
+            try:
+                answer = future.result()
+            except VecError as error:
+                if error.code == Code.DIMENSION_MISMATCH and _embeds(pending.request):
+                    continue  # switched to an embedder of another dimension: the result is None
+                raise
             if _embeds(pending.request) and answer.generation != pending.request.library.embedder_label:
                 pending.result = None
             elif pending.request.phrases:
@@ -266,6 +291,41 @@ def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | 
     for pending, answer, order in ranked:
         with pending.catching():
             pending.result = _found(pending.request, answer, order, read.get(id(pending)))
+
+
+def _ask_second(
+    batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | None]],
+) -> dict[QueuedRequest[SearchPlan, SearchResult | Answer | None], Callable[[], Ranked | None]]:
+    """Asks the second indexes; for each search that has one, how to get its ranking. Blocks.
+
+    They answer before the first indexes are asked, which then leave out what is not alive any more: so the whole answer
+    is of the state of the first."""
+    asked: dict[QueuedRequest[SearchPlan, SearchResult | Answer | None], Callable[[], Ranked | None]] = {}
+    lives: dict[int, LiveIndex] = {}
+    for pending in batch:
+        plan = pending.request
+        if plan.second is None:
+            continue
+        with pending.catching():
+            live = plan.engine.indexes.second.of(plan.library)
+            if live is not None:
+                future = live.ask(plan.second, None, plan.options, wake=False)
+                asked[pending] = partial(_second_ranking, plan, future)
+                lives[plan.library.library_id] = live
+    for live in lives.values():
+        live.turn()
+    return asked
+
+
+def _second_ranking(plan: SearchPlan, future: Future[Answer]) -> Ranked | None:
+    """The ranking that was asked for; _BEGUN_ANEW if it is of another embedder than the query's. Blocks."""
+    try:
+        answer = future.result()
+    except VecError as error:
+        if error.code != Code.DIMENSION_MISMATCH:
+            raise
+        return _BEGUN_ANEW
+    return answer.near if answer.generation == plan.library.second_generation else _BEGUN_ANEW
 
 
 def _embeds(plan: SearchPlan) -> bool:
@@ -305,7 +365,10 @@ def _ranked(plan: SearchPlan, answer: Answer) -> _Order:
     """The k best of an answer behind the offset, and where each comes from."""
     titled: Container[int] = ()
     near, worded = _placed(answer.near, plan.by_document), _placed(answer.worded, plan.by_document)
-    if plan.mode == "hybrid":
+    second = _placed(answer.second, plan.by_document)
+    if answer.second is not None:
+        near = _of_both_stages(near, second, plan.library)
+    if plan.mode == "hybrid" or answer.second is not None:
         # Both are in the order of their ranks.
         scores = fuse(((near, WEIGHTS["vector"]), (worded, WEIGHTS["text"])))
         titled = _placed(answer.titled, plan.by_document)
@@ -330,8 +393,18 @@ def _ranked(plan: SearchPlan, answer: Answer) -> _Order:
         ranking.append((best.label, score))
         if query.explain:
             where = {"vector": _shown(by_vector), "text": _shown(by_words)}
+            if plan.library.second is not None:
+                by_second = second.get(document)
+                where |= {"vector": None if by_second else where["vector"], "second": _shown(by_second)}
             explained[best.label] = {**where, "title": True} if document in titled else where
     return _Order(ranking, explained, len(order))
+
+
+def _of_both_stages(first: dict[int, _Placed], second: dict[int, _Placed], library: Library) -> dict[int, _Placed]:
+    """One ranking by vector of two: what has its second vector is where the second stage puts it, and what waits for it
+    where the first stage does. Scores of two embedders cannot be compared, and ranks can."""
+    waiting = {key: place for key, place in first.items() if place.label > library.second_label and key not in second}
+    return dict(sorted({**second, **waiting}.items(), key=lambda each: each[1].rank))
 
 
 def _placed(ranked: Ranked | None, by_document: bool) -> dict[int, _Placed]:
@@ -365,6 +438,8 @@ def _found(plan: SearchPlan, answer: Answer, order: _Order, hits: list[dict[str,
         return found
     live = plan.engine.indexes.of(plan.library)
     explain = {"mode": plan.mode, "seq": answer.seq, "index": live.spec.kind, **live.certainty(answer)}
+    if plan.library.second is not None:
+        explain["second"] = {"asked": answer.second is not None, "embedded": plan.library.second_chunks}
     if not query.bare:
         about = {label: {"explain": each} for label, each in order.explained.items()}
         hits = plan.engine.hit_cache.hits(order.ranking[: limits.PAGE_ITEMS], query.offset + 1, after=about)
@@ -388,6 +463,9 @@ def _verify_phrases(plan: SearchPlan, answer: Answer) -> SearchResult | None:
         narrowed = narrowed._replace(
             near=_filter_ranked(near, near.documents if plan.by_document else near.labels, keys)
         )
+    if (second := answer.second) is not None:
+        keys_of = second.documents if plan.by_document else second.labels
+        narrowed = narrowed._replace(second=_filter_ranked(second, keys_of, keys))
     order, query = _ranked(plan, narrowed), plan.query
     shown = [] if query.bare else order.ranking[: limits.PAGE_ITEMS]
     return _found(plan, answer, order, plan.engine.hit_cache.hits(shown, query.offset + 1))
@@ -444,7 +522,7 @@ def _query_vector(library: Library, query: Query) -> Floats:
     if len(query.vector) % 4 or not query.vector:
         raise VecError(Code.INVALID_REQUEST, "a vector must be bytes: little-endian float32", field="vector")
     vector = np.frombuffer(query.vector, "<f4")
-    if library.dimension is not None and len(vector) != library.dimension:
+    if library.dimension is not None and len(vector) not in (library.dimension, library.second_dimension):
         raise VecError(
             Code.DIMENSION_MISMATCH,
             f"library {library.name!r} holds {library.dimension}-dimension vectors, but the query has {len(vector)}",

@@ -148,6 +148,7 @@ _IN_MEMORY = record(
             },
             "The full-text index.",
         ),
+        "second": MAP,
     },
     "The index in memory; an unloaded one has only a state.",
 )
@@ -158,6 +159,7 @@ _LIBRARY = {
     "index": _INDEX,
     "parameters": MAP,
     "embedder": nullable(STRING),
+    "first_embedder": {**nullable(STRING), "description": "Finds documents until the embedder has embedded them."},
     "chunk_chars": COUNT,
     "language": STRING,
     "documents": COUNT,
@@ -169,6 +171,12 @@ _LIBRARY = {
         "The promised recall, whether it is met (null: not known), and what was measured.",
     ),
     "memory": _IN_MEMORY,
+    "second_stage": nullable(
+        record(
+            {"dimension": nullable(COUNT), "embedded": COUNT, "error": nullable(STRING)},
+            description="How many chunks the embedder has embedded, if there is a first one.",
+        )
+    ),
 }
 _DOCUMENT_KEYS = {"id": _ID, "title": nullable(STRING), "metadata": MAP}
 _COUNTS = {"added": COUNT, "updated": COUNT, "unchanged": COUNT, "deleted": COUNT, "failed": COUNT}
@@ -287,6 +295,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "index": nullable(_INDEX),
             "params": {**MAP, "description": "Parameters of the index; missing ones have their defaults."},
             "embedder": nullable(enum("wordllama", "hash", "none")),
+            "first_embedder": nullable(STRING),
             "chunk_chars": nullable({"type": "integer", "minimum": 50, "maximum": limits.CHUNK_CHARS_MAX}),
             "recall": nullable(_RECALL),
             "language": nullable(STRING),
@@ -464,7 +473,10 @@ COMPONENTS: Final[dict[str, Schema]] = {
         },
         {
             "library": STRING,
-            "explain": record({"vector": nullable(ref("Placing")), "text": nullable(ref("Placing"))}),
+            "explain": record(
+                {"vector": nullable(ref("Placing")), "text": nullable(ref("Placing"))},
+                {"second": nullable(ref("Placing"))},
+            ),
             "passage": ref("Passage"),
         },
         "A document with its best chunk, or a chunk. `library` is there if several were searched.",

@@ -37,7 +37,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import limits
-from ..errors import VecError
+from ..errors import Code, VecError
 from . import builder, futures, native
 from .fulltext.inverted_index import TermQuery
 from .fulltext.live_text import LiveText
@@ -157,13 +157,16 @@ class LiveIndex:
         options: SearchOptions,
         wake: bool = True,
         title: str | None = None,
+        second: Ranked | None = None,
     ) -> Future[Answer]:
         """The best by vector, for a query of shape (dimension,), by words, or both; `title` is a term that represents a
-        whole title, for an additional search. A caller that does not `wake` the index calls `turn` next.
+        whole title, for an additional search. `second` is a ranking by another index, of an earlier state: the answer
+        has what is still alive of it. A caller that does not `wake` the index calls `turn` next.
 
-        The future raises VecError `index_failed` if the index could not be loaded, or the error of `select`.
+        The future raises VecError `index_failed` if the index could not be loaded, `dimension_mismatch` if its vectors
+        have another dimension than the query, or the error of `select`.
         """
-        search = Search(query, words, title, options, asked=options.k)
+        search = Search(query, words, title, options, asked=options.k, second=second)
         self._mailbox.post_search(search, wake=wake)
         return search.future
 
@@ -316,14 +319,14 @@ class LiveIndex:
 
     def _apply(self, write: Write) -> None:
         assert self._maintenance.seq is not None
-        if write.seq <= self._maintenance.seq:
+        if write.seq <= self._maintenance.seq and not write.always:
             return
         if write.replaced is not None:
             self._maintenance.replace(*write.replaced)
         removed = self._vectors.apply(write)
         if write.words is not None:
             self._text.write(write.seq, write.labels, write.words, removed)
-        self._maintenance.seq = write.seq
+        self._maintenance.seq = max(write.seq, self._maintenance.seq)
 
     def _answer(self, searches: list[Search]) -> None:
         self._maintenance.searched_at = time.monotonic()
@@ -331,6 +334,11 @@ class LiveIndex:
             self._without_text += early
             self._text.want()
             searches = [each for each in searches if each.words is None]
+        wrong = [each for each in searches if each.query is not None and len(each.query) != self.spec.dimension]
+        if wrong:  # the vectors were replaced after the search was asked
+            message = f"the library holds {self.spec.dimension}-dimension vectors"
+            futures.fail((each.future for each in wrong), VecError(Code.DIMENSION_MISMATCH, message))
+            searches = [each for each in searches if each not in wrong]
         groups: dict[tuple[SearchOptions, int], list[Search]] = {}
         for search in searches:
             groups.setdefault((search.options, search.asked), []).append(search)
@@ -352,7 +360,15 @@ class LiveIndex:
         hits = self._nearest(np.stack(queries), options, asked, selection) if queries else None
         if isinstance(hits, Future):
             answers = [
-                Answer(seq, None, *self._by_words(search, options, selection), exact, generation) for search in group
+                Answer(
+                    seq,
+                    None,
+                    *self._by_words(search, options, selection),
+                    exact,
+                    generation,
+                    self._alive(search.second),
+                )
+                for search in group
             ]
             self._unanswered[hits] = _Partial(group, answers, selection)
             hits.add_done_callback(lambda done: self._mailbox.call(partial(self._complete_later, done)))
@@ -365,7 +381,15 @@ class LiveIndex:
                 near = self._ranked(search, hits[0][place], hits[1][place], selection)
                 place += 1
             found = self._by_words(search, options, selection)
-            search.future.set_result(Answer(seq, near, *found, exact, generation))
+            second = self._alive(search.second)
+            search.future.set_result(Answer(seq, near, *found, exact, generation, second))
+
+    def _alive(self, ranked: Ranked | None) -> Ranked | None:
+        """The chunks of a ranking that are alive."""
+        if ranked is None:
+            return None
+        alive = self._vectors.holds(ranked.labels)
+        return Ranked(ranked.scores[alive], ranked.labels[alive], ranked.documents[alive])
 
     def _by_words(
         self, search: Search, options: SearchOptions, selection: Selection | None

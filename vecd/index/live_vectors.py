@@ -23,7 +23,7 @@ from .futures import then
 from .kinds import KINDS
 from .local.flat import Flat
 from .requests import Write
-from .rows import Allowed, DocumentMap, Floats, Labels, Selection
+from .rows import Allowed, Bools, DocumentMap, Floats, Labels, Selection
 from .structure import Effort, Hits, Spec, Structure
 
 
@@ -54,6 +54,13 @@ class LiveVectors:
             return self.tail.alive
         rows = self.structure.rows
         return np.concatenate((rows.labels[rows.alive], self.tail.alive))
+
+    def holds(self, labels: Labels) -> Bools:
+        """Which of these labels are alive, shape (len(labels),); in any order."""
+        found = self.tail.holds(labels)
+        if self.structure is not None:
+            found |= self.structure.rows.holds(labels)
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Counts of rows and bytes. May be called from any thread; the figures may be a turn old."""

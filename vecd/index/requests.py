@@ -34,6 +34,8 @@ class Write:
     words: TermCounts | Callable[[], TermCounts] | None = None
     #: The vectors from now on of all chunks that there were before it; called in a turn. None: they remain.
     replaced: Replaced | None = None
+    #: Whether it is applied even if the loaded vectors may include it. To add or remove a row again changes nothing.
+    always: bool = False
 
 
 class SearchOptions(NamedTuple):
@@ -57,6 +59,7 @@ class Answer(NamedTuple):
     titled: Ranked | None  # by the title as a whole
     exact: bool  # whether the search by vector was exact
     generation: int = 0  # of the vectors, as `Stored.generation`
+    second: Ranked | None = None  # what the search brought, without what is not alive at `seq`
 
 
 @dataclass(slots=True, eq=False)
@@ -70,3 +73,5 @@ class Search:
     future: Future[Answer] = field(default_factory=Future)
     #: Chunks to ask an asynchronous structure for; more than k if these were of too few documents.
     asked: int = 0
+    #: A ranking of the same chunks by another index, of an earlier state.
+    second: Ranked | None = None

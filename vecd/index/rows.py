@@ -122,6 +122,14 @@ class Rows:
         found: Labels = places[self.labels[places] == labels]
         return found
 
+    def holds(self, labels: Labels) -> Bools:
+        """Which of these labels are alive, shape (len(labels),); in any order."""
+        if not self.count:
+            return np.zeros(len(labels), np.bool_)
+        places = np.minimum(np.searchsorted(self.labels, labels), self.count - 1)
+        held: Bools = (self.labels[places] == labels) & self.alive[places]
+        return held
+
     def remove(self, labels: Labels) -> None:
         """Masks these labels; unknown labels are ignored."""
         places = self.find(labels)

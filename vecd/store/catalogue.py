@@ -21,6 +21,10 @@ class Library:
     Everything but the counts, the index and the recall is fixed at creation, the dimension at the latest by the first
     vector; a reembed changes the embedder and the chunk length. `chunk_chars` is the maximum length of a chunk of a
     document's `text`, in characters.
+
+    `embedder` and `dimension` are those of the vectors that a document has as soon as it is written. With a `second`
+    embedder, a better and slower one, that is the one that clients know as the library's embedder, and `embedder` its
+    first embedder.
     """
 
     library_id: int
@@ -40,6 +44,11 @@ class Library:
     recall_missed: bool = False  # whether the last `index.recall` event says that searches miss the target
     switch_job: int | None = None  # the reembed whose drafts replace the documents at the moment; None: none
     embedder_label: int = 0  # the last label that there was when the embedder was last changed; 0: never
+    second: str | None = None  # the embedder of the second stage (second_stage.py); None: there is none
+    second_dimension: int | None = None  # of its vectors; None until there is one
+    second_label: int = 0  # the second stage has processed all chunks with labels up to here (inclusive)
+    second_chunks: int = 0  # current chunks that it has processed
+    second_generation: int = 0  # grows whenever `second` is set
 
     def described(self) -> dict[str, Any]:
         """Its fields in events and in `vec library show`."""
@@ -49,7 +58,8 @@ class Library:
             "metric": self.metric,
             "index": self.index,
             "parameters": self.parameters,
-            "embedder": self.embedder,
+            "embedder": self.second or self.embedder,
+            "first_embedder": self.embedder if self.second else None,
             "chunk_chars": self.chunk_chars,
             "recall": self.recall,
             "language": self.language,
@@ -86,18 +96,25 @@ class Catalogue:
 def read_catalogue(db: apsw.Connection) -> Catalogue:
     rows = db.execute(
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
-        " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label"
-        " FROM libraries"
+        " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label,"
+        " second, second_dimension, second_label, second_chunks, second_generation FROM libraries"
     )
     by_id = {}
-    for *row, parameters, recall, language, missed, switch_job, embedder_label in rows:
+    for row in rows:
+        parameters, recall, language, missed, switch_job, embedder_label = row[11:17]
+        second, second_dimension, second_label, second_chunks, second_generation = row[17:]
         by_id[int(row[0])] = replace(
-            Library(*row),
+            Library(*row[:11]),
             parameters=orjson.loads(parameters),
             recall=recall,
             language=language,
             recall_missed=bool(missed),
             switch_job=switch_job,
             embedder_label=embedder_label,
+            second=second,
+            second_dimension=second_dimension,
+            second_label=second_label,
+            second_chunks=second_chunks,
+            second_generation=second_generation,
         )
     return Catalogue({each.name: each for each in by_id.values() if not each.deleted}, by_id)

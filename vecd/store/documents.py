@@ -211,7 +211,9 @@ def _write_wave(
     tx.label, tx.seq = label - 1, seq - 1
     tx.changes.append(Change(library_id, tx.seq, labels, vectors, gone_chunks, documents, texts, words))
     new_count = len(documents) - len(gone)
-    libraries.count(tx, tx.catalogue.by_id[library_id], new_count, len(rows) - len(gone_chunks))
+    now = tx.catalogue.by_id[library_id]
+    processed = 0 if now.second is None else sum(each <= now.second_label for each in gone_chunks)
+    libraries.count(tx, now, new_count, len(rows) - len(gone_chunks), -processed)
     return outcomes
 
 

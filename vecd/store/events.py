@@ -25,6 +25,7 @@ LIBRARY_CREATED = 1
 LIBRARY_DELETED = 2
 INDEX_REBUILT = 3
 INDEX_RECALL = 4
+LIBRARY_EMBEDDED = 5
 DOCUMENT_ADDED = 10
 DOCUMENT_UPDATED = 11
 DOCUMENT_DELETED = 12
@@ -40,6 +41,7 @@ TYPE_NAMES: dict[int, str] = {
     LIBRARY_DELETED: "library.deleted",
     INDEX_REBUILT: "index.rebuilt",
     INDEX_RECALL: "index.recall",
+    LIBRARY_EMBEDDED: "library.embedded",
     DOCUMENT_ADDED: "document.added",
     DOCUMENT_UPDATED: "document.updated",
     DOCUMENT_DELETED: "document.deleted",

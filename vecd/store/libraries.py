@@ -27,10 +27,11 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
     library = replace(wanted, library_id=library_id, documents=0, chunks=0, created_us=tx.time_us, deleted=False)
     tx.db.execute(
         "INSERT INTO libraries (library_id, name, dimension, metric, index_kind, index_parameters, embedder,"
-        " chunk_chars, created_us, recall, language) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " chunk_chars, created_us, recall, language, second, second_dimension)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (library_id, library.name, library.dimension, library.metric, library.index,
          orjson.dumps(library.parameters).decode(), library.embedder, library.chunk_chars, tx.time_us, library.recall,
-         library.language),
+         library.language, library.second, library.second_dimension),
     )  # fmt: skip
     tx.catalogue = tx.catalogue.replaced(library)
     seq = events.append(tx, events.LIBRARY_CREATED, library_id, orjson.dumps(library.described()).decode())
@@ -65,12 +66,17 @@ def pin_dimension(tx: Transaction, library: Library, dimension: int) -> Library:
     return library
 
 
-def count(tx: Transaction, library: Library, documents: int, chunks: int) -> Library:
+def count(tx: Transaction, library: Library, documents: int, chunks: int, second_chunks: int = 0) -> Library:
     """Adds to a library's counts; returns the new version of the library."""
-    library = replace(library, documents=library.documents + documents, chunks=library.chunks + chunks)
+    library = replace(
+        library,
+        documents=library.documents + documents,
+        chunks=library.chunks + chunks,
+        second_chunks=library.second_chunks + second_chunks,
+    )
     tx.db.execute(
-        "UPDATE libraries SET documents = ?, chunks = ? WHERE library_id = ?",
-        (library.documents, library.chunks, library.library_id),
+        "UPDATE libraries SET documents = ?, chunks = ?, second_chunks = ? WHERE library_id = ?",
+        (library.documents, library.chunks, library.second_chunks, library.library_id),
     )
     tx.catalogue = tx.catalogue.replaced(library)
     return library

@@ -136,7 +136,7 @@ def _delete_documents(db: apsw.Connection, documents: list[Any], rows: int) -> i
             break
         labels.append(label)
         chunks += range(label, label + count)
-    for table, its in (("chunks", chunks), ("documents", labels)):
+    for table, its in (("chunks", chunks), ("second_vectors", chunks), ("documents", labels)):
         db.execute(
             f"DELETE FROM {table} WHERE label IN (SELECT value FROM json_each(?))", (orjson.dumps(its).decode(),)
         )

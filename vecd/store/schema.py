@@ -11,6 +11,8 @@ The tables:
   labels `label … label + chunks - 1`. A version is current while `removed_seq` is null and its library is not deleted.
 - `chunks` is immutable: text and vector (little-endian float32, unchanged from the request) by label. Both tables have
   checksums of their rows' contents (checksums.py).
+- `second_vectors` holds the vectors of the second stage (second_stage.py), by the label of the chunk. Those of a
+  library count up to its `second_label`; later ones may be of an embedder that it had before.
 - `events` holds one row per change. A document's row expands to its own event and those of its chunks (events.py), so
   it covers several seqs, and `seq` is the first.
 - `events` reaches back to the log's `horizon`. Older rows, and the document versions that only they refer to, are
@@ -273,6 +275,18 @@ MIGRATIONS: tuple[str, ...] = (
       ended_us INTEGER NOT NULL,
       summary TEXT NOT NULL        -- JSON: counts
     ) STRICT, WITHOUT ROWID;
+    ALTER TABLE libraries ADD COLUMN second TEXT;      -- the embedder of the second stage; null: there is none
+    ALTER TABLE libraries ADD COLUMN second_dimension INTEGER;            -- null until its first vector
+    ALTER TABLE libraries ADD COLUMN second_label INTEGER NOT NULL DEFAULT 0;  -- the last chunk that it has processed
+    ALTER TABLE libraries ADD COLUMN second_chunks INTEGER NOT NULL DEFAULT 0; -- current chunks up to that one
+    ALTER TABLE libraries ADD COLUMN second_generation INTEGER NOT NULL DEFAULT 0; -- grows with each change of `second`
+    CREATE TABLE second_vectors (
+      label INTEGER PRIMARY KEY, -- of the chunk
+      digest BLOB NOT NULL,      -- of the embedder's name and of the text that was embedded
+      vector BLOB,               -- little-endian float32; null: the embedder cannot embed the text
+      sum INTEGER NOT NULL       -- CRC-32 of the vector
+    ) STRICT;
+    CREATE INDEX second_vectors_by_digest ON second_vectors (digest);
     """,
 )
 

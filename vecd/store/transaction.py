@@ -54,6 +54,16 @@ class Change:
     words: Words | None = None  # of the added chunks; None: not computed yet
     dropped: bool = False  # the whole library is deleted
     replaced: Vectors | None = None  # the vectors of all chunks that there were before it; None: they are as they were
+    second: SecondChange | None = None  # of the second stage; it has no seq of its own
+
+
+class SecondChange(NamedTuple):
+    """What a commit changed in the second stage of a library: chunks that got their vectors. With `begun`, the stage
+    has begun anew, perhaps with another embedder or none, and vectors of before no longer count."""
+
+    labels: npt.NDArray[np.int64]  # ascending, from above those of earlier changes
+    vectors: npt.NDArray[np.float32]  # shape (len(labels), second_dimension)
+    begun: bool = False
 
 
 class JobChange(NamedTuple):

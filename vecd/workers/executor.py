@@ -66,11 +66,12 @@ class Executor:
         kind = embedders.kind_of(embedder)
         return kind is not None and (kind.slow or self._settings.offload == "all")
 
-    def embed(self, flow: Hashable, embedder: str, texts: Sequence[str]) -> Future[Embedded]:
-        """Embeds at most EMBED_TEXTS texts for an offloaded embedder, in fair order between flows. The future raises
-        the VecError of the embedder. Raises VecError `busy` or `shutting_down`."""
+    def embed(self, flow: Hashable, embedder: str, texts: Sequence[str], *, bulk: bool = False) -> Future[Embedded]:
+        """Embeds at most EMBED_TEXTS texts for an offloaded embedder, in fair order between flows. A few texts pass
+        large batches, unless they are `bulk`: nobody waits for them, and no query is to wait behind them. The future
+        raises the VecError of the embedder. Raises VecError `busy` or `shutting_down`."""
         assert len(texts) <= limits.EMBED_TEXTS
-        batch = Batch(flow, embedder, texts)
+        batch = Batch(flow, embedder, texts, bulk=bulk)
         if len(texts) < limits.EMBED_TEXTS_MIN:
             self._pool.submit(batch)
         elif self._remote is not None:

@@ -50,6 +50,7 @@ class Batch:
     embedder: str
     texts: Sequence[str]
     future: Future[Embedded] = field(default_factory=Future)
+    bulk: bool = False  # whether it waits behind large batches, however small it is
 
     def resolve(self, outcome: Embedded | VecError) -> None:
         """The first outcome counts; later ones are ignored."""
@@ -77,7 +78,7 @@ class LocalPool:
     def submit(self, batch: Batch) -> None:
         """Embeds the batch, unless its future is done before its turn. Raises VecError `busy` if the system does not
         give the threads."""
-        small = len(batch.texts) < limits.EMBED_TEXTS_MIN
+        small = len(batch.texts) < limits.EMBED_TEXTS_MIN and not batch.bulk
         with self._lock:
             if self._closed:
                 raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping")

@@ -13,7 +13,7 @@ import numpy as np
 from ... import limits
 from .. import brute_force
 from ..kind import IndexKind
-from ..rows import Floats, Labels, Rows, Selection
+from ..rows import Bools, Floats, Labels, Rows, Selection
 
 _DEAD_SHARE_MAX = 0.2
 
@@ -77,6 +77,13 @@ class Flat:
         """The labels of its rows that are alive, ascending."""
         found = [block.rows.labels[block.rows.alive] for block in self._blocks]
         return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def holds(self, labels: Labels) -> Bools:
+        """Which of these labels are alive, shape (len(labels),); in any order."""
+        found = np.zeros(len(labels), np.bool_)
+        for block in self._blocks:
+            found |= block.rows.holds(labels)
+        return found
 
     def add(self, labels: Labels, vectors: Floats) -> None:
         """Adds rows: labels of shape (n,), ascending and above all that are there; vectors of shape (n, dimension)."""

@@ -23,22 +23,23 @@ class Snapshot(JobKind):
     def steps(self, run: Run) -> Steps:
         engine, name = run.engine, run.job.library
         wanted = [engine.database.catalogue.find(name)] if name is not None else libraries.all_libraries(engine)
-        saved = vectors = 0
+        vectors = 0
+        names: set[str] = set()
         for number, library in enumerate(wanted):
             yield Step(done=number, total=len(wanted))
-            live = engine.indexes.loaded(library)
-            if live is None or not live.ready:
-                continue
-            future = live.snapshot()
-            try:
-                while True:
-                    try:
-                        rows = future.result(_POLL_S)
-                        break
-                    except concurrent.futures.TimeoutError:
-                        yield Step(done=number, total=len(wanted))
-            finally:
-                future.cancel()
-            saved += rows > 0
-            vectors += rows
-        return {"libraries": saved, "vectors": vectors}
+            for live in (engine.indexes.loaded(library), engine.indexes.second.loaded(library)):
+                if live is None or not live.ready:
+                    continue
+                future = live.snapshot()
+                try:
+                    while True:
+                        try:
+                            rows = future.result(_POLL_S)
+                            break
+                        except concurrent.futures.TimeoutError:
+                            yield Step(done=number, total=len(wanted))
+                finally:
+                    future.cancel()
+                names |= {library.name} if rows else set()
+                vectors += rows
+        return {"libraries": len(names), "vectors": vectors}

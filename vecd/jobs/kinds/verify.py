@@ -20,7 +20,7 @@ from ...errors import Code, VecError
 from ...index.rows import Labels
 from ...parameters import Parameter
 from ...store import documents as store
-from ...store import events, integrity
+from ...store import events, integrity, second_stage
 from ...store.catalogue import Library
 from ..effects import AddChecksums
 from .kind import JobKind, Run, Step, Steps
@@ -78,6 +78,12 @@ class Verify(JobKind):
                 step.checkpoint, step.effect = {}, AddChecksums(looked.unsummed)
             yield step
             pace.rest(looked.bytes)
+        after = 0
+        while after is not None:
+            with engine.database.read_transaction() as db:
+                found, after = second_stage.bad(db, after, limits.VERIFY_ROWS)
+            problems.add(found)
+            yield Step(done=done + documents, total=max(total, done + documents), lines=problems.take_new())
         wanted = libraries.all_libraries(engine)
         for place, library in enumerate(wanted, 1):
             with engine.database.read_transaction() as db:
@@ -93,8 +99,8 @@ class Verify(JobKind):
                 " restore a backup; vec library rebuild for an index",
                 problems=problems.reported,
             )
-        found = {"libraries": len(wanted), "documents": documents, "chunks": chunks}
-        return {**found, "events": replayed.seq, "problems": 0}
+        checked = {"libraries": len(wanted), "documents": documents, "chunks": chunks}
+        return {**checked, "events": replayed.seq, "problems": 0}
 
 
 class _Problems:

@@ -21,6 +21,7 @@ async def create(call: Call) -> dict[str, Any]:
         kind=fields.optional_text("index"),
         parameters=_parameters(fields),
         embedder=fields.optional_text("embedder"),
+        first_embedder=fields.optional_text("first_embedder"),
         chunk_chars=fields.optional_integer("chunk_chars", low=50, high=limits.CHUNK_CHARS_MAX),
         recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
         language=fields.optional_text("language"),

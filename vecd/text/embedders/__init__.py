@@ -12,7 +12,7 @@ from typing import Final
 from ...errors import Code, VecError, nearest
 from .embedder import Embedder, EmbedderKind
 
-__all__ = ["EMBEDDERS", "Embedder", "EmbedderKind", "dimension_of", "embeds", "kind_of", "make"]
+__all__ = ["EMBEDDERS", "FIRST", "Embedder", "EmbedderKind", "dimension_of", "embeds", "kind_of", "make"]
 
 #: Name -> module that declares it; None: no embedder, the library takes vectors only.
 EMBEDDERS: Final[dict[str, str | None]] = {
@@ -21,6 +21,9 @@ EMBEDDERS: Final[dict[str, str | None]] = {
     "hash": "vecd.text.embedders.hash",
     "none": None,
 }
+
+#: The first embedder of a library whose own is slow, unless the settings name another fast one.
+FIRST: Final = "wordllama"
 
 
 def kind_of(name: str) -> EmbedderKind | None:
