@@ -1,6 +1,8 @@
 """`vec`, the command line. Thin: parse flags, call the client, print.
 
     main.py           the group, exit statuses, errors
+    explanations.py   what exit statuses and error codes mean
+    usage_errors.py   errors of the parser; suggestions for misspelt commands and options
     options.py        options that several commands share
     output.py         tables for people, NDJSON for pipes
     input_lines.py    lines of input, from files and pipes, also compressed
@@ -12,6 +14,8 @@
     exec_delivery.py  --exec: delivers a watch to a command (vecd/delivery)
     signals.py        SIGTERM and SIGINT, remembered until work can end
     jobs.py           jobs: options, rows for people, waiting
+    completion.py     completes names that the daemon knows
+    doctor.py         the checks of vec doctor
     spool.py          copies the input of a background job
     commands/         one file for each command, named as its handler in vecd/ops/handlers/
 

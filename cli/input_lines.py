@@ -10,10 +10,12 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from io import FileIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from vecd import limits
 from vecd.errors import Code, VecError
+from vecd.json_values import id_text
 
 if TYPE_CHECKING:
     from vecd.wire.mapping import DocumentMapping
@@ -26,7 +28,7 @@ def lines(
     """Yields the lines of these files, without newlines; `-`, or an empty list, is stdin. See `_inputs`."""
     from vecd.wire.ndjson import split
 
-    for name, pieces in _inputs(paths, wait, check):
+    for name, pieces, _ in _inputs(paths, wait, check):
         yield from split(name, pieces)
 
 
@@ -41,14 +43,15 @@ def records(
     of each says. See `_inputs`."""
     from vecd.wire.records import format_of, records
 
-    for name, pieces in _inputs(paths, wait, check):
-        yield from records(form or format_of(name), name, pieces, mapping)
+    for name, pieces, file in _inputs(paths, wait, check):
+        yield from records(form or format_of(name), name, pieces, mapping, file)
 
 
 def _inputs(
     paths: list[str], wait: Callable[[int], bool] | None, check: Callable[[], None]
-) -> Iterator[tuple[str, Iterator[bytes | None]]]:
-    """Yields each file's name and its contents, decompressed, in pieces; `-`, or an empty list, is stdin.
+) -> Iterator[tuple[str, Iterator[bytes | None], BinaryIO | None]]:
+    """Yields each file's name, its contents, decompressed, in pieces, and the file itself if it is a regular one, from
+    which the pieces are read; `-`, or an empty list, is stdin.
 
     Calls `wait(fd)` before each read of a pipe or terminal. It returns true when the descriptor is readable, and false
     after a time without input; then None is yielded, so that the caller can process what it has. Calls `check()` for
@@ -64,7 +67,8 @@ def _inputs(
         except OSError as error:
             raise VecError(Code.INVALID_REQUEST, f"cannot read {name} ({error.strerror})", file=name) from error
         try:
-            yield name, _checked(decompressed(name, _pieces(name, fd, wait)), check)
+            file = FileIO(fd, closefd=False) if os.path.isfile(f"/dev/fd/{fd}") else None
+            yield name, _checked(decompressed(name, _pieces(name, fd, wait)), check), cast("BinaryIO | None", file)
         finally:
             if path != "-":
                 os.close(fd)
@@ -185,9 +189,9 @@ def _from_json(data: bytes, where: str) -> str:
         if not found or found[-1] != found[0]:
             what = "two different ids" if found else 'no "id" and no "document_id"'
             raise VecError(Code.INVALID_REQUEST, f"{where}: the object has {what}")
-        value = found[0]
+        value = id_text(found[0])
     if not isinstance(value, str):
-        raise VecError(Code.INVALID_REQUEST, f'{where}: "id" must be a string', _AS_JSON)
+        raise VecError(Code.INVALID_REQUEST, f'{where}: "id" must be a string or a whole number', _AS_JSON)
     return value
 
 

@@ -11,7 +11,7 @@ import typer
 
 from vecd.errors import Code, VecError
 
-from . import main
+from . import main, options
 from .output import Output, one_line, plural, size
 
 if TYPE_CHECKING:
@@ -34,7 +34,14 @@ Where = Annotated[
     ),
 ]
 LibraryName = Annotated[
-    str | None, typer.Option("--library", "-l", help="The library that the job works on.", metavar="NAME")
+    str | None,
+    typer.Option(
+        "--library",
+        "-l",
+        help="The library that the job works on.",
+        metavar="NAME",
+        autocompletion=options.names("library"),
+    ),
 ]
 Priority = Annotated[
     int, typer.Option("--priority", help="From -100 to 100; higher priorities start first.", metavar="N")
@@ -56,8 +63,6 @@ def seconds(text: str | None) -> float | None:
 def params_of(given: list[str] | None, where: list[str] | None, socket: str | None) -> dict[str, Any]:
     """Parses the parameters of a job. A value is JSON if it parses as JSON; otherwise it is a string."""
     import json
-
-    from . import options
 
     params: dict[str, Any] = {}
     for each in given or ():
@@ -245,8 +250,6 @@ def status_of(jobs: Sequence[dict[str, Any]]) -> int:
 
 def run(socket: str | None, no_spawn: bool, kind: str, params: dict[str, Any]) -> dict[str, Any]:
     """Submits a job, waits for it and returns its result. Ctrl-C cancels the job. Raises VecError with its error."""
-    from . import options
-
     with options.open_client(socket, no_spawn) as client:
         job = client.submit_job(kind, params, priority=10)
     try:

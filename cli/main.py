@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from vecd.errors import RETRYABLE, Code, VecError
 from vecd.process import open_standard_streams, reset_signals
+
+from . import options
 
 #: Command -> module in commands/. The order is that of `vec --help`.
 COMMANDS = {
@@ -47,11 +48,14 @@ COMMANDS = {
     "keys": "keys",
     "daemon": "daemon",
     "demo": "demo",
+    "config": "config",
+    "doctor": "doctor",
+    "completion": "completion",
     "help": "help",
 }
 
 #: Commands for the instance of this machine, which a gateway does not offer.
-LOCAL_COMMANDS = ("restore", "daemon", "serve", "keys")
+LOCAL_COMMANDS = ("restore", "daemon", "serve", "keys", "doctor")
 
 FAILED, USAGE, PARTLY, NOT_FOUND, HISTORY_LOST = 1, 2, 3, 4, 5
 NO_DAEMON, TRY_AGAIN, TIMED_OUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 69, 75, 124, 130, 141, 143
@@ -103,7 +107,7 @@ def _pointed(error: VecError) -> str:
     return f"\n     {where[start : start + 2 * _POINTED_CHARS]}\n     {' ' * (column - 1 - start)}^"
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(options.Group):
     """A group that imports a command's module on demand, and maps its exceptions to exit statuses."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -116,14 +120,6 @@ class LazyGroup(TyperGroup):
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from vecd.errors import nearest
-
-            close = nearest(args[0], list(COMMANDS))
-            ctx.fail(f"No such command '{args[0]}'." + (f" Did you mean '{close}'?" if close else ""))
-        return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         with _exit_statuses():  # --help and --version print from here
@@ -147,11 +143,17 @@ def _exit_statuses() -> Iterator[None]:
         finally:
             sys.stdout.flush()
     except VecError as error:
-        tell(error)
+        from .usage_errors import without_suggestion
+
+        tell(without_suggestion(error))
         status = EXIT_STATUS.get(error.code, FAILED)
     except _USAGE_ERROR as error:
-        _explain_dashes(error)
-        raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise  # it prints the help
+        from .usage_errors import as_error
+
+        tell(as_error(error))
+        status = USAGE
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:
@@ -168,15 +170,6 @@ def _exit_statuses() -> Iterator[None]:
     else:
         return
     raise typer.Exit(status)
-
-
-def _explain_dashes(error: Any) -> None:
-    """Adds to an error about an unknown option how to write an argument that begins with a dash."""
-    option, ctx = getattr(error, "option_name", None), error.ctx
-    if option is None or ctx is None or not any(each.param_type_name == "argument" for each in ctx.command.params):
-        return
-    given = next((each for each in sys.argv[1:] if each.startswith(option)), option)
-    error.message += f" Put an argument that begins with - after --: {ctx.command_path} -- {given}"
 
 
 def _drop_stdout() -> None:
@@ -216,6 +209,20 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def _explain(value: str | None) -> None:
+    if value is not None:
+        from .explanations import explained
+
+        print(explained(value, EXIT_STATUS))
+        raise typer.Exit
+
+
+def _explainable() -> list[tuple[str, str]]:
+    from .explanations import CODES, STATUSES
+
+    return [*((str(status), what) for status, what in STATUSES.items()), *((code, CODES[code][0]) for code in CODES)]
+
+
 app = typer.Typer(
     cls=LazyGroup,
     name="vec",
@@ -234,6 +241,17 @@ def _vec(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            "--explain",
+            help="Explain an exit status or the code of an error, and exit.",
+            metavar="CODE",
+            callback=_explain,
+            is_eager=True,
+            autocompletion=_explainable,
+        ),
+    ] = None,
     connect: Annotated[
         str | None,
         typer.Option("--connect", help="Use the daemon behind the gateway at this URL: wss://HOST.", metavar="URL"),
@@ -255,10 +273,8 @@ def _vec(
     if ca_file is not None:
         os.environ["VEC_CA_FILE"] = ca_file
     if ctx.invoked_subcommand in LOCAL_COMMANDS and not {"--help", "-h"} & set(sys.argv):
-        from .options import only_local
-
         hint = "run it on the machine of the daemon, without --connect and VEC_CONNECT"
-        only_local(None, f"'vec {ctx.invoked_subcommand}' is for the instance of this machine", hint)
+        options.only_local(None, f"'vec {ctx.invoked_subcommand}' is for the instance of this machine", hint)
 
 
 def main() -> None:

@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vecd.client import Client
 
-Library = Annotated[str, typer.Option("--library", "-l", help="The library.", metavar="NAME")]
+
+def names(what: str) -> Callable[..., Any]:
+    """An `autocompletion` for the names of a kind of thing in completion.NAMES, asked of the running daemon."""
+
+    def complete(ctx: Any, incomplete: str) -> list[tuple[str, str]]:
+        from .completion import names
+
+        return names(what, ctx, incomplete)
+
+    return complete
+
+
+Library = Annotated[
+    str, typer.Option("--library", "-l", help="The library.", metavar="NAME", autocompletion=names("library"))
+]
 Libraries = Annotated[
     list[str] | None,
-    typer.Option("--library", "-l", help="The library; can be repeated. all: all libraries.", metavar="NAME"),
+    typer.Option(
+        "--library",
+        "-l",
+        help="The library; can be repeated. all: all libraries.",
+        metavar="NAME",
+        autocompletion=names("library"),
+    ),
 ]
 Where = Annotated[
     list[str] | None,
@@ -30,6 +52,18 @@ Where = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print NDJSON even on a terminal.")]
 Socket = Annotated[str | None, typer.Option("--socket", help="The path of the daemon's socket.", metavar="PATH")]
 NoSpawn = Annotated[bool, typer.Option("--no-spawn", help="Do not start a daemon if none is running.")]
+
+
+class Group(TyperGroup):
+    """A group of commands. An unknown command is an error in the style of all others."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from .usage_errors import no_command
+
+            raise no_command(ctx, args[0], known)
+        return super().resolve_command(ctx, args)
 
 
 class _Commands(typer.Typer):
@@ -49,6 +83,7 @@ class _Commands(typer.Typer):
 def command() -> typer.Typer:
     """Returns a Typer for a command module, with the settings that all command modules share."""
     return _Commands(
+        cls=Group,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vecd import limits
 from vecd.errors import Code, VecError
+from vecd.json_values import id_text
 from vecd.wire.ingest_batch import IDLE_S, STATUSES, WINDOW, IngestBatch, Outcome, Place
 
 from . import input_lines
@@ -340,7 +341,7 @@ def _described(library: dict[str, Any]) -> str:
 
 def _acknowledged(found: Outcome) -> dict[str, Any]:
     if found.error is not None:
-        given = found.document.get("id") if found.document is not None else None
+        given = id_text(found.document.get("id")) if found.document is not None else None
         return {
             "id": given if isinstance(given, str) else None, "status": "failed", "error": found.error.to_wire()
         }  # fmt: skip

@@ -95,6 +95,7 @@ ONLY_IN: dict[str, set[str]] = {
     "confluent_kafka": {"connectors"},
     "aio_pika": {"connectors"},
     "nats": {"connectors"},
+    "pyarrow": {"wire"},
     "numpy": {"store", "index", "filters", "text", "feed", "engine", "jobs", "workers"},
     "faiss": {"index"},
     "scipy": {"index"},

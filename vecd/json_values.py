@@ -62,6 +62,11 @@ def name_of(path: tuple[str | int, ...]) -> str:
     return name
 
 
+def id_text(value: Any) -> Any:
+    """The id of a document, as text if it is a whole number; what is no id comes back as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def integer_refused(path: tuple[str | int, ...], digits: str) -> VecError:
     """The error for an integer that does not fit 64 bits."""
     shown = digits if len(digits) <= 60 else f"{digits[:40]}… ({len(digits):,} digits)"

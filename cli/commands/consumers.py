@@ -11,7 +11,9 @@ from ..output import Output
 
 app = options.command()
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The consumer's name.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The consumer's name.", autocompletion=options.names("consumer"))
+]
 
 
 @app.callback()

@@ -34,10 +34,9 @@ def help(
         group = context.command
         known = group.list_commands(context) if hasattr(group, "list_commands") else []
         if word not in known:
-            from vecd.errors import nearest
+            from ..usage_errors import no_command
 
-            close = nearest(word, known)
-            context.fail(f"No such command '{word}'." + (f" Did you mean '{close}'?" if close else ""))
+            raise no_command(context, word, known)
         found = group.get_command(context, word)
         context = found.make_context(word, [], parent=context, resilient_parsing=True)
     print(context.get_help())

@@ -29,6 +29,10 @@ class Format(StrEnum):
     JSON = "json"
     CSV = "csv"
     TSV = "tsv"
+    PARQUET = "parquet"
+    ARROW = "arrow"
+    MBOX = "mbox"
+    EML = "eml"
 
 
 @app.command(
@@ -76,7 +80,7 @@ def ingest(
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Add, update and delete documents: NDJSON, JSON, CSV or TSV from files or stdin."""
+    """Add, update and delete documents: NDJSON, JSON, tables or mail from files or stdin."""
     paths = files or []
     short = {"id": id_, "title": title, "text": text, "vector": vector, "metadata": metadata}
     rules = _rules({**short, **options.pairs("--map", given, "FIELD=PATH, as in text=body")})

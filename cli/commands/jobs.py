@@ -19,9 +19,16 @@ from . import schedule
 app = options.command()
 app.add_typer(schedule.app, name="schedule")
 
-Ids = Annotated[list[int], typer.Argument(metavar="ID...", help="The jobs' numbers.")]
-SomeIds = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="The jobs' numbers.")]
-Kinds = Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="Only jobs of these kinds.")]
+Ids = Annotated[
+    list[int], typer.Argument(metavar="ID...", help="The jobs' numbers.", autocompletion=options.names("job"))
+]
+SomeIds = Annotated[
+    list[int] | None, typer.Argument(metavar="[ID]...", help="The jobs' numbers.", autocompletion=options.names("job"))
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KIND]...", help="Only jobs of these kinds.", autocompletion=options.names("kind")),
+]
 
 
 class State(StrEnum):
@@ -49,7 +56,12 @@ def jobs() -> None:
 
 @app.command(epilog="Prints the job when it is durable. Exit status: 2 usage, 4 no such library or job.")
 def submit(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of job; see vec-jobs(1).")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="The kind of job; see `vec jobs kinds`.", autocompletion=options.names("kind")
+        ),
+    ],
     library: common.LibraryName = None,
     param: common.Params = None,
     where: common.Where = None,
@@ -59,7 +71,12 @@ def submit(
     ] = None,
     after: Annotated[
         list[int] | None,
-        typer.Option("--after", help="Start after this job has completed. Can be repeated.", metavar="ID"),
+        typer.Option(
+            "--after",
+            help="Start after this job has completed. Can be repeated.",
+            metavar="ID",
+            autocompletion=options.names("job"),
+        ),
     ] = None,
     unique: Annotated[
         str | None,
@@ -158,7 +175,10 @@ def _overview(output: Output, body: dict[str, Any]) -> None:
 def list_(
     state: States = None,
     kind: Annotated[
-        list[str] | None, typer.Option("--kind", help="Jobs of this kind. Can be repeated.", metavar="KIND")
+        list[str] | None,
+        typer.Option(
+            "--kind", help="Jobs of this kind. Can be repeated.", metavar="KIND", autocompletion=options.names("kind")
+        ),
     ] = None,
     library: common.LibraryName = None,
     since: Annotated[
@@ -360,9 +380,26 @@ def workers(json: options.Json = False, socket: options.Socket = None, no_spawn:
     output.table(("worker", "job", "kind", "library", "attempt", "since", "lease", ""), rows)
 
 
+@app.command(epilog="Parameters that a job needs are marked with an asterisk. See vec-jobs(1).")
+def kinds(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
+    """List the kinds of job with their parameters."""
+    output = Output(json)
+    with options.open_client(socket, no_spawn) as client:
+        found = client.job_kinds()
+    if output.json:
+        output.objects(found)
+        return
+    for each in found:
+        library = {"none": "", "optional": " [-l LIBRARY]", "required": " -l LIBRARY"}[each["library"]]
+        print(one_line(f"{each['kind']}{library}  {each['what']}"))
+        for param in each["params"]:
+            mark = "*" if param["required"] else ""
+            print(one_line(f"    -p {param['name']}{mark}=…  {param['what']} ({param['valid']})"))
+
+
 @app.command(epilog="Exit status: 4 no such job.")
 def logs(
-    job_id: Annotated[int, typer.Argument(metavar="ID", help="The job's number.")],
+    job_id: Annotated[int, typer.Argument(metavar="ID", help="The job's number.", autocompletion=options.names("job"))],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job has ended.")] = False,
     json: options.Json = False,
     socket: options.Socket = None,

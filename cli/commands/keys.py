@@ -46,7 +46,13 @@ def create(
     ] = Scope.READ,
     library: Annotated[
         list[str] | None,
-        typer.Option("--library", "-l", help="Only this library. Can be repeated.", metavar="NAME"),
+        typer.Option(
+            "--library",
+            "-l",
+            help="Only this library. Can be repeated.",
+            metavar="NAME",
+            autocompletion=options.names("library"),
+        ),
     ] = None,
     expires: Annotated[
         str | None, typer.Option("--expires", help="How long it is valid, as 12h or 90d.", metavar="DURATION")

@@ -21,7 +21,9 @@ from ..output import Output, one_line, plural, size
 
 app = options.command()
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The library's name.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The library's name.", autocompletion=options.names("library"))
+]
 
 
 class Metric(StrEnum):
@@ -190,6 +192,16 @@ def create(
             metavar="N",
         ),
     ] = None,
+    chunk_overlap: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk-overlap",
+            min=0,
+            max=limits.CHUNK_CHARS_MAX // 2,
+            help="Characters that a chunk may repeat from the end of the one before it, at most. Default: 0.",
+            metavar="N",
+        ),
+    ] = None,
     recall: Recall = None,
     language: Annotated[
         str | None,
@@ -208,7 +220,7 @@ def create(
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
             "library.create", library=name, embedder=embedder, first_embedder=first_embedder, dimension=dimension,
-            metric=metric.value, index=index, chunk_chars=chunk_chars,
+            metric=metric.value, index=index, chunk_chars=chunk_chars, chunk_overlap=chunk_overlap,
             parameters=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall, language=language,
         )  # fmt: skip
     size = f"{body['dimension']} dimensions" if body["dimension"] else "dimension set by the first vector"
@@ -295,6 +307,10 @@ def table(output: Output, libraries: list[dict[str, Any]]) -> None:
     )  # fmt: skip
 
 
+def _overlap(body: dict[str, Any]) -> str:
+    return f", {body['chunk_overlap']:,} of them repeated" if body.get("chunk_overlap") else ""
+
+
 def _describe(body: dict[str, Any]) -> None:
     """Prints the details of a library."""
     memory = body["memory"]
@@ -303,7 +319,7 @@ def _describe(body: dict[str, Any]) -> None:
     )
     print(f"library      {body['name']}, created {body['created_at']}")
     print(f"holds        {plural(body['documents'], 'document')}, {plural(body['chunks'], 'chunk')}")
-    print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters")
+    print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters{_overlap(body)}")
     if (stage := body["second_stage"]) is not None:
         print(f"             {_embedded(body)}; {body['first_embedder']} finds the others")
         if stage["error"]:

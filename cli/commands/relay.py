@@ -13,7 +13,7 @@ from ..output import Output, plural
 
 app = options.command()
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The relay's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The relay's name.", autocompletion=options.names("relay"))]
 
 
 class Format(StrEnum):
@@ -36,12 +36,21 @@ def add(
     ],
     library: Annotated[
         list[str] | None,
-        typer.Option("--library", "-l", help="Only events of this library. Can be repeated.", metavar="NAME"),
+        typer.Option(
+            "--library",
+            "-l",
+            help="Only events of this library. Can be repeated.",
+            metavar="NAME",
+            autocompletion=options.names("library"),
+        ),
     ] = None,
     type: Annotated[
         list[str] | None,
         typer.Option(
-            "--type", help="Only events of this type, or a glob, as 'document.*'. Can be repeated.", metavar="TYPE"
+            "--type",
+            help="Only events of this type, or a glob, as 'document.*'. Can be repeated.",
+            metavar="TYPE",
+            autocompletion=options.names("type"),
         ),
     ] = None,
     where: options.Where = None,

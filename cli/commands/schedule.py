@@ -13,7 +13,9 @@ from ..output import Output
 
 app = options.command()
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The schedule's name.", autocompletion=options.names("schedule"))
+]
 
 
 class Missed(StrEnum):
@@ -35,7 +37,12 @@ def add(
     cron: Annotated[
         str, typer.Argument(metavar="CRON", help="A cron expression: five fields, as '0 3 * * *', or @daily.")
     ],
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="The kind of job; see vec-jobs(1).")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="The kind of job; see `vec jobs kinds`.", autocompletion=options.names("kind")
+        ),
+    ],
     library: common.LibraryName = None,
     param: common.Params = None,
     where: common.Where = None,

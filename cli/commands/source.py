@@ -13,7 +13,7 @@ from ..output import Output, plural
 
 app = options.command()
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The source's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The source's name.", autocompletion=options.names("source"))]
 
 
 class Start(StrEnum):

@@ -57,12 +57,21 @@ class OnFailure(StrEnum):
 def watch(
     library: Annotated[
         list[str] | None,
-        typer.Option("--library", "-l", help="Only events of this library. Can be repeated.", metavar="NAME"),
+        typer.Option(
+            "--library",
+            "-l",
+            help="Only events of this library. Can be repeated.",
+            metavar="NAME",
+            autocompletion=options.names("library"),
+        ),
     ] = None,
     type: Annotated[
         list[str] | None,
         typer.Option(
-            "--type", help="Only events of this type, or a glob, as 'document.*'. Can be repeated.", metavar="TYPE"
+            "--type",
+            help="Only events of this type, or a glob, as 'document.*'. Can be repeated.",
+            metavar="TYPE",
+            autocompletion=options.names("type"),
         ),
     ] = None,
     where: options.Where = None,
@@ -83,7 +92,12 @@ def watch(
     ] = None,
     consumer: Annotated[
         str | None,
-        typer.Option("--consumer", help="Begin at this consumer's cursor, which the daemon stores.", metavar="NAME"),
+        typer.Option(
+            "--consumer",
+            help="Begin at this consumer's cursor, which the daemon stores.",
+            metavar="NAME",
+            autocompletion=options.names("consumer"),
+        ),
     ] = None,
     on_gap: Annotated[
         OnGap, typer.Option("--on-gap", help="What to do if the position has been trimmed.")

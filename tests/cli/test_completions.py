@@ -1,4 +1,4 @@
-"""The shipped completion scripts, and that shells complete with them."""
+"""The shipped completion scripts, and that shells complete with them; names: test_completion.py."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def needs(shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", completions.FILES)
-def test_the_shipped_script_is_what_typer_makes(shell: str) -> None:
+def test_the_shipped_script_is_what_vec_completion_prints(shell: str) -> None:
     assert script(shell).read_text("utf-8") == completions.generated(shell), "run: make completions"
 
 

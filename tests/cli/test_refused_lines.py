@@ -60,9 +60,9 @@ REFUSED_TEXTS: dict[str, tuple[str | bytes, str]] = {
     "empty-object": ("{}", "needs a 'text'"),
     "only-an-id": ('{"id": "x"}', "needs a 'text'"),
     "only-null": ('{"id": "x", "text": null}', "needs a 'text'"),
-    "id-number": ('{"id": 5, "text": "a"}', "'id' must be a string, not a number; write it as a string: \"5\""),
-    "id-list": ('{"id": ["x"], "text": "a"}', "'id' must be a string, not a list"),
-    "id-true": ('{"id": true, "text": "a"}', "'id' must be a string, not true or false"),
+    "id-fraction": ('{"id": 5.5, "text": "a"}', "'id' must be a string or a whole number, not 5.5"),
+    "id-list": ('{"id": ["x"], "text": "a"}', "'id' must be a string or a whole number, not a list"),
+    "id-true": ('{"id": true, "text": "a"}', "'id' must be a string or a whole number, not true or false"),
     "id-empty": ('{"id": "", "text": "a"}', "'id' must not be empty"),
     "id-newline": ('{"id": "x\\ny", "text": "a"}', "'id' must not .* line break"),
     "id-nul": ('{"id": "x\\u0000y", "text": "a"}', "'id' must not .* NUL"),
@@ -108,7 +108,7 @@ REFUSED_TEXTS: dict[str, tuple[str | bytes, str]] = {
     "op-null": ('{"op": null, "id": "x", "text": "a"}', "unknown op"),
     "delete-nothing": ('{"op": "delete"}', "a delete needs an 'id'"),
     "delete-with-text": ('{"op": "delete", "id": "x", "text": "a"}', "only an 'id', not 'text'"),
-    "delete-number": ('{"op": "delete", "id": 5}', "'id' must be a string"),
+    "delete-fraction": ('{"op": "delete", "id": 5.5}', "'id' must be a string or a whole number, not 5.5"),
     "NaN": ('{"id": "x", "text": "a", "metadata": {"k": NaN}}', "'metadata.k' is NaN, and JSON has no NaN"),
     "Infinity": ('{"id": "x", "text": "a", "metadata": {"k": -Infinity}}', "'metadata.k' is -Infinity, .* no Infinity"),
     "invalid-utf-8": (b'{"id": "x", "text": "caf\xe9"}', "invalid UTF-8: byte 0xe9 at offset 24"),
@@ -223,7 +223,7 @@ def test_metadata_of_any_shape_is_kept_or_refused_by_its_line(instance: Instance
 
 def test_many_bad_lines_among_many_good_ones_are_each_named(instance: Instance, library: str) -> None:
     lines = [json.dumps(document) for document in numbered(3_000)]
-    bad = ("broken", '{"id": 5, "text": "x"}', f'{{"id": "x", "text": "x", "metadata": {nested(700)}}}')
+    bad = ("broken", '{"id": 5.5, "text": "x"}', f'{{"id": "x", "text": "x", "metadata": {nested(700)}}}')
     for place in range(0, 3_000, 7):
         lines[place] = bad[place % 3]
     done = instance.vec("ingest", "-l", library, stdin="\n".join(lines), status=3)

@@ -358,7 +358,7 @@ def test_what_is_wrong_with_an_option_ends_a_run_of_queries(instance: Instance, 
 def test_an_option_that_cannot_be_is_named_as_it_is_written(instance: Instance, texts: str) -> None:
     for option in ("--min-score", "--recall"):
         done = instance.vec("search", "-l", texts, "mail", option, "nan", status=2)
-        assert f"Invalid value for '{option}': must be a finite number, not nan" in done.stderr
+        assert f"invalid value for '{option}': must be a finite number, not nan" in done.stderr
     done = instance.vec("search", "-l", texts, "x" * (limits.QUERY_CHARS_MAX + 1), status=2)
     assert "the query has 100,001 characters; the limit is 100,000 (invalid_request)" in done.stderr
     done = instance.vec("search", "-C++", status=2)

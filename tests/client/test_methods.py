@@ -45,6 +45,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "jobs.spool": Client.spool,
     "jobs.submit": Client.submit_job,
     "jobs.status": Client.jobs_status,
+    "jobs.kinds": Client.job_kinds,
     "jobs.list": Client.jobs,
     "jobs.show": Client.job,
     "jobs.logs": Client.job_logs,

@@ -28,7 +28,7 @@ def client() -> Iterator[Client]:
 @pytest.mark.parametrize(
     "refused",
     [
-        {"id": 5, "vector": [1.0, 2.0]},
+        {"id": 5.5, "vector": [1.0, 2.0]},
         {"id": "x", "vector": [1.0, float("nan")]},
         {"id": "x", "vector": [1e30, 1.0]},
         {"id": "x", "texts": ["one", "two"], "vectors": [[1.0, 2.0]]},

@@ -181,6 +181,7 @@ FIELDS: dict[str, dict[str, Values]] = {
         **JOB, "delay_s": SECONDS, "after": JOBS, "unique": NAMES, "lock": NAMES,
     },
     "jobs.status": {},
+    "jobs.kinds": {},
     "jobs.list": {
         "states": st.lists(STATES, max_size=2), "kinds": st.lists(KIND, max_size=2), "library": LIBRARIES,
         "since_s": SECONDS, "limit": COUNTS,

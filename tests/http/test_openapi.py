@@ -182,6 +182,7 @@ def test_answers_have_the_documented_keys_and_no_others(http: httpx.Client, exac
     call("GET", "/v1/jobs/{job_id}/logs")
     call("GET", "/v1/jobs")
     call("GET", "/v1/jobs/status")
+    call("GET", "/v1/jobs/kinds")
     call("POST", "/v1/schedules", status=201, json={"name": "nightly", "cron": "0 3 * * *", "kind": "verify"})
     call("GET", "/v1/schedules")
     call("POST", "/v1/schedules/{schedule}/run", status=202)

@@ -115,7 +115,7 @@ def test_a_rule_tells_deletes_apart(rule: str, value: dict[str, Any], deletes: b
 
 
 def test_an_object_without_text_and_vector_is_refused_and_the_places_are_named() -> None:
-    with pytest.raises(VecError, match=r"there is no text and no vector at body, note\.text") as caught:
+    with pytest.raises(VecError, match=r"there is no text, no vector and no title at body, note\.text") as caught:
         mapped({"id": "a", "body": "", "note": {"text": None}}, id="id", text="body,note.text")
     assert caught.value.code == Code.INVALID_DOCUMENT
 

@@ -52,6 +52,7 @@ class Client(ConnectorMethods, SyncMethods):
         embedder: str | None = None,
         first_embedder: str | None = None,
         chunk_chars: int | None = None,
+        chunk_overlap: int | None = None,
         recall: float | None = None,
         language: str | None = None,
     ) -> dict[str, Any]:
@@ -61,8 +62,8 @@ class Client(ConnectorMethods, SyncMethods):
         embedded them; with `none`, writes wait for that. Raises VecError `exists`, `unsupported` and others."""
         return self.request(
             "library.create", library=name, dimension=dimension, metric=metric, index=index, parameters=parameters,
-            embedder=embedder, first_embedder=first_embedder, chunk_chars=chunk_chars, recall=recall,
-            language=language,
+            embedder=embedder, first_embedder=first_embedder, chunk_chars=chunk_chars, chunk_overlap=chunk_overlap,
+            recall=recall, language=language,
         )  # fmt: skip
 
     def libraries(self) -> list[dict[str, Any]]:
@@ -333,6 +334,10 @@ class Client(ConnectorMethods, SyncMethods):
     def jobs_status(self) -> dict[str, Any]:
         """The queue and its workers: how many jobs are in each state, which run, which kinds are paused."""
         return self.request("jobs.status")
+
+    def job_kinds(self) -> list[dict[str, Any]]:
+        """The kinds of job: `{"kind","what","library","runs","params"}`; `library` is none, optional or required."""
+        return list(self.request("jobs.kinds")["kinds"])
 
     def job_logs(self, job_id: int, after: int = 0) -> list[dict[str, Any]]:
         """A job's log lines behind line `after` (exclusive). Not all of them, if there are many: ask again."""

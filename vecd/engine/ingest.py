@@ -220,7 +220,8 @@ def current_library(tx: Transaction, library: Library) -> Library:
         return store_libraries.create(tx, library)[0]
     now = tx.catalogue.find(library.name)
     if now.library_id != library.library_id and (
-        (now.embedder, now.chunk_chars) != (library.embedder, library.chunk_chars)
+        (now.embedder, now.chunk_chars, now.chunk_overlap)
+        != (library.embedder, library.chunk_chars, library.chunk_overlap)
         or (None not in (now.dimension, library.dimension) and now.dimension != library.dimension)
     ):
         raise VecError(Code.BUSY, f"library {library.name!r} was deleted and created again meanwhile", "send it again")

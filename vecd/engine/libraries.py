@@ -59,7 +59,8 @@ def _has_vector(document: Any) -> bool | None:
         return None
     if document.get("vector") is not None or document.get("vectors") is not None:
         return True
-    return False if isinstance(document.get("text"), str) or isinstance(document.get("texts"), list) else None
+    texts = isinstance(document.get("text"), str) or isinstance(document.get("texts"), list)
+    return False if texts or isinstance(document.get("title"), str) else None
 
 
 def planned(
@@ -73,6 +74,7 @@ def planned(
     embedder: str | None = None,
     first_embedder: str | None = None,
     chunk_chars: int | None = None,
+    chunk_overlap: int | None = None,
     recall: float | None = None,
     language: str | None = None,
 ) -> Library:
@@ -95,6 +97,14 @@ def planned(
             "omit the dimension, or use --embedder none for vectors of your own",
             field="dimension",
         )
+    chunk_chars = chunk_chars or engine.settings.chunk_chars
+    if chunk_overlap is not None and 2 * chunk_overlap > chunk_chars:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"an overlap of {chunk_overlap:,} characters is more than half a chunk of {chunk_chars:,}",
+            "use a smaller chunk_overlap, or a larger chunk_chars",
+            field="chunk_overlap",
+        )
     return Library(
         library_id=0,
         name=name,
@@ -103,7 +113,8 @@ def planned(
         index=kind,
         parameters=parameters,
         embedder=embedder,
-        chunk_chars=chunk_chars or engine.settings.chunk_chars,
+        chunk_chars=chunk_chars,
+        chunk_overlap=chunk_overlap or 0,
         recall=recall or engine.settings.recall,
         language=languages.checked(engine.settings.language if language is None else language),
         second=second,

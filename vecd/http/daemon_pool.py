@@ -23,8 +23,8 @@ _IDLE_MAX: Final = 32
 REPEATABLE: Final = frozenset(
     (
         "ping", "status", "library.list", "library.show", "ingest", "delete", "update", "get", "count", "search", "ack",
-        "consumers.list", "consumers.reset", "trim", "jobs.status", "jobs.show", "jobs.logs", "jobs.cancel",
-        "schedule.list",
+        "consumers.list", "consumers.reset", "trim", "jobs.status", "jobs.kinds", "jobs.show", "jobs.logs",
+        "jobs.cancel", "schedule.list",
     )
 )  # fmt: skip
 

@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 from .. import limits
 from ..client.aio import AsyncClient
 from ..errors import Code, VecError
+from ..json_values import id_text
 from ..wire.decompress import decompressed
 from ..wire.ingest_batch import BATCH_DOCUMENTS, IDLE_S, STATUSES, WINDOW, IngestBatch, Outcome
 from ..wire.ndjson import Line, split
@@ -335,7 +336,7 @@ def _pausing(pieces: Any) -> Any:
 
 def _processing(batch: IngestBatch) -> bytes:
     told = [
-        {"status": "processing", "line": place.number, "id": document.get("id")}
+        {"status": "processing", "line": place.number, "id": id_text(document.get("id"))}
         for place, document in zip(batch.places, batch.documents, strict=True)
     ]
     return b"".join([orjson.dumps(each) + b"\n" for each in told])
@@ -344,7 +345,7 @@ def _processing(batch: IngestBatch) -> bytes:
 def _told(found: Outcome) -> dict[str, Any]:
     document = found.document or {}
     if found.error is not None:
-        given = document.get("id")
+        given = id_text(document.get("id"))
         body = {"status": "failed", "line": found.place.number, "error": found.error.to_wire()}
         return body | {"id": given} if isinstance(given, str) else body
     assert found.outcome is not None

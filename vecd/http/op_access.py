@@ -59,6 +59,7 @@ OPS: Final[dict[str, OpAccess]] = {
     "jobs.spool": OpAccess("admin"),
     "jobs.submit": OpAccess("write", "any library"),
     "jobs.status": OpAccess("read"),
+    "jobs.kinds": OpAccess("read", "none"),
     "jobs.list": OpAccess("read", "any library"),
     "jobs.show": OpAccess("read"),
     "jobs.logs": OpAccess("read"),

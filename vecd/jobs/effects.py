@@ -21,6 +21,7 @@ from ..engine.prepare import NO_VECTORS, prepare_in_slices
 from ..engine.vacuum import deleting, giving_back
 from ..errors import Code, VecError
 from ..feed import retention
+from ..json_values import id_text
 from ..store import documents as store
 from ..store import integrity, job_transitions
 from ..store.catalogue import Library
@@ -243,7 +244,7 @@ async def _documents(engine: Engine, job: Job, library: Library, body: dict[str,
 
 async def _delete(engine: Engine, job: Job, library: Library, body: dict[str, Any]) -> Decoded:
     """`ids` of documents."""
-    ids = _list(body, "ids")
+    ids = [id_text(each) for each in _list(body, "ids")]
     if not all(isinstance(each, str) for each in ids):
         raise VecError(Code.INVALID_REQUEST, "an effect 'delete' needs a list of strings in 'ids'", field="effect")
     return DeleteDocuments(library, ids), []

@@ -108,6 +108,24 @@ def overview(jobs: Jobs) -> dict[str, Any]:
     return {**dispatcher.counts, "workers": jobs.threads.count, "paused": dispatcher.paused, "executor": executor}
 
 
+def all_kinds() -> list[dict[str, Any]]:
+    """The table of kinds, for people: `{"kind","what","library","runs","params"}`; each of `params` has `name`, `what`,
+    `valid` (its values, in words) and `required`."""
+    return [
+        {
+            "kind": name,
+            "what": kind.what,
+            "library": kind.library,
+            "runs": kind.runs,
+            "params": [
+                {"name": param, "what": each.what, "valid": each.valid, "required": each.required}
+                for param, each in kind.params.items()
+            ],
+        }
+        for name, kind in kinds.KINDS.items()
+    ]
+
+
 async def status(jobs: Jobs) -> dict[str, Any]:
     """The overview, and the running jobs."""
     running = await _these(jobs, jobs.dispatcher.running)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from .. import limits
 from ..errors import Code, VecError
+from ..json_values import id_text
 
 #: Characters of a value that an error quotes.
 _SHOWN = 40
@@ -108,6 +109,13 @@ class Fields:
         value = self.items(name, count_max=count_max)
         if not all(isinstance(each, str) and len(each) <= chars_max for each in value):
             self._refuse(name, f"a list of strings of at most {chars_max:,} characters each")
+        return value
+
+    def ids(self, name: str, *, count_max: int) -> list[str]:
+        """A list of ids of documents; whole numbers stand for their digits."""
+        value = [id_text(each) for each in self.items(name, count_max=count_max)]
+        if not all(isinstance(each, str) and len(each) <= limits.QUERY_CHARS_MAX for each in value):
+            self._refuse(name, f"a list of ids: strings of at most {limits.QUERY_CHARS_MAX:,} characters")
         return value
 
     def optional_texts(

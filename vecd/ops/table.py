@@ -79,6 +79,7 @@ OPS: Final[dict[str, Op | Immediate]] = {
     "jobs.spool": Op(jobs.spool),
     "jobs.submit": Op(jobs.submit, write=True),
     "jobs.status": Op(jobs.status),
+    "jobs.kinds": Immediate(jobs.kinds),
     "jobs.list": Op(jobs.list_),
     "jobs.show": Op(jobs.show),
     "jobs.logs": Op(jobs.logs),

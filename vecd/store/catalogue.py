@@ -43,6 +43,7 @@ class Library:
     language: str = "english"  # of the full-text stemmer; "none": no stemming
     recall_missed: bool = False  # whether the last `index.recall` event says that searches miss the target
     switch_job: int | None = None  # the reembed whose drafts replace the documents at the moment; None: none
+    chunk_overlap: int = 0  # characters that a chunk may repeat from the one before it
     embedder_label: int = 0  # the last label that there was when the embedder was last changed; 0: never
     second: str | None = None  # the embedder of the second stage (second_stage.py); None: there is none
     second_dimension: int | None = None  # of its vectors; None until there is one
@@ -61,6 +62,7 @@ class Library:
             "embedder": self.second or self.embedder,
             "first_embedder": self.embedder if self.second else None,
             "chunk_chars": self.chunk_chars,
+            "chunk_overlap": self.chunk_overlap,
             "recall": self.recall,
             "language": self.language,
         }
@@ -97,12 +99,12 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
     rows = db.execute(
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
         " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label,"
-        " second, second_dimension, second_label, second_chunks, second_generation FROM libraries"
+        " second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap FROM libraries"
     )
     by_id = {}
     for row in rows:
         parameters, recall, language, missed, switch_job, embedder_label = row[11:17]
-        second, second_dimension, second_label, second_chunks, second_generation = row[17:]
+        second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap = row[17:]
         by_id[int(row[0])] = replace(
             Library(*row[:11]),
             parameters=orjson.loads(parameters),
@@ -111,6 +113,7 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
             recall_missed=bool(missed),
             switch_job=switch_job,
             embedder_label=embedder_label,
+            chunk_overlap=chunk_overlap,
             second=second,
             second_dimension=second_dimension,
             second_label=second_label,

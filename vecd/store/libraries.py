@@ -27,11 +27,11 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
     library = replace(wanted, library_id=library_id, documents=0, chunks=0, created_us=tx.time_us, deleted=False)
     tx.db.execute(
         "INSERT INTO libraries (library_id, name, dimension, metric, index_kind, index_parameters, embedder,"
-        " chunk_chars, created_us, recall, language, second, second_dimension)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " chunk_chars, chunk_overlap, created_us, recall, language, second, second_dimension)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (library_id, library.name, library.dimension, library.metric, library.index,
-         orjson.dumps(library.parameters).decode(), library.embedder, library.chunk_chars, tx.time_us, library.recall,
-         library.language, library.second, library.second_dimension),
+         orjson.dumps(library.parameters).decode(), library.embedder, library.chunk_chars, library.chunk_overlap,
+         tx.time_us, library.recall, library.language, library.second, library.second_dimension),
     )  # fmt: skip
     tx.catalogue = tx.catalogue.replaced(library)
     seq = events.append(tx, events.LIBRARY_CREATED, library_id, orjson.dumps(library.described()).decode())

@@ -275,6 +275,9 @@ MIGRATIONS: tuple[str, ...] = (
       ended_us INTEGER NOT NULL,
       summary TEXT NOT NULL        -- JSON: counts
     ) STRICT, WITHOUT ROWID;
+    ALTER TABLE documents ADD COLUMN lines TEXT;  -- of a file: the line where each chunk begins, JSON; null: none
+    ALTER TABLE job_drafts ADD COLUMN lines TEXT; -- the same
+    ALTER TABLE libraries ADD COLUMN chunk_overlap INTEGER NOT NULL DEFAULT 0; -- characters
     ALTER TABLE libraries ADD COLUMN second TEXT;      -- the embedder of the second stage; null: there is none
     ALTER TABLE libraries ADD COLUMN second_dimension INTEGER;            -- null until its first vector
     ALTER TABLE libraries ADD COLUMN second_label INTEGER NOT NULL DEFAULT 0;  -- the last chunk that it has processed

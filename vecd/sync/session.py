@@ -230,8 +230,6 @@ class Session:
         documents: list[dict[str, Any]] = []
         try:
             documents = list(documents_of(content.entry, options, content.data))
-            for document in documents:  # TEMPORARY
-                document.pop("lines", None)
         except FileSkipped as skipped:
             reason = skipped.reason.value
             self._told.skipped[reason] += 1

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .. import limits
 from ..errors import Code, VecError
-from ..json_values import INTEGER_MAX, INTEGER_MIN, large_float, plain_numbers, refusals
+from ..json_values import INTEGER_MAX, INTEGER_MIN, id_text, large_float, plain_numbers, refusals
 from .vectors import pack_vector
 
 _STRINGS = {str}
@@ -101,8 +101,8 @@ def pack_all(
             if texts and (refusal := next(refusals(found, texts=True), None)) is not None:
                 raise refusal
         except VecError as error:
-            if isinstance(document, dict) and isinstance(document.get("id"), str):
-                error.details.setdefault("id", str(document["id"]))
+            if isinstance(document, dict) and isinstance(given := id_text(document.get("id")), str):
+                error.details.setdefault("id", given)
             packed.refused.append((place, error))
         else:
             packed.documents.append(found)

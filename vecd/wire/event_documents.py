@@ -40,6 +40,8 @@ def document_form(document: dict[str, Any], *, vectors: bool) -> dict[str, Any]:
         line["metadata"] = document["metadata"]
     if any(chunk.get("text") is not None for chunk in chunks):
         line["texts"] = [chunk.get("text") for chunk in chunks]
+    if chunks and all(chunk.get("line") is not None for chunk in chunks):
+        line["lines"] = [chunk["line"] for chunk in chunks]
     if vectors and any(chunk.get("vector") is not None for chunk in chunks):
         line["vectors"] = [chunk.get("vector") for chunk in chunks]
     return line
@@ -66,10 +68,10 @@ def _written(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(chunks, list) or not all(isinstance(chunk, dict) for chunk in chunks):
         raise VecError(Code.INVALID_DOCUMENT, "the event's document has no list of chunks", field="data")
     line = document_form({**document, "id": _id(data)}, vectors=True)
-    if "texts" not in line and "vectors" not in line:
+    if not line.keys() & {"title", "texts", "vectors"}:
         raise VecError(
             Code.INVALID_DOCUMENT,
-            f"the document {line['id']!r:.200} has no text, and the event has no vectors",
+            f"the document {line['id']!r:.200} has no text and no title, and the event has no vectors",
             "add the relay with --vectors",
             field="data",
         )

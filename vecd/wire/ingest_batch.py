@@ -63,7 +63,7 @@ class IngestBatch:
         return len(self.documents) >= documents_max or len(self.refused) >= documents_max
 
     def has_room(self, line: Line) -> bool:
-        return not self.documents or self.size + len(line.data or b"") <= BATCH_BYTES_MAX
+        return not self.documents or self.size + line.size <= BATCH_BYTES_MAX
 
     def add(self, line: Line, order: int, mapping: DocumentMapping | None = None) -> bool:
         """Takes a line; false if it is blank. `order` is its index in the whole input. With a mapping, the line is an
@@ -79,7 +79,7 @@ class IngestBatch:
             return False
         self.documents.append(found)
         self.places.append(place)
-        self.size += len(line.data or b"")
+        self.size += line.size
         return True
 
     def refuse(self, error: VecError) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from .. import limits
 from ..errors import Code, VecError, nearest
-from ..json_values import name_of
+from ..json_values import id_text, name_of
 
 #: The fields of a mapping, and what their rules say.
 FIELDS: Final[Mapping[str, str]] = {
@@ -74,6 +74,10 @@ class Path(NamedTuple):
         return "@" * self.beside + name_of(self.steps) if self.steps else "$"
 
 
+#: Fields of which a document has one.
+_CONTENTS: Final = frozenset(("title", "text", "texts", "vector", "vectors"))
+_DELETE_KEYS: Final = {"op", "id"}
+
 _ID: Final = Path(("id",))
 _TITLE: Final = Path(("title",))
 
@@ -113,9 +117,9 @@ class DocumentMapping:
                 raise VecError(
                     Code.INVALID_REQUEST, f"unknown field {name!r:.60} in the mapping", hint, field="mapping"
                 )
-        contents = [name for name in ("text", "texts", "vector", "vectors") if name in rules]
+        contents = [name for name in ("title", "text", "texts", "vector", "vectors") if name in rules]
         if not contents and "delete" not in rules:
-            raise _refused("text", "a mapping needs a rule for 'text', 'texts', 'vector' or 'vectors'")
+            raise _refused("text", "a mapping needs a rule for 'text', 'texts', 'vector', 'vectors' or 'title'")
         if "delete" in rules and "id" not in rules:
             raise _refused("delete", "a mapping with a rule for 'delete' needs one for 'id'")
         for one, other in (("text", "texts"), ("vector", "vectors")):
@@ -149,8 +153,11 @@ class DocumentMapping:
     def apply(self, value: dict[str, Any], envelope: Envelope = _NO_ENVELOPE) -> dict[str, Any]:
         """The document that an object becomes, in the form of an NDJSON line; it shares parts with the object.
 
-        Raises VecError `invalid_document`, naming the place.
+        An object that is a delete in the form of an NDJSON line stays one. Raises VecError `invalid_document`, naming
+        the place.
         """
+        if value.get("op") == "delete" and value.keys() == _DELETE_KEYS:
+            return value
         document_id = self._id(value, envelope)
         if self.delete is not None and self.delete.holds(value, envelope):
             return {"op": "delete", "id": document_id}
@@ -163,19 +170,19 @@ class DocumentMapping:
         for name, path in self.lists.items():
             if (found := path.of(value, envelope)) is not None:
                 document[name] = found
-        if not document.keys() & {"text", "texts", "vector", "vectors"}:
-            places = ", ".join(map(str, (*self.text, *self.lists.values()))) or "(no rule)"
-            raise VecError(Code.INVALID_DOCUMENT, f"there is no text and no vector at {places:.200}", field="text")
+        if not document.keys() & _CONTENTS:
+            places = ", ".join(map(str, (*self.text, *self.lists.values(), *self.title))) or "(no rule)"
+            raise VecError(
+                Code.INVALID_DOCUMENT, f"there is no text, no vector and no title at {places:.200}", field="text"
+            )
         if metadata := self._metadata(value, envelope):
             document["metadata"] = metadata
         return document
 
     def _id(self, value: Any, envelope: Envelope) -> str | None:
-        found = value.get("id") if self.id is None else self.id.of(value, envelope)
+        found = id_text(value.get("id") if self.id is None else self.id.of(value, envelope))
         if isinstance(found, str):
             return found
-        if isinstance(found, int) and not isinstance(found, bool):
-            return str(found)
         if self.id is None:
             return None
         raise _unfit("id", self.id, found, "a string or a whole number")

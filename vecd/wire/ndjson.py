@@ -18,19 +18,26 @@ from . import strict_json
 from .documents import pack, pack_document
 from .mapping import DocumentMapping
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True)
 class Line:
-    """One line of input. `data` is None if the line is over the limit."""
+    """One line of input, or a record of another format. `data` is None if the line is over the limit."""
 
     file: str
     number: int  # from 1
-    data: bytes | None
+    data: bytes | None = b""
     end: int = 0  # offset of the next line in the (decompressed) file
     value: dict[str, Any] | None = None  # of a record of another format, which has been parsed
     error: VecError | None = None  # why it is no record
+    own: bool = False  # `value` is a document: a mapping does not apply
+    weight: int = 0  # bytes of a record without data, about
+
+    @property
+    def size(self) -> int:
+        """Bytes of input, about."""
+        return self.weight or len(self.data or b"")
 
 
 def split(name: str, pieces: Iterator[bytes | None], number: int = 0, offset: int = 0) -> Iterator[Line | None]:
@@ -64,7 +71,7 @@ def _line(name: str, number: int, data: bytes | None, end: int) -> Line:
     if data is not None and len(data) > limits.LINE_BYTES_MAX:
         data = None
     elif data is not None and number == 1:
-        data = data.removeprefix(_BOM)
+        data = data.removeprefix(BOM)
     return Line(name, number, data, end)
 
 
@@ -73,7 +80,7 @@ def document(line: Line, mapping: DocumentMapping | None = None) -> dict[str, An
     if line.error is not None:
         raise line.error
     if line.value is not None:
-        return pack_document(line.value if mapping is None else mapping.apply(line.value))
+        return pack_document(line.value if mapping is None or line.own else mapping.apply(line.value))
     if line.data is None:
         raise VecError(Code.INVALID_DOCUMENT, f"a line over the limit of {limits.LINE_BYTES_MAX:,} bytes")
     if not line.data or line.data.isspace():  # checked first: input may have gigabytes of blank lines

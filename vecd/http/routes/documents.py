@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import Response
 
 from ...errors import Code, VecError
+from ...json_values import id_text
 from ...wire.documents import pack_all
 from ..call import Call, filters, json_answer
 from ..endpoint import NDJSON, Answer, Body, Endpoint, Parameter
@@ -46,7 +47,7 @@ async def _write(
 async def put(call: Call) -> Response:
     body = await call.json_body(exact=True)
     wanted = call.path["document"]
-    if body.setdefault("id", wanted) != wanted:
+    if id_text(body.setdefault("id", wanted)) != wanted:
         raise VecError(
             Code.INVALID_REQUEST, "the body has another id than the path", "leave the id out of the body", field="id"
         )

@@ -68,6 +68,10 @@ async def queue(call: Call) -> Response:
     return json_answer({**answer, "jobs": running})
 
 
+async def kinds(call: Call) -> Response:
+    return json_answer(await call.unchecked("jobs.kinds"))
+
+
 async def show(call: Call) -> Response:
     job = await _job(call)
     wait_s = call.query.get("wait_s", 0)
@@ -137,6 +141,10 @@ ENDPOINTS = (
     Endpoint(
         "GET", "/v1/jobs/status", queue, "read", "Show the queue and the running jobs.", "jobs",
         {200: Answer("The queue.", ref("Queue"))}, op="jobs.status",
+    ),
+    Endpoint(
+        "GET", "/v1/jobs/kinds", kinds, "read", "List the kinds of job and their parameters.", "jobs",
+        {200: Answer("The kinds.", ref("JobKinds"))}, op="jobs.kinds",
     ),
     Endpoint(
         "GET", "/v1/jobs/{job_id}", show, "read", "Show a job, or wait until it has ended.", "jobs",

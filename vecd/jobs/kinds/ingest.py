@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from ... import limits
 from ...durable_files import open_regular, resolve
@@ -34,7 +34,7 @@ from ...store.jobs import Job
 from ...wire.decompress import PIECE_BYTES, decompressed
 from ...wire.mapping import DocumentMapping
 from ...wire.ndjson import Line, document, split
-from ...wire.records import FORMATS, records
+from ...wire.records import FORMATS, check_format, records
 from ..effects import EffectResult, WriteDocuments
 from .kind import JobKind, Run, Step, Steps
 
@@ -78,7 +78,7 @@ class _Batch:
                 return False
             self.documents.append(found)
             self.lines.append(line)
-            self.size += len(line.data or b"")
+            self.size += line.size
         line.data = line.value = None  # it has been read
         return True
 
@@ -199,7 +199,7 @@ class Ingest(JobKind):
         "names": Parameter("names of the files in messages; default: their paths", list),
         "strict": Parameter("whether to stop at the first rejected line", bool),
         "create": Parameter("whether to create a library that does not exist", bool),
-        "formats": Parameter("the format of each file: ndjson, json, csv or tsv; default: ndjson", list),
+        "formats": Parameter(f"the format of each file, one of {', '.join(FORMATS)}; default: ndjson", list),
         "map": Parameter("FIELD=PATH: where a field of the document is in an object or row; default: documents", list),
     }
 
@@ -223,11 +223,7 @@ class Ingest(JobKind):
                 Code.INVALID_REQUEST, "ingest: 'files' and 'formats' are lists of the same length", field="formats"
             )
         for form in forms:
-            if form not in FORMATS:
-                raise VecError(
-                    Code.INVALID_REQUEST, f"ingest: there is no format {form!r:.60}", f"formats: {', '.join(FORMATS)}",
-                    field="formats",
-                )  # fmt: skip
+            check_format(form)
         _mapping(params)
         return {**params, "names": names}
 
@@ -346,7 +342,13 @@ def _mapping(params: Mapping[str, Any]) -> DocumentMapping | None:
 
 
 def _records(
-    form: str, name: str, mapping: DocumentMapping | None, offset: int, number: int, pieces: Iterator[bytes | None]
+    form: str,
+    name: str,
+    mapping: DocumentMapping | None,
+    offset: int,
+    number: int,
+    pieces: Iterator[bytes | None],
+    file: BinaryIO,
 ) -> Iterator[Line | None]:
     """The records of a file after the one with that number. Lines of NDJSON have their offsets: the last line ended at
     the byte `offset` of the uncompressed file."""
@@ -354,7 +356,7 @@ def _records(
     if offset:
         yield from split(name, _after(_pausing(named), offset), number, offset)
         return
-    for each in records(form, name, _pausing(named), mapping):
+    for each in records(form, name, _pausing(named), mapping, file):
         if each is None or each.number > number:
             yield each
 
@@ -362,11 +364,11 @@ def _records(
 def _batches(
     path: str,
     store: Path,
-    read: Callable[[Iterator[bytes | None]], Iterator[Line | None]],
+    read: Callable[[Iterator[bytes | None], BinaryIO], Iterator[Line | None]],
     mapping: DocumentMapping | None,
     strict: bool,
 ) -> Iterator[_Batch]:
-    """The documents of a file, which `read` splits into records.
+    """The documents of a file, which `read` splits into records: it is called with the file's pieces, and the file.
 
     While there is nothing else, it yields an empty batch every _YIELD_S, so that the job can be stopped in input that
     is blank, skipped, or one long line.
@@ -376,7 +378,7 @@ def _batches(
         unreadable: VecError | None = None
         yield_at = time.monotonic() + _YIELD_S
         try:
-            for each in read(_pieces(file)):
+            for each in read(_pieces(file), file):
                 if time.monotonic() >= yield_at:
                     yield _Batch(read=file.tell())
                     yield_at = time.monotonic() + _YIELD_S

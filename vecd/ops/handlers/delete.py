@@ -16,7 +16,7 @@ async def delete(call: Call) -> dict[str, Any]:
     library = call.fields.text("library", DEFAULT)
     where = await call.engine.parse_filter(call.fields.filters("where"))
     if not where:
-        ids = call.fields.texts("ids", count_max=limits.IDS_MAX)
+        ids = call.fields.ids("ids", count_max=limits.IDS_MAX)
         return await operations.delete(call.engine, library, ids, call.slot)
     if call.fields.raw("ids") is not None:
         raise VecError(Code.INVALID_REQUEST, "delete: give 'ids' or 'where', not both", field="where")

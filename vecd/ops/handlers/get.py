@@ -11,7 +11,7 @@ from ..call import Call
 
 
 async def get(call: Call) -> dict[str, Any]:
-    ids = call.fields.texts("ids", count_max=limits.IDS_MAX)
+    ids = call.fields.ids("ids", count_max=limits.IDS_MAX)
     library = call.fields.text("library", DEFAULT)
     vectors = call.fields.flag("vectors")
     if len(ids) <= limits.PAGE_DOCUMENTS:

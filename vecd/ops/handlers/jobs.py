@@ -1,5 +1,5 @@
 """jobs.spool, jobs.submit, jobs.status, jobs.list, jobs.show, jobs.logs, jobs.wait, jobs.cancel, jobs.retry, jobs.drop,
-jobs.pause, jobs.resume."""
+jobs.pause, jobs.resume, jobs.kinds."""
 
 from __future__ import annotations
 
@@ -58,6 +58,10 @@ def _key(fields: Fields, name: str) -> str | None:
 
 async def status(call: Call) -> dict[str, Any]:
     return await operations.status(call.jobs)
+
+
+def kinds(call: Call) -> dict[str, Any]:
+    return {"kinds": operations.all_kinds()}
 
 
 async def list_(call: Call) -> dict[str, Any]:

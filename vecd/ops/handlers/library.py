@@ -23,6 +23,7 @@ async def create(call: Call) -> dict[str, Any]:
         embedder=fields.optional_text("embedder"),
         first_embedder=fields.optional_text("first_embedder"),
         chunk_chars=fields.optional_integer("chunk_chars", low=50, high=limits.CHUNK_CHARS_MAX),
+        chunk_overlap=fields.optional_integer("chunk_overlap", low=0, high=limits.CHUNK_CHARS_MAX),
         recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
         language=fields.optional_text("language"),
     )
