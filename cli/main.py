@@ -46,6 +46,7 @@ COMMANDS = {
     "status": "status",
     "serve": "serve",
     "keys": "keys",
+    "mcp": "mcp",
     "daemon": "daemon",
     "demo": "demo",
     "config": "config",

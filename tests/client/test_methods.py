@@ -27,6 +27,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "library.list": Client.libraries,
     "library.show": Client.library,
     "library.rebuild": Client.rebuild_library,
+    "library.rename": Client.rename_library,
     "library.delete": Client.delete_library,
     "ingest": Client.ingest,
     "delete": Client.delete,

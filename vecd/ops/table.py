@@ -61,6 +61,7 @@ OPS: Final[dict[str, Op | Immediate]] = {
     "library.list": Op(library.list_),
     "library.show": Op(library.show),
     "library.rebuild": Op(library.rebuild),
+    "library.rename": Op(library.rename, write=True, makes_libraries=True),
     "library.delete": Op(library.delete, write=True, makes_libraries=True),
     "ingest": Op(ingest.ingest, write=True),
     "delete": Op(delete.delete, write=True),
