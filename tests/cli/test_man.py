@@ -120,7 +120,15 @@ def root_options() -> set[str]:
 
 
 def test_every_command_has_a_man_page_and_every_page_a_subject() -> None:
-    subjects = {"vec-protocol.7", "vec-events.7", "vec-guarantees.7", "vec-http.7", "vec-connectors.7", "vec-workers.7"}
+    subjects = {
+        "vec-protocol.7",
+        "vec-events.7",
+        "vec-guarantees.7",
+        "vec-http.7",
+        "vec-connectors.7",
+        "vec-workers.7",
+        "vec-files.7",
+    }
     assert set(PAGES) == {"vec.1", "vecd.8", *subjects, *(f"vec-{name}.1" for name in COMMANDS)}
 
 
