@@ -1,4 +1,4 @@
-"""vec library: create, list, show, rebuild and delete libraries."""
+"""vec library: create, list, show, rename, rebuild and delete libraries."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _number(value: str) -> int | float | str:
 
 @app.callback()
 def library() -> None:
-    """Create, list, show, rebuild and delete libraries."""
+    """Create, list, show, rename, rebuild and delete libraries."""
 
 
 @app.command(
@@ -306,6 +306,20 @@ def rebuild(
     if not body["seconds"]:
         built = f"{_index(body)}, recall {body['recall']['promise']:g}; nothing was built"
     Output(json).one(body, f"library {name}: {built}")
+
+
+@app.command(epilog="Exit status: 1 a library with the new name exists, 4 no such library, 75 a job works on it.")
+def rename(
+    name: Name,
+    to: Annotated[str, typer.Argument(metavar="TO", help="The new name.")],
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Rename a library. Its relays, sources, schedules, jobs and consumers go on."""
+    with options.open_client(socket, no_spawn) as client:
+        body = client.rename_library(name, to)
+    Output(json).one(body, f"library {name} is now {to}, with {plural(body['documents'], 'document')}")
 
 
 @app.command()

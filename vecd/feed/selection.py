@@ -46,6 +46,11 @@ class EventSelection:
     def wants(self, event_type: str) -> bool:
         return self.types is None or event_type in self.types
 
+    def wants_library(self, library: Library) -> bool:
+        """Whether events of this library are wanted; a library that was renamed is wanted by its former names too."""
+        wanted = self.libraries
+        return wanted is None or library.name in wanted or not wanted.isdisjoint(library.former_names)
+
     @property
     def wants_chunk_events(self) -> bool:
         return self.types is None or not self.types.isdisjoint((events.CHUNK_ADDED, events.CHUNK_DELETED))
@@ -99,7 +104,9 @@ def select(
     for row in rows:
         library = libraries.get(row.library_id) if row.library_id is not None else None
         name = library.name if library is not None else None
-        if selection.libraries is not None and name not in selection.libraries:
+        if library is None and selection.libraries is not None:
+            continue
+        if library is not None and not selection.wants_library(library):
             continue
         if selection.types is not None and not any(event_type in selection.types for event_type in _types_of(row)):
             continue

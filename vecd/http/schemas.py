@@ -319,6 +319,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "The new kind, parameters or promise. Without `index` and `params`, but with `recall`, nothing is built.",
         examples=[{"index": "hnsw", "params": {"m": 32}}],
     ),
+    "Rename": closed({"to": STRING}, description="The new name.", examples=[{"to": "notes"}]),
+    "Renamed": extended("Library", {"former": STRING, "seq": COUNT}),
     "Rebuilt": extended("Library", {"vectors": COUNT, "seconds": SECONDS, "seq": COUNT}),
     "DeletedLibrary": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}),
     "NewDocument": closed(
@@ -786,6 +788,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "jobs": record(_QUEUE),
             "relays": record({"count": COUNT, "failing": array(STRING)}),
             "sources": record({"count": COUNT, "failing": array(STRING)}),
+            "syncs": record({"count": COUNT, "failing": array(STRING)}),
         },
         description="The daemon's state; vec-status(1) explains the keys. A key for some libraries gets the first six.",
     ),

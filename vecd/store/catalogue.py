@@ -45,6 +45,7 @@ class Library:
     recall_missed: bool = False  # whether the last `index.recall` event says that searches miss the target
     switch_job: int | None = None  # the reembed whose drafts replace the documents at the moment; None: none
     chunk_overlap: int = 0  # characters that a chunk may repeat from the one before it
+    former_names: frozenset[str] = frozenset()  # before renames; a name that another library has is not among them
     embedder_label: int = 0  # the last label that there was when the embedder was last changed; 0: never
     second: str | None = None  # the embedder of the second stage (second_stage.py); None: there is none
     second_dimension: int | None = None  # of its vectors; None until there is one
@@ -84,13 +85,24 @@ class Catalogue:
         if library is None:
             close = nearest(name, list(self.by_name))
             hint = f"did you mean {close!r}?" if close else f"create it with `vec library create {name}`"
+            if (renamed := self.renamed(name)) is not None:
+                hint = f"it was renamed to {renamed.name!r}"
             raise VecError(Code.NOT_FOUND, f"library {name!r} does not exist", hint, library=name)
         return library
+
+    def renamed(self, name: str) -> Library | None:
+        """The library that had this name before it was renamed; None if there is none, or another has the name."""
+        if name in self.by_name:
+            return None
+        return next((each for each in self.by_name.values() if name in each.former_names), None)
 
     def replaced(self, library: Library) -> Catalogue:
         """A copy with this version of `library`."""
         by_id = {**self.by_id, library.library_id: library}
         by_name = dict(self.by_name)
+        before = self.by_id.get(library.library_id)
+        if before is not None and before.name != library.name:
+            del by_name[before.name]
         if library.deleted:
             by_name.pop(library.name, None)
         else:
@@ -102,12 +114,13 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
     rows = db.execute(
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
         " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label,"
-        " second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap FROM libraries"
+        " second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap, former_names"
+        " FROM libraries"
     )
     by_id = {}
     for row in rows:
         parameters, recall, language, missed, switch_job, embedder_label = row[11:17]
-        second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap = row[17:]
+        second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap = row[17:-1]
         by_id[int(row[0])] = replace(
             Library(*row[:11]),
             parameters=orjson.loads(parameters),
@@ -122,5 +135,6 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
             second_label=second_label,
             second_chunks=second_chunks,
             second_generation=second_generation,
+            former_names=frozenset(orjson.loads(row[-1])),
         )
     return Catalogue({each.name: each for each in by_id.values() if not each.deleted}, by_id)

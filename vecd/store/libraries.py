@@ -12,7 +12,7 @@ import orjson
 
 from ..errors import Code, VecError
 from ..parameters import without_parameters
-from . import events
+from . import events, rename
 from .catalogue import Library
 from .transaction import Change, Transaction
 
@@ -24,6 +24,7 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
     """
     if wanted.name in tx.catalogue.by_name:
         raise VecError(Code.EXISTS, f"library {wanted.name!r} already exists", library=wanted.name)
+    rename.forget_former_name(tx, wanted.name)
     library_id = max(tx.catalogue.by_id, default=0) + 1
     library = replace(wanted, library_id=library_id, documents=0, chunks=0, created_us=tx.time_us, deleted=False)
     tx.db.execute(

@@ -1,4 +1,5 @@
-"""library.create, library.list, library.show, library.rebuild, library.delete."""
+"""library.create, library.list, library.show, library.rename, library.rebuild,
+library.delete."""
 
 from __future__ import annotations
 
@@ -52,6 +53,13 @@ async def rebuild(call: Call) -> dict[str, Any]:
         _parameters(fields),
         fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
     )
+
+
+async def rename(call: Call) -> dict[str, Any]:
+    """Fields: library, to."""
+    answer = await operations.rename(call.engine, call.fields.text("library"), call.fields.text("to"), call.slot)
+    await call.service.connectors.reload()
+    return answer
 
 
 async def delete(call: Call) -> dict[str, Any]:
