@@ -121,6 +121,7 @@ def root_options() -> set[str]:
 
 def test_every_command_has_a_man_page_and_every_page_a_subject() -> None:
     subjects = {
+        "vec-tutorial.7",
         "vec-protocol.7",
         "vec-events.7",
         "vec-guarantees.7",
