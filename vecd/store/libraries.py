@@ -56,6 +56,12 @@ def alive(db: apsw.Connection, library_id: int) -> bool:
     return bool(db.execute(sql, (library_id,)).get)
 
 
+def embedded_by(db: apsw.Connection, library_id: int, embedder: str) -> bool:
+    """Whether, in this connection's snapshot, an embedder made all stored vectors that were not ingested."""
+    sql = "SELECT EXISTS (SELECT 1 FROM libraries WHERE library_id = ? AND embedder = ? AND switch_job IS NULL)"
+    return bool(db.execute(sql, (library_id, embedder)).get)
+
+
 def pin_dimension(tx: Transaction, library: Library, dimension: int) -> Library:
     """The library with its dimension set. Raises VecError `dimension_mismatch` if it has another one."""
     if library.dimension == dimension:
