@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.support.instance import BIN, Instance
 
@@ -204,13 +204,13 @@ def _session(session: int) -> Iterator[int]:
                 continue
 
 
-DOCUMENTS = [
+DOCUMENTS: list[dict[str, Any]] = [
     {"id": "logs", "text": "rotate the logs every night", "metadata": {"topic": "ops", "year": 2019, "tags": ["new"]}},
     {"id": "mail", "text": "forward the mail of the office", "metadata": {"topic": "office", "year": 2024}},
 ]
 
 #: Libraries that examples name, unless they create them.
-LIBRARIES = {
+LIBRARIES: dict[str, list[dict[str, Any]]] = {
     "notes": DOCUMENTS[:1],
     "a": DOCUMENTS[:1],
     "b": DOCUMENTS[:1],

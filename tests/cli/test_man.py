@@ -262,6 +262,8 @@ def test_every_example_is_a_command_that_can_be_parsed(name: str) -> None:
         if program == "vecd":
             daemon._parser().parse_args(arguments)
             continue
+        if arguments[0] in root_options():
+            continue
         command = COMMANDS[arguments[0]]
         while hasattr(command, "commands"):
             arguments = getattr(command, "with_command", list)(arguments[1:])
