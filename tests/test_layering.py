@@ -16,7 +16,18 @@ import pytest
 import vecd
 
 ROOT = Path(vecd.__file__).parent.parent
-SHARED = {"backoff", "durable_files", "errors", "limits", "parameters", "resources", "settings", "units", "json_values"}
+SHARED = {
+    "backoff",
+    "credentials",
+    "durable_files",
+    "errors",
+    "limits",
+    "parameters",
+    "resources",
+    "settings",
+    "units",
+    "json_values",
+}
 
 #: A layer of vecd (a module or a package) -> the other layers that it may import from, also for type checking only.
 #: `vecd` itself (its version numbers) is open to all.
@@ -25,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": {"limits"},
     "durable_files": set(),
     "backoff": set(),
+    "credentials": {"durable_files", "errors", "limits"},
     "units": {"errors"},
     "json_values": {"errors", "limits"},
     "parameters": {"errors", "limits"},
@@ -49,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed", "workers"},
     "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine", "workers"},
     "connectors": {*SHARED, "logs", "process", "wire", "client", "delivery"},
+    "sync": {*SHARED, "files", "client", "connectors"},
     "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs", "connectors"},
     "server": {*SHARED, "wire", "unixsocket", "ops"},
     "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"}
@@ -69,12 +82,13 @@ CLI_MAY_IMPORT = {
     "wire",
     "files",
     "client",
+    "sync",
     "delivery",
     "http",
     "workers",
 }
 #: Tables of names that its options list; they load nothing that they name (tests/cli/test_startup.py).
-CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders", "vecd.connectors.parameters"}
+CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders", "vecd.connectors.parameters", "vecd.connectors.folder"}
 
 #: Modules that only some layers may import.
 ONLY_IN: dict[str, set[str]] = {
@@ -100,6 +114,7 @@ ONLY_IN: dict[str, set[str]] = {
     "tokenizers": {"text"},
     "semantic_text_splitter": {"files", "text"},
     "pathspec": {"files"},
+    "watchfiles": {"sync"},
     "kreuzberg": {"files"},
     "wordllama": {"text"},
     "onnxruntime": {"text"},

@@ -235,6 +235,12 @@ DEAD_LETTER_BYTES_MAX: Final = 8 * MIB
 #: Dead letters of one page of a list, and of one commit, and approximate bytes of both.
 DEAD_LETTERS_PAGE: Final = 100
 DEAD_LETTERS_PAGE_BYTES: Final = 8 * MIB
+#: Files of a sync of one page of what is known of them, and of one commit: each takes some hundred bytes.
+SYNC_PAGE_FILES: Final = 2_000
+SYNC_COMMIT_FILES: Final = 10_000
+#: Bytes of the path of a file, and of the other things that are known of it.
+SYNC_PATH_BYTES_MAX: Final = 4 * KIB
+SYNC_VALUE_BYTES_MAX: Final = 256
 #: Nice value of the connector process: writes and searches go first, and a relay that falls behind catches up later.
 CONNECTORS_NICE: Final = 5
 #: How often the connector process reports the state of its relays and sources.
@@ -300,7 +306,7 @@ SPOOL_FREE_BYTES_MIN: Final = 256 * MIB
 REEMBED_DOCUMENTS: Final = 256
 REEMBED_AT_SWITCH: Final = 256
 #: Chunks that one transaction of the switch removes and adds: a few hundredths of a second.
-REEMBED_SWITCH_CHUNKS: Final = 512
+REEMBED_SWITCH_CHUNKS: Final = 256
 #: Documents that the first attempt to begin a switch may embed with a slow embedder; twice as many with each attempt.
 REEMBED_AT_SWITCH_SLOW: Final = 16
 #: Rows of the log, and of documents, that one step of a verify checks.
@@ -322,6 +328,8 @@ EMBED_TEXTS: Final = 256
 EMBED_TEXTS_MIN: Final = 16
 #: Batches of one request or job that are with workers at once: enough for 16 workers.
 EMBED_AHEAD: Final = 32
+#: Bytes of the cache of query vectors: some thousands of queries.
+QUERY_VECTORS_BYTES: Final = 16 * MIB
 #: The same for a request of ingest, whose batches have two messages each.
 INGEST_AHEAD: Final = 16
 #: Messages with workers: these for each worker that has answered lately, so that none waits for the next, and some more

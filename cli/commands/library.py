@@ -1,4 +1,4 @@
-"""vec library: create, list, show, rebuild and delete libraries."""
+"""vec library: create, list, show, copy, rename, rebuild and delete libraries."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from vecd import limits
-from vecd.errors import nearest
+from vecd.errors import VecError, nearest
 from vecd.index.kinds import DEFAULT, KINDS
 from vecd.text.embedders import EMBEDDERS
 
 from .. import options
 from .. import recall as formatted
-from ..output import Output, one_line, plural, size
+from ..jobs import absolute
+from ..output import Output, as_json, one_line, plural, size
 
 app = options.command()
 
@@ -124,6 +125,21 @@ def _params(
     return found
 
 
+def _embedder_parameters(given: list[str] | None, socket: str | None) -> dict[str, str]:
+    """Parses NAME=VALUE. The daemon converts each value to the declared type."""
+    found: dict[str, str] = {}
+    for each in given or ():
+        name, equals, value = each.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{each!r} is not NAME=VALUE", param_hint="--embedder-param")
+        if name in found:
+            raise typer.BadParameter(f"{name} is set twice", param_hint="--embedder-param")
+        if name == "key_file" and not options.remote(socket):  # the daemon has another working folder
+            value = absolute(value)
+        found[name] = value
+    return found
+
+
 def _number(value: str) -> int | float | str:
     """Parses a number; anything else stays a string."""
     for kind in (int, float):
@@ -134,7 +150,7 @@ def _number(value: str) -> int | float | str:
 
 @app.callback()
 def library() -> None:
-    """Create, list, show, rebuild and delete libraries."""
+    """Create, list, show, copy, rename, rebuild and delete libraries."""
 
 
 @app.command(
@@ -150,6 +166,14 @@ def create(
             EMBEDDERS,
             "--embedder",
             "Turns text into vectors; none: documents have vectors. Default: the daemon's setting, wordllama.",
+        ),
+    ] = None,
+    embedder_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--embedder-param",
+            help="A parameter of the embedder: url and model of openai, command of command. Can be repeated.",
+            metavar="NAME=VALUE",
         ),
     ] = None,
     first_embedder: Annotated[
@@ -217,9 +241,11 @@ def create(
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Create a library."""
+    embedder_parameters = _embedder_parameters(embedder_param, socket)
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
-            "library.create", library=name, embedder=embedder, first_embedder=first_embedder, dimension=dimension,
+            "library.create", library=name, embedder=embedder, embedder_parameters=embedder_parameters or None,
+            first_embedder=first_embedder, dimension=dimension,
             metric=metric.value, index=index, chunk_chars=chunk_chars, chunk_overlap=chunk_overlap,
             parameters=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall, language=language,
         )  # fmt: skip
@@ -282,6 +308,49 @@ def rebuild(
     Output(json).one(body, f"library {name}: {built}")
 
 
+@app.command(
+    epilog="A background job does it: with Ctrl-C it continues. Exit status: 1 a library with the new name exists, or"
+    " the job failed, 4 no such library."
+)
+def copy(
+    name: Name,
+    to: Annotated[str, typer.Argument(metavar="TO", help="The name of the new library.")],
+    background: Annotated[bool, typer.Option("--background", help="Print the job, and do not wait for it.")] = False,
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Copy a library into a new one, with its settings and vectors. Nothing is embedded again."""
+    from .. import jobs
+
+    output = Output(json)
+    with options.open_client(socket, no_spawn) as client:
+        job = client.submit_job("copy", {"to": to}, library=name)
+    if background:
+        output.one(job, f"job {job['job_id']}")
+        return
+    (ended,) = jobs.wait(lambda: options.open_client(socket, no_spawn), [job["job_id"]])
+    if ended["error"]:
+        raise VecError.from_wire(ended["error"])
+    if ended["state"] != "completed":
+        raise typer.Exit(jobs.status_of([ended]))
+    output.one(ended["result"], f"library {name} copied to {to}, {plural(ended['result']['documents'], 'document')}")
+
+
+@app.command(epilog="Exit status: 1 a library with the new name exists, 4 no such library, 75 a job works on it.")
+def rename(
+    name: Name,
+    to: Annotated[str, typer.Argument(metavar="TO", help="The new name.")],
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Rename a library. Its relays, sources, schedules, jobs and consumers go on."""
+    with options.open_client(socket, no_spawn) as client:
+        body = client.rename_library(name, to)
+    Output(json).one(body, f"library {name} is now {to}, with {plural(body['documents'], 'document')}")
+
+
 @app.command()
 def delete(
     name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
@@ -320,6 +389,8 @@ def _describe(body: dict[str, Any]) -> None:
     print(f"library      {body['name']}, created {body['created_at']}")
     print(f"holds        {plural(body['documents'], 'document')}, {plural(body['chunks'], 'chunk')}")
     print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters{_overlap(body)}")
+    for name, value in body.get("embedder_parameters", {}).items():
+        print(f"             {name}={value if isinstance(value, str) else as_json(value)}")
     if (stage := body["second_stage"]) is not None:
         print(f"             {_embedded(body)}; {body['first_embedder']} finds the others")
         if stage["error"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -30,10 +31,14 @@ _QUERY_KEYS = (
     "library", "libraries", "passage_chars",
 )  # fmt: skip
 _KEYS_HINT = f"the keys of a query are {', '.join(_QUERY_KEYS)}; others are passed through"
+#: How similar a key is to one of a query, of 1, if it is probably misspelt: query_id is not.
+_MISSPELT = 0.8
 #: The keys of a hit.
 _HIT_KEYS = frozenset(
     ("rank", "score", "document_id", "chunk_id", "title", "text", "metadata", "passage", "line", "path")
 )
+#: The length of a passage for --format grep, which prints a line of it.
+_GREP_CHARS = 200
 #: With --stdin: queries in flight.
 _WINDOW = 16
 
@@ -45,6 +50,14 @@ class Mode(StrEnum):
     VECTOR = "vector"
     TEXT = "text"
     HYBRID = "hybrid"
+
+
+class Format(StrEnum):
+    """How hits are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    GREP = "grep"
 
 
 class GroupBy(StrEnum):
@@ -125,6 +138,13 @@ def search(
         bool, typer.Option("--explain", help="Show how each hit was found, and how reliable the answer is.")
     ] = False,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read queries from stdin, one per line.")] = False,
+    form: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="How to print hits; grep: PATH:LINE:TEXT, for editors. Default: text on a terminal, else json.",
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="On a terminal, show all of each hit: text, metadata, id.")
     ] = False,
@@ -135,9 +155,13 @@ def search(
     """Search libraries by text or by vector; higher scores are better."""
     text = " ".join(query) if query else None
     _check(text, vector, like, stdin)
+    if form is not None and (json or (stdin and form is not Format.JSON)):
+        given = "--json" if json else "--stdin"
+        raise VecError(Code.INVALID_REQUEST, f"{given} cannot be combined with --format {form}", field="format")
     output = Output(json)
-    if group_by is None and not output.json:
-        group_by = GroupBy.DOCUMENT
+    grep, in_json = form is Format.GREP, output.json if form is None else form is Format.JSON
+    if group_by is None and not in_json:
+        group_by = GroupBy.CHUNK if grep else GroupBy.DOCUMENT
     common: dict[str, Any] = {
         **_named(library), "k": k, "offset": offset or None, "mode": mode.value, "where": where, "since": since,
         "exact": exact or None, "ef": ef, "recall": recall, "group_by": group_by and group_by.value,
@@ -148,14 +172,16 @@ def search(
             if _many(client, output, common):
                 raise typer.Exit(main.PARTLY)
             return
-        if not output.json and k <= limits.PASSAGES_MAX:
+        if not in_json and k <= limits.PASSAGES_MAX:
             from ..hits import passage_chars
 
-            common["passage_chars"] = passage_chars(columns())
+            common["passage_chars"] = _GREP_CHARS if grep else passage_chars(columns())
         packed = None if vector is None else _vector(_given(vector), "--vector")
         answer = _Answer(client.submit("search", query=text, vector=packed, like=like, **common))
-        if output.json:
+        if in_json:
             output.objects(answer.hits())
+        elif grep:
+            _print_lines(answer)
         else:
             _show(answer, verbose=verbose, by_chunk=group_by is GroupBy.CHUNK)
 
@@ -215,6 +241,15 @@ class _Answer:
                 continue
             self.about = reply.body
             yield from explained(reply.body) if "explain" in reply.body else reply.body.get("hits", ())
+
+
+def _print_lines(answer: _Answer) -> None:
+    """Prints the hits as `grep -n` does."""
+    from ..hits import grep_line
+
+    folder = os.getcwd()
+    for hit in answer.hits():
+        print(grep_line(hit, folder))
 
 
 def _show(answer: _Answer, *, verbose: bool, by_chunk: bool) -> None:
@@ -309,6 +344,7 @@ class _Query(NamedTuple):
 def _query(line: Line) -> _Query:
     """Parses a line of --stdin: a text, or an object with a query and overrides of the options. Raises VecError
     `invalid_request`, naming the line."""
+    from vecd.json_values import id_text
     from vecd.wire import strict_json
 
     load_orjson()
@@ -328,6 +364,8 @@ def _query(line: Line) -> _Query:
         raise VecError(
             Code.INVALID_REQUEST, f"{where}: the key {key!r} is one of a hit, and cannot be passed through", _KEYS_HINT
         )
+    if "like" in fields:
+        fields["like"] = id_text(fields["like"])
     if isinstance(fields.get("where"), str):
         fields["where"] = [fields["where"]]
     if "vector" in given:
@@ -339,10 +377,10 @@ def _query(line: Line) -> _Query:
 
 def _warn_similar(key: str, where: str) -> None:
     """Warns of a key that is passed through and may be a misspelt one of a query."""
-    from vecd.errors import nearest
+    import difflib
 
-    if (close := nearest(key, _QUERY_KEYS)) is not None:
-        options.say(f"warning: {where}: the key {key!r} is passed through to the hits; did you mean {close!r}?")
+    for close in difflib.get_close_matches(key[:20], _QUERY_KEYS, 1, _MISSPELT):
+        options.say(f"warning: {where}: the key {key!r:.60} is passed through to the hits; did you mean {close!r}?")
 
 
 def _vector(given: Any, where: str) -> bytes:

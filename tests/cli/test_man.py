@@ -120,13 +120,21 @@ def root_options() -> set[str]:
 
 
 def test_every_command_has_a_man_page_and_every_page_a_subject() -> None:
-    subjects = {"vec-protocol.7", "vec-events.7", "vec-guarantees.7", "vec-http.7", "vec-connectors.7", "vec-workers.7"}
+    subjects = {
+        "vec-protocol.7",
+        "vec-events.7",
+        "vec-guarantees.7",
+        "vec-http.7",
+        "vec-connectors.7",
+        "vec-workers.7",
+        "vec-files.7",
+    }
     assert set(PAGES) == {"vec.1", "vecd.8", *subjects, *(f"vec-{name}.1" for name in COMMANDS)}
 
 
 def test_every_guarantee_names_tests_that_there_are() -> None:
     sections = re.split(r"^\.Ss ", page("vec-guarantees.7"), flags=re.MULTILINE)[1:]
-    assert len(sections) == 11
+    assert len(sections) == 12
     for section in sections:
         paths = re.findall(r"^\.Pa (tests/\S+\.py)", section, re.MULTILINE)
         assert paths, section.splitlines()[0]
@@ -255,7 +263,7 @@ def test_every_example_is_a_command_that_can_be_parsed(name: str) -> None:
             continue
         command = COMMANDS[arguments[0]]
         while hasattr(command, "commands"):
-            arguments = arguments[1:]
+            arguments = getattr(command, "with_command", list)(arguments[1:])
             command = command.commands[arguments[0]]
         command.make_context(arguments[0], arguments[1:])  # parses, and calls nothing
 
@@ -374,7 +382,7 @@ def test_every_variable_that_is_read_stands_in_vec_1_or_vecd_8() -> None:
 
 
 #: Extras whose packages stand in vecd(8) and not in a page of their own.
-EXTRAS_OF_VECD_8 = ("minilm", "files")
+EXTRAS_OF_VECD_8 = ("minilm", "files", "mcp")
 
 
 def test_every_dependency_stands_in_vecd_8_with_its_reason() -> None:

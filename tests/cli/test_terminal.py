@@ -64,7 +64,10 @@ SEEN = {
         ["library", "rebuild", "default"],
         r"^library default: pq \(bits 0\), 2 vectors in \d+\.\d s$",
     ),
-    "watch": (["watch", "--from", "beginning", "-n", "2"], r"document\.added +default +logs  Log rotation"),
+    "watch": (
+        ["watch", "--from", "beginning", "-n", "2"],
+        r"^\w{3} \d\d \d\d:\d\d:\d\d  added +default  logs  Log rotation$",
+    ),
     "ingest": (["ingest"], r"^nothing in \d+\.\d s"),
     "delete": (["delete", "nobody"], r"^0 documents deleted, 1 missing"),
     "daemon start": (["daemon", "start"], r"^vecd is already running, pid \d+$"),
@@ -206,7 +209,10 @@ def test_no_hits_is_said_on_stderr_with_the_reason(instance: Instance) -> None:
     empty = fresh(instance)
     words = fresh(instance, embedder="none")
     instance.vec("ingest", "-l", words, stdin='{"id": "a", "text": "rotate the logs", "vector": [1]}\n')
+    vectors = fresh(instance, embedder="none")
+    instance.vec("ingest", "-l", vectors, stdin='{"id": "a", "vector": [1]}\n')
     for arguments, why in (
+        (["word", "-l", vectors], f"library '{vectors}' holds no text, only vectors, which need a query's vector"),
         (["word", "-l", empty], f"library '{empty}' is empty"),
         (["word", "-w", "id = x"], "no document matches the filter"),
         (["word", "--since", "now"], "no document has changed since now"),

@@ -85,7 +85,22 @@ PARAMS = st.dictionaries(
 )
 NAMES = st.sampled_from(["one", "two", "", "x" * 300, "a\nb", "é"])
 WHERE = st.lists(FILTERS, max_size=3)
-TYPES = st.sampled_from(["document.*", "document.added", "library.*", "job*", "*", "[", "documnet.added", "", "x" * 65])
+TYPES = st.sampled_from(
+    [
+        "document.*",
+        "!chunk.*",
+        "!*",
+        "!",
+        "document.added",
+        "library.*",
+        "job*",
+        "*",
+        "[",
+        "documnet.added",
+        "",
+        "x" * 65,
+    ]
+)
 PARAMETERS = st.dictionaries(st.sampled_from(["m", "ef_construction", "store", "no such"]), JSON, max_size=2)
 STATES = st.sampled_from(["queued", "running", "completed", "failed", "no such state"])
 RECALL = {"recall": SHARES, "parameters": PARAMETERS, "params": PARAMETERS}
@@ -115,6 +130,15 @@ RULES = st.one_of(
     st.dictionaries(st.sampled_from(["id", "text", "metadata", "metadata.x", "delete", "x"]), TEXTS, max_size=3), JSON
 )
 OFFSETS = st.one_of(st.dictionaries(st.sampled_from(["", "0"]), st.sampled_from(["1", "2"]), max_size=2), JSON)
+#: A sync reads the folder that it is told to: here, none.
+FOLDERS = st.sampled_from(["file:///dev/null/none", "file:///%00", "file:///a%FFb/none", "/x", "file://host", ""])
+SYNC_FILES = st.one_of(
+    st.tuples(
+        st.binary(max_size=9), st.binary(max_size=300), st.binary(max_size=16), st.lists(IDS, max_size=2),
+        st.one_of(st.none(), NAMES),
+    ).map(list),
+    JSON,
+)  # fmt: skip
 REPORTS = st.fixed_dictionaries(
     {"direction": st.sampled_from(["relay", "source", "x"]), "name": NAMES, "generation": COUNTS, "state": TEXTS},
     optional={"error": JSON, "rate": JSON, "lag": JSON},
@@ -128,13 +152,18 @@ FIELDS: dict[str, dict[str, Values]] = {
     "library.create": {
         "library": LIBRARIES, "dimension": COUNTS, "metric": st.sampled_from(["cosine", "l2", "dot", "none"]),
         "index": st.sampled_from(["auto", "flat", "hnsw", "pq", "lsh", "kdtree", "no such"]),
-        "embedder": st.sampled_from(["hash", "none", "no such"]), "chunk_chars": COUNTS,
+        "embedder": st.sampled_from(["hash", "none", "no such", "openai", "command"]),
+        "embedder_parameters": st.sampled_from([
+            {}, {"url": "http://127.0.0.1:9/v1", "model": "x"}, {"url": 1}, {"command": "true"}, {"command": ""},
+        ]),
+        "chunk_chars": COUNTS,
         "first_embedder": st.sampled_from(["hash", "wordllama", "none", "no such"]),
         "language": st.sampled_from(["english", "none", "klingon"]), **RECALL,
     },
     "library.list": {},
     "library.show": {"library": LIBRARIES},
     "library.rebuild": {"library": LIBRARIES, "index": st.sampled_from(["flat", "hnsw", "no such"]), **RECALL},
+    "library.rename": {"library": LIBRARIES, "to": LIBRARIES},
     "library.delete": {"library": LIBRARIES},
     "ingest": {"library": LIBRARIES, "documents": DOCUMENTS, "strict": FLAGS, "detail": FLAGS},
     "delete": {"library": LIBRARIES, "ids": st.lists(IDS, max_size=3), "where": WHERE},
@@ -246,7 +275,22 @@ FIELDS: dict[str, dict[str, Values]] = {
         "documents": DOCUMENTS, "dead_letters": st.lists(LETTERS, max_size=2),
         "letter_ids": JOBS,
     },
-    "connectors.watch": {},
+    "sync.add": {
+        "name": NAMES, "url": FOLDERS, "library": LIBRARIES, "prefix": TEXTS, "parameters": PARAMETERS,
+        "follow": FLAGS, "paused": FLAGS,
+    },
+    "sync.list": {},
+    "sync.show": {"name": NAMES},
+    "sync.pause": {"name": NAMES},
+    "sync.resume": {"name": NAMES},
+    "sync.remove": {"name": NAMES},
+    "sync.hold": {"name": NAMES},
+    "sync.files": {"name": NAMES, "after": st.binary(max_size=9)},
+    "sync.commit": {
+        "name": NAMES, "generation": COUNTS, "documents": DOCUMENTS, "files": st.lists(SYNC_FILES, max_size=2),
+        "gone": st.lists(st.binary(max_size=9), max_size=2), "run": METADATA,
+    },
+    "connectors.watch": {"directions": st.lists(st.sampled_from(["relay", "source", "sync", "x"]), max_size=2)},
     "connectors.report": {"reports": st.lists(st.one_of(REPORTS, JSON), max_size=2)},
 }  # fmt: skip
 

@@ -41,6 +41,7 @@ OPS: Final[dict[str, OpAccess]] = {
     "library.list": OpAccess("read"),
     "library.show": OpAccess("read", "library"),
     "library.rebuild": OpAccess("write", "library"),
+    "library.rename": OpAccess("write", "library"),
     "library.delete": OpAccess("write", "library"),
     "ingest": OpAccess("write", "library"),
     "delete": OpAccess("write", "library"),
@@ -106,6 +107,16 @@ OPS: Final[dict[str, OpAccess]] = {
     "source.drop": OpAccess("admin"),
     "source.offsets": OpAccess("admin"),
     "source.commit": OpAccess("admin"),
+    # A sync reads a folder of this machine, and writes to its library.
+    "sync.add": OpAccess("admin"),
+    "sync.list": OpAccess("read"),
+    "sync.show": OpAccess("read"),
+    "sync.pause": OpAccess("admin"),
+    "sync.resume": OpAccess("admin"),
+    "sync.remove": OpAccess("admin"),
+    "sync.hold": OpAccess("admin"),
+    "sync.files": OpAccess("admin"),
+    "sync.commit": OpAccess("admin"),
     "connectors.watch": OpAccess("admin"),
     "connectors.report": OpAccess("admin"),
 }
@@ -133,6 +144,10 @@ def check_op(principal: Any, op: str, fields: Mapping[str, Any]) -> None:
         scope = "write"
     if op in ("jobs.submit", "schedule.add") and fields.get("kind") in PATH_KINDS:
         scope = "admin"
+    # They name servers, programs, and files with keys.
+    params = fields.get("params")
+    if fields.get("embedder_parameters") or (isinstance(params, Mapping) and params.get("embedder_parameters")):
+        scope = "admin"
     # A schedule that is replaced may be another library's.
     replaces = op == "schedule.add" and bool(fields.get("replace"))
     libraries = _libraries("all" if replaces else access.names, fields)
@@ -144,8 +159,16 @@ def check_op(principal: Any, op: str, fields: Mapping[str, Any]) -> None:
                 f"the key {principal.name!r} is for some libraries only, and {op!r} without one concerns all",
                 "name a library, or use a key that was made without --library",
             )
+    if op == "library.rename" or (op in ("jobs.submit", "schedule.add") and fields.get("kind") == "copy"):
+        libraries.append(_target(op, fields))
     for library in libraries:
         principal.check(scope, library)
+
+
+def _target(op: str, fields: Mapping[str, Any]) -> str:
+    """The library that a rename or a copy makes."""
+    params = fields if op == "library.rename" else fields.get("params")
+    return str(params.get("to")) if isinstance(params, Mapping) else ""
 
 
 def _libraries(names: Names, fields: Mapping[str, Any]) -> list[str]:

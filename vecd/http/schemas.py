@@ -164,6 +164,7 @@ _LIBRARY = {
     "index": _INDEX,
     "parameters": MAP,
     "embedder": nullable(STRING),
+    "embedder_parameters": MAP,
     "first_embedder": {**nullable(STRING), "description": "Finds documents until the embedder has embedded them."},
     "chunk_chars": COUNT,
     "chunk_overlap": COUNT,
@@ -302,7 +303,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "metric": _METRIC,
             "index": nullable(_INDEX),
             "params": {**MAP, "description": "Parameters of the index; missing ones have their defaults."},
-            "embedder": nullable(enum("wordllama", "hash", "none")),
+            "embedder": nullable(enum("wordllama", "minilm", "hash", "none")),
             "chunk_overlap": nullable({"type": "integer", "minimum": 0, "maximum": limits.CHUNK_CHARS_MAX // 2}),
             "first_embedder": nullable(STRING),
             "chunk_chars": nullable({"type": "integer", "minimum": 50, "maximum": limits.CHUNK_CHARS_MAX}),
@@ -318,6 +319,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "The new kind, parameters or promise. Without `index` and `params`, but with `recall`, nothing is built.",
         examples=[{"index": "hnsw", "params": {"m": 32}}],
     ),
+    "Rename": closed({"to": STRING}, description="The new name.", examples=[{"to": "notes"}]),
+    "Renamed": extended("Library", {"former": STRING, "seq": COUNT}),
     "Rebuilt": extended("Library", {"vectors": COUNT, "seconds": SECONDS, "seq": COUNT}),
     "DeletedLibrary": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}),
     "NewDocument": closed(
@@ -495,7 +498,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Passage": record(
         {"text": STRING, "marks": _MARKS, "lines": COUNT, "title_marks": _MARKS},
         description="The part of the text that shows best why it is a hit. `marks` and `title_marks` are the places of"
-        " the query's words: start, and end (exclusive), in code points. `lines` counts the line breaks before it.",
+        " the query's words: start, and end (exclusive), in code points. `lines` counts the line breaks before the"
+        " first mark, or before the passage.",
     ),
     "Placing": record({"rank": COUNT, "score": NUMBER}, description="Where one of the two searches placed a hit."),
     "Hits": record(
@@ -784,6 +788,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "jobs": record(_QUEUE),
             "relays": record({"count": COUNT, "failing": array(STRING)}),
             "sources": record({"count": COUNT, "failing": array(STRING)}),
+            "syncs": record({"count": COUNT, "failing": array(STRING)}),
         },
         description="The daemon's state; vec-status(1) explains the keys. A key for some libraries gets the first six.",
     ),

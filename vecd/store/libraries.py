@@ -11,7 +11,8 @@ import numpy as np
 import orjson
 
 from ..errors import Code, VecError
-from . import events
+from ..parameters import without_parameters
+from . import events, rename
 from .catalogue import Library
 from .transaction import Change, Transaction
 
@@ -23,6 +24,7 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
     """
     if wanted.name in tx.catalogue.by_name:
         raise VecError(Code.EXISTS, f"library {wanted.name!r} already exists", library=wanted.name)
+    rename.forget_former_name(tx, wanted.name)
     library_id = max(tx.catalogue.by_id, default=0) + 1
     library = replace(wanted, library_id=library_id, documents=0, chunks=0, created_us=tx.time_us, deleted=False)
     tx.db.execute(
@@ -131,21 +133,26 @@ def recall_changed(tx: Transaction, library_id: int, data: Mapping[str, Any]) ->
     return events.append(tx, events.INDEX_RECALL, library_id, orjson.dumps(fields).decode())
 
 
-def begin_switch(tx: Transaction, library: Library, embedder: str, chunk_chars: int, job_id: int) -> Library:
-    """Sets the embedder and the chunk length, and notes that the documents are to be replaced by a job's drafts;
-    returns the new version of the library."""
-    changed = embedder != library.embedder
+def begin_switch(tx: Transaction, library: Library, wanted: Library, job_id: int) -> Library:
+    """Sets the first stage's embedder, its dimension and the chunk length, as in `wanted`, and notes that the documents
+    are to be replaced by a job's drafts; returns the new version of the library."""
+    changed = wanted.embedder != library.embedder
     library = replace(
         library,
-        embedder=embedder,
-        chunk_chars=chunk_chars,
+        embedder=wanted.embedder,
+        dimension=wanted.dimension,
+        chunk_chars=wanted.chunk_chars,
         switch_job=job_id,
         embedder_label=tx.label if changed else library.embedder_label,
     )
     tx.db.execute(
-        "UPDATE libraries SET embedder = ?, chunk_chars = ?, switch_job = ?, embedder_label = ? WHERE library_id = ?",
-        (embedder, chunk_chars, job_id, library.embedder_label, library.library_id),
-    )
+        "UPDATE libraries SET embedder = ?, dimension = ?, chunk_chars = ?, switch_job = ?, embedder_label = ?"
+        " WHERE library_id = ?",
+        (
+            library.embedder, library.dimension, library.chunk_chars, job_id, library.embedder_label,
+            library.library_id,
+        ),
+    )  # fmt: skip
     tx.catalogue = tx.catalogue.replaced(library)
     return library
 
@@ -183,7 +190,11 @@ def living(tx: Transaction, library_id: int) -> Library:
 def mismatch(library: Library, dimension: int, wanted: int | None = None) -> VecError:
     """The error for a vector of the wrong dimension, naming both dimensions. `wanted` is the expected one if the
     library has none yet."""
-    made_by = "" if library.embedder == "none" else f" (from its embedder, {library.embedder})"
+    made_by = (
+        ""
+        if library.embedder == "none"
+        else f" (from its embedder, {without_parameters(library.second or library.embedder)[0]})"
+    )
     wanted = wanted or library.dimension
     return VecError(
         Code.DIMENSION_MISMATCH,
