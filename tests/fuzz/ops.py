@@ -87,6 +87,11 @@ NAMES = st.sampled_from(["one", "two", "", "x" * 300, "a\nb", "é"])
 WHERE = st.lists(FILTERS, max_size=3)
 TYPES = st.sampled_from(["document.*", "document.added", "library.*", "job*", "*", "[", "documnet.added", "", "x" * 65])
 PARAMETERS = st.dictionaries(st.sampled_from(["m", "ef_construction", "store", "no such"]), JSON, max_size=2)
+MAPPINGS = st.dictionaries(
+    st.sampled_from(["id", "text", "metadata", "delete", "metadata.a", "no such"]),
+    st.sampled_from(["id", "text", "a.b[0],c", "rest", "", "@key", "$", "]"]),
+    max_size=3,
+)
 STATES = st.sampled_from(["queued", "running", "completed", "failed", "no such state"])
 RECALL = {"recall": SHARES, "parameters": PARAMETERS, "params": PARAMETERS}
 JOB = {
@@ -130,10 +135,12 @@ FIELDS: dict[str, dict[str, Values]] = {
         "index": st.sampled_from(["auto", "flat", "hnsw", "pq", "lsh", "kdtree", "no such"]),
         "embedder": st.sampled_from(["hash", "none", "no such"]), "chunk_chars": COUNTS,
         "first_embedder": st.sampled_from(["hash", "wordllama", "none", "no such"]),
-        "language": st.sampled_from(["english", "none", "klingon"]), **RECALL,
+        "language": st.sampled_from(["english", "none", "klingon"]), "mapping": MAPPINGS, **RECALL,
     },
     "library.list": {},
     "library.show": {"library": LIBRARIES},
+    "library.settings": {"library": LIBRARIES},
+    "library.set": {"library": LIBRARIES, "mapping": MAPPINGS},
     "library.rebuild": {"library": LIBRARIES, "index": st.sampled_from(["flat", "hnsw", "no such"]), **RECALL},
     "library.delete": {"library": LIBRARIES},
     "ingest": {"library": LIBRARIES, "documents": DOCUMENTS, "strict": FLAGS, "detail": FLAGS},

@@ -1,4 +1,4 @@
-"""Operations on libraries: create, list, show, rebuild, delete."""
+"""Operations on libraries: create, list, show, set, rebuild, delete."""
 
 from __future__ import annotations
 
@@ -76,6 +76,7 @@ def planned(
     chunk_chars: int | None = None,
     recall: float | None = None,
     language: str | None = None,
+    mapping: Mapping[str, str] | None = None,
 ) -> Library:
     """A library as it would be made, checked. Raises VecError `invalid_request` or `unsupported`."""
     if not _NAME.fullmatch(name) or len(name) > limits.NAME_BYTES_MAX:
@@ -109,6 +110,7 @@ def planned(
         language=languages.checked(engine.settings.language if language is None else language),
         second=second,
         second_dimension=None if second is None else embedders.dimension_of(second),
+        mapping=dict(mapping or {}),
     )
 
 
@@ -143,6 +145,14 @@ async def create(engine: Engine, wanted: Library, slot: WriteSlot) -> dict[str, 
         future = engine.database.submit(lambda tx: store.create(tx, wanted), sender=slot.sender)
     library, seq = await asyncio.wrap_future(future)
     return {**show(engine, library), "seq": seq}
+
+
+async def set_mapping(engine: Engine, name: str, mapping: Mapping[str, str], slot: WriteSlot) -> dict[str, Any]:
+    """Sets the rules by which JSON becomes documents of a library; none remove them. Returns the library as `show`
+    does. Raises VecError `not_found`."""
+    async with slot:
+        future = engine.database.submit(lambda tx: store.set_mapping(tx, name, mapping), sender=slot.sender)
+    return show(engine, await asyncio.wrap_future(future))
 
 
 async def delete(engine: Engine, name: str, slot: WriteSlot) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Connectors:
 
     async def open(self) -> None:
         """Says at the daemon's start whether there are any connectors."""
-        await self._tell()
+        await self.tell()
 
     # --- definitions ------------------------------------------------------------------------------------------------
 
@@ -80,7 +80,7 @@ class Connectors:
             return made
 
         await self._write(write)
-        await self._tell()
+        await self.tell()
         return await self.show(definition.direction, definition.name)
 
     async def all(self, direction: Direction) -> list[dict[str, Any]]:
@@ -109,7 +109,7 @@ class Connectors:
     async def pause(self, direction: Direction, name: str, paused: bool) -> dict[str, Any]:
         """Raises VecError `not_found`."""
         await self._write(lambda tx: store.pause(tx, direction, name, paused))
-        await self._tell()
+        await self.tell()
         return await self.show(direction, name)
 
     async def reset_relay(self, name: str, to: str) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Connectors:
 
         back = await self._write(write)
         self._reports.pop(("relay", name), None)
-        await self._tell()
+        await self.tell()
         shown = await self.show("relay", name)
         if back and (again := table.send_again(definitions.from_wire(shown))):
             warning = f"the broker drops the events that this relay sent before; to have them again, {again}"
@@ -146,7 +146,7 @@ class Connectors:
 
         await self._write(write)
         self._reports.pop(("source", name), None)
-        await self._tell()
+        await self.tell()
         return await self.show("source", name)
 
     async def remove(self, direction: Direction, name: str) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class Connectors:
 
         await self._write(write)
         self._reports.pop((direction, name), None)
-        await self._tell()
+        await self.tell()
         return before
 
     def _resolve(self, start: str) -> Position:
@@ -301,7 +301,7 @@ class Connectors:
             return store.retry_letters(tx, direction, name, ids)
 
         count = await self._write(write)
-        await self._tell()
+        await self.tell()
         return count
 
     async def drop(self, direction: Direction, name: str, ids: Sequence[int] | None) -> int:
@@ -312,7 +312,7 @@ class Connectors:
             return store.drop_letters(tx, direction, name, ids)
 
         count = await self._write(write)
-        await self._tell()
+        await self.tell()
         return count
 
     # --- below ------------------------------------------------------------------------------------------------------
@@ -321,7 +321,9 @@ class Connectors:
         # `frees`: a relay's position lets the log be trimmed, and what is removed frees space.
         return await asyncio.wrap_future(self._database.submit(run, frees=True, sender=self))
 
-    async def _tell(self) -> None:
+    async def tell(self) -> None:
+        """Tells the connectors' process that definitions have changed."""
+
         def read() -> list[Connector]:
             with self._database.read_transaction() as db:
                 return store.list_all(db)

@@ -59,6 +59,8 @@ OPS: Final[dict[str, Op | Immediate]] = {
     "library.create": Op(library.create, write=True, makes_libraries=True),
     "library.list": Op(library.list_),
     "library.show": Op(library.show),
+    "library.settings": Op(library.settings),
+    "library.set": Op(library.set_, write=True),
     "library.rebuild": Op(library.rebuild),
     "library.delete": Op(library.delete, write=True, makes_libraries=True),
     "ingest": Op(ingest.ingest, write=True),

@@ -43,6 +43,7 @@ class Library:
     language: str = "english"  # of the full-text stemmer; "none": no stemming
     recall_missed: bool = False  # whether the last `index.recall` event says that searches miss the target
     switch_job: int | None = None  # the reembed whose drafts replace the documents at the moment; None: none
+    mapping: dict[str, str] = field(default_factory=dict)  # rules by which any JSON becomes documents
     embedder_label: int = 0  # the last label that there was when the embedder was last changed; 0: never
     second: str | None = None  # the embedder of the second stage (second_stage.py); None: there is none
     second_dimension: int | None = None  # of its vectors; None until there is one
@@ -63,6 +64,7 @@ class Library:
             "chunk_chars": self.chunk_chars,
             "recall": self.recall,
             "language": self.language,
+            "mapping": self.mapping,
         }
 
 
@@ -97,12 +99,13 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
     rows = db.execute(
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
         " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label,"
-        " second, second_dimension, second_label, second_chunks, second_generation FROM libraries"
+        " second, second_dimension, second_label, second_chunks, second_generation, mapping"
+        " FROM libraries"
     )
     by_id = {}
     for row in rows:
         parameters, recall, language, missed, switch_job, embedder_label = row[11:17]
-        second, second_dimension, second_label, second_chunks, second_generation = row[17:]
+        second, second_dimension, second_label, second_chunks, second_generation, mapping = row[17:]
         by_id[int(row[0])] = replace(
             Library(*row[:11]),
             parameters=orjson.loads(parameters),
@@ -111,6 +114,7 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
             recall_missed=bool(missed),
             switch_job=switch_job,
             embedder_label=embedder_label,
+            mapping=orjson.loads(mapping),
             second=second,
             second_dimension=second_dimension,
             second_label=second_label,

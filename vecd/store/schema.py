@@ -270,6 +270,7 @@ MIGRATIONS: tuple[str, ...] = (
       sum INTEGER NOT NULL       -- CRC-32 of the vector
     ) STRICT;
     CREATE INDEX second_vectors_by_digest ON second_vectors (digest);
+    ALTER TABLE libraries ADD COLUMN mapping TEXT NOT NULL DEFAULT '{}'; -- JSON: rules by which JSON becomes documents
     """,
 )
 
