@@ -16,6 +16,7 @@
     jobs.py           jobs: options, rows for people, waiting
     completion.py     completes names that the daemon knows
     doctor.py         the checks of vec doctor
+    mcp_server.py     the tools of vec mcp
     spool.py          copies the input of a background job
     commands/         one file for each command, named as its handler in vecd/ops/handlers/
 

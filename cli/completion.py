@@ -27,7 +27,7 @@ Name = tuple[str, str]
 
 #: The types of events. Only the daemon's store has them as a table; tests/cli/test_completion.py compares them.
 EVENT_TYPES: Final = (
-    "library.created", "library.deleted", "library.embedded", "index.rebuilt", "index.recall",
+    "library.created", "library.renamed", "library.deleted", "library.embedded", "index.rebuilt", "index.recall",
     "document.added", "document.updated", "document.deleted", "chunk.added", "chunk.deleted",
     "job.submitted", "job.started", "job.completed", "job.failed", "job.cancelled",
 )  # fmt: skip

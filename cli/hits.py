@@ -10,6 +10,10 @@ from .output import as_json, one_line, printable
 
 #: Cells before a hit's text: those of its rank.
 _INDENT = 5
+#: Lines of a passage that are looked at for words of the query.
+_GREP_LINES = 8
+#: Types of files (vec-files(7)) whose lines are not those of their texts.
+_REWRITTEN = frozenset(("html", "man", "email"))
 #: Cells that a title keeps beside its place; below, the place is on a line of its own.
 _TITLE_CELLS_MIN = 20
 #: The column that scores end at if the titles leave them there: further right they would be far from their hits.
@@ -28,10 +32,40 @@ def place(hit: dict[str, Any]) -> str:
     path = hit.get("path") or (hit.get("metadata") or {}).get("path")
     if not isinstance(path, str) or not path:
         return str(hit["document_id"])
+    line = _line(hit, 0)
+    return path if line is None else f"{path}:{line}"
+
+
+def _line(hit: dict[str, Any], within: int) -> int | None:
+    """The line of the file where a hit's passage stands, or one so many lines further on in it; None if the document
+    has no lines. Texts that are not written as they are in their files have only the line of their chunk."""
     line = hit.get("line")
     if not isinstance(line, int):
-        return path
-    return f"{path}:{line + (hit.get('passage') or {}).get('lines', 0)}"
+        return None
+    if (hit.get("metadata") or {}).get("type") in _REWRITTEN:
+        return line
+    before = (hit.get("passage") or {}).get("lines", 0)
+    return line + int(before) + within
+
+
+def grep_line(hit: dict[str, Any], folder: str) -> str:
+    """A hit as `PATH:LINE:TEXT`, where editors jump to: the line of its passage that has most words of the query. Paths
+    below `folder` are relative to it."""
+    path = (hit.get("metadata") or {}).get("path")
+    name = path if isinstance(path, str) and path else str(hit["document_id"])
+    if name.startswith(inside := folder.rstrip("/") + "/"):
+        name = name[len(inside) :]
+    passage = hit.get("passage") or {}
+    shown = passage.get("text") or ""
+    words = {shown[start:end].casefold() for start, end in passage.get("marks") or ()}
+    lines = (hit.get("text") or hit.get("title") or "").split("\n")[passage.get("lines", 0) :][:_GREP_LINES] or [""]
+    within = max(range(len(lines)), key=lambda place: (_count(lines[place], words), bool(lines[place].strip()), -place))
+    return one_line(f"{name}:{_line(hit, within) or 1}:{lines[within].strip()}")
+
+
+def _count(line: str, words: set[str]) -> int:
+    line = line.casefold()
+    return sum(word in line for word in words)
 
 
 class HitView:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vecd.wire.mapping import DocumentMapping
     from vecd.wire.ndjson import Line
 
+    from .file_lines import FileLines
+
 
 def lines(
     paths: list[str], wait: Callable[[int], bool] | None = None, check: Callable[[], None] = lambda: None
@@ -37,13 +39,29 @@ def records(
     mapping: DocumentMapping | None,
     wait: Callable[[int], bool] | None = None,
     check: Callable[[], None] = lambda: None,
+    files: FileLines | None = None,
 ) -> Iterator[Line | None]:
     """Yields the records of these files, as vecd/wire/records.py has them. `form` is their format; None: what the name
-    of each says. See `_inputs`."""
+    of each says. With `files`, what is a document as a whole, or a folder, is read by it. See `_inputs`."""
     from vecd.wire.records import format_of, records
 
-    for name, pieces, file in _inputs(paths, wait, check):
-        yield from records(form or format_of(name), name, pieces, mapping, file)
+    for path in paths or ["-"]:
+        if files is not None and form is None and path != "-" and is_files(path):
+            yield from files.lines(path, check)
+            continue
+        for name, pieces, file in _inputs([path], wait, check):
+            yield from records(form or format_of(name), name, pieces, mapping, file)
+
+
+def is_files(path: str) -> bool:
+    """Whether an input is a folder, or a file that is a document as a whole."""
+    from vecd.wire.records import has_format
+
+    if has_format(path) and not os.path.isdir(path):
+        return False
+    from . import file_lines
+
+    return file_lines.is_files(path)
 
 
 def _inputs(

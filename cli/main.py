@@ -45,6 +45,7 @@ COMMANDS = {
     "status": "status",
     "serve": "serve",
     "keys": "keys",
+    "mcp": "mcp",
     "daemon": "daemon",
     "demo": "demo",
     "config": "config",

@@ -13,6 +13,7 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vecd import limits
@@ -28,8 +29,11 @@ from .refused_lines import RefusedLines
 
 if TYPE_CHECKING:
     from vecd.client import Client, Pending
+    from vecd.files.options import FileOptions
     from vecd.wire.mapping import DocumentMapping
     from vecd.wire.ndjson import Line
+
+    from .file_lines import FileLines
 
 #: The time to wait for batches in flight after Ctrl-C. vec-ingest(1) says 5 seconds.
 _GRACE_S = 4.5
@@ -61,6 +65,7 @@ class Pipeline:
         name_files: bool,
         form: str | None = None,
         rules: Mapping[str, str] | None = None,
+        file_options: FileOptions | None = None,
     ) -> None:
         """`form` is the format of the input; None: what the names of the files say. `rules` are those of a mapping;
         None: the library's."""
@@ -77,6 +82,8 @@ class Pipeline:
         self._form = form
         self._rules = rules
         self._mapping: DocumentMapping | None = None
+        self._file_options = file_options
+        self.files: FileLines | None = None  # with `file_options`: what reads files and folders
         self._client: Client
         self._lines = 0  # read so far
         self._first = b""  # the beginning of the last file's first line
@@ -148,13 +155,28 @@ class Pipeline:
     def _readable(self, paths: list[str]) -> Iterator[Line | None]:
         """Yields the lines up to an error of the input; these lines are valid and are written."""
         try:
-            yield from input_lines.records(paths, self._form, self._mapping, self._wait, self._check)
+            if self._file_options is not None:
+                from .file_lines import FileLines
+
+                self.files = FileLines(self._options_of_library, self._progress.say)
+            yield from input_lines.records(paths, self._form, self._mapping, self._wait, self._check, self.files)
         except _Interrupted:
             return
         except VecError as error:
             if "file" not in error.details:
                 raise
             self._unreadable = error
+
+    def _options_of_library(self) -> FileOptions:
+        """How files are read: their chunks are those of the library."""
+        assert self._file_options is not None
+        with self._connect() as client:  # beside the connection that documents are sent on
+            found = next((each for each in client.libraries() if each["name"] == self._library), None)
+            chunk_chars = client.limits.get("chunk_chars") if found is None else found["chunk_chars"]
+        overlap = 0 if found is None else found["chunk_overlap"]
+        return replace(
+            self._file_options, chunk_chars=chunk_chars or self._file_options.chunk_chars, chunk_overlap=overlap
+        )
 
     def _check(self) -> None:
         """Ends the reading after Ctrl-C, even within a line of gigabytes."""

@@ -16,7 +16,18 @@ import pytest
 import vecd
 
 ROOT = Path(vecd.__file__).parent.parent
-SHARED = {"backoff", "durable_files", "errors", "limits", "parameters", "resources", "settings", "units", "json_values"}
+SHARED = {
+    "backoff",
+    "credentials",
+    "durable_files",
+    "errors",
+    "limits",
+    "parameters",
+    "resources",
+    "settings",
+    "units",
+    "json_values",
+}
 
 #: A layer of vecd (a module or a package) -> the other layers that it may import from, also for type checking only.
 #: `vecd` itself (its version numbers) is open to all.
@@ -25,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": {"limits"},
     "durable_files": set(),
     "backoff": set(),
+    "credentials": {"durable_files", "errors", "limits"},
     "units": {"errors"},
     "json_values": {"errors", "limits"},
     "parameters": {"errors", "limits"},

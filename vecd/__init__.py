@@ -7,9 +7,9 @@ table, and checks it):
 
     limits errors settings units json_values parameters
                         every bound with its reason; the one error root, with `retryable`; configuration
-    durable_files backoff resources
-                        files that are on disk when a call returns; pauses between retries; what the operating system
-                        may refuse
+    durable_files credentials backoff resources
+                        files that are on disk when a call returns; secrets in files and variables; pauses between
+                        retries; what the operating system may refuse
     process             the state that a process inherits, and how vec and vecd change it
     unixsocket          who is at the other end of a Unix socket; bounded waits
     data_lock           the lock on the data folder, and which daemon holds it

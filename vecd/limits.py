@@ -103,6 +103,8 @@ METADATA_DEPTH_MAX: Final = JSON_DEPTH_MAX - ENVELOPE_DEPTH_MAX
 #: Chunks of one document. Its events are never split over two frames: an update may have two events per chunk, each of
 #: up to 110 bytes and two or three times the id, which together stay under FRAME_BYTES_MAX.
 DOCUMENT_CHUNKS_MAX: Final = 5_000
+#: The line of a file where a chunk begins.
+LINE_MAX: Final = 2**31 - 1
 #: Components of a vector: the largest embedding models have at most 8,192.
 DIMENSION_MAX: Final = 16_384
 #: A library's name is a path segment in a shell, a URL and a file name.
@@ -320,6 +322,8 @@ EMBED_TEXTS: Final = 256
 EMBED_TEXTS_MIN: Final = 16
 #: Batches of one request or job that are with workers at once: enough for 16 workers.
 EMBED_AHEAD: Final = 32
+#: Bytes of the cache of query vectors: some thousands of queries.
+QUERY_VECTORS_BYTES: Final = 16 * MIB
 #: The same for a request of ingest, whose batches have two messages each.
 INGEST_AHEAD: Final = 16
 #: Messages with workers: these for each worker that has answered lately, so that none waits for the next, and some more

@@ -1,7 +1,9 @@
-"""Declared parameters of pluggable kinds (kinds of job, transports of connectors), and the check of given values."""
+"""Declared parameters of pluggable kinds (kinds of job, transports of connectors, embedders), and the check of given
+values."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,3 +97,15 @@ def check_parameters(
         if parameter.required and name not in values:
             raise VecError(Code.INVALID_REQUEST, f"{owner} needs the {word} {name!r}: {parameter.what}", field=name)
     return values
+
+
+def with_parameters(name: str, parameters: Mapping[str, Any]) -> str:
+    """A name and its parameters as one text, the same for the same parameters: `NAME`, or `NAME {canonical JSON}`."""
+    canonical = json.dumps(parameters, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"{name} {canonical}" if parameters else name
+
+
+def without_parameters(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the parameters of such a text."""
+    name, space, parameters = text.partition(" ")
+    return name, json.loads(parameters) if space else {}

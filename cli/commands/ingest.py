@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from enum import StrEnum
@@ -37,7 +38,10 @@ class Format(StrEnum):
 )
 def ingest(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="Files, can be compressed; - or none: stdin.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE|DIR]...", help="Files, can be compressed, and folders of files; - or none: stdin."
+        ),
     ] = None,
     library: options.Library = "default",
     form: Annotated[
@@ -68,6 +72,18 @@ def ingest(
     no_map: Annotated[
         bool, typer.Option("--no-map", help="Read documents as they are, whatever mapping the library has.")
     ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            help="Skip files of folders that match; the syntax is that of .gitignore. Can be repeated.",
+            metavar="PATTERN",
+        ),
+    ] = None,
+    hidden: Annotated[
+        bool, typer.Option("--hidden", help="Also files and folders whose names begin with a dot.")
+    ] = False,
+    links: Annotated[bool, typer.Option("--links", help="Also what symbolic links in folders point to.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first rejected line.")] = False,
     ack: Annotated[bool, typer.Option("--ack", help="Print a line for each acknowledged document.")] = False,
     batch: Annotated[
@@ -80,7 +96,7 @@ def ingest(
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
-    """Add, update and delete documents: NDJSON, JSON, tables or mail from files or stdin."""
+    """Add, update and delete documents: files, folders, or records (NDJSON, JSON, tables, mail), also from stdin."""
     paths = files or []
     short = {"id": id_, "title": title, "text": text, "vector": vector, "metadata": metadata}
     rules = _rules({**short, **options.pairs("--map", given, "FIELD=PATH, as in text=body")})
@@ -98,6 +114,7 @@ def ingest(
                 "--ack cannot be combined with --background",
                 "vec jobs logs prints the rejected lines",
             )
+        _only_records(paths, form)
         what = "--background gives the daemon files of its own machine"
         options.only_local(socket, what, "ingest without --background: the documents are sent over the connection")
         with options.open_client(socket, no_spawn) as client:
@@ -106,6 +123,7 @@ def ingest(
             job = spool.submit(client, paths, library, strict, form, chosen)
         output.one({"job_id": job["job_id"]}, f"job {job['job_id']}")
         return
+    from vecd.files.options import FileOptions
     from vecd.wire.ingest_batch import STATUSES
 
     from ..pipeline import Pipeline
@@ -113,8 +131,9 @@ def ingest(
     progress = Progress(paths)
     run = Pipeline(
         lambda: options.open_client(socket, no_spawn), library, output, progress,
-        strict=strict, ack=ack, batch=batch, name_files=len(paths) > 1, form=form,
-        rules=chosen,
+        strict=strict, ack=ack, batch=batch, name_files=len(paths) > 1 or any(map(os.path.isdir, paths)),
+        form=form, rules=chosen,
+        file_options=FileOptions(hidden=hidden, links=links, exclude=tuple(exclude or ())),
     )  # fmt: skip
     started = time.monotonic()
     failure: BaseException | None = None
@@ -125,7 +144,14 @@ def ingest(
         failure = error
     counts, elapsed_s = run.counts, time.monotonic() - started
     done = sum(counts[status] for status in STATUSES[:-1])
-    summary = {**{status: counts[status] for status in STATUSES}, "seq": run.seq, "elapsed_s": round(elapsed_s, 3)}
+    summary: dict[str, object] = {
+        **{status: counts[status] for status in STATUSES},
+        "seq": run.seq,
+        "elapsed_s": round(elapsed_s, 3),
+    }
+    if run.files is not None and run.files.skipped:
+        summary["skipped"] = dict(run.files.skipped.most_common())
+        progress.say(f"vec: {run.files.summary()}")
     told = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status]) or "nothing"
     output.one(summary, f"{told} in {elapsed_s:.1f} s ({done / max(elapsed_s, 1e-9):,.0f}/s)")
     if isinstance(failure, VecError):
@@ -134,6 +160,18 @@ def ingest(
         raise typer.Exit(main.INTERRUPTED)
     if counts["failed"]:
         raise typer.Exit(main.PARTLY)
+
+
+def _only_records(paths: list[str], form: str | None) -> None:
+    """Raises VecError `invalid_request` for a folder, or a file that is a document as a whole."""
+    from ..input_lines import is_files
+
+    if (path := next((each for each in paths if form is None and each != "-" and is_files(each)), None)) is not None:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"--background reads files of records, and {path!r:.200} is a folder or a document",
+            "ingest it without --background, or let the daemon follow a folder: vec sync add",
+        )
 
 
 #: Fields of which a mapping needs one.

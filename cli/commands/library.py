@@ -1,4 +1,4 @@
-"""vec library: create, list, show, set, rebuild and delete libraries."""
+"""vec library: create, list, show, set, rename, rebuild and delete libraries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from vecd.text.embedders import EMBEDDERS
 
 from .. import options
 from .. import recall as formatted
-from ..output import Output, one_line, plural, size
+from ..jobs import absolute
+from ..output import Output, as_json, one_line, plural, size
 
 app = options.command()
 
@@ -134,6 +135,21 @@ def _params(
     return found
 
 
+def _embedder_parameters(given: list[str] | None, socket: str | None) -> dict[str, str]:
+    """Parses NAME=VALUE. The daemon converts each value to the declared type."""
+    found: dict[str, str] = {}
+    for each in given or ():
+        name, equals, value = each.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{each!r} is not NAME=VALUE", param_hint="--embedder-param")
+        if name in found:
+            raise typer.BadParameter(f"{name} is set twice", param_hint="--embedder-param")
+        if name == "key_file" and not options.remote(socket):  # the daemon has another working folder
+            value = absolute(value)
+        found[name] = value
+    return found
+
+
 def _number(value: str) -> int | float | str:
     """Parses a number; anything else stays a string."""
     for kind in (int, float):
@@ -144,7 +160,7 @@ def _number(value: str) -> int | float | str:
 
 @app.callback()
 def library() -> None:
-    """Create, list, show, set, rebuild and delete libraries."""
+    """Create, list, show, set, rename, rebuild and delete libraries."""
 
 
 @app.command(
@@ -160,6 +176,14 @@ def create(
             EMBEDDERS,
             "--embedder",
             "Turns text into vectors; none: documents have vectors. Default: the daemon's setting, wordllama.",
+        ),
+    ] = None,
+    embedder_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--embedder-param",
+            help="A parameter of the embedder: url and model of openai, command of command. Can be repeated.",
+            metavar="NAME=VALUE",
         ),
     ] = None,
     first_embedder: Annotated[
@@ -202,6 +226,16 @@ def create(
             metavar="N",
         ),
     ] = None,
+    chunk_overlap: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk-overlap",
+            min=0,
+            max=limits.CHUNK_CHARS_MAX // 2,
+            help="Characters that a chunk may repeat from the end of the one before it, at most. Default: 0.",
+            metavar="N",
+        ),
+    ] = None,
     recall: Recall = None,
     language: Annotated[
         str | None,
@@ -219,10 +253,12 @@ def create(
 ) -> None:
     """Create a library."""
     mapping = options.pairs("--map", rules, "FIELD=PATH, as in text=body") or None
+    embedder_parameters = _embedder_parameters(embedder_param, socket)
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
-            "library.create", library=name, embedder=embedder, first_embedder=first_embedder, dimension=dimension,
-            metric=metric.value, index=index, chunk_chars=chunk_chars,
+            "library.create", library=name, embedder=embedder, embedder_parameters=embedder_parameters or None,
+            first_embedder=first_embedder, dimension=dimension,
+            metric=metric.value, index=index, chunk_chars=chunk_chars, chunk_overlap=chunk_overlap,
             parameters=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall, language=language,
             mapping=mapping,
         )  # fmt: skip
@@ -305,6 +341,20 @@ def rebuild(
     Output(json).one(body, f"library {name}: {built}")
 
 
+@app.command(epilog="Exit status: 1 a library with the new name exists, 4 no such library, 75 a job works on it.")
+def rename(
+    name: Name,
+    to: Annotated[str, typer.Argument(metavar="TO", help="The new name.")],
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Rename a library. Its relays, sources, schedules, jobs and consumers go on."""
+    with options.open_client(socket, no_spawn) as client:
+        body = client.rename_library(name, to)
+    Output(json).one(body, f"library {name} is now {to}, with {plural(body['documents'], 'document')}")
+
+
 @app.command()
 def delete(
     name: Name, json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False
@@ -330,6 +380,10 @@ def table(output: Output, libraries: list[dict[str, Any]]) -> None:
     )  # fmt: skip
 
 
+def _overlap(body: dict[str, Any]) -> str:
+    return f", {body['chunk_overlap']:,} of them repeated" if body.get("chunk_overlap") else ""
+
+
 def _describe(body: dict[str, Any]) -> None:
     """Prints the details of a library."""
     memory = body["memory"]
@@ -338,7 +392,9 @@ def _describe(body: dict[str, Any]) -> None:
     )
     print(f"library      {body['name']}, created {body['created_at']}")
     print(f"holds        {plural(body['documents'], 'document')}, {plural(body['chunks'], 'chunk')}")
-    print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters")
+    print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters{_overlap(body)}")
+    for name, value in body.get("embedder_parameters", {}).items():
+        print(f"             {name}={value if isinstance(value, str) else as_json(value)}")
     if (stage := body["second_stage"]) is not None:
         print(f"             {_embedded(body)}; {body['first_embedder']} finds the others")
         if stage["error"]:

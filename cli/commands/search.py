@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ _KEYS_HINT = f"the keys of a query are {', '.join(_QUERY_KEYS)}; others are pass
 _HIT_KEYS = frozenset(
     ("rank", "score", "document_id", "chunk_id", "title", "text", "metadata", "passage", "line", "path")
 )
+#: The length of a passage for --format grep, which prints a line of it.
+_GREP_CHARS = 200
 #: With --stdin: queries in flight.
 _WINDOW = 16
 
@@ -45,6 +48,14 @@ class Mode(StrEnum):
     VECTOR = "vector"
     TEXT = "text"
     HYBRID = "hybrid"
+
+
+class Format(StrEnum):
+    """How hits are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    GREP = "grep"
 
 
 class GroupBy(StrEnum):
@@ -125,6 +136,13 @@ def search(
         bool, typer.Option("--explain", help="Show how each hit was found, and how reliable the answer is.")
     ] = False,
     stdin: Annotated[bool, typer.Option("--stdin", help="Read queries from stdin, one per line.")] = False,
+    form: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="How to print hits; grep: PATH:LINE:TEXT, for editors. Default: text on a terminal, else json.",
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="On a terminal, show all of each hit: text, metadata, id.")
     ] = False,
@@ -135,9 +153,13 @@ def search(
     """Search libraries by text or by vector; higher scores are better."""
     text = " ".join(query) if query else None
     _check(text, vector, like, stdin)
+    if form is not None and (json or (stdin and form is not Format.JSON)):
+        given = "--json" if json else "--stdin"
+        raise VecError(Code.INVALID_REQUEST, f"{given} cannot be combined with --format {form}", field="format")
     output = Output(json)
-    if group_by is None and not output.json:
-        group_by = GroupBy.DOCUMENT
+    grep, in_json = form is Format.GREP, output.json if form is None else form is Format.JSON
+    if group_by is None and not in_json:
+        group_by = GroupBy.CHUNK if grep else GroupBy.DOCUMENT
     common: dict[str, Any] = {
         **_named(library), "k": k, "offset": offset or None, "mode": mode.value, "where": where, "since": since,
         "exact": exact or None, "ef": ef, "recall": recall, "group_by": group_by and group_by.value,
@@ -148,14 +170,16 @@ def search(
             if _many(client, output, common):
                 raise typer.Exit(main.PARTLY)
             return
-        if not output.json and k <= limits.PASSAGES_MAX:
+        if not in_json and k <= limits.PASSAGES_MAX:
             from ..hits import passage_chars
 
-            common["passage_chars"] = passage_chars(columns())
+            common["passage_chars"] = _GREP_CHARS if grep else passage_chars(columns())
         packed = None if vector is None else _vector(_given(vector), "--vector")
         answer = _Answer(client.submit("search", query=text, vector=packed, like=like, **common))
-        if output.json:
+        if in_json:
             output.objects(answer.hits())
+        elif grep:
+            _print_lines(answer)
         else:
             _show(answer, verbose=verbose, by_chunk=group_by is GroupBy.CHUNK)
 
@@ -215,6 +239,15 @@ class _Answer:
                 continue
             self.about = reply.body
             yield from explained(reply.body) if "explain" in reply.body else reply.body.get("hits", ())
+
+
+def _print_lines(answer: _Answer) -> None:
+    """Prints the hits as `grep -n` does."""
+    from ..hits import grep_line
+
+    folder = os.getcwd()
+    for hit in answer.hits():
+        print(grep_line(hit, folder))
 
 
 def _show(answer: _Answer, *, verbose: bool, by_chunk: bool) -> None:

@@ -15,18 +15,23 @@ import typer
 
 from vecd.errors import Code, VecError
 
-from .. import main, options, recall
-from ..output import Output, one_line, plural, terminal_json
+from .. import main, options
+from ..output import Output, colours, columns, terminal_json
 
 if TYPE_CHECKING:
     from vecd.client.watch import Message
 
     from ..cursors import NoCursor
     from ..event_lines import EventLines
+    from ..event_view import EventView
     from ..exec_delivery import ExecDelivery
     from ..reconnecting import ReconnectingWatch
 
 app = options.command()
+
+#: The types of events on a terminal: those of chunks are part of the change of their document. With a filter, only
+#: those of documents.
+_NO_CHUNKS, _DOCUMENTS = "!chunk.*", "document.*"
 
 
 class Format(StrEnum):
@@ -69,7 +74,7 @@ def watch(
         list[str] | None,
         typer.Option(
             "--type",
-            help="Only events of this type, or a glob, as 'document.*'. Can be repeated.",
+            help="Only events of this type, or a glob, as 'document.*', or not as '!chunk.*'. Can be repeated.",
             metavar="TYPE",
             autocompletion=options.names("type"),
         ),
@@ -102,6 +107,13 @@ def watch(
     on_gap: Annotated[
         OnGap, typer.Option("--on-gap", help="What to do if the position has been trimmed.")
     ] = OnGap.FAIL,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help="Print what happened since then and end: --from and --no-follow.", metavar="WHEN"),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Wait for new events: the default, except with --since.")
+    ] = False,
     no_follow: Annotated[bool, typer.Option("--no-follow", help="End at the current head of the log.")] = False,
     n: Annotated[int | None, typer.Option("-n", min=1, help="End after N events.", metavar="N")] = None,
     timeout: Annotated[
@@ -148,15 +160,19 @@ def watch(
         bool,
         typer.Option("--flush", help="Wait until all current watches have received all current events."),
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="On a terminal, also show texts, and what an update changed.")
+    ] = False,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Print events from the log, in order, and follow it."""
     _check(cursor_file, consumer, format, type, exec_, (batch, retries, dead_letter, on_failure))
+    start, no_follow = _range(start, since, follow, no_follow)
     output = Output(json)
     if flush:
-        which = (library, type, where, until, cursor_file, n, start != "now", no_follow, snapshot, payload)
+        which = (library, type, where, until, cursor_file, n, start != "now", follow, no_follow, snapshot, payload)
         if any(which) or exec_ or no_reconnect:
             raise VecError(Code.INVALID_REQUEST, "--flush can be combined only with --consumer, --timeout and --json")
         with options.open_client(socket, no_spawn) as client:
@@ -168,11 +184,15 @@ def watch(
     from ..event_lines import EventLines, IngestLines
     from ..reconnecting import ReconnectingWatch
 
+    shown = not (output.json or exec_ is not None or format is Format.INGEST)
     form: EventLines = (
         IngestLines(vectors=vectors is not False)
         if format is Format.INGEST
-        else EventLines(payload=payload, vectors=bool(vectors))
+        else EventLines(payload=payload or (shown and verbose), vectors=bool(vectors) and not shown)
     )
+    chunks = bool(type)
+    if shown and not type:
+        type = [_DOCUMENTS] if where else [_NO_CHUNKS]
     place = _place(cursor_file, consumer, socket)
     handler = None
     if exec_ is not None:
@@ -199,7 +219,8 @@ def watch(
             if handler is not None:
                 handler.run(feed, _told(feed))
             else:
-                _print_all(feed, form, output if format is Format.EVENTS else None)
+                view = _view(library, verbose, chunks) if shown else None
+                _print_all(feed, form, view)
             feed.secure()
     _end(feed, form, handler)
 
@@ -295,13 +316,16 @@ def _handler(
     )
 
 
-def _print_all(feed: ReconnectingWatch, form: EventLines, output: Output | None) -> None:
-    """Prints the events, and stores the cursor after each message; `output` is None for lines for ingest."""
+def _print_all(feed: ReconnectingWatch, form: EventLines, view: EventView | None) -> None:
+    """Prints the events, and stores the cursor after each message; `view` is None for lines of JSON."""
     stdout = sys.stdout.buffer
     escaped = terminal_json if sys.stdout.isatty() else bytes
     for message in _told(feed):
-        if output is not None and not output.json:
-            _show(message.events)
+        if view is not None:
+            for event in message.events:
+                for line in view.lines(event):
+                    print(line)
+            sys.stdout.flush()
         elif message.events:
             stdout.write(escaped(b"".join(form.lines(message.events))))
             stdout.flush()
@@ -322,18 +346,19 @@ def _told(feed: ReconnectingWatch) -> Iterator[Message]:
         yield message
 
 
-def _show(events: list[dict[str, Any]]) -> None:
-    for event in events:
-        data = event["data"]
-        about = data.get("chunk_id") or data.get("id") or data.get("name") or ", ".join(data.get("libraries", ()))
-        if event["type"] == "index.rebuilt":
-            about = f"{data['kind']}, {plural(data['vectors'], 'vector')}, {data['seconds']:.1f} s, {data['reason']}"
-        if event["type"] == "index.recall":
-            about = recall.report(data)
-        if event["type"].startswith("job."):
-            why = f": {data['error']['message']}" if data.get("error") else ""
-            about = f"job {data['job_id']}, {data['kind']}{why}"
-        title = f"  {data['title']}" if data.get("title") else ""
-        place = f"{event['time']}  {event['seq']:>8}  {event['type']:<17}  {event['library'] or '':<12}"
-        print(one_line(f"{place}  {about}{title}"))
-    sys.stdout.flush()
+def _view(libraries: list[str] | None, verbose: bool, chunks: bool) -> EventView:
+    from ..event_view import EventView
+
+    several = len(libraries or ()) != 1
+    return EventView(columns=columns(), colours=colours(), verbose=verbose, library=several, chunks=chunks)
+
+
+def _range(start: str, since: str | None, follow: bool, no_follow: bool) -> tuple[str, bool]:
+    """Where to begin, and whether to end at the head of the log. Raises VecError `invalid_request`."""
+    if follow and no_follow:
+        raise VecError(Code.INVALID_REQUEST, "--follow cannot be combined with --no-follow", "leave out one of them")
+    if since is None:
+        return start, no_follow
+    if start != "now":
+        raise VecError(Code.INVALID_REQUEST, "--since cannot be combined with --from", "leave out one of them")
+    return since, not follow

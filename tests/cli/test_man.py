@@ -120,7 +120,15 @@ def root_options() -> set[str]:
 
 
 def test_every_command_has_a_man_page_and_every_page_a_subject() -> None:
-    subjects = {"vec-protocol.7", "vec-events.7", "vec-guarantees.7", "vec-http.7", "vec-connectors.7", "vec-workers.7"}
+    subjects = {
+        "vec-protocol.7",
+        "vec-events.7",
+        "vec-guarantees.7",
+        "vec-http.7",
+        "vec-connectors.7",
+        "vec-workers.7",
+        "vec-files.7",
+    }
     assert set(PAGES) == {"vec.1", "vecd.8", *subjects, *(f"vec-{name}.1" for name in COMMANDS)}
 
 
@@ -374,7 +382,7 @@ def test_every_variable_that_is_read_stands_in_vec_1_or_vecd_8() -> None:
 
 
 #: Extras whose packages stand in vecd(8) and not in a page of their own.
-EXTRAS_OF_VECD_8 = ("minilm", "files", "arrow")
+EXTRAS_OF_VECD_8 = ("minilm", "files", "mcp", "arrow")
 
 
 def test_every_dependency_stands_in_vecd_8_with_its_reason() -> None:

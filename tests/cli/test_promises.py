@@ -15,7 +15,7 @@ from .terminal import on_a_terminal
 
 # mypy knows cli/ by its folder's name; it is imported by the name that it is installed under.
 recall: Any = importlib.import_module("vec_cli.recall")
-search: Any = importlib.import_module("vec_cli.commands.search")
+hits: Any = importlib.import_module("vec_cli.hits")
 status: Any = importlib.import_module("vec_cli.commands.status")
 
 _ABOUT = {"promise": 0.98, "met": False, "queries": 64, "mean": 0.95, "p5": 0.7, "worst": 0.0, "effort": 4.0}
@@ -87,16 +87,16 @@ def test_an_explained_hit_holds_what_is_said_of_it_and_of_the_answer() -> None:
     own = {"vector": {"rank": 2, "score": 0.5}, "text": None}
     answer = {"hits": [{"rank": 1, "explain": own}], "explain": whole}
     assert explained(answer) == [{"rank": 1, "explain": {**whole, **own}}]
-    assert search._from(own) == "vector: rank 2, score 0.5000"
-    assert search._from({**own, "text": {"rank": 1, "score": 7}}) == (
+    assert hits.explained(own) == "vector: rank 2, score 0.5000"
+    assert hits.explained({**own, "text": {"rank": 1, "score": 7}}) == (
         "vector: rank 2, score 0.5000, text: rank 1, score 7.0000"
     )
-    assert search._sure(whole) == (
+    assert hits.certainty(whole) == [
         "mode hybrid, index pq, as of event 7: approximate, recall 0.990 measured, 0.98 promised and met"
-    )
+    ]
     unknown = {**whole, "recall": None, "met": None}
-    assert search._sure(unknown).endswith("approximate, recall not measured yet, 0.98 promised")
-    assert search._sure({**whole, "exact": True}).endswith("as of event 7: exact")
+    assert hits.certainty(unknown)[0].endswith("approximate, recall not measured yet, 0.98 promised")
+    assert hits.certainty({**whole, "exact": True})[0].endswith("as of event 7: exact")
 
 
 def test_reports_are_told_in_a_line() -> None:

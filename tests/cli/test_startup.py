@@ -66,7 +66,7 @@ STATUS_MODULES = {
 SEARCH_MODULES = {"vec_cli.commands.search", "orjson", "dataclasses"}
 #: `vec --help` loads every command for its line of help; what a command works with, it must not load yet.
 HELP_STDLIB = {"bisect", "dataclasses", "gc", "random", "sysconfig", "tempfile"}
-HELP_VECD = {"vecd", "vecd.errors", "vecd.limits", "vecd.process"}
+HELP_VECD = {"vecd", "vecd.errors", "vecd.json_values", "vecd.limits", "vecd.process"}
 #: The tables of index kinds and embedders, whose names options list. They load no kind and no embedder.
 TABLES = {"vecd.index", "vecd.index.kinds", "vecd.text", "vecd.text.embedders", "vecd.text.embedders.embedder"}
 

@@ -64,7 +64,10 @@ SEEN = {
         ["library", "rebuild", "default"],
         r"^library default: pq \(bits 0\), 2 vectors in \d+\.\d s$",
     ),
-    "watch": (["watch", "--from", "beginning", "-n", "2"], r"document\.added +default +logs  Log rotation"),
+    "watch": (
+        ["watch", "--from", "beginning", "-n", "2"],
+        r"^\w{3} \d\d \d\d:\d\d:\d\d  added +default  logs  Log rotation$",
+    ),
     "ingest": (["ingest"], r"^nothing in \d+\.\d s"),
     "delete": (["delete", "nobody"], r"^0 documents deleted, 1 missing"),
     "daemon start": (["daemon", "start"], r"^vecd is already running, pid \d+$"),

@@ -28,6 +28,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "library.settings": Client.library_settings,
     "library.set": Client.set_library,
     "library.rebuild": Client.rebuild_library,
+    "library.rename": Client.rename_library,
     "library.delete": Client.delete_library,
     "ingest": Client.ingest,
     "delete": Client.delete,

@@ -85,7 +85,22 @@ PARAMS = st.dictionaries(
 )
 NAMES = st.sampled_from(["one", "two", "", "x" * 300, "a\nb", "é"])
 WHERE = st.lists(FILTERS, max_size=3)
-TYPES = st.sampled_from(["document.*", "document.added", "library.*", "job*", "*", "[", "documnet.added", "", "x" * 65])
+TYPES = st.sampled_from(
+    [
+        "document.*",
+        "!chunk.*",
+        "!*",
+        "!",
+        "document.added",
+        "library.*",
+        "job*",
+        "*",
+        "[",
+        "documnet.added",
+        "",
+        "x" * 65,
+    ]
+)
 PARAMETERS = st.dictionaries(st.sampled_from(["m", "ef_construction", "store", "no such"]), JSON, max_size=2)
 MAPPINGS = st.dictionaries(
     st.sampled_from(["id", "text", "metadata", "delete", "metadata.a", "no such"]),
@@ -133,7 +148,11 @@ FIELDS: dict[str, dict[str, Values]] = {
     "library.create": {
         "library": LIBRARIES, "dimension": COUNTS, "metric": st.sampled_from(["cosine", "l2", "dot", "none"]),
         "index": st.sampled_from(["auto", "flat", "hnsw", "pq", "lsh", "kdtree", "no such"]),
-        "embedder": st.sampled_from(["hash", "none", "no such"]), "chunk_chars": COUNTS,
+        "embedder": st.sampled_from(["hash", "none", "no such", "openai", "command"]),
+        "embedder_parameters": st.sampled_from([
+            {}, {"url": "http://127.0.0.1:9/v1", "model": "x"}, {"url": 1}, {"command": "true"}, {"command": ""},
+        ]),
+        "chunk_chars": COUNTS,
         "first_embedder": st.sampled_from(["hash", "wordllama", "none", "no such"]),
         "language": st.sampled_from(["english", "none", "klingon"]), "mapping": MAPPINGS, **RECALL,
     },
@@ -142,6 +161,7 @@ FIELDS: dict[str, dict[str, Values]] = {
     "library.settings": {"library": LIBRARIES},
     "library.set": {"library": LIBRARIES, "mapping": MAPPINGS},
     "library.rebuild": {"library": LIBRARIES, "index": st.sampled_from(["flat", "hnsw", "no such"]), **RECALL},
+    "library.rename": {"library": LIBRARIES, "to": LIBRARIES},
     "library.delete": {"library": LIBRARIES},
     "ingest": {"library": LIBRARIES, "documents": DOCUMENTS, "strict": FLAGS, "detail": FLAGS},
     "delete": {"library": LIBRARIES, "ids": st.lists(IDS, max_size=3), "where": WHERE},

@@ -64,6 +64,16 @@ def test_a_job_that_names_files_of_the_server_needs_admin(op: str, kind: str) ->
     assert allowed(ADMIN, op, kind=kind)
 
 
+def test_parameters_of_an_embedder_need_admin() -> None:
+    """They name servers, programs, and files with keys."""
+    parameters = {"embedder_parameters": {"command": "id"}}
+    assert not allowed(WRITER, "library.create", library="x", embedder="command", **parameters)
+    assert not allowed(ONE, "library.create", library="mine", embedder="command", **parameters)
+    assert not allowed(WRITER, "jobs.submit", kind="reembed", library="x", params=parameters)
+    assert allowed(WRITER, "library.create", library="x", embedder="minilm")
+    assert allowed(ADMIN, "library.create", library="x", embedder="command", **parameters)
+
+
 def test_a_key_for_one_library_reaches_that_library_only() -> None:
     for op in ("search", "ingest", "library.show", "jobs.submit"):
         assert allowed(ONE, op, library="mine"), op

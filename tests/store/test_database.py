@@ -310,7 +310,7 @@ def test_the_vectors_of_a_library_are_read_in_the_order_of_their_labels(database
         texts = documents.chunk_rows(db, labels.tolist(), lambda *_: None)
     assert len(labels) == database.catalogue.find("notes").chunks
     for label, row in zip(labels.tolist(), rows.tolist(), strict=True):
-        document_id, position, _, text, _ = texts[label]
+        document_id, position, _, text, *_ = texts[label]
         assert row == [float(document_id), position]
         assert text == f"{document_id} {document_id} {position}"
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from vecd.errors import VecError
 from vecd.text.chunking import chunks_of
-from vecd.text.embedders import EMBEDDERS, Embedder, dimension_of, make
+from vecd.text.embedders import EMBEDDERS, Embedder, dimension_of, kind_of, make
 
-REAL = [name for name in EMBEDDERS if name != "none"]
+REAL = [name for name in EMBEDDERS if (kind := kind_of(name)) is not None and not kind.here]
 
 
 @pytest.fixture(scope="module", params=REAL)

@@ -49,8 +49,10 @@ class Client(ConnectorMethods):
         index: str | None = None,
         parameters: dict[str, Any] | None = None,
         embedder: str | None = None,
+        embedder_parameters: dict[str, Any] | None = None,
         first_embedder: str | None = None,
         chunk_chars: int | None = None,
+        chunk_overlap: int | None = None,
         recall: float | None = None,
         language: str | None = None,
     ) -> dict[str, Any]:
@@ -60,8 +62,8 @@ class Client(ConnectorMethods):
         embedded them; with `none`, writes wait for that. Raises VecError `exists`, `unsupported` and others."""
         return self.request(
             "library.create", library=name, dimension=dimension, metric=metric, index=index, parameters=parameters,
-            embedder=embedder, first_embedder=first_embedder, chunk_chars=chunk_chars, recall=recall,
-            language=language,
+            embedder=embedder, embedder_parameters=embedder_parameters, first_embedder=first_embedder,
+            chunk_chars=chunk_chars, chunk_overlap=chunk_overlap, recall=recall, language=language,
         )  # fmt: skip
 
     def libraries(self) -> list[dict[str, Any]]:
@@ -93,6 +95,11 @@ class Client(ConnectorMethods):
         """Rebuilds a library's index, perhaps as another kind, and returns the library with `vectors` and `seconds`.
         With `recall` alone it changes the promise and builds nothing: `seconds` is 0."""
         return self.request("library.rebuild", library=name, index=index, parameters=parameters, recall=recall)
+
+    def rename_library(self, name: str, to: str) -> dict[str, Any]:
+        """Renames a library, and returns it. Relays, sources, schedules and jobs of it go on; a watch by the former
+        name does too. Raises VecError `not_found`, `exists`, or `busy` while a job works on it."""
+        return self.request("library.rename", library=name, to=to)
 
     def delete_library(self, name: str) -> dict[str, Any]:
         """Deletes a library and its documents; returns `{"library","documents","seq",…}`."""

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
+from ..credentials import read_secret
 from ..delivery import AttemptFailed
 from ..errors import Code, VecError
-from .secrets import read_secret
 from .tls import client_context
 from .transport import Opening
 

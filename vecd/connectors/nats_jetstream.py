@@ -29,13 +29,13 @@ from nats.aio.client import Client
 from nats.js import api
 from nats.js import errors as jetstream
 
+from ..credentials import read_secret
 from ..delivery import AttemptFailed, DeliveryBatch, Refused
 from ..errors import Code, VecError
 from . import tls
 from .causes import reason
 from .loop_thread import LoopThread
 from .messages import InMessage, OutMessage
-from .secrets import read_secret
 from .transport import MessageSink, Opening, SourceReader
 
 T = TypeVar("T")

@@ -28,12 +28,12 @@ import aio_pika
 from aio_pika import exceptions as amqp
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
+from ..credentials import read_secret
 from ..delivery import AttemptFailed, DeliveryBatch, Refused
 from ..errors import Code, VecError
 from . import tls
 from .loop_thread import LoopThread
 from .messages import InMessage, OutMessage
-from .secrets import read_secret
 from .transport import MessageSink, Opening, SourceReader
 
 if TYPE_CHECKING:

@@ -28,13 +28,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from .. import limits
+from ..credentials import read_secret
 from ..delivery import AttemptFailed, DeliveryBatch
 from ..errors import Code, VecError
 from . import tls
 from .causes import causes, reason
 from .loop_thread import LoopThread
 from .messages import InMessage, OutMessage
-from .secrets import read_secret
 from .transport import MessageSink, Opening, SourceReader
 
 T = TypeVar("T")

@@ -8,11 +8,11 @@ import re
 from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
+from ..credentials import check_secret
 from ..errors import Code, VecError, nearest
 from ..parameters import Parameter, check_parameters
 from .definition import Definition, Direction
 from .parameters import PASSWORD, START, TIMEOUT, TLS, check_paths
-from .secrets import check_secret
 from .transport import NUMBER, Offsets, OpenSink, OpenSource, Transport
 from .url import Url, parse
 

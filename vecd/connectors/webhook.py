@@ -34,11 +34,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from .. import __version__
+from ..credentials import read_secret
 from ..delivery import AttemptFailed, DeliveryBatch, Refused, Stop
 from ..errors import Code, VecError
 from . import cloudevents, tls
 from .messages import OutMessage
-from .secrets import read_secret
 from .transport import MessageSink, Opening
 
 #: Bytes of a body, unless one event has more: servers often take a MiB and not more.

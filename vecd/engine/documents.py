@@ -299,4 +299,6 @@ def _outlined(document: Document) -> dict[str, Any]:
 
 
 def _whole(document: Document) -> dict[str, Any]:
-    return store.whole(document.id, document.title, document.metadata, document.texts or (), document.vectors)
+    return store.whole(
+        document.id, document.title, document.metadata, document.texts or (), document.vectors, document.lines
+    )

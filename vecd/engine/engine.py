@@ -22,6 +22,7 @@ from ..feed.feed import Feed
 from ..filters import expressions
 from ..filters.expressions import Filter
 from ..index.rows import Floats
+from ..parameters import without_parameters
 from ..resources import exhausted, pool
 from ..settings import Settings
 from ..store.database import Database
@@ -34,6 +35,7 @@ from .damage import Damage
 from .fair_pool import FairPool
 from .hit_cache import HitCache
 from .indexes import Indexes
+from .query_vectors import QueryVectors
 from .read_views import ReadViews
 from .second_stage import SecondStage
 from .slices import Slices
@@ -68,6 +70,7 @@ class Engine:
         self._embedders: dict[str, embedders.Embedder | None] = {}
         self.query_failures: dict[str, tuple[float, VecError]] = {}  # by embedder: not to be asked before, and why
         self._embedders_lock = threading.Lock()
+        self._query_vectors = QueryVectors()
         self._loop: asyncio.AbstractEventLoop
         self._on_fatal: Callable[[VecError], None]
         self.on_jobs: Callable[[list[JobChange]], None] = lambda changes: None  # called with every transition of a job
@@ -121,8 +124,8 @@ class Engine:
         return self._preparers.prepare(flow, slices, cost_s)
 
     def embedder(self, name: str) -> embedders.Embedder | None:
-        """The embedder of that name, loaded on first use; None for `none`. A slow one runs in other processes. Blocks;
-        raises VecError."""
+        """The embedder of that reference, loaded on first use; None for `none`. A slow one runs in other processes.
+        Blocks; raises VecError."""
         with self._embedders_lock:
             if name not in self._embedders:
                 kind = embedders.kind_of(name)
@@ -133,16 +136,19 @@ class Engine:
                     self._embedders[name] = embedders.make(name)
                 except (ImportError, OSError, MemoryError) as error:
                     raise exhausted(error) or error from error
-                log.info("embedder loaded", extra={"embedder": name})
+                log.info("embedder loaded", extra={"embedder": without_parameters(name)[0]})
             return self._embedders[name]
 
     async def query_vector(self, name: str, text: str) -> Floats:
         """The vector that an embedder makes of a query, shape (dimension,). Raises VecError."""
         if self.executor.offloads(name):
-            embedded = await asyncio.wrap_future(self.executor.embed("query", name, [text]))
+            if (known := self._query_vectors.get(name, text)) is not None:
+                return known
+            embedded = await asyncio.wrap_future(self.executor.embed("query", name, [text], queries=True))
             for error in embedded.failed.values():
                 raise error
-            made: Floats = embedded.vectors[0]
+            made: Floats = embedded.vectors[0].copy()  # not a view of the whole answer
+            self._query_vectors.put(name, text, made)
             return made
         return await self.search(self._query_vector, name, text)
 
@@ -150,7 +156,7 @@ class Engine:
         """Blocks."""
         embedder = self.embedder(name)
         assert embedder is not None
-        made: Floats = embedder.embed([text])[0]
+        made: Floats = embedders.of_queries(embedder)([text])[0]
         return made
 
     def _committed(self, commit: Commit) -> None:

@@ -17,6 +17,7 @@ import orjson
 from .. import limits
 from ..store import documents as store
 from ..store.database import Database
+from ..store.documents import ChunkRow
 from ..store.events import chunk_id
 from .damage import TEXT, Damage
 
@@ -94,7 +95,7 @@ class HitCache:
             chunks.update(dict.fromkeys(page))
             with self._lock:
                 for label, row in rows.items():
-                    read = _chunk(*row)
+                    read = _chunk(row)
                     chunks[label] = read.shown
                     chars += read.chars
                     self._keep(label, read)
@@ -132,12 +133,15 @@ class _Chunk(NamedTuple):
     chars: int
 
 
-def _chunk(document_id: str, position: int, title: str | None, text: str | None, metadata: str) -> _Chunk:
+def _chunk(row: ChunkRow) -> _Chunk:
+    document_id, title, text, metadata = row.document_id, row.title, row.text, row.metadata
     shown = {
         "document_id": document_id,
-        "chunk_id": chunk_id(document_id, position),
+        "chunk_id": chunk_id(document_id, row.position),
         "title": title,
         "text": text,
         "metadata": orjson.loads(metadata),
     }
+    if row.line is not None:
+        shown["line"] = row.line
     return _Chunk(shown, _OWN_CHARS + 2 * len(document_id) + len(title or "") + len(text or "") + 4 * len(metadata))

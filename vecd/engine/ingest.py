@@ -163,7 +163,7 @@ def writing(
     def write(tx: Transaction) -> tuple[list[Outcome], int]:
         if not batch.texts and library.library_id == 0:  # nothing to add to a library that does not exist yet
             return [Outcome(entry.index, entry.id, "unchanged", None) for entry in batch.entries], tx.seq
-        new = library.name not in tx.catalogue.by_name
+        new = library.library_id == 0 and library.name not in tx.catalogue.by_name
         target = current_library(tx, library)
         if target.embedder != library.embedder and batch.embedded:  # the library was re-embedded meanwhile
             _embed_again(engine, target, batch)
@@ -218,9 +218,13 @@ def current_library(tx: Transaction, library: Library) -> Library:
     """
     if library.library_id == 0 and library.name not in tx.catalogue.by_name:
         return store_libraries.create(tx, library)[0]
+    same = tx.catalogue.by_id.get(library.library_id)
+    if same is not None and not same.deleted:
+        return same  # perhaps renamed meanwhile
     now = tx.catalogue.find(library.name)
     if now.library_id != library.library_id and (
-        (now.embedder, now.chunk_chars) != (library.embedder, library.chunk_chars)
+        (now.embedder, now.chunk_chars, now.chunk_overlap)
+        != (library.embedder, library.chunk_chars, library.chunk_overlap)
         or (None not in (now.dimension, library.dimension) and now.dimension != library.dimension)
     ):
         raise VecError(Code.BUSY, f"library {library.name!r} was deleted and created again meanwhile", "send it again")

@@ -1,4 +1,4 @@
-"""Operations on libraries: create, list, show, set, rebuild, delete."""
+"""Operations on libraries: create, list, show, set, rename, rebuild, delete."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..index import kinds
 from ..index.source import Rebuilt
 from ..store import libraries as store
 from ..store.catalogue import DEFAULT, Catalogue, Library
+from ..store.rename import rename as rename_in_store
 from ..store.transaction import Transaction
 from ..text import embedders, languages
 from ..units import format_time
@@ -40,6 +41,13 @@ def find_for_writing(engine: Engine, name: str, documents: Iterable[Any]) -> Lib
     `invalid_request`."""
     if name == DEFAULT or name in engine.database.catalogue.by_name:
         return find(engine, name)
+    if (renamed := engine.database.catalogue.renamed(name)) is not None:
+        raise VecError(
+            Code.NOT_FOUND,
+            f"library {name!r} was renamed to {renamed.name!r}, so an ingest does not create another one",
+            f"write to {renamed.name!r}; `vec library create {name}` creates another library {name!r}",
+            library=name,
+        )
     if not engine.settings.create:
         close = nearest(name, list(engine.database.catalogue.by_name))
         hint = f"did you mean {close!r}? " if close else ""
@@ -63,6 +71,17 @@ def _has_vector(document: Any) -> bool | None:
     return False if texts or isinstance(document.get("title"), str) else None
 
 
+def check_name(name: str) -> None:
+    """Raises VecError `invalid_request`."""
+    if not _NAME.fullmatch(name) or len(name) > limits.NAME_BYTES_MAX:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{name!r:.200} is not a valid name of a library",
+            f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-', beginning with a letter or digit",
+            field="library",
+        )
+
+
 def planned(
     engine: Engine,
     name: str,
@@ -72,30 +91,35 @@ def planned(
     kind: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     embedder: str | None = None,
+    embedder_parameters: Mapping[str, Any] | None = None,
     first_embedder: str | None = None,
     chunk_chars: int | None = None,
+    chunk_overlap: int | None = None,
     recall: float | None = None,
     language: str | None = None,
     mapping: Mapping[str, str] | None = None,
 ) -> Library:
     """A library as it would be made, checked. Raises VecError `invalid_request` or `unsupported`."""
-    if not _NAME.fullmatch(name) or len(name) > limits.NAME_BYTES_MAX:
-        raise VecError(
-            Code.INVALID_REQUEST,
-            f"{name!r:.200} is not a valid name of a library",
-            f"use up to {limits.NAME_BYTES_MAX} letters, digits, '.', '_' and '-', beginning with a letter or digit",
-            field="library",
-        )
+    check_name(name)
     kind = kinds.DEFAULT if kind is None else kind
     parameters = kinds.checked(kind, metric, parameters or {})
-    embedder, second = stages(engine, embedder or engine.settings.embedder, first_embedder)
+    wanted = embedders.reference(embedder or engine.settings.embedder, embedder_parameters or {})
+    embedder, second = stages(engine, wanted, first_embedder)
     own = embedders.dimension_of(embedder)
     if own is not None and dimension not in (None, own):
         raise VecError(
             Code.INVALID_REQUEST,
-            f"the embedder {embedder!r} makes {own}-dimension vectors, but the requested dimension is {dimension}",
+            f"the embedder makes {own}-dimension vectors, but the requested dimension is {dimension}",
             "omit the dimension, or use --embedder none for vectors of your own",
             field="dimension",
+        )
+    chunk_chars = chunk_chars or engine.settings.chunk_chars
+    if chunk_overlap is not None and 2 * chunk_overlap > chunk_chars:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"an overlap of {chunk_overlap:,} characters is more than half a chunk of {chunk_chars:,}",
+            "use a smaller chunk_overlap, or a larger chunk_chars",
+            field="chunk_overlap",
         )
     return Library(
         library_id=0,
@@ -105,7 +129,8 @@ def planned(
         index=kind,
         parameters=parameters,
         embedder=embedder,
-        chunk_chars=chunk_chars or engine.settings.chunk_chars,
+        chunk_chars=chunk_chars,
+        chunk_overlap=chunk_overlap or 0,
         recall=recall or engine.settings.recall,
         language=languages.checked(engine.settings.language if language is None else language),
         second=second,
@@ -153,6 +178,16 @@ async def set_mapping(engine: Engine, name: str, mapping: Mapping[str, str], slo
     async with slot:
         future = engine.database.submit(lambda tx: store.set_mapping(tx, name, mapping), sender=slot.sender)
     return show(engine, await asyncio.wrap_future(future))
+
+
+async def rename(engine: Engine, name: str, new: str, slot: WriteSlot) -> dict[str, Any]:
+    """Renames a library, also in relays, sources, schedules and jobs; returns it as `show` does, with its `former`
+    name and the `seq` of the event. Raises VecError `not_found`, `exists`, `invalid_request`, or `busy`."""
+    check_name(new)
+    async with slot:
+        future = engine.database.submit(lambda tx: rename_in_store(tx, name, new), sender=slot.sender)
+    library, seq = await asyncio.wrap_future(future)
+    return {**show(engine, library), "former": name, "seq": seq}
 
 
 async def delete(engine: Engine, name: str, slot: WriteSlot) -> dict[str, Any]:

@@ -4,7 +4,8 @@ A document is a map, one of
     {"id"?, "title"?, "text": str, "metadata"?: object}                        cut into chunks
     {"id"?, "title"?, "texts": [str, …], "metadata"?: object}                  one chunk each
     {"id"?, "title": str, "metadata"?: object}                                 one chunk without a text
-either with "vector" (one chunk) or "vectors" (one a chunk), packed, which may also stand without a text; or
+either with "vector" (one chunk) or "vectors" (one a chunk), packed, which may also stand without a text; chunks that
+are given one by one may have "lines", [int, …]: where in a file each begins, from 1; or
     {"op": "delete", "id": str}
 An id may be a whole number, which stands for its digits.
 
@@ -49,7 +50,7 @@ from .chunk_terms import TermCollector
 from .engine import Engine
 from .slices import Slices
 
-_KEYS = frozenset(("op", "id", "title", "text", "texts", "metadata", "vector", "vectors"))
+_KEYS = frozenset(("op", "id", "title", "text", "texts", "lines", "metadata", "vector", "vectors"))
 
 #: The cost of a document, and of a text, beside its characters, in characters.
 _DOCUMENT_CHARS, _TEXT_CHARS = 40, 20
@@ -103,7 +104,7 @@ def prepare_in_slices(
         document, chunks = documents[stop], None
         if (text := builder.long_text(document)) is not None:
             chunks = []
-            for span in chunks_by_span(text, library.chunk_chars):
+            for span in chunks_by_span(text, library.chunk_chars, library.chunk_overlap):
                 chunks += span
                 yield from builder.end_slice()
         try:
@@ -169,18 +170,21 @@ class BatchBuilder:
         packed_metadata = metadata_json(metadata) if metadata else _no_metadata(metadata)
         texts, vectors = self._contents(document, title, chunks)
         dimension = self._check_vectors(vectors, len(texts)) if vectors is not None else self.dimension
-        given = [title, packed_metadata, document.get("text"), document.get("texts"), vectors]
+        lines = _lines_json(document.get("lines"), document.get("text"), len(texts))
+        form = (title, packed_metadata, document.get("text"), document.get("texts"), vectors)
+        given = [*form, *([lines] if lines else [])]
         document_id = id_text(document.get("id"))
         if document_id is None:
             document_id = digest_of_form(given)
         else:
             _check_id(document_id)
         self.dimension = dimension  # by now nothing can refuse the document, whose vector may be the first
-        embedded_digest = store.content_digest(title, packed_metadata, texts, None)
+        embedded_digest = digest = store.content_digest(title, packed_metadata, texts, None, lines)
+        if vectors:
+            digest = store.content_digest(title, packed_metadata, texts, filter(None, vectors), lines)
         entry = Entry(
-            index, document_id, False, title, packed_metadata,
-            store.content_digest(title, packed_metadata, texts, filter(None, vectors)) if vectors else embedded_digest,
-            len(self.texts), len(texts), embedded_digest if vectors else "", partial(digest_of_form, given),
+            index, document_id, False, title, packed_metadata, digest, len(self.texts), len(texts), lines,
+            embedded_digest if vectors else "", partial(digest_of_form, given),
         )  # fmt: skip
         self.entries.append(entry)
         self.texts += texts
@@ -219,7 +223,7 @@ class BatchBuilder:
             text = None
         if text is not None:
             _check_text("text", text)
-            found = [text] if own else list(chunks or chunks_of(text, self.library.chunk_chars))
+            found = [text] if own else list(chunks or self._cut(text))
         elif texts is not None:
             if not isinstance(texts, list) or not texts:
                 raise VecError(
@@ -253,6 +257,9 @@ class BatchBuilder:
                 field="vector",
             )
         return found, None
+
+    def _cut(self, text: str) -> list[str]:
+        return chunks_of(text, self.library.chunk_chars, self.library.chunk_overlap)
 
     def _check_vectors(self, vectors: Any, chunks: int) -> int:
         """Their dimension, which is the library's if that is known."""
@@ -500,6 +507,27 @@ def _check_text(field: str, value: Any, bytes_max: int | None = None) -> None:
             f"'{field}' has {len(value.encode()):,} bytes, the limit is {bytes_max:,}",
             field=field,
         )
+
+
+def _lines_json(lines: Any, text: Any, chunks: int) -> str | None:
+    """The lines of a document's chunks, as the store has them."""
+    if lines is None:
+        return None
+    if text is not None and chunks > 1:
+        raise VecError(Code.INVALID_DOCUMENT, "'lines' is for 'texts': a 'text' is cut into chunks here", field="lines")
+    if not isinstance(lines, list) or not all(type(each) is int and 0 < each <= limits.LINE_MAX for each in lines):
+        raise VecError(
+            Code.INVALID_DOCUMENT,
+            f"'lines' must be a list of line numbers from 1 to {limits.LINE_MAX:,}, not {_json_type(lines)}",
+            field="lines",
+        )
+    if len(lines) != chunks:
+        raise VecError(
+            Code.INVALID_DOCUMENT,
+            f"{chunks} chunk{'s' * (chunks != 1)} and {len(lines)} lines do not match",
+            field="lines",
+        )
+    return orjson.dumps(lines).decode()
 
 
 def _no_metadata(metadata: Any) -> str:

@@ -39,6 +39,7 @@ from ..index.fulltext import inverted_index
 from ..index.live_index import LiveIndex
 from ..index.requests import Answer, SearchOptions
 from ..index.rows import Floats, Ranked, Selection
+from ..store import libraries as store_libraries
 from ..store.catalogue import Library
 from ..text import embedders
 from ..text.analysis import TextQuery, analyzer, holds_phrase
@@ -135,6 +136,7 @@ class SearchPlan:
     select: Select | None
     second: Floats | None = None  # the query's vector of the second embedder; None: that stage is not asked
     first: bool = True  # whether the first stage is asked for what is near
+    embedded: Floats | None = None  # the vector that a slow embedder of the first stage has made of the query
 
     @property
     def by_document(self) -> bool:
@@ -193,11 +195,14 @@ async def search(engine: Engine, query: Query) -> SearchResult:
     if words and not live.text_ready:
         loaded = live.ask(None, inverted_index.TermQuery(), SearchOptions(1))  # answered when the text is loaded
         await asyncio.wrap_future(loaded)
+    embedded = None
+    if vector is None and mode != "text" and engine.executor.offloads(library.embedder):
+        embedded = await _embedded_outside(engine, library, text)
     second, warned = (None, []) if mode == "text" else await second_query.vector_of(engine, library, query.text, vector)
     fused = mode == "hybrid" or second is not None
     depth = max(query.ranked_max, FUSED_DEPTH_MIN) if fused else query.ranked_max
     first = vector is None or vector is not second
-    plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None, second, first)
+    plan = SearchPlan(engine, library, query, mode, vector, words, title, depth, None, second, first, embedded)
     if not query.where and query.floor is None:
         found = await _execute(plan)
         return replace(found, warnings=warned) if warned else found
@@ -333,10 +338,20 @@ def _embeds(plan: SearchPlan) -> bool:
     return plan.vector is None and plan.mode != "text"
 
 
+async def _embedded_outside(engine: Engine, library: Library, text: str) -> Floats:
+    """The vector that a slow embedder makes of the query: nobody else waits for it. Raises VecError."""
+    vector = await engine.query_vector(library.embedder, text)
+    if len(vector) != library.dimension and library.embedder == find(engine, library.name).embedder:
+        raise store_libraries.mismatch(library, len(vector))
+    return vector
+
+
 def _embedded(plan: SearchPlan) -> Floats:
+    if plan.embedded is not None:
+        return plan.embedded
     embedder = plan.engine.embedder(plan.library.embedder)
     assert embedder is not None  # _mode has seen to that
-    made: Floats = embedder.embed([plan.query.text or ""])[0]
+    made: Floats = embedders.of_queries(embedder)([plan.query.text or ""])[0]
     return made
 
 

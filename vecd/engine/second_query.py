@@ -12,6 +12,7 @@ import time
 from .. import limits
 from ..errors import Code, VecError
 from ..index.rows import Floats
+from ..parameters import without_parameters
 from ..store.catalogue import Library
 from .engine import Engine
 
@@ -30,9 +31,15 @@ async def vector_of(
     if given is None:
         assert text is not None
         made = await _embedded(engine, library.second, text)
+        why = None
         if isinstance(made, VecError):
-            what = f"the embedder {library.second!r} did not embed the query ({made.message})"
-            return None, [f"{what}; the vectors of its first embedder, {library.embedder!r}, were searched instead"]
+            why = made.message
+        elif len(made) != library.second_dimension:
+            why = f"it made a vector of {len(made):,} dimensions, and the library's have {library.second_dimension:,}"
+        if why is not None or isinstance(made, VecError):
+            first, second = (without_parameters(each)[0] for each in (library.embedder, library.second))
+            what = f"the embedder {second!r} did not embed the query ({why})"
+            return None, [f"{what}; the vectors of its first embedder, {first!r}, were searched instead"]
         vector = made
     elif len(given) == library.dimension:
         return None, []

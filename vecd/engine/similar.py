@@ -43,7 +43,7 @@ def example(engine: Engine, libraries: Sequence[Library], document_id: str) -> E
             (found,) = store.get(db, library.library_id, [document_id])
             if found is None:
                 continue
-            texts, vectors = store.contents(db, [(found.label, found.chunks)], vectors=True)[found.label]
+            texts, vectors, _ = store.contents(db, [(found.label, found.chunks)], vectors=True)[found.label]
             text = "\n".join(each for each in (found.title, *texts) if each)[:_TEXT_CHARS].translate(_PLAIN)
             labels = range(found.label, found.label + found.chunks)
             return Example(library, labels, text if text.strip() else None, _mean(library, vectors or []))

@@ -71,8 +71,8 @@ def _worded(engine: Engine, library: Library, labels: list[int], seed: int) -> d
     with engine.database.read_transaction() as db:
         rows = documents.chunk_rows(db, labels, lambda label, error: None)
     randomly = random.Random(seed)
-    titles = list(dict.fromkeys(title for _, _, title, _, _ in rows.values() if title and title.strip()))
-    words = [cut for _, _, _, text, _ in rows.values() if (cut := _cut(text or "", randomly))]
+    titles = list(dict.fromkeys(row.title for row in rows.values() if row.title and row.title.strip()))
+    words = [cut for row in rows.values() if (cut := _cut(row.text or "", randomly))]
     made = {"titles": titles[:QUERIES], "words": words[:QUERIES]}
     return {name: embedder.embed(texts) for name, texts in made.items() if texts}
 

@@ -45,7 +45,7 @@ def read(
         names = {
             library_id: name
             for library_id, name in libraries.state(db, seq)
-            if selection.libraries is None or name in selection.libraries
+            if selection.wants_library(database.catalogue.by_id[library_id])
         }
         time = format_time(events.time_at(db, seq))
         wanted = None if selection.libraries is None else list(names)

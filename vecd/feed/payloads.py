@@ -13,6 +13,7 @@ import orjson
 
 from .. import limits
 from ..store import documents, events
+from ..store.documents import Content
 from ..store.events import Event, EventRow
 from .selection import EventSelection, SelectedRow
 
@@ -22,13 +23,10 @@ if TYPE_CHECKING:
 #: A version of a document: the label of its first chunk, and how many chunks it has.
 Version = tuple[int, int]
 
-#: The texts of a version's chunks, and their vectors.
-_Content = tuple[list[str | None], list[bytes] | None]
-
 #: Bytes of texts and vectors that are kept for other selections of the same round.
 _KEPT_BYTES = 8 * limits.MIB
 #: Bytes of a chunk in a message beside its text, its vector and its document's id, about.
-_CHUNK_BYTES = 64
+_CHUNK_BYTES = 80
 #: Bytes of a chunk's event, and of its id in the document's, beside the ids and the library's name, at most.
 _EVENT_BYTES = 130
 #: Bytes of metadata on the wire for each byte of its JSON, at most: `0.1,` is nine.
@@ -42,7 +40,7 @@ class Contents:
     def __init__(self, db: apsw.Connection) -> None:
         self._db = db
         self._sizes: dict[int, tuple[int, int]] = {}  # by label: of the texts, and of the vectors
-        self._kept: dict[tuple[int, bool], _Content | None] = {}  # by label, and whether with vectors; None: damaged
+        self._kept: dict[tuple[int, bool], Content | None] = {}  # by label, and whether with vectors; None: damaged
         self._left_bytes = _KEPT_BYTES
 
     def sizes(self, versions: Sequence[Version]) -> Mapping[int, tuple[int, int]]:
@@ -52,10 +50,10 @@ class Contents:
             self._sizes.update(zip((label for label, _ in missing), documents.sizes(self._db, missing), strict=True))
         return self._sizes
 
-    def read(self, versions: Sequence[Version], vectors: bool) -> dict[int, _Content]:
+    def read(self, versions: Sequence[Version], vectors: bool) -> dict[int, Content]:
         """By label: the texts and, if asked for, the vectors of these versions. Damaged ones are left out."""
         missing = [version for version in dict.fromkeys(versions) if (version[0], vectors) not in self._kept]
-        found: dict[int, _Content] = {}
+        found: dict[int, Content] = {}
         if missing:
             found = documents.contents(self._db, missing, vectors=vectors, sound_only=True)
             for label in documents.damaged(self._db, found):
@@ -167,12 +165,14 @@ class Payloads:
             if size > limits.PAYLOAD_BYTES_MAX or label not in self._contents:
                 data.setdefault("omitted", []).append(key)  # too large for one message, or damaged
                 continue
-            texts, vectors = self._contents[label]
-            data[key] = documents.whole(row.id or "", title, orjson.loads(metadata or "{}"), texts, vectors)
+            texts, vectors, lines = self._contents[label]
+            data[key] = documents.whole(row.id or "", title, orjson.loads(metadata or "{}"), texts, vectors, lines)
 
     def _add_chunk(self, data: dict[str, Any], label: int) -> None:
-        texts, vectors = self._contents[label]
+        texts, vectors, lines = self._contents[label]
         data["text"] = texts[data["position"]]
+        if lines is not None:
+            data["line"] = lines[data["position"]]
         if vectors is not None:
             data["vector"] = vectors[data["position"]]
 

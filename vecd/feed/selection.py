@@ -46,6 +46,11 @@ class EventSelection:
     def wants(self, event_type: str) -> bool:
         return self.types is None or event_type in self.types
 
+    def wants_library(self, library: Library) -> bool:
+        """Whether events of this library are wanted; a library that was renamed is wanted by its former names too."""
+        wanted = self.libraries
+        return wanted is None or library.name in wanted or not wanted.isdisjoint(library.former_names)
+
     @property
     def wants_chunk_events(self) -> bool:
         return self.types is None or not self.types.isdisjoint((events.CHUNK_ADDED, events.CHUNK_DELETED))
@@ -65,19 +70,24 @@ class SelectedRow(NamedTuple):
 
 
 def match_types(patterns: Iterable[str]) -> frozenset[str] | None:
-    """The event types that these names and globs match; None (all types) if there are no patterns.
+    """The event types that these names and globs match, without those that globs after a `!` match; None (all types) if
+    there are no patterns. If all patterns begin with `!`, they are taken from all types.
 
     Raises VecError `invalid_request` for a pattern that matches none.
     """
-    found: set[str] = set()
-    for pattern in patterns:
-        matching = fnmatch.filter(events.ALL_TYPES, pattern)
+    given = list(patterns)
+    found = set(events.ALL_TYPES) if given and all(each.startswith("!") for each in given) else set[str]()
+    excluded: set[str] = set()
+    for pattern in given:
+        matching = fnmatch.filter(events.ALL_TYPES, pattern.removeprefix("!"))
         if not matching:
             close = nearest(pattern, events.ALL_TYPES)
             hint = f"did you mean {close!r}?" if close else f"types: {', '.join(events.ALL_TYPES)}"
             raise VecError(Code.INVALID_REQUEST, f"no event type matches {pattern!r}", hint, field="types")
-        found.update(matching)
-    return frozenset(found) or None
+        (excluded if pattern.startswith("!") else found).update(matching)
+    if given and found <= excluded:
+        raise VecError(Code.INVALID_REQUEST, "the types exclude every event", "leave out one of them", field="types")
+    return frozenset(found - excluded) or None
 
 
 def select(
@@ -94,7 +104,9 @@ def select(
     for row in rows:
         library = libraries.get(row.library_id) if row.library_id is not None else None
         name = library.name if library is not None else None
-        if selection.libraries is not None and name not in selection.libraries:
+        if library is None and selection.libraries is not None:
+            continue
+        if library is not None and not selection.wants_library(library):
             continue
         if selection.types is not None and not any(event_type in selection.types for event_type in _types_of(row)):
             continue

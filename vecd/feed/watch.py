@@ -115,6 +115,7 @@ class Watches:
         if spec.selection.libraries is not None:
             catalogue = self.database.catalogue
             ever = {library.name for library in catalogue.by_id.values()} | {"default"}
+            ever |= {name for library in catalogue.by_name.values() for name in library.former_names}
             for name in spec.selection.libraries - ever:
                 catalogue.find(name)  # raises, naming the nearest
 

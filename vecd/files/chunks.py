@@ -90,7 +90,7 @@ def _spans(text: str) -> Iterator[str]:
 def _splitter(structure: str, chars: int, overlap: int) -> _Splitter:
     from semantic_text_splitter import CodeSplitter, MarkdownSplitter, TextSplitter
 
-    overlap = min(overlap, chars - 1)
+    overlap = min(overlap, chars // 2)
     if structure == MARKDOWN:
         return MarkdownSplitter(chars, overlap=overlap)
     if structure in _GRAMMARS:

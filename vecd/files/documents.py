@@ -37,9 +37,15 @@ def documents_of(
     kind = kind_of(name) or TEXT
     metadata = _metadata(entry, kind)
     several = kind.extract(content, shown(name))
+    ids: set[str] = set()
     for number, extracted in enumerate(several, 1):
-        own_id = entry.id if len(several) == 1 else f"{entry.id}#{number}"
-        yield _document(extracted, extracted.id or own_id, shown(name), metadata, options)
+        document_id = entry.id
+        if extracted.part is not None or len(several) > 1:
+            document_id = f"{entry.id}#{extracted.part or number}"
+        if document_id in ids or len(document_id.encode()) > limits.ID_BYTES_MAX:
+            document_id = f"{entry.id}#{number}"
+        ids.add(document_id)
+        yield _document(extracted, document_id, shown(name), metadata, options)
 
 
 def _document(

@@ -20,6 +20,7 @@ class SkipReason(StrEnum):
     UNREADABLE = "unreadable"  # no permission, or a failing disk; also folders
     GONE = "gone"  # deleted between the listing and the reading
     BINARY = "binary"
+    RECORDS = "table or NDJSON"  # its records are documents, not the file: an ingest of the file itself reads them
     EMPTY = "empty"
     NO_TEXT = "no text in it"  # a scanned PDF, a page of markup only
     DAMAGED = "damaged"  # not what its suffix says, or encrypted

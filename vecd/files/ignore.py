@@ -21,6 +21,12 @@ IGNORE_FILES: Final = (".gitignore", ".vecignore")
 _BYTES_MAX: Final = 1 << 20
 
 
+def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
+    """Raises ValueError for a pattern that is none."""
+    # The other backends, which pathspec takes if they are installed, refuse names that are not UTF-8.
+    return GitIgnoreSpec.from_lines(lines, backend="simple")
+
+
 class _Rules(NamedTuple):
     base: str  # the folder that the patterns are relative to, with a final slash; "" is the root
     spec: GitIgnoreSpec
@@ -41,7 +47,7 @@ class IgnoreRules:
     def of_root(cls, root: str, exclude: Iterable[str], files: bool) -> IgnoreRules:
         """The rules for a walk from this folder, without those of its own ignore files. Raises ValueError for a pattern
         that is none."""
-        rules = [_Rules("", GitIgnoreSpec.from_lines(_DEFAULT))]
+        rules = [_Rules("", _spec(_DEFAULT))]
         above = ""
         if files and (top := _repository(root)) is not None:
             inner = os.path.relpath(os.path.realpath(root), top)
@@ -54,7 +60,7 @@ class IgnoreRules:
                 folder = "".join(f"{name}/" for name in names[:depth])
                 rules += _of_folder(os.path.join(top, folder), folder, IGNORE_FILES)
         if exclude := tuple(exclude):
-            rules.append(_Rules(above, GitIgnoreSpec.from_lines(exclude)))
+            rules.append(_Rules(above, _spec(exclude)))
         return cls(rules, above)
 
     def within(self, folder: str, relative: str, names: Iterable[str]) -> IgnoreRules:
@@ -87,14 +93,14 @@ def _read(path: str) -> GitIgnoreSpec | None:
         return None
     lines = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").splitlines()
     try:
-        return GitIgnoreSpec.from_lines(lines)
+        return _spec(lines)
     except ValueError:
-        return GitIgnoreSpec.from_lines([line for line in lines if _is_pattern(line)])
+        return _spec([line for line in lines if _is_pattern(line)])
 
 
 def _is_pattern(line: str) -> bool:
     try:
-        GitIgnoreSpec.from_lines([line])
+        _spec([line])
     except ValueError:
         return False
     return True

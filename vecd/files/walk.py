@@ -11,11 +11,15 @@ from typing import Final
 from .. import limits
 from ..errors import Code, VecError
 from .entry import FileEntry, SkipReason, id_of, shown
+from .extractors import suffix_of
 from .ignore import IGNORE_FILES, IgnoreRules
 from .options import FileOptions
 
 #: Folders of version control; never read.
 _VERSION_CONTROL: Final = frozenset((".git", ".hg", ".svn", ".jj", "CVS"))
+
+#: Suffixes of files that hold records; JSON is more often the data of a program.
+_RECORDS: Final = frozenset((".ndjson", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".feather"))
 
 #: A folder with one of these names in it is a cache (bford.info/cachedir) or a Python environment: no user's own files.
 _NOT_OWN: Final = frozenset(("CACHEDIR.TAG", "pyvenv.cfg"))
@@ -173,6 +177,8 @@ class _Walk:
             return SkipReason.HIDDEN
         if name.startswith(".") and not self._options.hidden and ignored is None:
             return SkipReason.HIDDEN
+        if not directory and ignored is None and suffix_of(name) in _RECORDS:
+            return SkipReason.RECORDS
         return None
 
     def _skipped(

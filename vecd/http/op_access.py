@@ -43,6 +43,7 @@ OPS: Final[dict[str, OpAccess]] = {
     "library.settings": OpAccess("read", "library"),
     "library.set": OpAccess("write", "library"),
     "library.rebuild": OpAccess("write", "library"),
+    "library.rename": OpAccess("write", "library"),
     "library.delete": OpAccess("write", "library"),
     "ingest": OpAccess("write", "library"),
     "delete": OpAccess("write", "library"),
@@ -138,6 +139,10 @@ def check_op(principal: Any, op: str, fields: Mapping[str, Any]) -> None:
         scope = "write"
     if op in ("jobs.submit", "schedule.add") and fields.get("kind") in PATH_KINDS:
         scope = "admin"
+    # They name servers, programs, and files with keys.
+    params = fields.get("params")
+    if fields.get("embedder_parameters") or (isinstance(params, Mapping) and params.get("embedder_parameters")):
+        scope = "admin"
     # A schedule that is replaced may be another library's.
     replaces = op == "schedule.add" and bool(fields.get("replace"))
     libraries = _libraries("all" if replaces else access.names, fields)
@@ -149,8 +154,16 @@ def check_op(principal: Any, op: str, fields: Mapping[str, Any]) -> None:
                 f"the key {principal.name!r} is for some libraries only, and {op!r} without one concerns all",
                 "name a library, or use a key that was made without --library",
             )
+    if op == "library.rename" or (op in ("jobs.submit", "schedule.add") and fields.get("kind") == "copy"):
+        libraries.append(_target(op, fields))
     for library in libraries:
         principal.check(scope, library)
+
+
+def _target(op: str, fields: Mapping[str, Any]) -> str:
+    """The library that a rename or a copy makes."""
+    params = fields if op == "library.rename" else fields.get("params")
+    return str(params.get("to")) if isinstance(params, Mapping) else ""
 
 
 def _libraries(names: Names, fields: Mapping[str, Any]) -> list[str]:

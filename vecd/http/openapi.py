@@ -48,6 +48,7 @@ OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
     "library.show": (Code.NOT_FOUND,),
     "library.set": (Code.NOT_FOUND,),
     "library.rebuild": (Code.NOT_FOUND, Code.UNSUPPORTED, Code.INDEX_FAILED),
+    "library.rename": (Code.NOT_FOUND, Code.EXISTS, Code.DISK_FULL),
     "library.delete": (Code.NOT_FOUND, Code.DISK_FULL),
     "ingest": (
         Code.NOT_FOUND,

@@ -166,8 +166,10 @@ _LIBRARY = {
     "index": _INDEX,
     "parameters": MAP,
     "embedder": nullable(STRING),
+    "embedder_parameters": MAP,
     "first_embedder": {**nullable(STRING), "description": "Finds documents until the embedder has embedded them."},
     "chunk_chars": COUNT,
+    "chunk_overlap": COUNT,
     "language": STRING,
     "mapping": _TEXTS_BY_NAME,
     "documents": COUNT,
@@ -247,6 +249,8 @@ _CONNECTOR = {
 _BATCH_ITEM: Schema = {
     "anyOf": [ref("NewDocument"), ref("Deletion"), {"description": "Anything else gets an error of its own."}]
 }
+#: Of a file, from 1.
+_LINE: Schema = {"type": "integer", "minimum": 1, "maximum": limits.LINE_MAX}
 _CRON: Schema = {"type": "string", "maxLength": 1_000, "examples": ["0 3 * * *"]}
 
 #: The fields of a search.
@@ -302,7 +306,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "index": nullable(_INDEX),
             "params": {**MAP, "description": "Parameters of the index; missing ones have their defaults."},
             "mapping": _RULES,
-            "embedder": nullable(enum("wordllama", "hash", "none")),
+            "embedder": nullable(enum("wordllama", "minilm", "hash", "none")),
+            "chunk_overlap": nullable({"type": "integer", "minimum": 0, "maximum": limits.CHUNK_CHARS_MAX // 2}),
             "first_embedder": nullable(STRING),
             "chunk_chars": nullable({"type": "integer", "minimum": 50, "maximum": limits.CHUNK_CHARS_MAX}),
             "recall": nullable(_RECALL),
@@ -317,6 +322,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
         "The new kind, parameters or promise. Without `index` and `params`, but with `recall`, nothing is built.",
         examples=[{"index": "hnsw", "params": {"m": 32}}],
     ),
+    "Rename": closed({"to": STRING}, description="The new name.", examples=[{"to": "notes"}]),
+    "Renamed": extended("Library", {"former": STRING, "seq": COUNT}),
     "Rebuilt": extended("Library", {"vectors": COUNT, "seconds": SECONDS, "seq": COUNT}),
     "DeletedLibrary": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}),
     "LibrarySettings": closed(
@@ -332,6 +339,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "title": nullable({"type": "string", "maxLength": limits.TITLE_BYTES_MAX}),
             "text": STRING,
             "texts": array(STRING, maxItems=limits.DOCUMENT_CHUNKS_MAX),
+            "lines": array(_LINE, maxItems=limits.DOCUMENT_CHUNKS_MAX),
             "vector": VECTOR,
             "vectors": array(VECTOR),
             "metadata": MAP,
@@ -350,7 +358,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Document": record(
         {
             **_DOCUMENT_KEYS,
-            "chunks": array(record({"chunk_id": STRING, "text": nullable(STRING)}, {"vector": VECTOR})),
+            "chunks": array(record({"chunk_id": STRING, "text": nullable(STRING)}, {"line": _LINE, "vector": VECTOR})),
         },
         {"seq": COUNT},
         "A document with its chunks, in their order.",
@@ -487,6 +495,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         },
         {
             "library": STRING,
+            "line": _LINE,
             "explain": record(
                 {"vector": nullable(ref("Placing")), "text": nullable(ref("Placing"))},
                 {"second": nullable(ref("Placing"))},
@@ -498,7 +507,8 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Passage": record(
         {"text": STRING, "marks": _MARKS, "lines": COUNT, "title_marks": _MARKS},
         description="The part of the text that shows best why it is a hit. `marks` and `title_marks` are the places of"
-        " the query's words: start, and end (exclusive), in code points. `lines` counts the line breaks before it.",
+        " the query's words: start, and end (exclusive), in code points. `lines` counts the line breaks before the"
+        " first mark, or before the passage.",
     ),
     "Placing": record({"rank": COUNT, "score": NUMBER}, description="Where one of the two searches placed a hit."),
     "Hits": record(

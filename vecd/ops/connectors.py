@@ -48,6 +48,10 @@ class Connectors:
         """Says at the daemon's start whether there are any connectors."""
         await self.tell()
 
+    async def reload(self) -> None:
+        """Definitions have been changed in the store by something else than this: a rename of a library."""
+        await self.tell()
+
     # --- definitions ------------------------------------------------------------------------------------------------
 
     async def add(self, definition: Definition, start: str | None) -> dict[str, Any]:

@@ -62,6 +62,7 @@ OPS: Final[dict[str, Op | Immediate]] = {
     "library.settings": Op(library.settings),
     "library.set": Op(library.set_, write=True),
     "library.rebuild": Op(library.rebuild),
+    "library.rename": Op(library.rename, write=True, makes_libraries=True),
     "library.delete": Op(library.delete, write=True, makes_libraries=True),
     "ingest": Op(ingest.ingest, write=True),
     "delete": Op(delete.delete, write=True),

@@ -259,6 +259,7 @@ class Session(asyncio.Protocol):
             "unanswered_max": limits.UNANSWERED_MAX,
             "heartbeat_s": service.engine.settings.heartbeat_s,
             "create": service.engine.settings.create,
+            "chunk_chars": service.engine.settings.chunk_chars,
         }
         answer = {"protocol": PROTOCOL, "server": f"vecd {__version__}", "log": service.engine.database.log_id}
         self.send({"id": request.id, "result": {**answer, **service.about, "limits": known}})

@@ -1,9 +1,9 @@
 """Checksums of stored rows: a flipped bit in a row is reported as an error, never returned as another text or vector.
 
 SQLite does not check the contents of its pages. So each row of `chunks` has the CRC-32 of its text and of its vector
-(`sums`, 8 bytes), and each row of `documents` that of its id, title, metadata and number of chunks (`sum`). They are
-computed before the row is written, and compared at every full read of it. Rows written before schema 6 have no
-checksums until a verify job adds them.
+(`sums`, 8 bytes), and each row of `documents` that of its id, title, metadata, number of chunks and their lines
+(`sum`). They are computed before the row is written, and compared at every full read of it. Rows written before
+schema 6 have no checksums until a verify job adds them.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ def of_chunk(text: bytes | None, vector: bytes) -> bytes:
     return _PAIR.pack(_NO_TEXT if text is None else zlib.crc32(text), zlib.crc32(vector))
 
 
-def of_document(document_id: str, title: str | None, metadata: str, chunks: int) -> int:
+def of_document(document_id: str, title: str | None, metadata: str, chunks: int, lines: str | None = None) -> int:
     """The checksum of a document's own row."""
-    return zlib.crc32(orjson.dumps((document_id, title, metadata, int(chunks))))
+    row = (document_id, title, metadata, int(chunks))
+    return zlib.crc32(orjson.dumps(row if lines is None else (*row, lines)))
 
 
 def bad_text(text: bytes | None, sums: bytes | None) -> bool:

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 import numpy as np
@@ -45,6 +45,7 @@ class Entry:
     digest: str = ""  # of its content: 32 hex digits
     offset: int = 0
     chunks: int = 0
+    lines: str | None = None  # JSON: the line of the file where each chunk begins, from 1; None: not known
     embedded_digest: str = ""  # of a document with vectors: its digest if the embedder had computed them
     former_digest: Callable[[], str] | None = None  # computes the digest that earlier versions stored
 
@@ -83,8 +84,23 @@ class Document:
     title: str | None
     metadata: dict[str, Any]
     chunks: int
+    lines: list[int] | None = None  # by chunk
     texts: list[str | None] | None = None
     vectors: list[bytes] | None = None
+
+
+class Content(NamedTuple):
+    """The chunks of a document version, each by position: texts, vectors (None: not read), and lines of the file (None:
+    not known)."""
+
+    texts: list[str | None]
+    vectors: list[bytes] | None
+    lines: list[int] | None
+
+    @property
+    def lines_json(self) -> str | None:
+        """The lines, as an Entry has them."""
+        return None if self.lines is None else _json(self.lines)
 
 
 def whole(
@@ -93,20 +109,31 @@ def whole(
     metadata: dict[str, Any],
     texts: Sequence[str | None],
     vectors: Sequence[bytes] | None,
+    lines: Sequence[int] | None,
 ) -> dict[str, Any]:
     """A document with its chunks, as `get` returns it."""
     chunks: list[dict[str, Any]] = [
         {"chunk_id": events.chunk_id(document_id, position), "text": text} for position, text in enumerate(texts)
     ]
+    for chunk, line in zip(chunks, lines or (), strict=False):
+        chunk["line"] = line
     for chunk, vector in zip(chunks, vectors or (), strict=False):
         chunk["vector"] = vector
     return {"id": document_id, "title": title, "metadata": metadata, "chunks": chunks}
 
 
-def content_digest(title: str | None, metadata: str, texts: list[str | None], vectors: Iterable[bytes] | None) -> str:
+def content_digest(
+    title: str | None,
+    metadata: str,
+    texts: list[str | None],
+    vectors: Iterable[bytes] | None,
+    lines: str | None = None,
+) -> str:
     """The digest of a document's content, independent of the form of the request. `vectors` are those of the request;
     None if the library's embedder computes them from the texts."""
     content = blake2b(orjson.dumps((title, metadata, texts)), digest_size=16, person=_CONTENT)
+    if lines is not None:
+        content.update(lines.encode())
     for vector in vectors or ():
         content.update(vector)
     return content.hexdigest()
@@ -144,6 +171,7 @@ def _write_wave(
     same = set() if again else _same(tx.db, batch, wave, there)
     outcomes: list[Outcome] = []
     documents: list[NewDocument] = []
+    lines: list[str | None] = []
     happened: list[tuple[int, int, int | None, int | None]] = []
     gone: list[tuple[int, int]] = []
     gone_chunks: list[int] = []
@@ -163,6 +191,7 @@ def _write_wave(
             status, kind = ("added", events.DOCUMENT_ADDED) if old is None else ("updated", events.DOCUMENT_UPDATED)
             new, chunks = label, entry.chunks
             documents.append((label, entry.id, entry.title, entry.metadata, entry.digest, chunks))
+            lines.append(entry.lines)
             rows.extend(range(entry.offset, entry.offset + chunks))
             label += chunks
         prior = None
@@ -192,11 +221,14 @@ def _write_wave(
         vectors = batch.vectors if everything else batch.vectors[rows]
         texts = batch.texts if everything else [batch.texts[row] for row in rows]
         words = batch.words if everything or batch.words is None else batch.words.only(rows)
-        summed = [(*each, checksums.of_document(each[1], each[2], each[3], each[5])) for each in documents]
+        summed = [
+            (*each, checksums.of_document(each[1], each[2], each[3], each[5], line), line)
+            for each, line in zip(documents, lines, strict=True)
+        ]
         db.execute(
-            "INSERT INTO documents (label, library_id, id, title, metadata, digest, chunks, sum)"
+            "INSERT INTO documents (label, library_id, id, title, metadata, digest, chunks, sum, lines)"
             " SELECT value ->> 0, ?2, value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), value ->> 5,"
-            " value ->> 6 FROM json_each(?1)",
+            " value ->> 6, value ->> 7 FROM json_each(?1)",
             (_json(summed), library_id),
         )
         sums = batch.sums if everything else None
@@ -292,11 +324,19 @@ def removed(db: apsw.Connection, library_id: int, last_label: int, since: int, a
     return list(rows)
 
 
-def chunk_rows(
-    db: apsw.Connection, labels: list[int], left_out: LeftOut
-) -> dict[int, tuple[str, int, str | None, str | None, str]]:
-    """The data of hits: chunk label -> (document id, position, title, text, metadata as JSON), removed chunks included.
-    Damaged chunks are left out."""
+class ChunkRow(NamedTuple):
+    """What hits show of a chunk."""
+
+    document_id: str
+    position: int
+    title: str | None
+    text: str | None
+    metadata: str  # JSON
+    line: int | None  # of the file, where the chunk begins
+
+
+def chunk_rows(db: apsw.Connection, labels: list[int], left_out: LeftOut) -> dict[int, ChunkRow]:
+    """The data of hits, by chunk label, removed chunks included. Damaged chunks are left out."""
     rows = db.execute(
         "SELECT chunks.label, chunks.label - documents.label, CAST(text AS BLOB), CAST(sums AS BLOB),"
         f" documents.{_OUTLINE}"
@@ -308,8 +348,9 @@ def chunk_rows(
     found = {}
     for label, position, text, sums, *outline in rows:
         try:
-            document_id, title, metadata = _outline(db, outline)
-            found[label] = document_id, position, title, _text(db, label, text, sums), metadata
+            document_id, title, metadata, lines = _outline(db, outline)
+            line = None if lines is None else lines[position]
+            found[label] = ChunkRow(document_id, position, title, _text(db, label, text, sums), metadata, line)
         except VecError as error:
             left_out(label, error)
     return found
@@ -502,7 +543,7 @@ def _decodable(db: apsw.Connection, labels: list[int], left_out: LeftOut) -> Ite
     rows: list[Any] = db.execute(
         f"SELECT {_OUTLINE} FROM json_each(?) AS wanted CROSS JOIN documents ON label = wanted.value", (_json(labels),)
     ).fetchall()
-    for label, packed_id, title, metadata, chunks, _ in rows:
+    for label, packed_id, title, metadata, chunks, *_ in rows:
         try:
             yield (
                 label, chunks, packed_id.decode(), None if title is None else title.decode(), orjson.loads(metadata),
@@ -578,18 +619,19 @@ def sizes(db: apsw.Connection, versions: list[tuple[int, int]]) -> list[tuple[in
 
 def contents(
     db: apsw.Connection, versions: list[tuple[int, int]], *, vectors: bool, sound_only: bool = False
-) -> dict[int, tuple[list[str | None], list[bytes] | None]]:
-    """Label -> texts and, with `vectors`, vectors of the chunks of these document versions, each given as (label,
-    chunks). With `sound_only`, damaged ones are skipped. Raises VecError `damaged`."""
+) -> dict[int, Content]:
+    """The chunks of these document versions, by label, each given as (label, chunks); vectors only with `vectors`. With
+    `sound_only`, damaged ones are skipped. Raises VecError `damaged`."""
     column = "CAST(group_concat(vector, '') AS BLOB)" if vectors else "NULL"
     rows = db.execute(
         f"SELECT value ->> 0, (SELECT CAST(json_group_array(CAST(text AS TEXT)) AS BLOB) FROM {_CHUNKS_OF}),"
-        f" (SELECT {column} FROM {_CHUNKS_OF}), (SELECT {_SUMS} FROM {_CHUNKS_OF}) FROM json_each(?)",
+        f" (SELECT {column} FROM {_CHUNKS_OF}), (SELECT {_SUMS} FROM {_CHUNKS_OF}),"
+        " (SELECT CAST(lines AS BLOB) FROM documents WHERE label = value ->> 0) FROM json_each(?)",
         (_json(versions),),
     )
     chunks = dict(versions)
-    found: dict[int, tuple[list[str | None], list[bytes] | None]] = {}
-    for label, packed, joined, sums in rows:
+    found: dict[int, Content] = {}
+    for label, packed, joined, sums, packed_lines in rows:
         what = None
         texts: list[str | None] = []
         try:
@@ -602,7 +644,8 @@ def contents(
             elif joined is not None and checksums.first_bad_vector(joined, sums or b"") is not None:
                 what = "a vector"
         if what is None:
-            found[label] = texts, None if joined is None else _cut(joined, chunks[label])
+            lines = _lines(packed_lines, chunks[label]) if packed_lines is not None else None
+            found[label] = Content(texts, None if joined is None else _cut(joined, chunks[label]), lines)
         elif not sound_only:
             raise checksums.damaged(db, label, what)
     return found
@@ -652,29 +695,42 @@ def _first_label_after(db: apsw.Connection, seq: int) -> int | None:
 
 
 #: The columns that `_document` and `_outline` take. Texts are read as bytes: damaged ones may not be UTF-8.
-_OUTLINE = "label, CAST(documents.id AS BLOB), CAST(title AS BLOB), CAST(metadata AS BLOB), documents.chunks, sum"
+_OUTLINE = (
+    "label, CAST(documents.id AS BLOB), CAST(title AS BLOB), CAST(metadata AS BLOB), documents.chunks, sum,"
+    " CAST(lines AS BLOB)"
+)
 
 
 def _document(db: apsw.Connection, row: Any) -> Document:
     """Raises VecError `damaged`."""
-    document_id, title, metadata = _outline(db, row)
-    return Document(row[0], document_id, title, orjson.loads(metadata), row[4])
+    document_id, title, metadata, lines = _outline(db, row)
+    return Document(row[0], document_id, title, orjson.loads(metadata), row[4], lines)
 
 
-def _outline(db: apsw.Connection, row: Any) -> tuple[str, str | None, str]:
-    """Id, title, and metadata as JSON. Raises VecError `damaged`."""
-    label, packed_id, packed_title, packed_metadata, chunks, wanted = row
+def _outline(db: apsw.Connection, row: Any) -> tuple[str, str | None, str, list[int] | None]:
+    """Id, title, metadata as JSON, and lines. Raises VecError `damaged`."""
+    label, packed_id, packed_title, packed_metadata, chunks, wanted, packed_lines = row
     try:
         document_id, metadata = packed_id.decode(), packed_metadata.decode()
         title = None if packed_title is None else packed_title.decode()
+        lines = None if packed_lines is None else packed_lines.decode()
         if wanted is None:
             orjson.loads(metadata)  # no checksum tells whether it can be decoded
     except (UnicodeDecodeError, orjson.JSONDecodeError):
         pass
     else:
-        if wanted is None or wanted == checksums.of_document(document_id, title, metadata, chunks):
-            return document_id, title, metadata
+        if wanted is None or wanted == checksums.of_document(document_id, title, metadata, chunks, lines):
+            return document_id, title, metadata, None if lines is None else _lines(lines, chunks)
     raise checksums.damaged(db, label, "its id, title or metadata")
+
+
+def _lines(packed: bytes | str, chunks: int) -> list[int] | None:
+    """The lines of a document's chunks; None if they are damaged, which the checksum of the document says."""
+    try:
+        lines = orjson.loads(packed)
+    except orjson.JSONDecodeError:
+        return None
+    return lines if isinstance(lines, list) and len(lines) == chunks else None
 
 
 def _text(db: apsw.Connection, label: int, text: bytes | None, sums: bytes | None) -> str | None:
@@ -693,7 +749,8 @@ def outlines(db: apsw.Connection, labels: Iterable[int]) -> dict[int, tuple[str,
         (_json(list(labels)),),
     ):
         with contextlib.suppress(VecError):
-            found[row[0]] = _outline(db, row)
+            document_id, title, metadata, _ = _outline(db, row)
+            found[row[0]] = document_id, title, metadata
     return found
 
 

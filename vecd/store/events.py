@@ -26,6 +26,7 @@ LIBRARY_DELETED = 2
 INDEX_REBUILT = 3
 INDEX_RECALL = 4
 LIBRARY_EMBEDDED = 5
+LIBRARY_RENAMED = 6
 DOCUMENT_ADDED = 10
 DOCUMENT_UPDATED = 11
 DOCUMENT_DELETED = 12
@@ -42,6 +43,7 @@ TYPE_NAMES: dict[int, str] = {
     INDEX_REBUILT: "index.rebuilt",
     INDEX_RECALL: "index.recall",
     LIBRARY_EMBEDDED: "library.embedded",
+    LIBRARY_RENAMED: "library.renamed",
     DOCUMENT_ADDED: "document.added",
     DOCUMENT_UPDATED: "document.updated",
     DOCUMENT_DELETED: "document.deleted",

@@ -87,7 +87,7 @@ def documents(db: apsw.Connection, catalogue: Catalogue, after: int, count: int)
     checked = CheckedPage()
     rows: list[Any] = db.execute(
         "SELECT label, chunks, library_id, removed_seq IS NULL, CAST(id AS BLOB), CAST(title AS BLOB),"
-        " CAST(metadata AS BLOB), sum FROM documents WHERE label > ? ORDER BY label LIMIT ?",
+        " CAST(metadata AS BLOB), sum, CAST(lines AS BLOB) FROM documents WHERE label > ? ORDER BY label LIMIT ?",
         (after, count),
     ).fetchall()
     whole = len(rows) < count
@@ -105,10 +105,10 @@ def documents(db: apsw.Connection, catalogue: Catalogue, after: int, count: int)
     for label, text, vector, sums in chunks:
         its[label] = [text, vector, sums]
         checked.bytes += len(text or b"") + len(vector)
-    for label, number, library_id, alive, packed_id, title, metadata, wanted in rows:
+    for label, number, library_id, alive, packed_id, title, metadata, wanted, lines in rows:
         library = catalogue.by_id.get(library_id)
         there = [its[each] for each in range(label, label + number) if each in its]
-        problems = [*_outline(packed_id, title, metadata, number, wanted), *_chunks(there, number, library)]
+        problems = [*_outline(packed_id, title, metadata, number, lines, wanted), *_chunks(there, number, library)]
         if problems:
             name = "?" if library is None else library.name
             version = "document" if alive else "a former version of document"
@@ -124,12 +124,13 @@ def documents(db: apsw.Connection, catalogue: Catalogue, after: int, count: int)
     return checked
 
 
-def _outline(packed_id: bytes, title: bytes | None, metadata: bytes, chunks: int, wanted: int | None) -> list[str]:
+def _outline(
+    packed_id: bytes, title: bytes | None, metadata: bytes, chunks: int, lines: bytes | None, wanted: int | None
+) -> list[str]:
     found: int | None = None
     try:
-        found = checksums.of_document(
-            packed_id.decode(), None if title is None else title.decode(), metadata.decode(), chunks
-        )
+        texts = (None if each is None else each.decode() for each in (title, lines))
+        found = checksums.of_document(packed_id.decode(), next(texts), metadata.decode(), chunks, next(texts))
         orjson.loads(metadata)
     except ValueError:  # not UTF-8, or not JSON
         found = None
@@ -171,7 +172,7 @@ def add_checksums(tx: Transaction, versions: list[tuple[int, int]]) -> None:
         ).fetchall()
         summed += [(each, checksums.of_chunk(text, vector).hex()) for each, text, vector in rows]
         rows = tx.db.execute(
-            "SELECT id, title, metadata, chunks FROM documents WHERE label = ? AND sum IS NULL", (label,)
+            "SELECT id, title, metadata, chunks, lines FROM documents WHERE label = ? AND sum IS NULL", (label,)
         ).fetchall()
         for row in rows:
             tx.db.execute("UPDATE documents SET sum = ? WHERE label = ?", (checksums.of_document(*row), label))

@@ -11,7 +11,8 @@ import numpy as np
 import orjson
 
 from ..errors import Code, VecError
-from . import connectors, events
+from ..parameters import without_parameters
+from . import connectors, events, rename
 from .catalogue import Library
 from .transaction import Change, Transaction
 
@@ -23,15 +24,17 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
     """
     if wanted.name in tx.catalogue.by_name:
         raise VecError(Code.EXISTS, f"library {wanted.name!r} already exists", library=wanted.name)
+    rename.forget_former_name(tx, wanted.name)
     library_id = max(tx.catalogue.by_id, default=0) + 1
     library = replace(wanted, library_id=library_id, documents=0, chunks=0, created_us=tx.time_us, deleted=False)
     tx.db.execute(
         "INSERT INTO libraries (library_id, name, dimension, metric, index_kind, index_parameters, embedder,"
-        " chunk_chars, created_us, recall, language, second, second_dimension, mapping)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " chunk_chars, chunk_overlap, created_us, recall, language, second, second_dimension, mapping)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (library_id, library.name, library.dimension, library.metric, library.index,
-         orjson.dumps(library.parameters).decode(), library.embedder, library.chunk_chars, tx.time_us, library.recall,
-         library.language, library.second, library.second_dimension, orjson.dumps(library.mapping).decode()),
+         orjson.dumps(library.parameters).decode(), library.embedder, library.chunk_chars, library.chunk_overlap,
+         tx.time_us, library.recall, library.language, library.second, library.second_dimension,
+         orjson.dumps(library.mapping).decode()),
     )  # fmt: skip
     tx.catalogue = tx.catalogue.replaced(library)
     if library.mapping:
@@ -201,7 +204,11 @@ def living(tx: Transaction, library_id: int) -> Library:
 def mismatch(library: Library, dimension: int, wanted: int | None = None) -> VecError:
     """The error for a vector of the wrong dimension, naming both dimensions. `wanted` is the expected one if the
     library has none yet."""
-    made_by = "" if library.embedder == "none" else f" (from its embedder, {library.embedder})"
+    made_by = (
+        ""
+        if library.embedder == "none"
+        else f" (from its embedder, {without_parameters(library.second or library.embedder)[0]})"
+    )
     wanted = wanted or library.dimension
     return VecError(
         Code.DIMENSION_MISMATCH,

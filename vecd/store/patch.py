@@ -83,7 +83,8 @@ def _write(
             done.failed.append((str(damage.details.get("id", label)), damage))
             continue
         document_id, title, metadata = outlines[label]
-        its_texts, its_vectors = contents[label]
+        its_texts, its_vectors, _ = contents[label]
+        lines = contents[label].lines_json
         try:
             new = change(metadata)
         except VecError as error:
@@ -94,9 +95,10 @@ def _write(
             continue
         assert its_vectors is not None
         # Whether the vectors were ingested or computed is not stored, but the digest covers only those that were.
-        given = documents.content_digest(title, metadata, its_texts, its_vectors) == digests[label] or None in its_texts
-        digest = documents.content_digest(title, new, its_texts, its_vectors if given else None)
-        entries.append(Entry(len(entries), document_id, False, title, new, digest, len(texts), len(its_texts)))
+        digest_given = documents.content_digest(title, metadata, its_texts, its_vectors, lines)
+        given = digest_given == digests[label] or None in its_texts
+        digest = documents.content_digest(title, new, its_texts, its_vectors if given else None, lines)
+        entries.append(Entry(len(entries), document_id, False, title, new, digest, len(texts), len(its_texts), lines))
         texts += its_texts
         indexed += [documents.indexed(title, text) for text in its_texts]
         packed += its_vectors

@@ -37,6 +37,7 @@ class ReembedSource:
     title: str | None
     texts: list[str | None]
     vectors: list[bytes]
+    lines: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Drafted:
     texts: list[str | None]
     vectors: bytes
     present: bytes | None = None
+    lines: list[int] | None = None  # of the file, by chunk
 
     @property
     def of_present_chunks(self) -> bytes:
@@ -64,7 +66,11 @@ def sources(db: apsw.Connection, library_id: int, after: int, count: int) -> lis
         (library_id, after, count),
     ).fetchall()
     found = documents.contents(db, [(label, chunks) for label, _, _, chunks in rows], vectors=True)
-    return [ReembedSource(label, id, title, found[label][0], found[label][1] or []) for label, id, title, _ in rows]
+    return [
+        ReembedSource(label, document_id, title, content.texts, content.vectors or [], content.lines)
+        for label, document_id, title, _ in rows
+        for content in (found[label],)
+    ]
 
 
 # --- drafts ---------------------------------------------------------------------------------------------------------
@@ -74,8 +80,16 @@ def keep(tx: Transaction, job_id: int, drafts: dict[int, Drafted]) -> None:
     """Stores drafts of a job, by label."""
     for label, draft in drafts.items():
         tx.db.execute(
-            "INSERT OR REPLACE INTO job_drafts (job_id, label, texts, vectors, present) VALUES (?, ?, ?, ?, ?)",
-            (job_id, label, orjson.dumps(draft.texts).decode(), draft.vectors, draft.present),
+            "INSERT OR REPLACE INTO job_drafts (job_id, label, texts, vectors, present, lines)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                job_id,
+                label,
+                orjson.dumps(draft.texts).decode(),
+                draft.vectors,
+                draft.present,
+                None if draft.lines is None else orjson.dumps(draft.lines).decode(),
+            ),
         )
 
 
@@ -88,20 +102,19 @@ def kept(db: apsw.Connection, job_id: int, after: int, count: int) -> dict[int, 
     return dict(rows)
 
 
-def draft_contents(
-    db: apsw.Connection, job_id: int, labels: list[int]
-) -> dict[int, tuple[list[str | None], list[bytes]]]:
-    """Label -> texts and vectors of the new chunks, of those of these documents that a job has a draft of."""
+def draft_contents(db: apsw.Connection, job_id: int, labels: list[int]) -> dict[int, documents.Content]:
+    """Label -> the new chunks, of those of these documents that a job has a draft of."""
     rows = db.execute(
-        "SELECT label, texts, vectors FROM json_each(?) AS wanted CROSS JOIN job_drafts"
+        "SELECT label, texts, vectors, lines FROM json_each(?) AS wanted CROSS JOIN job_drafts"
         " ON job_id = ? AND label = wanted.value",
         (orjson.dumps(labels).decode(), job_id),
     )
     found = {}
-    for label, texts_json, vectors in rows:
+    for label, texts_json, vectors, lines in rows:
         texts: list[str | None] = orjson.loads(texts_json)
         size = len(vectors) // max(1, len(texts))
-        found[label] = texts, [vectors[place * size : (place + 1) * size] for place in range(len(texts))]
+        cut = [vectors[place * size : (place + 1) * size] for place in range(len(texts))]
+        found[label] = documents.Content(texts, cut, None if lines is None else orjson.loads(lines))
     return found
 
 
@@ -215,7 +228,8 @@ def switch(tx: Transaction, library_id: int, chunks_max: int, vectors: Vectors |
     if library.switch_job is None:
         return Replaced(0, True)
     rows: list[Any] = tx.db.execute(
-        "SELECT job_drafts.label, texts, vectors, id, title, metadata, chunks FROM job_drafts LEFT JOIN documents"
+        "SELECT job_drafts.label, texts, vectors, job_drafts.lines, id, title, metadata, chunks FROM job_drafts"
+        " LEFT JOIN documents"
         " ON documents.label = job_drafts.label AND library_id = ? AND removed_seq IS NULL"
         " WHERE job_id = ? ORDER BY job_drafts.label LIMIT ?",
         (library_id, library.switch_job, chunks_max),
@@ -226,7 +240,7 @@ def switch(tx: Transaction, library_id: int, chunks_max: int, vectors: Vectors |
     indexed: list[str | None] = []
     packed: list[bytes] = []
     chunks, last_label = 0, -1
-    for label, texts_json, its_vectors, document_id, title, metadata, present in rows:
+    for label, texts_json, its_vectors, lines, document_id, title, metadata, present in rows:
         if document_id is not None:  # else it was changed or deleted since
             new: list[str | None] = orjson.loads(texts_json)
             chunks += present + len(new)
@@ -234,8 +248,10 @@ def switch(tx: Transaction, library_id: int, chunks_max: int, vectors: Vectors |
                 done = False
                 break
             own = [its_vectors] if None in new else None
-            digest = documents.content_digest(title, metadata, new, own)
-            entries.append(Entry(len(entries), document_id, False, title, metadata, digest, len(texts), len(new)))
+            digest = documents.content_digest(title, metadata, new, own, lines)
+            entries.append(
+                Entry(len(entries), document_id, False, title, metadata, digest, len(texts), len(new), lines)
+            )  # fmt: skip
             texts += new
             indexed += [documents.indexed(title, text) for text in new]
             packed.append(its_vectors)

@@ -258,6 +258,9 @@ MIGRATIONS: tuple[str, ...] = (
       AND checkpoint NOT GLOB '*"switched"*';
     """,
     """
+    ALTER TABLE documents ADD COLUMN lines TEXT;  -- of a file: the line where each chunk begins, JSON; null: none
+    ALTER TABLE job_drafts ADD COLUMN lines TEXT; -- the same
+    ALTER TABLE libraries ADD COLUMN chunk_overlap INTEGER NOT NULL DEFAULT 0; -- characters
     ALTER TABLE libraries ADD COLUMN second TEXT;      -- the embedder of the second stage; null: there is none
     ALTER TABLE libraries ADD COLUMN second_dimension INTEGER;            -- null until its first vector
     ALTER TABLE libraries ADD COLUMN second_label INTEGER NOT NULL DEFAULT 0;  -- the last chunk that it has processed
@@ -271,6 +274,7 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE INDEX second_vectors_by_digest ON second_vectors (digest);
     ALTER TABLE libraries ADD COLUMN mapping TEXT NOT NULL DEFAULT '{}'; -- JSON: rules by which JSON becomes documents
+    ALTER TABLE libraries ADD COLUMN former_names TEXT NOT NULL DEFAULT '[]'; -- JSON; those of no other library
     """,
 )
 

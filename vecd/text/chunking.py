@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -14,20 +14,21 @@ if TYPE_CHECKING:
 _SPAN_CHARS = 20_000
 
 
-def chunks_of(text: str, chunk_chars: int) -> list[str]:
-    """Splits the text into chunks of at most `chunk_chars` characters, without leading and trailing white space.
+def chunks_of(text: str, chunk_chars: int, overlap: int = 0) -> list[str]:
+    """Splits the text into chunks of at most `chunk_chars` characters, without leading and trailing white space. A
+    chunk begins with whole sentences or words from the end of the one before it, up to `overlap` characters.
 
     A text that is short enough is one chunk, unchanged.
     """
-    return [chunk for span in chunks_by_span(text, chunk_chars) for chunk in span]
+    return [chunk for span in chunks_by_span(text, chunk_chars, overlap) for chunk in span]
 
 
-def chunks_by_span(text: str, chunk_chars: int) -> Iterator[list[str]]:
+def chunks_by_span(text: str, chunk_chars: int, overlap: int = 0) -> Iterator[list[str]]:
     """Like `chunks_of`, but yields the chunks of one span of the text at a time; each takes about ten milliseconds."""
     if len(text) <= chunk_chars:
         yield [text]
         return
-    splitter = _splitter(chunk_chars)
+    splitter = _splitter(chunk_chars, min(overlap, chunk_chars // 2))
     for span in _spans(text, max(_SPAN_CHARS, 2 * chunk_chars)):
         yield [chunk for chunk in splitter.chunks(span) if chunk and not chunk.isspace()]
 
@@ -48,8 +49,21 @@ def _spans(text: str, size: int) -> Iterator[str]:
     yield text[start:]
 
 
+def rejoined(chunks: Sequence[str], overlap: int) -> list[str]:
+    """The chunks of a text without what they repeat from the chunk before, which is at most `overlap` characters."""
+    parts: list[str] = []
+    before = ""
+    for chunk in chunks:
+        repeated = min(overlap, len(chunk), len(before)) if before else 0
+        while repeated and not before.endswith(chunk[:repeated]):
+            repeated -= 1
+        parts.append(chunk[repeated:])
+        before = chunk
+    return parts
+
+
 @lru_cache(maxsize=8)
-def _splitter(chunk_chars: int) -> TextSplitter:
+def _splitter(chunk_chars: int, overlap: int) -> TextSplitter:
     from semantic_text_splitter import TextSplitter
 
-    return TextSplitter(chunk_chars)
+    return TextSplitter(chunk_chars, overlap=overlap)

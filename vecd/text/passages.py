@@ -26,13 +26,15 @@ _FUNCTION_WORDS: Final = (
 )
 _SENTENCE: Final = re.compile(r"(?<=[.!?。！？])\s+|\n\s*")
 _CUT: Final = "…"
+#: A passage that would begin inside a word begins at the next, if that is not further away.
+_WORD_CHARS: Final = 20
 
 Marks = list[tuple[int, int]]
 
 
 class Passage(NamedTuple):
     """A part of a text. `marks` are the places of the query's words in it: start, and stop (exclusive), in code
-    points. `lines` counts the line breaks of the text before the passage."""
+    points. `lines` counts the line breaks of the text before the first of them, or before the passage."""
 
     text: str
     marks: Marks
@@ -89,7 +91,9 @@ class PassageFinder:
             first, last = _densest(matches, chars * 2 // 3)  # the rest is for what stands around them
         start = _beginning(text, first, max(0, chars - (last - first)))
         if len(text) - start < chars:  # the end of the text
-            start = _beginning(text, max(0, len(text) - chars), 0)
+            start = max(0, len(text) - chars)
+            space = text.find(" ", start, min(first, start + _WORD_CHARS)) if start else -1
+            start = space + 1 if space >= 0 else start
         stop = min(len(text), start + chars)
         if stop < len(text):
             space = text.rfind(" ", max(start + chars // 2, last), stop + 1)
@@ -153,7 +157,8 @@ def _collapsed(text: str, start: int, stop: int, marks: Marks) -> Passage:
     if text[stop:].strip():
         shown += _CUT
     moved = [(at[first], at[last]) for first, last in marks]
-    return Passage(shown, [(first, last) for first, last in moved if first < last], text.count("\n", 0, pieces[0][0]))
+    moved = [(first, last) for first, last in moved if first < last]
+    return Passage(shown, moved, text.count("\n", 0, marks[0][0] if marks else pieces[0][0]))
 
 
 def _joined(matches: Iterator[_Match]) -> Marks:

@@ -40,6 +40,8 @@ def document_form(document: dict[str, Any], *, vectors: bool) -> dict[str, Any]:
         line["metadata"] = document["metadata"]
     if any(chunk.get("text") is not None for chunk in chunks):
         line["texts"] = [chunk.get("text") for chunk in chunks]
+    if chunks and all(chunk.get("line") is not None for chunk in chunks):
+        line["lines"] = [chunk["line"] for chunk in chunks]
     if vectors and any(chunk.get("vector") is not None for chunk in chunks):
         line["vectors"] = [chunk.get("vector") for chunk in chunks]
     return line

@@ -31,6 +31,14 @@ def format_of(name: str) -> str:
     return next((form for form, each in FORMATS.items() if name.endswith(each.suffixes)), "ndjson")
 
 
+def has_format(name: str) -> bool:
+    """Whether the name of a file stands for a format of records."""
+    name = name.lower()
+    for suffix in _COMPRESSED:
+        name = name.removesuffix(suffix)
+    return any(name.endswith(each.suffixes) for each in FORMATS.values())
+
+
 def check_format(form: str) -> None:
     """Raises VecError `invalid_request` for a format that there is not, `unsupported` for one that this installation
     cannot read."""

@@ -4,6 +4,8 @@
 - Otherwise `vec worker` processes, if any are present (leased_tasks.py).
 - Otherwise the daemon: a slow embedder in child processes (local_pool.py), a fast one in its own.
 
+Embedders that need a program, a server or a key of the daemon's machine are always run there.
+
 The executor is for what is *offloaded*: slow embedders, and all with `[jobs] offload = "all"`. The built-in embedders
 are faster than any broker; a reembed offers its texts to `vec worker` processes all the same.
 """
@@ -22,7 +24,7 @@ from ..text import embedders
 from .executor_remote import RemoteExecutor
 from .executor_settings import LOCAL, ExecutorSettings
 from .leased_tasks import Embed, EmbeddingTasks
-from .local_pool import Batch, Embedded, LocalPool
+from .local_pool import Batch, Embedded, LocalPools
 from .messages import Floats
 
 #: How often a thread that waits for vectors looks whether it must stop.
@@ -47,7 +49,7 @@ class Executor:
         """Raises VecError `invalid_settings`."""
         self.leased = EmbeddingTasks()
         self._settings = settings or ExecutorSettings()
-        self._pool = LocalPool(self._settings.executor_processes)
+        self._pool = LocalPools(self._settings.executor_processes)
         self._remote = RemoteExecutor(self._settings, self._pool) if self._settings.remote else None
 
     def start(self) -> None:
@@ -66,13 +68,16 @@ class Executor:
         kind = embedders.kind_of(embedder)
         return kind is not None and (kind.slow or self._settings.offload == "all")
 
-    def embed(self, flow: Hashable, embedder: str, texts: Sequence[str], *, bulk: bool = False) -> Future[Embedded]:
-        """Embeds at most EMBED_TEXTS texts for an offloaded embedder, in fair order between flows. A few texts pass
-        large batches, unless they are `bulk`: nobody waits for them, and no query is to wait behind them. The future
-        raises the VecError of the embedder. Raises VecError `busy` or `shutting_down`."""
+    def embed(
+        self, flow: Hashable, embedder: str, texts: Sequence[str], *, queries: bool = False, bulk: bool = False
+    ) -> Future[Embedded]:
+        """Embeds at most EMBED_TEXTS texts for an offloaded embedder, in fair order between flows. `queries`: they are
+        no texts of documents. A few texts pass large batches, unless they are `bulk`: nobody waits for them, and no
+        query is to wait behind them. The future raises the VecError of the embedder. Raises VecError `busy` or
+        `shutting_down`."""
         assert len(texts) <= limits.EMBED_TEXTS
-        batch = Batch(flow, embedder, texts, bulk=bulk)
-        if len(texts) < limits.EMBED_TEXTS_MIN:
+        batch = Batch(flow, embedder, texts, queries=queries, bulk=bulk)
+        if len(texts) < limits.EMBED_TEXTS_MIN or _only_here(embedder):
             self._pool.submit(batch)
         elif self._remote is not None:
             self._remote.submit(batch)
@@ -107,7 +112,7 @@ class Executor:
     ) -> Submitted:
         """Has texts of a job embedded."""
         offloads = self.offloads(embedder)
-        if not offloads or self._remote is None:
+        if not _only_here(embedder) and (not offloads or self._remote is None):
             leased = self.leased.submit(kind, embedder, texts, job_id=job_id, library=library)
             if not offloads or not leased.future.done():
                 return leased
@@ -120,6 +125,12 @@ class Executor:
         if self._remote is None:
             return {"executor": LOCAL, **here}
         return {"executor": self._settings.executor, **self._remote.status(), **here}
+
+
+def _only_here(embedder: str) -> bool:
+    """Whether workers on other machines cannot run this embedder."""
+    kind = embedders.kind_of(embedder)
+    return kind is not None and kind.here
 
 
 class _Parts:
@@ -157,8 +168,15 @@ class OffloadedEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """As Embedder.embed."""
+        return self._embedded(texts, queries=False)
+
+    def embed_queries(self, texts: Sequence[str]) -> Floats:
+        """As QueryEmbedder.embed_queries."""
+        return self._embedded(texts, queries=True)
+
+    def _embedded(self, texts: Sequence[str], queries: bool) -> Floats:
         parts = [
-            self._executor.embed("", self._name, texts[start : start + limits.EMBED_TEXTS])
+            self._executor.embed("", self._name, texts[start : start + limits.EMBED_TEXTS], queries=queries)
             for start in range(0, len(texts), limits.EMBED_TEXTS)
         ]
         if not parts:

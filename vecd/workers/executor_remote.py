@@ -4,7 +4,7 @@ The lease of a batch is kept here, and redelivery by the broker is only a bonus:
 to another one after seconds (Dramatiq), minutes (Celery on Redis), or never (RQ). So:
 
 - A batch waits for its answer for `executor_timeout_s`, counted anew whenever a message that was sent earlier is
-  answered: it waits behind those. Then the daemon embeds it itself (LocalPool).
+  answered: it waits behind those. Then the daemon embeds it itself (LocalPools).
 - If nobody has answered for that time, the executor is silent: the daemon embeds everything, until a worker answers a
   ping. Whatever comes late is used if it is still of use.
 - When the broker was lost, it may have lost what was sent: it is sent again. Work that is done twice is only wasted: a
@@ -33,7 +33,7 @@ from ..text import embedders
 from . import messages
 from .executor_settings import ExecutorSettings, shown, without_secrets
 from .executor_table import FRAMEWORKS, Receiver, Sender
-from .local_pool import Batch, Embedded, LocalPool
+from .local_pool import Batch, Embedded, LocalPools
 from .messages import Request
 
 log = logging.getLogger("vecd.workers")
@@ -59,7 +59,7 @@ class _Message:
 class RemoteExecutor:
     """`submit` on any thread, after `start`."""
 
-    def __init__(self, settings: ExecutorSettings, pool: LocalPool) -> None:
+    def __init__(self, settings: ExecutorSettings, pool: LocalPools) -> None:
         """Loads the framework. Raises VecError `invalid_settings`: it is not installed, or the URL cannot be read."""
         self._settings = settings
         self._pool = pool
@@ -131,7 +131,11 @@ class RemoteExecutor:
         while (message := self._next()) is not None:
             batch = message.batch
             request = Request(
-                message.id, batch.embedder if batch else "", list(batch.texts) if batch else [], self._answers
+                message.id,
+                batch.embedder if batch else "",
+                list(batch.texts) if batch else [],
+                self._answers,
+                batch is not None and batch.queries,
             )
             timeout_s = self._settings.executor_timeout_s
             expires_s = 2 * timeout_s + limits.EXECUTOR_PING_EXPIRES_S if batch else limits.EXECUTOR_PING_EXPIRES_S

@@ -366,7 +366,7 @@ class _Slot:
         worker = self._worker
         pending = client.submit(
             "jobs.claim", worker=self.name, kinds=list(worker._kinds), lease_s=worker._lease_s, wait_s=_CLAIM_S,
-            embedders=[name for name in embedders.EMBEDDERS if name != "none"],
+            embedders=embedders.for_workers(),
         )  # fmt: skip
         poll = select.poll()
         poll.register(client, select.POLLIN)

@@ -1,8 +1,9 @@
-"""LocalPool: embeds in child processes of the daemon (local.py).
+"""LocalPool: embeds in child processes of the daemon (local.py). Each embedder has its own, so that one which is slow,
+or waits for a server that does not answer, delays no other.
 
 One thread for each process hands it batches, in fair order between flows. One more process takes only small batches, of
 fewer than EMBED_TEXTS_MIN texts: so a query or a one-line write does not wait for a batch of seconds. Threads and
-processes start with the first batch; a process without work ends after LOCAL_IDLE_S.
+processes start with a batch, and end after LOCAL_IDLE_S without work.
 
 A process that dies in a batch may have died of one text: the batch is split, down to that text, whose error is
 permanent; the others get their vectors.
@@ -49,6 +50,7 @@ class Batch:
     flow: Hashable
     embedder: str
     texts: Sequence[str]
+    queries: bool = False  # not texts of documents
     future: Future[Embedded] = field(default_factory=Future)
     bulk: bool = False  # whether it waits behind large batches, however small it is
 
@@ -61,8 +63,54 @@ class Batch:
                 self.future.set_result(outcome)
 
 
+class LocalPools:
+    """A pool for each embedder that is in use. `submit` on any thread."""
+
+    def __init__(self, processes: int) -> None:
+        """`processes` of each pool, beside the one for small batches."""
+        self._processes = processes
+        self._lock = threading.Lock()  # guards what follows
+        self._pools: dict[str, LocalPool] = {}
+        self._texts = 0  # embedded by pools that are gone
+        self._closed = False
+
+    def submit(self, batch: Batch) -> None:
+        """Embeds the batch, unless its future is done before its turn. Raises VecError `busy` if the system does not
+        give the threads."""
+        with self._lock:
+            if self._closed:
+                raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping")
+            if batch.embedder not in self._pools:
+                for name in [name for name, pool in self._pools.items() if pool.unused]:
+                    self._texts += self._pools.pop(name).texts
+                self._pools[batch.embedder] = LocalPool(self._processes)
+            self._pools[batch.embedder].submit(batch)
+
+    @property
+    def waiting(self) -> int:
+        """Batches that wait or are being embedded here."""
+        with self._lock:
+            return sum(pool.waiting for pool in self._pools.values())
+
+    @property
+    def texts(self) -> int:
+        """Texts that were embedded here."""
+        with self._lock:
+            return self._texts + sum(pool.texts for pool in self._pools.values())
+
+    def close(self) -> None:
+        """Kills the processes, and ends what waits with VecError `shutting_down`. Blocks."""
+        with self._lock:
+            self._closed = True
+            pools = [*self._pools.values()]
+        for pool in pools:
+            pool.begin_close()
+        for pool in pools:
+            pool.close()
+
+
 class LocalPool:
-    """`submit` on any thread."""
+    """The processes of one embedder. `submit` on any thread."""
 
     def __init__(self, processes: int) -> None:
         self._lock = threading.Lock()  # guards what follows
@@ -71,8 +119,8 @@ class LocalPool:
         self._small: FairQueue[Batch] = FairQueue()
         self._closed = False
         self._busy = 0
-        self._children = [_Child() for _ in range(processes + 1)]
-        self._threads: list[threading.Thread] = []
+        self._count = processes + 1
+        self._running: dict[int, tuple[threading.Thread, _Child]] = {}  # by number; number 0 takes only small batches
         self.texts = 0  # embedded here
 
     def submit(self, batch: Batch) -> None:
@@ -82,17 +130,18 @@ class LocalPool:
         with self._lock:
             if self._closed:
                 raise VecError(Code.SHUTTING_DOWN, "the daemon is stopping")
-            if not self._threads:
-                threads = [
-                    threading.Thread(
-                        target=self._run, args=(child, number == 0), name=f"vecd-embed_{number}", daemon=True
-                    )
-                    for number, child in enumerate(self._children)
-                ]
-                start(threads)
-                self._threads = threads
+            for number in (0,) if small else range(1, self._count):
+                if number not in self._running:
+                    runner = self._runner(number)
+                    start([runner[0]])
+                    self._running[number] = runner
             (self._small if small else self._large).put(batch.flow, batch, len(batch.texts))
             self._ready.notify_all()
+
+    def _runner(self, number: int) -> tuple[threading.Thread, _Child]:
+        child = _Child()
+        thread = threading.Thread(target=self._run, args=(child, number), name=f"vecd-embed_{number}", daemon=True)
+        return thread, child
 
     @property
     def waiting(self) -> int:
@@ -100,26 +149,38 @@ class LocalPool:
         with self._lock:
             return len(self._large) + len(self._small) + self._busy
 
-    def close(self) -> None:
-        """Kills the processes, and ends what waits with VecError `shutting_down`. Blocks."""
+    @property
+    def unused(self) -> bool:
+        """Whether it has no threads: it has had no work for long."""
+        with self._lock:
+            return not self._running and not self._large and not self._small
+
+    def begin_close(self) -> None:
+        """Kills the processes, and ends what waits with VecError `shutting_down`."""
         with self._lock:
             self._closed = True
             dropped = [queue.get()[1] for queue in (self._small, self._large) for _ in range(len(queue))]
+            running = [*self._running.values()]
             self._ready.notify_all()
         for batch in dropped:
             batch.resolve(VecError(Code.SHUTTING_DOWN, "the daemon is stopping"))
-        for child in self._children:
+        for _, child in running:
             child.kill()
-        for thread in self._threads:
+
+    def close(self) -> None:
+        """Waits for the threads, after `begin_close`. Blocks."""
+        with self._lock:
+            running = [*self._running.values()]
+        for thread, _ in running:
             thread.join()
 
-    def _run(self, child: _Child, only_small: bool) -> None:
+    def _run(self, child: _Child, number: int) -> None:
         try:
-            while (batch := self._take(child, only_small)) is not None:
+            while (batch := self._take(number)) is not None:
                 try:
                     if batch.future.done():  # cancelled, or a worker's answer came late
                         continue
-                    batch.resolve(_embedded(child, batch.embedder, batch.texts))
+                    batch.resolve(_embedded(child, batch.embedder, batch.texts, batch.queries))
                     self.texts += len(batch.texts)
                 except VecError as error:
                     batch.resolve(error)
@@ -132,36 +193,32 @@ class LocalPool:
         finally:
             child.end()
 
-    def _take(self, child: _Child, only_small: bool) -> Batch | None:
-        """The next batch; None at the end. Ends a child that has had none for long."""
-        queue = self._small if only_small else self._large
-        idle = False
-        while True:
-            with self._lock:
-                if not queue and not self._closed and not idle:
-                    idle = not self._ready.wait_for(lambda: self._closed or queue, limits.LOCAL_IDLE_S)
-                elif not queue and not self._closed:
-                    self._ready.wait_for(lambda: self._closed or queue)
-                if self._closed:
-                    return None
-                if queue:
-                    self._busy += 1
-                    return queue.get()[1]
-            child.end()
+    def _take(self, number: int) -> Batch | None:
+        """The next batch; None at the end, and if there has been none for long."""
+        queue = self._large if number else self._small
+        with self._lock:
+            if not self._ready.wait_for(lambda: self._closed or queue, limits.LOCAL_IDLE_S):
+                del self._running[number]  # the next batch starts another thread
+                return None
+            if self._closed:
+                return None
+            self._busy += 1
+            return queue.get()[1]
 
 
-def _embedded(child: _Child, embedder: str, texts: Sequence[str]) -> Embedded:
-    """Embeds on this thread; splits a batch that crashes the process, or fails by a bug. Raises VecError."""
+def _embedded(child: _Child, embedder: str, texts: Sequence[str], queries: bool) -> Embedded:
+    """Embeds on this thread; splits a batch that crashes the process, fails by a bug, or has a text that cannot be
+    embedded. Raises VecError."""
     try:
-        vectors = child.embed(embedder, texts)
+        vectors = child.embed(embedder, texts, queries)
     except _Crashed as error:
         failure = VecError(
             Code.INVALID_DOCUMENT, f"the embedder {embedder!r} cannot embed this text: {error}", field="text"
         )
     except VecError as error:
-        if error.code != Code.INTERNAL:
+        if error.code not in (Code.INTERNAL, Code.INVALID_DOCUMENT):
             raise
-        failure = VecError(Code.INVALID_DOCUMENT, error.message, field="text")
+        failure = VecError(Code.INVALID_DOCUMENT, error.message, error.hint, field="text")
     else:
         return Embedded(vectors, {})
     log.error(
@@ -170,7 +227,7 @@ def _embedded(child: _Child, embedder: str, texts: Sequence[str]) -> Embedded:
     if len(texts) == 1:
         return Embedded(np.zeros((1, 0), np.float32), {0: failure})
     half = len(texts) // 2
-    first, second = _embedded(child, embedder, texts[:half]), _embedded(child, embedder, texts[half:])
+    first, second = (_embedded(child, embedder, part, queries) for part in (texts[:half], texts[half:]))
     dimension = max(first.vectors.shape[1], second.vectors.shape[1])
     vectors = np.zeros((len(texts), dimension), np.float32)
     for at, part in ((0, first), (half, second)):
@@ -190,11 +247,11 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
 
-    def embed(self, embedder: str, texts: Sequence[str]) -> Floats:
+    def embed(self, embedder: str, texts: Sequence[str], queries: bool) -> Floats:
         """Raises VecError: the embedder's, `embedder_failed` if the process cannot be started or takes too long; and
         _Crashed."""
         process = self._process or self._started()
-        request = Request("", embedder, list(texts)).encode()
+        request = Request("", embedder, list(texts), queries=queries).encode()
         try:
             assert process.stdin is not None
             process.stdin.write(len(request).to_bytes(4, "little") + request)

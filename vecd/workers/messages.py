@@ -1,6 +1,7 @@
 """The messages between the daemon and what embeds for it: texts out, vectors back, both as bytes (msgpack).
 
-A request is {"id", "embedder", "texts", "answers"}; `answers` names the queue for the answer. An answer is {"id",
+A request is {"id", "embedder", "texts", "answers"}; `answers` names the queue for the answer, and "queries" is true if
+the texts are queries, where it matters. An answer is {"id",
 "worker", "dimension", "vectors"}, where the vectors are little-endian float32, row by row, or {"id", "worker",
 "error"}, an error as the protocol has it. A request without texts is a ping: its answer says that a worker is there.
 
@@ -29,11 +30,11 @@ class Request:
     embedder: str
     texts: list[str]
     answers: str = ""  # the queue for the answer; empty: the caller knows
+    queries: bool = False  # not texts of documents
 
     def encode(self) -> bytes:
-        packed: bytes = msgpack.packb(
-            {"id": self.id, "embedder": self.embedder, "texts": self.texts, "answers": self.answers},
-        )
+        body = {"id": self.id, "embedder": self.embedder, "texts": self.texts, "answers": self.answers}
+        packed: bytes = msgpack.packb({**body, "queries": True} if self.queries else body)
         return packed
 
 
@@ -80,7 +81,9 @@ def request(data: bytes) -> Request:
     texts = body.get("texts")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise VecError(Code.PROTOCOL_ERROR, "a request to embed has no list of texts")
-    return Request(_string(body, "id"), _string(body, "embedder"), texts, _string(body, "answers"))
+    return Request(
+        _string(body, "id"), _string(body, "embedder"), texts, _string(body, "answers"), body.get("queries") is True
+    )
 
 
 def answer(data: bytes) -> Answer:

@@ -31,7 +31,8 @@ def embed(data: bytes, worker: str = "") -> bytes:
         embedder = _embedder(request.embedder)
         if embedder is None:
             raise VecError(Code.UNSUPPORTED, f"the embedder {request.embedder!r} makes no vectors")
-        vectors = embedder.embed(request.texts)
+        embed_texts = embedders.of_queries(embedder) if request.queries else embedder.embed
+        vectors = embed_texts(request.texts)
     except VecError as error:
         return Answer(request.id, name, error=error).encode()
     except Exception as error:

@@ -29,7 +29,7 @@ class Extracted:
     lines: Sequence[int] | None = None  # the file's line for each line of the text; None: the same
     has_lines: bool = True  # false for a format whose files have no lines
     metadata: dict[str, Any] = field(default_factory=dict)
-    id: str | None = None  # of the document, if the file itself says so (an e-mail); None: the path
+    part: str | None = None  # the name of this document in a file of several; None: its number
 
 
 class FileKind(NamedTuple):
@@ -71,6 +71,7 @@ KINDS: Final[tuple[FileKind, ...]] = (
         FileKind(name, "office", (f".{name}",), binary=True)
         for name in ("doc", "docx", "epub", "odp", "ods", "odt", "pdf", "ppt", "pptx", "rtf", "xls", "xlsx")
     ),
+    FileKind("email", "mail", (".eml", ".mbox")),
     TEXT,
     MAN,
     _code("bash", ".sh", ".bash", ".zsh", ".ksh", ".bats", names=(".bashrc", ".profile", ".zshrc")),

@@ -1,4 +1,4 @@
-"""Libraries: create, list, show, set, rebuild, delete, count."""
+"""Libraries: create, list, show, set, rename, rebuild, delete, count."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from ..call import Call, json_answer
 from ..endpoint import Answer, Body, Endpoint
+from ..op_access import check_op
 from ..parameters import LIBRARY, WHERE
 from ..schemas import ref
 
@@ -33,6 +34,13 @@ async def delete(call: Call) -> Response:
 
 async def set_(call: Call) -> Response:
     return json_answer(await call.daemon("library.set", library=call.path["library"], **await call.json_body()))
+
+
+async def rename(call: Call) -> Response:
+    fields = {"library": call.path["library"], **await call.json_body()}
+    check_op(call.principal, "library.rename", fields)
+    answer = await call.daemon("library.rename", **fields)
+    return json_answer(answer, 200, {"location": f"/v1/libraries/{answer['name']}"})
 
 
 async def rebuild(call: Call) -> Response:
@@ -64,6 +72,11 @@ ENDPOINTS = (
     Endpoint(
         "DELETE", "/v1/libraries/{library}", delete, "write", "Delete a library and its documents.", "libraries",
         {200: Answer("What was deleted.", ref("DeletedLibrary"))}, (LIBRARY,), op="library.delete",
+    ),
+    Endpoint(
+        "POST", "/v1/libraries/{library}/rename", rename, "write",
+        "Rename a library, also in its relays, sources, schedules and jobs.", "libraries",
+        {200: Answer("The library.", ref("Renamed"))}, (LIBRARY,), Body(ref("Rename")), op="library.rename",
     ),
     Endpoint(
         "POST", "/v1/libraries/{library}/rebuild", rebuild, "write", "Rebuild the index of a library.", "libraries",

@@ -12,7 +12,7 @@ const RETRY_MS = [300, 10_000];
 const TYPES = [
   'document.added', 'document.updated', 'document.deleted', 'chunk.added', 'chunk.deleted', 'index.rebuilt',
   'index.recall', 'job.submitted', 'job.started', 'job.completed', 'job.failed', 'job.cancelled', 'library.created',
-  'library.deleted', 'library.embedded',
+  'library.renamed', 'library.deleted', 'library.embedded',
 ];
 
 const list = byId('events');
@@ -186,6 +186,7 @@ function summary(type, data) {
   if (type === 'index.recall') return data.met === null ? `promise ${data.promise}` : `${data.met ? 'meets' : 'misses'} ${data.promise}${data.mean ? ` (mean ${data.mean.toFixed(3)})` : ''}`;
   if (type === 'library.created') return `${data.index ?? ''} ${data.embedder ?? ''}`.trim();
   if (type === 'library.embedded') return `${plural(data.chunks, 'chunk')}, ${data.embedder}`;
+  if (type === 'library.renamed') return `from ${data.former ?? ''}`;
   if (type === 'library.deleted') return plural(data.documents ?? 0, 'document');
   return '';
 }

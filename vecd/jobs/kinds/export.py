@@ -170,6 +170,8 @@ def _line(document: store.Document, own: bool) -> bytes:
         own = True
     if own:
         line["vectors"] = [np.frombuffer(vector, "<f4").astype(np.float32) for vector in vectors]
+    if document.lines is not None:
+        line["lines"] = document.lines
     if document.metadata:
         line["metadata"] = document.metadata
     return orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)

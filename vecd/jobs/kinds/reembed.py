@@ -19,6 +19,7 @@ title.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
@@ -35,7 +36,7 @@ from ...store.documents import indexed
 from ...store.reembed import Drafted, ReembedSource, Replaced
 from ...store.transaction import Transaction, Vectors
 from ...text import embedders
-from ...text.chunking import chunks_of
+from ...text.chunking import chunks_of, rejoined
 from ...workers.executor import Submitted
 from ...workers.leased_tasks import Vectors as Embedded
 from ..effects import Effect, EffectResult
@@ -127,7 +128,9 @@ class _Page:
     def __init__(self, library: Library, wanted: Library, sources: list[ReembedSource]) -> None:
         """Raises VecError `invalid_document`."""
         self._sources = sources
-        self._chunks = {each.label: _chunks(library, wanted, each) for each in sources}
+        self._chunks, self._lines = {}, {}
+        for each in sources:
+            self._chunks[each.label], self._lines[each.label] = _chunks(library, wanted, each)
         # Searches need the new vectors of a document's present chunks until it is replaced.
         self._present = {
             each.label: each.texts
@@ -157,7 +160,10 @@ class _Page:
         for each in self._sources:
             chunks, present = self._chunks[each.label], self._present.get(each.label)
             drafts[each.label] = Drafted(
-                chunks, packed(each, chunks), None if present is None else packed(each, present)
+                chunks,
+                packed(each, chunks),
+                None if present is None else packed(each, present),
+                self._lines[each.label],
             )
         return drafts
 
@@ -175,12 +181,14 @@ def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[Ree
     return page.drafts(_embed(engine, wanted.embedder, page.texts) if page.texts else None)
 
 
-def _chunks(library: Library, wanted: Library, source: ReembedSource) -> list[str | None]:
-    """The texts of its new chunks; a document with a chunk without text keeps its chunks."""
+def _chunks(library: Library, wanted: Library, source: ReembedSource) -> tuple[list[str | None], list[int] | None]:
+    """The texts of its new chunks, and their lines; a document with a chunk without text keeps its chunks."""
     texts = [text for text in source.texts if text is not None]
     if wanted.chunk_chars == library.chunk_chars or len(texts) < len(source.texts):
-        return source.texts
-    chunks = chunks_of(_BETWEEN_CHUNKS.join(texts), wanted.chunk_chars)
+        return source.texts, source.lines
+    parts = rejoined(texts, library.chunk_overlap)
+    joined = _BETWEEN_CHUNKS.join(parts)
+    chunks = chunks_of(joined, wanted.chunk_chars, wanted.chunk_overlap)
     if len(chunks) > limits.DOCUMENT_CHUNKS_MAX:
         raise VecError(
             Code.INVALID_DOCUMENT,
@@ -188,7 +196,27 @@ def _chunks(library: Library, wanted: Library, source: ReembedSource) -> list[st
             f" {limits.DOCUMENT_CHUNKS_MAX:,}",
             "use a larger chunk_chars",
         )
-    return list(chunks)
+    return list(chunks), None if source.lines is None else _lines(texts, parts, source.lines, joined, chunks)
+
+
+def _lines(
+    texts: Sequence[str], parts: Sequence[str], lines: Sequence[int], joined: str, chunks: Sequence[str]
+) -> list[int]:
+    """The lines where new chunks begin. `parts` are what `joined` is joined from, of the old chunks `texts` that begin
+    on `lines`."""
+    starts, at = [], 0
+    for part in parts:
+        starts.append(at)
+        at += len(part) + len(_BETWEEN_CHUNKS)
+    found, at = [], 0
+    for chunk in chunks:
+        if (place := joined.find(chunk, at)) >= 0:
+            at = place
+        old = bisect_right(starts, at) - 1
+        inside = at - starts[old] + len(texts[old]) - len(parts[old])
+        found.append(lines[old] + texts[old].count("\n", 0, inside))
+        at += 1
+    return found
 
 
 def _begun(

@@ -1,4 +1,4 @@
-"""library.create, library.list, library.show, library.settings, library.set, library.rebuild, library.delete."""
+"""library.create, list, show, settings, set, rename, rebuild, delete."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ async def create(call: Call) -> dict[str, Any]:
         kind=fields.optional_text("index"),
         parameters=_parameters(fields),
         embedder=fields.optional_text("embedder"),
+        embedder_parameters=fields.mapping("embedder_parameters"),
         first_embedder=fields.optional_text("first_embedder"),
         chunk_chars=fields.optional_integer("chunk_chars", low=50, high=limits.CHUNK_CHARS_MAX),
+        chunk_overlap=fields.optional_integer("chunk_overlap", low=0, high=limits.CHUNK_CHARS_MAX),
         recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
         language=fields.optional_text("language"),
         mapping=_mapping(fields),
@@ -71,6 +73,13 @@ async def rebuild(call: Call) -> dict[str, Any]:
         _parameters(fields),
         fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
     )
+
+
+async def rename(call: Call) -> dict[str, Any]:
+    """Fields: library, to."""
+    answer = await operations.rename(call.engine, call.fields.text("library"), call.fields.text("to"), call.slot)
+    await call.service.connectors.reload()
+    return answer
 
 
 async def delete(call: Call) -> dict[str, Any]:

@@ -148,4 +148,11 @@ def _threads() -> int:
     return max(1, min(_THREADS_MAX, len(os.sched_getaffinity(0)) // 2 if hasattr(os, "sched_getaffinity") else 1))
 
 
-EMBEDDER: Final = EmbedderKind("the sentence encoder all-MiniLM-L6-v2; no network", MiniLM, _DIMENSION, slow=True)
+EMBEDDER: Final = EmbedderKind(
+    "the sentence encoder all-MiniLM-L6-v2; no network",
+    MiniLM,
+    _DIMENSION,
+    slow=True,
+    extra="minilm",
+    requires=("onnxruntime", _PACKAGE),
+)

@@ -1,4 +1,5 @@
-"""Secrets of connectors: read from a file or the environment at each connect, never stored, logged or shown.
+"""Secrets that connectors and embedders send to servers: read from a file or the environment at each use, never stored,
+logged or shown.
 
 A secret `password` has two parameters, of which one may be given: `password_file` and `password_env`.
 """
@@ -9,8 +10,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ..durable_files import read_small
-from ..errors import Code, VecError
+from .durable_files import read_small
+from .errors import Code, VecError
 
 _BYTES_MAX: Final = 64 * 1024
 
