@@ -46,11 +46,11 @@ class Connectors:
 
     async def open(self) -> None:
         """Says at the daemon's start whether there are any connectors."""
-        await self.tell()
+        await self._tell()
 
     async def reload(self) -> None:
-        """Definitions have been changed in the store by something else than this: a rename of a library."""
-        await self.tell()
+        """Definitions have been changed in the store by something else than this: a change of a library."""
+        await self._tell()
 
     # --- definitions ------------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class Connectors:
             return made
 
         await self._write(write)
-        await self.tell()
+        await self._tell()
         return await self.show(definition.direction, definition.name)
 
     async def all(self, direction: Direction) -> list[dict[str, Any]]:
@@ -113,7 +113,7 @@ class Connectors:
     async def pause(self, direction: Direction, name: str, paused: bool) -> dict[str, Any]:
         """Raises VecError `not_found`."""
         await self._write(lambda tx: store.pause(tx, direction, name, paused))
-        await self.tell()
+        await self._tell()
         return await self.show(direction, name)
 
     async def reset_relay(self, name: str, to: str) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Connectors:
 
         back = await self._write(write)
         self._reports.pop(("relay", name), None)
-        await self.tell()
+        await self._tell()
         shown = await self.show("relay", name)
         if back and (again := table.send_again(definitions.from_wire(shown))):
             warning = f"the broker drops the events that this relay sent before; to have them again, {again}"
@@ -150,7 +150,7 @@ class Connectors:
 
         await self._write(write)
         self._reports.pop(("source", name), None)
-        await self.tell()
+        await self._tell()
         return await self.show("source", name)
 
     async def remove(self, direction: Direction, name: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class Connectors:
 
         await self._write(write)
         self._reports.pop((direction, name), None)
-        await self.tell()
+        await self._tell()
         return before
 
     def _resolve(self, start: str) -> Position:
@@ -305,7 +305,7 @@ class Connectors:
             return store.retry_letters(tx, direction, name, ids)
 
         count = await self._write(write)
-        await self.tell()
+        await self._tell()
         return count
 
     async def drop(self, direction: Direction, name: str, ids: Sequence[int] | None) -> int:
@@ -316,7 +316,7 @@ class Connectors:
             return store.drop_letters(tx, direction, name, ids)
 
         count = await self._write(write)
-        await self.tell()
+        await self._tell()
         return count
 
     # --- below ------------------------------------------------------------------------------------------------------
@@ -325,9 +325,7 @@ class Connectors:
         # `frees`: a relay's position lets the log be trimmed, and what is removed frees space.
         return await asyncio.wrap_future(self._database.submit(run, frees=True, sender=self))
 
-    async def tell(self) -> None:
-        """Tells the connectors' process that definitions have changed."""
-
+    async def _tell(self) -> None:
         def read() -> list[Connector]:
             with self._database.read_transaction() as db:
                 return store.list_all(db)

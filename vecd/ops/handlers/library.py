@@ -33,7 +33,7 @@ async def create(call: Call) -> dict[str, Any]:
     )
     created = await operations.create(call.engine, wanted, call.slot)
     if wanted.mapping:
-        await call.service.connectors.tell()
+        await call.service.connectors.reload()
     return created
 
 
@@ -59,7 +59,7 @@ async def set_(call: Call) -> dict[str, Any]:
     if mapping is None:
         raise VecError(Code.INVALID_REQUEST, "library.set: nothing is set", "give a mapping", field="mapping")
     body = await operations.set_mapping(call.engine, name, mapping, call.slot)
-    await call.service.connectors.tell()
+    await call.service.connectors.reload()
     return body
 
 
