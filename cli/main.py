@@ -36,6 +36,7 @@ COMMANDS = {
     "consumers": "consumers",
     "relay": "relay",
     "source": "source",
+    "sync": "sync",
     "trim": "trim",
     "jobs": "jobs",
     "worker": "worker",

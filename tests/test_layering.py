@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {*SHARED, "fair_queue", "write_order", "store", "index", "filters", "text", "feed", "workers"},
     "jobs": {*SHARED, "write_order", "wire", "store", "index", "filters", "text", "feed", "engine", "workers"},
     "connectors": {*SHARED, "logs", "process", "wire", "client", "delivery"},
+    "sync": {*SHARED, "files", "client", "connectors"},
     "ops": {*SHARED, "write_order", "wire", "store", "feed", "engine", "jobs", "connectors"},
     "server": {*SHARED, "wire", "unixsocket", "ops"},
     "daemon": {*SHARED, "logs", "process", "data_lock", "unixsocket", "feed", "engine", "jobs", "ops", "server"}
@@ -81,12 +82,13 @@ CLI_MAY_IMPORT = {
     "wire",
     "files",
     "client",
+    "sync",
     "delivery",
     "http",
     "workers",
 }
 #: Tables of names that its options list; they load nothing that they name (tests/cli/test_startup.py).
-CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders", "vecd.connectors.parameters"}
+CLI_MAY_LIST = {"vecd.index.kinds", "vecd.text.embedders", "vecd.connectors.parameters", "vecd.connectors.folder"}
 
 #: Modules that only some layers may import.
 ONLY_IN: dict[str, set[str]] = {
@@ -112,6 +114,7 @@ ONLY_IN: dict[str, set[str]] = {
     "tokenizers": {"text"},
     "semantic_text_splitter": {"files", "text"},
     "pathspec": {"files"},
+    "watchfiles": {"sync"},
     "kreuzberg": {"files"},
     "wordllama": {"text"},
     "onnxruntime": {"text"},

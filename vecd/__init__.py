@@ -28,13 +28,14 @@ table, and checks it):
     workers/            texts to vectors in other processes, also on other machines: who embeds what; the process
                         `vec worker`; what Celery, RQ and Dramatiq load
     connectors/         relays of the log to brokers, and sources from them; a process of its own, and a client of the
-                        socket; ops may know its pure half (connectors/table.py and what that imports)
+                        socket; ops may know its pure half (connectors/table.py, connectors/folder.py)
+    sync/               libraries that follow folders; in a process of its own, or in `vec sync`; a client of the socket
     engine/             store, index, text and feed at work: ingest, search, documents, libraries
     jobs/               background jobs: queue, workers, schedules; kinds/ has one file for each kind
     ops/                what a request means, whatever transport brought it: one table, one handler for each op
     server/             the transport on a Unix socket: listener, sessions
     child_process connector_process
-                        keep the gateway and the process of the connectors running as children of the daemon
+                        keep the gateway and the processes of connectors and syncs running as children of the daemon
     daemon logs         wires it all together: start, stop, signals; structured log lines
     http/               the gateway for HTTP and WebSockets; a process of its own, and a client of the socket
     restore             puts a backup in the place of the store

@@ -1,4 +1,5 @@
-"""Runs the process of the connectors while there are any: `python -m vecd.connectors`, a child of the daemon."""
+"""Runs a process of connectors while there are any: `python -m vecd.connectors`, or `vecd.sync`; a child of the
+daemon."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ from .settings import Settings
 class ConnectorProcess:
     """Starts the child when there is a connector, and stops it when there is none. Runs on the event loop."""
 
-    def __init__(self, settings: Settings, log_file: Path | None) -> None:
+    def __init__(self, what: str, module: str, settings: Settings, log_file: Path | None) -> None:
+        """`what` is its name in the log; it runs `python -m <module>`."""
+        self._what = what
+        self._module = module
         self._settings = settings
         self._log_file = log_file
         self._child: ChildProcess | None = None
@@ -29,8 +33,8 @@ class ConnectorProcess:
         """Whether it is to run from now on."""
         if wanted and self._child is None and not self._stopped:
             self._child = ChildProcess(
-                "the connector process",
-                "vecd.connectors",
+                self._what,
+                self._module,
                 self._settings,
                 self._log_file,
                 stop_s=limits.CONNECTORS_STOP_S,

@@ -202,15 +202,21 @@ async def _serve(
     gateway = _gateway(settings, reopening)
     if gateway is not None:
         service.gateway_status = lambda: {"pid": gateway.pid, "listen": gateway.said}
-    connectors = ConnectorProcess(settings, _log_file(reopening))
-    service.connectors.on_change = connectors.keep
+    connectors = ConnectorProcess("the connector process", "vecd.connectors", settings, _log_file(reopening))
+    syncs = ConnectorProcess("the sync process", "vecd.sync", settings, _log_file(reopening))
+
+    def keep_connectors(directions: set[str]) -> None:
+        connectors.keep(bool(directions & {"relay", "source"}))
+        syncs.keep("sync" in directions)
+
+    service.connectors.on_change = keep_connectors
     listener = await _listen(settings, service)
     keeper = loop.create_task(listener.keep_bound(keep_lock))
     trimming = Periodic("retention", partial(engine.feed.retention.keep_trimmed, settings), limits.RETENTION_EVERY_S)
     trimming.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    children: list[Reopens] = [connectors] if gateway is None else [connectors, gateway]
+    children: list[Reopens] = [connectors, syncs, *([gateway] if gateway is not None else [])]
     loop.add_signal_handler(signal.SIGHUP, lambda: _reopen(reopening, children))
     gc.freeze()  # objects that exist now are permanent: collections can skip them
     log.info("ready", extra={"version": __version__, "pid": os.getpid(), "socket": str(settings.socket)})
@@ -235,7 +241,8 @@ async def _serve(
     _notify("STOPPING=1")
     engine.indexes.stop_building()
     await scheduler.stop()
-    await asyncio.gather(jobs.stop(), connectors.stop(), *([gateway.stop()] if gateway is not None else []))
+    stopping = [jobs.stop(), connectors.stop(), syncs.stop()]
+    await asyncio.gather(*stopping, *([gateway.stop()] if gateway is not None else []))
     await listener.drain(settings.drain_s)
     await trimming.stop()
     await asyncio.to_thread(jobs.close)

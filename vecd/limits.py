@@ -235,6 +235,12 @@ DEAD_LETTER_BYTES_MAX: Final = 8 * MIB
 #: Dead letters of one page of a list, and of one commit, and approximate bytes of both.
 DEAD_LETTERS_PAGE: Final = 100
 DEAD_LETTERS_PAGE_BYTES: Final = 8 * MIB
+#: Files of a sync of one page of what is known of them, and of one commit: each takes some hundred bytes.
+SYNC_PAGE_FILES: Final = 2_000
+SYNC_COMMIT_FILES: Final = 10_000
+#: Bytes of the path of a file, and of the other things that are known of it.
+SYNC_PATH_BYTES_MAX: Final = 4 * KIB
+SYNC_VALUE_BYTES_MAX: Final = 256
 #: Nice value of the connector process: writes and searches go first, and a relay that falls behind catches up later.
 CONNECTORS_NICE: Final = 5
 #: How often the connector process reports the state of its relays and sources.

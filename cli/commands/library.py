@@ -1,4 +1,4 @@
-"""vec library: create, list, show, set, rename, rebuild and delete libraries."""
+"""vec library: create, list, show, set, copy, rename, rebuild and delete libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from vecd import limits
-from vecd.errors import nearest
+from vecd.errors import VecError, nearest
 from vecd.index.kinds import DEFAULT, KINDS
 from vecd.text.embedders import EMBEDDERS
 
@@ -160,7 +160,7 @@ def _number(value: str) -> int | float | str:
 
 @app.callback()
 def library() -> None:
-    """Create, list, show, set, rename, rebuild and delete libraries."""
+    """Create, list, show, set, copy, rename, rebuild and delete libraries."""
 
 
 @app.command(
@@ -339,6 +339,35 @@ def rebuild(
     if not body["seconds"]:
         built = f"{_index(body)}, recall {body['recall']['promise']:g}; nothing was built"
     Output(json).one(body, f"library {name}: {built}")
+
+
+@app.command(
+    epilog="A background job does it: with Ctrl-C it continues. Exit status: 1 a library with the new name exists, or"
+    " the job failed, 4 no such library."
+)
+def copy(
+    name: Name,
+    to: Annotated[str, typer.Argument(metavar="TO", help="The name of the new library.")],
+    background: Annotated[bool, typer.Option("--background", help="Print the job, and do not wait for it.")] = False,
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Copy a library into a new one, with its settings and vectors. Nothing is embedded again."""
+    from .. import jobs
+
+    output = Output(json)
+    with options.open_client(socket, no_spawn) as client:
+        job = client.submit_job("copy", {"to": to}, library=name)
+    if background:
+        output.one(job, f"job {job['job_id']}")
+        return
+    (ended,) = jobs.wait(lambda: options.open_client(socket, no_spawn), [job["job_id"]])
+    if ended["error"]:
+        raise VecError.from_wire(ended["error"])
+    if ended["state"] != "completed":
+        raise typer.Exit(jobs.status_of([ended]))
+    output.one(ended["result"], f"library {name} copied to {to}, {plural(ended['result']['documents'], 'document')}")
 
 
 @app.command(epilog="Exit status: 1 a library with the new name exists, 4 no such library, 75 a job works on it.")

@@ -1,4 +1,4 @@
-"""vec status: shows the daemon's process, log, libraries, jobs, relays and sources."""
+"""vec status: shows the daemon's process, log, libraries, jobs, relays, sources and syncs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ app = options.command()
 
 @app.command(epilog="Exit status: 0 success, 69 no daemon is running (with --no-spawn). See vec-status(1).")
 def status(json: options.Json = False, socket: options.Socket = None, no_spawn: options.NoSpawn = False) -> None:
-    """Show the daemon's process, log, libraries, jobs, relays and sources."""
+    """Show the daemon's process, log, libraries, jobs, relays, sources and syncs."""
     output = Output(json)
     with options.open_client(socket, no_spawn) as client:
         body = client.status()

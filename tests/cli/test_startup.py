@@ -44,6 +44,7 @@ STATUS_MODULES = {
     "vecd",
     "vecd.client",
     "vecd.client.connectors",
+    "vecd.client.syncs",
     "vecd.client.client",
     "vecd.client.connect",
     "vecd.client.connection",

@@ -13,6 +13,7 @@ from tests.support.instance import Instance
 from vecd.client import Client, Pending
 from vecd.client.connection import Connection
 from vecd.client.connectors import ConnectorMethods
+from vecd.client.syncs import SyncMethods
 from vecd.errors import RETRYABLE, Code, VecError
 from vecd.ops.table import OPS
 
@@ -92,6 +93,15 @@ METHODS: dict[str, Callable[..., Any]] = {
     "source.drop": Client.drop_source_letters,
     "source.offsets": Client.source_offsets,
     "source.commit": Client.commit_source,
+    "sync.add": Client.add_sync,
+    "sync.list": Client.syncs,
+    "sync.show": Client.sync,
+    "sync.pause": Client.pause_sync,
+    "sync.resume": Client.resume_sync,
+    "sync.remove": Client.remove_sync,
+    "sync.hold": Client.hold_sync,
+    "sync.files": Client.sync_files,
+    "sync.commit": Client.commit_sync,
     "connectors.watch": Client.watch_connectors,
     "connectors.report": Client.report_connectors,
 }
@@ -113,7 +123,7 @@ def client(instance: Instance) -> Iterator[Client]:
 def test_every_op_has_a_method_and_every_method_an_op() -> None:
     assert METHODS.keys() == OPS.keys()
     named = {method.__name__ for method in METHODS.values()}
-    members = {**vars(ConnectorMethods), **vars(Client)}
+    members = {**vars(ConnectorMethods), **vars(SyncMethods), **vars(Client)}
     own = {name for name, method in members.items() if inspect.isfunction(method) and not name.startswith("_")}
     assert own <= named
     assert named - own <= vars(Connection).keys()

@@ -135,6 +135,15 @@ RULES = st.one_of(
     st.dictionaries(st.sampled_from(["id", "text", "metadata", "metadata.x", "delete", "x"]), TEXTS, max_size=3), JSON
 )
 OFFSETS = st.one_of(st.dictionaries(st.sampled_from(["", "0"]), st.sampled_from(["1", "2"]), max_size=2), JSON)
+#: A sync reads the folder that it is told to: here, none.
+FOLDERS = st.sampled_from(["file:///dev/null/none", "file:///%00", "file:///a%FFb/none", "/x", "file://host", ""])
+SYNC_FILES = st.one_of(
+    st.tuples(
+        st.binary(max_size=9), st.binary(max_size=300), st.binary(max_size=16), st.lists(IDS, max_size=2),
+        st.one_of(st.none(), NAMES),
+    ).map(list),
+    JSON,
+)  # fmt: skip
 REPORTS = st.fixed_dictionaries(
     {"direction": st.sampled_from(["relay", "source", "x"]), "name": NAMES, "generation": COUNTS, "state": TEXTS},
     optional={"error": JSON, "rate": JSON, "lag": JSON},
@@ -273,7 +282,22 @@ FIELDS: dict[str, dict[str, Values]] = {
         "documents": DOCUMENTS, "dead_letters": st.lists(LETTERS, max_size=2),
         "letter_ids": JOBS,
     },
-    "connectors.watch": {},
+    "sync.add": {
+        "name": NAMES, "url": FOLDERS, "library": LIBRARIES, "prefix": TEXTS, "parameters": PARAMETERS,
+        "follow": FLAGS, "paused": FLAGS,
+    },
+    "sync.list": {},
+    "sync.show": {"name": NAMES},
+    "sync.pause": {"name": NAMES},
+    "sync.resume": {"name": NAMES},
+    "sync.remove": {"name": NAMES},
+    "sync.hold": {"name": NAMES},
+    "sync.files": {"name": NAMES, "after": st.binary(max_size=9)},
+    "sync.commit": {
+        "name": NAMES, "generation": COUNTS, "documents": DOCUMENTS, "files": st.lists(SYNC_FILES, max_size=2),
+        "gone": st.lists(st.binary(max_size=9), max_size=2), "run": METADATA,
+    },
+    "connectors.watch": {"directions": st.lists(st.sampled_from(["relay", "source", "sync", "x"]), max_size=2)},
     "connectors.report": {"reports": st.lists(st.one_of(REPORTS, JSON), max_size=2)},
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Code, VecError
 from .connectors import ConnectorMethods
+from .syncs import SyncMethods
 
 # What only some methods need, they import: each module slows the start of `vec`.
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .watch import Watch
 
 
-class Client(ConnectorMethods):
+class Client(ConnectorMethods, SyncMethods):
     """A connection with a method for each op. Use `connect`. One thread, one Client."""
 
     # --- daemon -----------------------------------------------------------------------------------------------------

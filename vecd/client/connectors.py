@@ -167,9 +167,9 @@ class ConnectorMethods(Connection):
 
     # --- for the process of the connectors --------------------------------------------------------------------------
 
-    def watch_connectors(self) -> Pending:
-        """A stream: all definitions, and again after each change."""
-        return self.submit("connectors.watch")
+    def watch_connectors(self, directions: Sequence[str] = ()) -> Pending:
+        """A stream: all definitions of these directions (none: relay and source), and again after each change."""
+        return self.submit("connectors.watch", directions=list(directions) or None)
 
     def report_connectors(self, reports: Sequence[Mapping[str, Any]]) -> None:
         """Says how connectors are: each report has `direction`, `name`, `generation`, `state`, `error`, `rate` …"""

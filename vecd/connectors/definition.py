@@ -1,4 +1,7 @@
-"""The definition of a connector: what somebody asked for, as it is stored and sent."""
+"""The definition of a connector: what somebody asked for, as it is stored and sent.
+
+Relays and sources are the connectors of brokers; a sync is that of a folder (vecd/sync/).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any, Final, Literal
 from .. import limits
 from ..errors import Code, VecError
 
-Direction = Literal["relay", "source"]
+Direction = Literal["relay", "source", "sync"]
 
 #: A relay's position is a consumer of this name and the relay's.
 CONSUMER_PREFIX: Final = "relay."
@@ -31,6 +34,11 @@ class Definition:
     @property
     def direction(self) -> Direction:
         raise NotImplementedError
+
+    @property
+    def runs(self) -> bool:
+        """Whether the daemon runs it, unless it is paused."""
+        return True
 
     def to_wire(self) -> dict[str, Any]:
         return {"direction": self.direction, **asdict(self)}
@@ -71,9 +79,33 @@ class SourceDefinition(Definition):
         return "source"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncDefinition(Definition):
+    """A sync: a folder, as a file URL, and the library that follows it. Its parameters say which files it takes."""
+
+    library: str
+    prefix: str = ""  # of the ids of its documents, before the path
+    follow: bool = True  # the daemon runs it; otherwise it runs when somebody runs `vec sync`
+
+    @property
+    def direction(self) -> Direction:
+        return "sync"
+
+    @property
+    def runs(self) -> bool:
+        return self.follow
+
+
+_KINDS: Final[Mapping[str, type[Definition]]] = {
+    "relay": RelayDefinition,
+    "source": SourceDefinition,
+    "sync": SyncDefinition,
+}
+
+
 def from_wire(wire: Mapping[str, Any]) -> Definition:
     """The definition that `to_wire` made. Unknown keys are ignored: a newer daemon may send more."""
-    kind = RelayDefinition if wire["direction"] == "relay" else SourceDefinition
+    kind = _KINDS[wire["direction"]]
     values: dict[str, Any] = {key: wire[key] for key in kind.__dataclass_fields__ if key in wire}
     values.update((key, tuple(value)) for key, value in values.items() if isinstance(value, list))
     return kind(**values)

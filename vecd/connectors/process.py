@@ -1,4 +1,4 @@
-"""The process of the connectors: follows the definitions, runs a thread for each connector, reports their states.
+"""A process of connectors: follows the definitions, runs a thread for each connector, reports their states.
 
 The main thread follows `connectors.watch`. A connector whose definition has changed is stopped, and started again when
 its thread has ended.
@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from .. import backoff, limits
 from ..client import Client, connect
@@ -18,9 +18,7 @@ from ..errors import VecError
 from ..settings import Settings
 from . import definition as definitions
 from .definition import Definition
-from .relay import Relay
 from .runner import Connect, Runner
-from .source import Source
 from .status import Status
 from .stopping import Stopping
 
@@ -29,19 +27,18 @@ log = logging.getLogger("vecd.connectors")
 #: Pauses between attempts to reach the daemon.
 _PAUSE_S, _PAUSE_S_MAX = 0.1, 2.0
 
-
 #: Makes the runner of a definition.
-RUNNERS: Final[Mapping[str, Callable[[Any, Connect, Status, Stopping], Runner]]] = {"relay": Relay, "source": Source}
+MakeRunner = Callable[[Any, Connect, Status, Stopping], Runner]
 
 
 class _Running:
     """A connector's thread."""
 
-    def __init__(self, definition: Definition, connect: Connect) -> None:
+    def __init__(self, definition: Definition, connect: Connect, make: MakeRunner) -> None:
         self.definition = definition
         self.status = Status({definition.direction: definition.name})
         self.stop = Stopping()
-        self.runner = RUNNERS[definition.direction](definition, connect, self.status, self.stop)
+        self.runner = make(definition, connect, self.status, self.stop)
         name = f"{definition.direction}-{definition.name}"
         self.thread = threading.Thread(target=self.runner.run, name=name, daemon=True)
         self.thread.start()
@@ -54,9 +51,10 @@ class _Running:
 
 
 class ConnectorsProcess:
-    """All connectors of an instance. `run` it on the main thread."""
+    """All connectors of an instance that have these directions. `run` it on the main thread."""
 
-    def __init__(self, settings: Settings, stop: Stopping) -> None:
+    def __init__(self, settings: Settings, stop: Stopping, runners: Mapping[str, MakeRunner]) -> None:
+        self._runners = runners
         self._settings = settings
         self._stop = stop
         self._running: dict[tuple[str, str], _Running] = {}
@@ -81,7 +79,7 @@ class ConnectorsProcess:
         return connect(str(self._settings.socket), spawn=False, timeout_s=limits.STALL_S)
 
     def _follow(self, client: Client) -> None:
-        pending = client.watch_connectors()
+        pending = client.watch_connectors(list(self._runners))
         reported_at = 0.0
         while not self._stop.is_set():
             while pending.ready:
@@ -91,7 +89,7 @@ class ConnectorsProcess:
                 self._wanted = {}
                 for each in reply.body:
                     wanted = definitions.from_wire(each)
-                    if not wanted.paused and wanted.direction in RUNNERS:
+                    if not wanted.paused and wanted.runs:
                         self._wanted[wanted.direction, wanted.name] = wanted, int(each.get("retrying", 0))
                 self._reconcile()
             if any(not each.thread.is_alive() for each in self._running.values()):
@@ -117,7 +115,7 @@ class ConnectorsProcess:
                     self._running[key].runner.retry()
             else:
                 log.info("connector started", extra={wanted.direction: wanted.name, "url": wanted.url})
-                self._running[key] = _Running(wanted, self._connect)
+                self._running[key] = _Running(wanted, self._connect, self._runners[wanted.direction])
 
     def _end(self, running: Any, patience_s: float) -> None:
         until = time.monotonic() + patience_s

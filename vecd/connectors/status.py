@@ -44,7 +44,8 @@ class Status:
         self._works_since: float | None = None  # None: it has failed since
         self._delivered = 0
         self._moves: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        self.lag: int | None = None  # of a source, as its broker says
+        self.lag: int | None = None  # of a source, as its broker says; of a sync, files
+        self.warning: str | None = None  # it works, but not as well as it could: what to do
 
     def moved(self, count: int) -> None:
         """So many messages were confirmed, or applied."""
@@ -111,4 +112,5 @@ class Status:
                 "delivered": self._delivered,
                 "rate": round((self._delivered - before) / max(now - since, 1.0), 1),
                 "lag": self.lag,
+                "warning": self.warning,
             }

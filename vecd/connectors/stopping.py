@@ -22,6 +22,10 @@ class Stopping:
             self._event.set()
             os.write(self._write_end, b"x")
 
+    def fileno(self) -> int:
+        """For select and poll: readable when it is set."""
+        return self._read_end
+
     def is_set(self) -> bool:
         return self._event.is_set()
 

@@ -109,6 +109,16 @@ OPS: Final[dict[str, OpAccess]] = {
     "source.drop": OpAccess("admin"),
     "source.offsets": OpAccess("admin"),
     "source.commit": OpAccess("admin"),
+    # A sync reads a folder of this machine, and writes to its library.
+    "sync.add": OpAccess("admin"),
+    "sync.list": OpAccess("read"),
+    "sync.show": OpAccess("read"),
+    "sync.pause": OpAccess("admin"),
+    "sync.resume": OpAccess("admin"),
+    "sync.remove": OpAccess("admin"),
+    "sync.hold": OpAccess("admin"),
+    "sync.files": OpAccess("admin"),
+    "sync.commit": OpAccess("admin"),
     "connectors.watch": OpAccess("admin"),
     "connectors.report": OpAccess("admin"),
 }

@@ -797,6 +797,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "jobs": record(_QUEUE),
             "relays": record({"count": COUNT, "failing": array(STRING)}),
             "sources": record({"count": COUNT, "failing": array(STRING)}),
+            "syncs": record({"count": COUNT, "failing": array(STRING)}),
         },
         description="The daemon's state; vec-status(1) explains the keys. A key for some libraries gets the first six.",
     ),

@@ -1,4 +1,4 @@
-"""Connectors in the daemon: the stored relays and sources, what their process reports, and whether it is to run.
+"""Connectors in the daemon: the stored relays, sources and syncs, what their processes report, and which are to run.
 
 A relay's position is the consumer `relay.<name>`, so a trim of the log stops there. Only the connector process moves
 it, by `relay.commit`, which is refused to a runner of an earlier generation. Reports are kept in memory. Runs on the
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
 
 from .. import limits
 from ..connectors import definition as definitions
-from ..connectors import table
+from ..connectors import folder, table
 from ..connectors.definition import Definition, Direction
 from ..engine.engine import Engine
 from ..errors import Code, VecError
@@ -24,7 +24,7 @@ from ..feed import positions
 from ..feed.broadcast import Broadcast
 from ..feed.positions import Position
 from ..store import connectors as store
-from ..store import consumers, events
+from ..store import consumers, events, sync_files
 from ..store.connectors import Connector, Letter, NewLetter
 from ..store.transaction import Transaction
 from ..units import format_time
@@ -41,8 +41,8 @@ class Connectors:
         self._reports: dict[tuple[str, str], dict[str, Any]] = {}
         self._known: list[Connector] = []  # all that are stored
         self.changed = Broadcast()  # a connector was added, changed or removed, or has dead letters to retry
-        #: Called with whether there is any connector, at each change.
-        self.on_change: Callable[[bool], None] = lambda any_: None
+        #: Called with the directions of the connectors that the daemon runs, at each change.
+        self.on_change: Callable[[set[str]], None] = lambda directions: None
 
     async def open(self) -> None:
         """Says at the daemon's start whether there are any connectors."""
@@ -59,13 +59,7 @@ class Connectors:
 
         Raises VecError `exists`, `busy`, `too_large`, and what a position raises.
         """
-        wire = definition.to_wire()
-        kept = {key: value for key, value in wire.items() if key not in ("direction", "name", "generation", "paused")}
-        if len(orjson.dumps(kept)) > limits.CONNECTOR_BYTES_MAX:
-            raise VecError(
-                Code.INVALID_REQUEST,
-                f"the definition is larger than the limit of {limits.CONNECTOR_BYTES_MAX // limits.KIB} KiB",
-            )
+        kept = self.stored(definition)
         position = None if start is None else await self._engine.read(self._resolve, start)
 
         def write(tx: Transaction) -> Connector:
@@ -87,6 +81,23 @@ class Connectors:
         await self._tell()
         return await self.show(definition.direction, definition.name)
 
+    @staticmethod
+    def stored(definition: Definition) -> dict[str, Any]:
+        """The definition as it is stored. Raises VecError `invalid_request` if it is too large."""
+        wire = definition.to_wire()
+        kept = {key: value for key, value in wire.items() if key not in ("direction", "name", "generation", "paused")}
+        if len(orjson.dumps(kept)) > limits.CONNECTOR_BYTES_MAX:
+            raise VecError(
+                Code.INVALID_REQUEST,
+                f"the definition is larger than the limit of {limits.CONNECTOR_BYTES_MAX // limits.KIB} KiB",
+            )
+        return kept
+
+    async def change(self, write: Callable[[Transaction], None]) -> None:
+        """Changes stored definitions, and tells everybody who follows them."""
+        await self._write(write)
+        await self._tell()
+
     async def all(self, direction: Direction) -> list[dict[str, Any]]:
         """All of one direction, by name, as `show` returns them."""
         return await self._engine.read(self._read_shown, direction, None)
@@ -100,9 +111,9 @@ class Connectors:
         return shown
 
     def overview(self) -> dict[str, Any]:
-        """How many relays and sources there are, and the names of those that are retrying or failing. Neither blocks
-        nor waits."""
-        found: dict[str, Any] = {"relays": {"count": 0, "failing": []}, "sources": {"count": 0, "failing": []}}
+        """How many relays, sources and syncs there are, and the names of those that are retrying or failing. Neither
+        blocks nor waits."""
+        found: dict[str, Any] = {f"{each}s": {"count": 0, "failing": []} for each in ("relay", "source", "sync")}
         for each in self._known:
             about = found[f"{each.direction}s"]
             about["count"] += 1
@@ -186,8 +197,9 @@ class Connectors:
 
     # --- for the connector process ----------------------------------------------------------------------------------
 
-    async def to_process(self) -> list[dict[str, Any]]:
-        """All definitions as they are sent to the process: with `retrying`, how many dead letters are to be retried."""
+    async def to_process(self, directions: Collection[str]) -> list[dict[str, Any]]:
+        """The definitions of these directions as they are sent to their process: with `retrying`, how many dead letters
+        are to be retried."""
 
         def read() -> list[dict[str, Any]]:
             with self._database.read_transaction() as db:
@@ -195,6 +207,7 @@ class Connectors:
                 return [
                     {**_wire(each), "retrying": counts.get((each.direction, each.name), (0, 0))[1]}
                     for each in store.list_all(db)
+                    if each.direction in directions
                 ]
 
         return await self._engine.read(read)
@@ -332,7 +345,7 @@ class Connectors:
 
         self._known = await self._engine.read(read)
         self.changed.notify()
-        self.on_change(bool(self._known))
+        self.on_change({each.direction for each in self._known if each.definition.get("follow", True)})
 
     def _read_shown(self, direction: Direction, name: str | None) -> list[dict[str, Any]]:
         with self._database.read_transaction() as db:
@@ -349,6 +362,8 @@ class Connectors:
     def _state(connector: Connector, report: Mapping[str, Any]) -> str:
         if connector.paused:
             return "paused"
+        if not connector.definition.get("follow", True):
+            return "manual"
         return str(report.get("state", "starting")) if _is_fresh(report) else "starting"
 
     def _shown(self, db: Any, connector: Connector, letters: tuple[int, int]) -> dict[str, Any]:
@@ -366,6 +381,15 @@ class Connectors:
             assert position is not None
             shown["cursor"] = positions.cursor(self._database, Position(position.seq, position.label))
             shown["lag"] = max(0, self._database.head - position.seq)
+        elif connector.direction == "sync":
+            shown["path"] = folder.shown_path(shown["url"])
+            counts = sync_files.count(db, connector.name)
+            shown["files"] = counts.pop(None, 0)
+            shown["skipped"] = {str(reason): count for reason, count in sorted(counts.items(), key=str)}
+            run = sync_files.run(db, connector.name)
+            shown["synced_at"] = None if run is None else format_time(run.ended_us)
+            shown["lag"] = report.get("lag") if fresh else None
+            shown["warning"] = report.get("warning") if fresh else None
         else:
             shown["offsets"] = store.offsets(db, connector.name)
             shown["lag"] = report.get("lag") if fresh else None

@@ -10,6 +10,7 @@ from ..jobs.jobs import Jobs
 from ..jobs.scheduler import Scheduler
 from .budget import Budget
 from .connectors import Connectors
+from .syncs import Syncs
 
 
 class Service:
@@ -27,5 +28,6 @@ class Service:
         #: The status of the gateway that the daemon runs; None if it runs none.
         self.gateway_status: Callable[[], dict[str, Any] | None] = lambda: None
         self.connectors = Connectors(self.engine)
+        self.syncs = Syncs(self.engine, self.connectors)
         self.budget = Budget()
         self.connections = 0  # open, over all transports, which count them here

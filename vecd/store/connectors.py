@@ -1,4 +1,4 @@
-"""Connectors: the stored definitions of relays and sources, a source's offsets, and the dead letters of both."""
+"""Connectors: the stored definitions of relays, sources and syncs, a source's offsets, and dead letters."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import orjson
 
 from .. import limits
 from ..errors import Code, VecError, nearest
+from . import sync_files
 from .transaction import Transaction
 
 
 class Connector(NamedTuple):
     """A connector's row."""
 
-    direction: str  # relay or source
+    direction: str  # relay, source or sync
     name: str
     definition: dict[str, Any]
     paused: bool
@@ -145,6 +146,8 @@ def remove(tx: Transaction, direction: str, name: str) -> Connector:
     tx.db.execute("DELETE FROM dead_letters WHERE direction = ? AND name = ?", (direction, name))
     if direction == "source":
         tx.db.execute("DELETE FROM connector_offsets WHERE name = ?", (name,))
+    elif direction == "sync":
+        sync_files.clear(tx, name)
     return gone
 
 

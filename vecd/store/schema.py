@@ -25,8 +25,10 @@ The tables:
   An attempt outside the daemon has the name of its worker and the length of its lease. The end of the lease is not
   stored: the daemon measures it with its monotonic clock, and restarts it when the daemon starts (jobs/leases.py).
 - `schedules` holds the cron schedules; `last_us` is the last due time that has been processed.
-- `connectors` holds the relays and the sources. A relay's position is the consumer `relay.<name>`; `connector_offsets`
-  has that of a source, by the broker's partition. `dead_letters` are messages that a broker, or a library, refused.
+- `connectors` holds the relays, the sources and the syncs. A relay's position is the consumer `relay.<name>`;
+  `connector_offsets` has that of a source, by the broker's partition. `dead_letters` are messages that a broker, or a
+  library, refused.
+- `sync_files` is what a sync knows of the files of its folder, written with their documents; `sync_runs` its last runs.
 """
 
 from __future__ import annotations
@@ -258,6 +260,21 @@ MIGRATIONS: tuple[str, ...] = (
       AND checkpoint NOT GLOB '*"switched"*';
     """,
     """
+    CREATE TABLE sync_files (
+      name TEXT NOT NULL,          -- of the sync
+      path BLOB NOT NULL,          -- relative to its folder; the name of a file need not be UTF-8
+      library_id INTEGER NOT NULL, -- where its documents are; 0: nowhere yet
+      stamp BLOB NOT NULL,         -- size, times and inode of the file that was read, in the form of vecd/sync
+      digest BLOB NOT NULL,        -- of its content
+      ids TEXT NOT NULL,           -- JSON: the ids of its documents
+      reason TEXT,                 -- why it has none; null: it has
+      PRIMARY KEY (name, path)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE sync_runs (
+      name TEXT PRIMARY KEY,
+      ended_us INTEGER NOT NULL,
+      summary TEXT NOT NULL        -- JSON: counts
+    ) STRICT, WITHOUT ROWID;
     ALTER TABLE documents ADD COLUMN lines TEXT;  -- of a file: the line where each chunk begins, JSON; null: none
     ALTER TABLE job_drafts ADD COLUMN lines TEXT; -- the same
     ALTER TABLE libraries ADD COLUMN chunk_overlap INTEGER NOT NULL DEFAULT 0; -- characters

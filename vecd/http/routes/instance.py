@@ -32,8 +32,8 @@ async def backup(call: Call) -> Response:
 
 ENDPOINTS = (
     Endpoint(
-        "GET", "/v1/status", status, "read", "Show the daemon's process, log, libraries, jobs, relays and sources.",
-        "instance",
+        "GET", "/v1/status", status, "read",
+        "Show the daemon's process, log, libraries, jobs, relays, sources and syncs.", "instance",
         {200: Answer("The status.", ref("Status"))}, op="status",
     ),
     Endpoint(

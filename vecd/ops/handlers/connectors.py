@@ -1,4 +1,4 @@
-"""The ops that relays and sources share: relay.list and source.list, …; and those of the process that runs them,
+"""The ops that relays, sources and syncs share: relay.list, source.list, …; and those of the processes that run them,
 connectors.watch and connectors.report."""
 
 from __future__ import annotations
@@ -99,17 +99,19 @@ def letter_ids(call: Call) -> list[int] | None:
 
 
 async def watch(call: Call) -> Body:
-    """A stream for the connector process: all definitions, and again after each change."""
+    """A stream for a process of connectors: all definitions, and again after each change. Field: directions, whose
+    definitions (default: relay and source)."""
     connectors = call.service.connectors
+    directions = call.fields.optional_texts("directions", chars_max=limits.KEY_CHARS_MAX) or ("relay", "source")
     while True:
         generation = connectors.changed.generation
-        await call.items(await connectors.to_process(), log=call.engine.database.log_id)
+        await call.items(await connectors.to_process(directions), log=call.engine.database.log_id)
         await connectors.changed.wait(generation)
 
 
 async def report(call: Call) -> Body:
     """Field: reports, a list of maps: direction, name, generation, state, and what the connector says of itself."""
-    for each in call.fields.items("reports", count_max=2 * limits.CONNECTORS_MAX):
+    for each in call.fields.items("reports", count_max=3 * limits.CONNECTORS_MAX):
         if not isinstance(each, dict) or not isinstance(each.get("generation"), int):
             raise VecError(Code.INVALID_REQUEST, "field 'reports' must be a list of maps", field="reports")
         call.service.connectors.report(str(each.get("direction")), str(each.get("name")), each["generation"], each)
