@@ -1,4 +1,4 @@
-"""Operations on libraries: create, list, show, rename, rebuild, delete."""
+"""Operations on libraries: create, list, show, set, rename, rebuild, delete."""
 
 from __future__ import annotations
 
@@ -133,6 +133,7 @@ def planned(
     chunk_overlap: int | None = None,
     recall: float | None = None,
     language: str | None = None,
+    mapping: Mapping[str, str] | None = None,
 ) -> Library:
     """A library as it would be made, checked. Raises VecError `invalid_request` or `unsupported`."""
     check_name(name)
@@ -170,6 +171,7 @@ def planned(
         language=languages.checked(engine.settings.language if language is None else language),
         second=second,
         second_dimension=None if second is None else embedders.dimension_of(second),
+        mapping=dict(mapping or {}),
     )
 
 
@@ -204,6 +206,14 @@ async def create(engine: Engine, wanted: Library, slot: WriteSlot) -> dict[str, 
         future = engine.database.submit(lambda tx: store.create(tx, wanted), sender=slot.sender)
     library, seq = await asyncio.wrap_future(future)
     return {**show(engine, library), "seq": seq}
+
+
+async def set_mapping(engine: Engine, name: str, mapping: Mapping[str, str], slot: WriteSlot) -> dict[str, Any]:
+    """Sets the rules by which JSON becomes documents of a library; none remove them. Returns the library as `show`
+    does. Raises VecError `not_found`."""
+    async with slot:
+        future = engine.database.submit(lambda tx: store.set_mapping(tx, name, mapping), sender=slot.sender)
+    return show(engine, await asyncio.wrap_future(future))
 
 
 async def rename(engine: Engine, name: str, new: str, slot: WriteSlot) -> dict[str, Any]:

@@ -157,6 +157,8 @@ _IN_MEMORY = record(
     },
     "The index in memory; an unloaded one has only a state.",
 )
+_TEXTS_BY_NAME: Schema = {"type": "object", "additionalProperties": STRING}
+_RULES: Schema = {**_TEXTS_BY_NAME, "description": "Rules that make any JSON documents: vec-source(1)."}
 _LIBRARY = {
     "name": _NAME,
     "dimension": nullable(COUNT),
@@ -169,6 +171,7 @@ _LIBRARY = {
     "chunk_chars": COUNT,
     "chunk_overlap": COUNT,
     "language": STRING,
+    "mapping": _TEXTS_BY_NAME,
     "documents": COUNT,
     "chunks": COUNT,
     "created_at": TIME,
@@ -243,7 +246,6 @@ _CONNECTOR = {
     "dead_letters": COUNT,
     "retrying": COUNT,
 }
-_TEXTS_BY_NAME: Schema = {"type": "object", "additionalProperties": STRING}
 _BATCH_ITEM: Schema = {
     "anyOf": [
         ref("NewDocument"),
@@ -308,6 +310,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "metric": _METRIC,
             "index": nullable(_INDEX),
             "params": {**MAP, "description": "Parameters of the index; missing ones have their defaults."},
+            "mapping": _RULES,
             "embedder": nullable(enum("wordllama", "minilm", "hash", "none")),
             "chunk_overlap": nullable({"type": "integer", "minimum": 0, "maximum": limits.CHUNK_CHARS_MAX // 2}),
             "first_embedder": nullable(STRING),
@@ -328,6 +331,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Renamed": extended("Library", {"former": STRING, "seq": COUNT}),
     "Rebuilt": extended("Library", {"vectors": COUNT, "seconds": SECONDS, "seq": COUNT}),
     "DeletedLibrary": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}),
+    "LibrarySettings": closed(
+        {},
+        {"mapping": _RULES},
+        "What to change; what is not given stays.",
+        examples=[{"mapping": {"id": "url", "text": "title,body"}}],
+    ),
     "NewDocument": closed(
         {},
         {
@@ -705,7 +714,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {
             "library": STRING,
             "group": STRING,
-            "mapping": {**_TEXTS_BY_NAME, "description": "Rules that make any JSON documents: vec-source(1)."},
+            "mapping": _RULES,
             "libraries": {**array(STRING), "description": "Of events of a relay, only those of these libraries."},
             "parameters": {**MAP, "description": "Of the transport: vec-connectors(7)."},
             "paused": BOOLEAN,
