@@ -48,6 +48,7 @@ from ..text.chunking import chunks_by_span, chunks_of
 from ..workers.local_pool import Embedded
 from .chunk_terms import TermCollector
 from .engine import Engine
+from .kept_vectors import kept_vectors
 from .slices import Slices
 
 _KEYS = frozenset(("op", "id", "title", "text", "texts", "lines", "metadata", "vector", "vectors"))
@@ -334,13 +335,17 @@ class BatchBuilder:
             vectors = np.frombuffer(b"".join(given), "<f4").reshape(len(self.texts), -1)
         else:
             missing = [row for row, vector in enumerate(self.given) if vector is None]
-            if engine.executor.offloads(self.library.embedder):
-                vectors, failed = yield from self._embedded_outside(engine, missing, indexed, flow, begun)
-            else:
-                vectors, failed = (yield from self._embedded(engine, missing, indexed)), {}
-            for row, vector in enumerate(self.given):
+            kept = kept_vectors(engine, self.library, self.entries, indexed, missing)
+            changed = [row for row in missing if row not in kept]
+            vectors = NO_VECTORS
+            failed: dict[int, VecError] = {}
+            if changed and engine.executor.offloads(self.library.embedder):
+                vectors, failed = yield from self._embedded_outside(engine, changed, indexed, flow, begun)
+            elif changed:
+                vectors = yield from self._embedded(engine, changed, indexed)
+            for row, vector in (*enumerate(self.given), *kept.items()):
                 if vector is not None:
-                    vectors[row] = np.frombuffer(vector, "<f4")
+                    vectors = self._filled(vectors, [row], np.frombuffer(vector, "<f4")[np.newaxis])
             if failed:
                 vectors = vectors[self._without(failed)]
                 indexed = self._indexed()

@@ -56,6 +56,12 @@ def alive(db: apsw.Connection, library_id: int) -> bool:
     return bool(db.execute(sql, (library_id,)).get)
 
 
+def embedded_by(db: apsw.Connection, library_id: int, embedder: str) -> bool:
+    """Whether, in this connection's snapshot, an embedder made all stored vectors that were not ingested."""
+    sql = "SELECT EXISTS (SELECT 1 FROM libraries WHERE library_id = ? AND embedder = ? AND switch_job IS NULL)"
+    return bool(db.execute(sql, (library_id, embedder)).get)
+
+
 def pin_dimension(tx: Transaction, library: Library, dimension: int) -> Library:
     """The library with its dimension set. Raises VecError `dimension_mismatch` if it has another one."""
     if library.dimension == dimension:
@@ -133,21 +139,26 @@ def recall_changed(tx: Transaction, library_id: int, data: Mapping[str, Any]) ->
     return events.append(tx, events.INDEX_RECALL, library_id, orjson.dumps(fields).decode())
 
 
-def begin_switch(tx: Transaction, library: Library, embedder: str, chunk_chars: int, job_id: int) -> Library:
-    """Sets the embedder and the chunk length, and notes that the documents are to be replaced by a job's drafts;
-    returns the new version of the library."""
-    changed = embedder != library.embedder
+def begin_switch(tx: Transaction, library: Library, wanted: Library, job_id: int) -> Library:
+    """Sets the first stage's embedder, its dimension and the chunk length, as in `wanted`, and notes that the documents
+    are to be replaced by a job's drafts; returns the new version of the library."""
+    changed = wanted.embedder != library.embedder
     library = replace(
         library,
-        embedder=embedder,
-        chunk_chars=chunk_chars,
+        embedder=wanted.embedder,
+        dimension=wanted.dimension,
+        chunk_chars=wanted.chunk_chars,
         switch_job=job_id,
         embedder_label=tx.label if changed else library.embedder_label,
     )
     tx.db.execute(
-        "UPDATE libraries SET embedder = ?, chunk_chars = ?, switch_job = ?, embedder_label = ? WHERE library_id = ?",
-        (embedder, chunk_chars, job_id, library.embedder_label, library.library_id),
-    )
+        "UPDATE libraries SET embedder = ?, dimension = ?, chunk_chars = ?, switch_job = ?, embedder_label = ?"
+        " WHERE library_id = ?",
+        (
+            library.embedder, library.dimension, library.chunk_chars, job_id, library.embedder_label,
+            library.library_id,
+        ),
+    )  # fmt: skip
     tx.catalogue = tx.catalogue.replaced(library)
     return library
 
