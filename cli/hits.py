@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,7 +34,16 @@ def place(hit: dict[str, Any]) -> str:
     if not isinstance(path, str) or not path:
         return str(hit["document_id"])
     line = _line(hit, 0)
+    path = _from_here(path)
     return path if line is None else f"{path}:{line}"
+
+
+def _from_here(path: str) -> str:
+    """The path, relative to the current folder if it is below it."""
+    try:
+        return path.removeprefix(os.getcwd().rstrip("/") + "/")
+    except OSError:  # the current folder is gone
+        return path
 
 
 def _line(hit: dict[str, Any], within: int) -> int | None:
@@ -48,13 +58,10 @@ def _line(hit: dict[str, Any], within: int) -> int | None:
     return line + int(before) + within
 
 
-def grep_line(hit: dict[str, Any], folder: str) -> str:
-    """A hit as `PATH:LINE:TEXT`, where editors jump to: the line of its passage that has most words of the query. Paths
-    below `folder` are relative to it."""
+def grep_line(hit: dict[str, Any]) -> str:
+    """A hit as `PATH:LINE:TEXT`, where editors jump to: the line of its passage that has most words of the query."""
     path = (hit.get("metadata") or {}).get("path")
-    name = path if isinstance(path, str) and path else str(hit["document_id"])
-    if name.startswith(inside := folder.rstrip("/") + "/"):
-        name = name[len(inside) :]
+    name = _from_here(path) if isinstance(path, str) and path else str(hit["document_id"])
     passage = hit.get("passage") or {}
     shown = passage.get("text") or ""
     words = {shown[start:end].casefold() for start, end in passage.get("marks") or ()}

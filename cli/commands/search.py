@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -247,9 +246,8 @@ def _print_lines(answer: _Answer) -> None:
     """Prints the hits as `grep -n` does."""
     from ..hits import grep_line
 
-    folder = os.getcwd()
     for hit in answer.hits():
-        print(grep_line(hit, folder))
+        print(grep_line(hit))
 
 
 def _show(answer: _Answer, *, verbose: bool, by_chunk: bool) -> None:
