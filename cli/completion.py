@@ -54,6 +54,11 @@ def sources(client: Client) -> Iterator[Name]:
         yield each["name"], f"{each['state']}, from {each['url']}"
 
 
+def syncs(client: Client) -> Iterator[Name]:
+    for each in client.syncs():
+        yield each["name"], f"{each['state']}, {each['path']}"
+
+
 def schedules(client: Client) -> Iterator[Name]:
     for each in client.schedules():
         yield each["name"], f"{each['cron']} {each['kind']}"
@@ -82,6 +87,7 @@ NAMES: Final[dict[str, Callable[[Client], Iterable[Name]]]] = {
     "consumer": consumers,
     "relay": relays,
     "source": sources,
+    "sync": syncs,
     "schedule": schedules,
     "job": jobs,
     "kind": kinds,
