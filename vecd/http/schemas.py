@@ -247,7 +247,12 @@ _CONNECTOR = {
     "retrying": COUNT,
 }
 _BATCH_ITEM: Schema = {
-    "anyOf": [ref("NewDocument"), ref("Deletion"), {"description": "Anything else gets an error of its own."}]
+    "anyOf": [
+        ref("NewDocument"),
+        ref("Deletion"),
+        ref("Creation"),
+        {"description": "Anything else gets an error of its own."},
+    ]
 }
 #: Of a file, from 1.
 _LINE: Schema = {"type": "integer", "minimum": 1, "maximum": limits.LINE_MAX}
@@ -354,6 +359,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Deletion": closed(
         {"op": {"const": "delete"}, "id": _ID_GIVEN},
         description="In a batch or stream: deletes the document.",
+    ),
+    "Creation": closed(
+        {"op": {"const": "create"}},
+        {"settings": MAP},
+        description="As the first in a stream or batch that may create its library: the settings that it then gets, as"
+        " in NewLibrary. A library that exists does not change.",
     ),
     "Document": record(
         {
