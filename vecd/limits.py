@@ -306,7 +306,7 @@ SPOOL_FREE_BYTES_MIN: Final = 256 * MIB
 REEMBED_DOCUMENTS: Final = 256
 REEMBED_AT_SWITCH: Final = 256
 #: Chunks that one transaction of the switch removes and adds: a few hundredths of a second.
-REEMBED_SWITCH_CHUNKS: Final = 512
+REEMBED_SWITCH_CHUNKS: Final = 256
 #: Documents that the first attempt to begin a switch may embed with a slow embedder; twice as many with each attempt.
 REEMBED_AT_SWITCH_SLOW: Final = 16
 #: Rows of the log, and of documents, that one step of a verify checks.

@@ -31,6 +31,8 @@ _QUERY_KEYS = (
     "library", "libraries", "passage_chars",
 )  # fmt: skip
 _KEYS_HINT = f"the keys of a query are {', '.join(_QUERY_KEYS)}; others are passed through"
+#: How similar a key is to one of a query, of 1, if it is probably misspelt: query_id is not.
+_MISSPELT = 0.8
 #: The keys of a hit.
 _HIT_KEYS = frozenset(
     ("rank", "score", "document_id", "chunk_id", "title", "text", "metadata", "passage", "line", "path")
@@ -342,6 +344,7 @@ class _Query(NamedTuple):
 def _query(line: Line) -> _Query:
     """Parses a line of --stdin: a text, or an object with a query and overrides of the options. Raises VecError
     `invalid_request`, naming the line."""
+    from vecd.json_values import id_text
     from vecd.wire import strict_json
 
     load_orjson()
@@ -361,6 +364,8 @@ def _query(line: Line) -> _Query:
         raise VecError(
             Code.INVALID_REQUEST, f"{where}: the key {key!r} is one of a hit, and cannot be passed through", _KEYS_HINT
         )
+    if "like" in fields:
+        fields["like"] = id_text(fields["like"])
     if isinstance(fields.get("where"), str):
         fields["where"] = [fields["where"]]
     if "vector" in given:
@@ -372,10 +377,10 @@ def _query(line: Line) -> _Query:
 
 def _warn_similar(key: str, where: str) -> None:
     """Warns of a key that is passed through and may be a misspelt one of a query."""
-    from vecd.errors import nearest
+    import difflib
 
-    if (close := nearest(key, _QUERY_KEYS)) is not None:
-        options.say(f"warning: {where}: the key {key!r} is passed through to the hits; did you mean {close!r}?")
+    for close in difflib.get_close_matches(key[:20], _QUERY_KEYS, 1, _MISSPELT):
+        options.say(f"warning: {where}: the key {key!r:.60} is passed through to the hits; did you mean {close!r}?")
 
 
 def _vector(given: Any, where: str) -> bytes:

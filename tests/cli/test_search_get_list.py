@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -276,6 +277,41 @@ def test_scores_are_numbers_and_the_order_right_however_large_or_small_the_vecto
         assert found(hits) == ["same", "opposite"]
 
 
+def test_a_query_needs_no_quotes_and_a_dash_is_text_behind_two(instance: Instance, texts: str) -> None:
+    quoted = instance.objects("search", "rotate logs -k", "-l", texts)
+    assert instance.objects("search", "-l", texts, "--", "rotate", "logs", "-k") == quoted
+    assert instance.objects("search", "rotate", "logs", "-l", texts, "-k", "1", "at", "night")[0]["rank"] == 1
+
+
+def test_a_vector_is_read_from_a_file_or_from_stdin(
+    instance: Instance, libraries: dict[str, str], tmp_path: Path
+) -> None:
+    given = json.dumps([1, 0, 0, 0, 0, 0, 0, 0.5])
+    library = libraries["cosine"]
+    expected = instance.objects("search", "-l", library, "--vector", given)
+    path = tmp_path / "vector.json"
+    path.write_text(given.replace(", ", ",\n "))
+    assert instance.objects("search", "-l", library, "--vector", f"@{path}") == expected
+    assert instance.objects("search", "-l", library, "--vector", "-", stdin=f"{given}\n") == expected
+    for wrong, told in (
+        ("@/no/such", "cannot read /no/such"),
+        (f"@{tmp_path}", "Is a directory"),
+        ("@", "cannot read"),
+    ):
+        done = instance.vec("search", "-l", library, "--vector", wrong, status=2)
+        assert (done.stdout, told in done.stderr) == ("", True), done.stderr
+    path.write_bytes(b"\xff")
+    assert "it is not UTF-8" in instance.vec("search", "-l", library, "--vector", f"@{path}", status=2).stderr
+    assert "not a vector" in instance.vec("search", "-l", library, "--vector", "-", stdin="", status=2).stderr
+
+
+def test_like_prints_what_is_similar_and_an_unknown_id_is_exit_4(instance: Instance, texts: str) -> None:
+    hits = instance.objects("search", "-l", texts, "--like", "logs")
+    assert sorted(found(hits)) == ["cron", "csv", "mail"]
+    done = instance.vec("search", "-l", texts, "--like", "nobody", status=4)
+    assert f"document 'nobody' does not exist in library '{texts}'" in done.stderr
+
+
 # --- queries from stdin ---------------------------------------------------------------------------------------------
 
 
@@ -304,6 +340,24 @@ def test_a_query_may_be_bare_or_an_object_with_k_mode_or_vector(instance: Instan
     assert [each for each in by_query if each[0] == "mail"] == [("mail", 1, "mail")]
     assert by_query[-1] == (None, 1, "csv")
     assert len([each for each in by_query if each[0] == "every night"]) == len(TEXTS) + 1
+
+
+def test_what_is_no_key_of_a_query_is_passed_through_to_its_hits(instance: Instance, texts: str) -> None:
+    lines: list[dict[str, Any]] = [
+        {"id": 7, "query": "mail", "k": 1, "tags": ["a", {"b": None}]},
+        {"like": "mail", "k": 1, "offset": 1, "query_id": "x"},
+        {"query": "mail", "title": "t"},
+        {"query": "mail", "k": 1, "wher": "n = 1"},
+    ]
+    done = instance.vec("search", "-l", texts, "--stdin", stdin=ndjson(lines), status=3)
+    first, second, third = (json.loads(line) for line in done.stdout.splitlines())
+    assert list(first) == ["query", "id", "tags", *HIT]
+    assert (first["query"], first["id"], first["tags"]) == ("mail", 7, ["a", {"b": None}])
+    assert (second["query"], second["query_id"], second["rank"]) == (None, "x", 2)
+    assert third["wher"] == "n = 1"
+    told = done.stderr.splitlines()
+    assert "vec: stdin:3: the key 'title' is one of a hit, and cannot be passed through (invalid_request)" in told
+    assert any("stdin:4: the key 'wher' is passed through to the hits; did you mean 'where'?" in line for line in told)
 
 
 def test_a_query_is_answered_while_stdin_stays_open(instance: Instance, texts: str) -> None:

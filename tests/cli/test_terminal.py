@@ -209,7 +209,10 @@ def test_no_hits_is_said_on_stderr_with_the_reason(instance: Instance) -> None:
     empty = fresh(instance)
     words = fresh(instance, embedder="none")
     instance.vec("ingest", "-l", words, stdin='{"id": "a", "text": "rotate the logs", "vector": [1]}\n')
+    vectors = fresh(instance, embedder="none")
+    instance.vec("ingest", "-l", vectors, stdin='{"id": "a", "vector": [1]}\n')
     for arguments, why in (
+        (["word", "-l", vectors], f"library '{vectors}' holds no text, only vectors, which need a query's vector"),
         (["word", "-l", empty], f"library '{empty}' is empty"),
         (["word", "-w", "id = x"], "no document matches the filter"),
         (["word", "--since", "now"], "no document has changed since now"),

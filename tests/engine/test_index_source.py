@@ -67,7 +67,7 @@ def checkpoint(database: Database) -> None:
 
 
 def test_between_two_pages_no_read_transaction_holds_the_write_ahead_log(database: Database, tmp_path: Path) -> None:
-    source = _LibrarySource(database, Damage(database), tmp_path, database.catalogue.find("notes"), 2)
+    source = _LibrarySource(database, Damage(database), tmp_path, database.catalogue.find("notes"))
     with source.read() as stored, source.read_text() as text:
         checkpoint(database)
         for _ in stored.pages(stored.labels):
@@ -79,7 +79,7 @@ def test_between_two_pages_no_read_transaction_holds_the_write_ahead_log(databas
 def test_rows_that_the_vacuum_deletes_meanwhile_are_left_out_and_the_others_are_right(
     database: Database, tmp_path: Path
 ) -> None:
-    source = _LibrarySource(database, Damage(database), tmp_path, database.catalogue.find("notes"), 2)
+    source = _LibrarySource(database, Damage(database), tmp_path, database.catalogue.find("notes"))
     with source.read() as stored, source.read_text() as text:
         assert len(stored.labels) == len(text.labels) == COUNT
         pages = stored.pages(stored.labels)
@@ -98,7 +98,7 @@ def test_rows_that_the_vacuum_deletes_meanwhile_are_left_out_and_the_others_are_
 
 def test_damaged_vectors_are_left_out_and_no_others_whatever_their_length(database: Database, tmp_path: Path) -> None:
     library, found_damage = database.catalogue.find("notes"), Damage(database)
-    source = _LibrarySource(database, found_damage, tmp_path, library, 2)
+    source = _LibrarySource(database, found_damage, tmp_path, library)
     with source.read() as stored:
         flipped, short, empty = (int(stored.labels[place]) for place in (3, 5, documents.PAGE_ROWS + 7))
 

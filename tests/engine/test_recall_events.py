@@ -41,7 +41,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[[], Database]]:
 
 
 def source(database: Database) -> _LibrarySource:
-    return _LibrarySource(database, Damage(database), Path("unused"), database.catalogue.find("notes"), 1)
+    return _LibrarySource(database, Damage(database), Path("unused"), database.catalogue.find("notes"))
 
 
 def reported(recall: float, promise: float = 0.98) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.index_source import KINDS, WAIT_S, Driven, Gate, MemorySource, NeverCeasing, check, spec
 from vecd.errors import VecError
+from vecd.index import builder
+from vecd.index.local.flat import Flat
 from vecd.index.policy import Tuning
 from vecd.index.pools import Pools, make_pools
 from vecd.index.requests import Replaced, SearchOptions
@@ -412,7 +414,9 @@ def replace(driven: Driven) -> None:
     labels = np.array(sorted(source.vectors)[:-1], np.int64)
     vectors = some(len(labels))
     source.vectors.update(zip(labels.tolist(), vectors, strict=True))
-    write.replaced = Replaced(lambda: (labels, vectors), source.generation)
+    taken = Flat(driven.live.spec.dimension, driven.live.spec.space)
+    taken.add(labels, builder.prepared(driven.live.spec, vectors))
+    write.replaced = Replaced(lambda: taken, source.generation)
     driven.live.write(write)
 
 

@@ -183,7 +183,7 @@ def test_what_cannot_be_reembedded_is_refused_when_it_is_submitted(client: Clien
         ({"embedder": "hash"}, "fixed", "invalid_request"),
         ({"embedder": "none"}, "fixed", "unsupported"),
         ({"embedder": "nonesuch"}, "fixed", "unsupported"),
-        ({"embedder": "hash"}, "own", "unsupported"),
+        ({"embedder": "hash", "first_embedder": "nonesuch"}, "own", "unsupported"),
         ({"chunk_chars": 10}, "fixed", "invalid_request"),
     ):
         with pytest.raises(VecError) as refusal:

@@ -75,6 +75,7 @@ class _State:
         self._vectors = vectors
         self.seq = seq
         self.generation = source.generation
+        self.dimension = None
         self.labels: Labels = np.fromiter(vectors, np.int64, len(vectors))  # assigned in order, so they ascend
         self.firsts = self.labels  # every document has one chunk
 

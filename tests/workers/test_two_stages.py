@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.support import history
 from tests.support.instance import Instance
 from tests.support.waiting import until
 from vecd.client import Client
-from vecd.errors import VecError
+from vecd.errors import Code, VecError
 from vecd.text import embedders
 
 from .deep_embedder import DIMENSION, Deep
@@ -200,3 +201,94 @@ def test_a_library_with_one_stage_waits_for_its_slow_embedder(stage: Stage) -> N
                 client.create_library("other", embedder="deep", first_embedder=first)
         with pytest.raises(VecError, match="no first embedder"):
             client.create_library("other", embedder="none", first_embedder="hash")
+
+
+# --- reembed --------------------------------------------------------------------------------------------------------
+
+
+def reembed(client: Client, **params: Any) -> dict[str, Any]:
+    (job,) = client.wait_for_jobs([client.submit_job("reembed", params, library="lib")["job_id"]])
+    assert job["state"] == "completed", job
+    result: dict[str, Any] = job["result"]
+    return result
+
+
+def dimensions(client: Client, ids: Iterable[str]) -> set[int]:
+    """Those of the stored vectors of documents."""
+    found = client.get(list(ids), "lib", vectors=True)
+    return {len(chunk["vector"]) // 4 for each in found if each is not None for chunk in each["chunks"]}
+
+
+def test_a_reembed_adds_a_second_stage_and_takes_it_away_without_touching_the_documents(stage: Stage) -> None:
+    with stage.instance.connect() as client:
+        client.create_library("lib", embedder="hash")
+        ingest(client, _TEXTS)
+        assert reembed(client, embedder="deep") == {
+            "documents": 0, "embedder": "deep", "chunk_chars": 1_000, "embedded": 4,
+        }  # fmt: skip
+        shown = client.library("lib")
+        assert (shown["embedder"], shown["first_embedder"]) == ("deep", "hash")
+        assert found(client, "feline", mode="vector", k=1) == ["cat"]
+        assert reembed(client, embedder="hash")["documents"] == 0
+        assert client.library("lib")["first_embedder"] is None
+        ingest(client, {"new": "something new"})
+        assert found(client, "something", mode="vector", k=1) == ["new"]
+        (job,) = client.wait_for_jobs([client.submit_job("verify")["job_id"]])
+        assert job["result"]["problems"] == 0
+        types = [event["type"] for event in history.log_of(client)]
+        assert (types.count("document.updated"), types.count("library.embedded")) == (0, 1)
+
+
+def test_a_reembed_can_change_the_dimension_while_searches_and_writes_go_on(stage: Stage) -> None:
+    texts = {f"d{n:03}": f"cats and number {n}" for n in range(600)}
+    with stage.instance.connect() as client, stage.instance.connect() as other, stage.instance.connect() as writer:
+        client.create_library("lib", embedder="hash", index="hnsw")
+        ingest(client, {**texts, **_TEXTS})
+        stop = threading.Event()
+        answers: list[int] = []
+        written: list[str] = []
+
+        def search() -> None:
+            while not stop.is_set():
+                answers.append(len(list(other.search("feline", library="lib", mode="vector", k=604))))
+
+        def write() -> None:
+            while not stop.is_set():
+                try:
+                    ingest(writer, {f"w{len(written)}": "written meanwhile"})
+                except VecError as error:  # prepared for the earlier embedder, and the new one is slow
+                    assert error.code == Code.BUSY
+                else:
+                    written.append(f"w{len(written)}")
+
+        threads = [threading.Thread(target=each) for each in (search, write)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(answers) > 2 and len(written) > 2, "searches and writes")
+        result = reembed(client, embedder="deep", first_embedder="none")
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert result["documents"] >= 604
+        assert set(answers) == {604}  # nothing was ever missing
+        assert client.library("lib")["dimension"] == DIMENSION
+        assert dimensions(client, [*texts, *_TEXTS, *written]) == {DIMENSION}
+        assert found(client, "feline", mode="vector", k=1) == ["cat"]
+        assert len(list(client.search("feline", library="lib", mode="vector", k=10_000))) == 604 + len(written)
+    stage.kill()
+    with stage.instance.connect() as client:
+        assert found(client, "feline", mode="vector", k=1) == ["cat"]
+        assert reembed(client, embedder="hash")["documents"] == 604 + len(written)
+        assert dimensions(client, [*texts, *_TEXTS, *written]) == {256}
+        (job,) = client.wait_for_jobs([client.submit_job("verify")["job_id"]])
+        assert job["result"]["problems"] == 0
+
+
+def test_a_vector_without_a_text_cannot_be_given_another_dimension(stage: Stage) -> None:
+    with stage.instance.connect() as client:
+        client.create_library("lib", embedder="none", dimension=2)
+        client.ingest([{"id": "point", "vector": [0.0, 1.0]}], "lib")
+        (job,) = client.wait_for_jobs([client.submit_job("reembed", {"embedder": "hash"}, library="lib")["job_id"]])
+        assert (job["state"], job["error"]["code"]) == ("failed", "unsupported")
+        assert "document 'point' has a chunk without a text or title" in job["error"]["message"]
+        assert client.library("lib")["dimension"] == 2

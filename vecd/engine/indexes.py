@@ -49,12 +49,12 @@ log = logging.getLogger("vecd.index")
 class _Stored:
     """A library's living vectors as of one seq."""
 
-    def __init__(self, database: Database, damage: Damage, library_id: int, dimension: int) -> None:
-        self._database, self._damage, self._dimension = database, damage, dimension
+    def __init__(self, database: Database, damage: Damage, library_id: int) -> None:
+        self._database, self._damage = database, damage
         with database.read_transaction() as db:
             self.seq = events.head(db)
             self.labels, self.firsts = documents.living_chunks(db, library_id)
-            self._drafted, self.generation = reembed.drafted(db, library_id)
+            self._drafted, self.generation, self.dimension = reembed.drafted(db, library_id)
 
     def pages(self, labels: Labels) -> Iterator[tuple[Labels, Floats]]:
         for page in _paged(labels):
@@ -62,19 +62,19 @@ class _Stored:
                 found = []
                 if self._drafted is not None and page[0] <= self._drafted.last_label:
                     old = int(np.searchsorted(page, self._drafted.last_label, "right"))
-                    found.append(self._drafted.read(db, page[:old], self.firsts, 4 * self._dimension))
+                    found.append(self._drafted.read(db, page[:old], self.firsts, 4 * self.dimension))
                     page = page[old:]
                 found += documents.vectors(db, documents.kept(db, page), left_out)
             for its_labels, packed in found:
-                if len(packed) != 4 * len(its_labels) * self._dimension:
+                if len(packed) != 4 * len(its_labels) * self.dimension:
                     raise VecError(
                         Code.DAMAGED,
                         f"vectors of the chunks {its_labels[0]} to {its_labels[-1]} are damaged in the store: they have"
-                        f" {len(packed):,} bytes, and {len(its_labels):,} of {self._dimension} dimensions have"
-                        f" {4 * len(its_labels) * self._dimension:,}",
+                        f" {len(packed):,} bytes, and {len(its_labels):,} of {self.dimension} dimensions have"
+                        f" {4 * len(its_labels) * self.dimension:,}",
                         "`vec verify` lists the damage; restore a backup, or ingest these documents again",
                     )
-                yield its_labels, np.frombuffer(packed, "<f4").reshape(len(its_labels), self._dimension)
+                yield its_labels, np.frombuffer(packed, "<f4").reshape(len(its_labels), self.dimension)
 
 
 class _StoredText:
@@ -102,11 +102,10 @@ def _paged(labels: Labels) -> Iterator[Labels]:
 class _LibrarySource:
     """The store as the source of a LiveIndex (index/source.py)."""
 
-    def __init__(self, database: Database, damage: Damage, folder: Path, library: Library, dimension: int) -> None:
+    def __init__(self, database: Database, damage: Damage, folder: Path, library: Library) -> None:
         self._database = database
         self._damage = damage
         self._library = library
-        self._dimension = dimension
         self.path = folder / f"{library.library_id}.index"
         self.identity = {"log": database.log_id, "library": library.library_id}
         self.text_path = folder / f"{library.library_id}.text"
@@ -114,7 +113,7 @@ class _LibrarySource:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[_Stored]:
-        yield _Stored(self._database, self._damage, self._library.library_id, self._dimension)
+        yield _Stored(self._database, self._damage, self._library.library_id)
 
     @contextlib.contextmanager
     def read_text(self) -> Iterator[_StoredText]:
@@ -180,7 +179,7 @@ class Indexes:
 
     def _make(self, library: Library) -> LiveIndex:
         spec = spec_of(library)
-        source = _LibrarySource(self._database, self._damage, self._folder, library, spec.dimension)
+        source = _LibrarySource(self._database, self._damage, self._folder, library)
         self._known.add(library.library_id)
         return LiveIndex(spec, self._pools, source, self._discard)
 

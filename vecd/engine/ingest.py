@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from .. import limits
 from ..errors import Code, VecError
 from ..store import documents as store
@@ -161,7 +163,9 @@ def writing(
     log's head. It raises VecError `not_found`, `busy` or `dimension_mismatch`."""
 
     def write(tx: Transaction) -> tuple[list[Outcome], int]:
-        if not batch.texts and library.library_id == 0:  # nothing to add to a library that does not exist yet
+        if (
+            not batch.texts and not batch.creates and library.library_id == 0
+        ):  # nothing to add to a library that does not exist yet
             return [Outcome(entry.index, entry.id, "unchanged", None) for entry in batch.entries], tx.seq
         new = library.library_id == 0 and library.name not in tx.catalogue.by_name
         target = current_library(tx, library)
@@ -184,8 +188,14 @@ def _embed_again(engine: Engine, library: Library, batch: DocumentBatch) -> None
         raise VecError(Code.BUSY, f"library {library.name!r} was re-embedded meanwhile", "send it again")
     embedder = engine.embedder(library.embedder)
     assert embedder is not None
-    batch.vectors = batch.vectors.copy()
-    batch.vectors[batch.embedded] = embedder.embed([batch.indexed[row] or "" for row in batch.embedded])
+    made = embedder.embed([batch.indexed[row] or "" for row in batch.embedded])
+    if len(batch.embedded) < len(batch.vectors) and made.shape[1] != batch.vectors.shape[1]:
+        raise VecError(Code.BUSY, f"library {library.name!r} was re-embedded meanwhile", "send it again")
+    vectors = np.empty((len(batch.vectors), made.shape[1]), np.float32)
+    if len(batch.embedded) < len(vectors):
+        vectors[:] = batch.vectors
+    vectors[batch.embedded] = made
+    batch.vectors = vectors
     batch.sums = None  # the sums of the earlier vectors
 
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from ..store.catalogue import Library
 from ..text import embedders
 from ..text.analysis import TextQuery, analyzer
+from .engine import Engine
 from .search import Query, SearchResult
 
 
-def why(libraries: Sequence[Library], query: Query, found: SearchResult, since: str | None) -> str:
+def why(engine: Engine, libraries: Sequence[Library], query: Query, found: SearchResult, since: str | None) -> str:
     """The most likely reason why `found`, the result of `query` in these libraries, has no hits."""
     which = f"library {libraries[0].name!r}" if len(libraries) == 1 else f"each of {len(libraries):,} libraries"
     if not libraries:
@@ -30,7 +31,17 @@ def why(libraries: Sequence[Library], query: Query, found: SearchResult, since: 
         return f"{which} has no other document"
     if query.text is None or found.mode == "vector":
         return "no document has a vector that could be compared"
+    if all(_without_text(engine, library) for library in libraries):
+        return f"{which} holds no text, only vectors, which need a query's vector"
     return _no_words(libraries, query, query.text)
+
+
+def _without_text(engine: Engine, library: Library) -> bool:
+    """Whether no chunk has a word, as far as the index knows."""
+    if not library.chunks:
+        return True
+    text = engine.indexes.of(library).describe()["text"]
+    return bool(text["state"] == "ready" and text["chunks"] == text["dead"])
 
 
 def _nothing_selected(query: Query, since: str | None) -> str:

@@ -38,7 +38,7 @@ class _Stored:
     """The second vectors of a library as of one commit."""
 
     def __init__(self, database: Database, damage: Damage, library_id: int, dimension: int) -> None:
-        self._database, self._damage, self._dimension = database, damage, dimension
+        self._database, self._damage, self.dimension = database, damage, dimension
         with database.read_transaction() as db:
             self.seq = events.head(db)
             self.labels, self.firsts, self.generation = store.labels(db, library_id)
@@ -47,7 +47,7 @@ class _Stored:
         for start in range(0, len(labels), documents.PAGE_ROWS):
             page = labels[start : start + documents.PAGE_ROWS]
             with self._damage.collecting(VECTOR) as left_out, self._database.read_transaction() as db:
-                found = store.vectors(db, page, self._dimension, left_out)
+                found = store.vectors(db, page, self.dimension, left_out)
             yield found
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..errors import VecError
+from ..errors import Code, VecError
 from ..index.live_index import LiveIndex
 from ..index.recall_monitor import figures, recall_of
 from ..index.requests import SearchOptions
@@ -56,8 +56,13 @@ async def measure(engine: Engine, library: Library) -> dict[str, Any] | None:
     labels = await asyncio.wrap_future(live.labels())
     drawn = np.random.default_rng(seed).permutation(labels)[:_TEXTS]
     sorts = await engine.read(_worded, engine, library, drawn.tolist(), seed) or _near(stored, seed)
-    measured = {name: await _measured(live, queries) for name, queries in sorts.items() if len(queries)}
-    return {**measured, "stored": await _measured(live, stored[:QUERIES], itself=True)}
+    try:
+        measured = {name: await _measured(live, queries) for name, queries in sorts.items() if len(queries)}
+        return {**measured, "stored": await _measured(live, stored[:QUERIES], itself=True)}
+    except VecError as error:
+        if error.code != Code.DIMENSION_MISMATCH:
+            raise
+        return None  # switched to an embedder of another dimension meanwhile
 
 
 def _worded(engine: Engine, library: Library, labels: list[int], seed: int) -> dict[str, Floats]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class Built:
     """A new structure. A Flat becomes the tail."""
 
     structure: Structure | Flat
+    spec: Spec  # of the dimension that the vectors have
     last_label: int  # the last that it covers
     generation: int  # of the store that it was read from
 
@@ -59,6 +60,7 @@ class BuildCancelled(Exception):
 def load(spec: Spec, source: Source, stopped: Callable[[], bool]) -> Loaded:
     """Loads the current vectors: the structure of the snapshot, if there is one, and the rest as the tail."""
     with source.read() as stored:
+        spec = _of_dimension(spec, stored)
         structure, damage = _restored(spec, source, stored)
         missing = stored.labels
         if structure is not None:
@@ -76,6 +78,7 @@ def build(
     """Builds a structure of all vectors in the store; for fewer than `rows_min` rows, a Flat."""
     make = KINDS[spec.kind].make
     with source.read() as stored, native.threads(native.CORES):
+        spec = _of_dimension(spec, stored)
         small = len(stored.labels) < rows_min
         structure: Structure | Flat = Flat(spec.dimension, spec.space) if make is None or small else make(spec)
         if not isinstance(structure, Flat) and KINDS[spec.kind].train_rows:
@@ -90,7 +93,7 @@ def build(
             progress(done / len(stored.labels))
     if not isinstance(structure, Flat):
         structure.finish()
-    return Built(structure, int(stored.labels[-1]) if len(stored.labels) else -1, stored.generation)
+    return Built(structure, spec, int(stored.labels[-1]) if len(stored.labels) else -1, stored.generation)
 
 
 def save(spec: Spec, source: Source, structure: Structure, seq: int, generation: int) -> None:
@@ -127,6 +130,10 @@ def _sample(spec: Spec, stored: Stored, rows: int, stopped: Callable[[], bool]) 
     if len(labels) > rows:
         labels = np.sort(np.random.default_rng(_SEED).choice(labels, rows, replace=False))
     return np.concatenate([vectors for _, vectors in _pages(spec, stored, labels, stopped)])
+
+
+def _of_dimension(spec: Spec, stored: Stored) -> Spec:
+    return spec if stored.dimension is None else replace(spec, dimension=stored.dimension)
 
 
 def described(spec: Spec) -> dict[str, Any]:

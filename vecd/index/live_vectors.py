@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,7 @@ class LiveVectors:
     def adopt(self, loaded: Loaded) -> None:
         """Takes over the loaded vectors."""
         self.structure, self.tail = loaded.structure, loaded.tail
+        self.spec = replace(self.spec, dimension=loaded.tail.dimension)
         self.documents = DocumentMap(loaded.firsts)
         self._last_label = loaded.tail.last_label
         if loaded.structure is not None:
@@ -150,12 +152,13 @@ class LiveVectors:
         self._recount()
         return removed
 
-    def replace(self, labels: Labels, vectors: Floats) -> None:
-        """Replaces all vectors: labels of shape (n,), ascending, of which only those remain that are alive; vectors of
-        shape (n, dimension). There is no structure afterwards."""
-        kept = np.isin(labels, self.alive)
-        self.structure, self.tail = None, Flat(self.spec.dimension, self.spec.space)
-        self.tail.add(labels[kept], builder.prepared(self.spec, vectors[kept]))
+    def replace(self, vectors: Flat) -> None:
+        """Replaces all vectors, also by those of another dimension: by these, prepared as `builder.prepared` does, of
+        which only those remain that are alive. There is no structure afterwards. It takes over `vectors`."""
+        gone = np.setdiff1d(vectors.alive, self.alive, assume_unique=True)
+        self.structure, self.tail = None, vectors
+        self.spec = replace(self.spec, dimension=vectors.dimension)
+        vectors.remove(gone)
         self._recount()
 
     def note_removals(self, noted: bool) -> None:

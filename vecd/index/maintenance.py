@@ -37,7 +37,6 @@ from .mailbox import Mailbox
 from .policy import Action, Decision, Figures, StructureFigures, Tuning
 from .pools import Pools
 from .recall_tracker import RecallTracker
-from .rows import Floats, Labels
 from .source import Rebuilt, Source
 from .structure import Spec
 
@@ -285,9 +284,9 @@ class Maintenance:
         self.running = None
         self.seq = loaded.seq
 
-    def replace(self, vectors: Callable[[], tuple[Labels, Floats]], generation: int) -> None:
+    def replace(self, vectors: Callable[[], Flat], generation: int) -> None:
         """Replaces all vectors by those of another generation. A build that is running starts again."""
-        self._vectors.replace(*vectors())
+        self._vectors.replace(vectors())
         self.generation = generation
         self._recall.structure_changed(other_index=True)
         self._saved_rows = 0
@@ -309,6 +308,7 @@ class Maintenance:
                     lambda: self.builds_stopped or stopped(),
                     self._make_progress,
                 )
+                spec = built.spec
                 vectors = self._mailbox.call(functools.partial(self._swap, spec, built)).result()
             native.trim_heap()  # frees the old structure and the tail
             has_snapshot = KINDS[spec.kind].restore is not None and not isinstance(built.structure, Flat)

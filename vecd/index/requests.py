@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 from .fulltext.inverted_index import TermQuery
 from .fulltext.segments import TermCounts
+from .local.flat import Flat
 from .rows import Floats, Labels, Ranked, Selection
 
 
 class Replaced(NamedTuple):
-    """Other vectors for the chunks of a library. `vectors` returns labels, ascending, and vectors of shape
-    (n, dimension); labels that are no longer alive may be among them."""
+    """Other vectors for the chunks of a library, prepared as `builder.prepared` does; labels that are no longer alive
+    may be among them. The index takes over what `vectors` returns: it is called once."""
 
-    vectors: Callable[[], tuple[Labels, Floats]]
+    vectors: Callable[[], Flat]
     generation: int  # as `Stored.generation` from now on
 
 

@@ -55,6 +55,10 @@ class Stored(Protocol):
         """Ascending."""
 
     @property
+    def dimension(self) -> int | None:
+        """Of the vectors, which may have changed since the index was configured; None: it has not."""
+
+    @property
     def generation(self) -> int:
         """Grows whenever the vectors of labels are replaced. A structure of an earlier generation is not used."""
 

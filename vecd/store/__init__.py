@@ -4,7 +4,7 @@
     database.py   write_queue.py       the writer thread, group commit, read connections, after-commit hook
     catalogue.py   transaction.py      what the rest of the program sees of the store
     libraries.py   documents.py   events.py   consumers.py   retention.py      statements, by table
-    patch.py   rename.py               updates of metadata; new names of libraries
+    patch.py   rename.py   copy.py     updates of metadata; new names and copies of libraries
     jobs.py   job_transitions.py   schedules.py   reembed.py                   statements of background jobs
     integrity.py   checksums.py   file_identity.py                             consistency checks
     backup.py   restore.py

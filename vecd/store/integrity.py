@@ -108,7 +108,10 @@ def documents(db: apsw.Connection, catalogue: Catalogue, after: int, count: int)
     for label, number, library_id, alive, packed_id, title, metadata, wanted, lines in rows:
         library = catalogue.by_id.get(library_id)
         there = [its[each] for each in range(label, label + number) if each in its]
-        problems = [*_outline(packed_id, title, metadata, number, lines, wanted), *_chunks(there, number, library)]
+        problems = [
+            *_outline(packed_id, title, metadata, number, lines, wanted),
+            *_chunks(there, number, library if alive else None),
+        ]
         if problems:
             name = "?" if library is None else library.name
             version = "document" if alive else "a former version of document"
@@ -141,7 +144,9 @@ def _outline(
 
 def _chunks(there: list[Any], number: int, library: Library | None) -> list[str]:
     """The problems of a document's chunks: their number, and each text and vector against its checksum."""
-    size = None if library is None or library.dimension is None else 4 * library.dimension
+    # Former versions may be of an embedder with another dimension, and so are those that a reembed has yet to replace.
+    dimension = None if library is None or library.switch_job is not None else library.dimension
+    size = None if dimension is None else 4 * dimension
     good = sum(size is None or len(vector) == size for _, vector, _ in there)
     problems = [] if good == number else [f"has {good} good chunks instead of {number}"]
     for place, (text, vector, sums) in enumerate(there):

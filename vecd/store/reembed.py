@@ -22,7 +22,7 @@ import numpy.typing as npt
 import orjson
 
 from ..errors import Code, VecError
-from . import documents, libraries
+from . import documents, libraries, second_stage
 from .catalogue import Library
 from .documents import DocumentBatch, Entry
 from .transaction import Transaction, Vectors
@@ -165,17 +165,18 @@ class DraftedVectors:
         return np.array(found, np.int64), b"".join(vectors)
 
 
-def drafted(db: apsw.Connection, library_id: int) -> tuple[DraftedVectors | None, int]:
-    """The vectors to use in place of the documents' own, None if there are none; and the last label that there was when
-    the library's embedder was last changed."""
-    job_id, last_label = db.execute(
-        "SELECT switch_job, embedder_label FROM libraries WHERE library_id = ?", (library_id,)
+def drafted(db: apsw.Connection, library_id: int) -> tuple[DraftedVectors | None, int, int]:
+    """The vectors to use in place of the documents' own, None if there are none; the last label that there was when the
+    library's embedder was last changed; and the dimension of its vectors."""
+    job_id, last_label, dimension = db.execute(
+        "SELECT switch_job, embedder_label, dimension FROM libraries WHERE library_id = ?", (library_id,)
     ).get
-    return (None if job_id is None or not last_label else DraftedVectors(job_id, last_label)), last_label
+    return (None if job_id is None or not last_label else DraftedVectors(job_id, last_label)), last_label, dimension
 
 
 def joined(drafts: dict[int, bytes], vector_bytes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The vectors of all drafts, as a `Vectors` returns them. `drafts` are by label, in any order."""
+    """The vectors of these drafts, which are by label, in any order: labels, ascending, and vectors of shape (n,
+    dimension)."""
     firsts = np.array(sorted(drafts), np.int64)
     packed = [drafts[label] for label in firsts.tolist()]
     counts = np.array([len(each) // vector_bytes for each in packed], np.int64)
@@ -197,15 +198,15 @@ class Replaced:
 def begin_switch(
     tx: Transaction, library: Library, wanted: Library, job_id: int, after: int, make: Make, made_max: int
 ) -> dict[int, Drafted] | None:
-    """Sets the library's new embedder and chunk length, as in `wanted`. The job has a draft of each document with a
-    label up to `after` (inclusive).
+    """Sets the library's new embedders, dimension and chunk length, as in `wanted`. The job has a draft of each
+    document with a label up to `after` (inclusive).
 
     `make` makes drafts of the others, up to `made_max`; they are stored, and returned. If there are more, this changes
     nothing and returns None. Raises VecError `not_found`, or `busy` if the library was replaced or changed meanwhile.
     """
     now = tx.catalogue.find(library.name)
-    if now.library_id != library.library_id or (now.embedder, now.chunk_chars, now.switch_job) != (
-        library.embedder, library.chunk_chars, None,
+    if now.library_id != library.library_id or (now.embedder, now.chunk_chars, now.second, now.switch_job) != (
+        library.embedder, library.chunk_chars, library.second, None,
     ):  # fmt: skip
         raise VecError(Code.BUSY, f"library {library.name!r} was changed or created again meanwhile", "try again")
     missing = sources(tx.db, library.library_id, after, made_max + 1)
@@ -213,7 +214,9 @@ def begin_switch(
         return None
     made = make(missing) if missing else {}
     keep(tx, job_id, made)
-    libraries.begin_switch(tx, now, wanted.embedder, wanted.chunk_chars, job_id)
+    now = libraries.begin_switch(tx, now, wanted, job_id)
+    if now.second != wanted.second:
+        second_stage.begin(tx, now, wanted.second, wanted.second_dimension)
     return made
 
 

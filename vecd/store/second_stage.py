@@ -176,6 +176,23 @@ def begin(tx: Transaction, library: Library, embedder: str | None, dimension: in
     return library
 
 
+def forget(tx: Transaction, library_id: int, after: int, count: int) -> int | None:
+    """Deletes the second vectors of up to `count` document versions of a library that has one stage, after the label
+    `after` (exclusive); returns the last label, None if no more follow."""
+    if tx.catalogue.by_id[library_id].second is not None:
+        return None
+    rows: list[Any] = tx.db.execute(
+        "SELECT label, chunks FROM documents WHERE library_id = ? AND label > ? ORDER BY label LIMIT ?",
+        (library_id, after, count),
+    ).fetchall()
+    tx.db.execute(
+        "DELETE FROM second_vectors WHERE label IN (SELECT second_vectors.label FROM json_each(?) CROSS JOIN"
+        " second_vectors ON second_vectors.label BETWEEN value ->> 0 AND (value ->> 0) + (value ->> 1) - 1)",
+        (_json(rows),),
+    )
+    return rows[-1][0] if len(rows) == count else None
+
+
 def store(tx: Transaction, library: Library, page: PendingPage, made: dict[int, bytes]) -> bool:
     """Stores the vectors of a page, by label (little-endian float32), and moves the stage on to its end; when that
     completes the library, an event says so. A chunk of the page without a vector never gets one. Returns False, and
@@ -215,7 +232,7 @@ def store(tx: Transaction, library: Library, page: PendingPage, made: dict[int, 
         matrix = np.frombuffer(b"".join(made[label] for label in found), "<f4").reshape(len(found), -1)
         tx.changes.append(_change(tx, now, SecondChange(np.array(found, np.int64), matrix)))
     if waited and now.second_chunks >= now.chunks:
-        data = {"embedder": now.second, "chunks": now.chunks}
+        data = {"embedder": now.described()["embedder"], "chunks": now.chunks}
         events.append(tx, events.LIBRARY_EMBEDDED, now.library_id, orjson.dumps(data).decode())
     return True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import apsw
 import numpy as np
@@ -36,8 +36,8 @@ class Words(Protocol):
         """The terms of the chunks at these positions, which ascend."""
 
 
-#: Returns vectors by label: labels, ascending, and vectors of shape (len(labels), dimension).
-Vectors = Callable[[], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+#: Returns vectors by label, as an index takes them; opaque here.
+Vectors = Callable[[], Any]
 
 
 @dataclass(slots=True)

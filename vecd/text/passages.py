@@ -89,7 +89,7 @@ class PassageFinder:
         first = last = 0
         if matches:
             first, last = _densest(matches, chars * 2 // 3)  # the rest is for what stands around them
-        start = _beginning(text, first, max(0, chars - (last - first)))
+        start = _beginning(text, first, max(0, chars - (last - first)) * 2 // 3)
         if len(text) - start < chars:  # the end of the text
             start = max(0, len(text) - chars)
             space = text.find(" ", start, min(first, start + _WORD_CHARS)) if start else -1

@@ -6,6 +6,7 @@ from typing import Final
 
 from ...errors import Code, VecError, nearest
 from .backup import Backup
+from .copy import Copy
 from .delete import Delete
 from .export import Export
 from .ingest import Ingest
@@ -25,6 +26,7 @@ KINDS: Final[dict[str, JobKind]] = {
     "export": Export(),
     "rebuild": Rebuild(),
     "reembed": Reembed(),
+    "copy": Copy(),
     "snapshot": Snapshot(),
     "backup": Backup(),
     "verify": Verify(),

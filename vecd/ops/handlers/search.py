@@ -132,7 +132,8 @@ async def _answer(call: Call, given: Query, passage_chars: int | None) -> dict[s
     about: dict[str, Any] = {} if found.explain is None else {"explain": found.explain}
     about |= _warned(call, queries, found)
     if not found.ranking:
-        about["no_hits"] = no_hits.why(libraries, queries[0] if names is None else query, found, fields.raw("since"))
+        asked = queries[0] if names is None else query
+        about["no_hits"] = no_hits.why(call.engine, libraries, asked, found, fields.raw("since"))
     if query.k <= limits.PAGE_ITEMS:
         return {"hits": found.hits, **about}
     call.streamed = True
