@@ -17,6 +17,7 @@ from typing import Any, Final
 from tests.bench.measure import sentences, told
 from tests.support.instance import Instance
 from vecd.client import Client
+from vecd.text.embedders import EMBEDDERS
 
 _DOCUMENTS: Final = 1_000
 _QUERIES: Final = 200
@@ -25,8 +26,9 @@ _SINGLE: Final = 20
 
 
 def main() -> None:
-    embedder = sys.argv[1] if len(sys.argv) > 1 else "minilm"
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else _DOCUMENTS
+    given = [*sys.argv[1:], "", ""]
+    embedder = given[0] if given[0] in EMBEDDERS else "minilm"
+    count = int(given[1]) if given[1].isdigit() else _DOCUMENTS
     texts = sentences(count + _SINGLE)
     documents = [{"id": f"d{row}", "text": text} for row, text in enumerate(texts)]
     with Instance() as instance:
