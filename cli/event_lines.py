@@ -14,6 +14,14 @@ from vecd.wire.event_lines import event_object, unpack_vectors
 
 from .output import load_orjson
 
+#: The settings that a mirror takes from the library that it is of.
+_SETTINGS = frozenset(
+    (
+        "dimension", "metric", "index", "parameters", "embedder", "embedder_parameters", "first_embedder",
+        "chunk_chars", "chunk_overlap", "recall", "language",
+    )
+)  # fmt: skip
+
 
 class EventLines:
     """Formats events; vectors are lists of numbers."""
@@ -53,7 +61,11 @@ class IngestLines(EventLines):
                     "the documents in the mirror remain; start over with --snapshot and without a cursor",
                 )
                 break
-            if kind in ("snapshot.library", "snapshot.end"):
+            if kind == "snapshot.library":
+                settings = {key: value for key, value in data.items() if key in _SETTINGS and value not in (None, {})}
+                found.append(self._dumps({"op": "create", "settings": settings}))
+                continue
+            if kind == "snapshot.end":
                 continue
             if kind == "document.deleted" or data.get("left"):
                 found.append(self._dumps({"op": "delete", "id": data["id"]}))

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from vecd import limits
 from vecd.errors import Code, VecError
-from vecd.json_values import id_text
 
 if TYPE_CHECKING:
     from vecd.wire.mapping import DocumentMapping
@@ -193,6 +192,7 @@ _AS_JSON = "write all ids as JSON strings: use jq .id, not jq -r .id"
 
 
 def _from_json(data: bytes, where: str) -> str:
+    from vecd.json_values import id_text
     from vecd.wire import strict_json
 
     from .output import load_orjson

@@ -12,7 +12,7 @@ import select
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,10 @@ from vecd.json_values import id_text
 from vecd.wire.ingest_batch import IDLE_S, STATUSES, WINDOW, IngestBatch, Outcome, Place
 
 from . import input_lines
+from .format_hints import format_hint
 from .output import Output
 from .progress import Progress
+from .refused_lines import RefusedLines
 
 if TYPE_CHECKING:
     from vecd.client import Client, Pending
@@ -62,20 +64,24 @@ class Pipeline:
         batch: int,
         name_files: bool,
         form: str | None = None,
-        mapping: DocumentMapping | None = None,
+        rules: Mapping[str, str] | None = None,
         file_options: FileOptions | None = None,
     ) -> None:
-        """`form` is the format of the input; None: what the names of the files say."""
+        """`form` is the format of the input; None: what the names of the files say. `rules` are those of a mapping;
+        None: the library's."""
         self._connect = connect
         self._library = library
         self._output = output
         self._progress = progress
+        self._refused = RefusedLines(progress.say)
+        self._saved_mapping = False  # the mapping is the library's
         self._strict = strict
         self._ack = ack
         self._batch_documents = batch
         self._name_files = name_files
         self._form = form
-        self._mapping = mapping
+        self._rules = rules
+        self._mapping: DocumentMapping | None = None
         self._file_options = file_options
         self.files: FileLines | None = None  # with `file_options`: what reads files and folders
         self._client: Client
@@ -93,8 +99,7 @@ class Pipeline:
     def run(self, paths: list[str]) -> None:
         """Ingests all files. Raises VecError if it cannot continue; acknowledged documents are counted by then."""
         self._client = self._connect()
-        if not self._client.limits.get("create"):
-            self._client.count(self._library)  # reports a missing library before any input is read
+        self._mapping = self._mapping_of_run()
         before = signal.signal(signal.SIGINT, self._interrupt)
         alarm_before = signal.signal(signal.SIGALRM, _end_grace)
         try:
@@ -105,10 +110,28 @@ class Pipeline:
                 f"vec: {documents:,} documents were sent and not acknowledged; sending them again is safe"
             )
         finally:
+            self._refused.sum_up(end=True)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, alarm_before)
             signal.signal(signal.SIGINT, before)
             self._client.close()
+
+    def _mapping_of_run(self) -> DocumentMapping | None:
+        """Raises VecError, also for a library that is missing and may not be created: before any input is read."""
+        rules, create = self._rules, self._client.limits.get("create")
+        if rules is None or not create:
+            try:
+                settings = self._client.library_settings(self._library)
+                self._saved_mapping = rules is None and bool(settings["mapping"])
+                rules = settings["mapping"] if rules is None else rules
+            except VecError as error:
+                if error.code != Code.NOT_FOUND or not create:
+                    raise
+        if not rules:
+            return None
+        from vecd.wire.mapping import DocumentMapping
+
+        return DocumentMapping.parse(rules)
 
     def _run(self, paths: list[str]) -> None:
         try:
@@ -319,13 +342,24 @@ class Pipeline:
         if (made := answer.get("created")) is not None and made["name"] != "default":
             self._progress.say(f"vec: created {_described(made)}")
         for place, error in refused:
-            why = error.hint or (_format_hint(self._first) if place.number == 1 and self._form is None else None)
-            hint = f"; {why}" if why else ""
-            self._progress.say(f"vec: {place.file}:{place.number}: {error.message}{hint} ({error.code})")
+            self._refused.add(place, error, self._hint(place, error))
+        self._refused.sum_up()
         if self._ack:
             self._tell_each(batch, answer, refused)
         self._stopped = self._strict and bool(refused)
         self._progress.advance(self.counts, batch.size)
+
+    def _hint(self, place: Place, error: VecError) -> str | None:
+        """What to do about a rejected line."""
+        if self._saved_mapping and "field" in error.details and not error.hint:
+            self._saved_mapping = False  # said once
+            return (
+                f"the mapping of library {self._library!r} was applied; --no-map takes documents as they are, and"
+                f" `vec library show {self._library}` prints it"
+            )
+        if error.hint is None and place.number == 1 and self._form is None:
+            return format_hint(self._first)
+        return error.hint
 
     def _tell_each(self, batch: IngestBatch, answer: dict[str, Any], refused: list[tuple[Place, VecError]]) -> None:
         self._output.objects(
@@ -339,17 +373,6 @@ class Pipeline:
             ),
             flush=True,
         )
-
-
-def _format_hint(line: bytes) -> str | None:
-    """What to do if the first line of the input, which was rejected, looks like another format."""
-    line = line.strip()
-    if line in (b"{", b"["):
-        return "for an object over several lines: --format json"
-    if b"{" in line or not (b"," in line or b"\t" in line):
-        return None
-    form = "tsv" if b"\t" in line else "csv"
-    return f"for a table: --format {form}"
 
 
 def _described(library: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ def submit(
     rules: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Submits the job that ingests these files (`-`, or none at all, is stdin). `form` is their format (None: what the
-    name of each says), `rules` those of a mapping. Raises VecError."""
+    name of each says), `rules` those of a mapping (None: the library's). Raises VecError."""
     from vecd.wire.records import format_of
 
     files, names, forms = [], [], []
@@ -51,7 +51,7 @@ def submit(
         params = {"files": files, "names": names, "strict": strict or None, "create": True}
         if any(each != "ndjson" for each in forms):
             params["formats"] = forms
-        if rules:
+        if rules is not None:
             params["map"] = [f"{name}={rule}" for name, rule in rules.items()]
         return client.submit_job("ingest", params, library=library)
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,9 +16,6 @@ from vecd.errors import Code, VecError
 from .. import main, options
 from ..output import Output
 from ..progress import Progress
-
-if TYPE_CHECKING:
-    from vecd.wire.mapping import DocumentMapping
 
 app = options.command()
 
@@ -72,6 +69,9 @@ def ingest(
             metavar="FIELD=PATH",
         ),
     ] = None,
+    no_map: Annotated[
+        bool, typer.Option("--no-map", help="Read documents as they are, whatever mapping the library has.")
+    ] = False,
     exclude: Annotated[
         list[str] | None,
         typer.Option(
@@ -100,7 +100,8 @@ def ingest(
     paths = files or []
     short = {"id": id_, "title": title, "text": text, "vector": vector, "metadata": metadata}
     rules = _rules({**short, **options.pairs("--map", given, "FIELD=PATH, as in text=body")})
-    mapping = _mapping(rules)
+    _check(rules, no_map)
+    chosen = {} if no_map else rules or None  # None: the library's
     if not paths and sys.stdin.isatty():
         print("vec: reading documents from the terminal; end with Ctrl-D", file=sys.stderr)
     output = Output(json)
@@ -119,7 +120,7 @@ def ingest(
         with options.open_client(socket, no_spawn) as client:
             if not client.limits.get("create"):
                 client.count(library)  # reports a missing library before any input is read
-            job = spool.submit(client, paths, library, strict, form, rules)
+            job = spool.submit(client, paths, library, strict, form, chosen)
         output.one({"job_id": job["job_id"]}, f"job {job['job_id']}")
         return
     from vecd.files.options import FileOptions
@@ -131,7 +132,7 @@ def ingest(
     run = Pipeline(
         lambda: options.open_client(socket, no_spawn), library, output, progress,
         strict=strict, ack=ack, batch=batch, name_files=len(paths) > 1 or any(map(os.path.isdir, paths)),
-        form=form, mapping=mapping,
+        form=form, rules=chosen,
         file_options=FileOptions(hidden=hidden, links=links, exclude=tuple(exclude or ())),
     )  # fmt: skip
     started = time.monotonic()
@@ -186,10 +187,11 @@ def _rules(given: dict[str, str | None]) -> dict[str, str]:
     return rules
 
 
-def _mapping(rules: dict[str, str]) -> DocumentMapping | None:
+def _check(rules: dict[str, str], no_map: bool) -> None:
     """Raises VecError `invalid_request`."""
-    if not rules:
-        return None
-    from vecd.wire.mapping import DocumentMapping
+    if rules and no_map:
+        raise VecError(Code.INVALID_REQUEST, "--no-map cannot be combined with --map or a short form of it")
+    if rules:
+        from vecd.wire.mapping import DocumentMapping
 
-    return DocumentMapping.parse(rules)
+        DocumentMapping.parse(rules)

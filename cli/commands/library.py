@@ -1,4 +1,4 @@
-"""vec library: create, list, show, copy, rename, rebuild and delete libraries."""
+"""vec library: create, list, show, set, copy, rename, rebuild and delete libraries."""
 
 from __future__ import annotations
 
@@ -88,6 +88,16 @@ Params = Annotated[
 ]
 
 
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        help="How any JSON becomes documents: id=url, text=title,body, metadata=rest. Can be repeated.",
+        metavar="FIELD=PATH",
+    ),
+]
+
+
 class _IndexCommand(TyperCommand):
     """A command with the options of index parameters. Their help names the kinds that have the parameter, its meaning
     and its default. It is filled in when help is printed, because the kinds import numpy."""
@@ -150,7 +160,7 @@ def _number(value: str) -> int | float | str:
 
 @app.callback()
 def library() -> None:
-    """Create, list, show, copy, rename, rebuild and delete libraries."""
+    """Create, list, show, set, copy, rename, rebuild and delete libraries."""
 
 
 @app.command(
@@ -236,11 +246,13 @@ def create(
             metavar="L",
         ),
     ] = None,
+    rules: Map = None,
     json: options.Json = False,
     socket: options.Socket = None,
     no_spawn: options.NoSpawn = False,
 ) -> None:
     """Create a library."""
+    mapping = options.pairs("--map", rules, "FIELD=PATH, as in text=body") or None
     embedder_parameters = _embedder_parameters(embedder_param, socket)
     with options.open_client(socket, no_spawn) as client:
         body = client.request(
@@ -248,6 +260,7 @@ def create(
             first_embedder=first_embedder, dimension=dimension,
             metric=metric.value, index=index, chunk_chars=chunk_chars, chunk_overlap=chunk_overlap,
             parameters=_params(m, ef_construction, vectors, bits, leaf_size, param), recall=recall, language=language,
+            mapping=mapping,
         )  # fmt: skip
     size = f"{body['dimension']} dimensions" if body["dimension"] else "dimension set by the first vector"
     embedders = f"{body['embedder']} after {body['first_embedder']}" if body["first_embedder"] else body["embedder"]
@@ -278,6 +291,26 @@ def show(
         output.objects([body])
     else:
         _describe(body)
+
+
+@app.command("set", epilog="Exit status: 2 usage, 4 no such library. See vec-source(1) for the rules.")
+def set_(
+    name: Name,
+    rules: Map = None,
+    no_map: Annotated[
+        bool, typer.Option("--no-map", help="Remove the rules: the library takes documents as they are.")
+    ] = False,
+    json: options.Json = False,
+    socket: options.Socket = None,
+    no_spawn: options.NoSpawn = False,
+) -> None:
+    """Change what a library does with its input: the rules by which any JSON becomes documents."""
+    mapping = options.pairs("--map", rules, "FIELD=PATH, as in text=body")
+    if bool(mapping) == no_map:
+        raise typer.BadParameter("give --map FIELD=PATH, or --no-map", param_hint="--map")
+    with options.open_client(socket, no_spawn) as client:
+        body = client.set_library(name, mapping=mapping)
+    Output(json).one(body, f"library {name}: {_mapping(body)}")
 
 
 @app.command(cls=_IndexCommand, epilog="Reads and writes continue. Exit status: 2 usage, 4 no such library.")
@@ -398,6 +431,8 @@ def _describe(body: dict[str, Any]) -> None:
     print(f"vectors      {dimension}, {body['metric']}")
     print(f"index        {_index(body)}")
     print(f"text         {body['language']}")
+    if body["mapping"]:
+        print(f"mapping      {_mapping(body)}")
     print(f"in memory    {_in_memory(memory)}")
     if memory["state"] == "ready":
         print(f"             {memory['structure']:,} in the structure, {memory['tail']:,} in the tail", end="")
@@ -438,6 +473,11 @@ def _index(body: dict[str, Any]) -> str:
     """Formats the kind of an index and its parameters."""
     parameters = ", ".join(f"{name} {value}" for name, value in body["parameters"].items())
     return f"{body['index']} ({parameters})" if parameters else str(body["index"])
+
+
+def _mapping(body: dict[str, Any]) -> str:
+    """Formats the rules by which JSON becomes documents."""
+    return " ".join(f"{name}={rule}" for name, rule in body["mapping"].items()) or "takes documents as they are"
 
 
 def _in_memory(memory: dict[str, Any]) -> str:

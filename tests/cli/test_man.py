@@ -382,7 +382,7 @@ def test_every_variable_that_is_read_stands_in_vec_1_or_vecd_8() -> None:
 
 
 #: Extras whose packages stand in vecd(8) and not in a page of their own.
-EXTRAS_OF_VECD_8 = ("minilm", "files", "mcp")
+EXTRAS_OF_VECD_8 = ("minilm", "files", "mcp", "arrow")
 
 
 def test_every_dependency_stands_in_vecd_8_with_its_reason() -> None:

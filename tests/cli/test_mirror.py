@@ -85,6 +85,51 @@ def test_a_snapshot_through_a_pipe_makes_an_equal_library_exact_to_the_bit(insta
     assert len(contents(instance, source)) == 6
 
 
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("documents", [[], [{"id": "a", "text": "Guten Tag"}, {"id": "b", "vector": [0.5] * 256}]])
+def test_a_mirror_that_does_not_exist_is_made_with_the_settings_of_the_source(
+    instance: Instance, documents: list[dict[str, Any]], background: bool
+) -> None:
+    settings = {"metric": "l2", "index": "flat", "chunk_chars": 300, "recall": 0.9, "language": "german"}
+    source = fresh(instance, **settings)
+    put(instance, source, documents)
+    mirror = f"{source}-mirror"
+    watch = f"vec watch --format ingest --snapshot --no-follow -l {source}"
+    pipe(instance, f"{watch} | vec ingest -l {mirror} {'--background' if background else ''}")
+    with instance.connect() as client:
+        if background:
+            client.wait_for_jobs([next(client.jobs(limit=1))["job_id"]], timeout_s=60)
+        shown = client.library(mirror)
+    assert {key: shown[key] for key in settings if key != "recall"} | {"recall": shown["recall"]["promise"]} == settings
+    assert (shown["embedder"], shown["dimension"]) == ("hash", 256)
+    assert contents(instance, mirror) == contents(instance, source)
+    # Again, into the library that is there now.
+    pipe(instance, f"{watch} | vec ingest -l {mirror}")
+    assert contents(instance, mirror) == contents(instance, source)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ('{"metrc": "l2"}', "no setting 'metrc'"),
+        ('{"metric": 5}', "'metric' must be a string"),
+        ('{"metric": "l3"}', "l3"),
+        ('{"parameters": []}', None),
+        ('{"parameters": 5}', "'parameters' must be an object"),
+        ('{"dimension": 7}', "256-dimension"),
+    ],
+)
+def test_settings_that_no_library_can_have_are_refused(instance: Instance, settings: str, told: str | None) -> None:
+    lines = f'{{"op": "create", "settings": {settings}}}\n{{"id": "a", "text": "x"}}\n'
+    done = instance.vec("ingest", "-l", "wrong-settings", stdin=lines, status=0 if told is None else 2)
+    assert told is None or told in done.stderr
+    with instance.connect() as client:
+        there = "wrong-settings" in {each["name"] for each in client.libraries()}
+        assert there == (told is None)
+        if there:
+            client.delete_library("wrong-settings")
+
+
 def test_the_log_from_the_beginning_gives_the_same(instance: Instance) -> None:
     start, source, mirror = head(instance), fresh(instance), fresh(instance)
     put(instance, source, [{"id": f"d{number}", "text": f"text {number}"} for number in range(20)])
@@ -98,7 +143,8 @@ def test_the_log_from_the_beginning_gives_the_same(instance: Instance) -> None:
 def test_a_line_has_no_more_than_there_is(instance: Instance) -> None:
     source = fresh(instance)
     put(instance, source, [{"id": "a", "text": "one"}, {"id": "b", "vector": [1.0] + [0.0] * 255}])
-    plain, bare = lines_of(instance, "--snapshot", "-l", source)
+    create, plain, bare = lines_of(instance, "--snapshot", "-l", source)
+    assert list(create) == ["op", "settings"]
     assert list(plain) == ["id", "texts", "vectors"]
     assert bare == {"id": "b", "vectors": [[1.0] + [0.0] * 255]}
 
@@ -109,7 +155,7 @@ def test_without_vectors_texts_are_all_and_what_has_none_is_told(instance: Insta
     done = instance.vec(
         "watch", "--format", "ingest", "--no-follow", "--snapshot", "-l", source, "--no-vectors", status=3
     )
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [{"id": "a", "texts": ["one"]}]
+    assert [json.loads(line) for line in done.stdout.splitlines()[1:]] == [{"id": "a", "texts": ["one"]}]
     assert "document 'b'" in done.stderr
 
 
@@ -132,7 +178,7 @@ def test_a_document_whose_line_would_be_too_long_goes_without_its_vectors(instan
         client.ingest([{"id": "big", "texts": [f"t{n}" for n in range(2_500)], "vectors": vectors}], source)
     put(instance, source, [{"id": "small", "text": "one"}])
     done = instance.vec("watch", "--format", "ingest", "--no-follow", "--snapshot", "-l", source)
-    big, small = done.stdout.splitlines()
+    _, big, small = done.stdout.splitlines()
     assert len(big) <= limits.LINE_BYTES_MAX
     assert (list(json.loads(big)), json.loads(small)["id"]) == (["id", "texts"], "small")
     assert "document 'big'" in done.stderr
@@ -147,7 +193,7 @@ def test_a_document_that_fits_no_line_is_told_and_the_others_go_on(instance: Ins
         )
     put(instance, source, [{"id": "small", "vector": [1, 2, 3]}])
     done = instance.vec("watch", "--format", "ingest", "--no-follow", "--snapshot", "-l", source, status=3)
-    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["small"]
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()[1:]] == ["small"]
     assert "document 'big'" in done.stderr
     assert "(too_large)" in done.stderr
 

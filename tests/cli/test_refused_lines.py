@@ -221,16 +221,54 @@ def test_metadata_of_any_shape_is_kept_or_refused_by_its_line(instance: Instance
         assert re.match("vec: stdin:2: .*16,384", done.stderr), done.stderr
 
 
-def test_many_bad_lines_among_many_good_ones_are_each_named(instance: Instance, library: str) -> None:
+def test_the_first_bad_lines_of_a_kind_are_each_named_and_the_others_are_summed(
+    instance: Instance, library: str
+) -> None:
     lines = [json.dumps(document) for document in numbered(3_000)]
     bad = ("broken", '{"id": 5.5, "text": "x"}', f'{{"id": "x", "text": "x", "metadata": {nested(700)}}}')
     for place in range(0, 3_000, 7):
         lines[place] = bad[place % 3]
     done = instance.vec("ingest", "-l", library, stdin="\n".join(lines), status=3)
-    told = [int(line.split(":")[2]) for line in done.stderr.splitlines()]
-    assert told == list(range(1, 3_001, 7))
-    assert counted(json.loads(done.stdout)) == {"added": 3_000 - len(told), "failed": len(told)}
-    assert len(ids_in(instance, library)) == 3_000 - len(told)
+    places, lines_told = list(range(1, 3_001, 7)), done.stderr.splitlines()
+    assert [int(line.split(":")[2]) for line in lines_told[:30]] == places[:30]
+    sums = [re.fullmatch(r"vec: stdin:(\d+) to ([\d,]+): ([\d,]+) more errors like that, such as: .*", line)
+            for line in lines_told[30:]]  # fmt: skip
+    assert [int(each[3]) for each in sums if each] == [133, 133, 133]
+    assert [(int(each[1]), int(each[2].replace(",", ""))) for each in sums if each] == [
+        (places[30 + kind], places[-3 + kind]) for kind in range(3)
+    ]
+    assert counted(json.loads(done.stdout)) == {"added": 3_000 - len(places), "failed": len(places)}
+    assert len(ids_in(instance, library)) == 3_000 - len(places)
+
+
+def test_each_bad_line_is_in_the_acknowledgements_also_where_errors_are_summed(
+    instance: Instance, library: str
+) -> None:
+    done = instance.vec("ingest", "-l", library, "--ack", stdin="broken\n" * 40, status=3)
+    assert [json.loads(line)["line"] for line in done.stdout.splitlines()[:-1]] == list(range(1, 41))
+    assert len(done.stderr.splitlines()) == 11
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("# Notes\n\nOne", "this looks like Markdown: vec ingest notes.md works by its suffix"),
+        ("---\ntitle: x\n---\n", "this looks like Markdown"),
+        ("<!DOCTYPE html>\n<html>", "this looks like HTML"),
+        ("%PDF-1.7\n", "this looks like PDF"),
+        (".Dd November 28, 2026\n", "this looks like a man page"),
+        ("From ann@example.com Thu Nov 26 10:00:00 2026\n", "this looks like mail: --format mbox"),
+        ("Received: from x\n", "this looks like a message: --format eml"),
+        ("Rotate the logs every night.\n", "this looks like plain text"),
+        ("id,text\n", "for a table: --format csv"),
+    ],
+)
+def test_input_that_looks_like_another_format_has_what_to_do_as_its_hint_once(
+    instance: Instance, library: str, text: str, hint: str
+) -> None:
+    done = instance.vec("ingest", "-l", library, stdin=text, status=3)
+    assert hint in done.stderr.splitlines()[0]
+    assert all(hint not in line for line in done.stderr.splitlines()[1:])
 
 
 def test_a_wrong_dimension_is_one_documents_fault_also_before_the_dimension_is_known(instance: Instance) -> None:

@@ -26,6 +26,8 @@ METHODS: dict[str, Callable[..., Any]] = {
     "library.create": Client.create_library,
     "library.list": Client.libraries,
     "library.show": Client.library,
+    "library.settings": Client.library_settings,
+    "library.set": Client.set_library,
     "library.rebuild": Client.rebuild_library,
     "library.rename": Client.rename_library,
     "library.delete": Client.delete_library,

@@ -102,6 +102,11 @@ TYPES = st.sampled_from(
     ]
 )
 PARAMETERS = st.dictionaries(st.sampled_from(["m", "ef_construction", "store", "no such"]), JSON, max_size=2)
+MAPPINGS = st.dictionaries(
+    st.sampled_from(["id", "text", "metadata", "delete", "metadata.a", "no such"]),
+    st.sampled_from(["id", "text", "a.b[0],c", "rest", "", "@key", "$", "]"]),
+    max_size=3,
+)
 STATES = st.sampled_from(["queued", "running", "completed", "failed", "no such state"])
 RECALL = {"recall": SHARES, "parameters": PARAMETERS, "params": PARAMETERS}
 JOB = {
@@ -158,10 +163,12 @@ FIELDS: dict[str, dict[str, Values]] = {
         ]),
         "chunk_chars": COUNTS,
         "first_embedder": st.sampled_from(["hash", "wordllama", "none", "no such"]),
-        "language": st.sampled_from(["english", "none", "klingon"]), **RECALL,
+        "language": st.sampled_from(["english", "none", "klingon"]), "mapping": MAPPINGS, **RECALL,
     },
     "library.list": {},
     "library.show": {"library": LIBRARIES},
+    "library.settings": {"library": LIBRARIES},
+    "library.set": {"library": LIBRARIES, "mapping": MAPPINGS},
     "library.rebuild": {"library": LIBRARIES, "index": st.sampled_from(["flat", "hnsw", "no such"]), **RECALL},
     "library.rename": {"library": LIBRARIES, "to": LIBRARIES},
     "library.delete": {"library": LIBRARIES},

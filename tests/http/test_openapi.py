@@ -172,6 +172,7 @@ def test_answers_have_the_documented_keys_and_no_others(http: httpx.Client, exac
     call("POST", f"{library}/search", json={"query": "logs", "mode": "vector"})
     call("POST", "/v1/search", json={"query": "logs", "passage_chars": 40, "explain": True, "libraries": ["*"]})
     call("POST", "/v1/search", json={"like": "a", "since": "-1h", "offset": 1})
+    call("POST", f"{library}/settings", json={"mapping": {}})
     call("POST", f"{library}/rebuild", json={"index": "flat"})
     call("POST", f"{library}/rename", json={"to": "other"})
     other = http.post("/v1/libraries/other/rename", json={"to": "exact"})

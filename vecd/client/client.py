@@ -9,7 +9,7 @@ with connect() as vec:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Code, VecError
@@ -74,6 +74,16 @@ class Client(ConnectorMethods, SyncMethods):
     def library(self, name: str) -> dict[str, Any]:
         """A library, its index, and the recall that was measured. Raises VecError `not_found`."""
         return self.request("library.show", library=name)
+
+    def library_settings(self, name: str) -> dict[str, Any]:
+        """What is set for a library, without measuring anything. Raises VecError `not_found`."""
+        return self.request("library.settings", library=name)
+
+    def set_library(self, name: str, *, mapping: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Sets the rules by which `vec ingest`, sources and the gateway make documents of any JSON, as in
+        vec-source(1); an empty map removes them. Returns the library, as `library` does. Raises VecError
+        `not_found`."""
+        return self.request("library.set", library=name, mapping=mapping)
 
     def rebuild_library(
         self,

@@ -77,11 +77,11 @@ class Source(Runner):
 
     def _run(self) -> None:
         definition = self._source
-        decoder = Decoder(definition.mapping, definition.libraries)
         transport = table.transport_of(definition)
         with self._connect() as client:
             client.set_timeout(limits.STALL_S)
             stored = client.source_offsets(definition.name, definition.generation)
+            decoder = Decoder(definition.mapping or _library_mapping(client, definition), definition.libraries)
             client.set_timeout(None)  # a slow embedder may take minutes for a batch
             parameters = {**table.defaults(transport), **definition.parameters}
             opening = Opening(definition, parse(definition.url), parameters, client.log, self._stop)
@@ -98,6 +98,20 @@ class Source(Runner):
             return False
         self._retry.clear()
         return True
+
+
+def _library_mapping(client: Client, definition: SourceDefinition) -> Mapping[str, str]:
+    """The mapping of the library, if it has one and the messages are no events. A change of it begins the next
+    generation of the source."""
+    if definition.libraries:
+        return {}
+    try:
+        mapping: Mapping[str, str] = client.library_settings(definition.library)["mapping"]
+    except VecError as error:
+        if error.code != Code.NOT_FOUND:
+            raise
+        return {}  # the first document creates it
+    return mapping
 
 
 class _Session:

@@ -163,7 +163,9 @@ def writing(
     log's head. It raises VecError `not_found`, `busy` or `dimension_mismatch`."""
 
     def write(tx: Transaction) -> tuple[list[Outcome], int]:
-        if not batch.texts and library.library_id == 0:  # nothing to add to a library that does not exist yet
+        if (
+            not batch.texts and not batch.creates and library.library_id == 0
+        ):  # nothing to add to a library that does not exist yet
             return [Outcome(entry.index, entry.id, "unchanged", None) for entry in batch.entries], tx.seq
         new = library.library_id == 0 and library.name not in tx.catalogue.by_name
         target = current_library(tx, library)

@@ -1,4 +1,4 @@
-"""Operations on libraries: create, list, show, rename, rebuild, delete."""
+"""Operations on libraries: create, list, show, set, rename, rebuild, delete."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from .. import limits
 from ..errors import Code, VecError, nearest
 from ..index import kinds
 from ..index.source import Rebuilt
+from ..parameters import Parameter, check_parameters
 from ..store import libraries as store
 from ..store.catalogue import DEFAULT, Catalogue, Library
 from ..store.rename import rename as rename_in_store
@@ -37,10 +38,14 @@ def find(engine: Engine, name: str, catalogue: Catalogue | None = None) -> Libra
 
 
 def find_for_writing(engine: Engine, name: str, documents: Iterable[Any]) -> Library:
-    """The library, or what the first of these documents would make it: with a vector it has no embedder, because
-    vectors of two models cannot be compared. Raises VecError `not_found` if the settings forbid that, or
-    `invalid_request`."""
-    if name == DEFAULT or name in engine.database.catalogue.by_name:
+    """The library, or what the first of these documents would make it: a `create` brings the settings; with a vector
+    it has no embedder, because vectors of two models cannot be compared. Raises VecError `not_found` if the settings of
+    the daemon forbid that, `invalid_request` or `unsupported`."""
+    documents = list(documents)
+    settings = None
+    if documents and isinstance(documents[0], dict) and documents[0].get("op") == "create":
+        settings = documents[0].get("settings") or {}
+    if name in engine.database.catalogue.by_name or (name == DEFAULT and settings is None):
         return find(engine, name)
     if (renamed := engine.database.catalogue.renamed(name)) is not None:
         raise VecError(
@@ -58,8 +63,39 @@ def find_for_writing(engine: Engine, name: str, documents: Iterable[Any]) -> Lib
             f"{hint}`vec library create {name}` creates it",
             library=name,
         )
+    if settings is not None:
+        return _planned_with(engine, name, settings)
     vectors = (has_vector for each in documents if (has_vector := _has_vector(each)) is not None)
     return planned(engine, name, embedder="none" if next(vectors, False) else None)
+
+
+#: What the settings of a `create` can have; `library.create` has the same fields.
+_SETTINGS: Final[dict[str, Parameter]] = {
+    "dimension": Parameter("components of a vector", int, low=1, high=limits.DIMENSION_MAX),
+    "metric": Parameter("the similarity", str),
+    "index": Parameter("the kind of index", str),
+    "embedder": Parameter("what turns texts into vectors", str),
+    "first_embedder": Parameter("the embedder of the first stage", str),
+    "chunk_chars": Parameter("characters of a chunk", int, low=50, high=limits.CHUNK_CHARS_MAX),
+    "chunk_overlap": Parameter("characters that chunks share", int, low=0, high=limits.CHUNK_CHARS_MAX),
+    "recall": Parameter("the promised recall", float, low=limits.RECALL_MIN, high=1),
+    "language": Parameter("of full-text search", str),
+}
+
+
+def _planned_with(engine: Engine, name: str, settings: Any) -> Library:
+    """The library that a `create` in a stream of documents makes. Raises VecError `invalid_request`."""
+    if not isinstance(settings, dict):
+        raise VecError(Code.INVALID_REQUEST, "the 'settings' of a create must be an object", field="settings")
+    maps: dict[str, Any] = {key: settings.get(key) or {} for key in ("parameters", "embedder_parameters")}
+    for key, value in maps.items():
+        if not isinstance(value, dict):
+            raise VecError(Code.INVALID_REQUEST, f"a create: the setting {key!r} must be an object", field=key)
+    checked: dict[str, Any] = check_parameters(
+        "a create", "setting", _SETTINGS, {key: value for key, value in settings.items() if key not in maps}
+    )
+    kind = checked.pop("index", None)
+    return planned(engine, name, kind=kind, **{**maps, **checked})
 
 
 def _has_vector(document: Any) -> bool | None:
@@ -98,6 +134,7 @@ def planned(
     chunk_overlap: int | None = None,
     recall: float | None = None,
     language: str | None = None,
+    mapping: Mapping[str, str] | None = None,
 ) -> Library:
     """A library as it would be made, checked. Raises VecError `invalid_request` or `unsupported`."""
     check_name(name)
@@ -135,6 +172,7 @@ def planned(
         language=languages.checked(engine.settings.language if language is None else language),
         second=second,
         second_dimension=None if second is None else embedders.dimension_of(second),
+        mapping=dict(mapping or {}),
     )
 
 
@@ -169,6 +207,14 @@ async def create(engine: Engine, wanted: Library, slot: WriteSlot) -> dict[str, 
         future = engine.database.submit(lambda tx: store.create(tx, wanted), sender=slot.sender)
     library, seq = await asyncio.wrap_future(future)
     return {**show(engine, library), "seq": seq}
+
+
+async def set_mapping(engine: Engine, name: str, mapping: Mapping[str, str], slot: WriteSlot) -> dict[str, Any]:
+    """Sets the rules by which JSON becomes documents of a library; none remove them. Returns the library as `show`
+    does. Raises VecError `not_found`."""
+    async with slot:
+        future = engine.database.submit(lambda tx: store.set_mapping(tx, name, mapping), sender=slot.sender)
+    return show(engine, await asyncio.wrap_future(future))
 
 
 async def rename(engine: Engine, name: str, new: str, slot: WriteSlot) -> dict[str, Any]:

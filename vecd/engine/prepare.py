@@ -7,6 +7,7 @@ A document is a map, one of
 either with "vector" (one chunk) or "vectors" (one a chunk), packed, which may also stand without a text; chunks that
 are given one by one may have "lines", [int, …]: where in a file each begins, from 1; or
     {"op": "delete", "id": str}
+    {"op": "create", "settings"?: object}       as the first: creates the library with these, if it does not exist
 An id may be a whole number, which stands for its digits.
 
 Rules: a document that is refused affects no other; its error names the field. A missing id is derived from the content,
@@ -48,6 +49,7 @@ from ..text.chunking import chunks_by_span, chunks_of
 from ..workers.local_pool import Embedded
 from .chunk_terms import TermCollector
 from .engine import Engine
+from .kept_vectors import kept_vectors
 from .slices import Slices
 
 _KEYS = frozenset(("op", "id", "title", "text", "texts", "lines", "metadata", "vector", "vectors"))
@@ -139,6 +141,7 @@ class BatchBuilder:
         self.titles: list[str | None] = []
         self.given: list[bytes | None] = []  # packed vectors; None: to be embedded
         self.chars = 0  # of the texts
+        self.creates = False  # whether there was a create
         self._slice_ends = time.perf_counter() + limits.PREPARE_SLICE_S
 
     def end_slice(self) -> Slices[None]:
@@ -159,6 +162,9 @@ class BatchBuilder:
         text, if they have been made."""
         if not isinstance(document, dict):
             raise VecError(Code.INVALID_DOCUMENT, f"a document is a JSON object, not {_json_type(document)}")
+        if document.get("op") == "create":
+            self._add_create(document)
+            return
         if not _KEYS.issuperset(document):
             raise _unknown_key(document)
         if "op" in document:
@@ -192,10 +198,20 @@ class BatchBuilder:
         self.given += vectors or [None] * len(texts)
         self.chars += sum(map(len, filter(None, texts)))
 
+    def _add_create(self, document: dict[str, Any]) -> None:
+        """The settings are used, and checked, where the library does not exist (libraries.find_for_writing)."""
+        if more := [key for key in document if key not in ("op", "settings")]:
+            raise VecError(Code.INVALID_DOCUMENT, f"a create takes only 'settings', not {more[0]!r:.60}", field=more[0])
+        if not isinstance(document.get("settings", {}), dict):
+            raise VecError(Code.INVALID_DOCUMENT, "the 'settings' of a create must be an object", field="settings")
+        self.creates = True
+
     def _add_delete(self, index: int, document: dict[str, Any]) -> None:
         if document["op"] != "delete":
             raise VecError(
-                Code.INVALID_DOCUMENT, f'unknown op {reprlib.repr(document["op"])}; there is only "delete"', field="op"
+                Code.INVALID_DOCUMENT,
+                f'unknown op {reprlib.repr(document["op"])}; there are "delete" and "create"',
+                field="op",
             )
         if more := [key for key in document if key not in ("op", "id")]:
             raise VecError(Code.INVALID_DOCUMENT, f"a delete takes only an 'id', not {more[0]!r}", field=more[0])
@@ -334,20 +350,24 @@ class BatchBuilder:
             vectors = np.frombuffer(b"".join(given), "<f4").reshape(len(self.texts), -1)
         else:
             missing = [row for row, vector in enumerate(self.given) if vector is None]
-            if engine.executor.offloads(self.library.embedder):
-                vectors, failed = yield from self._embedded_outside(engine, missing, indexed, flow, begun)
-            else:
-                vectors, failed = (yield from self._embedded(engine, missing, indexed)), {}
-            for row, vector in enumerate(self.given):
+            kept = kept_vectors(engine, self.library, self.entries, indexed, missing)
+            changed = [row for row in missing if row not in kept]
+            vectors = NO_VECTORS
+            failed: dict[int, VecError] = {}
+            if changed and engine.executor.offloads(self.library.embedder):
+                vectors, failed = yield from self._embedded_outside(engine, changed, indexed, flow, begun)
+            elif changed:
+                vectors = yield from self._embedded(engine, changed, indexed)
+            for row, vector in (*enumerate(self.given), *kept.items()):
                 if vector is not None:
-                    vectors[row] = np.frombuffer(vector, "<f4")
+                    vectors = self._filled(vectors, [row], np.frombuffer(vector, "<f4")[np.newaxis])
             if failed:
                 vectors = vectors[self._without(failed)]
                 indexed = self._indexed()
                 missing = [row for row, vector in enumerate(self.given) if vector is None]
         sums = checksums.of_chunks(self.texts, vectors)
         words = yield from self._words(engine)
-        return DocumentBatch(self.entries, self.texts, indexed, vectors, words, missing, sums)
+        return DocumentBatch(self.entries, self.texts, indexed, vectors, words, missing, sums, self.creates)
 
     def _indexed(self) -> list[str | None]:
         return [store.indexed(title, text) for title, text in zip(self.titles, self.texts, strict=True)]

@@ -55,7 +55,8 @@ def read(
             found += documents.state(db, seq, found[-1][0], _DOCUMENTS - ROWS_FIRST, wanted)
         items: list[Event] = []
         if label == 0:
-            items += [_item(seq, LIBRARY, name, time, {"name": name}) for name in names.values()]
+            by_id = database.catalogue.by_id
+            items += [_item(seq, LIBRARY, name, time, by_id[each].described()) for each, name in names.items()]
         left = None if count is None else count - len(items)
         if left is not None and left <= 0:  # no document yet: the position stays at the beginning
             return encoded(database, encode, seq, position, items[:count], seq)

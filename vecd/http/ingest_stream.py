@@ -29,8 +29,10 @@ from ..errors import Code, VecError
 from ..json_values import id_text
 from ..wire.decompress import decompressed
 from ..wire.ingest_batch import BATCH_DOCUMENTS, IDLE_S, STATUSES, WINDOW, IngestBatch, Outcome
+from ..wire.mapping import DocumentMapping
 from ..wire.ndjson import Line, split
 from .call import Call
+from .mappings import saved_mapping
 
 log = logging.getLogger("vecd.http")
 
@@ -66,8 +68,11 @@ class _Pieces:
 class IngestStream:
     """One request. `open` it, and send `parts`, which also closes it."""
 
-    def __init__(self, call: Call, *, progress: bool, failed_only: bool) -> None:
+    def __init__(self, call: Call, *, progress: bool, failed_only: bool, mapped: bool) -> None:
+        """`mapped`: lines are objects that become documents by the library's mapping, if it has one."""
         self._call = call
+        self._mapped = mapped
+        self._mapping: DocumentMapping | None = None
         self._library = call.path["library"]
         self._progress = progress  # also say which documents are being processed
         self._failed_only = failed_only
@@ -92,6 +97,8 @@ class IngestStream:
         self._client = await self._call.gateway.pool.connect()
         try:
             self._seq = (await self._client.request("count", library=self._library))["seq"]
+            if self._mapped:
+                self._mapping = await saved_mapping(self._client.request, self._library)
         except BaseException:
             self._client.close()
             raise
@@ -189,7 +196,7 @@ class IngestStream:
         if not self._batch.has_room(line):
             await self._send()
         order, self._lines = self._lines, line.number
-        if self._batch.add(line, order) and self._batch.is_full(BATCH_DOCUMENTS):
+        if self._batch.add(line, order, self._mapping) and self._batch.is_full(BATCH_DOCUMENTS):
             await self._send()
 
     async def _stop_with_gateway(self) -> None:

@@ -40,6 +40,8 @@ OPS: Final[dict[str, OpAccess]] = {
     "library.create": OpAccess("write", "library"),
     "library.list": OpAccess("read"),
     "library.show": OpAccess("read", "library"),
+    "library.settings": OpAccess("read", "library"),
+    "library.set": OpAccess("write", "library"),
     "library.rebuild": OpAccess("write", "library"),
     "library.rename": OpAccess("write", "library"),
     "library.delete": OpAccess("write", "library"),
@@ -141,6 +143,9 @@ def check_op(principal: Any, op: str, fields: Mapping[str, Any]) -> None:
     scope: Scope = access.scope
     # A consumer belongs to the whole log: a watch that holds one may move it.
     if op == "watch" and fields.get("consumer") is not None:
+        scope = "write"
+    # Who may write needs to know how: by which mapping.
+    if op == "library.settings" and "read" not in principal.scopes:
         scope = "write"
     if op in ("jobs.submit", "schedule.add") and fields.get("kind") in PATH_KINDS:
         scope = "admin"

@@ -46,6 +46,7 @@ PAGES: Final = "pages"
 OP_ERRORS: Final[dict[str, tuple[str, ...]]] = {
     "library.create": (Code.EXISTS, Code.UNSUPPORTED, Code.DISK_FULL),
     "library.show": (Code.NOT_FOUND,),
+    "library.set": (Code.NOT_FOUND,),
     "library.rebuild": (Code.NOT_FOUND, Code.UNSUPPORTED, Code.INDEX_FAILED),
     "library.rename": (Code.NOT_FOUND, Code.EXISTS, Code.DISK_FULL),
     "library.delete": (Code.NOT_FOUND, Code.DISK_FULL),

@@ -157,6 +157,8 @@ _IN_MEMORY = record(
     },
     "The index in memory; an unloaded one has only a state.",
 )
+_TEXTS_BY_NAME: Schema = {"type": "object", "additionalProperties": STRING}
+_RULES: Schema = {**_TEXTS_BY_NAME, "description": "Rules that make any JSON documents: vec-source(1)."}
 _LIBRARY = {
     "name": _NAME,
     "dimension": nullable(COUNT),
@@ -169,6 +171,7 @@ _LIBRARY = {
     "chunk_chars": COUNT,
     "chunk_overlap": COUNT,
     "language": STRING,
+    "mapping": _TEXTS_BY_NAME,
     "documents": COUNT,
     "chunks": COUNT,
     "created_at": TIME,
@@ -243,9 +246,13 @@ _CONNECTOR = {
     "dead_letters": COUNT,
     "retrying": COUNT,
 }
-_TEXTS_BY_NAME: Schema = {"type": "object", "additionalProperties": STRING}
 _BATCH_ITEM: Schema = {
-    "anyOf": [ref("NewDocument"), ref("Deletion"), {"description": "Anything else gets an error of its own."}]
+    "anyOf": [
+        ref("NewDocument"),
+        ref("Deletion"),
+        ref("Creation"),
+        {"description": "Anything else gets an error of its own."},
+    ]
 }
 #: Of a file, from 1.
 _LINE: Schema = {"type": "integer", "minimum": 1, "maximum": limits.LINE_MAX}
@@ -303,6 +310,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
             "metric": _METRIC,
             "index": nullable(_INDEX),
             "params": {**MAP, "description": "Parameters of the index; missing ones have their defaults."},
+            "mapping": _RULES,
             "embedder": nullable(enum("wordllama", "minilm", "hash", "none")),
             "chunk_overlap": nullable({"type": "integer", "minimum": 0, "maximum": limits.CHUNK_CHARS_MAX // 2}),
             "first_embedder": nullable(STRING),
@@ -323,6 +331,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Renamed": extended("Library", {"former": STRING, "seq": COUNT}),
     "Rebuilt": extended("Library", {"vectors": COUNT, "seconds": SECONDS, "seq": COUNT}),
     "DeletedLibrary": record({"library": STRING, "documents": COUNT, "chunks": COUNT, "seq": COUNT}),
+    "LibrarySettings": closed(
+        {},
+        {"mapping": _RULES},
+        "What to change; what is not given stays.",
+        examples=[{"mapping": {"id": "url", "text": "title,body"}}],
+    ),
     "NewDocument": closed(
         {},
         {
@@ -345,6 +359,12 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Deletion": closed(
         {"op": {"const": "delete"}, "id": _ID_GIVEN},
         description="In a batch or stream: deletes the document.",
+    ),
+    "Creation": closed(
+        {"op": {"const": "create"}},
+        {"settings": MAP},
+        description="As the first in a stream or batch that may create its library: the settings that it then gets, as"
+        " in NewLibrary. A library that exists does not change.",
     ),
     "Document": record(
         {
@@ -694,7 +714,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         {
             "library": STRING,
             "group": STRING,
-            "mapping": {**_TEXTS_BY_NAME, "description": "Rules that make any JSON documents: vec-source(1)."},
+            "mapping": _RULES,
             "libraries": {**array(STRING), "description": "Of events of a relay, only those of these libraries."},
             "parameters": {**MAP, "description": "Of the transport: vec-connectors(7)."},
             "paused": BOOLEAN,

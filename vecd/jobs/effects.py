@@ -76,7 +76,7 @@ class WriteDocuments(Effect):
         counts = dict.fromkeys(("added", "updated", "unchanged", "deleted"), 0)
         seq = None
         for batch in self.batches:
-            if batch.entries:
+            if batch.entries or batch.creates:
                 try:
                     outcomes, seq = ingest.writing(engine, self.library, batch)(tx)
                 except VecError as error:

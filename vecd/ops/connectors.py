@@ -49,7 +49,7 @@ class Connectors:
         await self._tell()
 
     async def reload(self) -> None:
-        """Definitions have been changed in the store by something else than this: a rename of a library."""
+        """Definitions have been changed in the store by something else than this: a change of a library."""
         await self._tell()
 
     # --- definitions ------------------------------------------------------------------------------------------------

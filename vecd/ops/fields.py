@@ -138,5 +138,18 @@ class Fields:
             self._refuse(name, f"a map whose keys are strings of at most {limits.KEY_CHARS_MAX} characters")
         return value or {}
 
+    def strings(self, name: str) -> dict[str, str]:
+        """A map of strings to strings; empty if it is missing."""
+        value = self.mapping(name)
+        if len(value) > limits.SOURCE_PARTITIONS_MAX or not all(
+            isinstance(each, str) and len(each) <= limits.SOURCE_VALUE_CHARS_MAX for each in value.values()
+        ):
+            self._refuse(
+                name,
+                f"a map of at most {limits.SOURCE_PARTITIONS_MAX:,} strings of at most"
+                f" {limits.SOURCE_VALUE_CHARS_MAX:,} characters",
+            )
+        return value
+
     def raw(self, name: str) -> Any:
         return self._fields.get(name)

@@ -60,6 +60,8 @@ OPS: Final[dict[str, Op | Immediate]] = {
     "library.create": Op(library.create, write=True, makes_libraries=True),
     "library.list": Op(library.list_),
     "library.show": Op(library.show),
+    "library.settings": Op(library.settings),
+    "library.set": Op(library.set_, write=True),
     "library.rebuild": Op(library.rebuild),
     "library.rename": Op(library.rename, write=True, makes_libraries=True),
     "library.delete": Op(library.delete, write=True, makes_libraries=True),

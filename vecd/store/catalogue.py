@@ -44,6 +44,7 @@ class Library:
     language: str = "english"  # of the full-text stemmer; "none": no stemming
     recall_missed: bool = False  # whether the last `index.recall` event says that searches miss the target
     switch_job: int | None = None  # the reembed whose drafts replace the documents at the moment; None: none
+    mapping: dict[str, str] = field(default_factory=dict)  # rules by which any JSON becomes documents
     chunk_overlap: int = 0  # characters that a chunk may repeat from the one before it
     former_names: frozenset[str] = frozenset()  # before renames; a name that another library has is not among them
     embedder_label: int = 0  # the last label that there was when the embedder was last changed; 0: never
@@ -69,6 +70,7 @@ class Library:
             "chunk_overlap": self.chunk_overlap,
             "recall": self.recall,
             "language": self.language,
+            "mapping": self.mapping,
         }
 
 
@@ -114,13 +116,13 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
     rows = db.execute(
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
         " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label,"
-        " second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap, former_names"
-        " FROM libraries"
+        " second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap, mapping,"
+        " former_names FROM libraries"
     )
     by_id = {}
     for row in rows:
         parameters, recall, language, missed, switch_job, embedder_label = row[11:17]
-        second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap = row[17:-1]
+        second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap, mapping = row[17:-1]
         by_id[int(row[0])] = replace(
             Library(*row[:11]),
             parameters=orjson.loads(parameters),
@@ -129,6 +131,7 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
             recall_missed=bool(missed),
             switch_job=switch_job,
             embedder_label=embedder_label,
+            mapping=orjson.loads(mapping),
             chunk_overlap=chunk_overlap,
             second=second,
             second_dimension=second_dimension,

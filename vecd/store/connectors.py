@@ -116,6 +116,19 @@ def renew(tx: Transaction, direction: str, name: str) -> Connector:
     return find(tx.db, direction, name)
 
 
+def renew_sources(tx: Transaction, library: str) -> None:
+    """Begins the next generation of the sources that write to a library by its mapping."""
+    for each in list_all(tx.db, "source"):
+        if each.definition["library"] == library and follows_library(each.definition):
+            renew(tx, "source", each.name)
+
+
+def follows_library(definition: Mapping[str, Any]) -> bool:
+    """Whether a source's messages become documents by the mapping of its library: it has none of its own, and is not of
+    events."""
+    return not definition.get("mapping") and not definition.get("libraries")
+
+
 def redefine(tx: Transaction, direction: str, name: str, definition: Mapping[str, Any]) -> Connector:
     """Replaces the definition, in the next generation. Raises VecError `not_found`."""
     renew(tx, direction, name)

@@ -61,6 +61,7 @@ class DocumentBatch:
     words: Words | None = None  # index terms of the chunks; None: not computed yet
     embedded: list[int] = field(default_factory=list)  # rows whose vectors the library's embedder computed
     sums: bytes | None = None  # checksums of the chunks; None: the write computes them
+    creates: bool = False  # whether the library is to be created, if it does not exist, even without a document
     created: Library | None = None  # the library, if the write of this batch created it
 
 

@@ -12,7 +12,7 @@ import orjson
 
 from ..errors import Code, VecError
 from ..parameters import without_parameters
-from . import events, rename
+from . import connectors, events, rename
 from .catalogue import Library
 from .transaction import Change, Transaction
 
@@ -29,13 +29,16 @@ def create(tx: Transaction, wanted: Library) -> tuple[Library, int]:
     library = replace(wanted, library_id=library_id, documents=0, chunks=0, created_us=tx.time_us, deleted=False)
     tx.db.execute(
         "INSERT INTO libraries (library_id, name, dimension, metric, index_kind, index_parameters, embedder,"
-        " chunk_chars, chunk_overlap, created_us, recall, language, second, second_dimension)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " chunk_chars, chunk_overlap, created_us, recall, language, second, second_dimension, mapping)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (library_id, library.name, library.dimension, library.metric, library.index,
          orjson.dumps(library.parameters).decode(), library.embedder, library.chunk_chars, library.chunk_overlap,
-         tx.time_us, library.recall, library.language, library.second, library.second_dimension),
+         tx.time_us, library.recall, library.language, library.second, library.second_dimension,
+         orjson.dumps(library.mapping).decode()),
     )  # fmt: skip
     tx.catalogue = tx.catalogue.replaced(library)
+    if library.mapping:
+        connectors.renew_sources(tx, library.name)
     seq = events.append(tx, events.LIBRARY_CREATED, library_id, orjson.dumps(library.described()).decode())
     return library, seq
 
@@ -56,6 +59,12 @@ def alive(db: apsw.Connection, library_id: int) -> bool:
     return bool(db.execute(sql, (library_id,)).get)
 
 
+def embedded_by(db: apsw.Connection, library_id: int, embedder: str) -> bool:
+    """Whether, in this connection's snapshot, an embedder made all stored vectors that were not ingested."""
+    sql = "SELECT EXISTS (SELECT 1 FROM libraries WHERE library_id = ? AND embedder = ? AND switch_job IS NULL)"
+    return bool(db.execute(sql, (library_id, embedder)).get)
+
+
 def pin_dimension(tx: Transaction, library: Library, dimension: int) -> Library:
     """The library with its dimension set. Raises VecError `dimension_mismatch` if it has another one."""
     if library.dimension == dimension:
@@ -65,6 +74,22 @@ def pin_dimension(tx: Transaction, library: Library, dimension: int) -> Library:
     library = replace(library, dimension=dimension)
     tx.db.execute("UPDATE libraries SET dimension = ? WHERE library_id = ?", (dimension, library.library_id))
     tx.catalogue = tx.catalogue.replaced(library)
+    return library
+
+
+def set_mapping(tx: Transaction, name: str, mapping: Mapping[str, str]) -> Library:
+    """Sets the rules by which JSON becomes documents of the library; returns its new version.
+
+    Sources that have no rules of their own follow: what they have read by the earlier rules is refused. Raises VecError
+    `not_found`.
+    """
+    library = replace(tx.catalogue.find(name), mapping=dict(mapping))
+    tx.db.execute(
+        "UPDATE libraries SET mapping = ? WHERE library_id = ?",
+        (orjson.dumps(library.mapping).decode(), library.library_id),
+    )
+    tx.catalogue = tx.catalogue.replaced(library)
+    connectors.renew_sources(tx, name)
     return library
 
 

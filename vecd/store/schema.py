@@ -290,6 +290,7 @@ MIGRATIONS: tuple[str, ...] = (
       sum INTEGER NOT NULL       -- CRC-32 of the vector
     ) STRICT;
     CREATE INDEX second_vectors_by_digest ON second_vectors (digest);
+    ALTER TABLE libraries ADD COLUMN mapping TEXT NOT NULL DEFAULT '{}'; -- JSON: rules by which JSON becomes documents
     ALTER TABLE libraries ADD COLUMN former_names TEXT NOT NULL DEFAULT '[]'; -- JSON; those of no other library
     """,
 )

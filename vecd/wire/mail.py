@@ -139,7 +139,7 @@ def _decoded(value: str) -> str:
     except (MessageError, ValueError):
         return value.replace("\0", "")
     texts = [part if isinstance(part, str) else _text_of(part, charset) for part, charset in parts]
-    return "".join(texts).replace("\0", "")
+    return ("".join(texts).strip() or value).replace("\0", "")
 
 
 def _date(value: str) -> str:
@@ -179,7 +179,8 @@ def _text(part: Message) -> str:
             return next((text for each in parts if (text := _text(each))), "")
         return "\n\n".join(text for each in parts if (text := _text(each)))
     kind = part.get_content_type()
-    if part.get_content_maintype() != "text" or kind in _NO_TEXTS:
+    # A part of several that is not divided has no boundary, and is text.
+    if part.get_content_maintype() not in ("text", "multipart") or kind in _NO_TEXTS:
         return ""
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):

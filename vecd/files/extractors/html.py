@@ -86,13 +86,13 @@ class _Reader(HTMLParser):
             if tag == self._hidden[-1]:
                 self._hidden.pop()
             return
+        if tag in _BLOCKS:
+            self.end_line(paragraph=tag in _PARAGRAPHS)
+            self._prefix = ""
         if tag == "title":
             self._in_title = False
         elif tag == "pre":
             self._pre = max(0, self._pre - 1)
-        if tag in _BLOCKS:
-            self.end_line(paragraph=tag in _PARAGRAPHS)
-            self._prefix = ""
 
     def handle_data(self, data: str) -> None:
         if self._hidden:
@@ -122,7 +122,7 @@ class _Reader(HTMLParser):
 
     def end_line(self, *, paragraph: bool = False) -> None:
         """Ends the line; with `paragraph`, an empty one follows."""
-        text = "".join(self._line).rstrip()
+        text = "".join(self._line).rstrip().removesuffix("¶")  # a link to the heading itself
         self._line.clear()
         if text:
             self.lines.append(text if self._pre else _SPACE.sub(" ", text))

@@ -63,6 +63,7 @@ class _Page:
         self.numbers: list[int] = []
         self._line: list[str] = []  # the pieces of the present line
         self._number = 1  # where it begins
+        self._at = 1  # the line of the macro that is being read
         self._kept = False  # in a display: lines are not joined
         self._heading = ""  # the marks of a heading whose text is the next line
         self._tag = False  # the next line is a term, and what follows explains it
@@ -95,7 +96,7 @@ class _Page:
         name, *rest = line[1:].lstrip().split(None, 1) or [""]
         given = arguments(rest[0] if rest else "")
         if (macro := self._macros.get(name)) is not None:
-            self._begin(number)
+            self._at = number
             macro(given)
         elif name in _PARAGRAPHS:
             self.end_line(paragraph=True)
@@ -156,7 +157,7 @@ class _Page:
         self._kept = self._tag = False
         self._heading = marks
         if given:
-            self._text(self._number, " ".join(given))
+            self._text(self._at, " ".join(given))
 
     def _head_2(self, given: list[str]) -> None:
         self._head_1(given, "## ")
@@ -170,13 +171,11 @@ class _Page:
         self._tag = True
 
     def _item(self, given: list[str]) -> None:
-        number = self._number
         self.end_line(paragraph=True)
-        self._number = number
         if given and given[0]:
             words = given if given[0] in _INLINE or given[0] in _ENCLOSING else given[:1]
-            self._inline(number, words)
-            if len(self._line[-1:]) and len("".join(self._line)) > 2:  # not a bullet
+            self._inline(self._at, words)
+            if len("".join(self._line)) > 2:  # not a bullet
                 self.end_line()
 
     def _display(self, given: list[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from types import MappingProxyType
 from typing import Any
 
 from starlette.responses import Response
@@ -12,8 +11,10 @@ from starlette.responses import Response
 from ...errors import Code, VecError
 from ...json_values import id_text
 from ...wire.documents import pack_all
+from ...wire.mapping import DocumentMapping
 from ..call import Call, filters, json_answer
 from ..endpoint import NDJSON, Answer, Body, Endpoint, Parameter
+from ..mappings import MAPPING, mapped, saved_mapping, wants_mapping
 from ..op_access import check_op
 from ..parameters import LIBRARY, WHERE
 from ..schemas import ref
@@ -28,13 +29,15 @@ async def write(call: Call) -> Response:
     given, strict = body["documents"], bool(body.get("strict"))
     if not isinstance(given, list):
         raise VecError(Code.INVALID_REQUEST, "'documents' must be a list", field="documents")
-    return json_answer(await _write(call, given, strict, refused))
+    return json_answer(await _write(call, *mapped(await _mapping(call), given, refused), strict=strict))
 
 
-async def _write(
-    call: Call, given: list[Any], strict: bool, refused: Mapping[int, VecError] = MappingProxyType({})
-) -> dict[str, Any]:
-    """Writes documents; the answer of the op `ingest`, with the outcome of each. `refused` has errors of the parser."""
+async def _mapping(call: Call) -> DocumentMapping | None:
+    return await saved_mapping(call.unchecked, call.path["library"]) if wants_mapping(call.query) else None
+
+
+async def _write(call: Call, given: list[Any], refused: Mapping[int, VecError], *, strict: bool) -> dict[str, Any]:
+    """Writes documents; the answer of the op `ingest`, with the outcome of each. `refused` has errors by position."""
     batch = pack_all(given, refused=refused)
     if strict:
         batch = batch.before_refused()
@@ -51,10 +54,10 @@ async def put(call: Call) -> Response:
         raise VecError(
             Code.INVALID_REQUEST, "the body has another id than the path", "leave the id out of the body", field="id"
         )
-    answer = await _write(call, [body], True)
-    for refused in answer["errors"]:
-        refused.pop("index")
-        raise VecError.from_wire(refused)
+    answer = await _write(call, [body], {}, strict=True)
+    for told in answer["errors"]:
+        told.pop("index")
+        raise VecError.from_wire(told)
     (outcome,) = answer["documents"]
     body = {"id": outcome["id"], "status": outcome["status"], "seq": answer["seq"]}
     return json_answer(body, 201 if outcome["status"] == "added" else 200)
@@ -128,7 +131,8 @@ ENDPOINTS = (
     ),
     Endpoint(
         "POST", "/v1/libraries/{library}/documents", write, "write", "Write a batch of documents.", "documents",
-        {200: Answer("The outcome of each document.", ref("Ingested"))}, (LIBRARY,), Body(ref("Batch")), op="ingest",
+        {200: Answer("The outcome of each document.", ref("Ingested"))}, (LIBRARY, MAPPING), Body(ref("Batch")),
+        op="ingest",
     ),
     Endpoint(
         "POST", "/v1/libraries/{library}/documents/get", get_many, "read", "Read documents by id.", "documents",

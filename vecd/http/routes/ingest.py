@@ -16,6 +16,7 @@ from ..call import Call
 from ..endpoint import JSON, NDJSON, Answer, Body, Endpoint, Parameter
 from ..ingest_stream import IngestStream
 from ..jobs import submitted
+from ..mappings import MAPPING, wants_mapping
 from ..parameters import LIBRARY
 from ..schemas import ref
 from ..streams import StreamAnswer
@@ -33,7 +34,12 @@ async def stream(call: Call) -> Response:
     results = call.query.get("results", "all")
     if results not in ("all", "failed"):
         raise VecError(Code.INVALID_REQUEST, f"results must be all or failed, not {results!r:.80}", field="results")
-    ingest = IngestStream(call, progress=call.query.get("progress", False), failed_only=results == "failed")
+    ingest = IngestStream(
+        call,
+        progress=call.query.get("progress", False),
+        failed_only=results == "failed",
+        mapped=wants_mapping(call.query),
+    )
     await ingest.open()
     return StreamAnswer(ingest.parts(), NDJSON, duplex=True, closes=True)
 
@@ -47,7 +53,9 @@ async def batch_async(call: Call) -> Response:
         async for piece in pieces:
             await _on_thread(copy.write, piece)
         await _on_thread(copy.sync)
-        params = {"files": [copy.path], "names": ["batch"]}
+        params: dict[str, Any] = {"files": [copy.path], "names": ["batch"]}
+        if not wants_mapping(call.query):
+            params["map"] = []
         return submitted(await call.unchecked("jobs.submit", kind="ingest", params=params, library=library))
 
 
@@ -95,12 +103,12 @@ ENDPOINTS = (
         "documents",
         {200: Answer("The outcome of each document, while the body is read; the last line is the summary.",
                      ref("IngestLine"), NDJSON)},
-        (LIBRARY, _PROGRESS, _RESULTS), _DOCUMENTS, op="ingest",
+        (LIBRARY, _PROGRESS, _RESULTS, MAPPING), _DOCUMENTS, op="ingest",
     ),
     Endpoint(
         "POST", "/v1/libraries/{library}/documents/batch-async", batch_async, "write",
         "Write documents by a background job.", "documents",
-        {202: Answer("The documents and the job are on disk.", ref("Submitted"))}, (LIBRARY,),
+        {202: Answer("The documents and the job are on disk.", ref("Submitted"))}, (LIBRARY, MAPPING),
         Body(ref("AsyncBatch"), "A JSON object, or NDJSON of any length.", (JSON, NDJSON)), op="jobs.submit",
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Libraries: create, list, show, rename, rebuild, delete, count."""
+"""Libraries: create, list, show, set, rename, rebuild, delete, count."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ async def delete(call: Call) -> Response:
     return json_answer(await call.daemon("library.delete", library=call.path["library"]))
 
 
+async def set_(call: Call) -> Response:
+    return json_answer(await call.daemon("library.set", library=call.path["library"], **await call.json_body()))
+
+
 async def rename(call: Call) -> Response:
     fields = {"library": call.path["library"], **await call.json_body()}
     check_op(call.principal, "library.rename", fields)
@@ -59,6 +63,11 @@ ENDPOINTS = (
     Endpoint(
         "GET", "/v1/libraries/{library}", show, "read", "Show a library, its index and its measured recall.",
         "libraries", {200: Answer("The library.", ref("Library"))}, (LIBRARY,), op="library.show",
+    ),
+    Endpoint(
+        "POST", "/v1/libraries/{library}/settings", set_, "write", "Change what a library does with its input.",
+        "libraries", {200: Answer("The library.", ref("Library"))}, (LIBRARY,), Body(ref("LibrarySettings")),
+        op="library.set",
     ),
     Endpoint(
         "DELETE", "/v1/libraries/{library}", delete, "write", "Delete a library and its documents.", "libraries",

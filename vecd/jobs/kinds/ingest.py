@@ -200,7 +200,9 @@ class Ingest(JobKind):
         "strict": Parameter("whether to stop at the first rejected line", bool),
         "create": Parameter("whether to create a library that does not exist", bool),
         "formats": Parameter(f"the format of each file, one of {', '.join(FORMATS)}; default: ndjson", list),
-        "map": Parameter("FIELD=PATH: where a field of the document is in an object or row; default: documents", list),
+        "map": Parameter(
+            "FIELD=PATH: where a field of the document is in an object or row; default: as the library says", list
+        ),
     }
 
     def find_library(self, engine: Engine, library: str, params: Mapping[str, Any]) -> None:
@@ -224,6 +226,9 @@ class Ingest(JobKind):
             )
         for form in forms:
             check_format(form)
+        if params.get("map") is None:
+            saved = engine.database.catalogue.by_name.get(library or DEFAULT)
+            params = {**params, "map": [f"{name}={rule}" for name, rule in saved.mapping.items()] if saved else []}
         _mapping(params)
         return {**params, "names": names}
 

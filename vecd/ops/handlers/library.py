@@ -1,5 +1,4 @@
-"""library.create, library.list, library.show, library.rename, library.rebuild,
-library.delete."""
+"""library.create, list, show, settings, set, rename, rebuild, delete."""
 
 from __future__ import annotations
 
@@ -8,6 +7,8 @@ from typing import Any
 from ... import limits
 from ...engine import libraries as operations
 from ...engine import synthetic_recall
+from ...errors import Code, VecError
+from ...wire.mapping import DocumentMapping
 from ..call import Call
 from ..fields import Fields
 
@@ -28,8 +29,12 @@ async def create(call: Call) -> dict[str, Any]:
         chunk_overlap=fields.optional_integer("chunk_overlap", low=0, high=limits.CHUNK_CHARS_MAX),
         recall=fields.optional_number("recall", low=limits.RECALL_MIN, high=1),
         language=fields.optional_text("language"),
+        mapping=_mapping(fields),
     )
-    return await operations.create(call.engine, wanted, call.slot)
+    created = await operations.create(call.engine, wanted, call.slot)
+    if wanted.mapping:
+        await call.service.connectors.reload()
+    return created
 
 
 async def list_(call: Call) -> dict[str, Any]:
@@ -41,6 +46,21 @@ async def show(call: Call) -> dict[str, Any]:
     library = call.engine.database.catalogue.find(call.fields.text("library"))
     shown = operations.show(call.engine, library)
     return {**shown, "recall": {**shown["recall"], "probe": await synthetic_recall.measure(call.engine, library)}}
+
+
+async def settings(call: Call) -> dict[str, Any]:
+    """What is set for a library, without measuring anything."""
+    return operations.find(call.engine, call.fields.text("library")).described()
+
+
+async def set_(call: Call) -> dict[str, Any]:
+    """Fields: library, mapping."""
+    name, mapping = call.fields.text("library"), _mapping(call.fields)
+    if mapping is None:
+        raise VecError(Code.INVALID_REQUEST, "library.set: nothing is set", "give a mapping", field="mapping")
+    body = await operations.set_mapping(call.engine, name, mapping, call.slot)
+    await call.service.connectors.reload()
+    return body
 
 
 async def rebuild(call: Call) -> dict[str, Any]:
@@ -64,6 +84,16 @@ async def rename(call: Call) -> dict[str, Any]:
 
 async def delete(call: Call) -> dict[str, Any]:
     return await operations.delete(call.engine, call.fields.text("library"), call.slot)
+
+
+def _mapping(fields: Fields) -> dict[str, str] | None:
+    """The rules of a mapping, checked; None if there is no such field."""
+    if fields.raw("mapping") is None:
+        return None
+    rules = fields.strings("mapping")
+    if rules:
+        DocumentMapping.parse(rules)
+    return rules
 
 
 def _parameters(fields: Fields) -> dict[str, Any]:

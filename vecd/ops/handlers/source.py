@@ -33,7 +33,7 @@ async def add(call: Call) -> dict[str, Any]:
         paused=fields.flag("paused"),
         library=fields.text("library", DEFAULT, chars_max=limits.NAME_BYTES_MAX),
         group=group,
-        mapping=_strings(call, "mapping"),
+        mapping=fields.strings("mapping"),
         libraries=tuple(fields.optional_texts("libraries", chars_max=limits.NAME_BYTES_MAX) or ()),
     )
     if wanted.mapping and wanted.libraries:
@@ -52,7 +52,7 @@ async def reset(call: Call) -> dict[str, Any]:
     """Fields: name; `start`, earliest or latest; `offsets`, a map. Both are optional."""
     fields = call.fields
     start = fields.optional_text("start", chars_max=limits.KEY_CHARS_MAX)
-    given = _strings(call, "offsets")
+    given = fields.strings("offsets")
     parameters: dict[str, Any] = {}
     found = await call.service.connectors.definition("source", name_of(call))
     if given:
@@ -89,25 +89,10 @@ async def commit(call: Call) -> dict[str, Any]:
         name=found.name,
         generation=found.generation,
         library=found.library,
-        offsets=_strings(call, "offsets"),
+        offsets=fields.strings("offsets"),
         expected=expected,
         documents=fields.items("documents", count_max=limits.BATCH_DOCUMENTS_MAX),
         letters=new_letters(fields.raw("dead_letters")),
         resolved=letter_ids(call) or (),
     )
     return await wanted.apply(call.engine, call.slot)
-
-
-def _strings(call: Call, name: str) -> dict[str, str]:
-    """A field that is a map of strings. Raises VecError `invalid_request`."""
-    given = call.fields.mapping(name)
-    if len(given) > limits.SOURCE_PARTITIONS_MAX or not all(
-        isinstance(value, str) and len(value) <= limits.SOURCE_VALUE_CHARS_MAX for value in given.values()
-    ):
-        raise VecError(
-            Code.INVALID_REQUEST,
-            f"field {name!r} must be a map of at most {limits.SOURCE_PARTITIONS_MAX:,} strings of at most"
-            f" {limits.SOURCE_VALUE_CHARS_MAX:,} characters",
-            field=name,
-        )
-    return given
