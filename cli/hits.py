@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,13 +28,28 @@ def passage_chars(columns: int) -> int:
     return max(40, min(2_000, _lines(columns) * (columns - _INDENT)))
 
 
-def place(hit: dict[str, Any]) -> str:
-    """Where a hit stands: its file and line, as editors take it, or its id."""
-    path = hit.get("path") or (hit.get("metadata") or {}).get("path")
-    if not isinstance(path, str) or not path:
+def place(hit: dict[str, Any], folder: str | None = None) -> str:
+    """Where a hit stands: its file and line, as editors take it, or its id. A path below `folder` is relative to it."""
+    if (path := _path(hit, folder)) is None:
         return str(hit["document_id"])
     line = _line(hit, 0)
     return path if line is None else f"{path}:{line}"
+
+
+def working_folder() -> str | None:
+    """The folder that paths are relative to; None if it has been deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _path(hit: dict[str, Any], folder: str | None) -> str | None:
+    """The file that a hit is from; None if it is from none."""
+    path = hit.get("path") or (hit.get("metadata") or {}).get("path")
+    if not isinstance(path, str) or not path:
+        return None
+    return path.removeprefix(folder.rstrip("/") + "/") if folder else path
 
 
 def _line(hit: dict[str, Any], within: int) -> int | None:
@@ -48,13 +64,10 @@ def _line(hit: dict[str, Any], within: int) -> int | None:
     return line + int(before) + within
 
 
-def grep_line(hit: dict[str, Any], folder: str) -> str:
+def grep_line(hit: dict[str, Any], folder: str | None) -> str:
     """A hit as `PATH:LINE:TEXT`, where editors jump to: the line of its passage that has most words of the query. Paths
     below `folder` are relative to it."""
-    path = (hit.get("metadata") or {}).get("path")
-    name = path if isinstance(path, str) and path else str(hit["document_id"])
-    if name.startswith(inside := folder.rstrip("/") + "/"):
-        name = name[len(inside) :]
+    name = _path(hit, folder) or str(hit["document_id"])
     passage = hit.get("passage") or {}
     shown = passage.get("text") or ""
     words = {shown[start:end].casefold() for start, end in passage.get("marks") or ()}
@@ -71,8 +84,12 @@ def _count(line: str, words: set[str]) -> int:
 class HitView:
     """Formats hits for a terminal."""
 
-    def __init__(self, *, columns: int, colours: bool, verbose: bool, by_chunk: bool) -> None:
-        """`verbose`: all of a hit. `by_chunk`: hits are chunks, named by their ids unless they have a line."""
+    def __init__(
+        self, *, columns: int, colours: bool, verbose: bool, by_chunk: bool, folder: str | None = None
+    ) -> None:
+        """`verbose`: all of a hit. `by_chunk`: hits are chunks, named by their ids unless they have a line. Paths below
+        `folder` are relative to it."""
+        self._folder = folder
         self._columns = max(20, columns)
         self._colours = colours
         self._verbose = verbose
@@ -95,7 +112,8 @@ class HitView:
         rank: Styled = [Piece(f"{hit['rank']:>3}  ", "dim")]
         score: Styled = [Piece(f"{hit['score']:.4f}", "green")]
         where = self._place(hit)
-        title = _title(hit)
+        # A file that has no title has its name for one.
+        title = [] if (_path(hit, None) or "").rpartition("/")[2] == hit["title"] else _title(hit)
         room = self._columns - styled_width(rank) - styled_width(score) - 2
         if not title:
             return [self._row(rank, where, score)]
@@ -111,7 +129,7 @@ class HitView:
         return [*rank, *middle, Piece(" " * max(2, columns - used)), *score]
 
     def _place(self, hit: dict[str, Any]) -> Styled:
-        found = place(hit)
+        found = place(hit, self._folder)
         if found == hit["document_id"] and (self._by_chunk or self._verbose):
             found = str(hit["chunk_id"])
         library = [Piece(f"{hit['library']}  ", "cyan")] if "library" in hit else []

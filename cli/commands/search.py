@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -245,18 +244,20 @@ class _Answer:
 
 def _print_lines(answer: _Answer) -> None:
     """Prints the hits as `grep -n` does."""
-    from ..hits import grep_line
+    from ..hits import grep_line, working_folder
 
-    folder = os.getcwd()
+    folder = working_folder()
     for hit in answer.hits():
         print(grep_line(hit, folder))
 
 
 def _show(answer: _Answer, *, verbose: bool, by_chunk: bool) -> None:
     """Prints the hits on a terminal, or why there are none."""
-    from ..hits import HitView, certainty
+    from ..hits import HitView, certainty, working_folder
 
-    view = HitView(columns=columns(), colours=colours(), verbose=verbose, by_chunk=by_chunk)
+    view = HitView(
+        columns=columns(), colours=colours(), verbose=verbose, by_chunk=by_chunk, folder=working_folder()
+    )  # fmt: skip
     none = True
     for hit in answer.hits():
         if none and "explain" in answer.about:

@@ -125,6 +125,24 @@ def test_what_is_not_a_key_is_refused_and_not_repeated(client: httpx.Client, sen
     assert code(answer) == (401, "unauthorized")
 
 
+@pytest.mark.parametrize("k", [10, 101, 1_000_000])  # an answer, and one that is streamed
+def test_a_key_for_one_library_searches_no_other(guarded: Gateway, client: httpx.Client, k: int) -> None:
+    mine = key(guarded, f"s-{k}", library="notes")
+
+    def search(path: str = "/v1/search", **body: Any) -> httpx.Response:
+        return client.post(path, headers=mine, json={"query": "x", "k": k, **body})
+
+    assert search(libraries=["notes"]).json()["hits"] == []
+    for libraries in (None, ["*"], ["mail"], ["notes", "mail"]):
+        assert code(search(libraries=libraries)) == (403, "forbidden"), libraries
+    for path in ("/v1/libraries/notes/search", "/v1/libraries/notes/search/stream"):
+        assert search(path).status_code == 200
+        assert code(search(path, libraries=["mail"])) == (400, "invalid_request")
+    everything = key(guarded, f"s-all-{k}")
+    answer = client.post("/v1/search", headers=everything, json={"query": "x", "k": k})
+    assert (answer.status_code, answer.json()["hits"]) == (200, [])
+
+
 def test_a_key_for_one_library_changes_nothing_that_belongs_to_all_or_to_another(
     guarded: Gateway, client: httpx.Client
 ) -> None:

@@ -149,6 +149,7 @@ def test_a_vector_is_a_list_of_numbers_both_ways(gateway: Gateway, vectors: str)
         ('{"action": "search", "kk": 3}', "invalid_request", "unknown key 'kk'"),
         ('{"action": "search", "query": "x", "k": 0}', "invalid_request", "k"),
         ('{"action": "search", "query": "x", "library": "other"}', "invalid_request", "for the library"),
+        ('{"action": "search", "query": "x", "libraries": ["*"]}', "invalid_request", "for the library"),
         ('{"action": "search", "query": "x", "where": "a ="}', "invalid_filter", ""),
         ('{"action": "add_document", "data": 3}', "invalid_document", "must be an object"),
         ('{"action": "add_document"}', "invalid_request", "'data' is missing"),

@@ -89,6 +89,15 @@ def test_a_key_for_one_library_reaches_that_library_only() -> None:
     assert allowed(ONE, "cancel", target=1)
 
 
+def test_a_key_for_one_library_searches_no_others_with_it() -> None:
+    assert allowed(ONE, "search", libraries=["mine"])
+    assert allowed(ONE, "search", libraries=["mine"], library="other")  # which is ignored then
+    assert allowed(READER, "search", libraries=["*"])
+    for libraries in (["*"], ["mine", "*"], ["mine", "other"], [], "mine", {"mine": 1}, [["mine"]]):
+        assert not allowed(ONE, "search", libraries=libraries), libraries
+        assert not allowed(ONE, "search", libraries=libraries, library="other"), libraries
+
+
 def test_a_key_for_one_library_replaces_no_schedule() -> None:
     """It may be another library's."""
     assert allowed(ONE, "schedule.add", kind="rebuild", library="mine")

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from ... import limits
 from ..call import Call, filters, json_answer, packed
 from ..endpoint import NDJSON, Answer, Body, Endpoint, Parameter
+from ..op_access import check_op
 from ..parameters import LIBRARY, WHERE
 from ..schemas import Schema, enum, ref
 from ..streams import begun, lines, list_answer, summary
@@ -75,6 +76,7 @@ async def _search(call: Call, wanted: dict[str, Any]) -> Response:
     fields = _fields(call, wanted)
     k = fields.get("k", 0)
     if isinstance(k, int) and k > limits.PAGE_ITEMS:
+        check_op(call.principal, "search", fields)  # which may name other libraries than the path
         return await list_answer(call, "search", "hits", **fields)
     return json_answer(await call.daemon("search", **fields))
 
