@@ -228,7 +228,8 @@ app = typer.Typer(
     cls=LazyGroup,
     name="vec",
     help="Real-time vector search for the shell: ingest NDJSON, search it, and watch every change.",
-    epilog="See 'vec help COMMAND' for the options of a command, and man vec, man vec-ingest, … for its manual.",
+    epilog="See 'vec help COMMAND' for the options of a command, man vec, man vec-ingest, … for its manual, and man"
+    " vec-tutorial for a tour of ten minutes.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

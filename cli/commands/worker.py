@@ -118,9 +118,11 @@ def _stopped_by_signals(made: Worker) -> Iterator[None]:
         made.stop()
 
     before = {number: signal.signal(number, stop) for number in numbers}
+    wakeup = signal.set_wakeup_fd(made.wakeup_fd, warn_on_full_buffer=False)
     try:
         yield
     finally:
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -66,10 +66,17 @@ STATUS_MODULES = {
 #: What `vec search` in a pipe needs besides: the module of the command, and orjson with what that imports.
 SEARCH_MODULES = {"vec_cli.commands.search", "orjson", "dataclasses"}
 #: `vec --help` loads every command for its line of help; what a command works with, it must not load yet.
-HELP_STDLIB = {"bisect", "dataclasses", "gc", "random", "sysconfig", "tempfile"}
+HELP_STDLIB = {"bisect", "dataclasses", "gc", "json", "random", "sysconfig", "tempfile"}
 HELP_VECD = {"vecd", "vecd.errors", "vecd.json_values", "vecd.limits", "vecd.process"}
 #: The tables of index kinds and embedders, whose names options list. They load no kind and no embedder.
-TABLES = {"vecd.index", "vecd.index.kinds", "vecd.text", "vecd.text.embedders", "vecd.text.embedders.embedder"}
+TABLES = {
+    "vecd.index",
+    "vecd.index.kinds",
+    "vecd.text",
+    "vecd.text.embedders",
+    "vecd.text.embedders.embedder",
+    "vecd.parameters",
+}
 
 RUN = """
 import sys

@@ -49,9 +49,8 @@ class Worker:
     def done(self) -> dict[str, Any]:
         """Waits until it has ended; returns what it has done."""
         assert self.process.stdout is not None
-        line = self.process.stdout.read()
         assert self.process.wait(PATIENCE_S) == 0, self.said
-        return dict(json.loads(line))
+        return dict(json.loads(self.process.stdout.read()))
 
     def end(self) -> None:
         if self.process.poll() is None:

@@ -35,7 +35,8 @@ class WatchSpec:
     until: str | None = None  # end at this cursor (inclusive)
     limit: int | None = None  # end after so many events
     snapshot: bool = False  # begin with the state, unless `start` is a cursor or the consumer has one
-    consumer: str | None = None  # begin at its position; it is created if it does not exist
+    consumer: str | None = None  # begin at its position
+    create: bool = True  # the consumer, if it does not exist; otherwise that is an error
     holder: str = ""  # a readable name, for the error of others that ask for this consumer
     on_gap: str = "fail"
 
@@ -192,7 +193,7 @@ class Watch:
         spec, consumers = self._spec, self._watches.consumers
         gap = kept = None
         if spec.consumer is not None:
-            kept = await consumers.find(spec.consumer)
+            kept = await (consumers.find if spec.create else consumers.position)(spec.consumer)
         if kept is not None:
             self.position = kept  # `start` is for a new consumer: whether the log still has it does not matter
         elif spec.snapshot and spec.start == "now":
@@ -202,7 +203,7 @@ class Watch:
                 self.position = await self._watches.catch_up(positions.resolve, self._database, spec.start)
             except VecError as error:
                 gap = self._skip_gap(error)
-        if spec.consumer is not None:
+        if spec.consumer is not None and spec.create:
             self.position = await consumers.find_or_create(spec.consumer, self.position)
         return gap
 

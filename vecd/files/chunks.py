@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Characters that a splitter gets at a time: the time of a splitter is quadratic in the length of a text without
 #: structure.
-_SPAN_CHARS: Final = 50_000
+_SPAN_CHARS: Final = 20_000
 
 #: Language -> the module of its grammar, and the function in it.
 _GRAMMARS: Final = {

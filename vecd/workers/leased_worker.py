@@ -123,6 +123,7 @@ class Worker:
         self._lock = threading.Lock()  # guards _held, _claiming, _running and counts
         self._held: set[Work] = set()
         self._stop_read, self._stop_write = os.pipe()  # readable when the worker is to stop
+        os.set_blocking(self._stop_write, False)
         self._stopping = threading.Event()
         self._over = threading.Event()  # nothing is sent any more
         self._changed = threading.Condition(self._lock)  # a slot took work, or ended
@@ -160,6 +161,13 @@ class Worker:
     @property
     def stopping(self) -> bool:
         return self._stopping.is_set()
+
+    @property
+    def wakeup_fd(self) -> int:
+        """For signal.set_wakeup_fd, if a signal handler calls `stop`. The kernel may give a signal to another thread
+        than the main one, as just after a SIGCONT; then it interrupts no wait of the main thread, which runs the
+        handler."""
+        return self._stop_write
 
     # --- for its slots ----------------------------------------------------------------------------------------------
 

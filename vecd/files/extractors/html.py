@@ -122,7 +122,7 @@ class _Reader(HTMLParser):
 
     def end_line(self, *, paragraph: bool = False) -> None:
         """Ends the line; with `paragraph`, an empty one follows."""
-        text = "".join(self._line).rstrip()
+        text = "".join(self._line).rstrip().removesuffix("¶")  # a link to the heading itself
         self._line.clear()
         if text:
             self.lines.append(text if self._pre else _SPACE.sub(" ", text))

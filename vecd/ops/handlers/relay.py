@@ -72,7 +72,7 @@ async def watch(call: Call) -> dict[str, Any]:
     now = call.engine.database.head
     wanted = await call.service.connectors.check_relay(name_of(call), generation_of(call))
     selection = await _selection(call, wanted)
-    return await follow(call, WatchSpec(selection, consumer=wanted.consumer, holder=call.peer), now)
+    return await follow(call, WatchSpec(selection, consumer=wanted.consumer, create=False, holder=call.peer), now)
 
 
 async def commit(call: Call) -> dict[str, Any]:
