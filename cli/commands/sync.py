@@ -14,6 +14,7 @@ from vecd.errors import Code, VecError, nearest
 from .. import connectors as common
 from .. import main, options
 from ..output import Output, one_line, plural
+from ..progress import Progress
 
 if TYPE_CHECKING:
     from vecd.client import Client
@@ -150,12 +151,14 @@ class _Run:
         self._output = output
         self._verbose = verbose
         self._first = True
-        self.session = Session(client, name, stop, self._on_file)
+        self._progress = Progress([])
+        self.session = Session(client, name, stop, self._on_file, self._on_commit)
 
     def once(self, given: FileOptions, again: bool, empty: bool) -> None:
         began = time.monotonic()
-        made = self.session.plan(given, again=again, empty=empty)
-        told = self.session.run(made, given)
+        with self._progress:
+            made = self.session.plan(given, again=again, empty=empty)
+            told = self.session.run(made, given)
         self._tell(told, time.monotonic() - began)
         if told.files["failed"]:
             raise typer.Exit(main.PARTLY)
@@ -195,9 +198,12 @@ class _Run:
 
     def _on_file(self, what: str, path: bytes, why: str) -> None:
         if what in ("failed", "unreadable"):
-            options.say(f"{_text(path)}: {why}")
+            self._progress.say(f"vec: {_text(path)}: {why}")
         elif self._verbose:
-            options.say(f"{what} {_text(path)}" + (f" ({why})" if why else ""))
+            self._progress.say(f"vec: {what} {_text(path)}" + (f" ({why})" if why else ""))
+
+    def _on_commit(self, told: Told) -> None:
+        self._progress.advance(told.documents, 0)
 
 
 def _skipped(reasons: Any) -> str:

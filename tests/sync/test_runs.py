@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,10 @@ from tests.support.running import running
 from tests.support.waiting import until
 from vecd.connectors.folder import path_of, url_of
 from vecd.errors import Code, VecError
+from vecd.files.entry import FileEntry, FileSkipped, SkipReason
+from vecd.files.options import FileOptions
+from vecd.sync import batches, session
+from vecd.sync.batches import DOCUMENTS_MAX
 
 from .folders import add_by_hand, counts, cursor, events, put, run_once, texts, texts_by, write
 
@@ -256,3 +261,75 @@ def _change(folder: Path, chance: random.Random) -> None:
             path.rename(other)
         case 6 if path.parent != folder and path.parent.exists() and not (folder / "moved").exists():
             path.parent.rename(folder / "moved")
+
+
+def test_after_a_missing_package_was_installed_one_file_of_each_kind_shows_it(
+    instance: Instance, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        put(folder / f"{number}.pdf", f"text {number}")
+    installed, read = False, []
+
+    def documents(entry: FileEntry, options: FileOptions, content: bytes) -> Iterator[dict[str, Any]]:
+        read.append(entry.relative)
+        if not installed:
+            raise FileSkipped(SkipReason.EXTRA, "it needs a package", "pip install it")
+        yield {"id": entry.id, "texts": [content.decode()]}
+
+    monkeypatch.setattr(session, "documents_of", documents)
+    with instance.connect() as client:
+        add_by_hand(client, "extra", folder, "extra")
+        for wanted in (3, 1):
+            told = run_once(client, "extra")
+            assert (told.skipped["extra missing"], len(read)) == (3, wanted)
+            read.clear()
+        installed = True
+        assert run_once(client, "extra").files["changed"] == 3
+        assert len(texts_by(client, "extra")) == 3
+
+
+def test_a_file_of_many_documents_that_was_refused_in_part_is_read_again(
+    instance: Instance, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, mail_mbox="many")
+    wrong: set[int] = {3}
+
+    def documents(entry: FileEntry, options: FileOptions, content: bytes) -> Iterator[dict[str, Any]]:
+        for number in range(2 * DOCUMENTS_MAX):
+            yield {"id": f"m{number}", "texts": [7 if number in wrong else f"mail {number}"]}
+
+    monkeypatch.setattr(session, "documents_of", documents)
+    monkeypatch.setattr(batches, "_chars", lambda document: 100)
+    with instance.connect() as client:
+        add_by_hand(client, "mails", folder, "mails")
+        assert run_once(client, "mails").files["failed"] == 1
+        wrong.clear()
+        run_once(client, "mails")
+        assert len(texts_by(client, "mails")) == 2 * DOCUMENTS_MAX
+        assert run_once(client, "mails").files.keys() <= {"unchanged"}
+
+
+def test_a_document_that_two_files_have_stays_while_one_of_them_has_it(
+    instance: Instance, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a mail that is in two mailboxes."""
+    write(folder, a_mbox="one two", b_mbox="two three")
+
+    def documents(entry: FileEntry, options: FileOptions, content: bytes) -> Iterator[dict[str, Any]]:
+        for word in content.decode().split():
+            yield {"id": word, "texts": [word]}
+
+    monkeypatch.setattr(session, "documents_of", documents)
+    with instance.connect() as client:
+        add_by_hand(client, "mailboxes", folder, "mailboxes")
+        run_once(client, "mailboxes")
+        assert texts_by(client, "mailboxes").keys() == {"one", "two", "three"}
+        (folder / "a.mbox").unlink()
+        run_once(client, "mailboxes")
+        assert texts_by(client, "mailboxes").keys() == {"two", "three"}
+        write(folder, b_mbox="three", c_mbox="two four")
+        run_once(client, "mailboxes")
+        assert texts_by(client, "mailboxes").keys() == {"two", "three", "four"}
+        write(folder, b_mbox="three four", c_mbox="five")
+        run_once(client, "mailboxes")
+        assert texts_by(client, "mailboxes").keys() == {"three", "four", "five"}

@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..client.syncs import SyncFile
 
 #: What one commit has at most: some hundredths of a second of the daemon, and far less than a frame.
-DOCUMENTS_MAX: Final = 256
+DOCUMENTS_MAX: Final = 512
 CHARS_MAX: Final = 1 << 20
 FILES_MAX: Final = 1_000
 
@@ -26,10 +26,10 @@ class FileChange:
     documents: Sequence[dict[str, Any]] = ()
     file: SyncFile | None = None  # None: it is gone, or this is not its last part
     gone: Sequence[bytes] = ()  # paths to forget
+    chars: int = field(init=False)  # what it costs
 
-    @property
-    def chars(self) -> int:
-        return sum(map(_chars, self.documents)) + _DOCUMENT_CHARS
+    def __post_init__(self) -> None:
+        self.chars = sum(map(_chars, self.documents)) + _DOCUMENT_CHARS
 
 
 def _chars(document: dict[str, Any]) -> int:

@@ -12,8 +12,6 @@ from ..client.syncs import SyncFile
 from ..files.entry import FileEntry, SkipReason
 from .stamps import same_times, stamp_of
 
-#: Whatever they are, the file is tried again in each run: the package may be installed by then.
-_AGAIN: Final = frozenset((SkipReason.EXTRA,))
 #: Nothing is known of these, so what was known stays.
 _UNKNOWN: Final = frozenset((SkipReason.UNREADABLE,))
 
@@ -26,6 +24,9 @@ class Plan:
     changed: list[FileEntry] = field(default_factory=list)
     doubtful: list[FileEntry] = field(default_factory=list)  # the content has to be compared
     gone: list[SyncFile] = field(default_factory=list)
+    #: Unchanged files that needed a package which was not installed, by suffix: if the first can be read by now, so can
+    #: the others.
+    lacking: dict[str, list[FileEntry]] = field(default_factory=dict)
     unchanged: int = 0
     skipped: Counter[str] = field(default_factory=Counter)  # by reason
     unreadable: list[FileEntry] = field(default_factory=list)
@@ -65,11 +66,13 @@ def plan(
             made.new.append(entry)
             continue
         stamp = stamp_of(entry)
-        if again or file.reason in _AGAIN:
+        if again:
             made.changed.append(entry)
         elif file.stamp == stamp:
             if file.reason is None:
                 made.unchanged += 1
+            elif file.reason == SkipReason.EXTRA:
+                made.lacking.setdefault(os.path.splitext(entry.path)[1], []).append(entry)
             else:
                 made.skipped[file.reason] += 1
         elif not file.stamp or same_times(file.stamp, stamp):

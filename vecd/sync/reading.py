@@ -16,6 +16,8 @@ from .stamps import digest_of, stamp_of_stat
 QUIET_S: Final = 0.1
 PATIENCE_S: Final = 3.0
 
+_PIECE_BYTES: Final = 1 << 20
+
 
 class Content(NamedTuple):
     """A file as it was at one moment."""
@@ -55,9 +57,13 @@ def read_whole(entry: FileEntry, bytes_max: int, wait: Callable[[float], bool]) 
 
 
 def _read(fd: int, bytes_max: int) -> bytes:
+    """The content, or a byte more than the limit of it."""
     pieces = []
     left = bytes_max + 1
-    while left > 0 and (piece := os.read(fd, min(left, 1 << 20))):
-        pieces.append(piece)
-        left -= len(piece)
+    while left > 0:
+        wanted = min(left, _PIECE_BYTES)
+        pieces.append(os.read(fd, wanted))
+        left -= len(pieces[-1])
+        if len(pieces[-1]) < wanted:  # of a regular file: its end
+            break
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -54,6 +54,8 @@ class Told:
 
 #: Called with what becomes of a file (`new`, `failed` …), its path, and details in words.
 OnFile = Callable[[str, bytes, str], None]
+#: Called after each commit with what was done so far.
+OnCommit = Callable[[Told], None]
 
 
 def nothing(what: str, path: bytes, why: str) -> None:
@@ -63,11 +65,19 @@ def nothing(what: str, path: bytes, why: str) -> None:
 class Session:
     """A sync over one connection, which it uses alone. `with` it: at the end the sync is free for others."""
 
-    def __init__(self, client: Client, name: str, stop: Stopping, on_file: OnFile = nothing) -> None:
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        stop: Stopping,
+        on_file: OnFile = nothing,
+        on_commit: OnCommit = lambda told: None,
+    ) -> None:
         """When `stop` is set, a run ends early. Raises VecError `busy` while another runs the sync, or `not_found`."""
         self._client = client
         self._stop = stop
         self._on_file = on_file
+        self._on_commit = on_commit
         self._held = client.hold_sync(name)
         reply = self._held.next()
         if reply is None or reply.kind != "items":
@@ -81,6 +91,7 @@ class Session:
         self._flying: deque[Batch] = deque()
         self._batch = Batch()
         self._told = Told()
+        self._incomplete: set[bytes] = set()  # files of which a part was refused
 
     def __enter__(self) -> Session:
         return self
@@ -145,13 +156,23 @@ class Session:
             self._changed(entry, options, doubtful=True)
         for entry in made.changed:
             self._changed(entry, options)
+        for entries in made.lacking.values():
+            if self._changed(entries[0], options) == SkipReason.EXTRA:
+                told.skipped[SkipReason.EXTRA.value] += len(entries) - 1
+            else:
+                for entry in entries[1:]:
+                    self._changed(entry, options)
         for entry in made.new:
             self._new(entry, options, missing, by_digest)
         for file in missing.values():
             self._gone(file)
-        self._send()
-        while self._flying:
-            self._take()
+        self._finish()
+        if self._incomplete:  # the next run reads them again
+            for path in self._incomplete & self._known.keys():
+                again = self._known[path]._replace(stamp=b"", digest=b"")
+                self._add(FileChange(path, "skipped", file=again))
+            self._incomplete.clear()
+            self._finish()
         if keep and not self._stop.is_set():
             counts = {**told.files, "skipped": told.skipped.total()}
             answer = self._client.commit_sync(self.definition.name, self.definition.generation, run=counts).result()
@@ -177,16 +198,17 @@ class Session:
 
     # --- a file -----------------------------------------------------------------------------------------------------
 
-    def _changed(self, entry: FileEntry, options: FileOptions, *, doubtful: bool = False) -> None:
+    def _changed(self, entry: FileEntry, options: FileOptions, *, doubtful: bool = False) -> str | None:
+        """Returns why the file has no documents; None if it has some."""
         path = os.fsencode(entry.relative)
         file = self._known[path]
         content = self._read(entry, options)
         if content is None:
-            return
+            return None
         if doubtful and content.digest == file.digest and (not file.stamp or same_times(file.stamp, content.stamp)):
             self._add(FileChange(path, "unchanged", file=file._replace(stamp=lasting(content.stamp))))
-            return
-        self._write(path, "changed", content, options, file)
+            return file.reason
+        return self._write(path, "changed", content, options, file)
 
     def _new(
         self,
@@ -224,8 +246,11 @@ class Session:
                 self._gone(file)
             return None
 
-    def _write(self, path: bytes, what: str, content: Content, options: FileOptions, before: SyncFile | None) -> None:
-        """The documents of a file, instead of those that it had before, perhaps under another name."""
+    def _write(
+        self, path: bytes, what: str, content: Content, options: FileOptions, before: SyncFile | None
+    ) -> str | None:
+        """The documents of a file, instead of those that it had before, perhaps under another name. Returns why it has
+        none; None if it has some."""
         reason = None
         documents: list[dict[str, Any]] = []
         try:
@@ -242,6 +267,7 @@ class Session:
         gone = [before.path] if before is not None and before.path != path else []
         for part in in_parts(FileChange(path, what, [*documents, *deletes], file, gone)):
             self._add(part)
+        return reason
 
     def _deletes(self, ids: Iterable[str]) -> list[dict[str, Any]]:
         """Deletes of a file's documents, but for those that another file has, too."""
@@ -266,6 +292,11 @@ class Session:
         while len(self._flying) >= _WINDOW:
             self._take()
         self._submit(batch)
+
+    def _finish(self) -> None:
+        self._send()
+        while self._flying:
+            self._take()
 
     def _submit(self, batch: Batch) -> None:
         about = self.definition
@@ -297,6 +328,7 @@ class Session:
                     self._on_file(
                         change.what, change.path, f"was {shown(os.fsdecode(change.gone[0]))}" if renamed else ""
                     )
+        self._on_commit(told)
 
     def _refused(self, batch: Batch, refused: list[dict[str, Any]]) -> None:
         """Commits what is left of a batch without the files whose documents were refused. What was known of these
@@ -307,7 +339,9 @@ class Session:
             change = batch.owner(each.pop("index"))
             failed.setdefault(change.path, VecError.from_wire(each))
         for change in batch.changes:
-            if change.path in failed and change.file is not None:  # as it was before
+            if change.path in failed and change.file is None:  # a part; the others may be written
+                self._incomplete.add(change.path)
+            elif change.path in failed and change.file is not None:  # as it was before
                 before = change.gone[0] if change.gone else change.path
                 self._owners.subtract(change.file.ids)
                 self._owners.update(self._known[before].ids if before in self._known else ())
