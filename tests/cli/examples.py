@@ -114,15 +114,21 @@ class World:
         return str(json.loads(process.stdout.readline())["url"])
 
     def _prepare(self, examples: str) -> None:
-        for name in ("backup", "etc", "try", ".config/vec"):
+        for name in ("backup", "etc", "try", "notes", "wiki", "src", ".config/vec"):
             (self.folder / name).mkdir(parents=True)
         for name in ("etc/webhook-secret", "etc/kafka-password", ".vec-password"):
             (self.folder / name).write_text("secret\n")
             (self.folder / name).chmod(0o600)
         for name, text in FILES.items():
             (self.folder / name).write_text(text)
-        subprocess.run(["gzip", "-k", "books.csv", "big.ndjson"], cwd=self.folder, check=True)
+        subprocess.run(["gzip", "-k", "books.csv", "big.ndjson", "archive.mbox"], cwd=self.folder, check=True)
         (self.folder / "notify").chmod(0o755)
+        if "papers.parquet" in examples:
+            import pyarrow
+            from pyarrow import parquet
+
+            rows = [{"id": "p", "abstract": "on logs", "embedding": [0.0, 1.0]}]
+            parquet.write_table(pyarrow.Table.from_pylist(rows), self.folder / "papers.parquet")
         self.instance.vec("status")
         with self.instance.connect() as client:
             for number in range(6):  # so that the next job is number 7, as in vec-jobs(1)
@@ -142,10 +148,10 @@ class World:
         endless = [each for each in commands if _ENDLESS.match(each)]
         with contextlib.ExitStack() as running:
             if not endless:
-                running.enter_context(self._script("\n".join(commands), _BLOCK_S))
+                running.enter_context(self._script("\n".join(commands), endless=False))
                 return
             for command in commands:  # one that goes on does so while those behind it run
-                running.enter_context(self._script(command, _ENDLESS_S if command in endless else _BLOCK_S))
+                running.enter_context(self._script(command, endless=command in endless))
 
     def _replaced(self, command: str) -> str:
         for printed, runs in REPLACED.items():
@@ -153,7 +159,7 @@ class World:
         return command
 
     @contextlib.contextmanager
-    def _script(self, script: str, patience_s: float) -> Iterator[None]:
+    def _script(self, script: str, *, endless: bool) -> Iterator[None]:
         """A script that has ended well, or goes on as it should; its processes end with the context."""
         with tempfile.TemporaryFile("w+") as out:
             process = subprocess.Popen(
@@ -162,8 +168,8 @@ class World:
                 start_new_session=True,
             )  # fmt: skip
             try:
-                status = self._status(process, out.fileno(), patience_s)
-                if status is None and patience_s == _ENDLESS_S:
+                status = self._status(process, out.fileno(), script, endless)
+                if status is None and endless:
                     yield
                     return
                 out.seek(0)
@@ -176,13 +182,14 @@ class World:
                         os.kill(child, signal.SIGTERM)
                 process.wait(60)
 
-    def _status(self, process: subprocess.Popen[bytes], out: int, patience_s: float) -> int | None:
-        """The exit status; None if it goes on for `patience_s`, or, if it may go on, has begun to write."""
-        deadline = time.monotonic() + patience_s
+    def _status(self, process: subprocess.Popen[bytes], out: int, script: str, endless: bool) -> int | None:
+        """The exit status; None if it goes on for too long, or, if it may go on, has begun to write."""
+        short = endless and not script.startswith("vec serve")  # which writes when it is ready
+        deadline = time.monotonic() + (_ENDLESS_S if short else _BLOCK_S)
         while time.monotonic() < deadline:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(0.05)
-            if patience_s == _ENDLESS_S and os.fstat(out).st_size:
+            if endless and os.fstat(out).st_size:
                 return None
         return None
 
@@ -225,6 +232,12 @@ FILES: Mapping[str, str] = {
     "pages.json": '[{"url": "/a", "subject": "A page", "body": "its text"}]\n',
     "books.csv": "isbn,title,blurb\n1,A book,about logs\n",
     "dead-letters.ndjson": '{"events": [{"seq": 1}]}\n',
+    "notes/tides.md": "# Tides\n\nHigh tide is at noon.\n",
+    "notes/log.md": "# Logs\n\nRotate the logs every night.\n",
+    "wiki/start.md": "# Start\n\nThis is a wiki.\n",
+    "README.md": "# A project\n\nIt rotates logs.\n",
+    "src/main.py": 'def main():\n    """Rotates the logs."""\n',
+    "archive.mbox": "From me Mon Jan  1 00:00:00 2024\nMessage-ID: <1@example.org>\nSubject: Logs\n\nRotate them.\n\n",
     "big.ndjson": '{"id": "big", "text": "a text"}\n',
     "notify": "#!/bin/sh\ncat > /dev/null\n",
     "try/config.toml": 'embedder = "hash"\n',
