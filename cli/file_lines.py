@@ -61,7 +61,8 @@ class FileLines:
             name = shown(entry.path)
             try:
                 for number, document in enumerate(documents_of(entry, self._options), 1):
-                    yield Line(name, number, value=document, own=True, weight=entry.size)
+                    weight = sum(map(len, document["texts"]))
+                    yield Line(name, number, value=document, own=True, weight=weight)
             except FileSkipped as skipped:
                 if folder:
                     self._skip(entry, skipped)

@@ -424,7 +424,7 @@ def _describe(body: dict[str, Any]) -> None:
     print(f"embedder     {body['embedder']}, chunks of {body['chunk_chars']:,} characters{_overlap(body)}")
     for name, value in body.get("embedder_parameters", {}).items():
         print(f"             {name}={value if isinstance(value, str) else as_json(value)}")
-    if (stage := body["second_stage"]) is not None:
+    if (stage := body.get("second_stage")) is not None:
         print(f"             {_embedded(body)}; {body['first_embedder']} finds the others")
         if stage["error"]:
             print(f"             waiting: {one_line(stage['error'])}")
@@ -450,7 +450,7 @@ def _embedded(body: dict[str, Any]) -> str:
 
 def waiting(body: dict[str, Any]) -> str | None:
     """What the second stage of a library has to do, in a line; None: nothing."""
-    stage = body["second_stage"]
+    stage = body.get("second_stage")
     if stage is None or stage["embedded"] >= body["chunks"]:
         return None
     why = f", waiting: {one_line(stage['error'])}" if stage["error"] else ""

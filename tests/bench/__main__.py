@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     "startup", "ping", "ingest", "search", "load", "quality", "hnsw", "stream", "churn", "filters", "kinds", "jobs",
-    "background", "reembed", "feed", "watchers", "text", "analysis", "scale", "hybrid", "codes",
+    "background", "reembed", "two_stages", "feed", "watchers", "text", "analysis", "scale", "hybrid", "codes",
     "fairness", "fanout", "http", "relays", "sources", "files", "sync",
     "workers", "executors",
 )  # fmt: skip

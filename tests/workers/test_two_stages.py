@@ -123,7 +123,10 @@ def test_what_was_embedded_when_the_daemon_is_killed_is_not_embedded_again_and_t
         )
         (job,) = client.wait_for_jobs([client.submit_job("verify")["job_id"]])
         assert job["result"]["problems"] == 0
-        # From the snapshot, too.
+        # By another index, and from the snapshot, too.
+        client.request("library.rebuild", library="lib", index="flat")
+        assert len(list(client.search("automobile", library="lib", mode="vector", k=1_000))) == 199
+        client.request("library.rebuild", library="lib", index="hnsw", params={"m": 8})
         client.wait_for_jobs([client.submit_job("snapshot")["job_id"]])
     stage.kill()
     with stage.instance.connect() as client:

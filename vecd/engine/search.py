@@ -14,7 +14,9 @@ Grouped by document, each ranking has a document once, at the rank of its best c
 the better rank.
 
 In a library with a second embedder, the ranking by vector is of two: a chunk that has its second vector is placed by
-that, others by their first one. Its scores are those of reciprocal ranks, also without words.
+that, others by their first one. It counts as much as that for words. (minilm on a part of the Vaswani collection, 40
+queries: 0.751; with the weight 1, 0.742; with a third ranking, of all first vectors at half the weight, 0.745.) Scores
+are those of reciprocal ranks, also without words.
 
 A phrase in quotes must occur in every hit of the modes that use full text. The index finds the chunks that contain its
 words; their order is verified in the texts.
@@ -63,7 +65,7 @@ GROUPS: Final = ("document", "chunk")
 _DAMAGE_SHOWN = 3
 _RRF: Final = 20
 #: The weight of each ranking.
-WEIGHTS: Final = {"vector": 1.0, "second": 1.0, "text": 1.5}
+WEIGHTS: Final = {"vector": 1.0, "second": 1.5, "text": 1.5}
 #: Added to the score of a document whose title equals the query, twice a first place: it is among the first even if
 #: others are first in both rankings.
 TITLE_SCORE: Final = 2.0 / (_RRF + 1)
@@ -385,7 +387,8 @@ def _ranked(plan: SearchPlan, answer: Answer) -> _Order:
         near = _of_both_stages(near, second, plan.library)
     if plan.mode == "hybrid" or answer.second is not None:
         # Both are in the order of their ranks.
-        scores = fuse(((near, WEIGHTS["vector"]), (worded, WEIGHTS["text"])))
+        weight = WEIGHTS["vector" if answer.second is None else "second"]
+        scores = fuse(((near, weight), (worded, WEIGHTS["text"])))
         titled = _placed(answer.titled, plan.by_document)
         for document in scores.keys() & titled.keys():  # these are all alike
             scores[document] += TITLE_SCORE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from .. import limits
 from ..errors import Code, VecError
@@ -55,14 +56,23 @@ async def _embedded(engine: Engine, name: str, text: str) -> Floats | VecError:
     failures = engine.query_failures
     if (failed := failures.get(name)) is not None and time.monotonic() < failed[0]:
         return failed[1]
-    try:
-        async with asyncio.timeout(limits.SECOND_QUERY_S):
-            return await engine.query_vector(name, text)
-    except TimeoutError:
+    asked = asyncio.ensure_future(engine.query_vector(name, text))
+    await asyncio.wait({asked}, timeout=limits.SECOND_QUERY_S)
+    if not asked.done():
         error = VecError(Code.EMBEDDER_FAILED, f"it has not answered in {limits.SECOND_QUERY_S:g} s")
-    except VecError as failure:
-        if failure.code == Code.SHUTTING_DOWN:
-            raise
-        error = failure
+        asked.add_done_callback(partial(_answered_late, engine, name))  # it may only have had to load its model
+    else:
+        try:
+            return asked.result()
+        except VecError as failure:
+            if failure.code == Code.SHUTTING_DOWN:
+                raise
+            error = failure
     failures[name] = time.monotonic() + limits.SECOND_QUERY_AGAIN_S, error
     return error
+
+
+def _answered_late(engine: Engine, name: str, asked: asyncio.Task[Floats]) -> None:
+    """An embedder has answered a query that no longer waits for it: the next ones may wait again."""
+    if not asked.cancelled() and asked.exception() is None:
+        engine.query_failures.pop(name, None)

@@ -29,7 +29,7 @@ def documents_of(
     been read. Raises FileSkipped, also for an entry with `skipped` set.
     """
     if entry.skipped is not None:
-        raise FileSkipped(entry.skipped, f"it is {entry.skipped}")
+        raise FileSkipped(entry.skipped, _why(entry, options))
     name = os.path.basename(entry.path)
     content = _decompressed(_read(entry.path) if content is None else content, options.bytes_max)
     if not content or content.isspace():
@@ -83,6 +83,24 @@ def _metadata(entry: FileEntry, kind: FileKind) -> dict[str, Any]:
     if kind.language is not None:
         metadata["language"] = kind.language
     return metadata
+
+
+def _why(entry: FileEntry, options: FileOptions) -> str:
+    """Why an entry is skipped, in words."""
+    match entry.skipped:
+        case SkipReason.TOO_LARGE:
+            return f"it has {entry.size:,} bytes, over the limit of {options.bytes_max:,}"
+        case SkipReason.BAD_NAME:
+            return f"its id would have more than {limits.ID_BYTES_MAX:,} bytes"
+        case SkipReason.UNREADABLE:
+            return f"it cannot be read ({os.strerror(entry.errno)})"
+        case SkipReason.LINK:
+            return "it is a symbolic link"
+        case SkipReason.LOOP:
+            return "it is a link to a folder that it is in"
+        case SkipReason.SPECIAL:
+            return "it is a pipe, a socket or a device"
+    return f"it is {entry.skipped}"
 
 
 def _read(path: str) -> bytes:
