@@ -180,7 +180,7 @@ FIELDS: dict[str, dict[str, Values]] = {
         "unset": st.lists(FIELD_NAMES, max_size=2),
     },
     "get": {"library": LIBRARIES, "ids": st.lists(IDS, max_size=20), "vectors": FLAGS},
-    "list": {"library": LIBRARIES, "where": WHERE},
+    "list": {"library": LIBRARIES, "where": WHERE, "sort": FIELD_NAMES, "descending": FLAGS, "limit": COUNTS},
     "count": {"library": LIBRARIES, "where": WHERE},
     "search": {
         "library": LIBRARIES, "query": TEXTS, "vector": VECTORS, "k": COUNTS, "ef": COUNTS, "exact": FLAGS,
