@@ -65,7 +65,8 @@ DOCUMENTS = st.lists(
         st.fixed_dictionaries(
             {},
             optional={
-                "id": st.one_of(IDS, COUNTS), "title": TEXTS, "text": TEXTS, "texts": st.lists(TEXTS, max_size=3), "vector": VECTORS,
+                "id": st.one_of(IDS, COUNTS), "title": TEXTS, "text": TEXTS,
+                "texts": st.lists(TEXTS, max_size=3), "vector": VECTORS,
                 "vectors": st.lists(VECTORS, max_size=3), "metadata": METADATA,
                 "op": st.sampled_from(["delete", "update", ""]), "txt": TEXTS,
             },
