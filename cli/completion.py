@@ -1,4 +1,4 @@
-"""Completion of names that only the daemon knows: libraries, consumers, relays, sources, schedules, jobs, kinds of job.
+"""Completion of names that only the daemon knows: libraries, consumers, relays, sources, syncs, schedules, jobs, kinds.
 
 Rules: somebody waits with a finger on the TAB key. A daemon that runs is asked, over its socket or through a gateway,
 and none is started; what takes longer than COMPLETE_S, and what fails in any way, completes nothing. A name comes with
@@ -56,7 +56,7 @@ def sources(client: Client) -> Iterator[Name]:
 
 def syncs(client: Client) -> Iterator[Name]:
     for each in client.syncs():
-        yield each["name"], f"{each['state']}, {each['path']}"
+        yield each["name"], f"{each['state']}, of {each['path']}"
 
 
 def schedules(client: Client) -> Iterator[Name]:

@@ -51,8 +51,7 @@ app = typer.Typer(
 )
 
 Name = Annotated[
-    str,
-    typer.Argument(metavar="NAME", help="The sync's name, or its folder.", autocompletion=options.names("sync")),
+    str, typer.Argument(metavar="NAME", help="The sync's name, or its folder.", autocompletion=options.names("sync"))
 ]
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="The folder.")]
 Prefix = Annotated[
