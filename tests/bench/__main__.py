@@ -6,10 +6,10 @@ import importlib
 import sys
 
 NAMES = (
-    "startup", "ping", "ingest", "search", "load", "quality", "hnsw", "stream", "churn", "filters", "kinds", "jobs",
+    "startup", "ping", "ingest", "search", "load", "relevance", "hnsw", "stream", "churn", "filters", "kinds", "jobs",
     "background", "reembed", "two_stages", "feed", "watchers", "text", "analysis", "scale", "hybrid", "codes",
-    "fairness", "fanout", "http", "relays", "sources", "files", "sync",
-    "workers", "executors",
+    "fairness", "fanout", "http", "relays", "sources", "formats", "files", "sync",
+    "metadata", "workers", "executors",
 )  # fmt: skip
 
 for name in sys.argv[1:] or NAMES:
