@@ -1,4 +1,4 @@
-"""Completion of names that only the daemon knows: libraries, consumers, relays, sources, schedules, jobs, kinds of job.
+"""Completion of names that only the daemon knows: libraries, consumers, relays, sources, syncs, schedules, jobs, kinds.
 
 Rules: somebody waits with a finger on the TAB key. A daemon that runs is asked, over its socket or through a gateway,
 and none is started; what takes longer than COMPLETE_S, and what fails in any way, completes nothing. A name comes with
@@ -54,6 +54,11 @@ def sources(client: Client) -> Iterator[Name]:
         yield each["name"], f"{each['state']}, from {each['url']}"
 
 
+def syncs(client: Client) -> Iterator[Name]:
+    for each in client.syncs():
+        yield each["name"], f"{each['state']}, of {each['path']}"
+
+
 def schedules(client: Client) -> Iterator[Name]:
     for each in client.schedules():
         yield each["name"], f"{each['cron']} {each['kind']}"
@@ -82,6 +87,7 @@ NAMES: Final[dict[str, Callable[[Client], Iterable[Name]]]] = {
     "consumer": consumers,
     "relay": relays,
     "source": sources,
+    "sync": syncs,
     "schedule": schedules,
     "job": jobs,
     "kind": kinds,

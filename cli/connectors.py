@@ -71,7 +71,7 @@ def show(output: Output, connector: dict[str, Any]) -> None:
     for key, value in connector.items():
         if key == "error" and value is not None:
             value = f"{value['message']} ({value['code']})" + (f": {value['hint']}" if value.get("hint") else "")
-        if value not in (None, [], {}, False):
+        if value not in (None, "", [], {}, False):
             shown = value if isinstance(value, str) else as_json(value)
             lines.append(f"{key.replace('_', ' '):<14}{one_line(shown)}")
     output.one(connector, "\n".join(lines))

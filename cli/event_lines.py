@@ -83,7 +83,8 @@ class IngestLines(EventLines):
         if self._vectors:
             unpack_vectors(event["data"])
         line = document_form(document, vectors=self._vectors)
-        vectors, has_text = line.pop("vectors", None), "texts" in line
+        vectors = line.pop("vectors", None)
+        has_text = "texts" in line or ("title" in line and len(document["chunks"]) == 1)
         if vectors is not None:
             written = self._dumps({**line, "vectors": vectors})
             if len(written) <= limits.LINE_BYTES_MAX:
@@ -91,7 +92,7 @@ class IngestLines(EventLines):
             if has_text:
                 _say(f"document {its_id!r} ({where}) exceeds the limit of a line; its vectors are omitted")
         elif not has_text:
-            self._refuse(its_id, where, "it has no text, and vectors are omitted")
+            self._refuse(its_id, where, "it has no text and no title, and vectors are omitted")
             return None
         written = self._dumps(line)
         if has_text and len(written) <= limits.LINE_BYTES_MAX:

@@ -74,6 +74,7 @@ class Pipeline:
         self._output = output
         self._progress = progress
         self._refused = RefusedLines(progress.say)
+        self._settings: dict[str, Any] = {}  # of the library; empty if it does not exist
         self._saved_mapping = False  # the mapping is the library's
         self._strict = strict
         self._ack = ack
@@ -118,15 +119,15 @@ class Pipeline:
 
     def _mapping_of_run(self) -> DocumentMapping | None:
         """Raises VecError, also for a library that is missing and may not be created: before any input is read."""
-        rules, create = self._rules, self._client.limits.get("create")
-        if rules is None or not create:
-            try:
-                settings = self._client.library_settings(self._library)
-                self._saved_mapping = rules is None and bool(settings["mapping"])
-                rules = settings["mapping"] if rules is None else rules
-            except VecError as error:
-                if error.code != Code.NOT_FOUND or not create:
-                    raise
+        try:
+            self._settings = self._client.library_settings(self._library)
+        except VecError as error:
+            if error.code != Code.NOT_FOUND or not self._client.limits.get("create"):
+                raise
+        rules = self._rules
+        if rules is None:
+            rules = self._settings.get("mapping")
+            self._saved_mapping = bool(rules)
         if not rules:
             return None
         from vecd.wire.mapping import DocumentMapping
@@ -170,12 +171,11 @@ class Pipeline:
     def _options_of_library(self) -> FileOptions:
         """How files are read: their chunks are those of the library."""
         assert self._file_options is not None
-        with self._connect() as client:  # beside the connection that documents are sent on
-            found = next((each for each in client.libraries() if each["name"] == self._library), None)
-            chunk_chars = client.limits.get("chunk_chars") if found is None else found["chunk_chars"]
-        overlap = 0 if found is None else found["chunk_overlap"]
+        chunk_chars = self._settings.get("chunk_chars") or self._client.limits.get("chunk_chars")
         return replace(
-            self._file_options, chunk_chars=chunk_chars or self._file_options.chunk_chars, chunk_overlap=overlap
+            self._file_options,
+            chunk_chars=chunk_chars or self._file_options.chunk_chars,
+            chunk_overlap=self._settings.get("chunk_overlap", 0),
         )
 
     def _check(self) -> None:

@@ -1,7 +1,8 @@
 """Reports the rejected lines of an ingest: the first of each kind one by one, the others as a sum with their places.
 
-Errors are of one kind if their messages are equal but for what they quote and for numbers. Sums come at the end, and
-while input keeps coming, every SUM_S seconds: somebody may be watching an endless stream.
+Errors are of one kind if their messages are equal but for what they quote, numbers, and what a parser says in
+parentheses. Sums come at the end, and while input keeps coming, every SUM_S seconds: somebody may be watching a stream
+without end.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SUM_S: Final = 10.0
 #: Kinds that are told apart; errors of further ones are one kind.
 _KINDS_MAX: Final = 100
 
-_QUOTED: Final = re.compile(r"""'[^']*'|"[^"]*"|[0-9][0-9.,e+-]*""")
+_VARYING: Final = re.compile(r"""'[^']*'|"[^"]*"|\(.*\)|[0-9][0-9.,e+-]*""")
 
 
 @dataclass(slots=True)
@@ -46,14 +47,14 @@ class RefusedLines:
 
     def add(self, place: Place, error: VecError, hint: str | None) -> None:
         """Reports a line, now or in a sum. `hint` is what to do, instead of that of the error."""
-        name = f"{error.code} {_QUOTED.sub('', error.message)}"
+        name = f"{error.code} {_VARYING.sub('', error.message)}"
         if name not in self._kinds and len(self._kinds) >= _KINDS_MAX:
             name = "other"
         kind = self._kinds.setdefault(name, _Kind())
         kind.count += 1
         what = f"{error.message}{f'; {hint}' if hint else ''} ({error.code})"
         if kind.count <= SHOWN_MAX:
-            self._say(f"vec: {place.file}:{place.number}: {what}")
+            self._say(f"vec: {_name(place.file)}:{place.number}: {what}")
             return
         if kind.first is None:
             kind.first, kind.message = place, what
@@ -69,7 +70,18 @@ class RefusedLines:
             if kind.first is None or kind.last is None:
                 continue
             first, last = kind.first, kind.last
-            to = "" if last == first else f" to {last.file + ':' if last.file != first.file else ''}{last.number:,}"
+            to = (
+                ""
+                if last == first
+                else f" to {_name(last.file) + ':' if last.file != first.file else ''}{last.number:,}"
+            )
             like = "other errors" if name == "other" else "errors like that" if kind.held > 1 else "error like that"
-            self._say(f"vec: {first.file}:{first.number}{to}: {kind.held:,} more {like}, such as: {kind.message}")
+            self._say(
+                f"vec: {_name(first.file)}:{first.number}{to}: {kind.held:,} more {like}, such as: {kind.message}"
+            )
             kind.held, kind.first, kind.last = 0, None, None
+
+
+def _name(file: str) -> str:
+    """The name of a file, on one line."""
+    return file.replace("\n", "\\n")

@@ -328,6 +328,8 @@ EMBED_TEXTS: Final = 256
 EMBED_TEXTS_MIN: Final = 16
 #: Batches of one request or job that are with workers at once: enough for 16 workers.
 EMBED_AHEAD: Final = 32
+#: Titles whose vectors are kept: about 10 MB.
+TITLE_VECTORS_MAX: Final = 10_000
 #: Bytes of the cache of query vectors: some thousands of queries.
 QUERY_VECTORS_BYTES: Final = 16 * MIB
 #: The same for a request of ingest, whose batches have two messages each.

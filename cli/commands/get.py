@@ -61,22 +61,24 @@ def _unpacked(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(document: dict[str, Any]) -> None:
-    from rich.text import Text
+    """Prints a document for a person: id, title, metadata as a column, and the texts of its chunks. Long lines are left
+    to the terminal, so that what is copied from it is whole."""
+    from ..layout import Piece, paint, width
+    from ..output import as_json, colours, one_line, printable
 
-    from ..output import as_json, console, one_line, printable
-
-    terminal = console()
-    terminal.print(Text(one_line(document["id"]), style="bold"), soft_wrap=True)
-    if document["title"]:
-        terminal.print(Text(f"title     {one_line(document['title'])}"), soft_wrap=True)
-    for key, value in document["metadata"].items():
-        terminal.print(
-            Text(f"{one_line(key):<9} {one_line(value if isinstance(value, str) else as_json(value))}", style="cyan"),
-            soft_wrap=True,
-        )
+    coloured = colours()
+    fields = {"title": document["title"]} if document["title"] else {}
+    fields |= {one_line(key): value for key, value in document["metadata"].items()}
+    name_cells = min(24, max(map(width, fields), default=0))
+    print(paint([Piece(one_line(document["id"]), "bold")], coloured))
+    for name, value in fields.items():
+        shown = one_line(value if isinstance(value, str) else as_json(value))
+        gap = " " * (max(0, name_cells - width(name)) + 2)
+        print(paint([Piece(name, "cyan"), Piece(gap), Piece(shown)], coloured))
     for chunk in _unpacked(document)["chunks"]:
-        terminal.print(Text(f"--- {one_line(chunk['chunk_id'])}", style="dim"), soft_wrap=True)
+        line = f" line {chunk['line']}" if chunk.get("line") is not None else ""
+        print(paint([Piece(f"--- {one_line(chunk['chunk_id'])}{line}", "dim")], coloured))
         if chunk["text"]:
-            terminal.print(Text(printable(chunk["text"])), soft_wrap=True)
+            print(printable(chunk["text"]))
         if "vector" in chunk:
-            terminal.print(Text(" ".join(f"{value:.4f}" for value in chunk["vector"]), style="dim"))
+            print(paint([Piece(" ".join(f"{value:.4f}" for value in chunk["vector"]), "dim")], coloured))

@@ -50,7 +50,9 @@ app = typer.Typer(
     epilog="A first argument that is no command is a folder: `vec sync notes/` is `vec sync run notes/`.",
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The sync's name, or its folder.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The sync's name, or its folder.", autocompletion=options.names("sync"))
+]
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="The folder.")]
 Prefix = Annotated[
     str, typer.Option("--prefix", help="Put this folder before the ids of the documents.", metavar="PREFIX")

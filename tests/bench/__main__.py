@@ -6,9 +6,9 @@ import importlib
 import sys
 
 NAMES = (
-    "startup", "ping", "ingest", "search", "load", "quality", "hnsw", "stream", "churn", "filters", "kinds", "jobs",
+    "startup", "ping", "ingest", "search", "load", "relevance", "hnsw", "stream", "churn", "filters", "kinds", "jobs",
     "background", "reembed", "two_stages", "feed", "watchers", "text", "analysis", "scale", "hybrid", "codes",
-    "fairness", "fanout", "http", "relays", "sources", "files", "sync",
+    "fairness", "fanout", "http", "relays", "sources", "formats", "files", "sync",
     "workers", "executors",
 )  # fmt: skip
 

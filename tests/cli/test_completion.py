@@ -24,6 +24,7 @@ def instance() -> Iterator[Instance]:
             made.vec("library", "create", library)
         made.vec("watch", "--consumer", "robot", "--from", "beginning", "--no-follow")
         made.vec("relay", "add", "out", f"file://{made.home}/out", "--paused")
+        made.vec("sync", "add", str(made.home), "--name", "followed", "--paused")
         made.vec("jobs", "schedule", "add", "nightly", "@daily", "verify")
         made.vec("jobs", "submit", "noop", "--wait")
         yield made
@@ -51,6 +52,9 @@ def completed(instance: Instance, words: str) -> list[str]:
         ("vec watch --consumer ", ["robot"]),
         ("vec consumers delete ", ["robot"]),
         ("vec relay show ", ["out"]),
+        ("vec sync show ", ["followed"]),
+        ("vec sync pa", ["pause"]),
+        ("vec sync /tmp --dry", ["--dry-run"]),
         ("vec source show ", []),
         ("vec jobs schedule run n", ["nightly"]),
         ("vec jobs submit no", ["noop"]),

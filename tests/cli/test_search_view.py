@@ -39,18 +39,18 @@ def instance() -> Iterator[Instance]:
 
 PICTURES = {
     60: """\
-  1  How to rotate logs without losi…  notes/logs.md  0.1169
+  1  How to rotate logs without losi…  notes/logs.md  0.1569
      …Rotate the logs every night, and keep thirty. Nothing
      of interest is said here. Nothing of interest is said
      here. Nothing of interest is said here. Nothing of…
 """,
     80: """\
-  1  How to rotate logs without losing a line, even when…  notes/logs.md  0.1169
+  1  How to rotate logs without losing a line, even when…  notes/logs.md  0.1569
      …Rotate the logs every night, and keep thirty. Nothing of interest is said
      here. Nothing of interest is said here. Nothing of interest is said here.…
 """,
     200: """\
-  1  How to rotate logs without losing a line, even when the daemon writes at night  notes/logs.md  0.1169
+  1  How to rotate logs without losing a line, even when the daemon writes at night  notes/logs.md  0.1569
      Nothing of interest is said here. Nothing of interest is said here. Nothing of interest is said here. Nothing of \
 interest is said here. Rotate the logs every night, and keep thirty. Nothing of
      interest is said here. Nothing of interest is said here. Nothing of interest is said here. Nothing of interest is \

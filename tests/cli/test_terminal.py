@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from tests.support.instance import BIN, Instance, ndjson
 from tests.support.running import fresh
@@ -237,6 +238,23 @@ def test_a_list_of_very_many_is_cut_on_a_terminal_and_says_so(instance: Instance
     assert "d1000" not in seen.out
     assert "the first 1,000" in seen.err
     assert len(instance.objects("list", "-l", library)) == 1_001
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_list_fits_the_terminal_and_no_id_is_cut_or_broken(instance: Instance, columns: int) -> None:
+    library = fresh(instance, embedder="none", dimension=1)
+    long = "folder/" * 40 + "file.md"
+    given: list[dict[str, Any]] = [
+        {"id": "short", "title": "A title that is rather long " * 4, "vector": [1], "metadata": {"it's": ["x", None]}},
+        {"id": "日本語", "title": "日本語のタイトル" * 9, "vector": [1], "metadata": {"key": "value " * 50}},
+        {"id": long, "title": "\U0001f469\u200d\U0001f4bb " * 50, "vector": [1]},
+    ]
+    instance.vec("ingest", "-l", library, stdin=ndjson(given))
+    lines = on_a_terminal(instance, "list", "-l", library, columns=columns, NO_COLOR="1").out.splitlines()
+    assert long in lines
+    assert all(cell_len(line) <= columns for line in lines if line != long)
+    assert [line.split()[0] for line in lines if line and not line.startswith(" ")] == ["id", long, "short", "日本語"]
+    assert '{"it\'s":["x",null]}' in "".join(lines)
 
 
 # --- progress -------------------------------------------------------------------------------------------------------

@@ -178,6 +178,25 @@ def test_documents_lists_all_or_what_matches(client: Client) -> None:
     assert [each["id"] for each in client.documents("listed", where="document_id != d1")] == ["d0", "d2"]
 
 
+def test_documents_are_sorted_by_a_field_then_by_id_and_cut(client: Client) -> None:
+    values = {"a": 2, "b": 1.5, "c": 10, "d": "x", "e": "X", "f": True, "g": None, "h": [2, 0], "i": 2**63}
+    client.create_library("sorted", embedder="none", dimension=1)
+    given = [{"id": each, "vector": [1], "metadata": {"n": {"v": value}}} for each, value in values.items()]
+    client.ingest([*given, {"id": "0", "vector": [1]}], "sorted")
+
+    def ids(**options: Any) -> str:
+        return "".join(each["id"] for each in client.documents("sorted", **options))
+
+    assert ids(sort="n.v") == "bahcied" + "f0g"
+    assert ids(sort="n.v", descending=True) == "fdeicahb" + "0g"
+    assert ids(sort="n.v", limit=3) == "bah"
+    assert ids(sort="n.v", limit=2, where="n.v > 1.7") == "ah"
+    assert ids(sort="document_id", descending=True, limit=2) == "ih"
+    assert ids(limit=1) == "0"
+    client.ingest([{"id": "j", "vector": [1], "metadata": {"n": {"v": 0}}}, {"op": "delete", "id": "b"}], "sorted")
+    assert ids(sort="n.v", limit=2) == "ja"
+
+
 @pytest.mark.parametrize("wrong", [{"id": "b", "text": 7}, {"id": "b", "vector": ["x"]}])
 def test_of_a_strict_batch_nothing_from_the_first_refused_document_on_is_written(
     client: Client, wrong: dict[str, Any]

@@ -65,7 +65,8 @@ DOCUMENTS = st.lists(
         st.fixed_dictionaries(
             {},
             optional={
-                "id": IDS, "title": TEXTS, "text": TEXTS, "texts": st.lists(TEXTS, max_size=3), "vector": VECTORS,
+                "id": st.one_of(IDS, COUNTS), "title": TEXTS, "text": TEXTS,
+                "texts": st.lists(TEXTS, max_size=3), "vector": VECTORS,
                 "vectors": st.lists(VECTORS, max_size=3), "metadata": METADATA,
                 "op": st.sampled_from(["delete", "update", ""]), "txt": TEXTS,
             },
@@ -173,14 +174,14 @@ FIELDS: dict[str, dict[str, Values]] = {
     "library.rename": {"library": LIBRARIES, "to": LIBRARIES},
     "library.delete": {"library": LIBRARIES},
     "ingest": {"library": LIBRARIES, "documents": DOCUMENTS, "strict": FLAGS, "detail": FLAGS},
-    "delete": {"library": LIBRARIES, "ids": st.lists(IDS, max_size=3), "where": WHERE},
+    "delete": {"library": LIBRARIES, "ids": st.lists(st.one_of(IDS, COUNTS), max_size=3), "where": WHERE},
     "update": {
         "library": LIBRARIES, "ids": st.lists(IDS, max_size=3), "where": WHERE,
         "set": st.one_of(st.dictionaries(FIELD_NAMES, JSON, max_size=3), JSON),
         "unset": st.lists(FIELD_NAMES, max_size=2),
     },
     "get": {"library": LIBRARIES, "ids": st.lists(IDS, max_size=20), "vectors": FLAGS},
-    "list": {"library": LIBRARIES, "where": WHERE},
+    "list": {"library": LIBRARIES, "where": WHERE, "sort": FIELD_NAMES, "descending": FLAGS, "limit": COUNTS},
     "count": {"library": LIBRARIES, "where": WHERE},
     "search": {
         "library": LIBRARIES, "query": TEXTS, "vector": VECTORS, "k": COUNTS, "ef": COUNTS, "exact": FLAGS,

@@ -89,6 +89,8 @@ def test_documents_are_listed_got_and_deleted_by_filter(http: httpx.Client, libr
     *listed, end = parsed(http.get(at, params={"where": "n >= 40"}).content)
     assert [each["id"] for each in listed] == [each["id"] for each in documents[40:]]
     assert (end["status"], end["documents"]) == ("summary", 210)
+    last = {"sort": "n", "descending": "true", "limit": "2"}
+    assert [each.get("id") for each in parsed(http.get(at, params=last).content)] == ["d249", "d248", None]
     got = http.post(f"{at}/get", json={"ids": ["d001", "none", "d002"]}).json()["documents"]
     assert [each and each["id"] for each in got] == ["d001", None, "d002"]
     assert http.post(f"{at}/delete", json={"where": ["n >= 40", "n < 50"]}).json()["deleted"] == 10

@@ -4,12 +4,13 @@ nothing."""
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support.inprocess import Ops
+from tests.support.inprocess import Ops, daemon
 from vecd.errors import VecError
 
 _numbers = itertools.count(1)
@@ -182,6 +183,21 @@ async def test_since_finds_what_was_added_or_updated_after_it(ops: Ops) -> None:
     assert {hit["document_id"] for hit in everything["hits"]} == {"a", "b", "c", "new"}
     assert len((await ops.call("search", library=name, query="logs", since="-1h"))["hits"]) == 4
     assert (await refused(ops, library=name, query="logs", since="yesterday")).code == "invalid_cursor"
+
+
+async def test_since_a_position_that_was_trimmed_is_refused(tmp_path: Path) -> None:
+    async with daemon(tmp_path, {"VEC_EMBEDDER": "hash"}) as own:
+        ops = own.connect()
+        name = await library(ops, [{"id": each, "text": f"logs {each}"} for each in ("a", "b")])
+        status = await ops.call("status")
+        await ops.call("ingest", library=name, documents=[{"id": "c", "text": "logs c"}])
+        await ops.call("trim", keep_count=1)
+        error = await refused(ops, library=name, query="logs", since=f"{status['log']}:1")
+        assert error.code == "compacted"
+        assert (await refused(ops, library=name, query="logs", since="-1h")).code == "compacted"
+        everything = await ops.call("search", library=name, query="logs", since="beginning")
+        assert len(everything["hits"]) == 3
+        assert (await ops.call("search", libraries=["*"], query="logs"))["hits"][0]["library"] == name
 
 
 # --- passages ---------------------------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ def test_function_words_are_marked_only_if_a_query_has_no_others() -> None:
 def test_names_prefixes_and_scripts_without_spaces_are_marked() -> None:
     assert marked(finder("node.js").passage("Run node.js here", 100)) == ["node.js"]
     assert marked(finder("rotat*").passage("It rotates a rotatable log", 100)) == ["rotates", "rotatable"]
+    assert marked(finder("rotati*").passage("Rotating, rotation, rotor", 100)) == ["Rotating", "rotation"]
+    assert marked(finder("logs*").passage("A log of logistics", 100)) == ["log"]
     assert marked(finder("日本語").passage("これは日本語です。", 100)) == ["日本語"]
 
 

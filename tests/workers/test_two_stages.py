@@ -177,6 +177,49 @@ def test_a_text_that_was_embedded_before_is_not_embedded_again(stage: Stage) -> 
         assert sorted(hit["chunk_id"] for hit in hits) == ["a#0", "a#1", "b#0"]
 
 
+def test_each_answer_has_every_document_once_while_they_are_updated_and_embedded(stage: Stage) -> None:
+    with stage.instance.connect() as client, stage.instance.connect() as other:
+        client.create_library("lib", embedder="deep")
+        ids = [f"d{n:02}" for n in range(20)]
+        ingest(client, {each: f"cat {each}" for each in ids})
+        wait_for(client, 20)
+        stop = threading.Event()
+        rounds: list[int] = []
+
+        def write() -> None:
+            while not stop.is_set():
+                ingest(other, {each: f"cat {each} {len(rounds)}" for each in ids[len(rounds) % 3 :: 3]})
+                rounds.append(1)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        answers = 0
+        while answers < 100 or len(rounds) < 20:
+            hits = client.search("feline", library="lib", mode="vector", k=100, group_by="chunk")
+            assert sorted(hit["document_id"] for hit in hits) == ids
+            answers += 1
+        stop.set()
+        thread.join()
+        wait_for(client, 20)
+
+
+def test_a_copy_and_an_update_of_metadata_keep_the_second_vectors_and_several_libraries_share_a_ranking(
+    stage: Stage,
+) -> None:
+    with stage.instance.connect() as client:
+        client.create_library("lib", embedder="deep")
+        ingest(client, _TEXTS)
+        wait_for(client, 4)
+        (job,) = client.wait_for_jobs([client.submit_job("copy", {"to": "other"}, library="lib")["job_id"]])
+        assert job["state"] == "completed", job
+        until(lambda: client.library("other")["second_stage"]["embedded"] == 4, "the copy is embedded")
+        client.request("update", library="lib", ids=["cat"], set={"seen": True})
+        wait_for(client, 4)
+        assert len(stage.embedded()) == 4  # nothing was embedded again
+        hits = client.request("search", query="feline", libraries=["lib", "other"], mode="vector", k=2)["hits"]
+        assert {(hit["document_id"], hit["library"]) for hit in hits} == {("cat", "lib"), ("cat", "other")}
+
+
 def test_a_query_with_a_vector_searches_the_vectors_of_its_dimension(stage: Stage) -> None:
     with stage.instance.connect() as client:
         client.create_library("lib", embedder="deep")

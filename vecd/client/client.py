@@ -213,10 +213,21 @@ class Client(ConnectorMethods, SyncMethods):
             "update", library=library, ids=ids, where=_filters(where), set=set or None, unset=list(unset) or None
         )
 
-    def documents(self, library: str = "default", *, where: str | Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-        """The library's documents, or those that match the filters, by id: `{"id","title","chunks","metadata"}`. All
-        of one state, however long the iteration takes."""
-        return self.items("list", "documents", library=library, where=_filters(where))
+    def documents(
+        self,
+        library: str = "default",
+        *,
+        where: str | Sequence[str] = (),
+        sort: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """The library's documents, or those that match the filters: `{"id","title","chunks","metadata"}`; by id, or by
+        the field `sort`, `limit` of them at most. All of one state, however long the iteration takes."""
+        return self.items(
+            "list", "documents", library=library, where=_filters(where), sort=sort, descending=descending or None,
+            limit=limit,
+        )  # fmt: skip
 
     def count(self, library: str = "default", *, where: str | Sequence[str] = ()) -> dict[str, Any]:
         """`{"library","documents","chunks","seq"}`: all, or those that match the filters, as of event `seq`."""

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 
 from ..filters.attributes import Attributes, DocumentRow, DocumentSelection
+from ..filters.columns import SortKeys
 from ..filters.expressions import Field, Filter
 from ..store import documents, events
 from ..store.catalogue import Library
@@ -58,6 +59,17 @@ class AttributeCache:
 
     def load(self, library: Library, attributes: Attributes, where: Filter) -> DocumentSelection:
         """The documents that match the filter now. Within `hold` of the same filter. Blocks."""
+        self._load(library, attributes, where)
+        return attributes.select(where)
+
+    def load_sorted(
+        self, library: Library, attributes: Attributes, where: Filter, field: Field
+    ) -> tuple[DocumentSelection, SortKeys]:
+        """The same, and what the documents are sorted by. `where` names the field. Blocks."""
+        self._load(library, attributes, where)
+        return attributes.select_sorted(where, field)
+
+    def _load(self, library: Library, attributes: Attributes, where: Filter) -> None:
 
         def read() -> tuple[int, Iterator[DocumentRow]]:
             return events.head(db), map(DocumentRow._make, documents.fields(db, library.library_id, left_out))
@@ -66,7 +78,6 @@ class AttributeCache:
             with self._damage.collecting(METADATA) as left_out, self._database.read_transaction() as db:
                 attributes.load(_fields(where), read)
             log.info("attributes loaded", extra={"library": library.name, "fields": len(attributes.fields)})
-        return attributes.select(where)
 
     def _apply(
         self, library: Library, attributes: Attributes | None, changes: list[Change], commit: Commit

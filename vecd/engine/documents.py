@@ -6,6 +6,7 @@ Each answer is of the state at one seq: what takes several transactions reads in
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from .. import limits
 from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
-from ..filters.expressions import Filter, refuse
+from ..filters.expressions import Field, Filter, parse, refuse
 from ..store import documents as store
 from ..store import events, libraries
 from ..store.catalogue import Library
@@ -99,13 +100,32 @@ def _found(
     return store.get(db, library.library_id, ids), events.head(db)
 
 
-async def listing(engine: Engine, view: ReadView, name: str, where: Filter) -> tuple[Listing, list[str]]:
-    """The documents of a library, or those that match a filter, by id; for `next_page`, while the view is open. And
-    warnings.
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """The order of a listing: by a field, and by id where that is equal. Documents without the field are last."""
+
+    field: Field
+    descending: bool = False
+
+    @property
+    def where(self) -> Filter:
+        """A filter that every document matches, and that names the field."""
+        return parse((f"exists {self.field} or not exists {self.field}",))
+
+
+async def listing(
+    engine: Engine, view: ReadView, name: str, where: Filter, sort: Sort | None = None
+) -> tuple[Listing, list[str]]:
+    """The documents of a library, or those that match a filter, by id or as `sort` says; for `next_page`, while the
+    view is open. And warnings.
 
     Raises VecError `not_found` or `invalid_filter`.
     """
     library = find(engine, name, view.catalogue)
+    if sort is not None and library.library_id:
+        selection, listed = await engine.read(_sorted, engine, view, library, where, sort)
+        await published(engine, selection.seq)
+        return listed, _warnings(engine, library, selection, sort)
     if not where:
         return AllDocuments(view, library.library_id), []
     selection = await _select(engine, library, where)
@@ -113,9 +133,14 @@ async def listing(engine: Engine, view: ReadView, name: str, where: Filter) -> t
     return await engine.read(_picked, engine, view, selection), _warnings(engine, library, selection)
 
 
-def _warnings(engine: Engine, library: Library, selection: DocumentSelection) -> list[str]:
+def _warnings(engine: Engine, library: Library, selection: DocumentSelection, sort: Sort | None = None) -> list[str]:
+    sort_text = None if sort is None else sort.where[0].text
     damaged = [f"{error.message}; it matches no filter ({error.hint})" for error in _unfiltered(engine, library)]
-    return [*(warning.sentence for warning in selection.warnings), *damaged]
+    sentences = [
+        f"{each.message}, so the list is sorted by id" if each.text == sort_text else each.sentence
+        for each in selection.warnings
+    ]
+    return [*sentences, *damaged]
 
 
 def _unfiltered(engine: Engine, library: Library) -> list[VecError]:
@@ -144,6 +169,20 @@ def next_page(engine: Engine, listed: Listing, count: int) -> list[dict[str, Any
     """
     with engine.database.read_transaction() as db:
         return [_outlined(each) for each in listed.page(db, count)]
+
+
+def _sorted(
+    engine: Engine, view: ReadView, library: Library, where: Filter, sort: Sort
+) -> tuple[DocumentSelection, DocumentsByLabel]:
+    """Blocks."""
+    named = (*where, *sort.where)
+    with engine.attribute_cache.hold(library, named) as attributes:
+        selection, keys = engine.attribute_cache.load_sorted(library, attributes, named, sort.field)
+    with engine.database.read_transaction() as db:
+        labels = np.array(store.by_id(db, selection.firsts[selection.matching].tolist()), np.int64)
+    order = keys.order(np.searchsorted(selection.firsts, labels), sort.descending)
+    seq = max(view.seq, selection.seq)
+    return selection, DocumentsByLabel(view, seq, selection.last_label, labels[order].tolist())
 
 
 def _picked(engine: Engine, view: ReadView, selection: DocumentSelection) -> DocumentsByLabel:

@@ -39,6 +39,7 @@ from .query_vectors import QueryVectors
 from .read_views import ReadViews
 from .second_stage import SecondStage
 from .slices import Slices
+from .titles import TitleVectors
 from .vacuum import Vacuum
 
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class Engine:
         self.query_failures: dict[str, tuple[float, VecError]] = {}  # by embedder: not to be asked before, and why
         self._embedders_lock = threading.Lock()
         self._query_vectors = QueryVectors()
+        self.title_vectors = TitleVectors()
         self._loop: asyncio.AbstractEventLoop
         self._on_fatal: Callable[[VecError], None]
         self.on_jobs: Callable[[list[JobChange]], None] = lambda changes: None  # called with every transition of a job

@@ -109,6 +109,8 @@ def _merged(parts: Iterable[tuple[Library, SearchResult]]) -> tuple[Ranking, Exp
     scores = fuse((([label for label, _ in found], WEIGHTS[name]) for (name, _), found in rankings.items()))
     for label in titled:
         scores[label] += TITLE_SCORE
+    for label in scores:
+        scores[label] += explained[label].get("title_score", 0)
     return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0])), explained
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from .. import limits
 from ..errors import nearest
-from .columns import Bools, Columns, DocumentRow, Growing, Labels, pages
+from .columns import Bools, Columns, DocumentRow, Growing, Labels, SortKeys, pages
 from .expressions import OWN, All, Field, FilterWarning, Node, Not, Test, Value, Where
 
 __all__ = ["Attributes", "DocumentRow", "DocumentSelection", "DocumentSet"]
@@ -176,6 +176,14 @@ class Attributes:
             self._take_inbox()
             assert self._seq is not None
             return self._table.select(where, self._seq)
+
+    def select_sorted(self, where: Sequence[Where], field: Field) -> tuple[DocumentSelection, SortKeys]:
+        """As `select`, and what the documents are sorted by. `where` names the field, so that it is loaded."""
+        with self._lock:
+            self._take_inbox()
+            assert self._seq is not None
+            selection = self._table.select(where, self._seq)
+            return selection, self._table.columns.by_field[field].sort_keys(len(selection.firsts))
 
     def _join(self, new: _NewColumns, seq: int) -> None:
         """Adds new columns, which hold the documents of the snapshot at that seq."""

@@ -127,6 +127,24 @@ class _Typed:
         return False
 
 
+#: The kind of a document without a value, in SortKeys.
+_NO_VALUE = 3
+
+
+class SortKeys(NamedTuple):
+    """What documents are sorted by, by document number."""
+
+    kinds: npt.NDArray[np.int8]
+    values: npt.NDArray[np.float64]
+
+    def order(self, numbers: npt.NDArray[Any], descending: bool) -> npt.NDArray[np.int64]:
+        """The positions in `numbers` in the order of these documents' values; of equal ones, in the order given."""
+        kinds, values = self.kinds[numbers], self.values[numbers]
+        if descending:  # those without a value are last all the same
+            kinds, values = np.where(kinds == _NO_VALUE, kinds, 2 - kinds), -values
+        return np.lexsort((values, kinds))
+
+
 class Column:
     """The values of one field in all documents, by type. Strings are dictionary-encoded: stored as indexes into
     `_words`."""
@@ -184,6 +202,26 @@ class Column:
                     self._bools.add(number, each)
         for typed in self._typed:
             typed.flush()
+
+    def sort_keys(self, count: int) -> SortKeys:
+        """By document number, up to `count` (exclusive), what the documents are sorted by: a number before a string,
+        that before a truth value, and documents without a value last. Of several values, the first of its type
+        counts."""
+        kinds, values = np.full(count, _NO_VALUE, np.int8), np.zeros(count)
+        rank = np.empty(len(self._words))
+        rank[sorted(range(len(self._words)), key=self._words.__getitem__)] = np.arange(len(self._words))
+        strings = rank[self._strings.values.values] if len(rank) else np.zeros(0)
+        for kind, typed, found in (
+            (2, self._bools, self._bools.values.values),
+            (1, self._strings, strings),
+            (0, self._large, self._large.values.values),
+            (0, self._integers, self._integers.values.values),
+            (0, self._floats, self._floats.values.values),
+        ):
+            inside = typed.numbers.values < count
+            numbers = typed.numbers.values[inside][::-1]  # backwards: the first value of a document is written last
+            kinds[numbers], values[numbers] = kind, found[inside][::-1]
+        return SortKeys(kinds, values)
 
     def renumber(self, numbers: npt.NDArray[np.int32]) -> None:
         """Replaces document number n by `numbers[n]`; `numbers` ascend."""

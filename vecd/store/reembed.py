@@ -252,7 +252,7 @@ def switch(tx: Transaction, library_id: int, chunks_max: int, vectors: Vectors |
             if entries and chunks > chunks_max:
                 done = False
                 break
-            own = [its_vectors] if None in new else None
+            own = [its_vectors] if any(documents.indexed(title, text) is None for text in new) else None
             digest = documents.content_digest(title, metadata, new, own, lines)
             entries.append(
                 Entry(len(entries), document_id, False, title, metadata, digest, len(texts), len(new), lines)

@@ -232,13 +232,18 @@ class Analyzer:
             tuple(units),
         )
 
-    def spans(self, text: str) -> Iterator[Span]:
+    def spans(self, text: str, wanted: Callable[[str], bool] | None = None) -> Iterator[Span]:
         """The source of each term of a document, in the order of `terms`, without the marked forms.
 
-        The span of a part of a name lies inside that of the name.
+        The span of a part of a name lies inside that of the name. With `wanted`, pieces without such a term or marked
+        form are passed over, which takes a tenth of the time.
         """
         for found in re.finditer(r"\S+", text):
             piece, start = found[0], found.start()
+            if wanted is not None:
+                known = self._pieces[piece]
+                if not any(map(wanted, known.terms)) and not any(map(wanted, known.forms)):
+                    continue
             places = _places(piece)
             cut = list(tokens(fold(piece)))
             for token in cut:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from .analysis import Analyzer, TextQuery
@@ -61,6 +61,11 @@ class PassageFinder:
         if len(faint) < len(self._weights) or query.prefixes:
             self._weights.update(dict.fromkeys(faint, _FAINT))
         self._starts = tuple(start for prefix in query.prefixes for start in prefix.starts)
+        weights, starts = self._weights, self._starts
+        weights.update((term, _WORD) for prefix in query.prefixes for term in prefix.equals)
+        self._wanted: Callable[[str], bool] = weights.__contains__
+        if starts:
+            self._wanted = lambda term: term in weights or term.startswith(starts)
 
     def marks(self, text: str) -> Marks:
         """The places of the query's words in a short text."""
@@ -75,7 +80,7 @@ class PassageFinder:
         return _collapsed(text, start, stop, marks)
 
     def _matches(self, text: str) -> Iterator[_Match]:
-        for start, stop, term in self._analyzer.spans(text):
+        for start, stop, term in self._analyzer.spans(text, self._wanted):
             weight = self._weights.get(term, 0.0)
             if not weight and self._starts and fold(text[start:stop]).startswith(self._starts):
                 term, weight = self._starts[0], _WORD

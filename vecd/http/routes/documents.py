@@ -23,6 +23,10 @@ from ..streams import begun, lines, list_answer, summary
 _DOCUMENT = Parameter("document", "path", {"type": "string", "minLength": 1}, "The id of a document.", required=True)
 _VECTORS = Parameter("vectors", "query", {"type": "boolean"}, "Include the vectors of the chunks.")
 
+_SORT = Parameter("sort", "query", {"type": "string"}, "List by this field, written as in filters, instead of by id.")
+_DESCENDING = Parameter("descending", "query", {"type": "boolean"}, "With `sort`: the largest values first.")
+_LIMIT = Parameter("limit", "query", {"type": "integer", "minimum": 1}, "List this many documents at most.")
+
 
 async def write(call: Call) -> Response:
     body, refused = await call.json_documents()
@@ -111,7 +115,8 @@ async def list_(call: Call) -> Response:
     async def listing() -> AsyncGenerator[bytes, None]:
         found = 0
         async with call.gateway.pool.connection() as client:
-            pending = client.submit("list", library=call.path["library"], where=call.query.get("where"))
+            query = {name: call.query.get(name) for name in ("where", "sort", "descending", "limit")}
+            pending = client.submit("list", library=call.path["library"], **query)
             async with aclosing(pending.parts()) as parts:
                 async for reply in parts:
                     if reply.kind == "items":
@@ -127,7 +132,7 @@ ENDPOINTS = (
     Endpoint(
         "GET", "/v1/libraries/{library}/documents", list_, "read", "List documents, or those that match.", "documents",
         {200: Answer("A document a line, by id; the last line is the summary.", ref("ListLine"), NDJSON)},
-        (LIBRARY, WHERE), op="list",
+        (LIBRARY, WHERE, _SORT, _DESCENDING, _LIMIT), op="list",
     ),
     Endpoint(
         "POST", "/v1/libraries/{library}/documents", write, "write", "Write a batch of documents.", "documents",

@@ -47,7 +47,8 @@ _PREFIX_TERMS_MAX = 128
 class Bm25Parameters:
     """The parameters of BM25. Raises ValueError for those that can make a score NaN.
 
-    `b` is low because there are many titles and short chunks (tests/bench/quality.py: nDCG@10 0.445, with 0.75 0.435).
+    `b` is low because there are many titles and short chunks (tests/bench/relevance.py: nDCG@10 0.445,
+    with 0.75 0.435).
     `weights` are built into the postings; `k1` and `b` can change at the next start.
     """
 
