@@ -123,6 +123,8 @@ def _about(event_type: str, data: dict[str, Any]) -> tuple[str, str]:
     if group == "job":
         why = f": {one_line(data['error']['message'])}" if data.get("error") else ""
         return f"job {data['job_id']}", f"{data['kind']}{why}"
+    if event_type == "library.embedded":
+        return "", f"{plural(data['chunks'], 'chunk')} by {data['embedder']}"
     if event_type == "index.rebuilt":
         return "", f"{data['kind']}, {plural(data['vectors'], 'vector')}, {data['seconds']:.1f} s, {data['reason']}"
     if event_type == "index.recall":

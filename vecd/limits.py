@@ -148,6 +148,8 @@ FILTER_PATTERN_STEPS_MAX: Final = 1_000
 FILTER_PATTERN_S: Final = 5.0
 #: Fields that one update of metadata sets or removes, and documents whose errors its answer names.
 UPDATE_FIELDS_MAX: Final = 100
+#: Chunks whose documents one transaction of an update takes: it reads them on the writer's thread, and others wait.
+UPDATE_CHUNKS: Final = 96
 UPDATE_ERRORS_MAX: Final = 100
 #: Characters of filters that are parsed on the event loop; more take milliseconds, and are parsed on a thread.
 FILTER_CHARS_AT_ONCE: Final = 2_000

@@ -9,7 +9,7 @@ NAMES = (
     "startup", "ping", "ingest", "search", "load", "relevance", "hnsw", "stream", "churn", "filters", "kinds", "jobs",
     "background", "reembed", "two_stages", "feed", "watchers", "text", "analysis", "scale", "hybrid", "codes",
     "fairness", "fanout", "http", "relays", "sources", "formats", "files", "sync",
-    "workers", "executors",
+    "metadata", "workers", "executors",
 )  # fmt: skip
 
 for name in sys.argv[1:] or NAMES:

@@ -94,7 +94,9 @@ def test_a_document_is_found_at_once_and_by_its_second_vector_when_it_has_one(st
         stage.tell("hold", False)
         wait_for(client, 4)
         assert set(found(client, "automobile", k=2)) == {"car", "late"}
-        (hit,) = client.search("physician", library="lib", k=1, explain=True)
+        answer = client.request("search", query="physician", library="lib", k=1, explain=True)
+        assert answer["explain"]["second_stage"] == {"asked": True, "embedded": 4}
+        (hit,) = answer["hits"]
         assert hit["document_id"] == "doctor"
         assert hit["explain"]["second"]["rank"] == 1
         logged = [event for event in history.log_of(client) if event["type"] == "library.embedded"]

@@ -15,7 +15,7 @@ import numpy as np
 from .. import limits
 from ..errors import Code, VecError
 from ..filters.attributes import DocumentSelection
-from ..filters.expressions import Field, Filter, parse, refuse
+from ..filters.expressions import Field, Filter, parse, parse_field, refuse
 from ..store import documents as store
 from ..store import events, libraries
 from ..store.catalogue import Library
@@ -106,6 +106,11 @@ class Sort:
 
     field: Field
     descending: bool = False
+
+    @classmethod
+    def by(cls, name: str, *, descending: bool) -> Sort:
+        """By a field as it is written in a filter. Raises VecError `invalid_filter`."""
+        return cls(parse_field(name), descending)
 
     @property
     def where(self) -> Filter:

@@ -18,7 +18,7 @@ from ..store.catalogue import Library
 from ..store.patch import Patched, Wanted
 from ..write_order import WriteSlot
 from . import ingest
-from .documents import documents_per_delete, find_versions
+from .documents import find_versions
 from .engine import Engine
 from .prepare import metadata_json
 
@@ -120,9 +120,9 @@ async def update(
                 found, warnings = await find_versions(engine, library, where, slot)
                 wanted += found
             start = 0
-            while page := wanted[start : start + documents_per_delete(engine)]:
+            while page := wanted[start : start + limits.UPDATE_CHUNKS]:
                 work = partial(_write, library, page, change)
-                future = engine.database.submit(work, len(page) + limits.PART_CHUNKS, sender=slot.sender)
+                future = engine.database.submit(work, limits.UPDATE_CHUNKS, sender=slot.sender)
                 done, seq = await asyncio.wrap_future(future)
                 start += done.taken
                 total.updated += done.updated
@@ -148,4 +148,4 @@ def _write(library: Library, page: list[Wanted], change: MetadataPatch, tx: Tran
     now = tx.catalogue.by_id[library.library_id]
     if now.deleted:
         raise VecError(Code.NOT_FOUND, f"library {library.name!r} has been deleted", library=library.name)
-    return store.patch(tx, now, page, change, limits.PART_CHUNKS), tx.seq
+    return store.patch(tx, now, page, change, limits.UPDATE_CHUNKS), tx.seq

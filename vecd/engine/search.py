@@ -501,7 +501,7 @@ def _found(plan: SearchPlan, answer: Answer, order: _Order, hits: list[dict[str,
     live = plan.engine.indexes.of(plan.library)
     explain = {"mode": plan.mode, "seq": answer.seq, "index": live.spec.kind, **live.certainty(answer)}
     if plan.library.second is not None:
-        explain["second"] = {"asked": answer.second is not None, "embedded": plan.library.second_chunks}
+        explain["second_stage"] = {"asked": answer.second is not None, "embedded": plan.library.second_chunks}
     if not query.bare:
         about = {label: {"explain": each} for label, each in order.explained.items()}
         hits = plan.engine.hit_cache.hits(order.ranking[: limits.PAGE_ITEMS], query.offset + 1, after=about)

@@ -6,7 +6,6 @@ from typing import Any
 
 from ... import limits
 from ...engine import documents as operations
-from ...filters.expressions import parse_field
 from ...store.catalogue import DEFAULT
 from ..call import Call, warnings_field
 
@@ -19,7 +18,7 @@ async def list_(call: Call) -> dict[str, Any]:
     where = await call.engine.parse_filter(call.fields.filters("where"))
     limit = call.fields.optional_integer("limit", low=1, high=_LIMIT_MAX)
     field = call.fields.optional_text("sort", chars_max=limits.KEY_CHARS_MAX)
-    sort = None if field is None else operations.Sort(parse_field(field), call.fields.flag("descending"))
+    sort = None if field is None else operations.Sort.by(field, descending=call.fields.flag("descending"))
     left = _LIMIT_MAX if limit is None else limit
     call.streamed = True
     with call.engine.views.open() as view:
