@@ -53,7 +53,7 @@ OWN: Final = _set(
     ("read documents from a message broker", "vec-source vec-connectors"),
     ("restore a backup", "vec-restore"),
     ("save a copy of everything while the daemon runs", "vec-backup"),
-    ("run a task every night", "vec-schedule"),
+    ("run a task every night", "vec-jobs"),
     ("cancel a background job", "vec-jobs"),
     ("embed texts on another machine", "vec-worker vec-workers"),
     ("offer the data over HTTP", "vec-serve vec-http"),

@@ -39,6 +39,8 @@ _FIRST = 3
 _MODES = ("vector", "text", "hybrid")
 #: How long a second embedder may take for a collection.
 _EMBEDDED_S = 3_600.0
+#: How long its process may take to start.
+_STARTED_S = 60.0
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -164,11 +166,21 @@ def _library(client: Client, name: str, documents: Iterable[dict[str, Any]], emb
             raise TimeoutError(f"{stage['embedded']:,} of {shown['chunks']:,} chunks are embedded")
         time.sleep(1)
         shown = client.library(name)
+    _wait_for_queries(client, name)
     told = f"{shown['documents']:,} documents, {shown['chunks']:,} chunks, written in {ingested_s:.1f} s"
     if shown["second_stage"] is not None:
         told += f", embedded in {time.perf_counter() - began:.0f} s"
     print(f"  {name}, {embedder}: {told}", flush=True)
     return name
+
+
+def _wait_for_queries(client: Client, library: str) -> None:
+    """Until a search is answered without a warning: while its embedder starts, the first embedder answers."""
+    deadline = time.perf_counter() + _STARTED_S
+    while client.request("search", library=library, query="ready", mode="vector", k=1).get("warnings"):
+        if time.perf_counter() > deadline:
+            raise TimeoutError("the embedder does not embed queries")
+        time.sleep(0.5)
 
 
 def _batches(documents: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -139,3 +141,25 @@ def test_lines_go_wherever_the_document_goes(instance: Instance, notes: Path) ->
     for chunk in smaller["chunks"]:
         assert chunk["text"].split("\n")[0] in _TIDES.split("\n")[chunk["line"] - 1]
     assert len(smaller["chunks"]) >= len(lines)
+
+
+def test_a_reembed_keeps_an_overlap_or_takes_it_back(instance: Instance) -> None:
+    words = [f"word{number}" for number in range(100)]
+    document = json.dumps({"id": "a", "text": " ".join(words)}) + "\n"
+    instance.vec("library", "create", "overlap", "--chunk-chars", "100", "--chunk-overlap", "40")
+    instance.vec("ingest", "-l", "overlap", stdin=document)
+
+    def chunks() -> list[list[str]]:
+        (found,) = instance.objects("get", "-l", "overlap", "a")
+        return [each["text"].split() for each in found["chunks"]]
+
+    given = chunks()
+    assert all(before[-1] in chunk for before, chunk in itertools.pairwise(given))
+    instance.vec("jobs", "submit", "reembed", "-l", "overlap", "-p", "chunk_chars=150", "--wait")
+    longer = chunks()
+    assert len(longer) < len(given)
+    assert all(before[-1] in chunk for before, chunk in itertools.pairwise(longer))
+    instance.vec("jobs", "submit", "reembed", "-l", "overlap", "-p", "chunk_overlap=0", "--wait")
+    assert list(itertools.chain.from_iterable(chunks())) == words
+    done = instance.vec("library", "create", "half", "--chunk-chars", "100", "--chunk-overlap", "51", status=2)
+    assert "more than half a chunk" in done.stderr

@@ -70,6 +70,10 @@ def test_parameters_of_an_embedder_need_admin() -> None:
     assert not allowed(WRITER, "library.create", library="x", embedder="command", **parameters)
     assert not allowed(ONE, "library.create", library="mine", embedder="command", **parameters)
     assert not allowed(WRITER, "jobs.submit", kind="reembed", library="x", params=parameters)
+    for op in ("jobs.submit", "schedule.add"):
+        params = {"embedder": 'command {"command":"id"}'}
+        assert not allowed(WRITER, op, kind="reembed", library="x", params=params)
+        assert allowed(WRITER, op, kind="reembed", library="x", params={"embedder": "minilm"})
     assert allowed(WRITER, "library.create", library="x", embedder="minilm")
     assert allowed(ADMIN, "library.create", library="x", embedder="command", **parameters)
 

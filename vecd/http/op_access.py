@@ -151,7 +151,8 @@ def check_op(principal: Any, op: str, fields: Mapping[str, Any]) -> None:
         scope = "admin"
     # They name servers, programs, and files with keys.
     params = fields.get("params")
-    if fields.get("embedder_parameters") or (isinstance(params, Mapping) and params.get("embedder_parameters")):
+    given = [fields, params] if isinstance(params, Mapping) else [fields]
+    if any(each.get("embedder_parameters") or " " in str(each.get("embedder")) for each in given):
         scope = "admin"
     # A schedule that is replaced may be another library's.
     replaces = op == "schedule.add" and bool(fields.get("replace"))

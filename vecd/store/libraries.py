@@ -167,15 +167,16 @@ def begin_switch(tx: Transaction, library: Library, wanted: Library, job_id: int
         embedder=wanted.embedder,
         dimension=wanted.dimension,
         chunk_chars=wanted.chunk_chars,
+        chunk_overlap=wanted.chunk_overlap,
         switch_job=job_id,
         embedder_label=tx.label if changed else library.embedder_label,
     )
     tx.db.execute(
-        "UPDATE libraries SET embedder = ?, dimension = ?, chunk_chars = ?, switch_job = ?, embedder_label = ?"
-        " WHERE library_id = ?",
+        "UPDATE libraries SET embedder = ?, dimension = ?, chunk_chars = ?, chunk_overlap = ?, switch_job = ?,"
+        " embedder_label = ? WHERE library_id = ?",
         (
-            library.embedder, library.dimension, library.chunk_chars, job_id, library.embedder_label,
-            library.library_id,
+            library.embedder, library.dimension, library.chunk_chars, library.chunk_overlap, job_id,
+            library.embedder_label, library.library_id,
         ),
     )  # fmt: skip
     tx.catalogue = tx.catalogue.replaced(library)

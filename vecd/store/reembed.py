@@ -205,8 +205,10 @@ def begin_switch(
     nothing and returns None. Raises VecError `not_found`, or `busy` if the library was replaced or changed meanwhile.
     """
     now = tx.catalogue.find(library.name)
-    if now.library_id != library.library_id or (now.embedder, now.chunk_chars, now.second, now.switch_job) != (
-        library.embedder, library.chunk_chars, library.second, None,
+    if now.library_id != library.library_id or (
+        now.embedder, now.chunk_chars, now.chunk_overlap, now.second, now.switch_job
+    ) != (
+        library.embedder, library.chunk_chars, library.chunk_overlap, library.second, None,
     ):  # fmt: skip
         raise VecError(Code.BUSY, f"library {library.name!r} was changed or created again meanwhile", "try again")
     missing = sources(tx.db, library.library_id, after, made_max + 1)

@@ -49,15 +49,16 @@ def _spans(text: str, size: int) -> Iterator[str]:
     yield text[start:]
 
 
-def rejoined(chunks: Sequence[str], overlap: int) -> list[str]:
-    """The chunks of a text without what they repeat from the chunk before, which is at most `overlap` characters."""
+def rejoined(chunks: Sequence[str], overlap: int, between: str) -> list[str]:
+    """The parts of a text that was split into these chunks: each without what it repeats from the chunk before, which
+    is at most `overlap` characters. Where nothing is repeated, `between` stands for what was there."""
     parts: list[str] = []
     before = ""
     for chunk in chunks:
         repeated = min(overlap, len(chunk), len(before)) if before else 0
         while repeated and not before.endswith(chunk[:repeated]):
             repeated -= 1
-        parts.append(chunk[repeated:])
+        parts.append(chunk[repeated:] if repeated or not parts else between + chunk)
         before = chunk
     return parts
 

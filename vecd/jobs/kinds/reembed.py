@@ -80,6 +80,12 @@ class Reembed(JobKind):
         "chunk_chars": Parameter(
             "characters of a chunk; default: the current value", int, low=50, high=limits.CHUNK_CHARS_MAX
         ),
+        "chunk_overlap": Parameter(
+            "characters that a chunk may repeat from the one before it; default: the current value",
+            int,
+            low=0,
+            high=limits.CHUNK_CHARS_MAX // 2,
+        ),
     }
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +97,7 @@ class Reembed(JobKind):
                 Code.INVALID_REQUEST,
                 f"library {library!r} already has the embedder {found.described()['embedder']!r} and chunks of"
                 f" {found.chunk_chars:,} characters",
-                "use another embedder or chunk_chars",
+                "use another embedder, chunk_chars or chunk_overlap",
                 field="embedder",
             )
         return params
@@ -127,12 +133,28 @@ class Reembed(JobKind):
 
 def _changes(library: Library, wanted: Library) -> bool:
     """Whether the documents are to be replaced."""
-    return (wanted.embedder, wanted.chunk_chars) != (library.embedder, library.chunk_chars)
+    return wanted.embedder != library.embedder or _cuts_otherwise(library, wanted)
+
+
+def _cuts_otherwise(library: Library, wanted: Library) -> bool:
+    """Whether texts are to be split into other chunks."""
+    return (wanted.chunk_chars, wanted.chunk_overlap) != (library.chunk_chars, library.chunk_overlap)
 
 
 def _wanted(engine: Engine, library: Library, params: Mapping[str, Any]) -> Library:
     """The library with the new settings. Raises VecError `unsupported` or `invalid_request`."""
-    wanted = replace(library, chunk_chars=params.get("chunk_chars", library.chunk_chars))
+    wanted = replace(
+        library,
+        chunk_chars=params.get("chunk_chars", library.chunk_chars),
+        chunk_overlap=params.get("chunk_overlap", library.chunk_overlap),
+    )
+    if "chunk_overlap" in params and 2 * wanted.chunk_overlap > wanted.chunk_chars:
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"an overlap of {wanted.chunk_overlap:,} characters is more than half a chunk of {wanted.chunk_chars:,}",
+            "use a smaller chunk_overlap, or a larger chunk_chars",
+            field="chunk_overlap",
+        )
     if "embedder" not in params and "first_embedder" not in params:
         return wanted
     name = library.second or library.embedder
@@ -239,10 +261,10 @@ def _drafts(engine: Engine, library: Library, wanted: Library, sources: list[Ree
 def _chunks(library: Library, wanted: Library, source: ReembedSource) -> tuple[list[str | None], list[int] | None]:
     """The texts of its new chunks, and their lines; a document with a chunk without text keeps its chunks."""
     texts = [text for text in source.texts if text is not None]
-    if wanted.chunk_chars == library.chunk_chars or len(texts) < len(source.texts):
+    if not _cuts_otherwise(library, wanted) or len(texts) < len(source.texts):
         return source.texts, source.lines
-    parts = rejoined(texts, library.chunk_overlap)
-    joined = _BETWEEN_CHUNKS.join(parts)
+    parts = rejoined(texts, library.chunk_overlap, _BETWEEN_CHUNKS)
+    joined = "".join(parts)
     chunks = chunks_of(joined, wanted.chunk_chars, wanted.chunk_overlap)
     if len(chunks) > limits.DOCUMENT_CHUNKS_MAX:
         raise VecError(
@@ -262,14 +284,14 @@ def _lines(
     starts, at = [], 0
     for part in parts:
         starts.append(at)
-        at += len(part) + len(_BETWEEN_CHUNKS)
+        at += len(part)
     found, at = [], 0
     for chunk in chunks:
         if (place := joined.find(chunk, at)) >= 0:
             at = place
         old = bisect_right(starts, at) - 1
         inside = at - starts[old] + len(texts[old]) - len(parts[old])
-        found.append(lines[old] + texts[old].count("\n", 0, inside))
+        found.append(lines[old] + texts[old].count("\n", 0, max(0, inside)))
         at += 1
     return found
 

@@ -46,6 +46,8 @@ def reference(name: str, parameters: Mapping[str, Any]) -> str:
     parameters that it does not take.
     """
     kind = _named(name)
+    if not isinstance(parameters, Mapping):
+        raise VecError(Code.INVALID_REQUEST, "the parameters of the embedder are not a JSON object", field="embedder")
     checked = check_parameters(
         f"the embedder {name}", "parameter", {} if kind is None else kind.parameters, parameters, texts=True
     )
