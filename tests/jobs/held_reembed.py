@@ -1,5 +1,5 @@
-"""`vecd` whose reembeds stop within their switch while the file `$VEC_HOME/hold` is there: `python -m
-tests.jobs.held_reembed`. Each step replaces few documents."""
+"""`vecd` whose reembeds stop within their switch while the file `$VEC_HOME/hold` is there, and before it while
+`$VEC_HOME/hold-drafted` is: `python -m tests.jobs.held_reembed`. Each step replaces few documents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vecd.daemon import main
 from vecd.jobs.effects import EffectResult
 from vecd.jobs.kinds import KINDS
 from vecd.jobs.kinds.kind import Run, Step, Steps
-from vecd.jobs.kinds.reembed import Reembed, ReplaceDocuments
+from vecd.jobs.kinds.reembed import BeginSwitch, Reembed, ReplaceDocuments
 
 #: Steps of a switch before it stops, and the chunks that each removes and adds.
 STEPS: Final = 5
@@ -30,6 +30,9 @@ class Held(Reembed):
         step = next(steps)
         while True:
             switching += isinstance(step.effect, ReplaceDocuments)
+            drafted = Path(os.environ["VEC_HOME"]) / "hold-drafted"
+            while isinstance(step.effect, BeginSwitch) and drafted.exists() and not run.stopping():
+                time.sleep(0.01)
             while switching == STEPS and hold.exists() and not run.stopping():
                 time.sleep(0.01)
             reply = yield step

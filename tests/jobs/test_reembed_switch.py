@@ -254,3 +254,33 @@ def test_a_library_that_is_deleted_within_the_switch_is_gone_and_its_job_ends(he
         assert (job["state"], job["error"]["code"]) == ("failed", "not_found")
         client.drop_jobs([job_id])
         assert completed(client, "verify")["problems"] == 0
+
+
+def test_an_index_in_memory_changes_its_vectors_though_the_first_documents_were_deleted_before_the_switch(
+    held: Held,
+) -> None:
+    drafted = held.instance.home / "hold-drafted"
+    drafted.touch()
+    held.release()
+    with held.instance.connect() as client:
+        client.request("library.create", library="lib", embedder="hash", index="flat")
+        client.ingest([{"id": each, "text": text} for each, text in held.documents.items()], "lib")
+        check_search(client, "hash")
+        job_id = client.submit_job("reembed", {"embedder": "wordllama"}, library="lib")["job_id"]
+        until(lambda: (client.job(job_id)["progress"] or {}).get("done") == len(held.documents), "all are drafted")
+        client.delete([f"d{n:03}" for n in range(2 * CHUNKS)], "lib")
+        drafted.unlink()
+        (job,) = client.wait_for_jobs([job_id])
+        assert job["state"] == "completed", job["error"]
+        check_all_replaced(client, "wordllama")
+
+
+def test_a_library_that_was_empty_when_its_embedder_changed_is_searched_by_the_new_one(held: Held) -> None:
+    held.release()
+    with held.instance.connect() as client:
+        client.request("library.create", library="lib", embedder="hash", index="flat")
+        for embedder in ("wordllama", "hash"):  # the index is not in memory yet, and then it is
+            completed(client, "reembed", {"embedder": embedder}, library="lib")
+            client.ingest([{"id": each, "text": text} for each, text in held.documents.items()], "lib")
+            check_search(client, embedder)
+            client.delete(list(held.documents), "lib")

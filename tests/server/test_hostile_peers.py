@@ -431,7 +431,8 @@ def bare_session() -> Iterator[tuple[Listener, Session, SlowTransport]]:
     with ours, theirs:
         jobs = SimpleNamespace(
             engine=SimpleNamespace(
-                database=SimpleNamespace(log_id="0"), settings=SimpleNamespace(workers=1, heartbeat_s=5.0, create=True)
+                database=SimpleNamespace(log_id="0"),
+                settings=SimpleNamespace(workers=1, heartbeat_s=5.0, create=True, chunk_chars=1_000),
             )
         )
         listener = Listener(Service(cast(Jobs, jobs), cast(Scheduler, None), lambda: None), ours)

@@ -196,7 +196,7 @@ class Indexes:
                 continue
             if live is None and library.library_id not in self._known and len(change.labels):
                 live = self._make(library)
-                live.begin_empty(change.seq - 1)
+                live.begin_empty(change.seq - 1, library.embedder_label)
             if live is not None:
                 live.write(_write(library, change))
         return live

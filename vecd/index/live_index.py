@@ -176,11 +176,11 @@ class LiveIndex:
         if self._mailbox.claim():
             self._turn(hurried=True)
 
-    def begin_empty(self, seq: int) -> None:
+    def begin_empty(self, seq: int, generation: int = 0) -> None:
         """Replaces loading for a library without chunks as of that seq. Call before anything is posted."""
         self._text.begin_empty(seq)
         tail = Flat(self.spec.dimension, self.spec.space)
-        self._maintenance.adopt(builder.Loaded(seq, None, tail, np.empty(0, np.int64)))
+        self._maintenance.adopt(builder.Loaded(seq, None, tail, np.empty(0, np.int64), generation))
 
     def loaded(self) -> Future[None]:
         """Done when it is loaded. Raises VecError `index_failed`."""
@@ -319,10 +319,11 @@ class LiveIndex:
 
     def _apply(self, write: Write) -> None:
         assert self._maintenance.seq is not None
+        # Generations only grow, and are read with the vectors. A write may replace vectors without a seq of its own.
+        if write.replaced is not None and write.replaced.generation > self._maintenance.generation:
+            self._maintenance.replace(*write.replaced)
         if write.seq <= self._maintenance.seq and not write.always:
             return
-        if write.replaced is not None:
-            self._maintenance.replace(*write.replaced)
         removed = self._vectors.apply(write)
         if write.words is not None:
             self._text.write(write.seq, write.labels, write.words, removed)

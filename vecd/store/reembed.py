@@ -25,7 +25,7 @@ from ..errors import Code, VecError
 from . import documents, libraries, second_stage
 from .catalogue import Library
 from .documents import DocumentBatch, Entry
-from .transaction import Transaction, Vectors
+from .transaction import Change, Transaction, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +267,9 @@ def switch(tx: Transaction, library_id: int, chunks_max: int, vectors: Vectors |
         matrix = np.frombuffer(b"".join(packed), "<f4").reshape(len(texts), -1)
         documents.write(tx, library, DocumentBatch(entries, texts, indexed, matrix), again=True)
         tx.changes[first].replaced = vectors
+    elif vectors is not None:  # the first drafts are all of documents that were changed since
+        nothing = np.empty((0, library.dimension or 0), np.float32)
+        tx.changes.append(Change(library_id, tx.seq, np.empty(0, np.int64), nothing, [], replaced=vectors))
     if done:
         libraries.end_switch(tx, tx.catalogue.by_id[library_id])
     return Replaced(len(entries), done)
