@@ -57,5 +57,5 @@ def test_the_command_line_lists_what_the_tables_have() -> None:
         " sys.argv = ['vec', 'library', 'create', '--help']; main()"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert "<wordllama|hash|none|toy>" in shown
+    assert "<wordllama|minilm|openai|command|hash|none|toy>" in shown
     assert "<pq|hnsw|flat|lsh|kdtree|toy>" in shown
