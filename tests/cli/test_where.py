@@ -153,7 +153,7 @@ def test_a_field_that_no_document_has_is_a_warning_with_the_nearest_name(
 
 def test_delete_by_a_field_that_no_document_has_deletes_nothing(instance: Instance, texts: str) -> None:
     done = instance.vec("delete", "-l", texts, "-w", "id != keep", status=2)
-    assert (done.stdout, "did you mean document_id?" in done.stderr) == ("", True)
+    assert (done.stdout, "did you mean" in done.stderr) == ("", False)  # nothing that would delete is suggested
     assert done.stderr.splitlines()[1:3] == ["     id != keep", "     ^"]
     assert len(ids_in(instance, texts)) == len(DOCUMENTS)
 

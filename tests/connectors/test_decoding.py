@@ -95,9 +95,13 @@ def test_an_event_without_its_document_is_refused_with_what_to_do() -> None:
     assert caught.value.hint == "add the relay with --payload"
     with pytest.raises(VecError, match="too large for one message"):
         decoded(relayed("document.added", "vec", id="a", omitted=["document"]))
-    with pytest.raises(VecError) as caught:
-        decoded(relayed("document.added", "vec", id="a", document=document({"chunk_id": "a#0", "text": None})))
-    assert caught.value.hint == "add the relay with --vectors"
+    chunk = {"chunk_id": "a#0", "text": None}
+    for without_vectors in ({**document(chunk), "title": None}, document(chunk, {**chunk, "chunk_id": "a#1"})):
+        with pytest.raises(VecError) as caught:
+            decoded(relayed("document.added", "vec", id="a", document=without_vectors))
+        assert caught.value.hint == "add the relay with --vectors"
+    only_a_title = decoded(relayed("document.added", "vec", id="a", document=document(chunk)))
+    assert only_a_title == {"id": "a", "title": "T", "metadata": {"n": 1}}
 
 
 def test_a_mapping_turns_any_object_into_a_document() -> None:

@@ -68,10 +68,11 @@ def _written(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(chunks, list) or not all(isinstance(chunk, dict) for chunk in chunks):
         raise VecError(Code.INVALID_DOCUMENT, "the event's document has no list of chunks", field="data")
     line = document_form({**document, "id": _id(data)}, vectors=True)
-    if not line.keys() & {"title", "texts", "vectors"}:
+    by_title = "title" in line and len(chunks) == 1  # a document with only a title has one chunk, which is of the title
+    if not by_title and not line.keys() & {"texts", "vectors"}:
         raise VecError(
             Code.INVALID_DOCUMENT,
-            f"the document {line['id']!r:.200} has no text and no title, and the event has no vectors",
+            f"the document {line['id']!r:.200} has no text, and the event has no vectors",
             "add the relay with --vectors",
             field="data",
         )
