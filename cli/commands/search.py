@@ -274,6 +274,8 @@ def _show(answer: _Answer, *, verbose: bool, by_chunk: bool) -> None:
 _REFUSALS = (
     Code.INVALID_REQUEST, Code.INVALID_DOCUMENT, Code.INVALID_FILTER, Code.DIMENSION_MISMATCH, Code.UNSUPPORTED,
 )  # fmt: skip
+#: The same, if the line has one of these fields.
+_REFUSALS_OF = {Code.NOT_FOUND: ("library", "libraries", "like"), Code.COMPACTED: ("since",)}
 
 
 def _many(client: Client, output: Output, common: dict[str, Any]) -> int:
@@ -325,6 +327,8 @@ def _many(client: Client, output: Output, common: dict[str, Any]) -> int:
 
 def _is_the_lines_own(error: VecError, query: dict[str, Any]) -> bool:
     """Whether a search failed because of its line, and not because of an option, which applies to all lines."""
+    if error.code in _REFUSALS_OF:
+        return any(field in query for field in _REFUSALS_OF[error.code])
     field = "where" if error.code == Code.INVALID_FILTER else error.details.get("field", "mode")
     return error.code in _REFUSALS and (error.code == Code.DIMENSION_MISMATCH or field in query)
 

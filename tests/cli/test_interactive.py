@@ -42,9 +42,10 @@ def test_an_empty_query_is_refused(instance: Instance, query: str) -> None:
     assert "empty" in instance.vec("search", query, status=2).stderr
 
 
-def test_an_unknown_key_of_a_query_is_refused_by_its_line(instance: Instance) -> None:
-    lines = ndjson([{"query": "text a"}, {"query": "text a", "library": "other"}])
+def test_a_library_or_a_document_that_a_query_names_and_is_not_there_refuses_its_line_only(instance: Instance) -> None:
+    lines = ndjson([{"query": "text a", "library": "other"}, {"like": "nosuch"}, {"query": "text a"}])
     done = instance.vec("search", "--stdin", "-k", "1", stdin=lines, status=3)
     assert json.loads(done.stdout)["query"] == "text a"
+    assert "stdin:1: library 'other' does not exist" in done.stderr
     assert "stdin:2" in done.stderr
-    assert "library" in done.stderr
+    assert instance.vec("search", "-l", "other", "--stdin", stdin=ndjson([{"query": "text a"}]), status=4).stdout == ""

@@ -258,7 +258,7 @@ class Epoch:
             checker.check_hits(f"{library}: vector", pairs(hits("vector", 10)), near, 10, exact=False)
             for k in (10, count + 10):
                 checker.check_hits(f"{library}: text, {k}: {query}", pairs(hits("text", k)), worded, k)
-            ranked.check_hybrid(hits("hybrid", 50, exact=True, explain=True), near, worded, 50)
+            ranked.check_hybrid(query, hits("hybrid", 50, exact=True, explain=True), near, worded, 50)
 
     # --- at the end -------------------------------------------------------------------------------------------------
 

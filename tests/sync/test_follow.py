@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.support.instance import Instance
 from tests.support.running import alive, line_of, running
 from tests.support.waiting import until
 from vecd.connectors.stopping import Stopping
-from vecd.sync import follow
+from vecd.sync import follow, watching
 from vecd.sync.follow import Follower
 from vecd.sync.session import Session, options_of
 
@@ -49,6 +50,38 @@ def has(instance: Instance, library: str, wanted: dict[str, str]) -> None:
     """Waits until a library has these texts, and no others."""
     with instance.connect() as client:
         until(lambda: texts_by(client, library) == wanted, f"{wanted}")
+
+
+def until_texts(instance: Instance, library: str, wanted: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+    """Waits until the texts of a library are as wanted; returns them."""
+    with instance.connect() as client:
+        return until(lambda: found if wanted(found := texts_by(client, library)) else None, "the texts")
+
+
+@contextlib.contextmanager
+def followed(instance: Instance, folder: Path, name: str) -> Iterator[list[str]]:
+    """Follows a folder in this process during the block. Yields the warnings, to which later ones are added."""
+    warnings: list[str] = []
+    stop = Stopping()
+    with instance.connect() as client:
+        add_by_hand(client, name, folder, name)
+        client.set_timeout(None)
+
+        def run() -> None:
+            with Session(client, name, stop) as session:
+                options = options_of(session.definition)
+                Follower(
+                    client, session, options, stop, on_round=lambda told, seconds: None, on_warning=warnings.append
+                ).run()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield warnings
+        finally:
+            stop.set()
+            thread.join(60)
+            stop.close()
 
 
 def sync_pid(instance: Instance) -> int | None:
@@ -182,32 +215,59 @@ def test_without_inotify_changes_are_found_all_the_same_and_one_warning_says_why
     monkeypatch.setattr(watchfiles, "watch", refuse)
     monkeypatch.setattr(follow, "_POLL_S", 0.1)
     write(folder, a_txt="one")
-    warnings: list[str] = []
-    stop = Stopping()
-    with instance.connect() as client:
-        add_by_hand(client, "blind", folder, "blind")
-        client.set_timeout(None)
-
-        def run() -> None:
-            with Session(client, "blind", stop) as session:
-                options = options_of(session.definition)
-                Follower(
-                    client, session, options, stop, on_round=lambda told, seconds: None, on_warning=warnings.append
-                ).run()
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            has(instance, "blind", {"a.txt": "one"})
-            for text in ("two", "three", "four"):
-                write(folder, a_txt=text)
-                has(instance, "blind", {"a.txt": text})
-        finally:
-            stop.set()
-            thread.join(60)
-            stop.close()
+    with followed(instance, folder, "blind") as warnings:
+        has(instance, "blind", {"a.txt": "one"})
+        for text in ("two", "three", "four"):
+            write(folder, a_txt=text)
+            has(instance, "blind", {"a.txt": text})
     assert len(warnings) == 1
     assert "sysctl fs.inotify.max_user_watches" in warnings[0]
+
+
+def test_a_name_that_is_not_utf_8_does_not_end_the_watch(
+    instance: Instance, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_STARTS_S", 1e9)
+    monkeypatch.setattr(follow, "_SCAN_S", 1e9)
+    put(folder / ".vecignore", "ignored/\n")
+    with followed(instance, folder, "odd") as warnings:
+        has(instance, "odd", {})
+        for number, inside in enumerate(("", "ignored")):
+            odd = Path(os.fsdecode(os.fsencode(folder / inside) + b"/\xff.txt"))
+            put(odd, "odd")
+            write(folder, a_txt=f"after {number}")
+            found = until_texts(instance, "odd", lambda has: has.get("a.txt") == f"after {number}")  # noqa: B023
+            assert "odd" in found.values()
+        write(folder, b_txt="watched")
+        until_texts(instance, "odd", lambda has: has.get("b.txt") == "watched")
+        assert warnings == []
+
+        def again() -> bool:
+            put(odd, "odd again")
+            return bool(warnings)
+
+        until(again, "a warning")
+        assert "not UTF-8" in warnings[0]
+        assert "rename it" in warnings[0]
+        write(folder, c_txt="without a watch")
+        until_texts(instance, "odd", lambda has: has.get("c.txt") == "without a watch")
+        assert len(warnings) == 1
+
+
+def test_any_error_of_the_watch_is_a_warning_and_changes_are_found_all_the_same(
+    instance: Instance, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*paths: str, **options: Any) -> Any:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(watchfiles, "watch", fail)
+    monkeypatch.setattr(follow, "_POLL_S", 0.1)
+    with followed(instance, folder, "bug") as warnings:
+        write(folder, a_txt="one")
+        has(instance, "bug", {"a.txt": "one"})
+        until(lambda: warnings, "a warning")
+    assert len(warnings) == 1
+    assert "a bug" in warnings[0]
 
 
 def test_a_file_that_is_written_in_pieces_becomes_one_document_version(instance: Instance, folder: Path) -> None:

@@ -2,6 +2,10 @@
 
 watchfiles (the Rust crate notify) watches on a thread. What it misses, because its queue has overflowed or a folder was
 filled before it was watched, the next scan of the whole folder finds.
+
+It ends with an error at the first change of a name that is not UTF-8, also in a folder of which no file is taken. Then
+it is started again, and the folder is scanned; if that happens again and again, it is given up. No error of the thread
+is lost: `failure` has it.
 """
 
 from __future__ import annotations
@@ -12,14 +16,20 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from typing import Final
+
+log = logging.getLogger("vecd.sync")
 
 #: How long watchfiles gathers changes, and the pause without one that ends this. It wakes up once a step.
 _GATHER_MS: Final = 200
 _STEP_MS: Final = 50
 #: How long the thread takes to see that it is to stop.
 _STOP_MS: Final = 500
+#: How often it is started again within that time before it is given up: each start walks through all folders.
+_STARTS_MAX: Final = 5
+_STARTS_S: Final = 60.0
 
 
 class Watching:
@@ -32,7 +42,7 @@ class Watching:
         self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stop = threading.Event()
         #: Why it does not watch (any more); None: it does.
-        self.failure: OSError | None = None
+        self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="sync-watch", daemon=True)
         self._started = threading.Event()
 
@@ -59,23 +69,41 @@ class Watching:
         return changed
 
     def _run(self) -> None:
-        from watchfiles import watch
-
-        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs every change
+        starts: deque[float] = deque(maxlen=_STARTS_MAX)  # when it was started
         try:
-            watched = watch(
-                self._root, watch_filter=None, debounce=_GATHER_MS, step=_STEP_MS, stop_event=self._stop,
-                rust_timeout=_STOP_MS, yield_on_timeout=True, raise_interrupt=False, ignore_permission_denied=True,
-            )  # fmt: skip
-            for changes in watched:
-                self._started.set()
-                if changes:
-                    self._put(path for _, path in changes)
-        except OSError as error:
+            while not self._stop.is_set():
+                starts.append(time.monotonic())
+                try:
+                    self._watch(again=len(starts) > 1)
+                except OSError:
+                    raise
+                except Exception as error:
+                    if len(starts) == _STARTS_MAX and time.monotonic() - starts[0] < _STARTS_S:
+                        raise
+                    log.info("the watch of a folder is started again", extra={"folder": self._root, "why": str(error)})
+        except Exception as error:
             self.failure = error
             self._put([self._root])
         finally:
             self._started.set()
+
+    def _watch(self, *, again: bool) -> None:
+        """Watches until it is to stop. With `again`, all may have changed since the last watch. Raises what watchfiles
+        raises."""
+        from watchfiles import watch
+
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs every change
+        watched = watch(
+            self._root, watch_filter=None, debounce=_GATHER_MS, step=_STEP_MS, stop_event=self._stop,
+            rust_timeout=_STOP_MS, yield_on_timeout=True, raise_interrupt=False, ignore_permission_denied=True,
+        )  # fmt: skip
+        for changes in watched:
+            self._started.set()
+            if again:
+                again = False
+                self._put([self._root])
+            if changes:
+                self._put(path for _, path in changes)
 
     def _put(self, paths: Iterable[str]) -> None:
         found = {os.fsencode(path)[len(os.fsencode(self._root)) :].lstrip(b"/") for path in paths}
@@ -85,8 +113,13 @@ class Watching:
             os.write(self._write_end, b"x")
 
 
-def explain(error: OSError) -> str:
+def explain(error: Exception) -> str:
     """Why a folder cannot be watched, and what to do."""
+    if not isinstance(error, OSError):
+        return (
+            f"watching the folder has failed again and again, so changes are found more slowly ({error}); a file whose"
+            " name is not UTF-8 does that when it changes: rename it, then pause and resume the sync"
+        )
     if error.errno == errno.ENOSPC:
         return (
             "the limit of watched folders (inotify) is reached, so changes are found more slowly; to raise it: sudo"
