@@ -174,6 +174,129 @@ def test_a_library_is_embedded_by_a_program(client: Client, tmp_path: Path) -> N
     assert nearest(client, "programmed", "ggg") == "g"
 
 
+# --- one text that is answered badly ----------------------------------------------------------------------------------
+
+#: Writes down each text, and each start; answers a text with one of these words badly.
+_BAD_PROGRAM = """
+import json, pathlib, sys
+folder = pathlib.Path(__file__).parent
+with open(folder / "starts", "a") as file:
+    file.write("x")
+for line in sys.stdin:
+    text = json.loads(line)["text"]
+    if "CRASH" in text or (folder / "broken").exists():
+        sys.exit(3)
+    elif "NAN" in text:
+        print("[" + ",".join(["NaN"] * 8) + "]")
+    elif "SHORT" in text:
+        print("[1, 2]")
+    elif "WORDS" in text:
+        print("Traceback (most recent call last)")
+    elif "REFUSED" in text:
+        print(json.dumps({"error": "no such language"}))
+    elif "NOTHING" not in text:
+        print(json.dumps([text.count(each) + 1 for each in "abcdefgh"]))
+"""
+_BAD = ("NAN", "SHORT", "WORDS", "CRASH", "NOTHING", "REFUSED")
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "embed.py"
+    path.write_text(_BAD_PROGRAM)
+    return path
+
+
+def create_programmed(client: Client, name: str, program: Path, first: str = "none") -> None:
+    command = shlex.join((sys.executable, str(program)))
+    client.create_library(name, embedder="command", embedder_parameters={"command": command}, first_embedder=first)
+
+
+@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("bad", _BAD)
+def test_a_text_that_a_program_answers_badly_is_refused_alone(
+    client: Client, program: Path, bad: str, count: int
+) -> None:
+    name = f"bad-{bad}-{count}"
+    create_programmed(client, name, program)
+    place = count // 2
+    documents = [{"id": f"d{n}", "text": f"a text {n}" + (f" {bad}" if n == place else "")} for n in range(count)]
+    report = client.ingest(documents, name)
+    assert (report["added"], report["failed"]) == (count - 1, 1)
+    (error,) = report["errors"]
+    assert (error["index"], error["code"]) == (place, "invalid_document")
+    starts = (program.parent / "starts").read_text()
+    assert len(starts) <= 4 + 2 * count.bit_length(), "the batch was halved, and not embedded text by text"
+
+
+def test_a_first_text_that_is_answered_with_too_few_numbers_sets_no_dimension(client: Client, program: Path) -> None:
+    create_programmed(client, "bad-first", program)
+    report = client.ingest([{"id": "bad", "text": "SHORT"}], "bad-first")
+    assert (report["failed"], report["errors"][0]["code"]) == (1, "invalid_document")
+    assert client.ingest([{"id": "good", "text": "a"}], "bad-first")["added"] == 1
+    assert client.library("bad-first")["dimension"] == 8
+
+
+@pytest.mark.parametrize("bad", _BAD)
+def test_in_the_second_stage_only_the_text_that_is_answered_badly_stays_without_a_vector(
+    client: Client, program: Path, bad: str
+) -> None:
+    name = f"staged-{bad}"
+    create_programmed(client, name, program, "hash")
+    client.ingest([{"id": "a", "text": "aaa"}, {"id": "bad", "text": bad}, {"id": "b", "text": "bbb"}], name)
+    until(lambda: client.library(name)["second_stage"]["embedded"] == 3, "all chunks to be processed")
+    assert client.library(name)["second_stage"]["error"] is None
+    answer = client.request("search", query="b", library=name, mode="vector", k=3, explain=True)
+    assert {hit["document_id"] for hit in answer["hits"] if "second" in hit["explain"]} == {"a", "b"}
+
+
+def test_a_program_that_fails_for_every_text_is_called_twice_for_a_batch_and_blames_no_text(
+    client: Client, program: Path
+) -> None:
+    create_programmed(client, "broken", program)
+    broken, starts = program.parent / "broken", program.parent / "starts"
+    broken.touch()
+    documents = [{"id": f"d{n}", "text": f"a text {n}"} for n in range(200)]
+    with pytest.raises(VecError, match=r"command embeds no text: .* ended with status 3") as caught:
+        client.ingest(documents, "broken")
+    assert (caught.value.code, caught.value.retryable) == ("embedder_failed", True)
+    assert len(starts.read_text()) == 2
+    broken.unlink()
+    assert client.ingest(documents, "broken")["added"] == 200
+
+
+def test_the_second_stage_waits_for_a_program_that_fails_for_every_text(client: Client, program: Path) -> None:
+    broken = program.parent / "broken"
+    broken.touch()
+    create_programmed(client, "waits", program, "hash")
+    client.ingest([{"id": f"d{n}", "text": f"a text {n}"} for n in range(100)], "waits")
+    until(lambda: client.library("waits")["second_stage"]["error"], "the stage says that it waits")
+    assert client.library("waits")["second_stage"]["embedded"] == 0
+    broken.unlink()
+    until(lambda: client.library("waits")["second_stage"]["embedded"] == 100, "all chunks to be embedded")
+
+
+@pytest.mark.parametrize("vector", ["[NaN, 1.0]", "[1.0]", "[]", "null"])
+def test_a_text_whose_vector_of_a_server_is_wrong_is_refused_alone(
+    client: Client, server: Receiver, vector: str
+) -> None:
+    def one_wrong(request: Received) -> Answer:
+        texts = json.loads(request.body)["input"]
+        data = ",".join(
+            f'{{"index": {n}, "embedding": {vector if "WRONG" in text else vector_of(text)}}}'
+            for n, text in enumerate(texts)
+        )
+        return Answer(200, {}, f'{{"data": [{data}]}}'.encode())
+
+    server.answer = one_wrong
+    name = f"wrong-{len(vector)}"
+    create(client, name, server)
+    documents = [{"id": f"d{n}", "text": "WRONG" if n == 0 else f"a text {n}"} for n in range(30)]
+    report = client.ingest(documents, name)
+    assert (report["added"], report["failed"]) == (29, 1)
+    assert (report["errors"][0]["index"], report["errors"][0]["code"]) == (0, "invalid_document")
+
+
 def test_parameters_survive_a_restart_and_stand_in_the_event(instance: Instance, server: Receiver) -> None:
     with instance.connect(timeout_s=60) as client:
         create(client, "kept", server)

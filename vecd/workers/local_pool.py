@@ -5,8 +5,11 @@ One thread for each process hands it batches, in fair order between flows. One m
 fewer than EMBED_TEXTS_MIN texts: so a query or a one-line write does not wait for a batch of seconds. Threads and
 processes start with a batch, and end after LOCAL_IDLE_S without work.
 
-A process that dies in a batch may have died of one text: the batch is split, down to that text, whose error is
-permanent; the others get their vectors.
+A process that dies in a batch may have died of one text, and an embedder may answer one text wrongly: the batch is
+split, down to that text, whose error is permanent; the others get their vectors. Before that, and before a text is
+refused, the embedder must embed another text, one that it has embedded before if there is one: an embedder that fails
+for it, too, fails for all. Then it is called twice, and not for each text, and the batch has its error,
+`embedder_failed`: it is tried again later.
 """
 
 from __future__ import annotations
@@ -22,18 +25,24 @@ import time
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from .. import limits
 from ..errors import Code, VecError
 from ..fair_queue import FairQueue
+from ..parameters import without_parameters
 from ..resources import exhausted, start
+from ..text import embedders
+from ..text.embedders.answers import REFUSED, refused
 from . import messages
 from .messages import Floats, Request
 
 log = logging.getLogger("vecd.workers")
+
+#: A text that every embedder embeds.
+_PLAIN: Final = "a plain text"
 
 
 class Embedded(NamedTuple):
@@ -209,25 +218,59 @@ class LocalPool:
 def _embedded(child: _Child, embedder: str, texts: Sequence[str], queries: bool) -> Embedded:
     """Embeds on this thread; splits a batch that crashes the process, fails by a bug, or has a text that cannot be
     embedded. Raises VecError."""
+    # The first answer tells the dimension of all: it must not be the one to a single text, which may be wrong.
+    alone = len(texts) == 1 and child.fresh and embedders.dimension_of(embedder) is None
+    made = _attempt(child, embedder, [*texts, child.good] if alone else texts, queries)
+    if isinstance(made, Embedded):
+        return Embedded(made.vectors[: len(texts)], {})
+    about = {"embedder": without_parameters(embedder)[0], "texts": len(texts), "error": str(made)}
+    log.warning("a batch failed in the embedder", extra=about)
+    _check_works(child, embedder, queries)
+    if alone:
+        return _in_parts(child, embedder, texts, queries)
+    if len(texts) == 1:
+        return Embedded(np.zeros((1, 0), np.float32), {0: made})
+    return _halves(child, embedder, texts, queries)
+
+
+def _attempt(child: _Child, embedder: str, texts: Sequence[str], queries: bool) -> Embedded | VecError:
+    """The vectors of a batch, or an error for which a text of it may be to blame. Raises VecError for all others."""
     try:
-        vectors = child.embed(embedder, texts, queries)
+        return Embedded(child.embed(embedder, texts, queries), {})
     except _Crashed as error:
-        failure = VecError(
-            Code.INVALID_DOCUMENT, f"the embedder {embedder!r} cannot embed this text: {error}", field="text"
-        )
+        return refused(f"the embedder {without_parameters(embedder)[0]}: {error}")
     except VecError as error:
         if error.code not in (Code.INTERNAL, Code.INVALID_DOCUMENT):
             raise
-        failure = VecError(Code.INVALID_DOCUMENT, error.message, error.hint, field="text")
-    else:
-        return Embedded(vectors, {})
-    log.error(
-        "a batch failed in the embedder", extra={"embedder": embedder, "texts": len(texts), "error": str(failure)}
-    )
-    if len(texts) == 1:
-        return Embedded(np.zeros((1, 0), np.float32), {0: failure})
+        return VecError(Code.INVALID_DOCUMENT, error.message, error.hint, field="text")
+
+
+def _check_works(child: _Child, embedder: str, queries: bool) -> None:
+    """Raises VecError `embedder_failed` if the embedder does not embed a text that it should be able to embed."""
+    made = _attempt(child, embedder, [child.good], queries)
+    if isinstance(made, VecError):
+        raise VecError(
+            Code.EMBEDDER_FAILED,
+            f"the embedder {without_parameters(embedder)[0]} embeds no text: {made.message.removeprefix(REFUSED)}",
+            made.hint or "correct its program, its server or its parameters",
+        )
+
+
+def _in_parts(child: _Child, embedder: str, texts: Sequence[str], queries: bool) -> Embedded:
+    """Embeds a part of a batch that has failed, down to the texts that are to blame. Raises VecError."""
+    made = _attempt(child, embedder, texts, queries)
+    if isinstance(made, Embedded):
+        return made
+    if len(texts) > 1:
+        return _halves(child, embedder, texts, queries)
+    _check_works(child, embedder, queries)  # it may have failed since
+    return Embedded(np.zeros((1, 0), np.float32), {0: made})
+
+
+def _halves(child: _Child, embedder: str, texts: Sequence[str], queries: bool) -> Embedded:
+    """The outcome of a batch from those of its halves. Raises VecError."""
     half = len(texts) // 2
-    first, second = (_embedded(child, embedder, part, queries) for part in (texts[:half], texts[half:]))
+    first, second = (_in_parts(child, embedder, part, queries) for part in (texts[:half], texts[half:]))
     dimension = max(first.vectors.shape[1], second.vectors.shape[1])
     vectors = np.zeros((len(texts), dimension), np.float32)
     for at, part in ((0, first), (half, second)):
@@ -246,6 +289,8 @@ class _Child:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
+        self.fresh = True  # the process has embedded nothing yet
+        self.good = _PLAIN  # a text that the embedder embeds
 
     def embed(self, embedder: str, texts: Sequence[str], queries: bool) -> Floats:
         """Raises VecError: the embedder's, `embedder_failed` if the process cannot be started or takes too long; and
@@ -260,7 +305,9 @@ class _Child:
         except (BrokenPipeError, EOFError):
             status = self._ended()
             raise _Crashed(f"its process ended with {status}") from None
-        return messages.answer(answer).matrix(len(texts))
+        vectors = messages.answer(answer).matrix(len(texts))
+        self.good, self.fresh = min(texts, key=len), False
+        return vectors
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._killed:
@@ -309,6 +356,7 @@ class _Child:
     def _ended(self, *, kill: bool = False) -> str:
         """Reaps the process; returns how it ended."""
         process, self._process = self._process, None
+        self.fresh = True
         if process is None:
             return "nothing"
         if kill:

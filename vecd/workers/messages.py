@@ -59,7 +59,7 @@ class Answer:
 
     def matrix(self, rows: int) -> Floats:
         """The vectors, shape (rows, dimension). Raises VecError: the answer's error, or `embedder_failed` if the answer
-        does not fit."""
+        does not fit, `invalid_document` for numbers that are not finite: one text may be to blame."""
         if self.error is not None:
             raise self.error
         if self.dimension < 1 or len(self.vectors) != 4 * rows * self.dimension:
@@ -71,7 +71,8 @@ class Answer:
             )
         matrix = np.frombuffer(self.vectors, "<f4").reshape(rows, self.dimension)
         if not np.isfinite(matrix).all():
-            raise VecError(Code.EMBEDDER_FAILED, f"worker {self.worker} answered with numbers that are not finite")
+            why = f"worker {self.worker} answered with numbers that are not finite"
+            raise VecError(Code.INVALID_DOCUMENT, why, field="text")
         return matrix
 
 

@@ -31,15 +31,24 @@ def check_shared(parameters: Mapping[str, Any]) -> None:
             raise VecError(Code.INVALID_REQUEST, f"{name} is longer than {_PROMPT_CHARS_MAX:,} characters", field=name)
 
 
+#: How the error of a text begins: it, or the embedder, is to blame, which only another text can tell.
+REFUSED: Final = "the text cannot be embedded: "
+
+
 class UnusableVector(Exception):
     """A vector that cannot be compared; the text is to blame, or the model."""
+
+
+def refused(why: str) -> VecError:
+    """The error of a batch in which a text is perhaps to blame: whoever asked sends it again in parts."""
+    return VecError(Code.INVALID_DOCUMENT, f"{REFUSED}{why}", field="text")
 
 
 def matrix(rows: Sequence[Any], dimension: int | None, source: str) -> npt.NDArray[np.float32]:
     """The vectors of an answer, shape (rows, dimension), float32. `source` is who answered, for messages.
 
-    Raises UnusableVector for NaN, infinity or nothing in a vector, and VecError `embedder_failed` for what is no list
-    of numbers, for vectors of different dimensions, and if the dimension is not the one that is expected.
+    Raises UnusableVector for NaN, infinity or nothing in a vector, for what is no list of numbers, for vectors of
+    different dimensions, and if the dimension is not the one that is expected.
     """
     for row in rows:
         if row is None or (isinstance(row, list) and None in row):
@@ -49,18 +58,18 @@ def matrix(rows: Sequence[Any], dimension: int | None, source: str) -> npt.NDArr
         if -1 in lengths or 0 in lengths:
             raise ValueError
         if len(lengths) > 1:
-            raise _failed(f"{source} answered one request with vectors of {_listed(lengths)} dimensions")
+            raise UnusableVector(f"{source} answered one request with vectors of {_listed(lengths)} dimensions")
         numbers = np.array(rows)
         if numbers.ndim != 2 or numbers.dtype.kind not in "fiu":
             raise ValueError
         with np.errstate(over="ignore"):  # becomes infinity
             made = numbers.astype(np.float32)
     except (ValueError, TypeError, OverflowError):
-        raise _failed(f"{source} answered with what is no list of numbers") from None
+        raise UnusableVector(f"{source} answered with what is no list of numbers") from None
     if dimension is not None and made.shape[1] != dimension:
-        raise _failed(
-            f"{source} answered with {made.shape[1]:,}-dimension vectors, and {dimension:,} are expected",
-            "another model answers by this name now: create another library",
+        raise UnusableVector(
+            f"{source} answered with {made.shape[1]:,}-dimension vectors, and {dimension:,} are expected (if it does so"
+            " for all texts, another model answers by this name now: create another library)"
         )
     if not np.isfinite(made).all():
         raise UnusableVector(f"{source} answered with a number that is not finite (NaN or infinity)")
@@ -76,7 +85,3 @@ def normalized(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _listed(lengths: set[int]) -> str:
     return " and ".join(f"{each:,}" for each in sorted(lengths)[:3])
-
-
-def _failed(message: str, hint: str | None = None) -> VecError:
-    return VecError(Code.EMBEDDER_FAILED, message, hint)

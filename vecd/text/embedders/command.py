@@ -4,6 +4,9 @@ It reads a line {"text": …, "query": true or false} for each text, and writes 
 of numbers, {"vector": […]}, or {"error": "why"} for a text that it cannot embed. By default it is started for each
 batch, and its input ends with the batch; with `keep` it is kept, and must write each batch's lines without waiting for
 more. It must end when its input does. What it writes to stderr goes to the daemon's log. It runs without a shell.
+
+A wrong answer, or a program that ends early, may be the fault of one text: the batch is refused (`invalid_document`),
+and workers/local_pool.py divides it. A program that cannot be started, or is too slow, is `embedder_failed`.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import orjson
 from ... import limits
 from ...errors import Code, VecError
 from ...parameters import Parameter
-from .answers import SHARED, UnusableVector, check_shared, matrix, normalized
+from .answers import SHARED, UnusableVector, check_shared, matrix, normalized, refused
 from .embedder import EmbedderKind
 
 #: Bytes of a line: a number is written with 24 characters at most.
@@ -78,7 +81,7 @@ class Command:
             try:
                 vectors = matrix(self._answers(texts, query), self.dimension, f"the program {self._arguments[0]}")
             except UnusableVector as error:
-                raise VecError(Code.INVALID_DOCUMENT, f"the text cannot be embedded: {error}", field="text") from error
+                raise refused(str(error)) from error
             self.dimension = vectors.shape[1]
         return normalized(vectors) if self._normalize else vectors
 
@@ -150,10 +153,7 @@ class Command:
             except orjson.JSONDecodeError:
                 raise self._wrong(f"it wrote a line that is not JSON: {line[:100]!r}") from None
             if isinstance(value, dict) and value.get("error"):
-                raise VecError(
-                    Code.INVALID_DOCUMENT, f"the text cannot be embedded: {value['error']!s:.{_QUOTED_CHARS_MAX}}",
-                    field="text",
-                )  # fmt: skip
+                raise refused(f"{value['error']!s:.{_QUOTED_CHARS_MAX}}")
             vectors.append(value.get("vector") if isinstance(value, dict) else value)
         return vectors
 
@@ -168,7 +168,11 @@ class Command:
 
     def _failed(self, process: subprocess.Popen[bytes], expired: threading.Event, why: str) -> VecError:
         if expired.is_set():
-            return self._wrong(f"it has not answered within {self._timeout_s:g} s")
+            return VecError(
+                Code.EMBEDDER_FAILED,
+                f"the program {self._arguments[0]!r}: it has not answered within {self._timeout_s:g} s",
+                "see the daemon's log for its messages; the parameter timeout_s gives it more time",
+            )
         try:
             status = process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -177,9 +181,7 @@ class Command:
         return self._wrong(f"{why}, and ended with {ended}")
 
     def _wrong(self, why: str) -> VecError:
-        return VecError(
-            Code.EMBEDDER_FAILED, f"the program {self._arguments[0]!r}: {why}", "the daemon's log has its messages"
-        )
+        return refused(f"the program {self._arguments[0]!r}: {why} (the daemon's log has its messages)")
 
 
 def _encodable(text: str) -> str:

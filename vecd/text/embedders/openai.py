@@ -8,7 +8,7 @@ What an answer means:
                                 tried again after a growing pause, or after Retry-After, for a bounded time
     401, 403, 404, 405, 407, 410, 3xx
                                 the URL, the model or the key is wrong
-    400, 413, 422, all other 4xx; a vector with NaN
+    400, 413, 422, all other 4xx; a vector with NaN, or of another dimension
                                 the batch is refused: it is sent again in halves, down to the text that is to blame
 
 The client is the standard library's. A timer bounds each request as a whole: the socket's time-out alone would start
@@ -38,7 +38,7 @@ from ...backoff import pause_s
 from ...credentials import check_secret, read_secret
 from ...errors import Code, VecError
 from ...parameters import Parameter
-from .answers import SHARED, UnusableVector, check_shared, matrix, normalized
+from .answers import SHARED, UnusableVector, check_shared, matrix, normalized, refused
 from .embedder import EmbedderKind
 
 #: How long a call goes on trying, in seconds: a job tries again later, and a user waits for a query.
@@ -127,7 +127,9 @@ class OpenAI:
             start = stop
         if not made:
             return np.zeros((0, self.dimension or 0), np.float32)
-        vectors = np.concatenate(made)
+        vectors = self._joined(made)
+        # Not before: of a batch that was sent in halves, the first answer may be the wrong one.
+        self.dimension = vectors.shape[1]
         return normalized(vectors) if self._normalize else vectors
 
     def _in_parts(self, texts: list[str], deadline: float) -> Floats:
@@ -136,9 +138,9 @@ class OpenAI:
             return self._attempts(texts, deadline)
         except _Refused as refusal:
             if len(texts) == 1:
-                raise VecError(Code.INVALID_DOCUMENT, f"the text cannot be embedded: {refusal}", field="text") from None
+                raise refused(str(refusal)) from None
             half = (len(texts) + 1) // 2
-            made = np.concatenate([self._in_parts(part, deadline) for part in (texts[:half], texts[half:])])
+            made = self._joined([self._in_parts(part, deadline) for part in (texts[:half], texts[half:])])
             # No text is to blame, so the batch was too large.
             self._texts_max = min(self._texts_max, half)
             return made
@@ -248,8 +250,15 @@ class OpenAI:
             vectors = matrix([item.get("embedding") for item in items], self.dimension, self._source)
         except UnusableVector as error:
             raise _Refused(str(error)) from error
-        self.dimension = vectors.shape[1]
         return vectors
+
+    def _joined(self, parts: list[Floats]) -> Floats:
+        """The vectors of several requests. Raises VecError if their dimensions differ."""
+        dimensions = {each.shape[1] for each in parts}
+        if len(dimensions) > 1:
+            low, high = min(dimensions), max(dimensions)
+            raise refused(f"{self._source} answered with vectors of {low:,} and {high:,} dimensions")
+        return np.concatenate(parts)
 
     def _wrong(self, why: str) -> VecError:
         return VecError(Code.EMBEDDER_FAILED, f"{self._source}: {why}")
