@@ -40,9 +40,11 @@ def records(
     wait: Callable[[int], bool] | None = None,
     check: Callable[[], None] = lambda: None,
     files: FileLines | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[Line | None]:
     """Yields the records of these files, as vecd/wire/records.py has them. `form` is their format; None: what the name
-    of each says. With `files`, what is a document as a whole, or a folder, is read by it. See `_inputs`."""
+    of each says. With `files`, what is a document as a whole, or a folder, is read by it. `say` tells how an
+    input is read. See `_inputs`."""
     from vecd.wire.records import format_of, records
 
     for path in paths or ["-"]:
@@ -50,7 +52,7 @@ def records(
             yield from files.lines(path, check)
             continue
         for name, pieces, file in _inputs([path], wait, check):
-            yield from records(form or format_of(name), name, pieces, mapping, file)
+            yield from records(form or format_of(name), name, pieces, mapping, file, say)
 
 
 def is_files(path: str) -> bool:

@@ -160,7 +160,10 @@ class Pipeline:
                 from .file_lines import FileLines
 
                 self.files = FileLines(self._options_of_library, self._progress.say)
-            yield from input_lines.records(paths, self._form, self._mapping, self._wait, self._check, self.files)
+            yield from input_lines.records(
+                paths, self._form, self._mapping, self._wait, self._check, self.files,
+                say=lambda text: self._progress.say(f"vec: {text}"),
+            )  # fmt: skip
         except _Interrupted:
             return
         except VecError as error:

@@ -93,7 +93,7 @@ def test_the_suffix_of_each_file_says_its_format(
     instance: Instance, library: str, tmp_path: Path, background: bool
 ) -> None:
     (tmp_path / "a.csv").write_text('id,text,year\n1,"one\ntwo",2020\n')
-    (tmp_path / "b.tsv.gz").write_bytes(gzip.compress(b'id\ttitle\ttext\n2\tT\t"three"\n'))
+    (tmp_path / "b.tsv.gz").write_bytes(gzip.compress(b'id\ttitle\ttext\n2\t"T"\t"three" or\n'))
     (tmp_path / "c.json").write_text(json.dumps([{"id": "3", "text": "four"}]))
     (tmp_path / "d.jsonl").write_text(ndjson([{"id": "4", "text": "five"}]))
     paths = [str(path) for path in sorted(tmp_path.iterdir())]
@@ -103,10 +103,34 @@ def test_the_suffix_of_each_file_says_its_format(
         assert done["state"] == "completed"
     assert contents(instance, library) == [
         {"id": "1", "title": None, "metadata": {"year": 2020}, "texts": ["one\ntwo"]},
-        {"id": "2", "title": "T", "metadata": {}, "texts": ['"three"']},
+        {"id": "2", "title": "T", "metadata": {}, "texts": ['"three" or']},
         {"id": "3", "title": None, "metadata": {}, "texts": ["four"]},
         {"id": "4", "title": None, "metadata": {}, "texts": ["five"]},
     ]
+
+
+def test_tables_of_excel_are_read_as_they_are(instance: Instance, library: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("id;text\r\n1;äpfel, birnen\r\n".encode("utf-8-sig"))
+    (tmp_path / "b.tsv").write_bytes('id\ttext\r\n2\t"日本\n""two"""\r\n'.encode("utf-16"))
+    (tmp_path / "c.csv").write_bytes(b"sep=,\rid,text\r3,mac\r")
+    (tmp_path / "d.ndjson").write_bytes('{"id": "4", "text": "größe"}\r\n'.encode("utf-16"))
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    done = instance.vec("ingest", "-l", library, *paths)
+    said = [line for line in done.stderr.splitlines() if "separated" in line]
+    assert said == [f"vec: {paths[0]}: the cells are separated by ';', not by commas"]
+    assert [(each["id"], each["texts"]) for each in contents(instance, library)] == [
+        ("1", ["äpfel, birnen"]), ("2", ['日本\n"two"']), ("3", ["mac"]), ("4", ["größe"])
+    ]  # fmt: skip
+    (job,) = instance.objects("ingest", "--background", "-l", library, *paths)
+    (ended,) = instance.objects("jobs", "wait", str(job["job_id"]))
+    assert (ended["state"], ended["result"]["unchanged"]) == ("completed", 4)
+
+
+def test_a_column_that_a_table_lacks_is_one_error(instance: Instance, library: str) -> None:
+    table = "id,text\na,one\nb,two\n"
+    done = instance.vec("ingest", "-l", library, "--format", "csv", "--id", "nosuch", stdin=table, status=2)
+    assert done.stderr.count("nosuch") == 1
+    assert "stdin has no column 'nosuch', where the id should be: it has id, text (invalid_document)" in done.stderr
 
 
 def test_metadata_rest_alone_moves_all_other_keys(instance: Instance, library: str) -> None:

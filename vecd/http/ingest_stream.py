@@ -28,6 +28,7 @@ from ..client.aio import AsyncClient
 from ..errors import Code, VecError
 from ..json_values import id_text
 from ..wire.decompress import decompressed
+from ..wire.encodings import utf8
 from ..wire.ingest_batch import BATCH_DOCUMENTS, IDLE_S, STATUSES, WINDOW, IngestBatch, Outcome
 from ..wire.mapping import DocumentMapping
 from ..wire.ndjson import Line, split
@@ -146,7 +147,7 @@ class IngestStream:
     async def _read_lines(self) -> None:
         pieces = _Pieces()
         yield_at = time.perf_counter() + _SLICE_S
-        for count, line in enumerate(split(_NAME, _pausing(decompressed(_NAME, pieces)))):
+        for count, line in enumerate(split(_NAME, utf8(_NAME, "ndjson", _pausing(decompressed(_NAME, pieces))))):
             if self._stopped.is_set():
                 return
             if line is not None:

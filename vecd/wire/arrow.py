@@ -20,7 +20,7 @@ from ..errors import Code, VecError
 from ..json_values import INTEGER_MAX, INTEGER_MIN
 from .mapping import DocumentMapping
 from .ndjson import Line
-from .pieces import Input, Pieces
+from .pieces import Input, Pieces, check_mapped
 
 #: Rows that are converted at once, and about how many bytes these may have.
 _ROWS: Final = 1024
@@ -136,6 +136,7 @@ def _check_columns(given: Input, names: Sequence[str]) -> None:
         raise VecError(
             Code.INVALID_DOCUMENT, f"{name} has two columns {twice!r:.60}", "give each a name of its own", file=name
         )
+    check_mapped(name, names, given.mapping)
     if given.mapping is None and not _CONTENTS & set(names):
         raise VecError(
             Code.INVALID_DOCUMENT,

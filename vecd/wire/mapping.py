@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -149,6 +149,27 @@ class DocumentMapping:
         """The keys of an object whose values become texts: in a table, their cells are no numbers."""
         paths = [*self.title, *self.text, *([self.id] if self.id is not None else [])]
         return frozenset(str(path.steps[0]) for path in paths if path.steps and not path.beside) | {"id", "title"}
+
+    def lacking(self, columns: Collection[str]) -> tuple[str, str] | None:
+        """A field of the document and its column, if no row of a table with these columns becomes a document because
+        that column is missing; else None."""
+        if columns and {"op", "id"} <= {*columns}:
+            return None  # the rows may be deletes
+
+        def missing(path: Path) -> bool:
+            return path.beside or (bool(path.steps) and path.steps[0] not in columns)
+
+        if self.id is not None and missing(self.id):
+            return "id", str(self.id)
+        contents = {
+            **dict.fromkeys(self.text, "text"),
+            **{path: name for name, path in self.lists.items()},
+            **dict.fromkeys(self.title or (_TITLE,), "title"),
+        }
+        if self.delete is None and all(map(missing, contents)):
+            path, name = next(iter(contents.items()))
+            return name, str(path)
+        return None
 
     def apply(self, value: dict[str, Any], envelope: Envelope = _NO_ENVELOPE) -> dict[str, Any]:
         """The document that an object becomes, in the form of an NDJSON line; it shares parts with the object.

@@ -7,7 +7,7 @@ is passed on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import BinaryIO, Final, NamedTuple
@@ -15,6 +15,7 @@ from typing import BinaryIO, Final, NamedTuple
 from .. import limits
 from ..errors import Code, VecError
 from . import arrow, json_records, tables
+from .encodings import utf8
 from .mapping import DocumentMapping
 from .ndjson import BOM, Line, split
 from .pieces import Input, Pieces, Reader
@@ -51,16 +52,24 @@ def check_format(form: str) -> None:
 
 
 def records(
-    form: str, name: str, pieces: Pieces, mapping: DocumentMapping | None = None, file: BinaryIO | None = None
+    form: str,
+    name: str,
+    pieces: Pieces,
+    mapping: DocumentMapping | None = None,
+    file: BinaryIO | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[Line | None]:
-    """The records of an input. `form` is one of FORMATS, `name` the input's name in messages, `file` as in Input.
+    """The records of an input. `form` is one of FORMATS, `name` the input's name in messages, `file` and `say` as in
+    Input.
 
     NDJSON that begins with a bracket is JSON, and Parquet and Arrow are recognised by their first bytes. With a
     mapping, the rows of a table are objects; without one they are documents, whose metadata are the columns that a
     document does not have. Raises VecError `invalid_document` if the input as a whole cannot be read; records before
     that have been yielded.
     """
-    return FORMATS[form].read(Input(name, pieces, mapping, file))
+    if FORMATS[form].text:
+        pieces = utf8(name, form, pieces)
+    return FORMATS[form].read(Input(name, pieces, mapping, file, say))
 
 
 def _ndjson(given: Input) -> Iterator[Line | None]:
@@ -115,15 +124,16 @@ def _message(name: str, number: int, message: bytes) -> Line:
 class _Format(NamedTuple):
     read: Reader
     suffixes: tuple[str, ...]  # of files in this format
+    text: bool = False  # in UTF-8, or UTF-16 with a byte order mark
     extra: bool = False  # it needs a library that not everybody has
 
 
 #: The formats of input.
 FORMATS: Final[dict[str, _Format]] = {
-    "ndjson": _Format(_ndjson, (".ndjson", ".jsonl")),
-    "json": _Format(json_records.read, (".json",)),
-    "csv": _Format(tables.table(",", quoted=True), (".csv",)),
-    "tsv": _Format(tables.table("\t", quoted=False), (".tsv",)),
+    "ndjson": _Format(_ndjson, (".ndjson", ".jsonl"), text=True),
+    "json": _Format(json_records.read, (".json",), text=True),
+    "csv": _Format(tables.csv_records, (".csv",), text=True),
+    "tsv": _Format(tables.tsv_records, (".tsv",), text=True),
     "parquet": _Format(arrow.parquet, (".parquet", ".pq"), extra=True),
     "arrow": _Format(arrow.stream, (".arrow", ".arrows", ".feather", ".ipc"), extra=True),
     "mbox": _Format(_mbox, (".mbox", ".mbx")),

@@ -1,4 +1,4 @@
-"""Records of tables, sans I/O: CSV, and TSV without quotes.
+"""Records of tables, sans I/O: CSV and TSV.
 
 With a mapping, rows are objects; without one they are documents, whose metadata are the columns that a document does
 not have.
@@ -6,61 +6,121 @@ not have.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol
 
 from .. import limits
 from ..errors import Code, VecError
 from .mapping import DocumentMapping
 from .ndjson import Line
-from .pieces import Input, Pieces, Reader
+from .pieces import Input, check_mapped
+from .tab_rows import TabRows
+from .table_lines import Lines, Paused
 
 
-def table(delimiter: str, quoted: bool) -> Reader:
-    """The reader of tables whose cells have this between them; `quoted`: cells may be in double quotes."""
+class _Rows(Protocol):
+    @property
+    def number(self) -> int:
+        """Of the last line of the last row."""
 
-    def read(given: Input) -> Iterator[Line | None]:
-        name, mapping = given.name, given.mapping
-        lines = _Lines(name, given.pieces)
-        options: dict[str, Any] = {} if quoted else {"quoting": csv.QUOTE_NONE, "quotechar": None}
+    def __next__(self) -> list[str]: ...
+
+
+def csv_records(given: Input) -> Iterator[Line | None]:
+    """The rows of a table with commas between its cells, or what it says or shows to be between them."""
+    return _records(given, "csv", lambda lines: _CsvRows(lines, given))
+
+
+def tsv_records(given: Input) -> Iterator[Line | None]:
+    """The rows of a table with tabs between its cells."""
+    return _records(given, "tsv", TabRows)
+
+
+def _records(given: Input, form: str, make: Callable[[Lines], _Rows]) -> Iterator[Line | None]:
+    name, mapping = given.name, given.mapping
+    lines = Lines(given, form)
+    rows = make(lines)
+    columns: list[str] = []
+    while True:
+        lines.begin()
+        number = rows.number + 1
+        try:
+            row = next(rows, None)
+        except Paused:
+            yield None
+            continue
+        except csv.Error as error:
+            yield Line(name, number, b"", error=_wrong(f"not a row of a table: {error}"))
+            continue
+        if row is None:
+            return
+        if not any(row):
+            continue
+        if not columns:
+            columns = _columns(name, row, mapping)
+            texts = _TEXTS if mapping is None else mapping.text_keys
+        elif len(row) != len(columns):
+            cells = f"{len(row):,} cells, but the header has {len(columns):,}"
+            yield Line(name, number, b"", error=_wrong(f"the row has {cells}"))
+        else:
+            value = {
+                column: cell if column in texts else _value(cell)
+                for column, cell in zip(columns, row, strict=True)
+                if cell != ""
+            }
+            value = _document(value) if mapping is None else value
+            yield Line(name, number, "\t".join(row).encode(), value=value)
+
+
+#: What Excel writes in front of a table to say what is between its cells.
+_SEP: Final = re.compile(r'"?sep=(?:(.)"?[,;]*)\s*', re.IGNORECASE)
+#: What may be between the cells of a table whose header has no comma, as Excel writes it in Europe.
+_DELIMITERS: Final = ";|\t"
+
+
+class _CsvRows(Iterator[list[str]]):
+    """The rows of CSV. A first line `sep=;` says what is between the cells, or else the header does."""
+
+    def __init__(self, lines: Lines, given: Input) -> None:
+        self._lines = lines
+        self._given = given
+        self._reader: Iterator[list[str]] | None = None
+
+    @property
+    def number(self) -> int:
+        return self._lines.number
+
+    def __next__(self) -> list[str]:
+        if self._reader is None:
+            self._reader = self._begun()
+        return next(self._reader)
+
+    def _begun(self) -> Iterator[list[str]]:
+        while not (line := next(self._lines)).strip():
+            pass
+        if (said := _SEP.fullmatch(line)) is not None:
+            delimiter = said[1]
+        else:
+            self._lines.back(line)
+            delimiter = _delimiter(line)
+            if delimiter != "," and self._given.say is not None:
+                shown = "tabs" if delimiter == "\t" else repr(delimiter)
+                self._given.say(f"{self._given.name}: the cells are separated by {shown}, not by commas")
         csv.field_size_limit(limits.LINE_BYTES_MAX)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True, **options)
-        columns: list[str] = []
-        while True:
-            lines.begin()
-            number = lines.number + 1
-            try:
-                row = next(reader, None)
-            except _Paused:
-                yield None
-                continue
-            except csv.Error as error:
-                yield Line(name, number, b"", error=_wrong(f"not a row of a table: {error}"))
-                continue
-            if row is None:
-                return
-            if not any(row):
-                continue
-            if not columns:
-                columns = _columns(name, row, mapping)
-                texts = _TEXTS if mapping is None else mapping.text_keys
-            elif len(row) != len(columns):
-                cells = f"{len(row):,} cells, but the header has {len(columns):,}"
-                yield Line(name, number, b"", error=_wrong(f"the row has {cells}"))
-            else:
-                value = {
-                    column: cell if column in texts else _value(cell)
-                    for column, cell in zip(columns, row, strict=True)
-                    if cell != ""
-                }
-                value = _document(value) if mapping is None else value
-                yield Line(name, number, delimiter.join(row).encode(), value=value)
+        return csv.reader(self._lines, delimiter=delimiter, strict=True)
 
-    return read
+
+def _delimiter(header: str) -> str:
+    """What is between the cells of a header."""
+
+    def cells(delimiter: str) -> int:
+        return len(next(csv.reader([header], delimiter=delimiter), []))
+
+    found = max(_DELIMITERS, key=cells)
+    return found if cells(",") == 1 and cells(found) > 1 else ","
 
 
 #: The columns that a document has; other columns are its metadata.
@@ -75,76 +135,12 @@ def _document(row: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-class _Paused(Exception):
-    """No input has arrived for a while."""
-
-
-class _Lines(Iterable[str]):
-    """The lines of a table, as the csv module reads them: with their line breaks, which may be within a cell."""
-
-    def __init__(self, name: str, pieces: Pieces) -> None:
-        self._lines = _decoded(name, pieces)
-        self._within = False  # the module has read a part of a row, which it would forget
-        self.number = 0  # of the last line that was read
-
-    def begin(self) -> None:
-        """The next row begins."""
-        self._within = False
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        while (line := next(self._lines)) is None:
-            if not self._within:
-                raise _Paused
-        self._within = True
-        self.number += 1
-        return line
-
-
-def _decoded(name: str, pieces: Pieces) -> Iterator[str | None]:
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    rest = ""
-    try:
-        for piece in pieces:
-            if piece is None:
-                yield None
-                continue
-            *whole, rest = (rest + decoder.decode(piece)).split("\n")
-            for line in whole:
-                yield line + "\n"
-            if len(rest) > limits.LINE_BYTES_MAX:
-                raise VecError(
-                    Code.INVALID_DOCUMENT,
-                    f"{name}: a line over the limit of {limits.LINE_BYTES_MAX:,} bytes",
-                    file=name,
-                )
-        rest += decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise VecError(
-            Code.INVALID_DOCUMENT,
-            f"{name} is not UTF-8 (byte 0x{error.object[error.start]:02x})",
-            f"convert it, for example: iconv -f latin1 -t utf-8 {name} | vec ingest --format csv",
-            file=name,
-        ) from None
-    if rest:
-        yield rest
-
-
 def _columns(name: str, row: list[str], mapping: DocumentMapping | None) -> list[str]:
     """The header of a table. Raises VecError `invalid_document` if no document can come of it."""
     twice = next((column for column in row if row.count(column) > 1 or not column.strip()), None)
     if twice is not None:
         what = f"two columns {twice!r:.60}" if twice.strip() else "a column without a name"
         raise VecError(Code.INVALID_DOCUMENT, f"{name}: the header has {what}", "give each column a name", file=name)
-    if len(row) == 1 and (other := next((each for each in ";|\t" if each in row[0]), None)) is not None:
-        raise VecError(
-            Code.INVALID_DOCUMENT,
-            f"{name}: the cells are separated by {other!r}, not by a comma: {row[0]:.60}",
-            "use --format tsv for tabs; convert a table with other separators",
-            file=name,
-        )
     if mapping is None and not {"text", "vector", "op"} & set(row):
         raise VecError(
             Code.INVALID_DOCUMENT,
@@ -152,6 +148,7 @@ def _columns(name: str, row: list[str], mapping: DocumentMapping | None) -> list
             "name the columns to search in: --text COLUMN[,COLUMN]; the others become metadata",
             file=name,
         )
+    check_mapped(name, row, mapping)
     return row
 
 

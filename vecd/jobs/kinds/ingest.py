@@ -32,6 +32,7 @@ from ...settings import private_folder
 from ...store.catalogue import DEFAULT, Library
 from ...store.jobs import Job
 from ...wire.decompress import PIECE_BYTES, decompressed
+from ...wire.encodings import utf8
 from ...wire.mapping import DocumentMapping
 from ...wire.ndjson import Line, document, split
 from ...wire.records import FORMATS, check_format, records
@@ -359,7 +360,7 @@ def _records(
     the byte `offset` of the uncompressed file."""
     named = decompressed(name, pieces)
     if offset:
-        yield from split(name, _after(_pausing(named), offset), number, offset)
+        yield from split(name, _after(utf8(name, form, _pausing(named)), offset), number, offset)
         return
     for each in records(form, name, _pausing(named), mapping, file):
         if each is None or each.number > number:
