@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +27,9 @@ _RUN = "run"
 
 #: What a run did, in the order of its summary.
 _WHAT = ("new", "changed", "moved", "deleted", "unchanged", "failed")
+
+#: How often a run without --follow connects again without a commit in between.
+_RECONNECTS_MAX = 6
 
 
 class _FolderGroup(TyperGroup):
@@ -105,13 +109,14 @@ def run(
     stop = _stopping()
     output = Output(json)
     parameters = _parameters(hidden, links, no_ignore, exclude, max_size)
-    failures = 0
+    failures, cause = 0, None
+    earlier = _Earlier()
     while True:
         try:
             with options.open_client(socket, no_spawn) as client:
                 name = _own(client, url, library, prefix, parameters)
-                failures = 0
-                run = _Run(client, name, stop, output, verbose)
+                failures = 0 if follow else failures
+                run = _Run(client, name, stop, output, verbose, earlier)
                 with run.session as session:
                     definition = session.definition
                     given = options_of(definition)
@@ -127,21 +132,56 @@ def run(
         except VecError as error:
             if stop.is_set():
                 break
-            if not follow or not (error.disconnected or (failures and error.retryable)):
+            other = error.code == Code.LEASE_LOST  # the library was deleted, or the sync was changed
+            if earlier.end(keep=not (again or other)):
+                failures = 0
+            if not (error.disconnected or other or (failures and error.retryable)):
                 raise
+            if not follow and failures >= _RECONNECTS_MAX:
+                cause = cause or error
+                raise VecError(cause.code, cause.message, "the next run continues where this one was") from error
             failures += 1
             if failures == 1:
-                options.say(f"{error.message}; continuing when the daemon is back")
+                cause = error
+                options.say(
+                    f"{error.message}; " + ("beginning again" if other else "continuing when the daemon is back")
+                )
             if stop.wait(min(0.1 * 2**failures, 5.0)):
                 break
     if stop.is_set() and not follow:
         raise typer.Exit(main.INTERRUPTED)
 
 
+class _Earlier:
+    """What a run has done over the connections that it has lost, in files."""
+
+    def __init__(self) -> None:
+        self._files: Counter[str] = Counter()
+        self.told: Told | None = None  # what it has committed over the connection of now
+
+    def end(self, *, keep: bool) -> bool:
+        """The connection is lost. With `keep`, what it has done is unchanged for the next one. Returns whether it has
+        committed anything."""
+        told, self.told = self.told, None
+        if not keep:
+            self._files.clear()
+        elif told is not None:
+            self._files.update({what: told.files[what] for what in ("new", "changed", "moved", "deleted")})
+        return told is not None
+
+    def with_these(self, files: Counter[str]) -> Counter[str]:
+        """These counts of the last connection, with those of the earlier ones."""
+        before = self._files
+        there = before["new"] + before["changed"] + before["moved"]
+        return Counter({**(files + before), "unchanged": max(0, files["unchanged"] - there)})
+
+
 class _Run:
     """Runs of one session, and what is printed of them."""
 
-    def __init__(self, client: Client, name: str, stop: Stopping, output: Output, verbose: bool) -> None:
+    def __init__(
+        self, client: Client, name: str, stop: Stopping, output: Output, verbose: bool, earlier: _Earlier
+    ) -> None:
         from vecd.sync.session import Session
 
         client.set_timeout(None)
@@ -149,6 +189,7 @@ class _Run:
         self._stop = stop
         self._output = output
         self._verbose = verbose
+        self._earlier = earlier
         self._first = True
         self._progress = Progress([])
         self.session = Session(client, name, stop, self._on_file, self._on_commit)
@@ -158,6 +199,7 @@ class _Run:
         with self._progress:
             made = self.session.plan(given, again=again, empty=empty)
             told = self.session.run(made, given)
+        told.files = self._earlier.with_these(told.files)
         self._tell(told, time.monotonic() - began)
         if told.files["failed"]:
             raise typer.Exit(main.PARTLY)
@@ -202,6 +244,7 @@ class _Run:
             self._progress.say(f"vec: {what} {_text(path)}" + (f" ({why})" if why else ""))
 
     def _on_commit(self, told: Told) -> None:
+        self._earlier.told = told
         self._progress.advance(told.documents, 0)
 
 

@@ -295,7 +295,8 @@ FIELDS: dict[str, dict[str, Values]] = {
     "sync.hold": {"name": NAMES},
     "sync.files": {"name": NAMES, "after": st.binary(max_size=9)},
     "sync.commit": {
-        "name": NAMES, "generation": COUNTS, "documents": DOCUMENTS, "files": st.lists(SYNC_FILES, max_size=2),
+        "name": NAMES, "generation": COUNTS, "library_id": COUNTS, "documents": DOCUMENTS,
+        "files": st.lists(SYNC_FILES, max_size=2),
         "gone": st.lists(st.binary(max_size=9), max_size=2), "run": METADATA,
     },
     "connectors.watch": {"directions": st.lists(st.sampled_from(["relay", "source", "sync", "x"]), max_size=2)},

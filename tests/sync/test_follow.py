@@ -68,11 +68,12 @@ def followed(instance: Instance, folder: Path, name: str) -> Iterator[list[str]]
         client.set_timeout(None)
 
         def run() -> None:
-            with Session(client, name, stop) as session:
-                options = options_of(session.definition)
-                Follower(
-                    client, session, options, stop, on_round=lambda told, seconds: None, on_warning=warnings.append
-                ).run()
+            while not stop.is_set():
+                with Session(client, name, stop) as session:
+                    options = options_of(session.definition)
+                    Follower(
+                        client, session, options, stop, on_round=lambda told, seconds: None, on_warning=warnings.append
+                    ).run()
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -169,6 +170,37 @@ def test_a_folder_that_vanishes_is_an_error_and_the_sync_continues_when_it_is_ba
     has(instance, "away", {"a.txt": "one"})
     until(lambda: sync(instance, "away")["state"] == "running", "its recovery")
     instance.vec("sync", "remove", "away")
+
+
+def test_a_library_that_was_deleted_under_a_sync_is_filled_with_all_files_again(
+    instance: Instance, folder: Path
+) -> None:
+    write(folder, a_txt="one", b_txt="two", c_txt="three")
+    instance.vec("sync", "add", str(folder), "-l", "refilled", "--name", "refilled")
+    has(instance, "refilled", {"a.txt": "one", "b.txt": "two", "c.txt": "three"})
+    instance.vec("library", "delete", "refilled")
+    assert sync(instance, "refilled")["files"] == 0
+    write(folder, a_txt="changed")
+    has(instance, "refilled", {"a.txt": "changed", "b.txt": "two", "c.txt": "three"})
+    instance.vec("library", "delete", "refilled")
+    instance.vec("library", "create", "refilled")
+    (folder / "b.txt").unlink()
+    write(folder, a_txt="changed again")
+    has(instance, "refilled", {"a.txt": "changed again", "c.txt": "three"})
+    assert (sync(instance, "refilled")["files"], sync(instance, "refilled")["error"]) == (2, None)
+    instance.vec("sync", "remove", "refilled")
+
+
+def test_a_library_that_was_deleted_is_filled_by_the_next_scan_also_if_no_file_changes(
+    instance: Instance, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_SCAN_S", 0.1)
+    monkeypatch.setattr(follow, "_SCAN_SHARE", 1)
+    write(folder, a_txt="one", b_txt="two")
+    with followed(instance, folder, "scanned"):
+        has(instance, "scanned", {"a.txt": "one", "b.txt": "two"})
+        instance.vec("library", "delete", "scanned")
+        has(instance, "scanned", {"a.txt": "one", "b.txt": "two"})
 
 
 def test_a_sync_that_was_run_by_hand_goes_on_in_the_daemon_without_reading_again(

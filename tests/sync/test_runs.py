@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.instance import Instance
-from tests.support.running import running
+from tests.support.running import line_of, rest_of, running
 from tests.support.waiting import until
 from vecd.connectors.folder import path_of, url_of
 from vecd.errors import Code, VecError
@@ -140,6 +140,49 @@ def test_a_library_that_was_deleted_is_filled_again(instance: Instance, folder: 
     assert texts(instance, "again") == {"a.txt": "one"}
 
 
+def many(folder: Path, count: int) -> None:
+    for number in range(count):
+        put(folder / f"{number % 10}" / f"{number}.txt", f"text {number}")
+
+
+def test_a_library_that_is_deleted_during_a_run_has_all_files_after_it(instance: Instance, folder: Path) -> None:
+    many(folder, 3_000)
+    with running(instance, "sync", str(folder), "-l", "during") as process:
+        until(lambda: len(texts(instance, "during")) > 200, "some documents")
+        instance.vec("library", "delete", "during")
+        assert counts(line_of(process.stdout)) == {"new": 3_000}
+        assert process.wait(60) == 0
+    assert len(texts(instance, "during")) == 3_000
+
+
+def test_a_run_whose_daemon_is_killed_goes_on_with_a_new_one(folder: Path) -> None:
+    many(folder, 3_000)
+    with Instance({"VEC_EMBEDDER": "hash"}) as instance:
+        daemon = instance.start()
+        with running(instance, "sync", str(folder), "-l", "lost") as process:
+            until(lambda: len(texts(instance, "lost")) > 200, "some documents")
+            daemon.kill()
+            daemon.wait()
+            told = line_of(process.stdout)
+            assert process.wait(60) == 0
+            assert "continuing when the daemon is back" in rest_of(process.stderr)
+        assert told["new"] + told["unchanged"] == 3_000
+        assert told["new"] > 200  # those of before, too
+        assert len(texts(instance, "lost")) == 3_000
+
+
+def test_a_run_that_may_not_start_a_daemon_gives_up_when_it_does_not_come_back(folder: Path) -> None:
+    many(folder, 3_000)
+    with Instance({"VEC_EMBEDDER": "hash"}) as instance:
+        daemon = instance.start()
+        with running(instance, "sync", str(folder), "-l", "lost", "--no-spawn") as process:
+            until(lambda: len(texts(instance, "lost")) > 200, "some documents")
+            daemon.kill()
+            daemon.wait()
+            assert process.wait(60) == 75
+            assert "next run" in rest_of(process.stderr)
+
+
 def test_files_whose_documents_are_refused_are_reported_and_the_others_are_written(
     instance: Instance, folder: Path
 ) -> None:
@@ -188,8 +231,7 @@ def test_other_options_than_those_of_the_first_run_are_refused(instance: Instanc
 
 
 def test_a_run_that_is_killed_is_continued_by_the_next(instance: Instance, folder: Path) -> None:
-    for number in range(1_500):
-        put(folder / f"{number % 10}" / f"{number}.txt", f"text {number}")
+    many(folder, 1_500)
     with running(instance, "sync", str(folder), "-l", "killed") as process:
         until(lambda: len(texts(instance, "killed")) > 200, "some documents")
         process.send_signal(signal.SIGKILL)

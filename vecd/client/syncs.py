@@ -84,6 +84,7 @@ class SyncMethods(Connection):
         name: str,
         generation: int,
         *,
+        library_id: int | None = None,
         documents: Sequence[Mapping[str, Any]] = (),
         files: Sequence[SyncFile] = (),
         gone: Sequence[bytes] = (),
@@ -92,8 +93,8 @@ class SyncMethods(Connection):
         """Writes documents and what is known of their files, and forgets the files of the paths `gone`, in one
         transaction; with `run`, the counts of a run that is complete with it. Does not wait for the answer: the counts,
         and `refused`, a map with `index` for each document that cannot be written: then nothing was. It is `lease_lost`
-        for an earlier generation."""
+        for an earlier generation, and if the library is not the one with `library_id` (0: does not exist yet)."""
         return self.submit(
-            "sync.commit", name=name, generation=generation, documents=list(documents),
-            files=[list(each) for each in files] or None, gone=list(gone) or None, run=run,
+            "sync.commit", name=name, generation=generation, library_id=library_id,
+            documents=list(documents), files=[list(each) for each in files] or None, gone=list(gone) or None, run=run,
         )  # fmt: skip

@@ -383,7 +383,9 @@ class Connectors:
             shown["lag"] = max(0, self._database.head - position.seq)
         elif connector.direction == "sync":
             shown["path"] = folder.shown_path(shown["url"])
-            counts = sync_files.count(db, connector.name)
+            library = self._database.catalogue.by_name.get(shown["library"])
+            shown["library_id"] = None if library is None else library.library_id
+            counts = sync_files.count(db, connector.name, shown["library_id"] or 0)
             shown["files"] = counts.pop(None, 0)
             shown["skipped"] = {str(reason): count for reason, count in sorted(counts.items(), key=str)}
             run = sync_files.run(db, connector.name)

@@ -2,7 +2,8 @@
 
 A sync is a connector: its definition, state and process are those of connectors.py. It is run by one client at a time,
 which holds it: the daemon's process for syncs, or a `vec sync`. What is known of a file is written in the transaction
-of its documents, so it describes what the library has, whatever is killed. Runs on the event loop.
+of its documents, so it describes what the library has, whatever is killed. It is that of one library: whoever runs a
+sync names its id in each commit, and begins again when the library of that name is another one. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..errors import Code, VecError
 from ..jobs.effects import EffectResult, WriteDocuments
 from ..store import connectors as store
 from ..store import sync_files
+from ..store.catalogue import Library
 from ..store.documents import DocumentBatch
 from ..store.sync_files import SyncFile
 from ..store.transaction import Transaction
@@ -121,6 +123,7 @@ class SyncCommit:
     name: str
     generation: int
     library: str
+    library_id: int | None  # which one it is of; 0: one that does not exist yet; None: any
     documents: Sequence[Any]  # as in the op `ingest`
     files: Sequence[SyncFile]  # whose documents they are
     gone: Sequence[bytes]  # paths that are no files of the sync any more
@@ -130,12 +133,14 @@ class SyncCommit:
         """Writes all of it, or, if documents are refused, nothing: the counts, `seq`, and `refused`, a map of an error
         with its `index` for each of them.
 
-        Raises VecError `lease_lost` for an earlier generation, and what an ingest raises. Then nothing was written.
+        Raises VecError `lease_lost` for an earlier generation or library, and what an ingest raises. Then nothing was
+        written.
         """
         documents = list(self.documents)
         if not documents:
             return await self._apply_without_documents(engine, slot)
         library = await library_after_writes(engine, self.library, slot, documents)
+        self._check_library(library)
         batches: list[DocumentBatch] = []
         refused: list[tuple[int, VecError]] = []
         start = 0
@@ -146,35 +151,52 @@ class SyncCommit:
             refused += prepared.refused
             start = prepared.stop
         if refused:
-            return {"refused": [{"index": index, **error.to_wire()} for index, error in refused]}
+            return {
+                "library_id": library.library_id,
+                "refused": [{"index": index, **error.to_wire()} for index, error in refused],
+            }
         writing = WriteDocuments(library, batches)
 
-        def write(tx: Transaction) -> tuple[EffectResult, int]:
+        def write(tx: Transaction) -> tuple[EffectResult, int, int]:
             store.check_generation(tx.db, "sync", self.name, self.generation)
+            self._check_library(tx.catalogue.by_name.get(self.library))
             written = writing.apply(engine, tx)
-            self._write_files(tx)
-            return written, tx.seq
+            return written, tx.seq, self._write_files(tx)
 
         async with slot:
             future = engine.database.submit(write, writing.rows + len(self.files), sender=slot.sender)
-        written, seq = await asyncio.wrap_future(future)
+        written, seq, library_id = await asyncio.wrap_future(future)
         counts = {name: count for name, count in written.counts.items() if name != "failed"}
-        return {**counts, "seq": seq, "refused": []}
+        return {**counts, "seq": seq, "library_id": library_id, "refused": []}
 
     async def _apply_without_documents(self, engine: Engine, slot: WriteSlot) -> dict[str, Any]:
-        def write(tx: Transaction) -> int:
+        def write(tx: Transaction) -> dict[str, int]:
             store.check_generation(tx.db, "sync", self.name, self.generation)
-            self._write_files(tx)
-            return tx.seq
+            self._check_library(tx.catalogue.by_name.get(self.library))
+            return {"library_id": self._write_files(tx), "seq": tx.seq}
 
         async with slot:
             future = engine.database.submit(write, len(self.files) + len(self.gone) + 1, sender=slot.sender)
-        seq = await asyncio.wrap_future(future)
-        return {**dict.fromkeys(("added", "updated", "unchanged", "deleted"), 0), "seq": seq, "refused": []}
+        answer = await asyncio.wrap_future(future)
+        return {**dict.fromkeys(("added", "updated", "unchanged", "deleted"), 0), **answer, "refused": []}
 
-    def _write_files(self, tx: Transaction) -> None:
+    def _check_library(self, library: Library | None) -> None:
+        """Raises VecError `lease_lost` if it is not the library that the commit is of."""
+        library_id = 0 if library is None else library.library_id
+        if self.library_id is not None and library_id != self.library_id:
+            raise VecError(
+                Code.LEASE_LOST,
+                f"library {self.library!r} was deleted, or created, since the sync {self.name!r} read what is known of"
+                " its files",
+                "read it again: sync.files",
+            )
+
+    def _write_files(self, tx: Transaction) -> int:
+        """Returns the id of the library; 0: it does not exist."""
         library = tx.catalogue.by_name.get(self.library)
+        library_id = 0 if library is None else library.library_id
         sync_files.remove(tx, self.name, self.gone)
-        sync_files.put(tx, self.name, 0 if library is None else library.library_id, self.files)
+        sync_files.put(tx, self.name, library_id, self.files)
         if self.run is not None:
             sync_files.set_run(tx, self.name, self.run)
+        return library_id

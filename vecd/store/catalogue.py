@@ -52,6 +52,7 @@ class Library:
     second_dimension: int | None = None  # of its vectors; None until there is one
     second_label: int = 0  # the second stage has processed all chunks with labels up to here (inclusive)
     second_chunks: int = 0  # current chunks that it has processed
+    second_refused: int = 0  # those of them that its embedder has refused
     second_generation: int = 0  # grows whenever `second` is set
 
     def described(self) -> dict[str, Any]:
@@ -121,12 +122,12 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
         " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label,"
         " second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap, mapping,"
-        " former_names FROM libraries"
+        " second_refused, former_names FROM libraries"
     )
     by_id = {}
     for row in rows:
         parameters, recall, language, missed, switch_job, embedder_label = row[11:17]
-        second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap, mapping = row[17:-1]
+        second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap, mapping = row[17:-2]
         by_id[int(row[0])] = replace(
             Library(*row[:11]),
             parameters=orjson.loads(parameters),
@@ -142,6 +143,7 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
             second_label=second_label,
             second_chunks=second_chunks,
             second_generation=second_generation,
+            second_refused=row[-2],
             former_names=frozenset(orjson.loads(row[-1])),
         )
     return Catalogue({each.name: each for each in by_id.values() if not each.deleted}, by_id)

@@ -93,17 +93,20 @@ def set_mapping(tx: Transaction, name: str, mapping: Mapping[str, str]) -> Libra
     return library
 
 
-def count(tx: Transaction, library: Library, documents: int, chunks: int, second_chunks: int = 0) -> Library:
+def count(
+    tx: Transaction, library: Library, documents: int, chunks: int, second_chunks: int = 0, second_refused: int = 0
+) -> Library:
     """Adds to a library's counts; returns the new version of the library."""
     library = replace(
         library,
         documents=library.documents + documents,
         chunks=library.chunks + chunks,
         second_chunks=library.second_chunks + second_chunks,
+        second_refused=library.second_refused + second_refused,
     )
     tx.db.execute(
-        "UPDATE libraries SET documents = ?, chunks = ?, second_chunks = ? WHERE library_id = ?",
-        (library.documents, library.chunks, library.second_chunks, library.library_id),
+        "UPDATE libraries SET documents = ?, chunks = ?, second_chunks = ?, second_refused = ? WHERE library_id = ?",
+        (library.documents, library.chunks, library.second_chunks, library.second_refused, library.library_id),
     )
     tx.catalogue = tx.catalogue.replaced(library)
     return library

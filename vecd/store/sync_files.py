@@ -31,9 +31,9 @@ class SyncRun(NamedTuple):
 
 def page(db: apsw.Connection, name: str, library_id: int, after: bytes, count_max: int) -> list[SyncFile]:
     """The files of a sync behind the path `after` (exclusive), by path. A library of that name that was deleted since
-    had other documents: its files are not among them."""
+    had other documents: its files are not among them. Those of library 0 have none."""
     rows = db.execute(
-        "SELECT path, stamp, digest, ids, reason FROM sync_files WHERE name = ? AND path > ? AND library_id = ?"
+        "SELECT path, stamp, digest, ids, reason FROM sync_files WHERE name = ? AND path > ? AND library_id IN (0, ?)"
         " ORDER BY path LIMIT ?",
         (name, after, library_id, count_max),
     )
@@ -68,9 +68,15 @@ def rename(tx: Transaction, name: str, new_name: str) -> None:
     tx.db.execute("UPDATE sync_runs SET name = ? WHERE name = ?", (new_name, name))
 
 
-def count(db: apsw.Connection, name: str) -> dict[str | None, int]:
-    """How many files there are, by the reason why they have no documents; None for those that have."""
-    return dict(db.execute("SELECT reason, count(*) FROM sync_files WHERE name = ? GROUP BY reason", (name,)))
+def count(db: apsw.Connection, name: str, library_id: int) -> dict[str | None, int]:
+    """How many files there are, as `page` has them, by the reason why they have no documents; None for those that
+    have."""
+    return dict(
+        db.execute(
+            "SELECT reason, count(*) FROM sync_files WHERE name = ? AND library_id IN (0, ?) GROUP BY reason",
+            (name, library_id),
+        )
+    )
 
 
 def set_run(tx: Transaction, name: str, summary: Mapping[str, Any]) -> None:

@@ -66,8 +66,16 @@ class Follower:
         self._watches = True
 
     def run(self, *, empty: bool = False) -> None:
-        """Returns when it is to stop. Raises VecError when it cannot go on: the folder is not there, or the connection
-        is lost; then everything has to begin again, with a new session."""
+        """Returns when it is to stop, or has to begin again with a new session: the folder or the library is another
+        one. Raises VecError when it cannot go on: the folder is not there, or the connection is lost; then, too, a new
+        session has to begin."""
+        try:
+            self._follow(empty)
+        except VecError as error:
+            if error.code != Code.LEASE_LOST:
+                raise
+
+    def _follow(self, empty: bool) -> None:
         self._identity = self._look()
         with Watching(self._session.root) as watching:
             self._scan(empty=empty)
@@ -84,6 +92,8 @@ class Follower:
                     if self._look() != self._identity:
                         return  # another folder has its name: begin again
                 due = self._quiet.take()
+                if now >= self._next_scan and not self._session.current:
+                    return
                 if now >= self._next_scan or len(due) > _PATHS_MAX or any(map(_is_for_all, due)):
                     self._scan()
                 elif due:

@@ -1,8 +1,8 @@
 """A session of a sync: holds it over one connection, and does one run after another.
 
 What is known of the files is read once, and kept up to date with what was committed. Several commits are in flight, so
-that reading files and embedding texts overlap. After a lost connection a session is of no more use: a new one reads
-what was committed, and continues there.
+that reading files and embedding texts overlap. After a lost connection, or `lease_lost` (the library was deleted, the
+sync was changed), a session is of no more use: a new one reads what was committed, and continues there.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class Session:
         assert isinstance(definition, SyncDefinition)
         self.definition = definition
         self.root = folder.path_of(definition.url)
+        self._library_id = self._current_library()
         self._known = {file.path: file for file in client.sync_files(name)}
         self._owners = Counter(document for file in self._known.values() for document in file.ids)
         self._flying: deque[Batch] = deque()
@@ -103,6 +104,15 @@ class Session:
     def known(self) -> int:
         """How many files are known."""
         return len(self._known)
+
+    @property
+    def current(self) -> bool:
+        """Whether what is known is of the library that has the name now; otherwise, a new session has to begin."""
+        return self._current_library() == self._library_id
+
+    def _current_library(self) -> int:
+        """0: it does not exist."""
+        return int(self._client.sync(self.definition.name)["library_id"] or 0)
 
     # --- a run ------------------------------------------------------------------------------------------------------
 
@@ -175,7 +185,10 @@ class Session:
             self._finish()
         if keep and not self._stop.is_set():
             counts = {**told.files, "skipped": told.skipped.total()}
-            answer = self._client.commit_sync(self.definition.name, self.definition.generation, run=counts).result()
+            about = self.definition
+            answer = self._client.commit_sync(
+                about.name, about.generation, library_id=self._library_id, run=counts
+            ).result()
             told.seq = answer["seq"]
         return told
 
@@ -289,7 +302,7 @@ class Session:
         batch, self._batch = self._batch, Batch()
         if not batch.changes:
             return
-        while len(self._flying) >= _WINDOW:
+        while len(self._flying) >= (_WINDOW if self._library_id else 1):  # the first commit creates the library
             self._take()
         self._submit(batch)
 
@@ -301,14 +314,16 @@ class Session:
     def _submit(self, batch: Batch) -> None:
         about = self.definition
         batch.pending = self._client.commit_sync(
-            about.name, about.generation, documents=batch.documents, files=batch.files, gone=batch.gone
-        )
+            about.name, about.generation, library_id=self._library_id,
+            documents=batch.documents, files=batch.files, gone=batch.gone,
+        )  # fmt: skip
         self._flying.append(batch)
 
     def _take(self) -> None:
         """Waits for the answer to the oldest commit."""
         batch = self._flying.popleft()
         answer = batch.pending.result()
+        self._library_id = answer["library_id"]
         if answer["refused"]:
             self._refused(batch, answer["refused"])
             return

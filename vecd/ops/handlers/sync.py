@@ -16,6 +16,9 @@ from ..syncs import SyncCommit
 from .connectors import name_of
 from .relay import generation_of
 
+#: The largest id that the store can have.
+_ID_MAX = 2**63 - 1
+
 
 async def add(call: Call) -> dict[str, Any]:
     """Fields: name, url, library, prefix, parameters, follow, paused."""
@@ -52,7 +55,8 @@ async def files(call: Call) -> dict[str, Any]:
 
 
 async def commit(call: Call) -> dict[str, Any]:
-    """Fields: name, generation, documents, files (as `sync.files` answers), gone (paths), run (counts)."""
+    """Fields: name, generation, library_id, documents, files (as `sync.files` answers), gone (paths), run
+    (counts)."""
     fields = call.fields
     found = await call.service.connectors.definition("sync", name_of(call), generation_of(call))
     assert isinstance(found, definition.SyncDefinition)
@@ -60,6 +64,7 @@ async def commit(call: Call) -> dict[str, Any]:
         name=found.name,
         generation=found.generation,
         library=found.library,
+        library_id=fields.optional_integer("library_id", low=0, high=_ID_MAX),
         documents=fields.items("documents", count_max=limits.BATCH_DOCUMENTS_MAX),
         files=[_file(each) for each in _listed(call, "files")],
         gone=[_path(each) for each in _listed(call, "gone")],
