@@ -183,6 +183,18 @@ def test_a_run_that_may_not_start_a_daemon_gives_up_when_it_does_not_come_back(f
             assert "next run" in rest_of(process.stderr)
 
 
+def test_the_name_of_a_library_where_a_syncs_name_is_wanted_is_answered_with_its_syncs(
+    instance: Instance, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        put(tmp_path / name / f"{name}.txt", name)
+        instance.vec("sync", str(tmp_path / name), "-l", "shelf", "--prefix", name)
+        refused = instance.vec("sync", "remove", "shelf", status=4)
+        assert "sync 'shelf' does not exist" in refused.stderr
+        assert f"library 'shelf' has the sync{' ' if name == 'one' else 's '}" in refused.stderr
+        assert f"'{name}'" in refused.stderr
+
+
 def test_files_whose_documents_are_refused_are_reported_and_the_others_are_written(
     instance: Instance, folder: Path
 ) -> None:
