@@ -445,13 +445,15 @@ def _describe(body: dict[str, Any]) -> None:
 
 def _embedded(body: dict[str, Any]) -> str:
     """How far the second stage of a library is."""
-    return f"embedded {body['second_stage']['embedded']:,} of {plural(body['chunks'], 'chunk')}"
+    stage = body["second_stage"]
+    refused = f", refused: {stage['refused']:,}" if stage.get("refused") else ""
+    return f"embedded {stage['embedded']:,} of {plural(body['chunks'], 'chunk')}{refused}"
 
 
 def waiting(body: dict[str, Any]) -> str | None:
-    """What the second stage of a library has to do, in a line; None: nothing."""
+    """What the second stage of a library has to do, or what it could not do, in a line; None: nothing."""
     stage = body.get("second_stage")
-    if stage is None or stage["embedded"] >= body["chunks"]:
+    if stage is None or (stage["embedded"] >= body["chunks"] and not stage.get("refused")):
         return None
     why = f", waiting: {one_line(stage['error'])}" if stage["error"] else ""
     return f"{_embedded(body)}{why}"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.cli.terminal import on_a_terminal
 from tests.support.http_receiver import Answer, Received, Receiver
 from tests.support.instance import Instance
 from tests.support.waiting import until
@@ -245,9 +246,40 @@ def test_in_the_second_stage_only_the_text_that_is_answered_badly_stays_without_
     create_programmed(client, name, program, "hash")
     client.ingest([{"id": "a", "text": "aaa"}, {"id": "bad", "text": bad}, {"id": "b", "text": "bbb"}], name)
     until(lambda: client.library(name)["second_stage"]["embedded"] == 3, "all chunks to be processed")
-    assert client.library(name)["second_stage"]["error"] is None
+    assert client.library(name)["second_stage"] == {"dimension": 8, "embedded": 3, "refused": 1, "error": None}
     answer = client.request("search", query="b", library=name, mode="vector", k=3, explain=True)
     assert {hit["document_id"] for hit in answer["hits"] if "second" in hit["explain"]} == {"a", "b"}
+
+
+def test_what_the_second_stage_was_refused_is_counted_and_named_until_it_is_replaced(
+    client: Client, instance: Instance, program: Path
+) -> None:
+    create_programmed(client, "counted", program, "hash")
+    client.ingest([{"id": "a", "texts": ["aaa", "NAN"]}, {"id": "b", "text": "NAN CRASH"}], "counted")
+
+    def stage() -> tuple[int, int]:
+        about = client.library("counted")["second_stage"]
+        return about["embedded"], about["refused"]
+
+    until(lambda: stage() == (3, 2), "two chunks to be refused")
+    until(lambda: "b#0" in instance.settings.log.read_text(), "the log to name them")
+    log = instance.settings.log.read_text().splitlines()
+    (first, second) = [line for line in log if "no second vector" in line and "library=counted" in line]
+    assert "a#1" in first
+    assert "not finite" in first
+    assert "b#0" in second
+    shown = on_a_terminal(instance, "library", "show", "counted", columns=200).out
+    assert "embedded 3 of 3 chunks, refused: 2" in shown
+    assert "library counted: embedded 3 of 3 chunks, refused: 2" in on_a_terminal(instance, "status", columns=200).out
+    instance.vec("daemon", "restart")
+    with instance.connect(timeout_s=60) as again:
+        client = again
+        assert stage() == (3, 2)
+        client.request("update", library="counted", ids=["a"], set={"seen": True})
+        until(lambda: stage() == (3, 2), "the same text to be refused again")
+        client.delete(["b"], "counted")
+        client.ingest([{"id": "a", "text": "aaa"}], "counted")
+        until(lambda: stage() == (1, 0), "nothing to be refused any more")
 
 
 def test_a_program_that_fails_for_every_text_is_called_twice_for_a_batch_and_blames_no_text(

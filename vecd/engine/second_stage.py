@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from ..workers.local_pool import Embedded
 from .fair_pool import FairPool
 from .slices import Slices
 
+T = TypeVar("T")
 log = logging.getLogger("vecd.engine")
 
 #: Pauses after failures of an embedder.
@@ -42,7 +43,14 @@ _FAST_PAGE_S: Final = 0.005
 class _Read(Protocol):
     """Runs a function that blocks off the event loop."""
 
-    def __call__(self, function: Callable[[Library, int], PendingPage], *args: Any) -> Awaitable[PendingPage]: ...
+    def __call__(self, function: Callable[..., T], *args: Any) -> Awaitable[T]: ...
+
+
+class _Made(NamedTuple):
+    """What the embedder has made of a page."""
+
+    vectors: dict[int, bytes]  # by label
+    refused: dict[int, str]  # why a chunk has none, by label
 
 
 class SecondStage:
@@ -98,6 +106,7 @@ class SecondStage:
         return {
             "dimension": library.second_dimension,
             "embedded": library.second_chunks,
+            "refused": library.second_refused,
             "error": None if failed is None else failed[1].message,
         }
 
@@ -140,7 +149,7 @@ class SecondStage:
         if library.deleted or library.second is None:
             return
         window = max(2, self._executor.window("embed", library.second))
-        pages: deque[tuple[PendingPage, asyncio.Task[dict[int, bytes]]]] = deque()
+        pages: deque[tuple[PendingPage, asyncio.Task[_Made]]] = deque()
         read, more = library.second_label, True
         try:
             while more or pages:
@@ -154,10 +163,12 @@ class SecondStage:
                 page, making = pages[0]
                 made = await making
                 pages.popleft()
-                if not await self._store(library, page, made):  # it has begun anew, or the library is gone
+                if not await self._store(library, page, made.vectors):  # it has begun anew, or the library is gone
                     self._again.add(library_id)
                     return
                 self._failures.pop(library_id, None)
+                if made.refused:
+                    await self._tell(library, made.refused)
         finally:
             for _, making in pages:
                 making.cancel()
@@ -173,10 +184,22 @@ class SecondStage:
         )
         return await asyncio.wrap_future(writing)
 
-    async def _embedded(self, library: Library, page: PendingPage) -> dict[int, bytes]:
-        """The vectors of a page, by label; what the embedder refuses has none. Raises VecError."""
+    async def _tell(self, library: Library, refused: dict[int, str]) -> None:
+        """Logs which chunks have no second vector."""
+        names = await self._read(self._names, list(refused))
+        for label, why in refused.items():
+            about = {"library": library.name, "chunk": names.get(label, label), "error": why}
+            log.warning("a chunk has no second vector", extra=about)
+
+    def _names(self, labels: list[int]) -> dict[int, str]:
+        """Blocks."""
+        with self._database.read_transaction() as db:
+            return store.names(db, labels)
+
+    async def _embedded(self, library: Library, page: PendingPage) -> _Made:
+        """Raises VecError."""
         assert library.second is not None
-        vectors = dict(page.known)
+        vectors, refused = dict(page.known), dict[bytes, str]()
         texts = {each: text for each, text in zip(page.digests, page.texts, strict=True) if each not in vectors}
         if texts:
             flow = "second", library.name
@@ -189,11 +212,16 @@ class SecondStage:
             usable: list[bool] = np.all(np.isfinite(embedded.vectors), axis=1).tolist()
             for place, each in enumerate(texts):
                 if place in embedded.failed:
-                    about = {"library": library.name, "error": str(embedded.failed[place])}
-                    log.warning("a chunk has no second vector", extra=about)
+                    refused[each] = str(embedded.failed[place])
                 elif usable[place]:
                     vectors[each] = embedded.vectors[place].astype("<f4", copy=False).tobytes()
-        return {label: vectors[each] for label, each in zip(page.labels, page.digests, strict=True) if each in vectors}
+                else:
+                    refused[each] = "its vector has a number that is not finite"
+        digests = dict(zip(page.labels, page.digests, strict=True))
+        return _Made(
+            {label: vectors[each] for label, each in digests.items() if each in vectors},
+            {label: refused[each] for label, each in digests.items() if each in refused},
+        )
 
     def _slice(self, name: str, texts: list[str]) -> Slices[Embedded]:
         """Embeds in this process, in one slice."""

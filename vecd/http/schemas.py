@@ -183,8 +183,8 @@ _LIBRARY = {
     "memory": _IN_MEMORY,
     "second_stage": nullable(
         record(
-            {"dimension": nullable(COUNT), "embedded": COUNT, "error": nullable(STRING)},
-            description="How many chunks the embedder has embedded, if there is a first one.",
+            {"dimension": nullable(COUNT), "embedded": COUNT, "refused": COUNT, "error": nullable(STRING)},
+            description="How many chunks the embedder has embedded or refused, if there is a first one.",
         )
     ),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 import orjson
@@ -52,6 +52,7 @@ class Library:
     second_dimension: int | None = None  # of its vectors; None until there is one
     second_label: int = 0  # the second stage has processed all chunks with labels up to here (inclusive)
     second_chunks: int = 0  # current chunks that it has processed
+    second_refused: int = 0  # those of them that its embedder has refused
     second_generation: int = 0  # grows whenever `second` is set
 
     def described(self) -> dict[str, Any]:
@@ -81,12 +82,16 @@ class Catalogue:
     by_name: dict[str, Library]
     by_id: dict[int, Library]
 
-    def find(self, name: str) -> Library:
-        """The library of that name. Raises VecError `not_found`, which suggests the most similar name."""
+    def find(self, name: str, *, to: Literal["use", "manage", "delete"] = "use") -> Library:
+        """The library of that name. Raises VecError `not_found`, whose hint depends on what it is for: to delete, no
+        other name is suggested; and only to use it, that one creates it."""
         library = self.by_name.get(name)
         if library is None:
             close = nearest(name, list(self.by_name))
-            hint = f"did you mean {close!r}?" if close else f"create it with `vec library create {name}`"
+            hint = None
+            if to != "delete":
+                hint = f"create it with `vec library create {name}`" if to == "use" else "see `vec library list`"
+                hint = f"did you mean {close!r}?" if close else hint
             if (renamed := self.renamed(name)) is not None:
                 hint = f"it was renamed to {renamed.name!r}"
             raise VecError(Code.NOT_FOUND, f"library {name!r} does not exist", hint, library=name)
@@ -117,12 +122,12 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
         "SELECT library_id, name, dimension, metric, index_kind, embedder, chunk_chars, documents, chunks, created_us,"
         " deleted_seq IS NOT NULL, index_parameters, recall, language, recall_missed, switch_job, embedder_label,"
         " second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap, mapping,"
-        " former_names FROM libraries"
+        " second_refused, former_names FROM libraries"
     )
     by_id = {}
     for row in rows:
         parameters, recall, language, missed, switch_job, embedder_label = row[11:17]
-        second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap, mapping = row[17:-1]
+        second, second_dimension, second_label, second_chunks, second_generation, chunk_overlap, mapping = row[17:-2]
         by_id[int(row[0])] = replace(
             Library(*row[:11]),
             parameters=orjson.loads(parameters),
@@ -138,6 +143,7 @@ def read_catalogue(db: apsw.Connection) -> Catalogue:
             second_label=second_label,
             second_chunks=second_chunks,
             second_generation=second_generation,
+            second_refused=row[-2],
             former_names=frozenset(orjson.loads(row[-1])),
         )
     return Catalogue({each.name: each for each in by_id.values() if not each.deleted}, by_id)

@@ -25,7 +25,7 @@ def create(tx: Transaction, source: Library, name: str) -> Library:
     check_settings(source, source)
     wanted = replace(
         source, name=name, former_names=frozenset(), recall_missed=False, embedder_label=0, second_label=0,
-        second_chunks=0, second_generation=0,
+        second_chunks=0, second_refused=0, second_generation=0,
     )  # fmt: skip
     return libraries.create(tx, wanted)[0]
 

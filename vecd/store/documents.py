@@ -245,9 +245,20 @@ def _write_wave(
     tx.changes.append(Change(library_id, tx.seq, labels, vectors, gone_chunks, documents, texts, words))
     new_count = len(documents) - len(gone)
     now = tx.catalogue.by_id[library_id]
-    processed = 0 if now.second is None else sum(each <= now.second_label for each in gone_chunks)
-    libraries.count(tx, now, new_count, len(rows) - len(gone_chunks), -processed)
+    processed = [] if now.second is None else [each for each in gone_chunks if each <= now.second_label]
+    refused = _refused(tx.db, processed) if now.second_refused else 0
+    libraries.count(tx, now, new_count, len(rows) - len(gone_chunks), -len(processed), -refused)
     return outcomes
+
+
+def _refused(db: apsw.Connection, labels: list[int]) -> int:
+    """How many of these chunks the embedder of the second stage has refused."""
+    count: int = db.execute(
+        "SELECT count(*) FROM json_each(?) AS wanted CROSS JOIN second_vectors ON label = wanted.value"
+        " WHERE vector IS NULL",
+        (_json(labels),),
+    ).get
+    return count
 
 
 def _same(

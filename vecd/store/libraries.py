@@ -83,7 +83,7 @@ def set_mapping(tx: Transaction, name: str, mapping: Mapping[str, str]) -> Libra
     Sources that have no rules of their own follow: what they have read by the earlier rules is refused. Raises VecError
     `not_found`.
     """
-    library = replace(tx.catalogue.find(name), mapping=dict(mapping))
+    library = replace(tx.catalogue.find(name, to="manage"), mapping=dict(mapping))
     tx.db.execute(
         "UPDATE libraries SET mapping = ? WHERE library_id = ?",
         (orjson.dumps(library.mapping).decode(), library.library_id),
@@ -93,17 +93,20 @@ def set_mapping(tx: Transaction, name: str, mapping: Mapping[str, str]) -> Libra
     return library
 
 
-def count(tx: Transaction, library: Library, documents: int, chunks: int, second_chunks: int = 0) -> Library:
+def count(
+    tx: Transaction, library: Library, documents: int, chunks: int, second_chunks: int = 0, second_refused: int = 0
+) -> Library:
     """Adds to a library's counts; returns the new version of the library."""
     library = replace(
         library,
         documents=library.documents + documents,
         chunks=library.chunks + chunks,
         second_chunks=library.second_chunks + second_chunks,
+        second_refused=library.second_refused + second_refused,
     )
     tx.db.execute(
-        "UPDATE libraries SET documents = ?, chunks = ?, second_chunks = ? WHERE library_id = ?",
-        (library.documents, library.chunks, library.second_chunks, library.library_id),
+        "UPDATE libraries SET documents = ?, chunks = ?, second_chunks = ?, second_refused = ? WHERE library_id = ?",
+        (library.documents, library.chunks, library.second_chunks, library.second_refused, library.library_id),
     )
     tx.catalogue = tx.catalogue.replaced(library)
     return library
@@ -195,7 +198,7 @@ def delete(tx: Transaction, name: str) -> tuple[Library, int]:
     Its rows are kept while the log refers to them; they count as removed because the library is. Raises VecError
     `not_found`.
     """
-    library = replace(tx.catalogue.find(name), deleted=True)
+    library = replace(tx.catalogue.find(name, to="delete"), deleted=True)
     data = {"name": library.name, "documents": library.documents, "chunks": library.chunks}
     seq = events.append(tx, events.LIBRARY_DELETED, library.library_id, orjson.dumps(data).decode())
     tx.db.execute("UPDATE libraries SET deleted_seq = ? WHERE library_id = ?", (seq, library.library_id))

@@ -293,6 +293,15 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE libraries ADD COLUMN mapping TEXT NOT NULL DEFAULT '{}'; -- JSON: rules by which JSON becomes documents
     ALTER TABLE libraries ADD COLUMN former_names TEXT NOT NULL DEFAULT '[]'; -- JSON; those of no other library
     """,
+    """
+    ALTER TABLE libraries ADD COLUMN second_refused INTEGER NOT NULL DEFAULT 0; -- of second_chunks, without a vector
+    UPDATE libraries SET second_refused = (
+      SELECT count(*) FROM second_vectors CROSS JOIN documents ON documents.label =
+        (SELECT label FROM documents WHERE label <= second_vectors.label ORDER BY label DESC LIMIT 1)
+      WHERE vector IS NULL AND removed_seq IS NULL AND documents.library_id = libraries.library_id
+        AND second_vectors.label <= second_label
+    ) WHERE second IS NOT NULL;
+    """,
 )
 
 

@@ -90,6 +90,12 @@ def pending(db: apsw.Connection, library: Library, after: int, count: int) -> Pe
     return PendingPage(after, page.tolist(), labels, texts, digests, _known(db, digests), last_label, more)
 
 
+def names(db: apsw.Connection, labels: list[int]) -> dict[int, str]:
+    """Label -> id of these chunks, without damaged ones."""
+    rows = documents.chunk_rows(db, labels, lambda label, error: None)
+    return {label: f"{row.document_id}#{row.position}" for label, row in rows.items()}
+
+
 def _known(db: apsw.Connection, digests: Sequence[bytes]) -> dict[bytes, bytes]:
     rows = db.execute(
         "SELECT second_vectors.digest, vector, sum FROM json_each(?) AS wanted CROSS JOIN second_vectors"
@@ -164,11 +170,12 @@ def begin(tx: Transaction, library: Library, embedder: str | None, dimension: in
         second_dimension=dimension,
         second_label=0,
         second_chunks=0,
+        second_refused=0,
         second_generation=library.second_generation + 1,
     )
     tx.db.execute(
         "UPDATE libraries SET second = ?, second_dimension = ?, second_label = 0, second_chunks = 0,"
-        " second_generation = ? WHERE library_id = ?",
+        " second_refused = 0, second_generation = ? WHERE library_id = ?",
         (embedder, dimension, library.second_generation, library.library_id),
     )
     tx.catalogue = tx.catalogue.replaced(library)
@@ -221,10 +228,17 @@ def store(tx: Transaction, library: Library, page: PendingPage, made: dict[int, 
     )
     living = documents.libraries_of(tx.db, page.chunks)
     waited = now.second_chunks < now.chunks
-    now = replace(now, second_label=page.last_label, second_chunks=now.second_chunks + len(living))
+    refused = sum(label in living and label not in made for label in page.labels)
+    now = replace(
+        now,
+        second_label=page.last_label,
+        second_chunks=now.second_chunks + len(living),
+        second_refused=now.second_refused + refused,
+    )
     tx.db.execute(
-        "UPDATE libraries SET second_dimension = ?, second_label = ?, second_chunks = ? WHERE library_id = ?",
-        (now.second_dimension, now.second_label, now.second_chunks, now.library_id),
+        "UPDATE libraries SET second_dimension = ?, second_label = ?, second_chunks = ?, second_refused = ?"
+        " WHERE library_id = ?",
+        (now.second_dimension, now.second_label, now.second_chunks, now.second_refused, now.library_id),
     )
     tx.catalogue = tx.catalogue.replaced(now)
     found = [label for label in page.labels if label in made and label in living]

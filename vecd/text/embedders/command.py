@@ -12,6 +12,7 @@ and workers/local_pool.py divides it. A program that cannot be started, or is to
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -151,7 +152,10 @@ class Command:
             try:
                 value = orjson.loads(line)
             except orjson.JSONDecodeError:
-                raise self._wrong(f"it wrote a line that is not JSON: {line[:100]!r}") from None
+                try:
+                    value = json.loads(line)  # reads NaN, too, which has an error of its own
+                except (ValueError, RecursionError):
+                    raise self._wrong(f"it wrote a line that is not JSON: {line[:100]!r}") from None
             if isinstance(value, dict) and value.get("error"):
                 raise refused(f"{value['error']!s:.{_QUOTED_CHARS_MAX}}")
             vectors.append(value.get("vector") if isinstance(value, dict) else value)
