@@ -7,6 +7,7 @@ with more digits becomes the nearest float, as in any JSON.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 import re
@@ -174,3 +175,35 @@ def _digits(number: int) -> str:
     """The digits of an integer; an approximation for a very long one."""
     bits = number.bit_length()
     return str(int(number)) if bits < 10_000 else f"{'-' if number < 0 else ''}2^{bits - 1}…"
+
+
+#: How deep the records of an answer of a web service are: {"data": {"items": [...]}}.
+_RECORDS_DEPTH: Final = 3
+#: A longer path of them is in no hint.
+_PATH_CHARS_MAX: Final = 200
+
+
+def records_hint(value: dict[str, Any]) -> str | None:
+    """What to do with an object that is no document, if its only list of objects could be the documents; else None."""
+    paths = [*itertools.islice(_lists_of_objects(value, ""), 2)]
+    if len(paths) != 1 or len(paths[0]) > _PATH_CHARS_MAX:
+        return None
+    return f"for the objects in its list: jq -c '{paths[0]}[]' FILE | vec ingest"
+
+
+def _lists_of_objects(value: dict[str, Any], path: str, depth: int = 1) -> Iterator[str]:
+    import json  # only errors need it
+
+    for key, each in value.items():
+        if _JQ_KEY.fullmatch(key):
+            name = f".{key}"
+        else:
+            quoted = json.dumps(key, ensure_ascii=False).replace("'", "\\u0027")  # the path is in quotes of the shell
+            name = f"[{quoted}]" if path else f".[{quoted}]"
+        if isinstance(each, list) and each and all(isinstance(one, dict) for one in each):
+            yield path + name
+        elif isinstance(each, dict) and depth < _RECORDS_DEPTH:
+            yield from _lists_of_objects(each, path + name, depth + 1)
+
+
+_JQ_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -183,11 +183,46 @@ def search(
             _print_lines(answer)
         else:
             _show(answer, verbose=verbose, by_chunk=group_by is GroupBy.CHUNK)
+        if not answer.count and (others := "" if library else _others(client)):
+            print(f"no hits: library 'default' is empty; {others}", file=sys.stderr)
+        elif not answer.count and not in_json and not grep:
+            why = answer.about.get("no_hits")
+            print(f"no hits: {printable(why)}" if why else "no hits", file=sys.stderr)
+
+
+#: Libraries that are named to a person who did not say which to search.
+_NAMED = 3
+
+
+def _others(client: Client) -> str:
+    """Where else to search if the library `default` has not been made, or is empty; else nothing."""
+    try:
+        found = client.libraries()
+    except VecError:  # a key may permit searches only
+        return ""
+    if any(each["name"] == "default" and each["documents"] for each in found):
+        return ""
+    names = [each["name"] for each in found if each["documents"]]
+    if not names:
+        return "vec ingest adds documents to it"
+    shown = ", ".join(f"-l {printable(name)}" for name in names[:_NAMED])
+    return f"search another: {shown}{', …' if len(names) > _NAMED else ''}"
 
 
 def _check(text: str | None, vector: str | None, like: str | None, stdin: bool) -> None:
     """Refuses what is not one query. Raises VecError `invalid_request`."""
-    if (text is not None or vector is not None) + (like is not None) + stdin != 1:
+    given = {
+        "a QUERY": text is not None, "--vector": vector is not None, "--like": like is not None, "--stdin": stdin
+    }  # fmt: skip
+    found = [name for name, is_given in given.items() if is_given]
+    if len(found) > 1 and found != ["a QUERY", "--vector"]:
+        one, other = found[0], found[-1]
+        raise VecError(
+            Code.INVALID_REQUEST,
+            f"{one} and {other} cannot be combined" if one == "a QUERY" else f"{one} cannot be combined with {other}",
+            "only a QUERY and --vector can be, for a hybrid search; see vec help search",
+        )
+    if not found:
         raise VecError(
             Code.INVALID_REQUEST, "specify either a QUERY, a --vector, --like, or --stdin", "see vec help search"
         )
@@ -228,10 +263,16 @@ class _Answer:
 
     def __init__(self, pending: Pending) -> None:
         self._pending = pending
+        self.count = 0  # of the hits that have been read
         self.about: dict[str, Any] = {}  # what it has beside the hits, once these have been read
 
     def hits(self) -> Iterator[dict[str, Any]]:
         """The hits. Raises VecError."""
+        for hit in self._hits():
+            self.count += 1
+            yield hit
+
+    def _hits(self) -> Iterator[dict[str, Any]]:
         from vecd.client import explained
 
         for reply in self._pending.parts():
@@ -252,22 +293,17 @@ def _print_lines(answer: _Answer) -> None:
 
 
 def _show(answer: _Answer, *, verbose: bool, by_chunk: bool) -> None:
-    """Prints the hits on a terminal, or why there are none."""
+    """Prints the hits on a terminal."""
     from ..hits import HitView, certainty, working_folder
 
     view = HitView(
         columns=columns(), colours=colours(), verbose=verbose, by_chunk=by_chunk, folder=working_folder()
     )  # fmt: skip
-    none = True
     for hit in answer.hits():
-        if none and "explain" in answer.about:
+        if answer.count == 1 and "explain" in answer.about:
             for line in certainty(answer.about["explain"]):
                 print(line, file=sys.stderr)
-        none = False
         print("\n".join(view.lines(hit)))
-    if none:
-        why = answer.about.get("no_hits")
-        print(f"no hits: {printable(why)}" if why else "no hits", file=sys.stderr)
 
 
 #: The errors for which a line of --stdin is rejected; any other error ends the run.

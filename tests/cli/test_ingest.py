@@ -126,6 +126,37 @@ def test_tables_of_excel_are_read_as_they_are(instance: Instance, library: str, 
     assert (ended["state"], ended["result"]["unchanged"]) == ("completed", 4)
 
 
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ({"results": [{"text": "a"}], "next": None}, ".results[]"),
+        ({"count": 2, "data": {"the items": [{"text": "a"}]}}, '.data["the items"][]'),
+        ({"it's": [{"text": "a"}]}, '.["it\\u0027s"][]'),
+    ],
+)
+@pytest.mark.parametrize("rules", [[], ["--text", "body"], ["--id", "key", "--text", "body"]])
+def test_an_object_around_the_documents_has_the_way_to_them_as_its_hint(
+    instance: Instance, library: str, tmp_path: Path, value: dict[str, Any], path: str, rules: list[str]
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(value, indent=1))
+    done = instance.vec("ingest", "-l", library, *rules, str(tmp_path / "a.json"), status=3)
+    assert f"for the objects in its list: jq -c '{path}' FILE | vec ingest" in done.stderr
+    assert done.stderr == instance.vec("ingest", "-l", library, *rules, stdin=ndjson([value]), status=3).stderr.replace(
+        "stdin:1", f"{tmp_path / 'a.json'}:1"
+    )
+    found = subprocess.run(["jq", "-c", path, tmp_path / "a.json"], capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout) == {"text": "a"}
+
+
+@pytest.mark.parametrize(
+    "value", [{"text": "a", "tags": [{"k": 1}]}, {"one": [{"k": 1}], "two": [{"k": 1}]}, {"words": ["a"]}]
+)
+def test_an_object_in_which_no_list_can_be_the_documents_has_the_other_hint(
+    instance: Instance, library: str, value: dict[str, Any]
+) -> None:
+    assert "--map metadata=rest" in instance.vec("ingest", "-l", library, stdin=ndjson([value]), status=3).stderr
+
+
 def test_a_column_that_a_table_lacks_is_one_error(instance: Instance, library: str) -> None:
     table = "id,text\na,one\nb,two\n"
     done = instance.vec("ingest", "-l", library, "--format", "csv", "--id", "nosuch", stdin=table, status=2)

@@ -162,8 +162,10 @@ def test_what_full_text_would_take_for_an_operator_is_only_text(instance: Instan
     ("arguments", "reason"),
     [
         ([], "specify either a QUERY, a --vector, --like, or --stdin"),
-        (["words", "--stdin"], "specify either a QUERY, a --vector, --like, or --stdin"),
-        (["--vector", "[1]", "--stdin"], "specify either a QUERY, a --vector, --like, or --stdin"),
+        (["words", "--stdin"], "a QUERY and --stdin cannot be combined"),
+        (["--vector", "[1]", "--stdin"], "--vector cannot be combined with --stdin"),
+        (["words", "--like", "a"], "a QUERY and --like cannot be combined"),
+        (["--like", "a", "--stdin"], "--like cannot be combined with --stdin"),
         (["words", "-k", "0"], "-k"),
         (["words", "-k", "1000001"], "-k"),
         (["words", "--mode", "guess"], "--mode"),
@@ -203,12 +205,22 @@ def test_an_empty_library_has_no_hits_and_a_missing_one_is_exit_4(instance: Inst
 
 def test_an_instance_that_nothing_was_written_to_is_empty_and_not_an_error() -> None:
     with Instance({"VEC_EMBEDDER": "hash"}) as own:
-        assert own.vec("search", "anything").stdout == ""
+        empty = "no hits: library 'default' is empty; "
+        for form in ("json", "grep", "text"):
+            done = own.vec("search", "anything", "--format", form)
+            assert (done.stdout, done.stderr) == ("", f"{empty}vec ingest adds documents to it\n")
         assert own.vec("list").stdout == ""
         assert own.objects("count") == [{"library": "default", "documents": 0, "chunks": 0, "seq": 0}]
         assert own.objects("delete", "x")[0]["missing"] == 1
         assert "document 'x' does not exist in library 'default'" in own.vec("get", "x", status=4).stderr
         assert own.objects("library", "list") == []  # looking makes nothing
+        own.vec("library", "create", "without-documents")
+        for count, named in ((1, "-l n1"), (3, "-l n1, -l n2, -l n3"), (4, "-l n1, -l n2, -l n3, …")):
+            own.vec("ingest", "-l", f"n{count}", stdin='{"id": "a", "text": "logs"}\n')
+            if count == 3:
+                own.vec("ingest", "-l", "n2", stdin='{"id": "a", "text": "logs"}\n')
+            assert own.vec("search", "logs").stderr == f"{empty}search another: {named}\n"
+        assert own.vec("search", "zebra", "--mode", "text", "-l", "n1").stderr == ""
 
 
 # --- order and scores -----------------------------------------------------------------------------------------------

@@ -52,6 +52,16 @@ def test_another_name_is_suggested_for_reading_and_not_for_deleting(instance: In
     assert done.stderr == "vec: library 'meeting' does not exist (not_found)\n"
 
 
+@pytest.mark.parametrize(
+    "arguments", [["show", "N"], ["delete", "N"], ["rename", "N", "to"], ["copy", "N", "to"], ["rebuild", "N"]]
+)
+def test_no_library_is_created_to_work_on_it(instance: Instance, arguments: list[str]) -> None:
+    done = instance.vec("library", *["zzzzzzzz" if each == "N" else each for each in arguments], status=4)
+    assert done.stderr.startswith("vec: library 'zzzzzzzz' does not exist (not_found)\n")
+    assert "create" not in done.stderr
+    assert ("vec library list" in done.stderr) == (arguments[0] != "delete")
+
+
 def test_every_destructive_word_is_a_command_or_an_option() -> None:
     from .test_man import COMMANDS, spelled
 

@@ -157,6 +157,35 @@ def test_a_pdf_of_mandoc_has_its_text() -> None:
     assert "count the documents and chunks" in "\n".join(found["texts"])
 
 
+@pytest.mark.parametrize(
+    ("title", "found"),
+    [
+        ("The tides", "The tides"), ("Document types", "Document types"), ("Untitled hours", "Untitled hours"),
+        ("untitled", None), ("Untitled document", None), ("Untitled-3", None), ("Microsoft Word - tides.docx", None),
+        ("PowerPoint Presentation", None), ("", None), ("  ", None), ("tides_final.doc", None), ("Document1", None),
+    ],
+)  # fmt: skip
+def test_a_pdf_title_that_nobody_wrote_is_none(tmp_path: Path, title: str, found: str | None) -> None:
+    page = b"BT /F 12 Tf 72 700 Td (High water at noon) Tj ET"
+    parts = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R/Resources<</Font<</F 5 0 R>>>>>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(page), page),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Title(%s)>>" % title.encode(),
+    ]
+    pdf, places = b"%PDF-1.4\n", []
+    for number, part in enumerate(parts, 1):
+        places.append(len(pdf))
+        pdf += b"%d 0 obj%s\nendobj\n" % (number, part)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    end = b"xref\n0 7\n0000000000 65535 f \n%strailer<</Size 7/Root 1 0 R/Info 6 0 R>>\nstartxref\n%d\n%%%%EOF\n"
+    made = document(written(tmp_path / "a.pdf", pdf + end % (table, len(pdf))))
+    assert made["title"] == (found or "a.pdf")
+    assert made["texts"] == ["High water at noon"]
+
+
 def test_a_damaged_file_is_skipped_and_says_so(tmp_path: Path) -> None:
     assert reason(written(tmp_path / "a.pdf", b"%PDF-1.4 no")) is SkipReason.DAMAGED
     whole = (DATA / "tides.docx").read_bytes()

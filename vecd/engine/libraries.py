@@ -271,7 +271,7 @@ def begin_rebuild(
     Raises VecError `not_found`, `unsupported` or `invalid_request`; the report raises what the store raises, or
     `index_failed`.
     """
-    library = engine.database.catalogue.find(name)
+    library = engine.database.catalogue.find(name, to="manage")
     wanted = reindexed(library, kind, parameters)
     only_recall = recall is not None and kind is None and not parameters
     empty = library.dimension is None

@@ -37,7 +37,7 @@ import orjson
 from .. import limits
 from ..errors import Code, VecError, nearest
 from ..index import LENGTH_MAX
-from ..json_values import id_text, refusals
+from ..json_values import id_text, records_hint, refusals
 from ..store import checksums
 from ..store import documents as store
 from ..store import libraries as store_libraries
@@ -53,6 +53,7 @@ from .kept_vectors import kept_vectors
 from .slices import Slices
 
 _KEYS = frozenset(("op", "id", "title", "text", "texts", "lines", "metadata", "vector", "vectors"))
+_CONTENTS = frozenset(("title", "text", "texts", "vector", "vectors"))
 
 #: The cost of a document, and of a text, beside its characters, in characters.
 _DOCUMENT_CHARS, _TEXT_CHARS = 40, 20
@@ -492,7 +493,8 @@ def why_unusable(vector: npt.NDArray[np.float32]) -> str | None:
 def _unknown_key(document: dict[str, Any]) -> VecError:
     key = next(key for key in document if key not in _KEYS)
     close = nearest(str(key), _KEYS)
-    hint = (
+    within = None if document.keys() & _CONTENTS else records_hint(document)
+    hint = within or (
         f"did you mean {close!r}?"
         if close
         else "what is your own belongs under 'metadata'; `--map metadata=rest` moves it there"

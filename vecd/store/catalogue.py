@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 import orjson
@@ -82,12 +82,16 @@ class Catalogue:
     by_name: dict[str, Library]
     by_id: dict[int, Library]
 
-    def find(self, name: str) -> Library:
-        """The library of that name. Raises VecError `not_found`, which suggests the most similar name."""
+    def find(self, name: str, *, to: Literal["use", "manage", "delete"] = "use") -> Library:
+        """The library of that name. Raises VecError `not_found`, whose hint depends on what it is for: to delete, no
+        other name is suggested; and only to use it, that one creates it."""
         library = self.by_name.get(name)
         if library is None:
             close = nearest(name, list(self.by_name))
-            hint = f"did you mean {close!r}?" if close else f"create it with `vec library create {name}`"
+            hint = None
+            if to != "delete":
+                hint = f"create it with `vec library create {name}`" if to == "use" else "see `vec library list`"
+                hint = f"did you mean {close!r}?" if close else hint
             if (renamed := self.renamed(name)) is not None:
                 hint = f"it was renamed to {renamed.name!r}"
             raise VecError(Code.NOT_FOUND, f"library {name!r} does not exist", hint, library=name)

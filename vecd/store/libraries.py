@@ -83,7 +83,7 @@ def set_mapping(tx: Transaction, name: str, mapping: Mapping[str, str]) -> Libra
     Sources that have no rules of their own follow: what they have read by the earlier rules is refused. Raises VecError
     `not_found`.
     """
-    library = replace(tx.catalogue.find(name), mapping=dict(mapping))
+    library = replace(tx.catalogue.find(name, to="manage"), mapping=dict(mapping))
     tx.db.execute(
         "UPDATE libraries SET mapping = ? WHERE library_id = ?",
         (orjson.dumps(library.mapping).decode(), library.library_id),
@@ -198,7 +198,7 @@ def delete(tx: Transaction, name: str) -> tuple[Library, int]:
     Its rows are kept while the log refers to them; they count as removed because the library is. Raises VecError
     `not_found`.
     """
-    library = replace(tx.catalogue.find(name), deleted=True)
+    library = replace(tx.catalogue.find(name, to="delete"), deleted=True)
     data = {"name": library.name, "documents": library.documents, "chunks": library.chunks}
     seq = events.append(tx, events.LIBRARY_DELETED, library.library_id, orjson.dumps(data).decode())
     tx.db.execute("UPDATE libraries SET deleted_seq = ? WHERE library_id = ?", (seq, library.library_id))

@@ -22,7 +22,7 @@ def rename(tx: Transaction, old: str, new: str) -> tuple[Library, int]:
 
     Raises VecError `not_found`, `exists`, or `busy` while a job works on it.
     """
-    library = tx.catalogue.find(old)
+    library = tx.catalogue.find(old, to="manage")
     if new in tx.catalogue.by_name:
         raise VecError(Code.EXISTS, f"library {new!r} already exists", library=new)
     running: int | None = tx.db.execute(

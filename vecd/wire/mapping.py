@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from .. import limits
 from ..errors import Code, VecError, nearest
-from ..json_values import id_text, name_of
+from ..json_values import id_text, name_of, records_hint
 
 #: The fields of a mapping, and what their rules say.
 FIELDS: Final[Mapping[str, str]] = {
@@ -194,7 +194,10 @@ class DocumentMapping:
         if not document.keys() & _CONTENTS:
             places = ", ".join(map(str, (*self.text, *self.lists.values(), *self.title))) or "(no rule)"
             raise VecError(
-                Code.INVALID_DOCUMENT, f"there is no text, no vector and no title at {places:.200}", field="text"
+                Code.INVALID_DOCUMENT,
+                f"there is no text, no vector and no title at {places:.200}",
+                records_hint(value),
+                field="text",
             )
         if metadata := self._metadata(value, envelope):
             document["metadata"] = metadata
@@ -206,7 +209,7 @@ class DocumentMapping:
             return found
         if self.id is None:
             return None
-        raise _unfit("id", self.id, found, "a string or a whole number")
+        raise _unfit("id", self.id, found, "a string or a whole number", records_hint(value) if found is None else None)
 
     def _joined(self, name: str, paths: Sequence[Path], value: Any, envelope: Envelope) -> str | None:
         """The texts at these places; None if there are none."""
@@ -357,6 +360,6 @@ _KINDS: Final[Sequence[tuple[type, str]]] = (
 )  # fmt: skip
 
 
-def _unfit(name: str, path: Path, value: Any, wanted: str) -> VecError:
+def _unfit(name: str, path: Path, value: Any, wanted: str, hint: str | None = None) -> VecError:
     kind = next((word for kind, word in _KINDS if isinstance(value, kind)), "missing")
-    return VecError(Code.INVALID_DOCUMENT, f"the {name} at {path!s:.200} is {kind}, not {wanted}", field=name)
+    return VecError(Code.INVALID_DOCUMENT, f"the {name} at {path!s:.200} is {kind}, not {wanted}", hint, field=name)

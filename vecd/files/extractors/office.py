@@ -31,6 +31,14 @@ _EXTRACT_S: Final = 60
 
 #: Punctuation that Kreuzberg escapes in Markdown; in a text to be found it is noise.
 _ESCAPED: Final = re.compile(r"\\([!-/:-@\[-`{-~])")
+#: What programs write as the title of a document to which nobody gave one.
+_PLACEHOLDER: Final = re.compile(
+    r"|\(?(untitled|unnamed|no ?title|unknown)\)?([ -]?(document|presentation|spreadsheet|page))?[ -]?\d*"
+    r"|(microsoft (office )?(word|excel|powerpoint|publisher)|powerpoint presentation)( - .*)?"
+    r"|(document|presentation|spreadsheet|book|slide|dokument|unbenannt)[ -]?\d*"
+    r"|.*\.(docx?|dotx?|xlsx?|pptx?|rtf|od[tsp]|tex|dvi|indd|qxd|pages|tmp)",
+    re.IGNORECASE,
+)
 
 
 def extract(content: bytes, name: str) -> Extracted:
@@ -59,7 +67,7 @@ def extract(content: bytes, name: str) -> Extracted:
     title = about.get("title") or (about.get("core_properties") or {}).get("title")
     return Extracted(
         _ESCAPED.sub(r"\1", text) if structure else text,
-        title if isinstance(title, str) and title.strip() else None,
+        title if isinstance(title, str) and not _PLACEHOLDER.fullmatch(title.strip()) else None,
         structure,
         has_lines=False,
     )

@@ -148,4 +148,4 @@ class JobKind:
 
     def find_library(self, engine: Engine, library: str, params: Mapping[str, Any]) -> None:
         """Raises VecError `not_found`."""
-        engine.database.catalogue.find(library)
+        engine.database.catalogue.find(library, to="manage")

@@ -46,7 +46,9 @@ class Rebuild(JobKind):
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         assert library is not None
-        libraries.reindexed(engine.database.catalogue.find(library), params.get("index"), _parameters_of(params))
+        libraries.reindexed(
+            engine.database.catalogue.find(library, to="manage"), params.get("index"), _parameters_of(params)
+        )
         return params
 
     def steps(self, run: Run) -> Steps:

@@ -90,7 +90,7 @@ class Reembed(JobKind):
 
     def check(self, engine: Engine, library: str | None, params: dict[str, Any]) -> dict[str, Any]:
         assert library is not None
-        found = engine.database.catalogue.find(library)
+        found = engine.database.catalogue.find(library, to="manage")
         wanted = _wanted(engine, found, params)
         if not _changes(found, wanted) and found.second == wanted.second and found.switch_job is None:
             raise VecError(

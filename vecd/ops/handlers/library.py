@@ -43,7 +43,7 @@ async def list_(call: Call) -> dict[str, Any]:
 
 
 async def show(call: Call) -> dict[str, Any]:
-    library = call.engine.database.catalogue.find(call.fields.text("library"))
+    library = call.engine.database.catalogue.find(call.fields.text("library"), to="manage")
     shown = operations.show(call.engine, library)
     return {**shown, "recall": {**shown["recall"], "probe": await synthetic_recall.measure(call.engine, library)}}
 
