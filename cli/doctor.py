@@ -294,6 +294,32 @@ def indexes(instance: Instance) -> Iterator[Finding]:
         yield Finding("indexes", "ok", f"{plural(len(instance.libraries), 'library').replace('librarys', 'libraries')}")
 
 
+def embedders(instance: Instance) -> Iterator[Finding]:
+    """Embedders that fail, and chunks that they have refused."""
+    if instance.status is None:
+        return
+    failing = instance.status["jobs"]["executor"].get("here_failing", [])
+    bad = False
+    for each in instance.libraries:
+        name, stage = each["name"], each.get("second_stage") or {}
+        its = (each["embedder"], each.get("embedder_parameters", {}))
+        last = next((one for one in failing if (one["embedder"], one["embedder_parameters"]) == its), None)
+        hint = f"correct the embedder {its[0]}; vec library show {name}; vec daemon logs"
+        if stage.get("error"):
+            bad = True
+            yield Finding("embedders", "fail", f"library {name}: the second stage waits: {stage['error']}", hint)
+        elif last is not None:
+            bad = True
+            yield Finding("embedders", "fail", f"library {name}: at {last['at']}: {last['error']}", hint)
+        if stage.get("refused"):
+            bad = True
+            what = f"library {name}: the embedder {its[0]} has refused {plural(stage['refused'], 'chunk')}"
+            hint = "vec daemon logs -n 100000 | grep 'no second vector'"
+            yield Finding("embedders", "warn", what, hint)
+    if not bad:
+        yield Finding("embedders", "ok", "no embedder has failed")
+
+
 def work(instance: Instance) -> Iterator[Finding]:
     """Jobs that failed, relays and sources that fail."""
     if instance.status is None:
@@ -320,5 +346,6 @@ CHECKS: Final[dict[str, Callable[[Instance], Iterator[Finding]]]] = {
     "limits": limits_of_process,
     "extras": extras,
     "indexes": indexes,
+    "embedders": embedders,
     "jobs": work,
 }

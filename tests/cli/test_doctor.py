@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shlex
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.instance import Instance
+from tests.support.waiting import until
 from vecd import __version__
-from vecd.errors import Code
+from vecd.errors import Code, VecError
 from vecd.jobs.kinds import KINDS
 
 explanations: Any = importlib.import_module("vec_cli.explanations")
@@ -27,7 +31,7 @@ def own() -> Iterator[Instance]:
         yield made
 
 
-def findings(instance: Instance, status: int = 0) -> Findings:
+def findings(instance: Instance, status: int | None = 0) -> Findings:
     """What doctor finds, by check."""
     found: Findings = {}
     for line in instance.vec("doctor", status=status).stdout.splitlines():
@@ -82,6 +86,50 @@ def test_doctor_finds_jobs_that_failed(own: Instance) -> None:
     found = findings(own)
     assert states(found, "jobs") == ["warn"]
     assert "1 job failed" in found["jobs"][0]["message"]
+
+
+EMBED = """
+import json, pathlib, sys
+broken = (pathlib.Path(__file__).parent / "broken").exists()
+for line in sys.stdin:
+    text = json.loads(line)["text"]
+    print(json.dumps({"error": "no such text"} if "bad" in text else [1, 2]))
+sys.exit(3 if broken else 0)
+"""
+
+
+@pytest.mark.parametrize("first", ["hash", "none"])
+def test_doctor_finds_an_embedder_that_fails_until_it_embeds_again(own: Instance, tmp_path: Path, first: str) -> None:
+    program, broken = tmp_path / "embed.py", tmp_path / "broken"
+    program.write_text(EMBED)
+    broken.touch()
+    command = shlex.join((sys.executable, str(program)))
+    own.start()
+    with own.connect(timeout_s=60) as client:
+        client.create_library("lib", embedder="command", embedder_parameters={"command": command}, first_embedder=first)
+        assert states(findings(own), "embedders") == ["ok"]
+        documents = [{"id": "a", "text": "good"}]
+        if first == "hash":
+            client.ingest(documents, "lib")
+            until(lambda: client.library("lib")["second_stage"]["error"], "the stage says that it waits")
+        else:
+            with pytest.raises(VecError):
+                client.ingest(documents, "lib")
+        (wrong,) = findings(own, 1)["embedders"]
+        assert wrong["state"] == "fail"
+        assert wrong["message"].startswith("library lib: ")
+        assert "ended with status 3" in wrong["message"]
+        assert "vec library show lib" in wrong["hint"]
+        broken.unlink()
+        if first == "none":
+            client.ingest(documents, "lib")
+        until(lambda: states(findings(own, None), "embedders") == ["ok"], "doctor to find nothing wrong")
+        if first == "hash":
+            client.ingest([{"id": "b", "text": "bad"}], "lib")
+            until(lambda: client.library("lib")["second_stage"]["refused"], "the chunk to be refused")
+            (told,) = findings(own)["embedders"]
+            assert told["state"] == "warn"
+            assert told["message"] == "library lib: the embedder command has refused 1 chunk"
 
 
 def test_config_tells_where_each_value_comes_from(own: Instance) -> None:

@@ -22,6 +22,7 @@ from vecd.files.entry import FileEntry, FileSkipped, SkipReason
 from vecd.files.options import FileOptions
 from vecd.sync import batches, session
 from vecd.sync.batches import DOCUMENTS_MAX
+from vecd.sync.reading import read_whole
 
 from .folders import add_by_hand, counts, cursor, events, put, run_once, texts, texts_by, write
 
@@ -181,6 +182,51 @@ def test_a_run_that_may_not_start_a_daemon_gives_up_when_it_does_not_come_back(f
             daemon.wait()
             assert process.wait(60) == 75
             assert "next run" in rest_of(process.stderr)
+
+
+def test_a_sync_shows_what_its_last_run_has_skipped(
+    instance: Instance, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person without permissions is root here, so reading fails in this process."""
+    write(folder, a_txt="one", b_txt="two", c_bin=b"\0\1", d_log="ignored")
+    put(folder / ".gitignore", "*.log\n")
+    closed = {"b.txt"}
+
+    def read(entry: FileEntry, *arguments: Any) -> Any:
+        if entry.relative in closed:
+            raise FileSkipped(SkipReason.UNREADABLE, "it cannot be read (Permission denied)")
+        return read_whole(entry, *arguments)
+
+    def shown() -> dict[str, int]:
+        (found,) = [each for each in instance.objects("sync", "list") if each["name"] == "closed"]
+        skipped: dict[str, int] = found["skipped"]
+        return skipped
+
+    monkeypatch.setattr(session, "read_whole", read)
+    with instance.connect() as client:
+        add_by_hand(client, "closed", folder, "closed")
+        for _ in range(2):
+            skipped = run_once(client, "closed").skipped
+            assert skipped.pop("unreadable") == 1
+            assert shown() == {"unreadable": 1, **skipped}
+            assert (skipped["binary"], skipped["ignored"]) == (1, 1)
+        closed.clear()
+        (folder / "c.bin").unlink()
+        skipped = run_once(client, "closed").skipped
+        assert shown() == skipped
+        assert skipped.keys().isdisjoint({"unreadable", "binary"})
+
+
+def test_the_name_of_a_library_where_a_syncs_name_is_wanted_is_answered_with_its_syncs(
+    instance: Instance, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        put(tmp_path / name / f"{name}.txt", name)
+        instance.vec("sync", str(tmp_path / name), "-l", "shelf", "--prefix", name)
+        refused = instance.vec("sync", "remove", "shelf", status=4)
+        assert "sync 'shelf' does not exist" in refused.stderr
+        assert f"library 'shelf' has the sync{' ' if name == 'one' else 's '}" in refused.stderr
+        assert f"'{name}'" in refused.stderr
 
 
 def test_files_whose_documents_are_refused_are_reported_and_the_others_are_written(

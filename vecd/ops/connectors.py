@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -387,8 +388,8 @@ class Connectors:
             shown["library_id"] = None if library is None else library.library_id
             counts = sync_files.count(db, connector.name, shown["library_id"] or 0)
             shown["files"] = counts.pop(None, 0)
-            shown["skipped"] = {str(reason): count for reason, count in sorted(counts.items(), key=str)}
             run = sync_files.run(db, connector.name)
+            shown["skipped"] = _skipped(counts, run)
             shown["synced_at"] = None if run is None else format_time(run.ended_us)
             shown["lag"] = report.get("lag") if fresh else None
             shown["warning"] = report.get("warning") if fresh else None
@@ -414,6 +415,15 @@ def _check_place(definition: Definition, relays: Sequence[Mapping[str, Any]]) ->
 
 def _is_fresh(report: Mapping[str, Any]) -> bool:
     return bool(report) and time.monotonic() - report["at"] < 10 * limits.CONNECTORS_REPORT_S
+
+
+def _skipped(kept: Mapping[str | None, int], run: sync_files.SyncRun | None) -> dict[str, int]:
+    """How many files of a sync have no documents, by reason: those that are kept, and what the last scan passed."""
+    passed = None if run is None else run.summary.get("skipped")
+    counts = Counter({str(reason): count for reason, count in kept.items()})
+    if isinstance(passed, dict):  # a number, if an earlier version wrote it
+        counts.update({str(reason): count for reason, count in passed.items() if isinstance(count, int)})
+    return dict(sorted(counts.items()))
 
 
 def _wire(connector: Connector) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import apsw
 import orjson
@@ -12,6 +12,9 @@ from .. import limits
 from ..errors import Code, VecError, nearest
 from . import sync_files
 from .transaction import Transaction
+
+#: Names in a hint.
+_SUGGESTED_MAX: Final = 5
 
 
 class Connector(NamedTuple):
@@ -64,13 +67,20 @@ def list_all(db: apsw.Connection, direction: str | None = None) -> list[Connecto
 
 
 def find(db: apsw.Connection, direction: str, name: str) -> Connector:
-    """Raises VecError `not_found`, which suggests the most similar name."""
+    """Raises VecError `not_found`, which suggests those of the library of that name, or the most similar name."""
     row = db.execute(
         f"SELECT {_COLUMNS} FROM connectors WHERE direction = ? AND name = ?", (direction, name)
     ).fetchone()
     if row is None:
-        close = nearest(name, [each.name for each in list_all(db, direction)])
-        hint = f"did you mean {close!r}?" if close else f"`vec {direction} list` names those that are there"
+        known = list_all(db, direction)
+        if same := [repr(each.name) for each in known if each.definition.get("library") == name]:
+            more = ", …" if len(same) > _SUGGESTED_MAX else ""
+            hint = f"library {name!r:.200} has the {direction}{'s' * (len(same) > 1)} "
+            hint += f"{', '.join(same[:_SUGGESTED_MAX])}{more}: use a {direction}'s name"
+        elif close := nearest(name, [each.name for each in known]):
+            hint = f"did you mean {close!r}?"
+        else:
+            hint = f"`vec {direction} list` names those that are there"
         raise VecError(Code.NOT_FOUND, f"{direction} {name!r:.200} does not exist", hint, **{direction: name})
     return _connector(row)
 

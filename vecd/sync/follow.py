@@ -142,7 +142,7 @@ class Follower:
         began = time.monotonic()
         self._look()  # a folder that was moved away takes no documents with it
         made = self._session.plan_paths(due, self._options)
-        told = self._session.run(made, self._options, keep=not made.empty)
+        told = self._session.run(made, self._options, keep=not made.empty, scan=False)
         self._tell(told, began)
 
     def _tell(self, told: Told, began: float) -> None:

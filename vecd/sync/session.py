@@ -92,6 +92,7 @@ class Session:
         self._flying: deque[Batch] = deque()
         self._batch = Batch()
         self._told = Told()
+        self._passed: dict[str, int] | None = None  # what the last scan skipped and does not keep, by reason
         self._incomplete: set[bytes] = set()  # files of which a part was refused
 
     def __enter__(self) -> Session:
@@ -150,9 +151,10 @@ class Session:
             return entry
         return entry._replace(skipped=None, size=about.st_size) if about.st_size else entry
 
-    def run(self, made: Plan, given: FileOptions, *, keep: bool = True) -> Told:
-        """Does what the plan says. With `keep`, the daemon keeps the counts, as those of a complete run. Raises
-        VecError when it cannot go on; what was committed by then stays."""
+    def run(self, made: Plan, given: FileOptions, *, keep: bool = True, scan: bool = True) -> Told:
+        """Does what the plan says, which is one of the whole folder with `scan`. With `keep`, and if a scan skips other
+        files than the last one, the daemon keeps the counts, as those of a complete run. Raises VecError when it cannot
+        go on; what was committed by then stays."""
         told = self._told = Told(skipped=Counter(made.skipped))
         told.files["unchanged"] = made.unchanged
         for entry in made.unreadable:
@@ -183,8 +185,13 @@ class Session:
                 self._add(FileChange(path, "skipped", file=again))
             self._incomplete.clear()
             self._finish()
+        if scan:
+            kept = Counter(file.reason for file in self._known.values() if file.reason is not None)
+            passed = dict(told.skipped - kept)
+            keep = keep or passed != self._passed
+            self._passed = passed
         if keep and not self._stop.is_set():
-            counts = {**told.files, "skipped": told.skipped.total()}
+            counts = {**told.files, "skipped": self._passed or {}}
             about = self.definition
             answer = self._client.commit_sync(
                 about.name, about.generation, library_id=self._library_id, run=counts

@@ -20,7 +20,9 @@ import numpy as np
 
 from .. import limits
 from ..errors import VecError
+from ..parameters import without_parameters
 from ..text import embedders
+from ..units import format_time
 from .executor_remote import RemoteExecutor
 from .executor_settings import LOCAL, ExecutorSettings
 from .leased_tasks import Embed, EmbeddingTasks
@@ -121,7 +123,12 @@ class Executor:
 
     def status(self) -> dict[str, Any]:
         """For people: man/vec-workers.7."""
-        here = {"here_waiting": self._pool.waiting, "here_texts": self._pool.texts}
+        failing = []
+        for embedder, (at_us, error) in self._pool.failures().items():
+            name, parameters = without_parameters(embedder)
+            about = {"embedder": name, "embedder_parameters": parameters}
+            failing.append({**about, "at": format_time(at_us), "error": error.message})
+        here = {"here_waiting": self._pool.waiting, "here_texts": self._pool.texts, "here_failing": failing}
         if self._remote is None:
             return {"executor": LOCAL, **here}
         return {"executor": self._settings.executor, **self._remote.status(), **here}

@@ -25,6 +25,7 @@ import time
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -41,6 +42,10 @@ from .messages import Floats, Request
 
 log = logging.getLogger("vecd.workers")
 
+#: The codes of errors that are the embedder's, and no text's.
+_FAILURES: Final = (Code.EMBEDDER_FAILED, Code.SETTINGS, Code.INTERNAL)
+#: Embedders whose failures are remembered: more than most instances have.
+_FAILURES_MAX: Final = 100
 #: A text that every embedder embeds.
 _PLAIN: Final = "a plain text"
 
@@ -81,6 +86,7 @@ class LocalPools:
         self._lock = threading.Lock()  # guards what follows
         self._pools: dict[str, LocalPool] = {}
         self._texts = 0  # embedded by pools that are gone
+        self._failures: dict[str, tuple[int, VecError]] = {}  # of embedders: when (microseconds), and why
         self._closed = False
 
     def submit(self, batch: Batch) -> None:
@@ -94,6 +100,23 @@ class LocalPools:
                     self._texts += self._pools.pop(name).texts
                 self._pools[batch.embedder] = LocalPool(self._processes)
             self._pools[batch.embedder].submit(batch)
+        batch.future.add_done_callback(partial(self._note, batch.embedder))
+
+    def _note(self, embedder: str, done: Future[Embedded]) -> None:
+        """Remembers an embedder that fails until it embeds again."""
+        error = None if done.cancelled() else done.exception()
+        with self._lock:
+            if isinstance(error, VecError) and error.code in _FAILURES:
+                self._failures[embedder] = time.time_ns() // 1_000, error
+                while len(self._failures) > _FAILURES_MAX:
+                    del self._failures[next(iter(self._failures))]
+            elif error is None and not done.cancelled():
+                self._failures.pop(embedder, None)
+
+    def failures(self) -> dict[str, tuple[int, VecError]]:
+        """The embedders whose last batch failed, whatever its texts: when (microseconds since 1970), and why."""
+        with self._lock:
+            return dict(self._failures)
 
     @property
     def waiting(self) -> int:
