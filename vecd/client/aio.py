@@ -175,8 +175,11 @@ class AsyncClient(asyncio.Protocol):
             try:
                 return await cls._open(sock, data_of(settings))
             except VecError as error:
-                if error.code != Code.CONNECTION_LOST or not spawns:
-                    raise  # otherwise the daemon died after it had accepted the connection
+                if error.code != Code.CONNECTION_LOST:
+                    raise
+                # The daemon died after it had accepted the connection: there is none now, or another one.
+                if not spawns and (sock := await _off_loop(lambda: _greeted(find_daemon(settings)))) is not None:
+                    return await cls._open(sock, data_of(settings))
         sock = await _off_loop(lambda: _greeted(start(settings, spawns, notice)))
         assert sock is not None
         return await cls._open(sock, data_of(settings))

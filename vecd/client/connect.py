@@ -49,8 +49,11 @@ def connect(
         try:
             return Client(sock, timeout_s=timeout_s, data=data)
         except VecError as error:
-            if error.code != Code.CONNECTION_LOST or not spawns:
-                raise  # otherwise the daemon died after it had accepted the connection
+            if error.code != Code.CONNECTION_LOST:
+                raise
+            # The daemon died after it had accepted the connection: there is none now, or another one.
+            if not spawns and (sock := find_daemon(settings)) is not None:
+                return Client(sock, timeout_s=timeout_s, data=data)
     load(socket=named)  # what a daemon would refuse is said here, and not in its log
     return Client(start(settings, spawns, notice), timeout_s=timeout_s, data=data)
 
