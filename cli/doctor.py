@@ -253,7 +253,7 @@ def extras(instance: Instance) -> Iterator[Finding]:
     for extra, packages in wanted.items():
         if extra in ("test", "dev", "bench", "fuzz"):
             continue
-        names = [re.match(r"[\w.-]+", each)[0] for each in packages]  # type: ignore[index]
+        names = [found[0] for each in packages if (found := re.match(r"[\w.-]+", each))]
         (there if all(map(_installed, names)) else absent).append(extra)
     yield Finding("extras", "info", f"installed: {', '.join(there) or 'none'}")
     if absent:

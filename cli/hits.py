@@ -24,7 +24,7 @@ _NARROW_COLUMNS = 80
 
 
 def passage_chars(columns: int) -> int:
-    """The length of the passages that fit on a terminal with so many columns."""
+    """The length of the passages that fit on a terminal of that width."""
     return max(40, min(2_000, _lines(columns) * (columns - _INDENT)))
 
 
@@ -53,8 +53,8 @@ def _path(hit: dict[str, Any], folder: str | None) -> str | None:
 
 
 def _line(hit: dict[str, Any], within: int) -> int | None:
-    """The line of the file where a hit's passage stands, or one so many lines further on in it; None if the document
-    has no lines. Texts that are not written as they are in their files have only the line of their chunk."""
+    """The line of the file where a hit's passage stands, or the line `within` lines further on in it; None if the
+    document has no lines. Texts that are not written as they are in their files have only the line of their chunk."""
     line = hit.get("line")
     if not isinstance(line, int):
         return None

@@ -9,6 +9,6 @@ import random
 
 
 def pause_s(failures: int, first_s: float, max_s: float) -> float:
-    """Seconds to wait after so many failures in a row (from 1): a random part of a bound that begins with `first_s`,
+    """Seconds to wait after `failures` in a row (from 1): a random part of a bound that begins with `first_s`,
     doubles with each failure, and is `max_s` at most."""
     return random.uniform(0.0, min(max_s, first_s * 2.0 ** min(failures - 1, 64)))

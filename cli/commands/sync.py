@@ -303,7 +303,7 @@ def _check_same(known: dict[str, Any], prefix: str, parameters: dict[str, Any]) 
         raise VecError(
             Code.INVALID_REQUEST,
             f"the sync {known['name']!r} of this folder has other options, which it keeps",
-            f"leave the options out, or begin anew with them: vec sync remove {known['name']}",
+            f"leave the options out, or start again with them: vec sync remove {known['name']}",
         )
 
 

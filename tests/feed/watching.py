@@ -63,7 +63,7 @@ class Watching:
         return reply
 
     def events(self, count: int) -> list[Event]:
-        """At least so many events, as they come."""
+        """The events that have arrived, when there are at least `count`."""
         events: list[Event] = []
         while len(events) < count:
             reply = self.page()

@@ -69,8 +69,8 @@ class AsyncPending:
         return dict(reply.body)
 
     async def parts(self) -> AsyncGenerator[ReplyMessage, None]:
-        """The replies as they come: any number of `items`, then one `end` (or a single `result`). Leaving the iterator
-        early (aclose) cancels the request."""
+        """The replies, each when it arrives: any number of `items`, then one `end` (or a single `result`). Leaving
+        the iterator early (aclose) cancels the request."""
         try:
             while (reply := await self.next()) is not None:
                 yield reply

@@ -46,7 +46,7 @@ class Pending:
         return dict(reply.body)
 
     def parts(self) -> Iterator[ReplyMessage]:
-        """The replies as they come: any number of `items`, then one `end` (or a single `result`)."""
+        """The replies, each when it arrives: any number of `items`, then one `end` (or a single `result`)."""
         while (reply := self.next()) is not None:
             yield reply
             if reply.kind != "items":
@@ -132,7 +132,7 @@ class Connection:
         return self.submit(op, **fields).result()
 
     def pages(self, op: str, **fields: Any) -> Generator[ReplyMessage, None, None]:
-        """The replies of a stream as they come: any number of `items`, then one `end`; or a single `result`.
+        """The replies of a stream, each when it arrives: any number of `items`, then one `end`; or a single `result`.
 
         Leaving the iterator early cancels the stream.
         """

@@ -1,4 +1,4 @@
-"""The client's methods for syncs, and for whoever runs one."""
+"""The client's methods for syncs, and for a process that runs one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class SyncFile(NamedTuple):
     """What is known of a file of a sync, as it was when it was read."""
 
     path: bytes  # relative to the folder
-    stamp: bytes  # of whoever runs the sync; empty: the file has to be read to see whether it has changed
+    stamp: bytes  # of the process that runs the sync; empty: the file has to be read to see whether it has changed
     digest: bytes  # of its content
     ids: Sequence[str]  # of its documents
     reason: str | None  # why it has none; None: it has
@@ -62,7 +62,7 @@ class SyncMethods(Connection):
         `not_found`."""
         return self.request("sync.remove", name=name)
 
-    # --- for whoever runs a sync ------------------------------------------------------------------------------------
+    # --- for a process that runs a sync -----------------------------------------------------------------------------
 
     def hold_sync(self, name: str) -> Pending:
         """A stream with one item, the definition. Nobody else can run the sync until the stream is abandoned, or the

@@ -83,7 +83,7 @@ class PositionTopic:
             except KafkaException as error:
                 if error.args[0].code() not in _NOT_ALLOWED:
                     raise
-                return  # whoever administers it sees to it
+                return  # its administrator has to
             except TimeoutError:
                 raise self._connection.failed(None, what) from None
         policy = found["cleanup.policy"].value

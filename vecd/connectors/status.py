@@ -48,7 +48,7 @@ class Status:
         self.warning: str | None = None  # it works, but not as well as it could: what to do
 
     def moved(self, count: int) -> None:
-        """So many messages were confirmed, or applied."""
+        """Counts messages that were confirmed, or applied."""
         with self._lock:
             now = time.monotonic()
             self._works(now)

@@ -16,9 +16,9 @@ class AttemptFailed(Exception):
     `reason` is a clause such as "the command failed with status 1"; `details` describe the attempt in a dead letter.
     With `final`, another attempt cannot succeed: the batch becomes a dead letter at once. With `unreachable`, the
     attempt says nothing about the batch, because nothing was there to take it: it is tried again without a limit.
-    With `retry_after_s`, the receiver asked not to be tried again before that many seconds have passed. So many of the
-    first items as `delivered` says are delivered nevertheless, except those that are `refused` (as of Refused); the
-    next attempt is without them.
+    With `retry_after_s`, the receiver asked not to be tried again before that many seconds have passed. The first
+    `delivered` items are delivered nevertheless, except those that are `refused` (as of Refused); the next attempt is
+    without them.
     """
 
     def __init__(

@@ -76,7 +76,7 @@ class HitCache:
 
     def _chunks(self, labels: Iterable[int], chars_max: int | None = None) -> dict[int, dict[str, Any] | None]:
         """What hits show of these chunks, which are distinct; None for deleted and damaged ones. With
-        `chars_max`, chunks beyond so many characters read are left out, the last ones first."""
+        `chars_max`, chunks beyond that number of characters are left out, the last ones first."""
         chunks: dict[int, dict[str, Any] | None] = {}
         with self._lock:
             for label in labels:

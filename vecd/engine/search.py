@@ -61,7 +61,7 @@ from .prepare import why_unusable
 
 Select = Callable[[], Selection]
 
-#: Instead of a ranking of the second stage: the stage has begun anew, and the search is to be repeated.
+#: Instead of a ranking of the second stage: the stage has started again, and the search is to be repeated.
 _BEGUN_ANEW: Final = Ranked(np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
 
 MODES: Final = ("auto", "vector", "text", "hybrid")

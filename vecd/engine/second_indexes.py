@@ -4,7 +4,7 @@ As the first one (indexes.py) it is made at the first search and then follows al
 their second vectors. Their labels ascend, because the stage processes chunks in that order, so it grows as any index
 does. It knows all documents of the library, to group chunks by document, and has no full text.
 
-It is made anew when the stage begins anew. Its snapshot is `ID.second.index`.
+It is made again when the stage starts again. Its snapshot is `ID.second.index`.
 """
 
 from __future__ import annotations

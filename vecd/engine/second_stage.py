@@ -163,7 +163,7 @@ class SecondStage:
                 page, making = pages[0]
                 made = await making
                 pages.popleft()
-                if not await self._store(library, page, made.vectors):  # it has begun anew, or the library is gone
+                if not await self._store(library, page, made.vectors):  # it has started again, or the library is gone
                     self._again.add(library_id)
                     return
                 self._failures.pop(library_id, None)

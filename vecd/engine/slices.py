@@ -1,6 +1,6 @@
 """Slices: a computation in slices, as a generator that yields between them and returns the result.
 
-It yields None to let others go first, or a future that it waits for; whoever runs it continues when that is done.
+It yields None to let others go first, or a future that it waits for; its runner continues when that is done.
 """
 
 from __future__ import annotations

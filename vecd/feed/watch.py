@@ -33,7 +33,7 @@ class WatchSpec:
     start: str = "now"  # `beginning`, `now`, a cursor, an RFC 3339 time, or a time ago as `-15m`
     follow: bool = True  # wait for more at the head; otherwise end at the head as it was at the start
     until: str | None = None  # end at this cursor (inclusive)
-    limit: int | None = None  # end after so many events
+    limit: int | None = None  # end after this number of events
     snapshot: bool = False  # begin with the state, unless `start` is a cursor or the consumer has one
     consumer: str | None = None  # begin at its position
     create: bool = True  # the consumer, if it does not exist; otherwise that is an error

@@ -27,7 +27,7 @@ def faiss() -> Any:
 
 
 def threads_for(queries: int) -> AbstractContextManager[None]:
-    """The number of cores in faiss that answers so many queries fastest."""
+    """The number of cores in faiss that answers this number of queries fastest."""
     if queries == 1:
         return nullcontext()  # faiss parallelizes over queries only
     return threads(1 if queries < limits.SEARCHES_SHARED else CORES)
@@ -50,7 +50,7 @@ def one_core_once() -> None:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Inside the block, faiss uses so many cores on this thread."""
+    """Inside the block, faiss uses this number of cores on this thread."""
     before = faiss().omp_get_max_threads()
     faiss().omp_set_num_threads(count)
     try:

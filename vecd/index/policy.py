@@ -76,7 +76,7 @@ class Figures:
 
     structure: StructureFigures | None = None  # None: there is none
     tail: int = 0  # living rows in the tail
-    tail_worn: bool = False  # whether the tail has so many deleted rows that packing it pays
+    tail_worn: bool = False  # whether the tail has enough deleted rows for packing to pay
     builds: bool = True  # whether the kind of index has structures at all
     rows_min: int = 1  # the minimum number of rows for a structure
     damaged: bool = False  # the structure's snapshot could not be used

@@ -41,7 +41,7 @@ FACTOR_MAX: Final = 32.0
 #: not slow down all others.
 FACTOR_OF_FEW: Final = 8.0
 QUERIES_MIN: Final = 20
-#: One query of so many may miss the promise.
+#: One query of this number may miss the promise.
 MISSES_ONE_IN: Final = 20
 #: New queries in a row that must keep the promise at half the factor before it is halved: at first, and at most.
 PATIENCE: Final = 64

@@ -151,7 +151,7 @@ def check_seq(seq: int, head: int) -> None:
 
 
 def spots(count: int) -> npt.NDArray[np.int64]:
-    """The rows, of so many, to compare with the store: a store that was restored to an older state may have given the
+    """The rows, of `count`, to compare with the store: a store that was restored to an older state may have given the
     same labels to other documents. The last row is included, because it is the first to differ."""
     return np.unique(np.linspace(0, count - 1, min(count, _SPOT_CHECKS)).astype(np.int64))
 

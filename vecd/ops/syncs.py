@@ -2,8 +2,9 @@
 
 A sync is a connector: its definition, state and process are those of connectors.py. It is run by one client at a time,
 which holds it: the daemon's process for syncs, or a `vec sync`. What is known of a file is written in the transaction
-of its documents, so it describes what the library has, whatever is killed. It is that of one library: whoever runs a
-sync names its id in each commit, and begins again when the library of that name is another one. Runs on the event loop.
+of its documents, so it describes what the library has, whatever is killed. It is that of one library: a process that
+runs a sync names its id in each commit, and begins again when the library of that name is another one. Runs on the
+event loop.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class Syncs:
 
 @dataclass(frozen=True, slots=True)
 class SyncCommit:
-    """One commit of a sync, as whoever runs it sends it."""
+    """One commit of a sync, as the process that runs it sends it."""
 
     name: str
     generation: int

@@ -118,7 +118,7 @@ def pause(tx: Transaction, direction: str, name: str, paused: bool) -> Connector
 
 
 def renew(tx: Transaction, direction: str, name: str) -> Connector:
-    """Begins the next generation: whoever runs an earlier one can commit nothing more. Raises VecError `not_found`."""
+    """Begins the next generation: the runner of an earlier one can commit nothing more. Raises VecError `not_found`."""
     find(tx.db, direction, name)
     tx.db.execute(
         "UPDATE connectors SET generation = generation + 1 WHERE direction = ? AND name = ?", (direction, name)

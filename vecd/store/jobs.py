@@ -42,7 +42,7 @@ class NewJob:
 
 
 class Job(NamedTuple):
-    """A job's row. (A frozen dataclass of so many fields takes eight times as long to create.)"""
+    """A job's row. (A frozen dataclass of this size takes eight times as long to create.)"""
 
     job_id: int
     kind: str

@@ -162,7 +162,7 @@ def bad(db: apsw.Connection, after: int, count: int) -> tuple[list[str], int | N
 
 
 def begin(tx: Transaction, library: Library, embedder: str | None, dimension: int | None) -> Library:
-    """Sets the second embedder of a library (None: it has one stage), whose vectors are made anew from the first chunk
+    """Sets the second embedder of a library (None: it has one stage), whose vectors are made again from the first chunk
     on; returns the new version of the library. `dimension`: of its vectors, if that is known."""
     library = replace(
         library,
@@ -203,7 +203,7 @@ def forget(tx: Transaction, library_id: int, after: int, count: int) -> int | No
 def store(tx: Transaction, library: Library, page: PendingPage, made: dict[int, bytes]) -> bool:
     """Stores the vectors of a page, by label (little-endian float32), and moves the stage on to its end; when that
     completes the library, an event says so. A chunk of the page without a vector never gets one. Returns False, and
-    changes nothing, if the stage has begun anew since the page was read, or the library was deleted.
+    changes nothing, if the stage has started again since the page was read, or the library was deleted.
 
     Raises VecError `dimension_mismatch`."""
     now = tx.catalogue.by_id[library.library_id]

@@ -59,7 +59,7 @@ class Change:
 
 class SecondChange(NamedTuple):
     """What a commit changed in the second stage of a library: chunks that got their vectors. With `begun`, the stage
-    has begun anew, perhaps with another embedder or none, and vectors of before no longer count."""
+    has started again, perhaps with another embedder or none, and vectors of before no longer count."""
 
     labels: npt.NDArray[np.int64]  # ascending, from above those of earlier changes
     vectors: npt.NDArray[np.float32]  # shape (len(labels), second_dimension)

@@ -29,7 +29,7 @@ class Content(NamedTuple):
 
 
 def read_whole(entry: FileEntry, bytes_max: int, wait: Callable[[float], bool]) -> Content:
-    """Reads a file, and waits while it is being written. `wait` waits so many seconds, and says whether to give up.
+    """Reads a file, and waits while it is being written. `wait` waits for some seconds, and says whether to give up.
 
     Raises FileSkipped if it cannot be read, or is too large by now.
     """

@@ -142,7 +142,7 @@ class Session:
             yield entry
 
     def _refilled(self, entry: FileEntry) -> FileEntry:
-        """A known file that is empty: somebody may have begun to write it anew."""
+        """A known file that is empty: somebody may have begun to write it again."""
         if time.time_ns() - entry.mtime_ns > QUIET_S * 1e9 or self._stop.wait(QUIET_S):
             return entry
         try:

@@ -3,7 +3,7 @@
 The lease of a batch is kept here, and redelivery by the broker is only a bonus: a broker gives a dead worker's message
 to another one after seconds (Dramatiq), minutes (Celery on Redis), or never (RQ). So:
 
-- A batch waits for its answer for `executor_timeout_s`, counted anew whenever a message that was sent earlier is
+- A batch waits for its answer for `executor_timeout_s`, counted again whenever a message that was sent earlier is
   answered: it waits behind those. Then the daemon embeds it itself (LocalPools).
 - If nobody has answered for that time, the executor is silent: the daemon embeds everything, until a worker answers a
   ping. Whatever comes late is used if it is still of use.

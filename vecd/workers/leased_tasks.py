@@ -1,6 +1,6 @@
 """Embedding tasks: texts to vectors, the heavy and pure part of reembeds and ingests, shared out to workers by lease.
 
-A *task* is up to 256 texts for one embedder. Whoever needs vectors submits a batch of texts, which is cut into
+A *task* is up to 256 texts for one embedder. A caller that needs vectors submits a batch of texts, which is cut into
 tasks, and waits for its result; workers outside the daemon (`vec worker`) claim tasks, embed, and send vectors.
 
 Rules:

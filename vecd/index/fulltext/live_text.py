@@ -31,7 +31,7 @@ from .segments import TermCounts
 
 log = logging.getLogger("vecd.index")
 
-#: The number of new rows for the next snapshot: at least so many, and this share of all.
+#: The number of new rows for the next snapshot: at least this number, and this share of all.
 _SAVE_ROWS_MIN, _SAVE_SHARE = 5_000, 0.1
 #: The minimum when the daemon stops.
 _SAVE_ROWS_AT_STOP = 1_000

@@ -33,11 +33,11 @@ N = TypeVar("N", bound=np.generic)
 _COUNT_MAX = 255
 #: Postings of one step of a merge; bounds its temporary memory.
 _SLAB_POSTINGS = 1 << 20
-#: Sets are merged in a bitmap if it has at most so many times as many bits as they have members.
+#: Sets are merged in a bitmap if its bits are at most this multiple of their members.
 _BITMAP_SHARE = 16
 #: A term in more than this share of the rows gets a dense array of counts, at its first lookup.
 _DENSE_SHARE = 1 / 8
-#: Looking up one row among the rows of a term takes as long as scanning so many of them.
+#: Looking up one row among the rows of a term takes as long as scanning this number of them.
 LOOKUP_POSTINGS = 16
 
 

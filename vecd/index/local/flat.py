@@ -33,7 +33,7 @@ class _Block:
 
     @property
     def worn(self) -> bool:
-        """Whether it has so many dead rows that compaction pays."""
+        """Whether it has enough dead rows for compaction to pay."""
         return self.rows.dead > _DEAD_SHARE_MAX * self.rows.count
 
     def append(self, labels: Labels, vectors: Floats) -> None:
@@ -124,7 +124,7 @@ class Flat:
 
     @property
     def worn(self) -> bool:
-        """Whether a block has so many dead rows that compaction pays."""
+        """Whether a block has enough dead rows for compaction to pay."""
         return any(block.worn for block in self._blocks)
 
     def maintain(self) -> bool:

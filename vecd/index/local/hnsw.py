@@ -44,7 +44,7 @@ _WIDER = 4
 _FOUND_PER_ROW = 2
 #: Microseconds per candidate of a graph search on one core; compared with brute_force.cost_us.
 _EF_US = 3.4
-#: A doubtful answer is replaced by a scan if that costs at most so many first searches; else by a wider search.
+#: A doubtful answer is replaced by a scan if that costs at most this number of first searches; else by a wider search.
 _SCAN_SEARCHES = 6
 
 #: faiss's search_type: one search from all entry points.

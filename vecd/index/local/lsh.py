@@ -134,7 +134,7 @@ class Lsh:
         self, queries: Floats, left: Labels, candidates: int, allowed: Allowed, missed_max: float, scores: Floats,
         rows: Labels,
     ) -> npt.NDArray[np.bool_]:  # fmt: skip
-        """Answers those of the queries `left` for which so many candidates are enough; returns which it answered."""
+        """Answers those of the queries `left` for which `candidates` rows are enough; returns which it answered."""
         parameters = faiss().SearchParameters(sel=allowed.selector)
         differing, near = self._codes.search(self._coded(queries[left], stored=False), candidates, params=parameters)
         answered = np.zeros(len(left), np.bool_)
@@ -176,7 +176,7 @@ class Lsh:
         return max(expected, float(np.count_nonzero(distances[len(distances) // 2 :] <= kth)) / 2)
 
     def _pays(self, candidates: int, allowed: Allowed) -> bool:
-        """Whether so many candidates cost less than a scan of the vectors."""
+        """Whether this number of candidates costs less than a scan of the vectors."""
         count = self.rows.count
         ours = _CODE_US * count * math.ceil(self._bits / _BITS_MEASURED)
         ours += _CANDIDATE_US * (candidates + len(self._longer))

@@ -35,7 +35,7 @@ from .fast_scan import FastScanCodes
 from .growable_matrix import GrowableMatrix
 from .rerank_misses import expected_misses
 
-#: Up to so many dimensions a code has 4 bits per component: with few subvectors, more bits are needed and cheap.
+#: Up to this number of dimensions a code has 4 bits per component: with few subvectors, more bits are needed and cheap.
 _DIMENSION_SMALL: Final = 64
 
 #: The initial number of candidates: the minimum, and per hit; and its growth factor.
@@ -45,7 +45,7 @@ _MISSES_SHARE = 0.5
 #: Microseconds of a search: per subvector of a scanned code, per compared candidate, and per call.
 _SUBVECTOR_US, _CANDIDATE_US, _CALL_US = 0.00004, 0.3, 50.0
 
-#: A row is an outlier if its squared error exceeds so many times the mean of the build...
+#: A row is an outlier if its squared error exceeds this multiple of the mean of the build...
 _OUTLIER_ERROR = 4.0
 #: ...and the row is among this share with the largest errors. Rows that are added later have the same threshold.
 _OUTLIER_SHARE = 0.01
@@ -145,7 +145,7 @@ class Pq:
         return scores, self.rows.labels[rows]
 
     def _pays(self, candidates: int, allowed: Allowed) -> bool:
-        """Whether so many candidates cost less than a scan of the vectors."""
+        """Whether this number of candidates costs less than a scan of the vectors."""
         count = self.rows.count
         ours = _CALL_US + _SUBVECTOR_US * self._subvectors * count + _CANDIDATE_US * (candidates + len(self._outliers))
         return candidates < allowed.count and ours < brute_force.cost_us(allowed, count)
@@ -160,7 +160,7 @@ class Pq:
         self, queries: Floats, rotated: Floats, left: Labels, candidates: int, allowed: Allowed, missed_max: float,
         scores: Floats, rows: Labels,
     ) -> npt.NDArray[np.bool_]:  # fmt: skip
-        """Answers those of the queries `left` for which so many candidates are enough; returns which it answered."""
+        """Answers those of the queries `left` for which `candidates` rows are enough; returns which it answered."""
         estimates, near = self._codes.search(rotated[left], candidates, allowed)
         outliers = self._allowed_outliers(allowed)
         answered = np.zeros(len(left), np.bool_)

@@ -13,7 +13,7 @@ Several pages of documents are in flight: their texts are embedding tasks, which
 (workers/leased_tasks.py). Drafts are stored in the order of the documents. Without workers, the daemon embeds the texts
 itself, a page at a time.
 
-Another second embedder needs no switch: the second stage begins anew (engine/second_stage.py), and the job waits until
+Another second embedder needs no switch: the second stage starts again (engine/second_stage.py), and the job waits until
 it has embedded what there was.
 
 A text that was split into chunks is joined again from them, with an empty line between chunks; so are the texts of a
@@ -298,7 +298,7 @@ def _lines(
 
 class _NewVectors:
     """What searches compare with once the switch has begun: the vectors that the new embedder makes of the present
-    chunks, as an index takes them. They are prepared as they come, so that the switch takes no time."""
+    chunks, as an index takes them. Each is prepared when it is made, so that the switch takes no time."""
 
     def __init__(self, wanted: Library) -> None:
         self._spec: Spec | None = None if wanted.dimension is None else spec_of(wanted)

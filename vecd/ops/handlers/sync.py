@@ -1,4 +1,4 @@
-"""sync.add; and the ops of whoever runs a sync: sync.hold, sync.files and sync.commit."""
+"""sync.add; and the ops for the process that runs a sync: sync.hold, sync.files and sync.commit."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ from ...parameters import Parameter
 _PROMPT_CHARS_MAX: Final = 1_000
 
 SHARED: Final[Mapping[str, Parameter]] = {
-    "dimension": Parameter("the components of a vector; default: as they come", int, low=1, high=limits.DIMENSION_MAX),
+    "dimension": Parameter(
+        "the components of a vector; default: those of the first", int, low=1, high=limits.DIMENSION_MAX
+    ),
     "normalize": Parameter("whether to scale vectors to length 1", bool, default=True),
     "query_prompt": Parameter("what is put in front of each query", str, default=""),
     "text_prompt": Parameter("what is put in front of each text of a document", str, default=""),
@@ -40,7 +42,7 @@ class UnusableVector(Exception):
 
 
 def refused(why: str) -> VecError:
-    """The error of a batch in which a text is perhaps to blame: whoever asked sends it again in parts."""
+    """The error of a batch in which a text is perhaps to blame: the caller sends it again in parts."""
     return VecError(Code.INVALID_DOCUMENT, f"{REFUSED}{why}", field="text")
 
 

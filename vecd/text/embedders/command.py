@@ -87,7 +87,7 @@ class Command:
         return normalized(vectors) if self._normalize else vectors
 
     def _answers(self, texts: list[str], query: bool) -> list[Any]:
-        """The vectors, as they come. Raises VecError."""
+        """The vectors, in the order of the texts. Raises VecError."""
         lines = [orjson.dumps({"text": _encodable(text), "query": query}) for text in texts]
         process, self._process = self._process, None  # until it has done well
         if process is not None and process.poll() is not None:

@@ -95,7 +95,7 @@ class OpenAI:
         self._normalize, self._query_prompt, self._text_prompt = normalize, query_prompt, text_prompt
         self._key = {"key_file": key_file, "key_env": key_env}
         self._timeout_s = timeout_s
-        self._texts_max = batch  # of a request; smaller if the server does not take so many
+        self._texts_max = batch  # of a request; smaller if the server refuses that number
         self._lock = threading.Lock()  # guards what follows
         self._idle: list[http.client.HTTPConnection] = []
         self.dimension = dimension  # learnt from the first answer, if it was not given
