@@ -291,7 +291,7 @@ def indexes(instance: Instance) -> Iterator[Finding]:
             told = recall.report(about["own"]) if about["own"] else f"promise {about['promise']:g} not met"
             yield Finding("recall", "warn", f"library {name}: {told}", f"vec library rebuild {name}, or search --exact")
     if instance.status is not None and not bad:
-        yield Finding("indexes", "ok", f"{plural(len(instance.libraries), 'library').replace('librarys', 'libraries')}")
+        yield Finding("indexes", "ok", plural(len(instance.libraries), "library"))
 
 
 def embedders(instance: Instance) -> Iterator[Finding]:

@@ -122,7 +122,7 @@ class _Command:
                 f"the command cannot be run: {why} (exit status {status} of {self._command!r:.200})",
                 "the cursor stays before the batch; correct the command and start again",
             )
-        shown = os.fsencode(self._command).decode("utf-8", "backslashreplace")
+        shown = printable_path(self._command)
         raise AttemptFailed(f"the command failed with status {status}", command=shown, status=status)
 
     def _run(self, batch: DeliveryBatch[bytes]) -> int:

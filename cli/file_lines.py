@@ -7,9 +7,10 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from vecd.durable_files import printable_path
 from vecd.errors import Code, VecError
 from vecd.files.documents import documents_of
-from vecd.files.entry import FileEntry, FileSkipped, SkipReason, id_of, shown
+from vecd.files.entry import FileEntry, FileSkipped, SkipReason, id_of
 from vecd.files.extractors import kind_of
 from vecd.files.options import FileOptions
 from vecd.files.walk import walk
@@ -58,7 +59,7 @@ class FileLines:
         prefix = os.path.normpath(path)
         for entry in walk(path, self._options, "" if folder and prefix == "." else prefix):
             check()
-            name = shown(entry.path)
+            name = printable_path(entry.path)
             try:
                 for number, document in enumerate(documents_of(entry, self._options), 1):
                     weight = sum(map(len, document["texts"]))
@@ -78,7 +79,7 @@ class FileLines:
             self._say(f"vec: more files are skipped: {skipped.reason}")
             return
         hint = f"; {skipped.hint}" if skipped.hint else ""
-        self._say(f"vec: {shown(entry.path)} is skipped: {skipped.message}{hint}")
+        self._say(f"vec: {printable_path(entry.path)} is skipped: {skipped.message}{hint}")
 
     def summary(self) -> str | None:
         """What was skipped, in words."""

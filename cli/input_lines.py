@@ -77,10 +77,11 @@ def _inputs(
     each piece of decompressed input; an exception from it ends the reading even within a line. Raises VecError
     `invalid_request` if a file cannot be read, and `invalid_document` if its compression is damaged.
     """
+    from vecd.durable_files import printable_path
     from vecd.wire.decompress import decompressed
 
     for path in paths or ["-"]:
-        name = "stdin" if path == "-" else os.fsencode(path).decode("utf-8", "backslashreplace")
+        name = "stdin" if path == "-" else printable_path(path)
         try:
             fd = sys.stdin.fileno() if path == "-" else os.open(path, os.O_RDONLY)
         except OSError as error:

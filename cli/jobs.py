@@ -85,6 +85,8 @@ def absolute(path: str) -> str:
     """Makes a path absolute, because the daemon has another working folder. Raises VecError `invalid_request`."""
     import os
 
+    from vecd.durable_files import printable_path
+
     try:
         found = os.path.abspath(os.path.expanduser(path))
     except OSError as error:
@@ -98,7 +100,7 @@ def absolute(path: str) -> str:
     except UnicodeEncodeError as error:
         raise VecError(
             Code.INVALID_REQUEST,
-            f"the path {os.fsencode(found).decode('utf-8', 'backslashreplace')} is not UTF-8",
+            f"the path {printable_path(found)} is not UTF-8",
             "rename the file, or create a link to it",
         ) from error
     return found

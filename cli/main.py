@@ -165,7 +165,9 @@ def _exit_statuses() -> Iterator[None]:
         if error.errno in _CANNOT_WRITE:
             tell(VecError(Code.REFUSED, f"cannot write the output ({error.strerror})"))
         else:  # an operating system error that no other code has translated
-            what = f": {os.fsencode(error.filename).decode('utf-8', 'backslashreplace')}" if error.filename else ""
+            from vecd.durable_files import printable_path
+
+            what = f": {printable_path(error.filename)}" if error.filename else ""
             tell(VecError(Code.REFUSED, f"{error.strerror or error}{what}"))
         status = FAILED
     else:

@@ -146,4 +146,5 @@ def size(count: int) -> str:
 
 def plural(count: int, noun: str) -> str:
     """A count with its noun, as "1 document" or "2 documents"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else several}"

@@ -120,8 +120,8 @@ def _check_path(path: str | Path) -> None:
         raise OSError(errno.EINVAL, "a path cannot hold a NUL character")
 
 
-def printable_path(path: Path) -> str:
-    """A path as text that can travel in a message, also one that is not UTF-8."""
+def printable_path(path: str | bytes | os.PathLike[str]) -> str:
+    """A path as text that can travel in a message; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

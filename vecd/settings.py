@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import limits
-from .durable_files import read_small
+from .durable_files import printable_path, read_small
 from .errors import Code, VecError, nearest
 from .units import duration_s, size_bytes
 
@@ -119,7 +119,7 @@ def locate(environ: Mapping[str, str] | None = None, *, socket: str | None = Non
         )
     for each in (path, *paths.values()):
         if not _is_utf8(each):
-            shown = os.fsencode(each).decode("utf-8", "backslashreplace")
+            shown = printable_path(each)
             raise VecError(
                 Code.SETTINGS,
                 f"the path {shown} is not UTF-8, and cannot contain a store",

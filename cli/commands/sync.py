@@ -214,12 +214,14 @@ class _Run:
 
     def show(self, made: Plan) -> None:
         """What a run would do."""
+        from vecd.durable_files import printable_path
+
         plans = [("new", entry.relative) for entry in made.new]
         plans += [("changed", entry.relative) for entry in made.changed]
         plans += [("perhaps changed", entry.relative) for entry in made.doubtful]
         plans += [("gone", os.fsdecode(file.path)) for file in made.gone]
         if self._output.json:
-            self._output.objects({"path": _text(path), "what": what} for what, path in plans)
+            self._output.objects({"path": printable_path(path), "what": what} for what, path in plans)
             return
         for what, path in plans:
             print(f"{what:<8} {one_line(path)}")
@@ -238,10 +240,12 @@ class _Run:
         self._output.one(body, f"{done}{_skipped(told.skipped)} in {seconds:.1f} s")
 
     def _on_file(self, what: str, path: bytes, why: str) -> None:
+        from vecd.durable_files import printable_path
+
         if what in ("failed", "unreadable"):
-            self._progress.say(f"vec: {_text(path)}: {why}")
+            self._progress.say(f"vec: {printable_path(path)}: {why}")
         elif self._verbose:
-            self._progress.say(f"vec: {what} {_text(path)}" + (f" ({why})" if why else ""))
+            self._progress.say(f"vec: {what} {printable_path(path)}" + (f" ({why})" if why else ""))
 
     def _on_commit(self, told: Told) -> None:
         self._earlier.told = told
@@ -252,11 +256,6 @@ def _skipped(reasons: Any) -> str:
     """The files that were skipped, in words."""
     told = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()) if count)
     return f"; skipped: {told}" if told else ""
-
-
-def _text(path: str | bytes) -> str:
-    """A path as text: bytes that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _stopping() -> Stopping:
@@ -344,15 +343,18 @@ def _url(folder: str) -> str:
     """The URL of a folder. Links in its path are resolved, so that one folder has one sync. Raises VecError
     `not_found`."""
     from vecd.connectors.folder import url_of
+    from vecd.durable_files import printable_path
 
     path = os.path.realpath(os.path.expanduser(folder))
     if not os.path.lexists(path):
         close = nearest(folder, ["add", "list", "show", "pause", "resume", "remove"])
         hint = f"did you mean `vec sync {close}`?" if close else "check the path; nothing was read, nothing deleted"
-        raise VecError(Code.NOT_FOUND, f"the folder {_text(path)} does not exist", hint)
+        raise VecError(Code.NOT_FOUND, f"the folder {printable_path(path)} does not exist", hint)
     if not os.path.isdir(path):
         raise VecError(
-            Code.INVALID_REQUEST, f"{_text(path)} is not a folder", f"for a file: vec ingest {_text(folder)}"
+            Code.INVALID_REQUEST,
+            f"{printable_path(path)} is not a folder",
+            f"for a file: vec ingest {printable_path(folder)}",
         )
     return url_of(path)
 
@@ -365,6 +367,8 @@ def _only_local(socket: str | None) -> None:
 
 def _name(client: Client, given: str) -> str:
     """The name of the sync that is meant by a name or a folder."""
+    from vecd.durable_files import printable_path
+
     known = client.syncs()
     if any(each["name"] == given for each in known) or not os.path.isdir(given):
         return given
@@ -374,7 +378,9 @@ def _name(client: Client, given: str) -> str:
     found = [each["name"] for each in known if each["url"] == url]
     if len(found) > 1:
         raise VecError(
-            Code.INVALID_REQUEST, f"{_text(given)} has several syncs: {', '.join(found)}", "use the name of one"
+            Code.INVALID_REQUEST,
+            f"{printable_path(given)} has several syncs: {', '.join(found)}",
+            "use the name of one",
         )
     return found[0] if found else given
 

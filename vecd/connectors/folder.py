@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from .. import limits
+from ..durable_files import printable_path
 from ..errors import Code, VecError
 from ..parameters import Parameter, check_parameters
 
@@ -44,7 +45,7 @@ def path_of(url: str) -> str:
 
 def shown_path(url: str) -> str:
     """The path as text, with bytes that are not UTF-8 escaped."""
-    return os.fsencode(path_of(url)).decode("utf-8", "backslashreplace")
+    return printable_path(path_of(url))
 
 
 def check(url: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

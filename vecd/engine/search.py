@@ -62,7 +62,7 @@ from .prepare import why_unusable
 Select = Callable[[], Selection]
 
 #: Instead of a ranking of the second stage: the stage has started again, and the search is to be repeated.
-_BEGUN_ANEW: Final = Ranked(np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
+_STARTED_AGAIN: Final = Ranked(np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
 
 MODES: Final = ("auto", "vector", "text", "hybrid")
 GROUPS: Final = ("document", "chunk")
@@ -151,7 +151,7 @@ class SearchPlan:
     select: Select | None
     second: Floats | None = None  # the query's vector of the second embedder; None: that stage is not asked
     first: bool = True  # whether the first stage is asked for what is near
-    embedded: Floats | None = None  # the vector that a slow embedder of the first stage has made of the query
+    embedded: Floats | None = None  # the vector that the embedder of the first stage has made of the query
 
     @property
     def by_document(self) -> bool:
@@ -276,10 +276,14 @@ def _answer_batch(batch: list[QueuedRequest[SearchPlan, SearchResult | Answer | 
         with pending.catching():
             plan = pending.request
             second = seconds[pending]() if pending in seconds else None
-            if second is _BEGUN_ANEW:
+            if second is _STARTED_AGAIN:
                 continue
             live = plan.engine.indexes.of(plan.library)
-            vector = _embedded(plan) if _embeds(plan) else plan.vector if plan.mode != "text" and plan.first else None
+            if _embeds(plan):
+                plan = pending.request = replace(plan, embedded=_embedded(plan))
+                vector: Floats | None = plan.embedded
+            else:
+                vector = plan.vector if plan.mode != "text" and plan.first else None
             words = _text_query(plan.words, plan.title) if plan.words else None
             asked = live.ask(vector, words, plan.options, wake=False, title=plan.title, second=second)
             in_flight.append((pending, asked))
@@ -338,14 +342,14 @@ def _ask_second(
 
 
 def _second_ranking(plan: SearchPlan, future: Future[Answer]) -> Ranked | None:
-    """The ranking that was asked for; _BEGUN_ANEW if it is of another embedder than the query's. Blocks."""
+    """The ranking that was asked for; _STARTED_AGAIN if it is of another embedder than the query's. Blocks."""
     try:
         answer = future.result()
     except VecError as error:
         if error.code != Code.DIMENSION_MISMATCH:
             raise
-        return _BEGUN_ANEW
-    return answer.near if answer.generation == plan.library.second_generation else _BEGUN_ANEW
+        return _STARTED_AGAIN
+    return answer.near if answer.generation == plan.library.second_generation else _STARTED_AGAIN
 
 
 def _embeds(plan: SearchPlan) -> bool:
@@ -457,7 +461,8 @@ def _title_scores(
     if embedder is None:
         return {}
     titled = [(key, found[label]) for key, label in zip(best, labels, strict=True) if label in found]
-    similar = plan.engine.title_vectors.similarities(name, embedder, text, [title for _, title in titled])
+    vector = plan.embedded if plan.embedded is not None else embedders.of_queries(embedder)([text])[0]
+    similar = plan.engine.title_vectors.similarities(name, embedder, vector, [title for _, title in titled])
     gained = (_TITLE_SIMILAR_WEIGHT * np.square(np.maximum(0, similar))).tolist()
     return {key: gain for (key, _), gain in zip(titled, gained, strict=True) if gain}
 

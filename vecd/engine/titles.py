@@ -24,18 +24,19 @@ class TitleVectors:
         self._young: dict[tuple[str, str], Floats] = {}
         self._old: dict[tuple[str, str], Floats] = {}
 
-    def similarities(self, name: str, embedder: Embedder, query: str, titles: Sequence[str]) -> Floats:
-        """The cosines of the vectors of a query and of titles, shape (len(titles),). Blocks; raises VecError."""
+    def similarities(self, name: str, embedder: Embedder, query: Floats, titles: Sequence[str]) -> Floats:
+        """The cosines of the vectors of a query, shape (dimension,) and of length 1, and of titles: shape
+        (len(titles),). Blocks; raises VecError."""
         young, old = self._young, self._old
         vectors: dict[str, Floats] = {}
         for title in titles:
             if (kept := young.get((name, title), old.get((name, title)))) is not None:
                 vectors[title] = kept
         missing = [title for title in dict.fromkeys(titles) if title not in vectors]
-        made = embedder.embed([query, *missing])
-        vectors |= zip(missing, made[1:], strict=True)
+        if missing:
+            vectors |= zip(missing, embedder.embed(missing), strict=True)
         if len(young) + len(vectors) > limits.TITLE_VECTORS_MAX // 2:
             self._old, self._young = young, {}
         self._young |= {(name, title): vector for title, vector in vectors.items()}
-        similar: Floats = np.stack([vectors[title] for title in titles]) @ made[0]
+        similar: Floats = np.stack([vectors[title] for title in titles]) @ query
         return similar

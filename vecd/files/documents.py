@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from .. import limits
+from ..durable_files import printable_path
 from ..errors import VecError
 from ..wire.decompress import PIECE_BYTES, decompressed, is_compressed
 from .chunks import split
-from .entry import FileEntry, FileSkipped, SkipReason, shown
+from .entry import FileEntry, FileSkipped, SkipReason
 from .extractors import TEXT, Extracted, FileKind, kind_of
 from .options import FileOptions
 
@@ -36,7 +37,7 @@ def documents_of(
         raise FileSkipped(SkipReason.EMPTY, "it is empty")
     kind = kind_of(name) or TEXT
     metadata = _metadata(entry, kind)
-    several = kind.extract(content, shown(name))
+    several = kind.extract(content, printable_path(name))
     ids: set[str] = set()
     for number, extracted in enumerate(several, 1):
         document_id = entry.id
@@ -45,7 +46,7 @@ def documents_of(
         if document_id in ids or len(document_id.encode()) > limits.ID_BYTES_MAX:
             document_id = f"{entry.id}#{number}"
         ids.add(document_id)
-        yield _document(extracted, document_id, shown(name), metadata, options)
+        yield _document(extracted, document_id, printable_path(name), metadata, options)
 
 
 def _document(
@@ -75,7 +76,7 @@ def _metadata(entry: FileEntry, kind: FileKind) -> dict[str, Any]:
     seconds, ns = divmod(entry.mtime_ns, 1_000_000_000)
     at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=ns // 1_000)
     metadata: dict[str, Any] = {
-        "path": shown(os.path.abspath(entry.path)),
+        "path": printable_path(os.path.abspath(entry.path)),
         "mtime": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "size": entry.size,
         "type": kind.name,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from typing import NamedTuple
+
+from ..durable_files import printable_path
 
 
 class SkipReason(StrEnum):
@@ -63,10 +64,5 @@ def id_of(path: str) -> str:
     if path.isascii() and path.isprintable() and "\\" not in path:
         return path
     path = path.replace("\\", "\\\\")
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    text = printable_path(path)
     return "".join(each if each >= " " and each != "\x7f" else f"\\x{ord(each):02x}" for each in text)
-
-
-def shown(path: str) -> str:
-    """The path as text, for messages and metadata."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from .. import limits
+from ..durable_files import printable_path
 from ..errors import Code, VecError
-from .entry import FileEntry, SkipReason, id_of, shown
+from .entry import FileEntry, SkipReason, id_of
 from .extractors import suffix_of
 from .ignore import IGNORE_FILES, IgnoreRules
 from .options import FileOptions
@@ -46,7 +47,8 @@ def walk(
     except FileNotFoundError as error:
         raise _no_root(root) from error
     except OSError as error:
-        raise VecError(Code.REFUSED, f"cannot read {shown(root)} ({error.strerror})", file=shown(root)) from error
+        name = printable_path(root)
+        raise VecError(Code.REFUSED, f"cannot read {name} ({error.strerror})", file=name) from error
     if not stat.S_ISDIR(about.st_mode):
         name = os.path.basename(root)
         yield _file(root, name, id_of(prefix or name), about, options)
@@ -208,9 +210,8 @@ class _Named:
 
 
 def _no_root(root: str) -> VecError:
-    return VecError(
-        Code.NOT_FOUND, f"{shown(root)} does not exist", "check the path; nothing was changed", file=shown(root)
-    )
+    name = printable_path(root)
+    return VecError(Code.NOT_FOUND, f"{name} does not exist", "check the path; nothing was changed", file=name)
 
 
 def _key(entry: os.DirEntry[str] | _Named) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..client import Client
+from ..connectors import folder
 from ..connectors.stopping import Stopping
 from ..errors import Code, VecError
 from ..files.ignore import IGNORE_FILES
@@ -103,7 +104,7 @@ class Follower:
         try:
             about = os.stat(self._session.root)
         except OSError as error:
-            shown = os.fsencode(self._session.root).decode("utf-8", "backslashreplace")
+            shown = folder.shown_path(self._session.definition.url)
             raise VecError(
                 Code.NOT_FOUND,
                 f"{shown} is not there any more ({error.strerror})",

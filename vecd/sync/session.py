@@ -19,9 +19,10 @@ from ..client.syncs import SyncFile
 from ..connectors import folder
 from ..connectors.definition import SyncDefinition, from_wire
 from ..connectors.stopping import Stopping
+from ..durable_files import printable_path
 from ..errors import Code, VecError
 from ..files.documents import documents_of
-from ..files.entry import FileEntry, FileSkipped, SkipReason, shown
+from ..files.entry import FileEntry, FileSkipped, SkipReason
 from ..files.options import FileOptions
 from ..files.walk import walk
 from .batches import Batch, FileChange, in_parts
@@ -347,9 +348,7 @@ class Session:
                 told.files[change.what] += 1
                 if change.what != "unchanged":
                     renamed = change.file is not None and change.gone
-                    self._on_file(
-                        change.what, change.path, f"was {shown(os.fsdecode(change.gone[0]))}" if renamed else ""
-                    )
+                    self._on_file(change.what, change.path, f"was {printable_path(change.gone[0])}" if renamed else "")
         self._on_commit(told)
 
     def _refused(self, batch: Batch, refused: list[dict[str, Any]]) -> None:
