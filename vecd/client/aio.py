@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -390,15 +391,27 @@ def _greeted(sock: socket.socket | None) -> socket.socket | None:
 
 
 async def _off_loop(connect: Callable[[], socket.socket | None]) -> socket.socket | None:
-    """Runs what blocks on a thread. If the caller is cancelled, the socket is closed when it is there."""
-    task = asyncio.ensure_future(asyncio.to_thread(connect))
+    """Runs what blocks on a thread. If the caller is cancelled, the socket is closed when it is there, also if the
+    event loop has ended by then."""
+    lock = threading.Lock()  # guards the two
+    made: list[socket.socket] = []
+    abandoned = False
+
+    def work() -> None:
+        if (sock := connect()) is None:
+            return
+        with lock:
+            if abandoned:
+                sock.close()
+            else:
+                made.append(sock)
+
     try:
-        return await asyncio.shield(task)
+        await asyncio.to_thread(work)
     except asyncio.CancelledError:
-        task.add_done_callback(_close_unused)
+        with lock:
+            abandoned = True
+            for sock in made:
+                sock.close()
         raise
-
-
-def _close_unused(task: asyncio.Task[socket.socket | None]) -> None:
-    if not task.cancelled() and task.exception() is None and (sock := task.result()) is not None:
-        sock.close()
+    return made[0] if made else None
